@@ -1,0 +1,1 @@
+"""One module a command of ``mmssl``; see mmssl/cli.py for what such a module holds."""
