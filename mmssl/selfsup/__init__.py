@@ -1,0 +1,5 @@
+"""Self-supervised pre-training: one paper, one file."""
+
+from mmssl.selfsup.mae import MAE, MAEDecoder, MAEHead, MAEViT
+
+__all__ = ['MAE', 'MAEDecoder', 'MAEHead', 'MAEViT']
