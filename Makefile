@@ -1,0 +1,69 @@
+# make help says what there is. The first target that needs it makes .venv; later ones reuse it.
+# Settings: PYTHON=python3.11 (which Python makes .venv), WORKERS=2 (test processes), ARGS='-k mae' (more for pytest or the demo),
+# and pip's own variables (PIP_INDEX_URL, PIP_FIND_LINKS, ...).
+
+PYTHON ?=
+WORKERS ?= 2
+ARGS ?=
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+UNFINISHED := $(VENV)/.installing
+SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))
+
+.PHONY: help install demo test lint clean distclean
+
+help:
+	@echo 'make demo       pre-train a small MAE on real pictures, about three minutes on two cores'
+	@echo 'make test       run the tests (ARGS="-k mae" picks some, WORKERS=4 uses more processes)'
+	@echo 'make lint       check the code with ruff'
+	@echo 'make install    make .venv and install the package with its hosts into it (the others do so by themselves)'
+	@echo 'make clean      remove caches and build leftovers; make distclean removes .venv as well'
+
+install: $(STAMP)
+
+demo: $(STAMP)
+	$(PY) tools/demo.py $(ARGS)
+
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+lint: $(STAMP)
+	$(PY) -m ruff check .
+
+# .installing stays until everything is in place, so that the run after an interrupted one starts over; a .venv that is whole but
+# older than the files below is brought up to date in place. One pip command: one resolve, no compiler, no build of mmcv's operators.
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@set -eu; \
+	if [ -e $(UNFINISHED) ] || ! $(PY) -c 'import pip; $(SUPPORTED)' 2>/dev/null; then \
+	    python='$(PYTHON)'; \
+	    if [ -z "$$python" ]; then \
+	        for each in python3 python3.12 python3.11 python3.10; do \
+	            if $$each -c '$(SUPPORTED)' 2>/dev/null; then python=$$each; break; fi; \
+	        done; \
+	        if [ -z "$$python" ]; then \
+	            echo "mmssl needs Python 3.10, 3.11 or 3.12; found $$(python3 --version 2>&1 || true)." \
+	                'Install one of them, or name it: make install PYTHON=/path/to/python3.11' >&2; \
+	            exit 1; \
+	        fi; \
+	    elif ! "$$python" -c '$(SUPPORTED)' 2>/dev/null; then \
+	        echo "PYTHON=$$python is $$("$$python" --version 2>&1 || true); mmssl needs Python 3.10, 3.11 or 3.12:" \
+	            'make install PYTHON=/path/to/python3.11' >&2; \
+	        exit 1; \
+	    fi; \
+	    mkdir -p $(VENV); \
+	    touch $(UNFINISHED); \
+	    find $(VENV) -mindepth 1 -maxdepth 1 ! -name .installing -exec rm -rf {} +; \
+	    echo "making $(VENV) with $$("$$python" --version)"; \
+	    "$$python" -m venv $(VENV); \
+	fi; \
+	touch $(UNFINISHED); \
+	$(PY) -m pip install -e '.[all]' -c constraints.txt; \
+	mv $(UNFINISHED) $(STAMP)
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)
