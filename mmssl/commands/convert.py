@@ -1,0 +1,74 @@
+"""``mmssl convert FAMILY SRC DST [--reverse]``: released weights to ours, or back."""
+
+import os
+import tempfile
+
+HELP = 'rename the weights of another release to ours, or back'
+
+
+def add_arguments(parser) -> None:
+    """Arguments of the command."""
+    parser.add_argument('family', help='mae, timm-vit')
+    parser.add_argument('src', help='file to read: .pth, .pt, .safetensors')
+    parser.add_argument('dst', help='file to write; .safetensors writes that format')
+    parser.add_argument('--reverse', action='store_true', help='from ours to the release')
+    parser.add_argument('--drop', action='append', default=[], metavar='PREFIX',
+                        help='leave out keys that begin so, as --drop neck. for an encoder from a pre-training checkpoint; may be repeated')
+    parser.add_argument('--prefix', default='backbone.', help="what our side puts before the backbone's keys (default: %(default)s)")
+    parser.add_argument('--force', action='store_true', help='replace DST where it exists')
+    parser.add_argument('--trust-checkpoint', action='store_true', help='read SRC even if it holds code that would be run')
+
+
+def run(args) -> int:
+    """Convert one file; prints what was converted."""
+    from mmssl.convert import get_family, keymap
+    family = get_family(args.family)  # before a large file is read
+    if not os.path.isfile(args.src):
+        raise FileNotFoundError(f'no file {args.src!r} to convert')
+    if os.path.exists(args.dst) and not args.force:
+        raise FileExistsError(f'{args.dst!r} exists; --force replaces it')
+    if os.path.isdir(args.dst):
+        raise IsADirectoryError(f'{args.dst!r} is a directory; name a file in it')
+    weights = dict(keymap.unwrap(_read(args.src, args.trust_checkpoint)))
+    dropped = [key for key in weights if key.startswith(tuple(args.drop))] if args.drop else []
+    for prefix in args.drop:
+        if not any(key.startswith(prefix) for key in dropped):
+            raise ValueError(f'--drop {prefix}: no key begins so; keys are {keymap.listed(list(weights))}')
+    for key in dropped:
+        del weights[key]
+    converted, layout = keymap.convert(family, weights, to_official=args.reverse, prefix=args.prefix)
+    _write(converted, args.dst, family.wrapper if args.reverse else 'state_dict')
+    values = sum(tensor.numel() for tensor in converted.values())
+    print(f'{family.name} ({layout}): {len(converted)} keys, {values:,} values' + (f', {len(dropped)} keys dropped' if dropped else '') +
+          f', from {"mmssl" if args.reverse else "the release"} to {"the release" if args.reverse else "mmssl"}: {args.dst}')
+    return 0
+
+
+def _read(path: str, trust: bool) -> dict:
+    if path.endswith('.safetensors'):
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file as load_safetensors
+        try:
+            return load_safetensors(path)
+        except SafetensorError as error:
+            raise ValueError(f'{path!r} is not a readable safetensors file: {error}') from None
+    from mmssl.checkpoint import load_file
+    return load_file(path, trust=trust)
+
+
+def _write(weights: dict, path: str, wrapper: str | None) -> None:
+    directory = os.path.dirname(os.path.abspath(path))
+    os.makedirs(directory, exist_ok=True)
+    if not path.endswith('.safetensors'):
+        from mmssl.checkpoint import save_file
+        save_file({wrapper: weights} if wrapper else weights, path)
+        return
+    from safetensors.torch import save_file as save_safetensors
+
+    # written beside the target and renamed, so that nobody ever sees half a file
+    with tempfile.TemporaryDirectory(dir=directory, prefix='.convert-') as folder:
+        part = os.path.join(folder, 'part.safetensors')
+        save_safetensors({key: value.contiguous() for key, value in weights.items()}, part, metadata={'format': 'pt'})
+        with open(part, 'rb') as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)

@@ -1,0 +1,166 @@
+"""Key maps between two spellings of the same weights, usable in both directions and strict in both.
+
+A map is a table of rows, one a tensor: the name in the released files, the name here, and the shape. ``{i}`` in a name counts layers from 0.
+A released file comes in a few layouts (with a decoder, with a classifier, ...), each of them a complete table: a file fits a layout when
+every key has a row, every row has a key and every shape agrees.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+# where training frameworks put the weights inside a file
+WRAPPERS = ('state_dict', 'model')
+MAX_LISTED = 8
+
+
+class Row(NamedTuple):
+    """One tensor under both names.
+
+    ``shape`` holds one word a dimension: a number, a letter that stands for the same length in the whole table, or a multiple of one ('3C').
+    An empty string is a scalar.
+    """
+    official: str
+    ours: str
+    shape: str
+
+
+class Family(NamedTuple):
+    """The files of one release.
+
+    ``wrapper`` is the key under which its files keep the weights, None for a file that is the state dict itself.
+    """
+    name: str
+    layouts: Mapping[str, Sequence[Row]]
+    wrapper: str | None = None
+
+
+def weights_and_biases(official: str, ours: str, weight: str, bias: str) -> list[Row]:
+    """Rows of a module with a weight and a bias, given its two names and the two shapes."""
+    return [Row(f'{official}.weight', f'{ours}.weight', weight), Row(f'{official}.bias', f'{ours}.bias', bias)]
+
+
+def unwrap(checkpoint: Mapping) -> Mapping:
+    """The state dict inside a checkpoint: under 'state_dict' or 'model', or the mapping itself.
+
+    Raises:
+        TypeError: what is there is not a mapping of names to tensors.
+    """
+    if not isinstance(checkpoint, Mapping):
+        raise TypeError(f'a checkpoint is a mapping of names to tensors, got {type(checkpoint).__name__}')
+    for key in WRAPPERS:
+        if isinstance(checkpoint.get(key), Mapping):
+            checkpoint = checkpoint[key]
+            break
+    strange = [str(key) for key, value in checkpoint.items() if not hasattr(value, 'shape')]
+    if strange:
+        raise TypeError(f'not tensors: {listed(strange)}; pass the state dict, or a checkpoint that keeps it under '
+                        f'{" or ".join(map(repr, WRAPPERS))}')
+    return checkpoint
+
+
+def listed(keys: Sequence[str]) -> str:
+    """The first few keys and how many more there are."""
+    more = len(keys) - MAX_LISTED
+    return ', '.join(keys[:MAX_LISTED]) + (f' and {more} more' if more > 0 else '')
+
+
+class _Match(NamedTuple):
+    renamed: dict[str, str]
+    unknown: list[str]
+    missing: list[str]
+
+    @property
+    def misfits(self) -> int:
+        return len(self.unknown) + len(self.missing)
+
+
+def _match(rows: Sequence[tuple[str, str]], keys: Sequence[str]) -> _Match:
+    """Rename every key by the first row it fits; ``rows`` are pairs (source, target)."""
+    patterns = [(re.compile(re.escape(source).replace(r'\{i\}', r'(\d+)')), target) for source, target in rows]
+    renamed, unknown = {}, []
+    for key in keys:
+        for pattern, target in patterns:
+            found = pattern.fullmatch(key)
+            if found:
+                renamed[key] = target.replace('{i}', found[1]) if found.groups() else target
+                break
+        else:
+            unknown.append(key)
+    missing = []
+    for source, _ in rows:
+        if '{i}' not in source:
+            missing += [source] if source not in renamed else []
+        else:
+            # layers are counted over the whole stack, so that a layer that lacks one tensor is seen
+            stack = re.compile(re.escape(source.split('{i}')[0]) + r'(\d+)\.')
+            depth = max((int(found[1]) for found in map(stack.match, renamed) if found), default=0) + 1
+            missing += [name for name in (source.replace('{i}', str(i)) for i in range(depth)) if name not in renamed]
+    return _Match(renamed, unknown, missing)
+
+
+def _wrong_shapes(shapes: Mapping[str, str], state_dict: Mapping, match: _Match, by_target: bool) -> list[str]:
+    """Keys whose tensors disagree with the table, each with the shape found and the one expected."""
+    lengths: dict[str, int] = {}
+    wrong = []
+    for key, target in match.renamed.items():
+        name = re.sub(r'(?<=\.)\d+(?=\.)', '{i}', target if by_target else key, count=1)
+        words = shapes[name if name in shapes else (target if by_target else key)].split()
+        found = tuple(state_dict[key].shape)
+        expected = []
+        for word, length in zip(words, found):
+            factor, letter = re.fullmatch(r'(\d*)([A-Za-z]?)', word).groups()
+            factor = int(factor or 1)
+            if letter and letter not in lengths:
+                lengths[letter] = length // factor
+            expected.append(factor * lengths[letter] if letter else factor)
+        if len(words) != len(found) or tuple(expected) != found:
+            wrong.append(f'{key} {found}, expected ({", ".join(words)})' +
+                         (f' = {tuple(expected)}' if len(words) == len(found) else ''))
+    return wrong
+
+
+def convert(family: Family, state_dict: Mapping, to_official: bool, prefix: str = 'backbone.') -> tuple[dict, str]:
+    """Rename the keys of a state dict; tensors are passed on, not copied.
+
+    Args:
+        family: the tables.
+        state_dict: names to tensors, on the side that is converted from.
+        to_official: direction.
+        prefix: what stands here before the names of the backbone; '' for the state dict of a bare backbone.
+
+    Returns:
+        the renamed state dict, in the order of the input, and the name of the layout that fitted.
+
+    Raises:
+        ValueError: no layout fits; the message lists, for the nearest one, unknown keys, missing keys and wrong shapes.
+    """
+    best = None
+    for layout, rows in family.layouts.items():
+        rows = [row._replace(ours=prefix + row.ours[len('backbone.'):]) if row.ours.startswith('backbone.') else row for row in rows]
+        pairs = [(row.ours, row.official) if to_official else (row.official, row.ours) for row in rows]
+        match = _match(pairs, list(state_dict))
+        if best is None or match.misfits < best[2].misfits:
+            best = layout, rows, match
+    layout, rows, match = best
+    side = 'mmssl' if to_official else family.name
+    if match.misfits:
+        text = [f'{side} keys do not fit family {family.name!r} (nearest layout: {layout})']
+        if match.unknown:
+            text.append(f'{len(match.unknown)} unknown: {listed(match.unknown)}')
+        if match.missing:
+            text.append(f'{len(match.missing)} missing: {listed(match.missing)}')
+        raise ValueError('; '.join(text) + _cure(family, match, to_official, prefix))
+    wrong = _wrong_shapes({row.official: row.shape for row in rows}, state_dict, match, by_target=to_official)
+    if wrong:
+        raise ValueError(f'{len(wrong)} tensors do not fit family {family.name!r} ({layout}): {listed(wrong)}')
+    return {match.renamed[key]: value for key, value in state_dict.items()}, layout
+
+
+def _cure(family: Family, match: _Match, to_official: bool, prefix: str) -> str:
+    other_way = 'the other direction' if to_official else 'the other direction (to_official, --reverse)'
+    if match.renamed and any(key.split('.')[0] in ('neck', 'head') for key in match.unknown):
+        return f'. Drop what a {family.name} file does not hold (--drop neck.)'
+    if not match.renamed or len(match.unknown) > len(match.renamed):
+        return f'. Is it {other_way}, or another prefix before the backbone than {prefix!r}?'
+    return ''
