@@ -1,8 +1,9 @@
 """Images as rows of patches."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mmssl.ops.linear import linear
 
 
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -95,4 +96,4 @@ class PatchEmbed(nn.Module):
     def project_rows(self, patches: Tensor) -> Tensor:
         """Project patches that :func:`patchify` cut: (..., p * q * C_in) to (..., C)."""
         weight = self.projection.weight
-        return F.linear(patches, weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1), self.projection.bias)
+        return linear(patches, weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1), self.projection.bias)

@@ -3,6 +3,9 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmssl.layers.linear import Linear
+from mmssl.ops.linear import linear
+
 
 def drop_path(branch: Tensor, rate: float, training: bool) -> Tensor:
     """Stochastic depth (arXiv:1603.09382): drop whole samples of a residual branch.
@@ -39,8 +42,8 @@ class Attention(nn.Module):
         self.num_heads = num_heads
         self.attn_drop_rate = attn_drop_rate
         self.drop_rate = drop_rate
-        self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
-        self.proj = nn.Linear(embed_dims, embed_dims)
+        self.qkv = Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
+        self.proj = Linear(embed_dims, embed_dims)
 
     def _heads(self, tokens: Tensor, parts: int) -> tuple[Tensor, ...]:
         batch, length, width = tokens.shape
@@ -56,13 +59,14 @@ class Attention(nn.Module):
         Returns:
             (B, L - first_query, C).
         """
-        if first_query:
+        if first_query and type(self.qkv) is Linear:
             width = x.shape[-1]
             bias = self.qkv.bias
-            query, = self._heads(F.linear(x[:, first_query:], self.qkv.weight[:width], None if bias is None else bias[:width]), 1)
-            key, value = self._heads(F.linear(x, self.qkv.weight[width:], None if bias is None else bias[width:]), 2)
-        else:
+            query, = self._heads(linear(x[:, first_query:], self.qkv.weight[:width], None if bias is None else bias[:width]), 1)
+            key, value = self._heads(linear(x, self.qkv.weight[width:], None if bias is None else bias[width:]), 2)
+        else:  # also where qkv was replaced, by LoRA for one: then only its own forward knows the product
             query, key, value = self._heads(self.qkv(x), 3)
+            query = query[:, :, first_query:]
         out = F.scaled_dot_product_attention(query, key, value, dropout_p=self.attn_drop_rate if self.training else 0.)
         out = self.proj(out.transpose(1, 2).flatten(2))
         return F.dropout(out, self.drop_rate, self.training) if self.drop_rate else out
@@ -74,7 +78,7 @@ class FeedForward(nn.Module):
     def __init__(self, embed_dims: int, feedforward_channels: int, drop_rate: float = 0.):
         super().__init__()
         self.drop_rate = drop_rate
-        self.layers = nn.Sequential(nn.Sequential(nn.Linear(embed_dims, feedforward_channels)), nn.Linear(feedforward_channels, embed_dims))
+        self.layers = nn.Sequential(nn.Sequential(Linear(embed_dims, feedforward_channels)), Linear(feedforward_channels, embed_dims))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, C) to (B, L, C)."""

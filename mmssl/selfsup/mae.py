@@ -10,6 +10,7 @@ from mmengine.model import BaseModule
 from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from torch import Tensor, nn
 
+from mmssl.layers.linear import Linear
 from mmssl.layers.masking import mask_of, random_masking
 from mmssl.layers.patch import pair, patch_grid, patchify, take_rows, unpatchify
 from mmssl.layers.pos_embed import fit_pos_embed, resize_pos_embed, sincos_2d
@@ -106,13 +107,13 @@ class MAEDecoder(BaseModule):
         self.grid = tuple(num_patches)
         self.patch_size = pair(patch_size)
         eps = norm_eps(norm_cfg)
-        self.decoder_embed = nn.Linear(embed_dim, decoder_embed_dim)
+        self.decoder_embed = Linear(embed_dim, decoder_embed_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
         self.decoder_pos_embed = nn.Parameter(sincos_2d(self.grid, decoder_embed_dim), requires_grad=False)
         self.decoder_blocks = nn.ModuleList(
             TransformerBlock(decoder_embed_dim, decoder_num_heads, int(mlp_ratio * decoder_embed_dim), eps=eps) for _ in range(decoder_depth))
         self.ln1 = nn.LayerNorm(decoder_embed_dim, eps=eps)
-        self.decoder_pred = nn.Linear(decoder_embed_dim, predict_feature_dim or self.patch_size[0] * self.patch_size[1] * in_chans)
+        self.decoder_pred = Linear(decoder_embed_dim, predict_feature_dim or self.patch_size[0] * self.patch_size[1] * in_chans)
         self.register_load_state_dict_pre_hook(_fit_own_pos_embed)
         self.reset_parameters()
 
