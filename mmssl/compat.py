@@ -1,5 +1,169 @@
-"""Differences between the toolboxes' distributions and versions, and mends of what is broken in them."""
+"""Differences between the toolboxes' distributions and versions, and mends of what is broken in them.
+
+The only place that looks at distribution names. torch and mmengine are imported inside the functions.
+"""
+
+import functools
+import importlib.metadata
+import importlib.util
+import os
+import sys
+
+# import name -> (OneDL's distribution, upstream's)
+DISTRIBUTIONS = {
+    'mmengine': ('onedl-mmengine', 'mmengine'),
+    'mmcv': ('onedl-mmcv', 'mmcv'),
+    'mmdet': ('onedl-mmdetection', 'mmdet'),
+    'mmseg': ('onedl-mmsegmentation', 'mmsegmentation'),
+    'mmpretrain': ('onedl-mmpretrain', 'mmpretrain'),
+}
+HOSTS = tuple(DISTRIBUTIONS)
+
+
+def owners_of(import_name: str) -> list[str]:
+    """Every installed distribution that carries the package; more than one means that they overwrote each other's files."""
+    names = importlib.metadata.packages_distributions().get(import_name, [])
+    # distributions that list no files are asked for by name
+    known = [name for name in (*DISTRIBUTIONS.get(import_name, ()), import_name) if _installed(name)]
+    return sorted({name.lower().replace('_', '-') for name in [*names, *known]})
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def distribution_of(import_name: str) -> str | None:
+    """The distribution that carries the package, or None when none does; of several OneDL's comes first."""
+    owners = owners_of(import_name)
+    return next((name for name in DISTRIBUTIONS.get(import_name, ()) if name in owners), owners[0] if owners else None)
+
+
+def version(import_name: str) -> str | None:
+    """Version of the distribution that carries the package, or None when it is not installed."""
+    distribution = distribution_of(import_name)
+    return None if distribution is None else importlib.metadata.version(distribution)
+
+
+def flavour() -> str:
+    """``'onedl'``, ``'upstream'``, ``'mixed'`` (both at once), or ``'none'``."""
+    found = set()
+    for import_name, (onedl, _) in DISTRIBUTIONS.items():
+        found |= {'onedl' if name == onedl else 'upstream' for name in owners_of(import_name)}
+    return 'none' if not found else 'mixed' if len(found) == 2 else found.pop()
+
+
+@functools.cache
+def has_ops() -> bool:
+    """Whether mmcv's compiled operators can be used: detection needs them, pre-training and segmentation do not."""
+    try:
+        if importlib.util.find_spec('mmcv._ext') is None:
+            return False
+        import mmcv._ext
+    except (ImportError, OSError, ValueError):
+        return False
+    # a stand-in without a file lets configs be built, but computes nothing
+    return getattr(mmcv._ext, '__file__', None) is not None
 
 
 def patch() -> None:
-    """Mend the hosts; safe to call more than once."""
+    """Mend mmengine, whichever host uses it; safe to call more than once.
+
+    Raises:
+        ImportError: mmengine is not installed; the message has the command.
+    """
+    if importlib.util.find_spec('mmengine') is None:
+        raise ImportError("mmengine is not installed: pip install 'mmssl[onedl]'")
+    from mmengine.config import utils
+    if getattr(utils, '_mmssl_patched', False):
+        return
+    utils._mmssl_patched = True
+    _patch_config_inheritance()
+    _patch_checkpoints()
+
+
+def _patch_config_inheritance() -> None:
+    """Make ``_base_='mmseg::...'`` and ``'mmssl::...'`` work, without a pip install behind the user's back."""
+    from mmengine.config import Config
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    # looked up as a distribution first and as a package next, and only the package's name is the same in both flavours
+    MODULE2PACKAGE.update({name: name for name in (*HOSTS[2:], 'mmssl')})
+    get_path = Config._get_cfg_path
+
+    def get_cfg_path(cfg_path, filename):
+        path, scope = get_path(cfg_path, filename)
+        # our configs name every part with its prefix and are built in their host's scope: a stamp of ours would hide the host's parts
+        return path, None if scope == 'mmssl' else scope
+
+    Config._get_cfg_path = staticmethod(get_cfg_path)
+
+
+def replace_everywhere(old, new) -> None:
+    """Put ``new`` in the place of a function wherever a loaded module of mmengine or of a host holds ``old`` under some name."""
+    for name, module in list(sys.modules.items()):
+        if name.partition('.')[0] in HOSTS and module is not None:
+            for key, value in list(vars(module).items()):
+                if value is old:
+                    setattr(module, key, new)
+
+
+def _patch_checkpoints() -> None:
+    """Every way in which mmengine reads, writes or matches a checkpoint goes through ``mmssl.checkpoint``."""
+    from mmengine.fileio import LocalBackend, get_file_backend
+    from mmengine.runner import checkpoint as host
+
+    from mmssl import checkpoint as ours
+    from mmssl import matching
+
+    host_save, host_to_model = host.save_checkpoint, host._load_checkpoint_to_model
+
+    @functools.wraps(host._safe_torch_load)
+    def safe_torch_load(file, map_location=None, weights_only=None):
+        return ours.load_file(file, map_location=map_location)
+
+    @functools.wraps(host.load_url)
+    def load_url(url, model_dir=None, map_location=None, progress=True, check_hash=False, file_name=None):
+        import torch
+        with ours.safe_loading(url):
+            return torch.hub.load_state_dict_from_url(url, model_dir, map_location, progress, check_hash, file_name, weights_only=True)
+
+    @functools.wraps(host_save)
+    def save_checkpoint(checkpoint, filename, file_client_args=None, backend_args=None):
+        remote = file_client_args is not None or '://' in str(filename)
+        if remote or not isinstance(get_file_backend(filename, backend_args=backend_args), LocalBackend):
+            return host_save(checkpoint, filename, file_client_args, backend_args)
+        ours.save_file(checkpoint, filename)
+
+    @functools.wraps(host.load_state_dict)
+    def load_state_dict(module, state_dict, strict=False, logger=None):
+        matching.load_matching(module, state_dict, strict=strict, logger=logger)
+
+    @functools.wraps(host._load_checkpoint_with_prefix)
+    def load_checkpoint_with_prefix(prefix, filename, map_location=None):
+        weights = ours.weights_of(host._load_checkpoint(filename, map_location=map_location), filename)
+        return matching.select_prefix(ours.strip_module(weights), prefix, filename)
+
+    @functools.wraps(host_to_model)
+    def load_checkpoint_to_model(model, checkpoint, strict=False, logger=None, revise_keys=((r'^module\.', ''),)):
+        # the runners' default pattern has a bare dot, which also eats the head of 'modules.' or 'module1'
+        revise_keys = [(r'^module\.' if pattern == r'^module.' else pattern, new) for pattern, new in revise_keys]
+        if 'state_dict' in checkpoint:
+            return host_to_model(model, checkpoint, strict, logger, revise_keys)
+        host_to_model(model, {'state_dict': ours.weights_of(checkpoint)}, strict, logger, revise_keys)
+        return checkpoint
+
+    @functools.wraps(host.find_latest_checkpoint)
+    def find_latest_checkpoint(path):
+        found = ours.find_resume_checkpoint(path)
+        return None if found is None else os.fspath(found)
+
+    # modules that took a function under its name before are mended too
+    for name, new in (('_safe_torch_load', safe_torch_load), ('load_url', load_url), ('save_checkpoint', save_checkpoint),
+                      ('load_state_dict', load_state_dict), ('_load_checkpoint_with_prefix', load_checkpoint_with_prefix),
+                      ('_load_checkpoint_to_model', load_checkpoint_to_model), ('find_latest_checkpoint', find_latest_checkpoint)):
+        if hasattr(host, name):
+            replace_everywhere(getattr(host, name), new)
