@@ -21,6 +21,7 @@ def add_arguments(parser) -> None:
 
 def run(args) -> int:
     """Convert one file; prints what was converted."""
+    from mmssl.checkpoint import load_file
     from mmssl.convert import get_family, keymap
     family = get_family(args.family)  # before a large file is read
     if not os.path.isfile(args.src):
@@ -29,7 +30,7 @@ def run(args) -> int:
         raise FileExistsError(f'{args.dst!r} exists; --force replaces it')
     if os.path.isdir(args.dst):
         raise IsADirectoryError(f'{args.dst!r} is a directory; name a file in it')
-    weights = dict(keymap.unwrap(_read(args.src, args.trust_checkpoint)))
+    weights = dict(keymap.unwrap(load_file(args.src, trust=args.trust_checkpoint)))
     dropped = [key for key in weights if key.startswith(tuple(args.drop))] if args.drop else []
     for prefix in args.drop:
         if not any(key.startswith(prefix) for key in dropped):
@@ -42,18 +43,6 @@ def run(args) -> int:
     print(f'{family.name} ({layout}): {len(converted)} keys, {values:,} values' + (f', {len(dropped)} keys dropped' if dropped else '') +
           f', from {"mmssl" if args.reverse else "the release"} to {"the release" if args.reverse else "mmssl"}: {args.dst}')
     return 0
-
-
-def _read(path: str, trust: bool) -> dict:
-    if path.endswith('.safetensors'):
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file as load_safetensors
-        try:
-            return load_safetensors(path)
-        except SafetensorError as error:
-            raise ValueError(f'{path!r} is not a readable safetensors file: {error}') from None
-    from mmssl.checkpoint import load_file
-    return load_file(path, trust=trust)
 
 
 def _write(weights: dict, path: str, wrapper: str | None) -> None:

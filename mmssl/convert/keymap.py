@@ -1,6 +1,6 @@
 """Key maps between two spellings of the same weights, usable in both directions and strict in both.
 
-A map is a table of rows, one a tensor: the name in the released files, the name here, and the shape. ``{i}`` in a name counts layers from 0.
+A map is a table of rows, one a tensor: the name in the released files, the name here, the shape. ``{i}`` in a name counts layers from 0.
 A released file comes in a few layouts (with a decoder, with a classifier, ...), each of them a complete table: a file fits a layout when
 every key has a row, every row has a key and every shape agrees.
 """
@@ -9,15 +9,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-# where training frameworks put the weights inside a file
-WRAPPERS = ('state_dict', 'model')
+from mmssl.checkpoint import weights_of
+
 MAX_LISTED = 8
 
 
 class Row(NamedTuple):
     """One tensor under both names.
 
-    ``shape`` holds one word a dimension: a number, a letter that stands for the same length in the whole table, or a multiple of one ('3C').
+    ``shape`` holds one word a dimension: a number, a letter that stands for the same length in the whole table, or a multiple ('3C').
     An empty string is a scalar.
     """
     official: str
@@ -44,19 +44,13 @@ def unwrap(checkpoint: Mapping) -> Mapping:
     """The state dict inside a checkpoint: under 'state_dict' or 'model', or the mapping itself.
 
     Raises:
-        TypeError: what is there is not a mapping of names to tensors.
+        ValueError: what is there is not a mapping of names to tensors.
     """
-    if not isinstance(checkpoint, Mapping):
-        raise TypeError(f'a checkpoint is a mapping of names to tensors, got {type(checkpoint).__name__}')
-    for key in WRAPPERS:
-        if isinstance(checkpoint.get(key), Mapping):
-            checkpoint = checkpoint[key]
-            break
-    strange = [str(key) for key, value in checkpoint.items() if not hasattr(value, 'shape')]
+    weights = weights_of(checkpoint)
+    strange = [str(key) for key, value in weights.items() if not hasattr(value, 'shape')]
     if strange:
-        raise TypeError(f'not tensors: {listed(strange)}; pass the state dict, or a checkpoint that keeps it under '
-                        f'{" or ".join(map(repr, WRAPPERS))}')
-    return checkpoint
+        raise ValueError(f"not tensors: {listed(strange)}; pass the state dict, or a checkpoint with it under 'state_dict' or 'model'")
+    return weights
 
 
 def listed(keys: Sequence[str]) -> str:
@@ -108,7 +102,7 @@ def _wrong_shapes(shapes: Mapping[str, str], state_dict: Mapping, match: _Match,
         words = shapes[name if name in shapes else (target if by_target else key)].split()
         found = tuple(state_dict[key].shape)
         expected = []
-        for word, length in zip(words, found):
+        for word, length in zip(words, found, strict=False):
             factor, letter = re.fullmatch(r'(\d*)([A-Za-z]?)', word).groups()
             factor = int(factor or 1)
             if letter and letter not in lengths:

@@ -1,4 +1,4 @@
-"""Masked autoencoders of facebookresearch/mae: pre-training (``models_mae.py``), fine-tuning and linear probing (``models_vit.py``) files."""
+"""Files of facebookresearch/mae: pre-training (``models_mae.py``), fine-tuning and linear probing (``models_vit.py``)."""
 
 from mmssl.convert.keymap import Family, Row, weights_and_biases
 from mmssl.convert.timm_vit import ENCODER, HEAD, NORM, POOL_NORM, block_rows

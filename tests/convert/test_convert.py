@@ -24,7 +24,8 @@ def official_mae(width=768, depth=12, decoder_width=512, decoder_depth=8, tokens
     shapes |= {'norm.weight': (width,), 'norm.bias': (width,)}
     if decoder:
         d = decoder_width
-        shapes |= {'mask_token': (1, 1, d), 'decoder_pos_embed': (1, tokens, d), 'decoder_embed.weight': (d, width), 'decoder_embed.bias': (d,)}
+        shapes |= {'mask_token': (1, 1, d), 'decoder_pos_embed': (1, tokens, d)}
+        shapes |= {'decoder_embed.weight': (d, width), 'decoder_embed.bias': (d,)}
         for i in range(decoder_depth):
             shapes |= block(f'decoder_blocks.{i}', d, 4 * d)
         shapes |= {'decoder_norm.weight': (d,), 'decoder_norm.bias': (d,), 'decoder_pred.weight': (768, d), 'decoder_pred.bias': (768,)}
@@ -146,14 +147,15 @@ def test_unknown_family_names_the_nearest():
     (lambda s: s.pop('blocks.1.mlp.fc2.bias'), '1 missing: blocks.1.mlp.fc2.bias'),
     (lambda s: [s.pop(key) for key in list(s) if key.startswith('blocks.1.')], '12 missing: blocks.1.norm1.weight'),
     (lambda s: s.pop('decoder_norm.weight'), '1 missing: decoder_norm.weight'),
-    (lambda s: s.update({'blocks.2.attn.qkv.weight': torch.zeros(64, 32)}), r'blocks.2.attn.qkv.weight \(64, 32\), expected \(3C, C\) = \(96, 32\)'),
+    (lambda s: s.update({'blocks.2.attn.qkv.weight': torch.zeros(64, 32)}),
+     r'blocks.2.attn.qkv.weight \(64, 32\), expected \(3C, C\) = \(96, 32\)'),
     (lambda s: s.update({'mask_token': torch.zeros(16)}), r'mask_token \(16,\), expected \(1, 1, D\)'),
     (lambda s: s.update({'epoch': 3}), 'not tensors: epoch'),
 ], ids=['unknown', 'missing', 'gap', 'decoder', 'shape', 'dimensions', 'value'])
 def test_a_file_that_does_not_fit_is_refused_with_its_keys(change, message):
     official = small_mae()
     change(official)
-    with pytest.raises((ValueError, TypeError), match=message):
+    with pytest.raises(ValueError, match=message):
         from_official('mae', official)
 
 
@@ -166,7 +168,7 @@ def test_wrong_direction_prefix_and_decoder_are_explained():
         to_official('mae', official)
     with pytest.raises(ValueError, match='drop neck'):
         to_official('timm-vit', ours)
-    with pytest.raises(TypeError, match='mapping'):
+    with pytest.raises(ValueError, match='not weights by name'):
         from_official('mae', [1, 2])
 
 
