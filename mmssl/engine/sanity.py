@@ -1,0 +1,57 @@
+"""What is checked before the first step."""
+
+from mmengine.hooks import Hook
+
+from mmssl.registry import HOOKS
+
+HEADS = ('head', 'decode_head', 'auxiliary_head', 'bbox_head', 'mask_head')
+
+
+def check_class_count(model, dataset) -> None:
+    """Compare the classes of a dataset with those of the model's heads.
+
+    Args:
+        model: a module; heads are its submodules named head, decode_head, auxiliary_head, bbox_head or mask_head that have ``num_classes``.
+        dataset: anything with ``metainfo['classes']``; without it nothing is checked.
+
+    Raises:
+        ValueError: a head with another number of classes; names both and the setting to change.
+    """
+    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    if not classes:
+        return
+    for name, module in model.named_modules():
+        count = getattr(module, 'num_classes', None)
+        path = [part for part in name.split('.') if part != 'module' and not part.isdigit()]
+        # one class may stand for "object or not" (class-agnostic, binary)
+        if path and path[-1] in HEADS and isinstance(count, int) and count > 1 and count != len(classes):
+            some = ', '.join(map(str, classes[:5])) + (', ...' if len(classes) > 5 else '')
+            raise ValueError(f'{".".join(path)} predicts {count} classes, but the data has {len(classes)} ({some}); '
+                             f'set model.{".".join(path)}.num_classes={len(classes)} (--cfg-options), or give the data it was made for')
+
+
+@HOOKS.register_module()
+class SanityHook(Hook):
+    """Refuse classes that do not fit the heads before the first step, and note on the runner that a step was made (``runner.started``)."""
+
+    priority = 'VERY_HIGH'
+
+    def before_train(self, runner) -> None:
+        """Check the training data."""
+        check_class_count(runner.model, runner.train_dataloader.dataset)
+
+    def before_val(self, runner) -> None:
+        """Check the validation data."""
+        check_class_count(runner.model, runner.val_dataloader.dataset)
+
+    def before_test(self, runner) -> None:
+        """Check the test data."""
+        check_class_count(runner.model, runner.test_dataloader.dataset)
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        """Note that training began."""
+        runner.started = True
+
+    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        """Note that testing began."""
+        runner.started = True

@@ -1,0 +1,61 @@
+"""The nearest right name for a wrong one."""
+
+import difflib
+import inspect
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """``'; did you mean ...?'``, or nothing when no name is near."""
+    found = difflib.get_close_matches(name, [str(other) for other in names], n=1, cutoff=0.6)
+    return f'; did you mean {found[0]!r}?' if found else ''
+
+
+def nearest_path(path: str | Path) -> str:
+    """As :func:`nearest`, for a path that does not exist: looks at what its deepest existing folder holds."""
+    path = Path(path)
+    for folder in path.parents:
+        if folder.is_dir():
+            missing = path.relative_to(folder).parts[0]
+            hint = nearest(missing, (entry.name for entry in folder.iterdir()))
+            return hint or f' ({folder.resolve()} holds no {missing!r})'
+    return ''
+
+
+def _registered() -> Iterator[tuple[str, object]]:
+    """Every registered (name, part) that has been imported, of all toolboxes; names of other scopes than mmengine's carry their prefix."""
+    import mmengine.registry as root
+    todo = [registry for registry in vars(root).values() if isinstance(registry, root.Registry)]
+    while todo:
+        registry = todo.pop()
+        todo += registry.children.values()
+        prefix = '' if registry.scope == 'mmengine' else f'{registry.scope}.'
+        yield from ((prefix + name, part) for name, part in registry.module_dict.items())
+
+
+def _arguments(part: type) -> set[str]:
+    """Argument names of a class, also those that it hands on to its bases."""
+    names: set[str] = set()
+    for base in part.__mro__:
+        if '__init__' in vars(base):
+            parameters = inspect.signature(base.__init__).parameters.values()
+            names |= {parameter.name for parameter in parameters if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)}
+    return names - {'self'}
+
+
+def explain(error: Exception) -> str:
+    """The message of an error, with the nearest right name added where a config key or a ``type`` is misspelt."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    keyword = re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", text)
+    if keyword:
+        owner, key = keyword.groups()
+        classes = [part for _, part in _registered() if inspect.isclass(part) and owner in {base.__name__ for base in part.__mro__}]
+        known = set().union(*map(_arguments, classes)) if classes else set()
+        return f'{owner} has no argument {key!r}' + nearest(key, known)
+    missing = re.search(r'(\S+) is not in the (\S+) registry', text)
+    if missing:
+        name = missing.group(1).strip("'`")
+        return f'type {name!r} is not registered' + nearest(name, (other for other, _ in _registered()))
+    return text

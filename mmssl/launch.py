@@ -1,0 +1,189 @@
+"""From a config file and command-line arguments to a Runner, for ``mmssl train`` and ``mmssl test`` alike."""
+
+import argparse
+import contextlib
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmssl.hints import explain, nearest, nearest_path
+from mmssl.paths import config_root
+
+DEMO_DATA = 'data/demo'
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments that training and testing share."""
+    parser.add_argument('--data', metavar='DIR', help='use this folder (or archive) in place of the data of the config')
+    parser.add_argument('--work-dir', metavar='DIR', help='where logs and checkpoints go; work_dirs/<config> by default')
+    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='override settings, e.g. train_dataloader.batch_size=8')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    parser.add_argument('--local-rank', '--local_rank', type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument('--trust-checkpoint', action='store_true',
+                        help='load checkpoints that hold pickled code; they can do anything on this machine')
+
+
+def find_config(name: str) -> Path:
+    """A config by path, or by its name below the configs that mmssl ships (with or without ``mmssl::`` and ``.py``).
+
+    Raises:
+        FileNotFoundError: neither; names the nearest one.
+    """
+    name = name.removeprefix('mmssl::')
+    for candidate in (Path(name), config_root() / name, config_root() / f'{name}.py'):
+        if candidate.is_file():
+            return candidate
+    shipped = [path.relative_to(config_root()).as_posix() for path in config_root().rglob('*.py')]
+    by_stem = [path for path in shipped if Path(path).stem == Path(name).stem]
+    raise FileNotFoundError(f'config {name} does not exist' + (f'; did you mean {by_stem[0]!r}?' if by_stem else
+                                                               nearest(name.removeprefix('configs/'), shipped) or nearest_path(name)))
+
+
+def load_config(name: str, options: list[str] = ()):
+    """Read a config and merge ``key=value`` options into it.
+
+    Raises:
+        FileNotFoundError: no such config.
+        ValueError: an option without '=', or whose first key is nearly one of the config's.
+    """
+    from mmengine.config import Config, DictAction
+
+    from mmssl import compat
+    compat.patch()
+    cfg = Config.fromfile(find_config(name))
+    overrides = {}
+    for option in options or ():
+        key, equals, value = option.partition('=')
+        if not equals:
+            raise ValueError(f'--cfg-options takes KEY=VALUE, not {option!r}')
+        top = key.split('.')[0]
+        if top not in cfg and nearest(top, cfg):
+            raise ValueError(f'--cfg-options {option}: the config has no {top!r}' + nearest(top, cfg))
+        overrides[key] = DictAction._parse_iterable(value)
+    cfg.merge_from_dict(overrides)
+    return cfg
+
+
+def datasets_of(cfg) -> list[dict]:
+    """Every dataset dict of a config that has a ``data_root``, inside wrappers too."""
+    todo = [cfg[name] for name in LOADERS if cfg.get(name)]
+    found = []
+    while todo:
+        node = todo.pop()
+        if 'data_root' in node:
+            found.append(node)
+        inner = node.get('datasets') or node.get('dataset') or []
+        todo += inner if isinstance(inner, list) else [inner]
+    return found
+
+
+def use_data(cfg, data: str) -> None:
+    """Point a config at another folder: every path below the ``data_root`` of one of its datasets moves along (annotation files of
+    evaluators and data of hooks too).
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        ValueError: the config has no dataset with a ``data_root``.
+    """
+    if not os.path.exists(data):
+        raise FileNotFoundError(f'--data {data} does not exist{nearest_path(data)}')
+    datasets = datasets_of(cfg)
+    if not datasets:
+        raise ValueError(f'--data: {cfg.filename} has no dataset with a data_root')
+    roots = sorted({str(dataset['data_root']).rstrip('/') for dataset in datasets}, key=len, reverse=True)
+    new = str(data).rstrip('/')
+
+    def move(node):
+        if isinstance(node, str):
+            for root in roots:
+                if root and (node == root or node.startswith(f'{root}/')):
+                    return new + node[len(root):]
+            return node
+        if isinstance(node, dict):
+            for key, value in node.items():
+                node[key] = move(value)
+            return node
+        if isinstance(node, (list, tuple)):
+            return type(node)(move(value) for value in node)
+        return node
+
+    for key in list(cfg):
+        cfg[key] = move(cfg[key])
+    for dataset in datasets_of(cfg):
+        dataset['data_root'] = new
+
+
+def prepare(cfg, args, name: str) -> None:
+    """Settings that every run shares: data, work directory, launcher, our checkpoint hook and guards."""
+    import torch
+    if args.data:
+        use_data(cfg, args.data)
+    make_demo_data_if_asked(cfg)
+    cfg.launcher = args.launcher
+    if args.work_dir:
+        cfg.work_dir = args.work_dir
+    elif not cfg.get('work_dir'):
+        cfg.work_dir = os.path.join('work_dirs', Path(name).stem)
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    env = cfg.setdefault('env_cfg', {})
+    if not torch.cuda.is_available() and env.setdefault('dist_cfg', {}).get('backend', 'nccl') == 'nccl':
+        env['dist_cfg']['backend'] = 'gloo'
+    checkpoint = cfg.setdefault('default_hooks', {}).setdefault('checkpoint', {'type': 'CheckpointHook'})
+    if checkpoint and checkpoint.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook'):
+        checkpoint['type'] = 'mmssl.CheckpointHook'
+    hooks = cfg.setdefault('custom_hooks', None) or []
+    cfg.custom_hooks = list(hooks) + [{'type': guard} for guard in ('mmssl.NonFiniteHook', 'mmssl.BadFilesHook', 'mmssl.SanityHook')
+                                      if guard not in [hook.get('type') for hook in hooks]]
+
+
+def make_demo_data_if_asked(cfg) -> None:
+    """Generate ``data/demo`` where a config reads it and it is not there yet (smoke configs, tutorials)."""
+    wanted = [dataset['data_root'] for dataset in datasets_of(cfg) if f"{dataset['data_root']}/".startswith(f'{DEMO_DATA}/')]
+    if all(os.path.exists(root) for root in wanted):
+        return
+    if int(os.environ.get('RANK', 0)) == 0:
+        from mmssl.data.demo import make_demo_data
+        make_demo_data(DEMO_DATA)
+    deadline = time.monotonic() + 300
+    while not all(os.path.exists(root) for root in wanted):  # the other ranks wait for the first one
+        if time.monotonic() > deadline:
+            raise FileNotFoundError(f'{wanted} is not part of the demo data; see `mmssl demo-data --help`')
+        time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def whole_work_dir(work_dir: str) -> Iterator[list]:
+    """Leave no half-made work directory: what a run made is removed again when it fails before its first step.
+
+    Yields:
+        a list to put the runner into, as soon as there is one.
+    """
+    root = Path(work_dir)
+    existed = root.exists()
+    before = set(root.iterdir()) if root.is_dir() else set()
+    runners: list = []
+    try:
+        yield runners
+    except BaseException:
+        runner = runners[0] if runners else None
+        started = runner is not None and (getattr(runner, 'started', False) or runner.rank > 0)
+        if not started and int(os.environ.get('RANK', 0)) == 0:
+            logging.shutdown()  # open log files cannot be removed everywhere
+            if not existed:
+                shutil.rmtree(root, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    root.parent.rmdir()  # the default parent, when it holds nothing else
+            else:
+                for entry in set(root.iterdir()) - before:
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        raise
+
+
+def describe(error: Exception) -> Exception:
+    """The same kind of error with the nearest right name in its message."""
+    text = explain(error)
+    return error if text == str(error) else type(error)(text)
