@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
         tables.append(table(['TYPE', 'REGISTRY', 'WHAT'], parts))
     print('\n\n'.join(tables))
     if trouble:
-        print(f'\ntypes are not listed: {trouble}; `mmssl doctor` says what to do')
+        print(f'\nsome types are not listed: {trouble}; `mmssl doctor` says what to do')
 
 
 def matches(name: str, pattern: str | None) -> bool:
@@ -127,7 +127,7 @@ def find_types() -> tuple[list[list[str]], str]:
     """What mmssl registers.
 
     Returns:
-        rows (name to write in a config, registry, first line of the docstring), and why there are none, or ''.
+        rows (name to write in a config, registry, first line of the docstring), and why some or all are missing, or ''.
     """
     try:
         from mmengine.registry import Registry
@@ -135,11 +135,15 @@ def find_types() -> tuple[list[list[str]], str]:
         from mmssl import registry
     except (ImportError, OSError, RuntimeError) as error:
         return [], f'{type(error).__name__}: {error}'
-    rows = []
+    rows, trouble = [], ''
     for attribute, found in vars(registry).items():
-        if isinstance(found, Registry) and found.scope == registry.SCOPE:
+        if not isinstance(found, Registry) or found.scope != registry.SCOPE:
+            continue
+        try:
             found.import_from_location()
-            for name, member in sorted(found.module_dict.items()):
-                text = (member.__doc__ or '').strip().splitlines()
-                rows.append([f'{registry.SCOPE}.{name}', attribute, text[0] if text else ''])
-    return rows, ''
+        except ImportError as error:
+            trouble = f'{type(error).__name__}: {error}'
+        for name, member in sorted(found.module_dict.items()):
+            text = (member.__doc__ or '').strip().splitlines()
+            rows.append([f'{registry.SCOPE}.{name}', attribute, text[0] if text else ''])
+    return rows, trouble

@@ -1,0 +1,43 @@
+"""What all tests share: one thread a process, the real test data, commands in a subprocess."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# before torch is imported anywhere; commands in a subprocess inherit it
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope='session')
+def repo_root() -> Path:
+    """The checkout that the tests stand in."""
+    return ROOT
+
+
+@pytest.fixture(scope='session')
+def data_root() -> Path:
+    """Folder of real test images."""
+    value = os.environ.get('MMSSL_DATA')
+    if not value:
+        pytest.skip('MMSSL_DATA is unset: it names the folder of real test images')
+    path = Path(value).resolve()
+    if not path.is_dir():
+        pytest.fail(f'MMSSL_DATA={value} is no folder')
+    return path
+
+
+@pytest.fixture(scope='session')
+def run_cli():
+    """``run_cli('train', config, ..., cwd=folder)`` runs ``mmssl train ...`` as a person would and returns the CompletedProcess."""
+
+    def run(*arguments, cwd=None, env=None, timeout=300) -> subprocess.CompletedProcess:
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
+        return subprocess.run([sys.executable, '-m', 'mmssl.cli', *map(str, arguments)], capture_output=True, text=True, cwd=cwd,
+                              env={**os.environ, 'PYTHONPATH': path, **(env or {})}, timeout=timeout)
+
+    return run
