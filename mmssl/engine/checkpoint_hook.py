@@ -1,0 +1,107 @@
+"""Keeping checkpoints: the new one is in place before an old one goes."""
+
+import os
+from pathlib import Path
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+
+from mmssl.checkpoint import TEMPORARY_SUFFIX, write_text
+from mmssl.registry import HOOKS
+
+
+class _DeferredRemoval:
+    """A storage backend that notes what is to be removed and removes it when asked.
+
+    Args:
+        backend: the backend that does everything else.
+    """
+
+    def __init__(self, backend):
+        self.backend = backend
+        self.files, self.directories = [], []
+
+    def __getattr__(self, name: str):
+        return getattr(self.backend, name)
+
+    def remove(self, path) -> None:
+        self.files.append(path)
+
+    def rmtree(self, path) -> None:
+        self.directories.append(path)
+
+    def carry_out(self, keep) -> None:
+        """Remove what was noted, but for the paths in ``keep``."""
+        for paths, remove in ((self.files, self.backend.remove), (self.directories, self.backend.rmtree)):
+            for path in paths:
+                if path not in keep:
+                    remove(path)
+
+
+@HOOKS.register_module()
+class CheckpointHook(MMEngineCheckpointHook):
+    """The host's removes the old checkpoint before it writes the new one, and writes ``last_checkpoint`` with an absolute path.
+
+    All arguments are the host's. It takes the place of the default: ``default_hooks=dict(checkpoint=dict(type='mmssl.CheckpointHook'))``.
+    """
+
+    def before_train(self, runner) -> None:
+        """Prepare as the host does; follow a directory that was moved, and clear what a killed run left half written."""
+        super().before_train(runner)
+        if not os.path.isdir(self.out_dir):
+            return
+        if is_main_process():
+            for path in Path(self.out_dir).glob(f'.*{TEMPORARY_SUFFIX}'):
+                path.unlink(missing_ok=True)
+        for name, path in self._best_paths().items():
+            moved = path and os.path.join(self.out_dir, os.path.basename(path))
+            if moved and moved != path and os.path.exists(moved):
+                if name is None:
+                    self.best_ckpt_path = moved
+                else:
+                    self.best_ckpt_path_dict[name] = moved
+
+    def _best_paths(self) -> dict:
+        """Paths of the best checkpoints by metric; the key is None where there is but one metric."""
+        if self.save_best is None:
+            return {}
+        return {None: self.best_ckpt_path} if len(self.key_indicators) == 1 else dict(self.best_ckpt_path_dict)
+
+    def _save_best_checkpoint(self, runner, metrics) -> None:
+        backend = self.file_backend
+        self.file_backend = deferred = _DeferredRemoval(backend)
+        try:
+            super()._save_best_checkpoint(runner, metrics)
+        finally:
+            self.file_backend = backend
+        deferred.carry_out(keep=self._best_paths().values())
+
+    def _save_checkpoint_with_step(self, runner, step, meta) -> None:
+        outdated = None
+        # the same step is saved twice when validation improves on the best
+        if self.max_keep_ckpts > 0 and not (self.keep_ckpt_ids and self.keep_ckpt_ids[-1] == step):
+            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                outdated = self.keep_ckpt_ids.popleft()
+            self.keep_ckpt_ids.append(step)
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+
+        name = self.filename_tmpl.format(step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        runner.save_checkpoint(self.out_dir, name, self.file_client_args, save_optimizer=self.save_optimizer,
+                               save_param_scheduler=self.save_param_scheduler, meta=meta, by_epoch=self.by_epoch,
+                               backend_args=self.backend_args, **self.args)
+        if not is_main_process():
+            return
+        write_text(os.path.join(runner.work_dir, 'last_checkpoint'), self._relative(self.last_ckpt, runner.work_dir))
+        if outdated is not None:
+            path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(outdated))
+            if self.file_backend.isfile(path):
+                self.file_backend.remove(path)
+            elif self.file_backend.isdir(path):
+                self.file_backend.rmtree(path)  # one file a rank
+
+    @staticmethod
+    def _relative(path, work_dir) -> str:
+        """``path`` as seen from the work directory, so that the note survives a move; an address of another storage as it is."""
+        return str(path) if '://' in str(path) else os.path.relpath(path, work_dir)

@@ -1,0 +1,265 @@
+"""mmengine's runners with an exact resume: N steps, stop and N more give bit for bit what 2N steps give (CPU, or deterministic kernels).
+
+What the host leaves out is added: the state of every random generator of every rank, the position in the sample stream, and an input path
+whose random draws do not depend on the workers (``mmssl.engine.seeding``).
+"""
+
+import copy
+import functools
+import os
+
+import torch
+from mmengine.dist import get_rank, get_world_size, sync_random_seed
+from mmengine.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS, RUNNERS
+from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner import FlexibleRunner as MMEngineFlexibleRunner
+from mmengine.runner import Runner as MMEngineRunner
+from mmengine.runner.runner import _SlicedDataset
+from torch.utils.data import DataLoader, IterableDataset
+
+from mmssl.checkpoint import find_resume_checkpoint, seed_from_checkpoint
+from mmssl.engine import seeding
+from mmssl.engine.state import gather_rng_states, plain, plain_checkpoint, revive_message_hub, rng_state, seed_all, set_rng_state
+
+
+def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:
+    """mmengine's ``build_dataloader`` (the same arguments), with every sample seeded by its position in the stream.
+
+    Args:
+        dataloader: config of a data loader, or a built one, which is returned as it is.
+        seed: the run's seed.
+        diff_rank_seed: whether ``seed`` differs from rank to rank (by the rank); the order of samples is then still drawn alike.
+    """
+    if isinstance(dataloader, DataLoader):
+        return dataloader
+    cfg = dict(copy.deepcopy(dataloader))
+    dataset = cfg['dataset']
+    if isinstance(dataset, dict):
+        dataset = DATASETS.build(dataset)
+        if hasattr(dataset, 'full_init'):
+            dataset.full_init()
+    if isinstance(dataset, IterableDataset) or not isinstance(cfg.get('sampler'), dict):
+        return MMEngineRunner.build_dataloader({**cfg, 'dataset': dataset}, seed, diff_rank_seed)
+    batches = cfg.pop('num_batch_per_epoch', None)
+    batch_size = cfg.get('batch_size', (cfg.get('batch_sampler') or {}).get('batch_size'))
+    if batches is not None:
+        dataset = _SlicedDataset(dataset, batches * batch_size * get_world_size())
+    cfg['dataset'] = dataset = seeding.SeededDataset(dataset)
+
+    # every rank must shuffle alike: the host would draw this from NumPy's generator, whose state at this point differs after a resume
+    common_seed = sync_random_seed() if seed is None else seed - get_rank() if diff_rank_seed else seed
+    sampler = DATA_SAMPLERS.build(cfg['sampler'], default_args=dict(dataset=dataset, seed=common_seed))
+    cfg['sampler'] = sampler = seeding.SeededSampler(sampler, common_seed)
+    if isinstance(cfg.get('batch_sampler'), dict):
+        default_args = dict(sampler=sampler, batch_size=cfg.pop('batch_size', None))
+        cfg['batch_sampler'] = seeding.SkippingBatchSampler(DATA_SAMPLERS.build(cfg['batch_sampler'], default_args=default_args))
+
+    collate = cfg.pop('collate_fn', dict(type='pseudo_collate'))
+    if isinstance(collate, dict):
+        collate = dict(collate)
+        function = collate.pop('type')
+        collate = functools.partial(FUNCTIONS.get(function) if isinstance(function, str) else function, **collate)
+    cfg['collate_fn'] = seeding.SeededCollate(collate, dataset)
+
+    loader = MMEngineRunner.build_dataloader(cfg, seed, diff_rank_seed)
+    # an iterator draws one number when it is made; from the global generator that would shift the model's draws after every epoch
+    loader.generator = torch.Generator().manual_seed(seeding.mix(common_seed, get_rank()) >> 1)
+    return loader
+
+
+class ExactResumeMixin:
+    """Adds to a runner of mmengine what its checkpoints lack. See the module."""
+
+    build_dataloader = staticmethod(build_dataloader)
+    _resuming = False
+    _pending = None
+    _rng_outside_validation = None
+    # (iteration, samples of all ranks before it), moved when a run goes on with another batch size
+    _stream_base = (0, 0)
+
+    def train(self):
+        """Train; the seed of a run that is resumed is taken over before its samplers are built."""
+        if self._resume:
+            named = self._resume if isinstance(self._resume, str) else self._load_from
+            path = named or find_resume_checkpoint(self.work_dir)
+            if path is not None and os.path.exists(path):
+                seed = seed_from_checkpoint(path)
+                if seed is not None and seed != self.seed - (get_rank() if self._differing_seeds() else 0):
+                    self.logger.info(f'the seed of the resumed run is {seed}')
+                    self._adopt_seed(seed)
+        return super().train()
+
+    def _randomness(self) -> dict:
+        strategy = getattr(self, 'strategy', None)
+        return self._randomness_cfg if strategy is None else strategy._randomness
+
+    def _differing_seeds(self) -> bool:
+        return bool(self._randomness().get('diff_rank_seed', False))
+
+    def _adopt_seed(self, seed: int) -> None:
+        randomness = self._randomness()
+        randomness.update(seed=seed)
+        if hasattr(self, 'set_randomness'):
+            self.set_randomness(**randomness)
+        else:
+            self.strategy._set_randomness(**randomness)
+
+    def save_checkpoint(self, out_dir, filename, *args, meta: dict | None = None, by_epoch: bool = True, **kwargs) -> None:
+        """Save as the host does, with the states of the generators; every rank has to call it."""
+        meta = dict(meta or {})
+        meta.setdefault('epoch', self.epoch + 1 if by_epoch else self.epoch)
+        meta.setdefault('iter', self.iter if by_epoch else self.iter + 1)
+        state = self._rng_outside_validation or rng_state()
+        meta.update(rng=gather_rng_states(state), world_size=get_world_size(), position=self._position(meta['epoch'], meta['iter']))
+        self._saving = dict(epoch=meta['epoch'], iter=meta['iter'])
+        super().save_checkpoint(out_dir, filename, *args, meta=meta, by_epoch=by_epoch, **kwargs)
+
+    def _batch_size(self) -> int:
+        loader = self.train_dataloader
+        return loader.batch_size or getattr(loader.batch_sampler, 'batch_size', 1)
+
+    def _position(self, epoch: int, iteration: int) -> dict:
+        """Where in the data a checkpoint stands: batches of the running epoch, or samples of all ranks since the first iteration."""
+        batches = len(self.train_dataloader)
+        position = dict(batch_size=self._batch_size(), world_size=get_world_size())
+        if isinstance(self.train_loop, EpochBasedTrainLoop):
+            return dict(position, batch=min(max(iteration - epoch * batches, 0), batches), batches_per_epoch=batches)
+        first, samples = self._stream_base
+        return dict(position, samples=samples + (iteration - first) * self._batch_size() * get_world_size())
+
+    def resume(self, filename, *args, **kwargs) -> None:
+        """Resume as the host does, then take up the position in the data; the generators are set when the first batch is due."""
+        self._resuming = True
+        try:
+            super().resume(filename, *args, **kwargs)
+        finally:
+            self._resuming = False
+        meta, gradients = self._pending.pop('meta'), self._pending.pop('gradients')
+        if gradients:
+            self._set_gradients(gradients)
+        at_boundary = self._take_position(meta.get('position'))
+        if 'rng' not in meta:
+            self.logger.warning(f'{filename} keeps no random states: the run goes on, but not bit for bit')
+        self._pending = dict(at_boundary=at_boundary, rng=meta.get('rng'))
+
+    def _take_position(self, position: dict | None) -> bool:
+        """Move the train loop's data to where the checkpoint stood; returns whether that is the beginning of an epoch."""
+        loop, loader = self.train_loop, self.train_dataloader
+        batch_size, world_size = self._batch_size(), get_world_size()
+        if position is None:
+            position = self._position(loop.epoch, loop.iter)
+        then = (position['batch_size'], position['world_size'])
+        changed = then != (batch_size, world_size)
+        if changed:
+            self.logger.warning(f'the checkpoint was written with batch size {then[0]} on {then[1]} rank(s), this run has {batch_size} on '
+                                f'{world_size}: it goes on at the same place in the data, but not bit for bit')
+        if 'batch' in position and isinstance(loop, EpochBasedTrainLoop):
+            batch = position['batch']
+            if changed or position['batches_per_epoch'] != len(loader):
+                batch = min(batch * then[0] * then[1] // (batch_size * world_size), len(loader))
+                loop._iter = loop.epoch * len(loader) + batch
+            if batch and seeding.skip_in_epoch(loader, batch):
+                run_iter = loop.run_iter
+                loop.run_iter = lambda index, data_batch: run_iter(index + batch, data_batch)
+            return batch == 0
+        if 'samples' in position and hasattr(getattr(loop, 'dataloader_iterator', None), 'skip_iter'):
+            self._stream_base = (loop.iter, position['samples'])
+            iterator = loop.dataloader_iterator
+            iterator.skip_iter = functools.partial(_skip_batches, iterator, loader, iterator.skip_iter,
+                                                   position['samples'] // (batch_size * world_size))
+        return False
+
+    def _restore_generators(self) -> None:
+        states, self._pending = self._pending['rng'], None
+        if states is None:
+            return
+        if len(states) == get_world_size():
+            set_rng_state(states[get_rank()])
+        else:
+            seed_all(seeding.mix(self.seed, self.iter, get_rank()))
+
+    def call_hook(self, fn_name: str, **kwargs) -> None:
+        """Call the hooks of one point, and do there what an exact resume needs."""
+        starting = fn_name == 'before_train_epoch' and self._pending is not None
+        # hooks that draw at the beginning of an epoch have not run yet at an epoch's boundary, and have within one
+        if starting and self._pending['at_boundary']:
+            self._restore_generators()
+        if fn_name in ('before_val', 'before_test'):
+            self._rng_outside_validation = rng_state()
+        if fn_name == 'after_load_checkpoint':
+            self._read_extras(kwargs['checkpoint'])
+        super().call_hook(fn_name, **kwargs)
+        if starting and self._pending is not None:
+            self._restore_generators()
+        if fn_name in ('after_val', 'after_test'):
+            # what validation draws must not show in training, for a run resumed after it does not validate again
+            set_rng_state(self._rng_outside_validation)
+            self._rng_outside_validation = None
+        if fn_name == 'after_train_epoch':
+            vars(self.train_loop).pop('run_iter', None)
+        if fn_name == 'before_save_checkpoint':
+            self._add_extras(kwargs['checkpoint'])
+
+    def _add_extras(self, checkpoint: dict) -> None:
+        # FlexibleRunner counts an epoch too many when it saves after validation
+        checkpoint['meta'].update(self._saving)
+        if self._accumulating() and get_world_size() == 1:
+            checkpoint['gradients'] = {name: parameter.grad.cpu() for name, parameter in self._bare_model().named_parameters()
+                                       if parameter.grad is not None}
+        plain_checkpoint(checkpoint)
+
+    def _accumulating(self) -> bool:
+        """Whether gradients of a batch that is not complete wait for the next step."""
+        wrapper = self.optim_wrapper
+        return getattr(wrapper, '_accumulative_counts', 1) > 1 and not wrapper.should_update()
+
+    def _bare_model(self):
+        return getattr(self.model, 'module', self.model)
+
+    def _read_extras(self, checkpoint: dict) -> None:
+        revive_message_hub(checkpoint)
+        if not self._resuming:
+            return
+        meta = checkpoint.get('meta')
+        if meta is None or 'iter' not in meta:
+            raise ValueError('the checkpoint holds weights only and cannot be resumed; start from it with load_from, without --resume')
+        self._pending = dict(meta=meta, gradients=checkpoint.pop('gradients', None))
+        current = getattr(self.train_dataloader.dataset, 'metainfo', None)
+        if plain(current, 'dataset_meta', 'list') == meta.get('dataset_meta'):
+            # the host compares pickles, which differ for equal values
+            meta['dataset_meta'] = current
+
+    def _set_gradients(self, gradients: dict) -> None:
+        for name, parameter in self._bare_model().named_parameters():
+            if name in gradients:
+                parameter.grad = gradients[name].to(parameter.device, copy=True)
+
+
+def _skip_batches(iterator, loader, host_skip, batches: int, _iterations: int) -> None:
+    """Move the iterator of the iteration-based loop to a batch without loading the ones before; by ``host_skip`` where that cannot be."""
+    epoch, batch = (0, batches) if seeding.is_endless(loader) else divmod(batches, len(loader))
+    if not seeding.skip_in_epoch(loader, batch):
+        host_skip(batches)
+        return
+    if epoch:
+        seeding.set_epoch(loader, epoch)
+        iterator._epoch = epoch
+    iterator._iterator = None
+
+
+class Runner(ExactResumeMixin, MMEngineRunner):
+    """The host's restarts the random streams when it resumes, so that the second half of a run differs."""
+
+
+class FlexibleRunner(ExactResumeMixin, MMEngineFlexibleRunner):
+    """The host's restarts the random streams when it resumes; this one also keeps its epoch right when it saves after validation."""
+
+
+def runner_class(cfg) -> type:
+    """The runner for a config: ``runner_type`` 'Runner' (the default) or 'FlexibleRunner' are ours, another name is a registered runner."""
+    name = cfg.get('runner_type', 'Runner')
+    ours = {'Runner': Runner, 'FlexibleRunner': FlexibleRunner}
+    found = ours.get(name) or RUNNERS.get(name)
+    if found is None:
+        raise ValueError(f'no runner_type {name!r}; one of {", ".join(ours)}, or a registered one')
+    return found

@@ -1,0 +1,246 @@
+"""Random numbers of the input path that depend on the position in the sample stream alone.
+
+The hosts seed each worker once, so that what a sample draws depends on the number of workers, on how far they had read ahead and
+on where a run was stopped. Here every sample carries its own seed, a hash of (seed, epoch, position in the stream of all ranks), and the
+generators of Python, NumPy and torch are set from it before the sample is read.
+"""
+
+import random
+from collections.abc import Iterator
+from itertools import islice
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler, get_worker_info
+
+_MASK = (1 << 64) - 1
+
+
+def mix(*values: int) -> int:
+    """Hash integers to 64 bits; neighbouring inputs give unrelated outputs (the finaliser of SplitMix64, Steele et al., 2014)."""
+    state = 0
+    for value in values:
+        state = (state + int(value) + 0x9E3779B97F4A7C15) & _MASK
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+        state ^= state >> 31
+    return state
+
+
+class Draw(int):
+    """An index into a dataset together with the seed of everything random about this sample."""
+
+    seed: int
+
+    def __new__(cls, index: int, seed: int):
+        draw = super().__new__(cls, index)
+        draw.seed = seed
+        return draw
+
+    def __getnewargs__(self):
+        return int(self), self.seed
+
+
+class SeededGenerators:
+    """Seeds the CPU generators inside a ``with`` block; in the main process they are as before afterwards.
+
+    CUDA generators are left alone: data is made on the CPU, and the model's dropout must not restart at every sample.
+
+    Args:
+        seed: 64 bits.
+    """
+
+    def __init__(self, seed: int):
+        self.seed = seed
+        self.saved = None
+
+    def __enter__(self):
+        if get_worker_info() is None:
+            self.saved = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        random.seed(self.seed)
+        np.random.seed(mix(self.seed, 1) & 0xFFFFFFFF)
+        torch.default_generator.manual_seed(mix(self.seed, 2) >> 1)
+
+    def __exit__(self, *error):
+        if self.saved is not None:
+            random.setstate(self.saved[0])
+            np.random.set_state(self.saved[1])
+            torch.set_rng_state(self.saved[2])
+
+
+class _Delegate:
+    """Passes attributes, read and written, on to the part it wraps, so that hooks which switch a pipeline or count classes find it."""
+
+    _own: tuple[str, ...] = ()
+
+    def __getattr__(self, name: str):
+        # dunder names too would bypass us: a dataset's __getitems__ would fetch a batch without its seeds
+        if name.startswith('__') or name in self._own:
+            raise AttributeError(name)
+        return getattr(getattr(self, self._own[0]), name)
+
+    def __setattr__(self, name: str, value) -> None:
+        if name in self._own:
+            object.__setattr__(self, name, value)
+        else:
+            setattr(getattr(self, self._own[0]), name, value)
+
+    def __deepcopy__(self, memo):
+        # the host deep-copies the config that the built part sits in; copying a dataset would double it and break open archives
+        return self
+
+
+class SeededDataset(_Delegate, Dataset):
+    """A dataset whose randomness is seeded by the index: ``dataset[Draw(3, seed)]``; a plain index draws from the global generators.
+
+    Args:
+        dataset: any map-style dataset.
+    """
+
+    _own = ('dataset', 'last_seed')
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+        self.last_seed = None
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        if not isinstance(index, Draw):
+            return self.dataset[index]
+        self.last_seed = index.seed
+        with SeededGenerators(index.seed):
+            return self.dataset[int(index)]
+
+
+class SeededCollate:
+    """A collate function that mixes at random (MixUp of a whole batch) draws by the batch's last sample, in a worker or not.
+
+    Args:
+        collate_fn: list of samples -> batch.
+        dataset: the SeededDataset that the samples come from, which lives in the same process.
+    """
+
+    def __init__(self, collate_fn, dataset: SeededDataset):
+        self.collate_fn = collate_fn
+        self.dataset = dataset
+
+    def __call__(self, samples):
+        worker = get_worker_info()
+        seed = (self.dataset if worker is None else worker.dataset).last_seed
+        if seed is None:
+            return self.collate_fn(samples)
+        with SeededGenerators(mix(seed, 3)):
+            return self.collate_fn(samples)
+
+
+class SeededSampler(_Delegate, Sampler):
+    """A sampler whose indices carry seeds, and which can start in the middle.
+
+    Args:
+        sampler: any sampler; ``rank``, ``world_size`` and ``epoch`` are read from it where it has them. Items that are not integers pass
+            unchanged.
+        seed: the run's seed, the same on all ranks.
+    """
+
+    _own = ('sampler', 'stream_seed', 'stream_epoch', 'start')
+
+    def __init__(self, sampler, seed: int):
+        self.sampler = sampler
+        self.stream_seed = seed
+        self.stream_epoch = 0
+        self.start = 0
+
+    @property
+    def endless(self) -> bool:
+        """Whether one pass never ends (mmengine's InfiniteSampler, which alone has ``skip``)."""
+        return hasattr(self.sampler, 'skip')
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next pass."""
+        self.stream_epoch = epoch
+        if hasattr(self.sampler, 'set_epoch'):
+            self.sampler.set_epoch(epoch)
+
+    def skip(self, num_samples: int) -> None:
+        """Let the next pass begin after ``num_samples`` of this rank's samples, counted from the beginning of the pass."""
+        if num_samples < 0:
+            raise ValueError(f'cannot skip {num_samples} samples; give 0 or more')
+        self.start = num_samples
+        if self.endless:
+            self.sampler.skip(num_samples)
+
+    def __iter__(self) -> Iterator:
+        start, self.start = self.start, 0
+        indices = iter(self.sampler)
+        if start and not self.endless:
+            indices = islice(indices, start, None)
+        rank, world_size = getattr(self.sampler, 'rank', 0), getattr(self.sampler, 'world_size', 1)
+        for position, index in enumerate(indices, start):
+            if isinstance(index, (int, np.integer)):
+                yield Draw(int(index), mix(self.stream_seed, self.stream_epoch, position * world_size + rank))
+            else:
+                yield index
+
+
+class SkippingBatchSampler(_Delegate):
+    """A batch sampler (by aspect ratio, from several sources, ...) whose next pass can leave out its first batches without reading them.
+
+    Args:
+        batch_sampler: yields lists of indices.
+    """
+
+    _own = ('batch_sampler', 'start')
+
+    def __init__(self, batch_sampler):
+        self.batch_sampler = batch_sampler
+        self.start = 0
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def skip_batches(self, num_batches: int) -> None:
+        """Leave out the first ``num_batches`` batches of the next pass."""
+        self.start = num_batches
+
+    def __iter__(self) -> Iterator[list]:
+        start, self.start = self.start, 0
+        return islice(iter(self.batch_sampler), start, None)
+
+
+def skip_in_epoch(dataloader, num_batches: int) -> bool:
+    """Let the next pass over ``dataloader`` begin at a later batch, without loading the ones before.
+
+    Args:
+        dataloader: built by ``mmssl.engine.runner``.
+        num_batches: batches of this rank to leave out.
+
+    Returns:
+        False when its sampler is of a kind that cannot.
+    """
+    batch_sampler = dataloader.batch_sampler
+    if isinstance(batch_sampler, SkippingBatchSampler):
+        batch_sampler.skip_batches(num_batches)
+    elif isinstance(dataloader.sampler, SeededSampler):
+        dataloader.sampler.skip(num_batches * dataloader.batch_size)
+    else:
+        return False
+    return True
+
+
+def set_epoch(dataloader, epoch: int) -> None:
+    """Choose the epoch of the next pass, on whichever sampler knows about epochs."""
+    for sampler in (dataloader.sampler, getattr(dataloader.batch_sampler, 'sampler', None)):
+        if hasattr(sampler, 'set_epoch'):
+            sampler.set_epoch(epoch)
+            return
+
+
+def is_endless(dataloader) -> bool:
+    """Whether a pass over ``dataloader`` never ends, so that its position counts from the first step of the run."""
+    sampler = getattr(dataloader.batch_sampler, 'sampler', dataloader.sampler)
+    return hasattr(sampler, 'endless') and sampler.endless
