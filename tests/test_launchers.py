@@ -88,4 +88,5 @@ def test_slurm_test_honours_the_environment(tools, fake):
                   SRUN_ARGS='--quotatype=auto --time=1:00')
     assert done.stdout.splitlines() == [
         '--partition=gpu', '--job-name=job', '--gres=gpu:2', '--ntasks=2', '--ntasks-per-node=2', '--cpus-per-task=9',
-        '--kill-on-bad-exit=1', '--quotatype=auto', '--time=1:00', '/opt/my python', '-u', f'{tools}/test.py', 'c.py', 'a b.pth', '--launcher', 'slurm']
+        '--kill-on-bad-exit=1',
+        '--quotatype=auto', '--time=1:00', '/opt/my python', '-u', f'{tools}/test.py', 'c.py', 'a b.pth', '--launcher', 'slurm']
