@@ -29,8 +29,8 @@ class ImageFolder(BaseDataset):
 
     Args:
         data_root: a folder, or an archive of one.
-        data_prefix: folder below it. Where 'train' does not exist and ``data_root`` itself holds the images, those are taken; any other prefix
-            must exist.
+        data_prefix: folder below it. Where 'train' does not exist and ``data_root`` itself holds the images, those are taken; any other
+            prefix must exist.
         pipeline: transforms, as the host takes them.
         extensions: suffixes of images, any case.
         labels: 'auto': from class folders if every image is in one of at least two; 'folder': from class folders, an image outside is an
