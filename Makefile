@@ -57,6 +57,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	    echo "making $(VENV) with $$("$$python" --version)"; \
 	    "$$python" -m venv $(VENV); \
 	fi; \
+	rm -f $(STAMP); \
 	touch $(UNFINISHED); \
 	$(PY) -m pip install -e '.[all]' -c constraints.txt; \
 	mv $(UNFINISHED) $(STAMP)

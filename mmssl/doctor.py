@@ -205,6 +205,10 @@ def _package(env: Environment) -> list[Finding]:
     else:
         findings.append(Finding('broken', 'configs', 'none found beside the code',
                                 f'{PIP} install --force-reinstall --no-deps mmssl, or in a clone: {PIP} install -e .'))
+    if 'onedl-mim' in env.versions and env.installed == 'wheel':
+        # it takes the folder of the first file in RECORD for the package's, and that is a script in bin/ (seen in 0.5.1)
+        findings.append(Finding('note', 'mim', f'onedl-mim {env.versions["onedl-mim"]} does not find mmssl in a wheel; '
+                                'upstream openmim does, and `mmssl train` is the same as `mim train mmssl`', f'{PIP} install openmim'))
     python = '.'.join(map(str, env.python))
     if (3, 10) <= env.python < (3, 13):
         findings.append(Finding('ok', 'python', python))
