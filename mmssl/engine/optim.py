@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import torch
+from mmengine.logging import MMLogger
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import Tensor, nn
 
@@ -38,14 +39,24 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             super().add_params(params, module, prefix, **kwargs)
             return
         single: list[dict] = []
-        super().add_params(single, module, prefix, **kwargs)
+        logger = MMLogger.get_current_instance()
+        level = logger.level
+        logger.setLevel('WARNING')  # the host logs a line a parameter
+        try:
+            super().add_params(single, module, prefix, **kwargs)
+        finally:
+            logger.setLevel(level)
         self._scale_by_depth(single, module)
         merged: dict[tuple, dict] = {}
         for group in single:
             trained = [parameter for parameter in group['params'] if parameter.requires_grad]
             options = {name: value for name, value in group.items() if name != 'params'}
             merged.setdefault(tuple(sorted(options.items())), {'params': [], **options})['params'] += trained
-        params += [group for group in merged.values() if group['params']]
+        groups = [group for group in merged.values() if group['params']]
+        for group in groups:
+            options = ', '.join(f'{name} {value:.3g}' for name, value in group.items() if name != 'params')
+            logger.info(f'parameter group: {len(group["params"])} tensors, {options or "defaults"}')
+        params += groups
 
     def _scale_by_depth(self, groups: list[dict], module: nn.Module) -> None:
         rate = self.paramwise_cfg.get('layer_decay_rate')
