@@ -9,6 +9,9 @@ import pytest
 
 # before torch is imported anywhere; commands in a subprocess inherit it
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+# commands run in other folders
+if os.environ.get('MMSSL_DATA'):
+    os.environ['MMSSL_DATA'] = os.path.abspath(os.environ['MMSSL_DATA'])
 
 ROOT = Path(__file__).resolve().parents[1]
 
