@@ -68,6 +68,11 @@ class LmdbArchive:
         # no lock and no readahead: many readers of single images in random order, on a disk that may be read-only
         self._environment = lmdb.open(path, subdir=os.path.isdir(path), readonly=True, lock=False, readahead=False, meminit=False)
         self.path = path
+        self.process = os.getpid()
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._environment.close()
 
     def names(self) -> list[str]:
         """All keys that are valid UTF-8."""
@@ -115,12 +120,15 @@ def split_archive(path: str) -> tuple[str, str] | None:
 
 def open_archive(path: str) -> ZipArchive | LmdbArchive:
     """The open archive at ``path``; one handle a process is kept."""
-    # an LMDB environment must not cross a fork; a zip may, see ZipArchive
-    kind = ZipArchive if os.path.isfile(path) and zipfile.is_zipfile(path) else LmdbArchive
-    key = (path, os.getpid() if kind is LmdbArchive else None)
-    if key not in _opened:
-        _opened[key] = kind(path)
-    return _opened[key]
+    archive = _opened.get(path)
+    # an LMDB environment must not be used after a fork; a zip may, see ZipArchive
+    if isinstance(archive, LmdbArchive) and archive.process != os.getpid():
+        archive.close()
+        archive = None
+    if archive is None:
+        kind = ZipArchive if os.path.isfile(path) and zipfile.is_zipfile(path) else LmdbArchive
+        archive = _opened[path] = kind(path)
+    return archive
 
 
 def read_bytes(path: str) -> bytes:
@@ -146,7 +154,5 @@ def read_bytes(path: str) -> bytes:
 
 def _find_open(path: str) -> tuple[str, str] | None:
     """``split_archive`` among the archives that this process (or its parent) has opened: no look at the disk."""
-    for archive, process in _opened:
-        if path.startswith(archive + '/') and process in (None, os.getpid()):
-            return archive, path[len(archive) + 1:]
-    return None
+    archive = next((archive for archive in _opened if path.startswith(archive + '/')), None)
+    return (archive, path[len(archive) + 1:]) if archive else None

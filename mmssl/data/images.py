@@ -174,6 +174,16 @@ def stored_box(box: tuple[int, int, int, int], image: EncodedImage) -> tuple[int
     return (top, left, bottom, right) if image.is_transposed else (left, top, right, bottom)
 
 
+def upright_box(box: tuple[int, int, int, int], image: EncodedImage) -> tuple[int, int, int, int]:
+    """A box (left, top, right, bottom) of the stored image in the coordinates of the upright one: undoes :func:`stored_box`."""
+    left, top, right, bottom = (box[1], box[0], box[3], box[2]) if image.is_transposed else box
+    if image.orientation in (2, 3, 6, 7):
+        left, right = image.width - right, image.width - left
+    if image.orientation in (3, 4, 7, 8):
+        top, bottom = image.height - bottom, image.height - top
+    return left, top, right, bottom
+
+
 def resize(pixels: np.ndarray, size: tuple[int, int], interpolation: str = 'bicubic') -> np.ndarray:
     """Resize with antialiasing.
 

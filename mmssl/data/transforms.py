@@ -10,7 +10,7 @@ import random
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from mmssl.data.images import MAX_PIXELS, EncodedImage, can_reduce, decode, open_image, orient, resize, stored_box
+from mmssl.data.images import MAX_PIXELS, EncodedImage, can_reduce, decode, open_image, orient, resize, stored_box, upright_box
 from mmssl.registry import TRANSFORMS
 
 INTERPOLATIONS = ('bicubic', 'bilinear', 'lanczos')
@@ -79,8 +79,8 @@ class LoadRandomResizedCrop(BaseTransform):
     Reads the size from the header, draws the box, decodes (a JPEG at 1/2, 1/4 or 1/8 by its scaled DCT where the box allows), crops,
     resizes with antialiasing. The draws come from Python's global ``random``, which the data loader seeds in each worker.
 
-    Where the decode is scaled, the box moves to the nearest pixel of the smaller image: by at most ``1 / (2 * reducing_gap)`` pixels
-    of the output.
+    Where the decode is scaled by 1/k, the box is moved to multiples of k first, by at most ``1 / (2 * reducing_gap)`` pixels of the output;
+    ``crop_box`` is what was taken.
 
     Required keys: ``img_path``. Added keys: ``img``, ``img_shape``, ``ori_shape``, ``crop_box`` (left, top, right, bottom in the
     upright image).
@@ -109,11 +109,13 @@ class LoadRandomResizedCrop(BaseTransform):
         """Load a random crop of ``results['img_path']``; raises BadImageError naming the file."""
         image = open_image(results['img_path'], self.max_pixels)
         box = random_resized_box(image.width, image.height, self.crop_ratio_range, self.aspect_ratio_range)
-        results['crop_box'] = box
         size = (self.width, self.height)
         reduction = _reduction(image, (box[2] - box[0], box[3] - box[1]), size, self.reducing_gap)
         pixels = decode(image, reduction)
         left, top, right, bottom = _reduced_box(stored_box(box, image), reduction, pixels)
+        stored_width, stored_height = image.header.size
+        results['crop_box'] = upright_box((left * reduction, top * reduction, min(right * reduction, stored_width),
+                                           min(bottom * reduction, stored_height)), image)
         stored_size = size if image.is_transposed else size[::-1]
         pixels = orient(resize(pixels[top:bottom, left:right], stored_size, self.interpolation), image.orientation)
         return _finish(results, pixels, (image.height, image.width))

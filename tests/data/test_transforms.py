@@ -67,15 +67,20 @@ def test_full_decode_equals_pillow_crop_and_resize(tmp_path, photo, orientation,
         assert results['ori_shape'] == upright.size[::-1] and results['img_shape'] == size[::-1] == results['img'].shape[:2]
         difference = np.abs(results['img'].astype(int) - expected)
         # turned images are resized before they are turned: the passes round and clip in another order
-        assert difference.mean() < 0.1 and difference.max() <= (2 if orientation == 1 else 8)
+        assert difference.mean() < 0.25 and difference.max() <= (2 if orientation == 1 else 8)
 
 
-@pytest.mark.parametrize('gap, least', [(2.0, 34), (1.0, 26)])
-def test_scaled_decode_looks_the_same(photo, gap, least):
+@pytest.mark.parametrize('orientation', [1, 2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize('gap, least', [(2.0, 43), (1.0, 33)])
+def test_scaled_decode_looks_the_same(tmp_path, photo, orientation, gap, least):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.open(photo).save(tmp_path / 'turned.jpg', quality=95, exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(tmp_path / 'turned.jpg'))
     random.seed(0)
-    fast, upright = LoadRandomResizedCrop(48, (0.5, 1.0), reducing_gap=gap), Image.open(photo)
+    transform = LoadRandomResizedCrop(48, (0.5, 1.0), reducing_gap=gap)
     for _ in range(10):
-        results = fast(dict(img_path=str(photo)))
+        results = transform(dict(img_path=str(tmp_path / 'turned.jpg')))
         expected = np.asarray(upright.crop(results['crop_box']).resize((48, 48), Image.BICUBIC))[..., ::-1]
         assert peak_signal_to_noise(results['img'], expected) > least
 
