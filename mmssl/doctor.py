@@ -43,7 +43,7 @@ class Environment:
         versions: distribution -> version; names in lower case with dashes.
         owners: import name -> distributions that own it; only of the toolboxes and cv2.
         probes: name in :data:`PROBES` -> outcome; no entry for what is not installed.
-        installed: how mmssl is installed: 'editable', 'wheel' or 'not installed'.
+        installed: how mmssl is installed: 'editable', 'wheel', or 'checkout' (run from it without being installed).
         configs: number of config files found, or None when their folder is missing.
     """
 
@@ -146,23 +146,23 @@ def normalise(name: str) -> str:
 def look() -> Environment:
     """The environment this process runs in. Takes some seconds: torch and the toolboxes are imported in a child."""
     versions: dict[str, str] = {}
-    installed = 'not installed'
+    editable = False
     for distribution in importlib.metadata.distributions():
         if not distribution.metadata['Name']:  # what an interrupted pip leaves behind
             continue
         name = normalise(distribution.metadata['Name'])
-        if name in versions:
-            continue
-        versions[name] = distribution.version
+        versions.setdefault(name, distribution.version)  # the first on the path is the one that is imported
         if name == 'mmssl':
-            origin = json.loads(distribution.read_text('direct_url.json') or '{}')
-            installed = 'editable' if origin.get('dir_info', {}).get('editable') else 'wheel'
+            editable |= json.loads(distribution.read_text('direct_url.json') or '{}').get('dir_info', {}).get('editable', False)
     owners = {module: names for module in (*compat.HOSTS, 'cv2') if (names := compat.owners_of(module))}
     probes = [(name, code) for name, (module, code) in PROBES.items() if importlib.util.find_spec(module) is not None]
     try:
         configs = sum('_base_' not in path.parts for path in paths.config_root().rglob('*.py'))
     except FileNotFoundError:
         configs = None
+    # a checkout may hold metadata of its own (mmssl.egg-info), which says nothing about how it is installed
+    checkout = (paths.PACKAGE.parent / 'setup.cfg').is_file()
+    installed = 'editable' if checkout and editable else 'checkout' if checkout else 'wheel'
     return Environment(sys.version_info[:2], versions, owners, run_probes(probes), installed, configs)
 
 
