@@ -83,6 +83,7 @@ def patch() -> None:
     utils._mmssl_patched = True
     _patch_config_inheritance()
     _patch_checkpoints()
+    _patch_ranks_on_cpu()
 
 
 def _patch_config_inheritance() -> None:
@@ -167,3 +168,38 @@ def _patch_checkpoints() -> None:
                       ('_load_checkpoint_to_model', load_checkpoint_to_model), ('find_latest_checkpoint', find_latest_checkpoint)):
         if hasattr(host, name):
             replace_everywhere(getattr(host, name), new)
+
+
+def _patch_ranks_on_cpu() -> None:
+    """Let several processes train on the CPU: mmengine asks for a CUDA device in each, and hands its number to the model wrappers."""
+    import torch
+    from mmengine.dist import utils
+    from mmengine.model import wrappers
+
+    host_init = utils._init_dist_pytorch
+
+    @functools.wraps(host_init)
+    def init_dist_pytorch(backend, init_backend='torch', **kwargs):
+        accelerators = (utils.is_mlu_available, utils.is_npu_available, utils.is_musa_available, torch.cuda.is_available)
+        if init_backend != 'torch' or any(available() for available in accelerators):
+            return host_init(backend, init_backend=init_backend, **kwargs)
+        torch.distributed.init_process_group(backend=backend, **kwargs)
+
+    utils._init_dist_pytorch = init_dist_pytorch
+    for name, argument in (('MMDistributedDataParallel', 'device_ids'), ('MMFullyShardedDataParallel', 'device_id')):
+        if hasattr(wrappers, name):
+            _leave_out_on_cpu(getattr(wrappers, name), argument)
+
+
+def _leave_out_on_cpu(wrapper: type, argument: str) -> None:
+    host_init = wrapper.__init__
+
+    @functools.wraps(host_init)
+    def init(self, module, *args, **kwargs):
+        import torch
+        first = next(module.parameters(), None)
+        if not torch.cuda.is_available() and (first is None or first.device.type == 'cpu'):
+            kwargs.pop(argument, None)
+        host_init(self, module, *args, **kwargs)
+
+    wrapper.__init__ = init

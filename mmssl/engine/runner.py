@@ -71,6 +71,8 @@ class ExactResumeMixin:
     """Adds to a runner of mmengine what its checkpoints lack. See the module."""
 
     build_dataloader = staticmethod(build_dataloader)
+    # whether a training step has begun: a run that fails before has nothing worth keeping
+    started = False
     _resuming = False
     _pending = None
     _rng_outside_validation = None
@@ -87,7 +89,12 @@ class ExactResumeMixin:
                 if seed is not None and seed != self.seed - (get_rank() if self._differing_seeds() else 0):
                     self.logger.info(f'the seed of the resumed run is {seed}')
                     self._adopt_seed(seed)
-        return super().train()
+        model = super().train()
+        # an endless loader has workers to the last; collected in a cycle with the runner, each would be waited for five seconds
+        iterator = getattr(self.train_loop, 'dataloader_iterator', None)
+        if getattr(iterator, '_iterator', None) is not None:
+            iterator._iterator = None
+        return model
 
     def _randomness(self) -> dict:
         strategy = getattr(self, 'strategy', None)
@@ -180,6 +187,7 @@ class ExactResumeMixin:
 
     def call_hook(self, fn_name: str, **kwargs) -> None:
         """Call the hooks of one point, and do there what an exact resume needs."""
+        self.started |= fn_name == 'before_train_iter'
         starting = fn_name == 'before_train_epoch' and self._pending is not None
         # hooks that draw at the beginning of an epoch have not run yet at an epoch's boundary, and have within one
         if starting and self._pending['at_boundary']:
@@ -225,7 +233,7 @@ class ExactResumeMixin:
             raise ValueError('the checkpoint holds weights only and cannot be resumed; start from it with load_from, without --resume')
         self._pending = dict(meta=meta, gradients=checkpoint.pop('gradients', None))
         current = getattr(self.train_dataloader.dataset, 'metainfo', None)
-        if plain(current, 'dataset_meta', 'list') == meta.get('dataset_meta'):
+        if plain(current, 'dataset_meta', 'list') == plain(meta.get('dataset_meta'), 'dataset_meta', 'list'):
             # the host compares pickles, which differ for equal values
             meta['dataset_meta'] = current
 

@@ -113,7 +113,7 @@ def weights_digest(*modules: nn.Module) -> str:
 
 def config(work_dir, images, loop='iter', workers=0, sampler='InfiniteSampler', interval=10, resume=None, kill_after=None, seed=3,
            batch_sampler=None, launcher='none', batch_size=BATCH, accumulate=2, hooks=(), fail_on=(), validate=True, epochs=EPOCHS,
-           wrapper='OptimWrapper', randomness=None, **wrapper_args) -> dict:
+           wrapper='OptimWrapper', randomness=None, ema=True, **wrapper_args) -> dict:
     by_epoch = loop == 'epoch'
     steps = epochs * NUM_IMAGES // BATCH
     loader = dict(dataset=dict(type='ToyImages', root=str(images), fail_on=fail_on), num_workers=workers,
@@ -130,7 +130,7 @@ def config(work_dir, images, loop='iter', workers=0, sampler='InfiniteSampler', 
         param_scheduler=[dict(type='CosineAnnealingLR', by_epoch=False, T_max=steps)],
         default_hooks=dict(checkpoint=dict(type='mmssl.CheckpointHook', by_epoch=False, interval=interval, save_best='acc'
                                            if validate else None), logger=dict(type='LoggerHook', interval=7)),
-        custom_hooks=[dict(type='EMAHook', momentum=0.05), dict(type='Record', kill_after=kill_after), *hooks],
+        custom_hooks=[*([dict(type='EMAHook', momentum=0.05)] if ema else []), dict(type='Record', kill_after=kill_after), *hooks],
         resume=resume is not None, load_from=None if resume in (None, 'auto') else str(resume),
         randomness=randomness or dict(seed=seed), launcher=launcher, env_cfg=dict(dist_cfg=dict(backend='gloo')),
         experiment_name=f'{Path(work_dir).name}-{random.SystemRandom().random()}', log_level='ERROR', default_scope='mmengine')
@@ -142,7 +142,8 @@ def train(work_dir, images, runner_type='Runner', **kwargs) -> tuple[dict, str]:
     runner = {'Runner': Runner, 'FlexibleRunner': FlexibleRunner}[runner_type].from_cfg(cfg)
     runner.train()
     hooks = {type(hook).__name__: hook for hook in runner.hooks}
-    return hooks['Record'].losses, weights_digest(runner.model, hooks['EMAHook'].ema_model)
+    averaged = [hooks['EMAHook'].ema_model] if 'EMAHook' in hooks else []
+    return hooks['Record'].losses, weights_digest(runner.model, *averaged)
 
 
 if __name__ == '__main__':
