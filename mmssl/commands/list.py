@@ -2,8 +2,10 @@
 
 import argparse
 import ast
+import contextlib
 import difflib
 import fnmatch
+import sys
 from pathlib import Path
 
 HELP = 'list configs and registered types'
@@ -20,7 +22,8 @@ def run(args: argparse.Namespace) -> None:
     from mmssl import paths
 
     configs = find_configs(paths.mim_root())
-    types, trouble = find_types()
+    with contextlib.redirect_stdout(sys.stderr):  # the hosts talk while they are imported
+        types, trouble = find_types()
     rows = [row for row in configs if matches(row[0], args.pattern) or matches(row[1], args.pattern)]
     parts = [row for row in types if matches(row[0], args.pattern)]
     if not rows and not parts and args.pattern:
