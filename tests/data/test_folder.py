@@ -186,7 +186,8 @@ def test_bad_arguments_are_named(tmp_path):
 def test_real_data():
     folder = ImageFolder(f'{DATA}/imagenette', data_prefix='train', pipeline=[dict(type='mmssl.LoadRandomResizedCrop', scale=64)])
     assert len(folder) == 1500 and len(folder.CLASSES) == 10 and folder[1499]['img'].shape == (64, 64, 3)
-    archive = ImageFolder(f'{DATA}/tiny_imagenet_20c.zip', data_prefix='train', pipeline=[dict(type='mmssl.LoadCenterCrop', scale=64, ratio=1)])
+    archive = ImageFolder(f'{DATA}/tiny_imagenet_20c.zip', data_prefix='train',
+                          pipeline=[dict(type='mmssl.LoadCenterCrop', scale=64, ratio=1)])
     labels = np.bincount([archive.get_data_info(index)['gt_label'] for index in range(len(archive))])
     assert len(archive) == 6000 and (labels == 300).all() and len(labels) == 20
     with zipfile.ZipFile(f'{DATA}/tiny_imagenet_20c.zip') as reference:
