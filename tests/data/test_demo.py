@@ -140,14 +140,14 @@ def test_mmseg_reads_the_scenes(demo):
 
 def test_mmdet_reads_the_scenes(demo):
     pytest.importorskip('mmcv.ops', reason='mmdet needs mmcv with compiled ops', exc_type=ImportError)
-    import mmdet.structures.bbox  # noqa: F401, registers the kinds of boxes
     from mmdet.datasets import CocoDataset, VOCDataset
     pipeline = [dict(type='mmdet.LoadImageFromFile')]
     coco = CocoDataset(ann_file='annotations/instances_train.json', data_root=str(demo / 'scenes'), data_prefix=dict(img='images/train/'),
                        metainfo=dict(classes=CLASSES),
                        pipeline=[*pipeline, dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=True)])
     voc = VOCDataset(ann_file='VOC2007/ImageSets/Main/train.txt', data_root=str(demo / 'scenes'),
-                     data_prefix=dict(sub_data_root='VOC2007/'), metainfo=dict(classes=CLASSES), pipeline=[*pipeline, dict(type='mmdet.LoadAnnotations', with_bbox=True)])
+                     data_prefix=dict(sub_data_root='VOC2007/'), metainfo=dict(classes=CLASSES),
+                     pipeline=[*pipeline, dict(type='mmdet.LoadAnnotations', with_bbox=True)])
     assert len(coco) == len(voc) == 60
     for index in (0, 17, 59):
         first, second = coco[index], voc[index]
@@ -156,4 +156,4 @@ def test_mmdet_reads_the_scenes(demo):
         assert len(first['gt_masks']) == len(first['gt_bboxes_labels'])
         # mmdet's VOC reader takes 1 from all four corners
         assert (first['gt_bboxes'].numpy() - second['gt_bboxes'].numpy() == [[0, 0, 1, 1]]).all()
-        assert (first['gt_masks'].get_bboxes().numpy() == first['gt_bboxes'].numpy()).all()
+        assert (first['gt_masks'].get_bboxes('hbox').numpy() == first['gt_bboxes'].numpy()).all()
