@@ -96,9 +96,11 @@ def _patch_config_inheritance() -> None:
     get_path = Config._get_cfg_path
 
     def get_cfg_path(cfg_path, filename):
-        path, scope = get_path(cfg_path, filename)
+        if not cfg_path.startswith('mmssl::'):
+            return get_path(cfg_path, filename)
         # our configs name every part with its prefix and are built in their host's scope: a stamp of ours would hide the host's parts
-        return path, None if scope == 'mmssl' else scope
+        from mmssl.paths import config_root
+        return os.path.join(config_root(), cfg_path.removeprefix('mmssl::')), None
 
     Config._get_cfg_path = staticmethod(get_cfg_path)
 

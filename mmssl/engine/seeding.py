@@ -208,8 +208,9 @@ class SkippingBatchSampler(_Delegate):
         self.start = num_batches
 
     def __iter__(self) -> Iterator[list]:
+        # lazily: an iterator with workers asks for two passes and uses the second
         start, self.start = self.start, 0
-        return islice(iter(self.batch_sampler), start, None)
+        yield from islice(iter(self.batch_sampler), start, None)
 
 
 def skip_in_epoch(dataloader, num_batches: int) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.dist import get_rank
+from mmengine.dist import all_gather, get_rank, get_world_size
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
@@ -72,7 +72,8 @@ class ToyNet(BaseModel):
         outputs = self.net(inputs)
         if mode != 'loss':
             return [outputs.sum() + torch.rand(())]  # validation draws too
-        self.queue = torch.cat([self.queue[:, len(inputs):], outputs.detach().T], 1)
+        keys = torch.cat(all_gather(outputs.detach()))  # every rank keeps the same queue, as MoCo does
+        self.queue = torch.cat([self.queue[:, len(keys):], keys.T], 1)
         noise = torch.rand(len(inputs), 5)
         return dict(loss_fit=((outputs - noise) ** 2).mean(), loss_queue=0.01 * (outputs @ self.queue).abs().mean())
 
@@ -107,6 +108,8 @@ def weights_digest(*modules: nn.Module) -> str:
     digest = hashlib.sha256()
     for module in modules:
         for key, value in module.state_dict().items():
+            if get_world_size() > 1 and 'running_' in key:
+                continue  # each rank has its own, and the checkpoint those of the first
             digest.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 

@@ -1,0 +1,105 @@
+"""A bad step stops the run or is left out; the optimizer never sees it."""
+
+import pytest
+import resume_toy as toy
+import torch
+from mmengine.structures import BaseDataElement
+
+from mmssl.engine.nonfinite import NonFiniteError, NonFiniteHook, image_files
+from mmssl.engine.runner import Runner
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+    directory = tmp_path_factory.mktemp('data') / 'images'
+    toy.make_images(directory)
+    return directory
+
+
+def build(tmp_path, images, accumulate=1, fail_on=('03.png',), clip=None, batches=1, wrapper='OptimWrapper', **hook):
+    cfg = toy.config(tmp_path, images, accumulate=accumulate, fail_on=fail_on, validate=False, ema=False, wrapper=wrapper, clip_grad=clip,
+                     epochs=batches, loop='epoch', sampler='DefaultSampler', hooks=[dict(type='mmssl.NonFiniteHook', **hook)])
+    cfg['train_dataloader']['sampler']['shuffle'] = False
+    cfg['model'] = dict(type='ToyNet')
+    return Runner.from_cfg(cfg)
+
+
+def count_steps(runner):
+    """The optimizer's wrapper and the list of iterations at which the optimizer steps."""
+    def empty_queue(module, args):
+        module.queue.zero_()  # it would keep what a bad forward pass put into it, and this is about the optimizer
+    runner.model.register_forward_pre_hook(empty_queue)
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    stepped = []
+    runner.optim_wrapper.optimizer.register_step_post_hook(lambda *args: stepped.append(runner.iter))
+    return runner.optim_wrapper, stepped
+
+
+def weights(runner):
+    return {name: value.clone() for name, value in runner.model.named_parameters()}
+
+
+@pytest.mark.parametrize('wrapper', ['OptimWrapper', 'mmssl.AmpOptimWrapper'])
+def test_stops_at_the_step_and_names_the_files(tmp_path, images, wrapper):
+    """Image 03 is in the first of the unshuffled batches; the weights are those of the start."""
+    runner = build(tmp_path, images, wrapper=wrapper)
+    before = weights(runner)
+    with pytest.raises(NonFiniteError, match=r'iteration 1: not finite: loss_fit = nan.*00.png.*03.png.*optimizer has not used it'):
+        runner.train()
+    assert all(torch.equal(value, before[name]) for name, value in weights(runner).items())
+
+
+def test_skips_within_the_budget(tmp_path, images):
+    """One of five batches is bad, three times: batch normalisation and the queue aside, the optimizer took twelve steps."""
+    runner = build(tmp_path, images, batches=3, policy='skip', budget=100, fail_on=('19.png',))
+    optim, stepped = count_steps(runner)
+    runner.train()
+    assert stepped == [0, 1, 2, 3, 5, 6, 7, 8, 10, 11, 12, 13]
+    assert optim.inner_count == 15 and runner.message_hub.get_info('non_finite_skips') == 3
+    assert all(bool(torch.isfinite(value).all()) for value in weights(runner).values())
+
+
+def test_budget_ends_the_run(tmp_path, images):
+    runner = build(tmp_path, images, batches=4, policy='skip', budget=2, fail_on=('19.png',))
+    count_steps(runner)
+    with pytest.raises(NonFiniteError, match='iteration 15.*left out so far: 3, more than the budget of 2'):
+        runner.train()
+
+
+def test_bad_batch_takes_its_accumulated_step_with_it(tmp_path, images):
+    """Batches 0 1 | 2 3 | 4: the bad one is 2, so that of the steps after 1, 3 and 4 the middle one is left out."""
+    runner = build(tmp_path, images, accumulate=2, policy='skip', fail_on=('08.png',))
+    optim, stepped = count_steps(runner)
+    runner.train()
+    assert stepped == [1, 4] and optim.inner_count == 5
+
+
+@pytest.mark.parametrize('clip', [None, dict(max_norm=1.0), dict(type='value', clip_value=1.0)])
+def test_bad_gradients_do_not_reach_the_optimizer(tmp_path, images, clip):
+    """A finite loss whose gradient is not: the derivative of a root at zero."""
+    runner = build(tmp_path, images, fail_on=(), clip=clip)
+    before = weights(runner)
+    forward = runner.model.forward
+    runner.model.forward = lambda *args, **kwargs: dict(
+        loss_root=(runner.model.net[0].weight * 0).abs().sum().sqrt(), **forward(*args, **kwargs))
+    with pytest.raises(NonFiniteError, match='iteration 1: the gradient norm is (nan|inf)'):
+        runner.train()
+    assert all(torch.equal(value, before[name]) for name, value in weights(runner).items())
+
+
+def test_good_run_is_unchanged(tmp_path, images):
+    plain = toy.train(tmp_path / 'a', images)
+    assert toy.train(tmp_path / 'b', images, hooks=[dict(type='mmssl.NonFiniteHook')]) == plain
+
+
+def test_wrong_arguments():
+    with pytest.raises(ValueError, match="policy='ignore'.*stop, skip"):
+        NonFiniteHook(policy='ignore')
+    with pytest.raises(ValueError, match='budget=-1'):
+        NonFiniteHook(budget=-1)
+
+
+def test_image_files():
+    sample = BaseDataElement(metainfo=dict(img_path='b.png'))
+    assert image_files(dict(inputs=[torch.zeros(1)], data_samples=[dict(img_path='a.png'), [sample], None])) == ['a.png', 'b.png']
+    assert image_files(None) == []

@@ -1,0 +1,219 @@
+"""Loading never executes, saving is whole or nothing, matching says what it did."""
+
+import os
+import pickle
+import random
+import resource
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer, MMLogger
+from torch import nn
+
+from mmssl import checkpoint as ckpt
+from mmssl.checkpoint import CheckpointError, UnsafeCheckpointError, find_resume_checkpoint, load_file, load_weights, save_file
+
+
+class Call:
+    """Pickles as a call of ``function(*arguments)``."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize('archive', [True, False])
+def test_code_in_a_checkpoint_is_not_run(tmp_path, archive):
+    canary = tmp_path / 'canary'
+    path = tmp_path / 'evil.pth'
+    torch.save({'state_dict': Call(os.system, f'touch {canary}')}, path, _use_new_zipfile_serialization=archive)
+    with pytest.raises(UnsafeCheckpointError, match=r'evil.pth holds posix.system.*--trust-checkpoint'):
+        load_file(path)
+    assert not canary.exists()
+    with ckpt.trusted():
+        load_file(path)
+    assert canary.exists()
+    with pytest.raises(UnsafeCheckpointError):
+        load_file(path)
+
+
+@pytest.mark.parametrize('owner,name', [(HistoryBuffer, '__init__'), (HistoryBuffer, 'register_statistics'), (np.ndarray, 'dump')])
+def test_getattr_serves_statistics_only(tmp_path, owner, name):
+    torch.save(Call(getattr, owner, name), tmp_path / 'x.pth')
+    with pytest.raises(UnsafeCheckpointError, match='getattr'):
+        load_file(tmp_path / 'x.pth')
+
+
+def test_hosts_types_are_read(tmp_path):
+    saved = dict(history=HistoryBuffer([1, 3], [1, 1]), array=np.arange(3), number=np.float32(2), image=np.zeros((2, 2), np.uint8))
+    torch.save(saved, tmp_path / 'x.pth')
+    loaded = load_file(tmp_path / 'x.pth')
+    assert loaded['history'].statistics('mean') == 2 and loaded['array'].tolist() == [0, 1, 2] and loaded['number'] == 2
+
+
+@pytest.mark.parametrize('archive', [True, False])
+def test_broken_files_are_named(tmp_path, archive):
+    path = tmp_path / 'x.pth'
+    torch.save({'a': torch.zeros(1000)}, path, _use_new_zipfile_serialization=archive)
+    whole = path.read_bytes()
+    for content in (b'', b'hello world', b'<html>404</html>', whole[:100], whole[:2000], whole[:-10]):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r'x.pth is (empty|not a whole checkpoint) \([\d,]+ bytes\).*download it again'):
+            load_file(path)
+    with pytest.raises(FileNotFoundError, match='gone.pth'):
+        load_file(tmp_path / 'gone.pth')
+
+
+def test_safetensors(tmp_path):
+    safetensors = pytest.importorskip('safetensors.torch')
+    safetensors.save_file({'a': torch.arange(3)}, tmp_path / 'x.safetensors')
+    assert load_file(tmp_path / 'x.safetensors')['a'].tolist() == [0, 1, 2]
+    (tmp_path / 'x.safetensors').write_bytes(b'short')
+    with pytest.raises(CheckpointError, match='not a whole safetensors file'):
+        load_file(tmp_path / 'x.safetensors')
+
+
+def test_full_disk_keeps_the_old_file(tmp_path):
+    """The limit of a file's size stands in for a full disk: both fail in the middle of a write."""
+    path = tmp_path / 'x.pth'
+    save_file({'a': torch.ones(3)}, path)
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        try:
+            save_file({'a': torch.zeros(1_000_000)}, path)
+        except OSError as error:
+            os._exit(0 if str(path) in str(error) and '4,000,000 bytes are needed' in str(error) else 3)
+        except BaseException:
+            os._exit(4)
+        os._exit(5)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert torch.equal(load_file(path)['a'], torch.ones(3))
+    assert os.listdir(tmp_path) == ['x.pth']
+
+
+def test_unwritable_directory_is_named(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(OSError, match='cannot save the checkpoint .*file/x.pth.*--work-dir'):
+        save_file({}, tmp_path / 'file' / 'x.pth')
+    assert (tmp_path / 'file').read_text() == ''
+
+
+def test_killed_while_saving(tmp_path):
+    """Twelve processes are killed at a random moment of their writing; what is there is always whole."""
+    generator = random.Random(0)
+    path = tmp_path / 'iter_1.pth'
+    save_file(dict(meta=dict(iter=0), a=torch.zeros(1_000_000)), path)
+    for _ in range(12):
+        pid = os.fork()
+        if pid == 0:
+            step = 0
+            while True:
+                step += 1
+                save_file(dict(meta=dict(iter=step), a=torch.full((1_000_000,), float(step))), path)
+        time.sleep(generator.uniform(0.005, 0.08))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        loaded = load_file(path)
+        assert torch.equal(loaded['a'], torch.full((1_000_000,), float(loaded['meta']['iter'])))
+
+
+def test_find_resume_checkpoint(tmp_path, capsys):
+    MMLogger.get_instance('find')  # the one that 'current' means
+    assert find_resume_checkpoint(tmp_path) is None
+    state = dict(meta=dict(iter=1), optimizer={}, state_dict={})
+    for step in (1, 2, 3):
+        save_file(state, tmp_path / f'iter_{step}.pth')
+        os.utime(tmp_path / f'iter_{step}.pth', (step, step))
+    save_file(dict(meta=dict(iter=9), state_dict={}), tmp_path / 'best_acc_iter_9.pth')  # nothing to resume from
+    note = tmp_path / 'last_checkpoint'
+    for named in ('iter_2.pth', '/another/machine/run/iter_2.pth', r'C:\runs\iter_2.pth'):
+        note.write_text(named)
+        assert find_resume_checkpoint(tmp_path) == tmp_path / 'iter_2.pth'
+    note.write_text('iter_3.pth')
+    (tmp_path / 'iter_3.pth').write_bytes((tmp_path / 'iter_3.pth').read_bytes()[:300])
+    capsys.readouterr()
+    assert find_resume_checkpoint(tmp_path) == tmp_path / 'iter_2.pth'
+    assert ''.join(capsys.readouterr()).count('going on from iter_2.pth') == 1
+    note.unlink()
+    assert find_resume_checkpoint(tmp_path) == tmp_path / 'iter_2.pth'
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+
+
+def test_backbone_out_of_an_algorithm(tmp_path):
+    source, target = net(), net()
+    nn.init.ones_(source[0].weight)
+    weights = {f'backbone.{key}': value for key, value in source.state_dict().items()} | {'head.weight': torch.zeros(1)}
+    torch.save({'state_dict': weights}, tmp_path / 'x.pth')
+    report = load_weights(target, tmp_path / 'x.pth', prefix='backbone.', strict=True)
+    assert report.complete and len(report.matched) == 7 and torch.equal(target[0].weight, source[0].weight)
+    with pytest.raises(ValueError, match=r"(?s)no weight of .*x.pth fits.*prefix='backbone.'") as error:
+        load_weights(net(), tmp_path / 'x.pth')
+    assert 'backbone.0.weight' in str(error.value) and '0.weight' in str(error.value)
+    with pytest.raises(ValueError, match="no key under prefix='neck.'; it has backbone.0.weight.*backbone., head."):
+        load_weights(net(), tmp_path / 'x.pth', prefix='neck')
+    with pytest.raises(ValueError, match='load it into model.backbone'):
+        load_weights(nn.ModuleDict(dict(backbone=net())), source.state_dict())
+
+
+def test_partial_match_prints_a_table(capsys):
+    weights = net().state_dict()
+    weights['extra'] = torch.zeros(1)
+    weights['0.weight'] = torch.zeros(3, 5)
+    del weights['1.bias']
+    report = load_weights(net(), {'model': weights}, logger=None)
+    assert (report.missing, report.unexpected, report.mismatched) == (['1.bias'], ['extra'], [('0.weight', (3, 5), (3, 2))])
+    assert str(report) in ''.join(capsys.readouterr()) and '0.weight (3x5 in the file, 3x2 in the model)' in str(report)
+    with pytest.raises(ValueError, match='must match exactly'):
+        load_weights(net(), weights, strict=True)
+
+
+def test_module_prefix_is_stripped_exactly():
+    weights = net().state_dict()
+    assert load_weights(net(), {f'module.{key}': value for key, value in weights.items()}).complete
+    model = nn.ModuleDict(dict(modules_=net(), module1=net()))
+    assert load_weights(model, model.state_dict(), strict=True).complete
+
+
+def test_wrapped_model_takes_bare_keys():
+    from mmengine.model import BaseModel, BaseTTAModel
+    from mmengine.registry import MODELS
+
+    class Wrapper(BaseTTAModel):
+        def merge_preds(self, data_samples_list):
+            return data_samples_list
+
+    class Bare(BaseModel):
+        def __init__(self):
+            super().__init__()
+            self.net = net()
+
+        def forward(self, inputs, data_samples=None, mode='tensor'):
+            return inputs
+
+    assert MODELS is not None
+    bare = Bare()
+    report = load_weights(Wrapper(module=Bare()), bare.state_dict(), strict=True)
+    assert report.matched[0] == 'net.0.weight'
+
+
+def test_pickle_module_is_not_needed_for_plain_files(tmp_path):
+    save_file({'a': torch.zeros(2), 'b': [1, 'x', None]}, tmp_path / 'x.pth')
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(_evil(tmp_path), weights_only=True)
+    assert load_file(tmp_path / 'x.pth', mmap=True)['b'] == [1, 'x', None]
+
+
+def _evil(tmp_path):
+    torch.save(Call(print, 'x'), tmp_path / 'evil.pth')
+    return tmp_path / 'evil.pth'
