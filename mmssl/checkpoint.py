@@ -87,7 +87,8 @@ def safe_loading(source) -> Iterator[None]:
             raise
         size = _size(source)
         state = 'not a whole checkpoint' if size is None else 'empty (0 bytes)' if size == 0 else f'not a whole checkpoint ({size:,} bytes)'
-        raise CheckpointError(f'{source} is {state}: {type(error).__name__} {re.split(r"[.] |[\n]", text)[0][:160]}; '
+        reason = re.split(r'[.] |\n', text)[0][:160]
+        raise CheckpointError(f'{source} is {state}: {type(error).__name__} {reason}; '
                               'copy or download it again, or name an older one') from None
 
 
