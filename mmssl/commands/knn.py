@@ -27,7 +27,7 @@ def run(args) -> int:
     image_size = args.image_size or command.image_size_of(model)
     train, val = labelled_images(args.data, image_size)
     classes = len(train.classes)
-    train = train.take(args.max_train, args.seed)
+    train, val = train.take(args.max_train, args.seed), val.take(args.max_val, args.seed)
     train_features, train_labels = command.features_of(model, train, args, device)
     features, labels = command.features_of(model, val, args, device)
     k = min(args.k, len(train_features))

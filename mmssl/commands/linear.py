@@ -35,7 +35,7 @@ def run(args) -> int:
     image_size = args.image_size or command.image_size_of(model)
     train, val = labelled_images(args.data, image_size)
     classes = len(train.classes)
-    train = train.take(args.max_train, args.seed)
+    train, val = train.take(args.max_train, args.seed), val.take(args.max_val, args.seed)
     cache = Path(args.work_dir) / 'features' / f'{_key(model, settings, args, image_size, train, val)}.pth'
     (train_features, train_labels, features, labels), reused = _features(model, train, val, args, device, cache)
     extracted = time.monotonic() - start

@@ -24,7 +24,7 @@ class KNNHook(Hook):
     Args:
         data: folder or archive with labels, see :func:`mmssl.evaluation.labelled_images`.
         interval: epochs (or iterations) between evaluations; there is always one after training.
-        by_epoch: whether ``interval`` counts epochs.
+        by_epoch: whether ``interval`` counts epochs; False for an iteration-based loop.
         at_start: evaluate before the first step too; not when a run is resumed.
         k, temperature: of the vote.
         pool: 'avg' or 'cls'.
@@ -35,9 +35,6 @@ class KNNHook(Hook):
     Raises:
         ValueError: an argument out of range; the model is sharded (FSDP), so that one rank alone cannot compute with it.
     """
-    # after the EMA hook has put its weights back and before the logger and the checkpoint
-    priority = 'NORMAL'
-
     def __init__(self, data: str, interval: int = 10, by_epoch: bool = True, at_start: bool = False, k: int = 20, temperature: float = 0.07,
                  pool: str = 'avg', image_size: int | None = None, max_train: int | None = None, max_val: int | None = None,
                  batch_size: int = 64, num_workers: int = 0):
@@ -54,6 +51,7 @@ class KNNHook(Hook):
         self.batch_size, self.num_workers = batch_size, num_workers
         self._images = None
         self._evaluated_at = -1
+        self._history: list[dict] = []
 
     def before_train(self, runner) -> None:
         """Read the file lists, so that a wrong path ends the run now and not after an epoch; evaluate if ``at_start``."""
@@ -64,23 +62,26 @@ class KNNHook(Hook):
             from mmssl.evaluation.command import image_size_of
             train, val = labelled_images(self.data, self.image_size or image_size_of(self._bare(runner)))
             self._images = train.take(self.max_train), val.take(self.max_val)
+            path = Path(runner.work_dir) / RESULTS
+            if runner.iter and path.is_file():  # a resumed run goes on with the list, and does again what came after its checkpoint
+                self._history = [entry for entry in json.loads(path.read_text(encoding='utf-8')) if entry['iter'] <= runner.iter]
         if self.at_start and runner.iter == 0:
-            self._evaluate(runner)
+            self._evaluate(runner, 0, 0)
 
     def after_train_epoch(self, runner) -> None:
         """Evaluate every ``interval`` epochs."""
         if self.by_epoch and self.every_n_epochs(runner, self.interval):
-            self._evaluate(runner)
+            self._evaluate(runner, runner.iter, runner.epoch + 1)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Evaluate every ``interval`` iterations."""
         if not self.by_epoch and self.every_n_train_iters(runner, self.interval):
-            self._evaluate(runner, done=runner.iter + 1)
+            self._evaluate(runner, runner.iter + 1, runner.epoch)
 
     def after_train(self, runner) -> None:
         """Evaluate the final weights, unless that has just been done."""
         if self._evaluated_at != runner.iter:
-            self._evaluate(runner)
+            self._evaluate(runner, runner.iter, runner.epoch)
 
     @staticmethod
     def _bare(runner):
@@ -89,34 +90,30 @@ class KNNHook(Hook):
             model = model.module
         return model
 
-    def _evaluate(self, runner, done: int | None = None) -> None:
-        """Compute on the first rank and record; ``done`` is the number of iterations behind us, ``runner.iter`` when None."""
-        done = runner.iter if done is None else done
-        self._evaluated_at = done
+    def _evaluate(self, runner, iteration: int, epoch: int) -> None:
+        """Compute on the first rank and record; ``iteration`` and ``epoch`` are what lies behind us."""
+        self._evaluated_at = iteration
         if is_main_process():
-            self._record(runner, done, self._compute(runner))
+            self._record(runner, dict(iter=iteration, epoch=epoch, **self._compute(self._bare(runner))))
         barrier()
 
-    def _compute(self, runner) -> dict:
+    def _compute(self, model) -> dict:
         from mmssl.evaluation import extract_features, image_loader, knn_accuracy
         start = time.monotonic()
         train, val = self._images
-        (bank, bank_labels), (features, labels) = (
-            extract_features(self._bare(runner), image_loader(images, self.batch_size, self.num_workers), self.pool) for images in (train, val))
+        device = next(model.parameters()).device
+        bank, bank_labels = extract_features(model, image_loader(train, self.batch_size, self.num_workers), self.pool)
+        features, labels = extract_features(model, image_loader(val, self.batch_size, self.num_workers), self.pool)
         k = min(self.k, len(bank))
-        scores = knn_accuracy(bank, bank_labels, features, labels, k, self.temperature, len(train.classes))
+        scores = knn_accuracy(bank.to(device), bank_labels, features.to(device), labels, k, self.temperature, len(train.classes))
         return dict(**scores, k=k, num_train=len(bank), num_val=len(features), seconds=round(time.monotonic() - start, 2))
 
-    def _record(self, runner, done: int, result: dict) -> None:
+    def _record(self, runner, result: dict) -> None:
         from mmssl.checkpoint import write_text
-        runner.logger.info(f'{result["k"]}-NN after {done} iterations: top1 {result["top1"]:.2f} %, top5 {result["top5"]:.2f} % '
+        runner.logger.info(f'{result["k"]}-NN after {result["iter"]} iterations: top1 {result["top1"]:.2f} %, top5 {result["top5"]:.2f} % '
                            f'({result["num_val"]} images against {result["num_train"]}, {result["seconds"]:.1f} s)')
         for name in ('top1', 'top5'):
             runner.message_hub.update_scalar(f'knn/{name}', result[name])
-            runner.visualizer.add_scalar(f'knn/{name}', result[name], step=done)
-        path = Path(runner.work_dir) / RESULTS
-        history = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else []
-        # a resumed run replaces what it does again
-        history = [entry for entry in history if entry['iter'] < done]
-        history.append(dict(iter=done, epoch=runner.epoch + (1 if self.by_epoch and done == runner.iter and done else 0), **result))
-        write_text(path, json.dumps(history, indent=2) + '\n')
+            runner.visualizer.add_scalar(f'knn/{name}', result[name], step=result['iter'])
+        self._history = [entry for entry in self._history if entry['iter'] != result['iter']] + [result]
+        write_text(Path(runner.work_dir) / RESULTS, json.dumps(self._history, indent=2) + '\n')

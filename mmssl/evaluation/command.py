@@ -16,6 +16,7 @@ def add_arguments(parser) -> None:
     parser.add_argument('--pool', choices=['avg', 'cls'], default='avg', help='mean of the patches, or the class token (default: avg)')
     parser.add_argument('--image-size', type=int, metavar='PIXELS', help="side of the crop; the backbone's img_size, or 224, by default")
     parser.add_argument('--max-train', type=int, metavar='N', help='use N training images only, of every class its share')
+    parser.add_argument('--max-val', type=int, metavar='N', help='the same for the validation images')
     parser.add_argument('--batch-size', type=int, default=64)
     parser.add_argument('--workers', type=int, default=2, help='processes that read images (default: 2)')
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ...; a GPU by default where there is one')
@@ -29,7 +30,7 @@ def add_arguments(parser) -> None:
 
 def check_arguments(args) -> None:
     """Refuse before anything is built what would fail after minutes."""
-    for name, least in (('batch_size', 1), ('workers', 0), ('image_size', 1), ('max_train', 2)):
+    for name, least in (('batch_size', 1), ('workers', 0), ('image_size', 1), ('max_train', 2), ('max_val', 2)):
         value = getattr(args, name)
         if value is not None and value < least:
             raise ValueError(f'--{name.replace("_", "-")} {value} must be at least {least}')

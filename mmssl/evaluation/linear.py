@@ -125,11 +125,11 @@ def linear_probe(train_features: Tensor, train_labels: Tensor, features: Tensor,
     check_features(features, labels, 'validation')
     if train_features.shape[1] != features.shape[1]:
         raise ValueError(f'training features have {train_features.shape[1]} dimensions, validation features {features.shape[1]}')
+    if len(train_labels.unique()) < 2:
+        raise ValueError(f'all {len(train_labels)} training labels are {int(train_labels[0])}; a classifier needs at least two classes')
     num_classes = num_classes or int(train_labels.max()) + 1
     check_classes(train_labels, num_classes, 'training')
     check_classes(labels, num_classes, 'validation')
-    if len(train_labels.unique()) < 2:
-        raise ValueError(f'all {len(train_labels)} training labels are {int(train_labels[0])}; a classifier needs at least two classes')
     grid = [(float(rate), float(decay)) for rate in learning_rates for decay in weight_decays]
     if not grid or any(not rate > 0 or not decay >= 0 for rate, decay in grid):
         raise ValueError(f'learning_rates={tuple(learning_rates)} must be above 0, weight_decays={tuple(weight_decays)} at least 0')
