@@ -1,7 +1,7 @@
 """The command line: ``mmssl COMMAND ...``. Every file in tools/ is a thin call into the same commands.
 
-A command is a module under ``mmssl/commands`` with ``HELP`` (one line), ``add_arguments(parser)`` and ``run(args) -> int | None``. Heavy imports
-(torch, the toolboxes) belong inside ``run``, so that ``mmssl --help`` answers at once.
+A command is a module under ``mmssl/commands`` with ``HELP`` (one line), ``add_arguments(parser)`` and ``run(args) -> int | None``.
+Heavy imports (torch, the toolboxes) belong inside ``run``, so that ``mmssl --help`` answers at once.
 """
 
 import argparse
@@ -25,8 +25,9 @@ COMMANDS = {
     'demo-data': 'mmssl.commands.demo_data',
 }
 
-# what a command raises for bad input; anything else is a fault of ours and keeps its traceback
+# what a command raises for bad input or a run that cannot go on; anything else is a fault of ours and keeps its traceback
 USER_ERRORS = (ValueError, TypeError, KeyError, OSError, ImportError)
+STOPS = ('BadFilesError', 'NonFiniteError', 'TrainingError')
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,8 +64,9 @@ def main(argv: list[str] | None = None, command: str | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         return int(module.run(args) or 0)
-    except USER_ERRORS as error:
-        if os.environ.get('MMSSL_DEBUG'):
+    except Exception as error:
+        known = isinstance(error, USER_ERRORS) or type(error).__name__ in STOPS  # by name: their modules import torch
+        if os.environ.get('MMSSL_DEBUG') or not known:
             raise
         message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         print(f'mmssl {command}: error: {message}\n(MMSSL_DEBUG=1 shows the traceback)', file=sys.stderr)

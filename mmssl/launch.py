@@ -16,11 +16,16 @@ DEMO_DATA = 'data/demo'
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
+class TrainingError(RuntimeError):
+    """A run failed after its first step; what it made stays."""
+
+
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments that training and testing share."""
     parser.add_argument('--data', metavar='DIR', help='use this folder (or archive) in place of the data of the config')
     parser.add_argument('--work-dir', metavar='DIR', help='where logs and checkpoints go; work_dirs/<config> by default')
-    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='override settings, e.g. train_dataloader.batch_size=8')
+    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
+                        help='override settings, e.g. train_dataloader.batch_size=8')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     parser.add_argument('--local-rank', '--local_rank', type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument('--trust-checkpoint', action='store_true',
@@ -129,6 +134,9 @@ def prepare(cfg, args, name: str) -> None:
     elif not cfg.get('work_dir'):
         cfg.work_dir = os.path.join('work_dirs', Path(name).stem)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if not torch.cuda.is_available():
+        for loader in filter(None, (cfg.get(name) for name in LOADERS)):
+            loader['pin_memory'] = False
     env = cfg.setdefault('env_cfg', {})
     if not torch.cuda.is_available() and env.setdefault('dist_cfg', {}).get('backend', 'nccl') == 'nccl':
         env['dist_cfg']['backend'] = 'gloo'

@@ -11,7 +11,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('config', help='path of a config, or its name below configs/')
     parser.add_argument('checkpoint', help='checkpoint file')
     add_common_arguments(parser)
-    parser.add_argument('--out', metavar='PATH', help='keep predictions: a .pkl file (classification, detection) or a folder of PNG masks (segmentation)')
+    parser.add_argument('--out', metavar='PATH',
+                        help='keep predictions: a .pkl file (classification, detection) or a folder of PNG masks (segmentation)')
     parser.add_argument('--show-dir', metavar='DIR', help='draw predictions into this folder')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     parser.add_argument('--amp', action='store_true', help='bfloat16')

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
     """
     from mmssl.checkpoint import trusted
     from mmssl.hints import explain
-    from mmssl.launch import describe, load_config, prepare, whole_work_dir
+    from mmssl.launch import TrainingError, describe, load_config, prepare, whole_work_dir
     cfg = load_config(args.config, args.cfg_options)
     prepare(cfg, args, args.config)
     _apply(cfg, args)
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
             runner.train()
         except (TypeError, KeyError, ValueError, AssertionError) as error:
             if runners and getattr(runners[0], 'started', False):
-                raise RuntimeError(f'training failed at iteration {runners[0].iter}: {explain(error)}') from error
+                raise TrainingError(f'training failed at iteration {runners[0].iter}: {explain(error)}') from error
             if isinstance(error, AssertionError):
                 raise ValueError(str(error) or 'an assertion without a message failed; MMSSL_DEBUG=1 shows where') from error
             raise describe(error) from error

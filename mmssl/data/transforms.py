@@ -17,7 +17,7 @@ INTERPOLATIONS = ('bicubic', 'bilinear', 'lanczos')
 
 
 def random_resized_box(width: int, height: int, crop_ratio_range: tuple[float, float], aspect_ratio_range: tuple[float, float],
-                       rng=random) -> tuple[int, int, int, int]:
+                       rng=random, clip: bool = False) -> tuple[int, int, int, int]:
     """Draw the box of a random resized crop, distributed as in torchvision's ``RandomResizedCrop.get_params``.
 
     Args:
@@ -26,6 +26,8 @@ def random_resized_box(width: int, height: int, crop_ratio_range: tuple[float, f
         crop_ratio_range: least and largest share of the image's area.
         aspect_ratio_range: least and largest width / height, drawn uniformly in the logarithm.
         rng: where the draws come from; the module ``random`` or a ``random.Random``.
+        clip: draw once, and cut a box that sticks out to the image (MAE's linear probing, util/crop.py of the released code), instead of
+            up to ten attempts and a central box after them.
 
     Returns:
         left, top, right, bottom: pixels, right and bottom excluded.
@@ -36,6 +38,8 @@ def random_resized_box(width: int, height: int, crop_ratio_range: tuple[float, f
         target = area * rng.uniform(*crop_ratio_range)
         aspect = math.exp(rng.uniform(log_low, log_high))
         box_width, box_height = round(math.sqrt(target * aspect)), round(math.sqrt(target / aspect))
+        if clip:
+            box_width, box_height = min(max(box_width, 1), width), min(max(box_height, 1), height)
         if 0 < box_width <= width and 0 < box_height <= height:
             top = rng.randint(0, height - box_height)
             left = rng.randint(0, width - box_width)
@@ -93,11 +97,13 @@ class LoadRandomResizedCrop(BaseTransform):
         reducing_gap: a JPEG is decoded at 1/k where the box then still has this many times the output's pixels in both directions. 1 is
             fastest, 2 is hard to tell from a full decode, None switches it off.
         max_pixels: a larger image is refused; width times height.
+        clip: one draw of the box, see :func:`random_resized_box`.
     """
 
     def __init__(self, scale: int | tuple[int, int] = 224, crop_ratio_range: tuple[float, float] = (0.08, 1.0),
                  aspect_ratio_range: tuple[float, float] = (3 / 4, 4 / 3), interpolation: str = 'bicubic',
-                 reducing_gap: float | None = 1.0, max_pixels: int = MAX_PIXELS):
+                 reducing_gap: float | None = 1.0, max_pixels: int = MAX_PIXELS, clip: bool = False):
+        self.clip = clip
         self.width, self.height = _size(scale)
         self.crop_ratio_range = _range('crop_ratio_range', crop_ratio_range, 1.0)
         self.aspect_ratio_range = _range('aspect_ratio_range', aspect_ratio_range, math.inf)
@@ -108,7 +114,7 @@ class LoadRandomResizedCrop(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Load a random crop of ``results['img_path']``; raises BadImageError naming the file."""
         image = open_image(results['img_path'], self.max_pixels)
-        box = random_resized_box(image.width, image.height, self.crop_ratio_range, self.aspect_ratio_range)
+        box = random_resized_box(image.width, image.height, self.crop_ratio_range, self.aspect_ratio_range, clip=self.clip)
         size = (self.width, self.height)
         reduction = _reduction(image, (box[2] - box[0], box[3] - box[1]), size, self.reducing_gap)
         pixels = decode(image, reduction)

@@ -1,0 +1,13 @@
+"""Hooks, optimizers, schedules and the runners."''
+
+from mmssl.engine.amp import AmpOptimWrapper
+from mmssl.engine.checkpoint_hook import CheckpointHook
+from mmssl.engine.knn_hook import KNNHook
+from mmssl.engine.nonfinite import NonFiniteHook
+from mmssl.engine.optim import LARS, MergedOptimWrapperConstructor
+from mmssl.engine.sanity import SanityHook
+from mmssl.engine.schedules import WarmupCosineLR
+
+__all__ = [
+    'LARS', 'AmpOptimWrapper', 'CheckpointHook', 'KNNHook', 'MergedOptimWrapperConstructor', 'NonFiniteHook', 'SanityHook', 'WarmupCosineLR'
+]

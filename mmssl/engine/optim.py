@@ -16,7 +16,7 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     The host makes one group a parameter (252 for a ViT-B), so that fused and foreach optimizers have nothing to fuse.
 
-    ``paramwise_cfg`` takes all keys of the host's constructor (``custom_keys``, ``norm_decay_mult``, ``bias_decay_mult``, ``flat_decay_mult`` ...)
+    ``paramwise_cfg`` takes all keys of the host's constructor (``custom_keys``, ``norm_decay_mult``, ``flat_decay_mult`` ...)
     and ``layer_decay_rate``: depth d of D gets the learning rate times rate ** (D - 1 - d), with (d, D) from the model's
     ``get_layer_depth(name)`` (BEiT, arXiv:2106.08254, and MAE's fine-tuning).
 

@@ -69,8 +69,9 @@ def resize_pos_embed(table: Tensor, source: tuple[int, int], target: tuple[int, 
     return torch.cat([extra, patches.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
 
 
-def fit_pos_embed(state_dict: dict, key: str, parameter: Tensor, grid: tuple[int, int], num_extra_tokens: int, mode: str = 'bicubic') -> None:
-    """Make the table under ``key`` of a state dict fit ``parameter``, in place, with a log line; for ``_load_from_state_dict`` hooks."""
+def fit_pos_embed(state_dict: dict, key: str, parameter: Tensor, grid: tuple[int, int], num_extra_tokens: int,
+                  mode: str = 'bicubic') -> None:
+    """Make the table under ``key`` of a state dict fit ``parameter``, in place, with a log line; for loading hooks."""
     table = state_dict.get(key)
     if table is None or table.shape == parameter.shape or table.ndim != 3 or table.shape[-1] != parameter.shape[-1]:
         return

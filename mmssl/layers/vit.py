@@ -57,7 +57,8 @@ class ViT(BaseModule):
         qkv_bias: whether q, k, v have a bias.
         norm_cfg: ``dict(type='LN', eps=...)``.
         final_norm: layer norm (``ln1``) after the last layer.
-        out_type: 'featmap' (B, C, h, w); 'cls_token' (B, C); 'avg_featmap' (B, C), mean of the patches, then the layer norm ``ln2``; 'raw' (B, 1 + N, C).
+        out_type: 'featmap' (B, C, h, w); 'cls_token' (B, C); 'avg_featmap' (B, C), mean of the patches, then the layer norm ``ln2``;
+            'raw' (B, 1 + N, C).
         with_cls_token: whether there is a class token.
         frozen_stages: freeze the stem and the first so many layers; with all of them also the norms. -1 freezes nothing.
         interpolate_mode: of the position table.
@@ -198,4 +199,5 @@ class ViT(BaseModule):
 
 
 def _fit_own_pos_embed(module: ViT, state_dict: dict, prefix: str, *_) -> None:
-    fit_pos_embed(state_dict, f'{prefix}pos_embed', module.pos_embed, module.patch_resolution, module.num_extra_tokens, module.interpolate_mode)
+    fit_pos_embed(state_dict, f'{prefix}pos_embed', module.pos_embed, module.patch_resolution, module.num_extra_tokens,
+                  module.interpolate_mode)

@@ -1,8 +1,8 @@
 """Dense layers on the CPU: the same product through the faster of torch's two GEMM libraries.
 
-``torch.nn.functional.linear`` sends float32 to MKL. oneDNN, which torch carries too and uses for bfloat16 and for convolutions, is faster at
-the shapes of transformers on CPUs with AVX-512 (tools/benchmarks/mae_step.py prints both). The choice depends on the machine only, never on a
-timing, so that a resumed run takes the same path. ``MMSSL_CPU_LINEAR=mkl`` or ``onednn`` forces one.
+``torch.nn.functional.linear`` sends float32 to MKL. oneDNN, which torch carries too and uses for bfloat16 and for convolutions, is
+faster at the shapes of transformers on AMD CPUs with AVX-512 (tools/benchmarks/mae_step.py prints both). The choice depends on the
+machine only, never on a timing, so that a resumed run takes the same path. ``MMSSL_CPU_LINEAR=mkl`` or ``onednn`` forces one.
 """
 
 import functools
@@ -36,8 +36,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         (..., N).
     """
-    if (x.device.type == 'cpu' and x.dtype == weight.dtype == torch.float32 and x.ndim > 1 and x.numel() and not torch.is_autocast_enabled('cpu')
-            and not torch.compiler.is_compiling() and onednn_serves()):
+    if (x.device.type == 'cpu' and x.dtype == weight.dtype == torch.float32 and x.ndim > 1 and x.numel()
+            and not torch.is_autocast_enabled('cpu') and not torch.compiler.is_compiling() and onednn_serves()):
         return _OneDNNLinear.apply(x, weight, bias)
     return F.linear(x, weight, bias)
 

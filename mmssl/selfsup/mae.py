@@ -111,7 +111,8 @@ class MAEDecoder(BaseModule):
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
         self.decoder_pos_embed = nn.Parameter(sincos_2d(self.grid, decoder_embed_dim), requires_grad=False)
         self.decoder_blocks = nn.ModuleList(
-            TransformerBlock(decoder_embed_dim, decoder_num_heads, int(mlp_ratio * decoder_embed_dim), eps=eps) for _ in range(decoder_depth))
+            TransformerBlock(decoder_embed_dim, decoder_num_heads, int(mlp_ratio * decoder_embed_dim), eps=eps)
+            for _ in range(decoder_depth))
         self.ln1 = nn.LayerNorm(decoder_embed_dim, eps=eps)
         self.decoder_pred = Linear(decoder_embed_dim, predict_feature_dim or self.patch_size[0] * self.patch_size[1] * in_chans)
         self.register_load_state_dict_pre_hook(_fit_own_pos_embed)
@@ -223,7 +224,8 @@ class MAE(BaseSelfSupervisor):
         if len(set(sizes)) > 1:
             raise ValueError(f'backbone, neck and head have patch sizes {sizes[0]}, {sizes[1]}, {sizes[2]}; give all the same patch_size')
         if self.neck.decoder_embed.in_features != self.backbone.embed_dims:
-            raise ValueError(f'neck has embed_dim={self.neck.decoder_embed.in_features}, but the backbone is {self.backbone.embed_dims} wide')
+            raise ValueError(f'neck has embed_dim={self.neck.decoder_embed.in_features}, but the backbone is '
+                             f'{self.backbone.embed_dims} wide')
         if self.neck.grid != self.backbone.patch_resolution:
             rows, columns = self.backbone.patch_resolution
             raise ValueError(f'neck has a grid of {self.neck.grid[0]}x{self.neck.grid[1]} patches, but the backbone cuts images of '
@@ -264,8 +266,8 @@ class MAE(BaseSelfSupervisor):
             noise: (B, N) in [0, 1), the draw of the mask.
 
         Returns:
-            pred (B, N, P), the prediction as the loss sees it, patches row by row; mask (B, N), 1 = masked; images (B, 3, H, W), normalised:
-            the input with its masked patches replaced by the prediction.
+            pred (B, N, P), the prediction as the loss sees it, patches row by row; mask (B, N), 1 = masked; images (B, 3, H, W),
+            normalised: the input with its masked patches replaced by the prediction.
         """
         patches, visible, masked, grid = self._draw(inputs, noise)
         pred = self.neck(self.backbone.encode_visible(patches, visible, grid), visible, masked, grid)

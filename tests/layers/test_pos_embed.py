@@ -46,6 +46,7 @@ def test_resizing_keeps_extra_tokens_and_the_identity():
         resize_pos_embed(table, (2, 5), (4, 4))
 
 
-@pytest.mark.parametrize(('count', 'like', 'grid'), [(196, (14, 14), (14, 14)), (98, (28, 56), (7, 14)), (98, (56, 28), (14, 7)), (7, (1, 9), (1, 7))])
+@pytest.mark.parametrize(('count', 'like', 'grid'), [
+    (196, (14, 14), (14, 14)), (98, (28, 56), (7, 14)), (98, (56, 28), (14, 7)), (7, (1, 9), (1, 7))])
 def test_grid_of(count, like, grid):
     assert grid_of(count, like) == grid

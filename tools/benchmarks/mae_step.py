@@ -198,9 +198,11 @@ def main() -> None:
     memory = {name: peak_memory(name, args) for name in names}
     product = statistics.median(products)
     version = importlib.metadata.version
-    title = {'host': 'mmpretrain, float32', 'host-amp': 'mmpretrain, its AMP (float16)', 'ours': 'mmssl, float32', 'ours-bf16': 'mmssl, bfloat16'}
+    title = {'host': 'mmpretrain, float32', 'host-amp': 'mmpretrain, its AMP (float16)', 'ours': 'mmssl, float32',
+             'ours-bf16': 'mmssl, bfloat16'}
     lines = ['| step | median s | fastest s | peak memory MiB | loss after the last step |', '|---|---|---|---|---|']
-    lines += [f'| {title[name]} | {median[name]:.3f} | {min(seconds[name]):.3f} | {memory[name]:.0f} | {losses[name]:.5f} |' for name in names]
+    lines += [f'| {title[name]} | {median[name]:.3f} | {min(seconds[name]):.3f} | {memory[name]:.0f} | {losses[name]:.5f} |'
+              for name in names]
     pairs = [('ours', 'host'), ('ours-bf16', 'ours')] + ([('ours-bf16', 'host-amp')] if 'host-amp' in names else [])
     lines += ['', '| ratio | time | memory |', '|---|---|---|']
     lines += [f'| {title[a]} / {title[b]} | {median[a] / median[b]:.3f} | {memory[a] / memory[b]:.3f} |' for a, b in pairs]

@@ -35,7 +35,7 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
-    dataset=dict(type='mmssl.ImageFolder', data_root='data/imagenet', data_prefix='train', labels='required', pipeline=train_pipeline))
+    dataset=dict(type='mmssl.ImageFolder', data_root='data/imagenet', data_prefix='train', labels='folder', pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=128,
     num_workers=8,
@@ -43,7 +43,8 @@ val_dataloader = dict(
     pin_memory=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='default_collate'),
-    dataset=dict(type='mmssl.ImageFolder', data_root='data/imagenet', data_prefix='val', labels='required', pipeline=test_pipeline, test_mode=True))
+    dataset=dict(
+        type='mmssl.ImageFolder', data_root='data/imagenet', data_prefix='val', labels='folder', pipeline=test_pipeline, test_mode=True))
 val_evaluator = dict(type='Accuracy', topk=(1, 5))
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator

@@ -24,9 +24,9 @@ model = dict(
         in_channels=768,
         loss=dict(type='CrossEntropyLoss'),
         init_cfg=dict(type='TruncNormal', layer='Linear', std=0.01)))
-# one draw of the crop and no second attempt, as the released code does here (util/crop.py)
+# one draw of the crop, cut to the image, as the released code does here (util/crop.py)
 train_pipeline = [
-    dict(type='mmssl.LoadRandomResizedCrop', scale=224, crop_ratio_range=(0.08, 1.0), interpolation='bicubic', attempts=1),
+    dict(type='mmssl.LoadRandomResizedCrop', scale=224, crop_ratio_range=(0.08, 1.0), interpolation='bicubic', clip=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackInputs'),
 ]

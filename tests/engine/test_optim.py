@@ -1,0 +1,107 @@
+"""Parameter groups and LARS."""
+
+import pytest
+import torch
+from mmengine.optim import build_optim_wrapper
+from torch import nn
+
+from mmssl.engine.optim import LARS
+from mmssl.registry import MODELS
+
+ARCH = {'embed_dims': 32, 'num_layers': 3, 'num_heads': 4, 'feedforward_channels': 64}
+
+
+def mae():
+    return MODELS.build({'type': 'mmssl.MAE', 'backbone': {'type': 'mmssl.MAEViT', 'arch': ARCH, 'img_size': 32, 'patch_size': 8},
+                         'neck': {'type': 'mmssl.MAEDecoder', 'num_patches': 16, 'patch_size': 8, 'embed_dim': 32,
+                                  'decoder_embed_dim': 16, 'decoder_depth': 1, 'decoder_num_heads': 2},
+                         'head': {'type': 'mmssl.MAEHead', 'patch_size': 8}})
+
+
+def wrapper(model, **paramwise):
+    return build_optim_wrapper(model, {'type': 'OptimWrapper', 'constructor': 'mmssl.MergedOptimWrapperConstructor',
+                                       'optimizer': {'type': 'AdamW', 'lr': 1., 'weight_decay': 0.05, 'fused': True},
+                                       'paramwise_cfg': paramwise})
+
+
+def test_mae_decays_tokens_and_matrices_and_has_two_groups():
+    model = mae()
+    groups = wrapper(model, flat_decay_mult=0.).optimizer.param_groups
+    assert len(groups) == 2
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decayed = {names[id(parameter)] for group in groups if group['weight_decay'] for parameter in group['params']}
+    free = {names[id(parameter)] for group in groups if not group['weight_decay'] for parameter in group['params']}
+    assert decayed == {name for name, parameter in model.named_parameters() if parameter.ndim > 1 and not name.endswith('pos_embed')}
+    assert {'backbone.cls_token', 'neck.mask_token'} <= decayed
+    assert free == {name for name, parameter in model.named_parameters() if parameter.ndim == 1}
+
+
+def test_layer_decay_gives_every_depth_its_rate():
+    model = nn.Module()
+    model.backbone = MODELS.build({'type': 'mmssl.ViT', 'arch': ARCH, 'img_size': 32, 'patch_size': 8})
+    model.head = nn.Linear(32, 5)
+    model.get_layer_depth = lambda name: model.backbone.get_layer_depth(name, 'backbone.')
+    groups = wrapper(model, layer_decay_rate=0.5, flat_decay_mult=0.).optimizer.param_groups
+    rates = {id(parameter): group['lr'] for group in groups for parameter in group['params']}
+    expected = {'backbone.cls_token': 0.5**4, 'backbone.patch_embed.projection.bias': 0.5**4, 'backbone.layers.0.ln1.weight': 0.5**3,
+                'backbone.layers.2.attn.qkv.weight': 0.5, 'backbone.ln1.weight': 1., 'head.weight': 1.}
+    for name, rate in expected.items():
+        assert rates[id(dict(model.named_parameters())[name])] == rate, name
+    assert all(group['lr'] == group['lr_scale'] for group in groups)
+    assert len(groups) == 10  # five depths, decayed and not
+
+
+def test_every_trained_parameter_is_in_exactly_one_group():
+    model = mae()
+    for paramwise in ({}, {'flat_decay_mult': 0.}, {'norm_decay_mult': 0., 'custom_keys': {'cls_token': {'decay_mult': 0.}}}):
+        groups = wrapper(model, **paramwise).optimizer.param_groups
+        listed = [id(parameter) for group in groups for parameter in group['params'] if parameter.requires_grad]
+        assert sorted(listed) == sorted(id(parameter) for parameter in model.parameters() if parameter.requires_grad)
+
+
+def test_wrong_options_are_refused():
+    with pytest.raises(ValueError, match="unknown keys \\['flat_decay'\\]"):
+        wrapper(mae(), flat_decay=0.)
+    with pytest.raises(ValueError, match='layer_decay_rate needs a model with get_layer_depth'):
+        wrapper(nn.Linear(2, 2), layer_decay_rate=0.5)
+
+
+def test_lars_by_hand():
+    matrix = nn.Parameter(torch.tensor([[3., 4.]], dtype=torch.float64))
+    bias = nn.Parameter(torch.tensor([3., 4.], dtype=torch.float64))
+    optimizer = LARS([matrix, bias], lr=0.1, weight_decay=0.5, momentum=0.9, trust_coefficient=0.01)
+    velocity, weight = torch.zeros(1, 2, dtype=torch.float64), matrix.detach().clone()
+    plain, free = torch.zeros(2, dtype=torch.float64), bias.detach().clone()
+    for lr in (0.1, 0.3):  # a change of rate tells whether it is inside the momentum
+        optimizer.param_groups[0]['lr'] = lr
+        matrix.grad, bias.grad = torch.tensor([[1., -2.]], dtype=torch.float64), torch.tensor([1., -2.], dtype=torch.float64)
+        optimizer.step()
+        update = torch.tensor([[1., -2.]], dtype=torch.float64) + 0.5 * weight
+        velocity = 0.9 * velocity + update * 0.01 * weight.norm() / update.norm()
+        weight = weight - lr * velocity
+        plain = 0.9 * plain + torch.tensor([1., -2.], dtype=torch.float64)
+        free = free - lr * plain
+    torch.testing.assert_close(matrix.detach(), weight, atol=1e-14, rtol=0)
+    torch.testing.assert_close(bias.detach(), free, atol=1e-14, rtol=0)
+
+
+def test_lars_survives_zero_weights_and_zero_gradients():
+    zero, still = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.ones(2, 2))
+    zero.grad, still.grad = torch.ones(2, 2), torch.zeros(2, 2)
+    LARS([zero, still], lr=1.).step()
+    assert torch.equal(zero.detach(), -torch.ones(2, 2)) and torch.equal(still.detach(), torch.ones(2, 2))
+
+
+def test_the_hosts_lars_scales_the_bias():
+    """What ours mends: onedl-mmpretrain's LARS shrinks the step of a bias."""
+    from mmpretrain.engine.optimizers import LARS as HostLARS
+    ours, host = nn.Parameter(torch.ones(4)), nn.Parameter(torch.ones(4))
+    ours.grad = host.grad = torch.ones(4)
+    LARS([ours], lr=1.).step()
+    HostLARS([host], lr=1.).step()
+    assert ours[0] == 0 and host[0] > 0.9
+
+
+def test_negative_lr_is_refused():
+    with pytest.raises(ValueError, match='lr=-1'):
+        LARS([nn.Parameter(torch.zeros(1))], lr=-1)
