@@ -39,13 +39,14 @@ def find_config(name: str) -> Path:
         FileNotFoundError: neither; names the nearest one.
     """
     name = name.removeprefix('mmssl::')
-    for candidate in (Path(name), config_root() / name, config_root() / f'{name}.py'):
+    below = name.removeprefix('configs/')
+    for candidate in (Path(name), config_root() / below, config_root() / f'{below}.py'):
         if candidate.is_file():
             return candidate
     shipped = [path.relative_to(config_root()).as_posix() for path in config_root().rglob('*.py')]
     by_stem = [path for path in shipped if Path(path).stem == Path(name).stem]
     raise FileNotFoundError(f'config {name} does not exist' + (f'; did you mean {by_stem[0]!r}?' if by_stem else
-                                                               nearest(name.removeprefix('configs/'), shipped) or nearest_path(name)))
+                                                               nearest(below, shipped) or nearest_path(name)))
 
 
 def load_config(name: str, options: list[str] = ()):

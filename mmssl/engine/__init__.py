@@ -1,4 +1,4 @@
-"""Hooks, optimizers, schedules and the runners."''
+"""Hooks, optimizers, schedules and the runners."""
 
 from mmssl.engine.amp import AmpOptimWrapper
 from mmssl.engine.checkpoint_hook import CheckpointHook
