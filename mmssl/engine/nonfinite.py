@@ -62,7 +62,9 @@ class NonFiniteHook(Hook):
         wrapper = runner.optim_wrapper
         for one in (wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]):
             self._wrap(one, 'update_params', functools.partial(self._update_params, one, one.update_params))
-            self._wrap(one, 'step', functools.partial(self._step, one, one.step))
+            step = functools.partial(self._step, one, one.step)
+            step._with_counter = getattr(one.step, '_with_counter', False)  # mmengine's schedules look for their mark
+            self._wrap(one, 'step', step)
             if hasattr(one, 'clip_func'):
                 self._wrap(one, 'clip_func', functools.partial(self._clip, one, one.clip_func))
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model

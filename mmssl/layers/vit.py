@@ -6,7 +6,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmssl.layers.patch import PatchEmbed, pair
+from mmssl.layers.patch import PatchEmbed, pair, patch_grid
 from mmssl.layers.pos_embed import fit_pos_embed, resize_pos_embed, sincos_2d
 from mmssl.layers.transformer import TransformerBlock, init_linear_xavier, norm_eps
 from mmssl.registry import MODELS
@@ -85,10 +85,8 @@ class ViT(BaseModule):
         eps = norm_eps(norm_cfg)
 
         self.patch_embed = PatchEmbed(patch_size, in_channels, self.embed_dims, **(patch_cfg or {}))
-        self.patch_resolution = tuple(side // step for side, step in zip(self.img_size, self.patch_embed.patch_size, strict=True))
+        self.patch_resolution = patch_grid(*self.img_size, self.patch_embed.patch_size)
         num_patches = self.patch_resolution[0] * self.patch_resolution[1]
-        if num_patches == 0:
-            raise ValueError(f'img_size {self.img_size} is smaller than one patch of {self.patch_embed.patch_size}')
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims)) if with_cls_token else None
         self.pos_embed = nn.Parameter(torch.zeros(1, num_patches + self.num_extra_tokens, self.embed_dims))
         self.drop_after_pos = nn.Dropout(drop_rate)
