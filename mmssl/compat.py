@@ -188,12 +188,14 @@ def _patch_ranks_on_cpu() -> None:
         torch.distributed.init_process_group(backend=backend, **kwargs)
 
     utils._init_dist_pytorch = init_dist_pytorch
-    for name, argument in (('MMDistributedDataParallel', 'device_ids'), ('MMFullyShardedDataParallel', 'device_id')):
+    # DDP takes no devices for a model on the CPU; FSDP has to be told that it is to stay there
+    for name, argument, value in (('MMDistributedDataParallel', 'device_ids', None),
+                                  ('MMFullyShardedDataParallel', 'device_id', torch.device('cpu'))):
         if hasattr(wrappers, name):
-            _leave_out_on_cpu(getattr(wrappers, name), argument)
+            _set_on_cpu(getattr(wrappers, name), argument, value)
 
 
-def _leave_out_on_cpu(wrapper: type, argument: str) -> None:
+def _set_on_cpu(wrapper: type, argument: str, value) -> None:
     host_init = wrapper.__init__
 
     @functools.wraps(host_init)
@@ -201,7 +203,7 @@ def _leave_out_on_cpu(wrapper: type, argument: str) -> None:
         import torch
         first = next(module.parameters(), None)
         if not torch.cuda.is_available() and (first is None or first.device.type == 'cpu'):
-            kwargs.pop(argument, None)
+            kwargs[argument] = value
         host_init(self, module, *args, **kwargs)
 
     wrapper.__init__ = init

@@ -5,6 +5,4 @@
 # Expected, ImageNet-1k: as mae_vit-l_8xb512-amp-coslr-1600e_in1k.py: the arithmetic is the same, the memory is shared out.
 _base_ = './mae_vit-l_8xb512-amp-coslr-1600e_in1k.py'
 runner_type = 'FlexibleRunner'
-strategy = dict(
-    type='FSDPStrategy',
-    model_wrapper=dict(auto_wrap_policy=dict(type='torch.distributed.fsdp.wrap.size_based_auto_wrap_policy', min_num_params=1e7)))
+strategy = dict(type='mmssl.FSDPStrategy')  # every transformer block is a unit

@@ -1,0 +1,146 @@
+"""Training a model that is sharded over the ranks (FSDP, arXiv:2304.11277), through mmengine's FlexibleRunner."""
+
+from collections import OrderedDict
+
+import torch
+from mmengine._strategy import FSDPStrategy as MMEngineFSDPStrategy
+from mmengine.logging import print_log
+from mmengine.optim import OptimWrapper
+from torch import nn
+from torch.distributed.fsdp import FullOptimStateDictConfig, FullStateDictConfig, FullyShardedDataParallel
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+
+from mmssl.checkpoint import strip_module
+from mmssl.engine.optim import LARS
+from mmssl.layers.transformer import TransformerBlock
+from mmssl.matching import MatchReport, MismatchError
+from mmssl.registry import STRATEGIES
+
+
+@STRATEGIES.register_module()
+class FSDPStrategy(MMEngineFSDPStrategy):
+    """The host's lets every rank start from its own weights, decays no weight at all and cannot resume with torch 2.1 and later.
+
+    Its parameter groups are made after sharding, when every parameter is a flat row, so that a rule by dimension sees only vectors; here
+    they are made from the whole model. Checkpoints are whole, as those of an unsharded run, and written by the first rank.
+
+    Args:
+        model_wrapper: arguments of mmengine's MMFullyShardedDataParallel. Without ``auto_wrap_policy`` every TransformerBlock is a unit:
+            a policy by size may cut through a part that is used other than by its ``forward``, such as MAE's encoder.
+        state_dict_cfg: 'full', the only one.
+        **kwargs: as for mmengine's FSDPStrategy.
+
+    Raises:
+        ValueError: sharded checkpoints; a model without transformer blocks and no ``auto_wrap_policy``; an optimizer or a gradient clipping
+            that needs whole parameters.
+    """
+
+    def __init__(self, *, model_wrapper: dict | None = None, state_dict_cfg: str = 'full', **kwargs):
+        if state_dict_cfg != 'full':
+            raise ValueError(f"state_dict_cfg={state_dict_cfg!r}: mmssl.FSDPStrategy writes whole checkpoints, state_dict_cfg='full'")
+        super().__init__(model_wrapper=model_wrapper, state_dict_cfg=state_dict_cfg, **kwargs)
+        if not torch.cuda.is_available():
+            # a copy "to the CPU" of what is there already is none, and torch frees the original under it
+            self.state_dict_config = FullStateDictConfig(rank0_only=True, offload_to_cpu=False)
+            self.optim_state_dict_config = FullOptimStateDictConfig(rank0_only=True, offload_to_cpu=False)
+        self._optim_wrapper = None
+
+    def prepare(self, model, *, optim_wrapper=None, **kwargs):
+        """As the host's; the settings of the optimizer are kept for the moment before the model is sharded."""
+        self._optim_settings = optim_wrapper
+        return super().prepare(model, optim_wrapper=optim_wrapper, **kwargs)
+
+    def _wrap_model(self, model: nn.Module) -> nn.Module:
+        self._shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        if isinstance(self._optim_settings, dict):
+            self._optim_wrapper = super().build_optim_wrapper(self._optim_settings, model)
+            self._refuse_what_needs_whole_parameters(self._optim_wrapper)
+            names = {id(parameter): name for name, parameter in model.named_parameters()}
+            self._group_names = [[names[id(parameter)] for parameter in group['params']]
+                                 for group in self._optim_wrapper.optimizer.param_groups]
+        self.model_wrapper = dict(self.model_wrapper or {}, use_orig_params=True)
+        if 'auto_wrap_policy' not in self.model_wrapper:
+            if not any(isinstance(module, TransformerBlock) for module in model.modules()):
+                raise ValueError(f'{type(model).__name__} has no transformer block to shard by; say what to shard with '
+                                 "strategy.model_wrapper.auto_wrap_policy=dict(type='torch.distributed.fsdp.wrap."
+                                 "size_based_auto_wrap_policy', min_num_params=10000000)")
+            self.model_wrapper['auto_wrap_policy'] = ModuleWrapPolicy({TransformerBlock})
+        _copy_from_first_rank(model)
+        return super()._wrap_model(model)
+
+    @staticmethod
+    def _refuse_what_needs_whole_parameters(wrapper) -> None:
+        if not isinstance(wrapper, OptimWrapper):
+            raise ValueError(f'mmssl.FSDPStrategy takes one optimizer, not a {type(wrapper).__name__}; train without FSDP')
+        if isinstance(wrapper.optimizer, LARS) or 'LARS' in type(wrapper.optimizer).__name__:
+            raise ValueError('LARS takes norms of whole parameters, of which a rank holds a part (FSDP); use AdamW, or train without FSDP')
+        if wrapper.clip_grad_kwargs and getattr(wrapper, 'grad_name', '') == 'grad_norm':
+            raise ValueError('optim_wrapper.clip_grad takes the norm of whole gradients, of which a rank holds a part (FSDP); clip by '
+                             "value (type='value'), or train without FSDP")
+
+    def build_optim_wrapper(self, optim_wrapper, model: nn.Module | None = None):
+        """The wrapper that was built for the whole model, with the sharded parameters in its groups."""
+        if self._optim_wrapper is None:
+            raise ValueError('mmssl.FSDPStrategy builds the optimizer itself; give optim_wrapper as a dict')
+        sharded = {_plain_name(name): parameter for name, parameter in model.named_parameters()}
+        for group, names in zip(self._optim_wrapper.optimizer.param_groups, self._group_names, strict=True):
+            group['params'] = [sharded[name] for name in names]
+        return self._optim_wrapper
+
+    def optim_state_dict(self) -> dict:
+        """State of the whole optimizer on the first rank, empty on the others; every rank has to call it."""
+        wrapper = self.optim_wrapper
+        state = FullyShardedDataParallel.optim_state_dict(self.model, wrapper.optimizer)
+        return dict(state, **{key: value for key, value in wrapper.state_dict().items() if key not in ('state', 'param_groups')}) \
+            if state else state
+
+    def load_optim_state_dict(self, state_dict: dict) -> None:
+        """Take this rank's part of a state that ``optim_state_dict`` gave.
+
+        Raises:
+            ValueError: the state of an unsharded run, whose parameters have numbers and not names.
+        """
+        first = next((name for group in state_dict['param_groups'] for name in group['params']), '')
+        if not isinstance(first, str):
+            raise ValueError('the checkpoint is of a run without FSDP: its optimizer cannot go on sharded; start from its weights with '
+                             'load_from, or resume it without FSDP')
+        extra = {key: value for key, value in state_dict.items() if key not in ('state', 'param_groups')}
+        whole = dict(state=state_dict['state'], param_groups=state_dict['param_groups'])
+        part = FullyShardedDataParallel.optim_state_dict_to_load(self.model, self.optim_wrapper.optimizer, whole)
+        self.optim_wrapper.load_state_dict({**part, **extra})
+
+    def load_model_state_dict(self, state_dict: dict, *, strict: bool = False, revise_keys=None) -> None:
+        """Load whole weights into the sharded model.
+
+        Raises:
+            MismatchError: nothing matched, a shape differs, or ``strict`` and not everything did.
+        """
+        state_dict = OrderedDict(strip_module(state_dict))
+        report = MatchReport(
+            'the checkpoint',
+            matched=[name for name in self._shapes if name in state_dict],
+            missing=[name for name in self._shapes if name not in state_dict],
+            unexpected=[name for name in state_dict if name not in self._shapes],
+            mismatched=[(name, tuple(value.shape), self._shapes[name]) for name, value in state_dict.items()
+                        if tuple(value.shape) != self._shapes.get(name, tuple(value.shape))])
+        if not report.matched or report.mismatched or (strict and not report.complete):
+            raise MismatchError(f'the weights do not fit the sharded model; give those of the same architecture: {report}')
+        self.model.load_state_dict(state_dict, strict=False)
+        print_log(str(report), logger='current')
+
+
+def _plain_name(name: str) -> str:
+    """A parameter's name without the marks of the wrappers around it."""
+    return name.replace('_fsdp_wrapped_module.', '').replace('_checkpoint_wrapped_module.', '')
+
+
+def _copy_from_first_rank(model: nn.Module) -> None:
+    """Give every rank the first one's parameters and buffers; ranks seed their generators differently."""
+    if not torch.distributed.is_initialized():
+        raise ValueError('FSDP shards a model over several processes: start it with tools/dist_train.sh, or set strategy=None')
+    device = torch.device('cpu') if torch.distributed.get_backend() == 'gloo' else torch.device('cuda', torch.cuda.current_device())
+    for tensor in model.state_dict().values():
+        sent = tensor.detach().to(device).contiguous()
+        torch.distributed.broadcast(sent, src=0)
+        with torch.no_grad():
+            tensor.copy_(sent)
