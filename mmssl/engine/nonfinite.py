@@ -135,10 +135,12 @@ class NonFiniteHook(Hook):
         return norm
 
     def _look_at_gradients(self, wrapper) -> None:
-        gradients = [parameter.grad for group in wrapper.optimizer.param_groups for parameter in group['params']
-                     if parameter.grad is not None and not parameter.grad.is_sparse]
-        if not gradients or not (self.check_gradients is True or (self.check_gradients == 'auto' and gradients[0].device.type == 'cpu')):
+        parameters = [parameter for group in wrapper.optimizer.param_groups for parameter in group['params']]
+        if not parameters or not (self.check_gradients is True or (self.check_gradients == 'auto' and parameters[0].device.type == 'cpu')):
             return
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None and not parameter.grad.is_sparse]
+        # a rank of a sharded model may hold no gradient; it has to take part in the agreement all the same
+        gradients = [gradient for gradient in gradients if gradient.numel()] or [torch.zeros((), device=parameters[0].device)]
         # the largest magnitudes: finite exactly when every gradient is, without the overflow of a sum of squares
         norm = torch.stack(torch._foreach_norm(gradients, torch.inf)).max()
         if not self._agree(torch.isfinite(norm)):
