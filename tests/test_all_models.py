@@ -1,0 +1,170 @@
+"""Every registered model: documented, built small, run, saved, copied, in float64; imports need no host that they do not use."""
+
+import copy
+import io
+import pickle
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from mmssl.registry import MODELS
+
+ARCH = dict(embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=64)
+DECODER = dict(num_patches=16, patch_size=8, embed_dim=32, decoder_embed_dim=16, decoder_depth=2, decoder_num_heads=2)
+
+
+def images(dtype):
+    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
+def noise():
+    return torch.rand(2, 16, generator=torch.Generator().manual_seed(1))
+
+
+def run_decoder(model, dtype):
+    latent = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
+    order = noise().argsort(1)
+    return model(latent, order[:, :4], order[:, 4:])
+
+
+def run_head(model, dtype):
+    patches = torch.randn(2, 12, 192, generator=torch.Generator().manual_seed(0)).to(dtype)
+    return model.loss(patches.flip(1), patches)
+
+
+# name -> (smallest settings, a forward pass that gives one tensor, its shape); a new model needs its line here
+SMALL = {
+    'ViT': (dict(arch=ARCH, img_size=32, patch_size=8), lambda model, dtype: model(images(dtype))[0], (2, 32, 4, 4)),
+    'MAEViT': (dict(arch=ARCH, img_size=32, patch_size=8), lambda model, dtype: model(images(dtype), True, noise())[0], (2, 5, 32)),
+    'MAEDecoder': (DECODER, run_decoder, (2, 16, 192)),
+    'MAEHead': (dict(patch_size=8, norm_pix=True), run_head, ()),
+    'MAE': (dict(backbone=dict(type='mmssl.MAEViT', arch=ARCH, img_size=32, patch_size=8), neck=dict(type='mmssl.MAEDecoder', **DECODER),
+                 head=dict(type='mmssl.MAEHead', patch_size=8)),
+            lambda model, dtype: model.loss(images(dtype), noise=noise())['loss'], ()),
+}
+MODELS.import_from_location()
+NAMES = sorted(MODELS.module_dict)
+
+
+def build(name):
+    torch.manual_seed(0)
+    return MODELS.build(dict(type=f'mmssl.{name}', **copy.deepcopy(SMALL[name][0]))).eval()
+
+
+def run(name, model, dtype=torch.float32):
+    return SMALL[name][1](model, dtype)
+
+
+def test_the_table_is_complete():
+    assert set(NAMES) == set(SMALL)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_says_what_it_does_and_in_which_shapes(name):
+    part = MODELS.module_dict[name]
+    assert part.__doc__ and len(part.__doc__.split()) > 5
+    own = [part, *(vars(part).get(method) for method in ('forward', 'loss', 'extract_feat'))]
+    inherited = [getattr(part, 'forward', None)]
+    text = '\n'.join(getattr(item, '__doc__', None) or '' for item in own + inherited)
+    assert re.search(r'\(B, [^)]+\)|\(\.\.\., \w+\)', text), f'no docstring of {name} gives the shape of a tensor'
+    assert part.__module__.startswith('mmssl.') and getattr(sys.modules[part.__module__], part.__name__) is part
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_runs_and_learns(name):
+    model = build(name)
+    out = run(name, model)
+    assert tuple(out.shape) == SMALL[name][2] and out.dtype == torch.float32 and bool(torch.isfinite(out).all())
+    assert torch.equal(out, run(name, model)), 'with the same draw the result is the same'
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if trained:
+        model.train()
+        run(name, model).square().sum().backward()
+        gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
+        assert gradients and all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
+        assert any(bool(gradient.abs().sum() > 0) for gradient in gradients)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_saved_weights_come_back(name):
+    model, other = build(name), build(name)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.3)
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    result = other.load_state_dict(torch.load(file, weights_only=True), strict=True)
+    assert not result.missing_keys and not result.unexpected_keys
+    assert torch.equal(run(name, model), run(name, other))
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_copies_are_equal_and_independent(name):
+    model = build(name)
+    before = run(name, model).detach().clone()
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(run(name, copied), before)
+        with torch.no_grad():
+            for parameter in copied.parameters():
+                parameter.zero_()
+        assert torch.equal(run(name, model), before)
+    text = repr(model)
+    assert text.startswith(name) and len(text) < 20_000
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_float64_is_the_same_with_more_digits(name):
+    model = build(name)
+    single = run(name, model)
+    double = run(name, model.double(), torch.float64)
+    assert double.dtype == torch.float64
+    assert torch.allclose(single.double(), double, atol=1e-4, rtol=1e-4)
+    assert not torch.equal(single.double(), double)
+
+
+@pytest.mark.parametrize('name', [name for name in NAMES if name in SMALL and build(name).state_dict()])
+def test_initial_weights_are_drawn_from_the_seed(name):
+    drawn = []
+    for seed in (1, 1, 2):
+        model = build(name)
+        torch.manual_seed(seed)
+        model.init_weights()
+        drawn.append({key: value.clone() for key, value in model.state_dict().items()})
+    assert all(torch.equal(value, drawn[1][key]) for key, value in drawn[0].items())
+    assert any(not torch.equal(value, drawn[2][key]) for key, value in drawn[0].items())
+
+
+BLOCKED = '''
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in {blocked!r}:
+            raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)
+
+sys.meta_path.insert(0, Blocked())
+for name in {blocked!r}:
+    try:
+        __import__(name)
+    except ModuleNotFoundError:
+        continue
+    raise SystemExit(f'{{name}} was not blocked')
+{code}
+'''
+
+
+@pytest.mark.parametrize(('blocked', 'code'), [
+    (('mmdet', 'mmseg'), 'import mmssl.layers, mmssl.selfsup, mmssl.data, mmssl.evaluation, mmssl.engine\n'
+     'from mmssl.registry import MODELS\nassert MODELS.get("mmssl.MAE") is not None'),
+    (('mmdet', 'mmseg', 'mmpretrain', 'mmcv'), 'import torch\nfrom mmssl.layers import ViT\n'
+     'assert ViT("tiny", img_size=32, patch_size=8)(torch.zeros(1, 3, 32, 32))[0].shape == (1, 192, 4, 4)'),
+    (('torch', 'mmengine', 'numpy'), 'import mmssl, mmssl.cli\nassert mmssl.__version__'),
+], ids=['no mmdet, no mmseg', 'layers with mmengine alone', 'the package with nothing'])
+def test_imports_need_no_more_than_they_use(blocked, code, repo_root):
+    done = subprocess.run([sys.executable, '-c', BLOCKED.format(blocked=set(blocked), code=code)], capture_output=True, text=True,
+                          cwd=repo_root, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
