@@ -4,7 +4,7 @@ import argparse
 
 HELP = 'make small real data sets from installed packages: class folders, photographs, scenes with boxes and masks'
 
-_KINDS = {'all': ('imagenet', 'photos', 'scenes'), 'pretrain': ('imagenet', 'photos'), 'scenes': ('scenes',)}
+_KINDS = {'all': ('imagenet', 'photos', 'scenes', 'crops'), 'pretrain': ('imagenet', 'photos', 'crops'), 'scenes': ('scenes',)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     """Make the data and say what is where."""
     from mmssl.data.demo import make_demo_data
     directory = make_demo_data(args.directory, seed=args.seed, kinds=_KINDS[args.kind], size=args.size)
-    for folder in ('imagenet/train', 'imagenet/val', 'photos', 'scenes/images/train', 'scenes/images/val'):
+    for folder in ('imagenet/train', 'imagenet/val', 'crops/train', 'crops/val', 'photos', 'scenes/images/train', 'scenes/images/val'):
         count = sum(1 for _ in (directory / folder).rglob('*.jpg'))
         if count:
             print(f'{directory / folder}: {count} images')

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-KINDS = ('imagenet', 'photos', 'scenes')
+KINDS = ('imagenet', 'photos', 'scenes', 'crops')
 CLASSES = tuple(f'digit_{digit}' for digit in range(10))
 MANIFEST = 'demo_data.json'
 # raised whenever the generated files change
-VERSION = 1
+VERSION = 2
+TRAIN_CROPS, VAL_CROPS = 1600, 320
 TRAIN_DIGITS = 1500
 
 # photographs that the scikit-image wheel carries; drawings, microscope drawings and text are left out
@@ -33,8 +34,9 @@ def make_demo_data(directory: str | os.PathLike, seed: int = 0, kinds: Sequence[
         directory: is made; what is missing of ``kinds`` is added to demo data of the same seed and size.
         seed: of all draws.
         kinds: of 'imagenet' (``imagenet/{train,val}/digit_0..9/*.jpg``: 1,500 and 297 images, no digit in both), 'photos'
-            (``photos/*.jpg``, flat, without labels) and 'scenes' (see :mod:`mmssl.data.demo_scenes`).
-        size: side of the images in ``imagenet``, pixels.
+            (``photos/*.jpg``, flat, without labels), 'scenes' (see :mod:`mmssl.data.demo_scenes`) and 'crops'
+            (``crops/{train,val}/<photograph>/*.jpg``: 1,600 pieces from the left and 320 from the right of the photographs).
+        size: side of the images in ``imagenet`` and ``crops``, pixels.
 
     Returns:
         the directory.
@@ -68,6 +70,8 @@ def make_demo_data(directory: str | os.PathLike, seed: int = 0, kinds: Sequence[
                 _write_imagenet(temporary / kind, rng, photos, digits, labels, split, size)
             elif kind == 'photos':
                 _write_photos(temporary / kind, photos)
+            elif kind == 'crops':
+                _write_crops(temporary / kind, rng, photos, size)
             else:
                 write_scenes(temporary / kind, rng, photos, digits, labels, split)
         packages = {name: version(name) for name in ('scikit-learn', 'scikit-image', 'pillow', 'numpy')}
@@ -201,3 +205,19 @@ def _write_photos(root: Path, photos: dict) -> None:
     root.mkdir()
     for name, photo in photos.items():
         Image.fromarray(photo).save(root / f'{name}.jpg', quality=92)
+
+
+def _write_crops(root: Path, rng: np.random.Generator, photos: dict, size: int) -> None:
+    """Pieces of photographs, labelled by the photograph; training pieces come from the left of it, the others from the right."""
+    names = sorted(photos)
+    for split, count, low, high in (('train', TRAIN_CROPS, 0.0, 0.62), ('val', VAL_CROPS, 0.66, 1.0)):
+        for name in names:
+            (root / split / name).mkdir(parents=True)
+        for number in range(count):
+            name = names[number % len(names)]
+            photo = photos[name]
+            left, right = int(photo.shape[1] * low), int(photo.shape[1] * high)
+            side = int(min(size * rng.uniform(1, 3), photo.shape[0], right - left))
+            x, y = left + rng.integers(right - left - side + 1), rng.integers(photo.shape[0] - side + 1)
+            piece = Image.fromarray(np.ascontiguousarray(photo[y:y + side, x:x + side]))
+            save_jpeg(root / split / name / f'{number:04d}.jpg', np.asarray(piece.resize((size, size), Image.Resampling.BICUBIC)))

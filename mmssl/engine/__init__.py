@@ -5,9 +5,11 @@ from mmssl.engine.checkpoint_hook import CheckpointHook
 from mmssl.engine.knn_hook import KNNHook
 from mmssl.engine.nonfinite import NonFiniteHook
 from mmssl.engine.optim import LARS, MergedOptimWrapperConstructor
+from mmssl.engine.progress import ProgressHook
 from mmssl.engine.sanity import SanityHook
 from mmssl.engine.schedules import WarmupCosineLR
 
 __all__ = [
-    'LARS', 'AmpOptimWrapper', 'CheckpointHook', 'KNNHook', 'MergedOptimWrapperConstructor', 'NonFiniteHook', 'SanityHook', 'WarmupCosineLR'
+    'LARS', 'AmpOptimWrapper', 'CheckpointHook', 'KNNHook', 'MergedOptimWrapperConstructor', 'NonFiniteHook', 'ProgressHook',
+    'SanityHook', 'WarmupCosineLR'
 ]

@@ -4,6 +4,7 @@ from collections import OrderedDict
 
 import torch
 from mmengine._strategy import FSDPStrategy as MMEngineFSDPStrategy
+from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from torch import nn
@@ -51,9 +52,13 @@ class FSDPStrategy(MMEngineFSDPStrategy):
         return super().prepare(model, optim_wrapper=optim_wrapper, **kwargs)
 
     def _wrap_model(self, model: nn.Module) -> nn.Module:
+        model.to(get_device())  # the optimizer takes its precision from where the parameters are
         self._shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         if isinstance(self._optim_settings, dict):
-            self._optim_wrapper = super().build_optim_wrapper(self._optim_settings, model)
+            settings = dict(self._optim_settings)
+            if settings.get('type') == 'mmssl.AmpOptimWrapper':
+                settings.setdefault('use_fsdp', True)  # in float16 the ranks have to agree that a step overflowed
+            self._optim_wrapper = super().build_optim_wrapper(settings, model)
             self._refuse_what_needs_whole_parameters(self._optim_wrapper)
             names = {id(parameter): name for name, parameter in model.named_parameters()}
             self._group_names = [[names[id(parameter)] for parameter in group['params']]
@@ -138,9 +143,8 @@ def _copy_from_first_rank(model: nn.Module) -> None:
     """Give every rank the first one's parameters and buffers; ranks seed their generators differently."""
     if not torch.distributed.is_initialized():
         raise ValueError('FSDP shards a model over several processes: start it with tools/dist_train.sh, or set strategy=None')
-    device = torch.device('cpu') if torch.distributed.get_backend() == 'gloo' else torch.device('cuda', torch.cuda.current_device())
     for tensor in model.state_dict().values():
-        sent = tensor.detach().to(device).contiguous()
+        sent = tensor.detach().contiguous()
         torch.distributed.broadcast(sent, src=0)
         with torch.no_grad():
             tensor.copy_(sent)

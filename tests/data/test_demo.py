@@ -157,3 +157,13 @@ def test_mmdet_reads_the_scenes(demo):
         # mmdet's VOC reader takes 1 from all four corners
         assert (first['gt_bboxes'].numpy() - second['gt_bboxes'].numpy() == [[0, 0, 1, 1]]).all()
         assert (first['gt_masks'].get_bboxes('hbox').numpy() == first['gt_bboxes'].numpy()).all()
+
+
+def test_crops_are_class_folders_of_photographs(demo):
+    train, val = (sorted((demo / 'crops' / split).glob('*/*.jpg')) for split in ('train', 'val'))
+    assert len(train) == 1600 and len(val) == 320
+    assert {path.parent.name for path in train} == {path.parent.name for path in val}
+    folder = ImageFolder(str(demo / 'crops'), 'val')
+    assert len(folder.metainfo['classes']) == len({path.parent.name for path in val}) > 10
+    pixels = [np.asarray(Image.open(path)) for path in train[:20]]
+    assert all(image.shape == (48, 48, 3) for image in pixels)
