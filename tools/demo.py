@@ -54,7 +54,8 @@ def main() -> int:
 def neighbours(model, data: Path) -> float:
     """Top-1 accuracy of 20-NN, percent: neighbours among data/train, questions from data/val."""
     from mmssl.evaluation import extract_features, image_loader, knn_accuracy, labelled_images
-    train, val = (extract_features(model, image_loader(images, batch_size=128), progress=False) for images in labelled_images(str(data), 48))
+    parts = labelled_images(str(data), 48)
+    train, val = (extract_features(model, image_loader(images, batch_size=128), progress=False) for images in parts)
     return knn_accuracy(*train, *val, k=20)['top1']
 
 

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmssl.layers.linear import Linear
+from mmssl.ops.attention import attention
 from mmssl.ops.linear import linear
 
 
@@ -67,7 +68,7 @@ class Attention(nn.Module):
         else:  # also where qkv was replaced, by LoRA for one: then only its own forward knows the product
             query, key, value = self._heads(self.qkv(x), 3)
             query = query[:, :, first_query:]
-        out = F.scaled_dot_product_attention(query, key, value, dropout_p=self.attn_drop_rate if self.training else 0.)
+        out = attention(query, key, value, dropout_p=self.attn_drop_rate if self.training else 0.)
         out = self.proj(out.transpose(1, 2).flatten(2))
         return F.dropout(out, self.drop_rate, self.training) if self.drop_rate else out
 

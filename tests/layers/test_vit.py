@@ -82,7 +82,8 @@ def test_drop_path_keeps_the_mean_and_drops_whole_samples():
 
 @pytest.mark.parametrize(('options', 'message'), [
     ({'out_type': 'features'}, "out_type 'features' is unknown"), ({'out_indices': 4}, r'out_indices \[4\]'),
-    ({'arch': {'embed_dims': 32}}, 'arch needs exactly the keys'), ({'patch_size': 64}, 'image 32x32 does not divide into 64x64 patches; resize it to 64x64'),
+    ({'arch': {'embed_dims': 32}}, 'arch needs exactly the keys'),
+    ({'patch_size': 64}, 'image 32x32 does not divide into 64x64 patches; resize it to 64x64'),
     ({'arch': {**ARCH, 'num_heads': 5}}, 'does not divide into 5 heads'),
     ({'with_cls_token': False, 'out_type': 'cls_token'}, 'with_cls_token')])
 def test_wrong_arguments_are_refused(options, message):
