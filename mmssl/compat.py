@@ -84,6 +84,7 @@ def patch() -> None:
     _patch_config_inheritance()
     _patch_checkpoints()
     _patch_ranks_on_cpu()
+    _patch_test_results()
 
 
 def _patch_config_inheritance() -> None:
@@ -207,3 +208,10 @@ def _set_on_cpu(wrapper: type, argument: str, value) -> None:
         host_init(self, module, *args, **kwargs)
 
     wrapper.__init__ = init
+
+
+def _patch_test_results() -> None:
+    """Let the first rank alone write the results of a test: mmengine's ranks all write the same file at once, and spoil it."""
+    from mmengine.dist import master_only
+    from mmengine.hooks import LoggerHook
+    LoggerHook.after_test_epoch = master_only(LoggerHook.after_test_epoch)

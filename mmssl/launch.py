@@ -192,6 +192,14 @@ def whole_work_dir(work_dir: str) -> Iterator[list]:
         raise
 
 
+def leave_process_group() -> None:
+    """End a distributed run in order: no rank goes while another still talks to it, and the connections are closed before Python ends."""
+    import torch
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def describe(error: Exception) -> Exception:
     """The same kind of error with the nearest right name in its message."""
     text = explain(error)

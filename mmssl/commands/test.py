@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
 
     from mmssl.checkpoint import trusted
     from mmssl.hints import nearest_path
-    from mmssl.launch import describe, load_config, prepare, whole_work_dir
+    from mmssl.launch import describe, leave_process_group, load_config, prepare, whole_work_dir
     cfg = load_config(args.config, args.cfg_options)
     if '://' not in args.checkpoint and not os.path.isfile(args.checkpoint):
         raise FileNotFoundError(f'checkpoint {args.checkpoint} does not exist{nearest_path(args.checkpoint)}')
@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
             runner = runner_class(cfg).from_cfg(cfg)
             runners.append(runner)
             runner.test()
+            leave_process_group()
         except (TypeError, KeyError, ValueError) as error:
             raise describe(error) from error
 

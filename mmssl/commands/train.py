@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
     """
     from mmssl.checkpoint import trusted
     from mmssl.hints import explain
-    from mmssl.launch import TrainingError, describe, load_config, prepare, whole_work_dir
+    from mmssl.launch import TrainingError, describe, leave_process_group, load_config, prepare, whole_work_dir
     cfg = load_config(args.config, args.cfg_options)
     prepare(cfg, args, args.config)
     _apply(cfg, args)
@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> None:
             if args.compile:
                 _compile(runner)
             runner.train()
+            leave_process_group()
         except (TypeError, KeyError, ValueError, AssertionError) as error:
             if runners and getattr(runners[0], 'started', False):
                 raise TrainingError(f'training failed at iteration {runners[0].iter}: {explain(error)}') from error
