@@ -114,7 +114,7 @@ def child(side: str, args) -> None:
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     import mmpretrain.models  # noqa: F401
     from mmengine.logging import MMLogger
-    MMLogger.get_instance('benchmark', log_level='WARNING')
+    MMLogger.get_instance('benchmark', log_level='ERROR')
     before = peak_resident()
     one = Side(side, args, device)
     for _ in range(3):
@@ -177,12 +177,14 @@ def main() -> None:
         return
     import torch
     from mmengine.logging import MMLogger
-    MMLogger.get_instance('benchmark', log_level='WARNING')  # the host logs a line a parameter
+    MMLogger.get_instance('benchmark', log_level='ERROR')  # the host logs a line a parameter
     torch.set_num_threads(args.threads)
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     names = ['host-amp', 'host', 'ours', 'ours-bf16'] if device.type == 'cuda' else ['host', 'ours', 'ours-bf16']
     sides = {name: Side(name, args, device) for name in names}
     flops = count_flops(sides['ours'])
+    for side in (sides[name] for name in names if name != 'ours'):
+        side.step()  # every side has made as many steps as the counted one
     for _ in range(args.warmup):
         for side in sides.values():
             side.step()
