@@ -5,19 +5,16 @@ from torch import Tensor
 
 
 def num_visible(num_patches: int, mask_ratio: float) -> int:
-    """How many of ``num_patches`` stay visible: floor(N * (1 - ratio)) as in MAE's released code.
+    """How many of ``num_patches`` stay visible: floor(N * (1 - ratio)) as in MAE's released code, but at least one, and not all.
 
     Raises:
-        ValueError: the ratio is outside (0, 1), or it leaves nothing visible or nothing masked.
+        ValueError: the ratio is outside (0, 1), or there is one patch only.
     """
     if not 0 < mask_ratio < 1:
         raise ValueError(f'mask_ratio {mask_ratio} is outside (0, 1); the paper uses 0.75')
-    keep = int(num_patches * (1 - mask_ratio))
-    if keep < 1 or keep >= num_patches:
-        legal = 1 - (1 if keep < 1 else num_patches - 1) / num_patches
-        raise ValueError(f'mask_ratio {mask_ratio} of {num_patches} patches leaves {keep} visible and {num_patches - keep} masked; '
-                         f'one of each is needed: the nearest ratio is {legal:.4g}' if num_patches > 1 else
-                         'an image of one patch cannot be masked; use a smaller patch_size or a larger image')
+    if num_patches < 2:
+        raise ValueError(f'an image of {num_patches} patch cannot be masked; use a smaller patch_size or a larger image')
+    keep = min(max(int(num_patches * (1 - mask_ratio)), 1), num_patches - 1)
     return keep
 
 

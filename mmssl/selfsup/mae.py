@@ -85,7 +85,7 @@ class MAEDecoder(BaseModule):
     mmpretrain's MAEPretrainDecoder knows square grids only and computes predictions of visible patches, which the loss ignores.
 
     Args:
-        num_patches: N of the training images, or (rows, columns) where the grid is not square.
+        num_patches: N of the training images, or (rows, columns) where the grid is not square; inside a :class:`MAE` the backbone's.
         patch_size: side of a patch in pixels, or (height, width).
         in_chans: channels of the images.
         embed_dim: width of the encoder.
@@ -214,12 +214,27 @@ class MAEHead(BaseModule):
 class MAE(BaseSelfSupervisor):
     """Masked autoencoder: ``MAE(backbone=mmssl.MAEViT, neck=mmssl.MAEDecoder, head=mmssl.MAEHead)``.
 
+    Args:
+        backbone, neck, head: configs, or built parts. What the configs of neck and head leave out, grid, width, patch size and channels,
+            is the backbone's.
+        others: of mmpretrain's BaseSelfSupervisor (``data_preprocessor``, ``init_cfg``).
+
     Raises:
         ValueError: backbone, neck and head do not agree on patch size or width.
     """
 
     def __init__(self, backbone: dict, neck: dict, head: dict, **kwargs):
-        super().__init__(backbone=build(backbone, MODELS), neck=build(neck, MODELS), head=build(head, MODELS), **kwargs)
+        backbone = build(backbone, MODELS)
+        stem = backbone.patch_embed
+        if isinstance(neck, dict):
+            rows, columns = backbone.patch_resolution
+            neck = {'num_patches': (rows, columns), 'patch_size': stem.patch_size, 'embed_dim': backbone.embed_dims,
+                    'in_chans': stem.projection.in_channels, **neck}
+            if neck['num_patches'] == rows * columns:  # a number alone does not tell the grid
+                neck['num_patches'] = (rows, columns)
+        if isinstance(head, dict):
+            head = {'patch_size': stem.patch_size, 'in_channels': stem.projection.in_channels, **head}
+        super().__init__(backbone=backbone, neck=build(neck, MODELS), head=build(head, MODELS), **kwargs)
         sizes = self.backbone.patch_embed.patch_size, self.neck.patch_size, self.head.patch_size
         if len(set(sizes)) > 1:
             raise ValueError(f'backbone, neck and head have patch sizes {sizes[0]}, {sizes[1]}, {sizes[2]}; give all the same patch_size')

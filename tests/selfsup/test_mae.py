@@ -164,9 +164,26 @@ def test_a_mask_ratio_outside_0_1_is_refused(ratio):
         mae(mask_ratio=ratio)
 
 
-def test_a_ratio_that_masks_nothing_or_everything_names_the_nearest():
-    with pytest.raises(ValueError, match='16 patches leaves 0 visible and 16 masked.*0.9375'):
-        mae(mask_ratio=0.99)
+@pytest.mark.parametrize(('ratio', 'masked'), [(0.001, 1), (0.0625, 1), (0.5, 8), (0.99, 15), (0.9999, 15)])
+def test_any_ratio_inside_0_1_leaves_something_visible_and_something_masked(ratio, masked):
+    model = mae(mask_ratio=ratio)
+    images = torch.randn(2, 3, 32, 32)
+    assert model.reconstruct(images)[1].sum(1).tolist() == [masked, masked]
+    assert model.loss(images)['loss'].isfinite()
+
+
+def test_one_patch_is_refused():
+    with pytest.raises(ValueError, match='1 patch cannot be masked'):
+        mae(8, 8)
+
+
+@pytest.mark.parametrize('neck', [{}, {'num_patches': 8}, {'num_patches': (2, 4)}])
+def test_neck_and_head_take_what_they_are_not_told_from_the_backbone(neck):
+    model = MODELS.build({'type': 'mmssl.MAE', 'backbone': {'type': 'mmssl.MAEViT', 'arch': ARCH, 'img_size': (16, 32), 'patch_size': 8},
+                          'neck': {'type': 'mmssl.MAEDecoder', 'decoder_embed_dim': 16, 'decoder_depth': 1, 'decoder_num_heads': 2, **neck},
+                          'head': {'type': 'mmssl.MAEHead'}})
+    assert model.neck.grid == (2, 4) and model.head.patch_size == (8, 8)
+    assert model.loss(torch.randn(2, 3, 16, 32))['loss'].isfinite()
 
 
 def test_images_that_do_not_divide_name_the_nearest_size():
