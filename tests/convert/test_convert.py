@@ -68,7 +68,8 @@ def test_pre_training_file_loads_strictly_into_mmpretrain():
     model = MAE(backbone=dict(type='mmpretrain.MAEViT', arch='b'),
                 neck=dict(type='mmpretrain.MAEPretrainDecoder', num_patches=196, embed_dim=768),
                 data_preprocessor=dict(type='mmpretrain.SelfSupDataPreprocessor'))
-    model.load_state_dict(from_official('mae', official_mae()), strict=True)
+    report = model.load_state_dict(from_official('mae', official_mae()), strict=True)
+    assert not report.missing_keys and not report.unexpected_keys
 
 
 HEAD = {'head.weight': (10, 32), 'head.bias': (10,)}
