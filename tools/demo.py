@@ -11,13 +11,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-CONFIG = 'mae/mae_vit-micro_1xb128-coslr-600i_demo.py'
+CONFIG = 'mae/mae_vit-micro_1xb128-coslr-800i_demo.py'
 
 
 def main() -> int:
     """Run the demo; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--iters', type=int, default=600, help='training steps')
+    parser.add_argument('--iters', type=int, default=800, help='training steps')
     parser.add_argument('--work-dir', default='work_dirs/demo', help='where checkpoint and picture go')
     args = parser.parse_args()
     start = time.monotonic()
@@ -26,7 +26,7 @@ def main() -> int:
 
     from mmssl.launch import load_config, make_demo_data_if_asked
     cfg = load_config(CONFIG, [f'train_cfg.max_iters={args.iters}', f'param_scheduler.end={args.iters}',
-                               f'param_scheduler.warmup={args.iters // 20}', 'log_level=WARNING'])
+                               f'param_scheduler.warmup={args.iters // 20}', 'log_level=ERROR'])
     cfg.work_dir, cfg.train_dataloader.pin_memory = str(work_dir), False
     cfg.env_cfg.dist_cfg.backend = 'gloo'
     cfg.custom_hooks.append({'type': 'mmssl.ProgressHook'})

@@ -208,7 +208,10 @@ def _write_photos(root: Path, photos: dict) -> None:
 
 
 def _write_crops(root: Path, rng: np.random.Generator, photos: dict, size: int) -> None:
-    """Pieces of photographs, labelled by the photograph; training pieces come from the left of it, the others from the right."""
+    """Pieces of photographs, labelled by the photograph; training pieces come from the left of it, the others from the right.
+
+    Pale, and of random brightness and contrast, so that structure more than colour tells them apart.
+    """
     names = sorted(photos)
     for split, count, low, high in (('train', TRAIN_CROPS, 0.0, 0.62), ('val', VAL_CROPS, 0.66, 1.0)):
         for name in names:
@@ -220,4 +223,8 @@ def _write_crops(root: Path, rng: np.random.Generator, photos: dict, size: int) 
             side = int(min(size * rng.uniform(1, 3), photo.shape[0], right - left))
             x, y = left + rng.integers(right - left - side + 1), rng.integers(photo.shape[0] - side + 1)
             piece = Image.fromarray(np.ascontiguousarray(photo[y:y + side, x:x + side]))
-            save_jpeg(root / split / name / f'{number:04d}.jpg', np.asarray(piece.resize((size, size), Image.Resampling.BICUBIC)))
+            pixels = np.asarray(piece.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32)
+            grey = pixels.mean(axis=2, keepdims=True)
+            pale = grey + 0.3 * (pixels - grey)
+            canvas = (pale - grey.mean()) / (grey.std() + 8) * rng.uniform(25, 55) + rng.uniform(80, 170)
+            save_jpeg(root / split / name / f'{number:04d}.jpg', canvas)
