@@ -171,8 +171,8 @@ def whole_work_dir(work_dir: str) -> Iterator[list]:
     Yields:
         a list to put the runner into, as soon as there is one.
     """
-    root = Path(work_dir)
-    existed = root.exists()
+    root = Path(work_dir).absolute()
+    made = [path for path in (root, *root.parents) if not path.exists()]
     before = set(root.iterdir()) if root.is_dir() else set()
     runners: list = []
     try:
@@ -181,15 +181,26 @@ def whole_work_dir(work_dir: str) -> Iterator[list]:
         runner = runners[0] if runners else None
         started = runner is not None and (getattr(runner, 'started', False) or runner.rank > 0)
         if not started and int(os.environ.get('RANK', 0)) == 0:
-            logging.shutdown()  # open log files cannot be removed everywhere
-            if not existed:
+            _close_logs_below(root)
+            if made:
                 shutil.rmtree(root, ignore_errors=True)
                 with contextlib.suppress(OSError):
-                    root.parent.rmdir()  # the default parent, when it holds nothing else
+                    for parent in made[1:]:
+                        parent.rmdir()
             else:
                 for entry in set(root.iterdir()) - before:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         raise
+
+
+def _close_logs_below(root: Path) -> None:
+    """Take the log files of a run out of mmengine's loggers: they go, and the loggers may be used again."""
+    from mmengine.logging import MMLogger
+    for logger in MMLogger._instance_dict.values():
+        for handler in list(logger.handlers):
+            if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).is_relative_to(root):
+                handler.close()
+                logger.removeHandler(handler)
 
 
 def leave_process_group() -> None:

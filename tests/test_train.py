@@ -89,12 +89,12 @@ def test_bad_input_gets_one_clear_message_and_leaves_nothing(run_cli, tmp_path, 
             for number in range(2):
                 Image.new('RGB', (32, 32), (90 * number, 0, 0)).save(tmp_path / 'labelled' / split / name / f'{number}.png')
     arguments = [argument.format(empty=tmp_path / 'empty', labelled=tmp_path / 'labelled') for argument in arguments]
-    done = run_cli('train', *arguments, '--work-dir', tmp_path / 'run', cwd=tmp_path)
+    done = run_cli('train', *arguments, '--work-dir', tmp_path / 'runs/first', cwd=tmp_path)
     assert done.returncode == 1, done.stdout[-2000:] + done.stderr[-2000:]
     last = [line for line in done.stderr.splitlines() if 'error:' in line]
     assert len(last) == 1 and re.search(message, last[0]), done.stderr[-2000:]
     assert 'Traceback' not in done.stderr
-    assert not (tmp_path / 'run').exists()
+    assert not (tmp_path / 'runs').exists() and tmp_path.exists()
 
 
 def test_a_failed_start_keeps_what_was_in_the_work_dir(run_cli, tmp_path):

@@ -7,7 +7,7 @@ HELP = 'k-NN accuracy of the features of a checkpoint, without training'
 
 def add_arguments(parser) -> None:
     """Arguments of the command."""
-    from mmssl.evaluation import command
+    from mmssl.commands import features as command
     command.add_arguments(parser)
     parser.add_argument('--k', type=int, default=20, help='neighbours that vote (default: 20)')
     parser.add_argument('--temperature', type=float, default=0.07, help='of the votes (default: 0.07)')
@@ -15,16 +15,17 @@ def add_arguments(parser) -> None:
 
 def run(args) -> int:
     """Evaluate; prints a line and saves JSON."""
-    from mmssl.evaluation import command
+    from mmssl.commands import features as command
     command.check_arguments(args)
     if args.k < 1 or not args.temperature > 0:
         raise ValueError(f'--k {args.k} must be at least 1 and --temperature {args.temperature} above 0')
     start = time.monotonic()
+    from mmssl.evaluation.features import image_size_of
     from mmssl.evaluation.knn import knn_accuracy
     from mmssl.evaluation.labelled import labelled_images
     device = command.pick_device(args.device)
     model, _ = command.build_model(args.config, args.checkpoint, args.cfg_options, args.seed, args.trust_checkpoint)
-    image_size = args.image_size or command.image_size_of(model)
+    image_size = args.image_size or image_size_of(model)
     train, val = labelled_images(args.data, image_size)
     classes = len(train.classes)
     train, val = train.take(args.max_train, args.seed), val.take(args.max_val, args.seed)

@@ -11,7 +11,7 @@ DEFAULT_WORK_DIR = 'work_dirs/linear'
 
 def add_arguments(parser) -> None:
     """Arguments of the command."""
-    from mmssl.evaluation import command
+    from mmssl.commands import features as command
     command.add_arguments(parser)
     parser.add_argument('--work-dir', default=DEFAULT_WORK_DIR, metavar='DIR',
                         help='keeps the features for the next run (default: %(default)s)')
@@ -23,16 +23,17 @@ def add_arguments(parser) -> None:
 
 def run(args) -> int:
     """Evaluate; prints a line and saves JSON."""
-    from mmssl.evaluation import command
+    from mmssl.commands import features as command
     command.check_arguments(args)
     if args.epochs < 1 or (args.head_batch_size or 1) < 1:
         raise ValueError(f'--epochs {args.epochs} and --head-batch-size {args.head_batch_size} must be at least 1')
     start = time.monotonic()
+    from mmssl.evaluation.features import image_size_of
     from mmssl.evaluation.labelled import labelled_images
     from mmssl.evaluation.linear import LEARNING_RATES, WEIGHT_DECAYS, linear_probe
     device = command.pick_device(args.device)
     model, settings = command.build_model(args.config, args.checkpoint, args.cfg_options, args.seed, args.trust_checkpoint)
-    image_size = args.image_size or command.image_size_of(model)
+    image_size = args.image_size or image_size_of(model)
     train, val = labelled_images(args.data, image_size)
     classes = len(train.classes)
     train, val = train.take(args.max_train, args.seed), val.take(args.max_val, args.seed)
@@ -81,7 +82,7 @@ def _stamp(path: str) -> str:
 def _features(model, train, val, args, device, cache: Path) -> tuple[tuple, bool]:
     """Features and labels of both sets, from the cache where it has them."""
     from mmssl.checkpoint import load_file, save_file
-    from mmssl.evaluation import command
+    from mmssl.commands import features as command
     if cache.is_file():
         try:
             stored = load_file(cache)

@@ -59,7 +59,7 @@ class KNNHook(Hook):
             raise ValueError('mmssl.KNNHook cannot evaluate a sharded model (FSDP); remove the hook and run `mmssl knn` on the checkpoint')
         if is_main_process():
             from mmssl.evaluation import labelled_images
-            from mmssl.evaluation.command import image_size_of
+            from mmssl.evaluation.features import image_size_of
             train, val = labelled_images(self.data, self.image_size or image_size_of(self._bare(runner)))
             self._images = train.take(self.max_train), val.take(self.max_val)
             path = Path(runner.work_dir) / RESULTS

@@ -156,3 +156,11 @@ def extract_features(model: nn.Module, loader: Iterable, pool: str = 'avg', devi
 
 def _rank() -> int:
     return torch.distributed.get_rank() if torch.distributed.is_available() and torch.distributed.is_initialized() else 0
+
+
+def image_size_of(model) -> int:
+    """Side in pixels that the backbone was made for; 224 where it does not say, the smaller side of a rectangle."""
+    size = getattr(getattr(model, 'backbone', model), 'img_size', None)
+    if size is None:
+        return 224
+    return int(size) if isinstance(size, int) else int(min(size))

@@ -131,7 +131,7 @@ def test_mmseg_reads_the_scenes(demo):
     names = ('background', *CLASSES)
     dataset = mmseg.BaseSegDataset(data_root=str(demo / 'scenes'), data_prefix=dict(img_path='images/val', seg_map_path='labels/val'),
                                    img_suffix='.jpg', seg_map_suffix='.png', metainfo=dict(classes=names, palette=[[0, 0, 0]] * 11),
-                                   pipeline=[dict(type='mmseg.LoadImageFromFile'), dict(type='mmseg.LoadAnnotations')])
+                                   pipeline=[dict(type='LoadImageFromFile'), dict(type='mmseg.LoadAnnotations')])
     assert len(dataset) == 20
     sample = dataset[3]
     assert sample['img'].shape == (240, 320, 3) and sample['gt_seg_map'].shape == (240, 320)
@@ -141,7 +141,7 @@ def test_mmseg_reads_the_scenes(demo):
 def test_mmdet_reads_the_scenes(demo):
     pytest.importorskip('mmcv.ops', reason='mmdet needs mmcv with compiled ops', exc_type=ImportError)
     from mmdet.datasets import CocoDataset, VOCDataset
-    pipeline = [dict(type='mmdet.LoadImageFromFile')]
+    pipeline = [dict(type='LoadImageFromFile')]
     coco = CocoDataset(ann_file='annotations/instances_train.json', data_root=str(demo / 'scenes'), data_prefix=dict(img='images/train/'),
                        metainfo=dict(classes=CLASSES),
                        pipeline=[*pipeline, dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=True)])

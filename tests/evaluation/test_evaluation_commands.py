@@ -132,7 +132,7 @@ def test_linear_caches_features_by_what_they_depend_on(config, images, tmp_path)
 
 
 def test_weights_of_a_model_of_a_bare_backbone_and_of_another_model(config, images, tmp_path, capsys):
-    from mmssl.evaluation.command import build_model
+    from mmssl.commands.features import build_model
     model, _ = build_model(str(config), 'random', seed=5)
     torch.save({'state_dict': model.state_dict()}, tmp_path / 'whole.pth')
     torch.save(model.backbone.state_dict(), tmp_path / 'backbone.pth')

@@ -111,14 +111,6 @@ def _load(model, checkpoint: str, trust: bool) -> None:
                          f'{", ..." if len(unset) > 4 else ""}); is it the checkpoint of this config?')
 
 
-def image_size_of(model) -> int:
-    """Side in pixels that the backbone was made for; 224 where it does not say, the smaller side of a rectangle."""
-    size = getattr(getattr(model, 'backbone', model), 'img_size', None)
-    if size is None:
-        return 224
-    return int(size) if isinstance(size, int) else int(min(size))
-
-
 def features_of(model, images, args, device) -> tuple:
     """Features (N, D) and labels (N,) of a :class:`~mmssl.evaluation.labelled.LabelledImages`; says how many files were bad."""
     from mmssl.evaluation.features import extract_features
