@@ -67,6 +67,7 @@ def test_stop_and_resume_is_exact_bit_for_bit(run_cli, tmp_path):
 
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['configs/mae/mae_vit-b_8xb51.py'], r"mae_vit-b_8xb51\.py does not exist; did you mean 'mae/mae_vit-b_8xb512\.py'"),
+    (['configs/mae/mae_vit-b_8xb512.py'], 'no such folder: data/imagenet/train; .*--data DIR points the config at your own folder'),
     (['configs/smoke/mae.py', '--data', 'no/such/folder'], '--data no/such/folder does not exist'),
     (['configs/smoke/mae.py', '--data', '{empty}'], "no such folder: .*empty/train; .*it holds nothing"),
     (['configs/smoke/mae.py', '--cfg-options', 'model.backbone.mask_ration=0.6'],

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
     """
     from mmssl.checkpoint import trusted
     from mmssl.hints import explain
-    from mmssl.launch import TrainingError, describe, leave_process_group, load_config, prepare, whole_work_dir
+    from mmssl.launch import TrainingError, datasets_of, describe, leave_process_group, load_config, prepare, whole_work_dir
     cfg = load_config(args.config, args.cfg_options)
     prepare(cfg, args, args.config)
     _apply(cfg, args)
@@ -46,6 +46,11 @@ def run(args: argparse.Namespace) -> None:
             if isinstance(error, AssertionError):
                 raise ValueError(str(error) or 'an assertion without a message failed; MMSSL_DEBUG=1 shows where') from error
             raise describe(error) from error
+        except FileNotFoundError as error:
+            roots = [str(dataset['data_root']) for dataset in datasets_of(cfg)]
+            if args.data or not any(root in str(error) for root in roots):
+                raise
+            raise FileNotFoundError(f'{error}; --data DIR points the config at your own folder') from error
 
 
 def _apply(cfg, args: argparse.Namespace) -> None:
