@@ -40,7 +40,7 @@ def _some(names) -> str:
 
 @HOOKS.register_module()
 class SanityHook(Hook):
-    """Refuse classes that do not fit the heads before the first step, and note on the runner that a step was made (``runner.started``)."""
+    """Refuse classes that do not fit the heads before the first step; the hosts train on, or fail deep inside the loss."""
 
     priority = 'VERY_HIGH'
 
@@ -55,11 +55,3 @@ class SanityHook(Hook):
     def before_test(self, runner) -> None:
         """Check the test data."""
         check_class_count(runner.model, runner.test_dataloader.dataset)
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        """Note that training began."""
-        runner.started = True
-
-    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        """Note that testing began."""
-        runner.started = True
