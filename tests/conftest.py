@@ -44,3 +44,11 @@ def run_cli():
                               env={**os.environ, 'PYTHONPATH': path, **(env or {})}, timeout=timeout)
 
     return run
+
+
+@pytest.fixture(scope='module', autouse=True)
+def no_scope_from_before():
+    """A module of tests begins without a default scope, whatever ran before it in this process set."""
+    registry = sys.modules.get('mmengine.registry')
+    if registry is not None:
+        registry.DefaultScope._instance_dict.clear()

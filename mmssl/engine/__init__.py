@@ -3,6 +3,7 @@
 from mmssl.engine.amp import AmpOptimWrapper
 from mmssl.engine.checkpoint_hook import CheckpointHook
 from mmssl.engine.knn_hook import KNNHook
+from mmssl.engine.method_hook import MethodHook
 from mmssl.engine.nonfinite import NonFiniteHook
 from mmssl.engine.optim import LARS, MergedOptimWrapperConstructor
 from mmssl.engine.progress import ProgressHook
@@ -10,6 +11,6 @@ from mmssl.engine.sanity import SanityHook
 from mmssl.engine.schedules import WarmupCosineLR
 
 __all__ = [
-    'LARS', 'AmpOptimWrapper', 'CheckpointHook', 'KNNHook', 'MergedOptimWrapperConstructor', 'NonFiniteHook', 'ProgressHook',
+    'LARS', 'AmpOptimWrapper', 'CheckpointHook', 'KNNHook', 'MergedOptimWrapperConstructor', 'MethodHook', 'NonFiniteHook', 'ProgressHook',
     'SanityHook', 'WarmupCosineLR'
 ]

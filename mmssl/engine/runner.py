@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from mmssl.checkpoint import find_resume_checkpoint, seed_from_checkpoint
 from mmssl.engine import seeding
+from mmssl.engine.method_hook import MethodHook
 from mmssl.engine.state import gather_rng_states, plain, plain_checkpoint, revive_message_hub, rng_state, seed_all, set_rng_state
 
 
@@ -89,6 +90,8 @@ class ExactResumeMixin:
                 if seed is not None and seed != self.seed - (get_rank() if self._differing_seeds() else 0):
                     self.logger.info(f'the seed of the resumed run is {seed}')
                     self._adopt_seed(seed)
+        if not any(isinstance(hook, MethodHook) for hook in self.hooks):
+            self.register_hook(MethodHook())
         model = super().train()
         # an endless loader has workers to the last; collected in a cycle with the runner, each would be waited for five seconds
         iterator = getattr(self.train_loop, 'dataloader_iterator', None)

@@ -7,7 +7,6 @@ its own position, so nothing is put back in place during training.
 
 import torch
 from mmengine.model import BaseModule
-from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from torch import Tensor, nn
 
 from mmssl.layers.linear import Linear
@@ -17,6 +16,7 @@ from mmssl.layers.pos_embed import fit_pos_embed, resize_pos_embed, sincos_2d
 from mmssl.layers.transformer import TransformerBlock, init_linear_xavier, norm_eps
 from mmssl.layers.vit import ViT
 from mmssl.registry import MODELS, build
+from mmssl.selfsup.base import SelfSupervisor
 
 
 @MODELS.register_module()
@@ -211,7 +211,7 @@ class MAEHead(BaseModule):
 
 
 @MODELS.register_module()
-class MAE(BaseSelfSupervisor):
+class MAE(SelfSupervisor):
     """Masked autoencoder: ``MAE(backbone=mmssl.MAEViT, neck=mmssl.MAEDecoder, head=mmssl.MAEHead)``.
 
     Args:
