@@ -12,6 +12,8 @@ from typing import NamedTuple
 from mmssl.checkpoint import weights_of
 
 MAX_LISTED = 8
+# what our methods count for themselves; no released file has it
+COUNTERS = re.compile(r'clock\.(steps|followed)|.+\.steps')
 
 
 class Row(NamedTuple):
@@ -124,11 +126,14 @@ def convert(family: Family, state_dict: Mapping, to_official: bool, prefix: str 
         prefix: what stands here before the names of the backbone; '' for the state dict of a bare backbone.
 
     Returns:
-        the renamed state dict, in the order of the input, and the name of the layout that fitted.
+        the renamed state dict, in the order of the input, and the name of the layout that fitted. On the way to the release, the counters
+        of our methods are left out.
 
     Raises:
         ValueError: no layout fits; the message lists, for the nearest one, unknown keys, missing keys and wrong shapes.
     """
+    if to_official:
+        state_dict = {key: value for key, value in state_dict.items() if not COUNTERS.fullmatch(key)}
     best = None
     for layout, rows in family.layouts.items():
         rows = [row._replace(ours=prefix + row.ours[len('backbone.'):]) if row.ours.startswith('backbone.') else row for row in rows]

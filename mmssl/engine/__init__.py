@@ -1,16 +1,16 @@
 """Hooks, optimizers, schedules and the runners."""
 
-from mmssl.engine.amp import AmpOptimWrapper
+from mmssl.engine.amp import AmpOptimWrapper, EachOptimWrapper
 from mmssl.engine.checkpoint_hook import CheckpointHook
 from mmssl.engine.knn_hook import KNNHook
 from mmssl.engine.method_hook import MethodHook
 from mmssl.engine.nonfinite import NonFiniteHook
-from mmssl.engine.optim import LARS, MergedOptimWrapperConstructor
+from mmssl.engine.optim import LARC, LARS, MergedOptimWrapperConstructor
 from mmssl.engine.progress import ProgressHook
 from mmssl.engine.sanity import SanityHook
-from mmssl.engine.schedules import WarmupCosineLR
+from mmssl.engine.schedules import CosineWeightDecay, WarmupCosineLR
 
 __all__ = [
-    'LARS', 'AmpOptimWrapper', 'CheckpointHook', 'KNNHook', 'MergedOptimWrapperConstructor', 'MethodHook', 'NonFiniteHook', 'ProgressHook',
-    'SanityHook', 'WarmupCosineLR'
+    'LARC', 'LARS', 'AmpOptimWrapper', 'CheckpointHook', 'CosineWeightDecay', 'EachOptimWrapper', 'KNNHook',
+    'MergedOptimWrapperConstructor', 'MethodHook', 'NonFiniteHook', 'ProgressHook', 'SanityHook', 'WarmupCosineLR'
 ]

@@ -1,4 +1,4 @@
-"""Mixed precision on the CPU as on the GPU."""
+"""Optimizer wrappers: mixed precision on the CPU as on the GPU, and clipping of every gradient by itself."""
 
 from contextlib import contextmanager
 
@@ -11,8 +11,44 @@ from mmssl.registry import OPTIM_WRAPPERS
 DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
 
+@torch.no_grad()
+def clip_each_grad_norm_(parameters: list[nn.Parameter], max_norm: float) -> torch.Tensor:
+    """Scale every gradient whose own norm is above ``max_norm`` down to it, as DINO and iBOT clip.
+
+    Args:
+        parameters: with gradients.
+        max_norm: largest norm of the gradient of one parameter.
+
+    Returns:
+        scalar, the norm of all gradients together before clipping.
+    """
+    gradients = [parameter.grad for parameter in parameters]
+    norms = torch.stack(torch._foreach_norm(gradients))
+    torch._foreach_mul_(gradients, list((max_norm / (norms + 1e-6)).clamp(max=1.).unbind()))
+    return norms.norm()
+
+
+class ClipEachMixin:
+    """Adds ``clip_grad=dict(type='each', max_norm=...)`` to an optimizer wrapper of mmengine, which clips the common norm only."""
+
+    def __init__(self, *args, clip_grad: dict | None = None, **kwargs):
+        each = bool(clip_grad) and clip_grad.get('type') == 'each'
+        if each:
+            clip_grad = {key: value for key, value in clip_grad.items() if key != 'type'}
+            if set(clip_grad) != {'max_norm'} or not clip_grad['max_norm'] > 0:
+                raise ValueError(f"clip_grad=dict(type='each', ...) takes max_norm above 0 and nothing else, not {clip_grad}")
+        super().__init__(*args, clip_grad=clip_grad, **kwargs)
+        if each:
+            self.clip_func = clip_each_grad_norm_
+
+
+@OPTIM_WRAPPERS.register_module(name='OptimWrapper')
+class EachOptimWrapper(ClipEachMixin, OptimWrapper):
+    """The host's clips the common norm of all gradients only; this one takes ``clip_grad=dict(type='each', max_norm=3.0)`` too."""
+
+
 @OPTIM_WRAPPERS.register_module()
-class AmpOptimWrapper(OptimWrapper):
+class AmpOptimWrapper(ClipEachMixin, OptimWrapper):
     """The host's refuses to run without a GPU, autocasts to float16 unless told otherwise, and scales the loss even in bfloat16.
 
     Args:

@@ -102,19 +102,73 @@ class LARS(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for parameter in group['params']:
-                if parameter.grad is None:
-                    continue
-                update = parameter.grad
-                if parameter.ndim > 1:
-                    update = update.add(parameter, alpha=group['weight_decay'])
-                    weight_norm, update_norm = parameter.norm(), update.norm()
-                    trust = group['trust_coefficient'] * weight_norm / update_norm
-                    update = update * torch.where((weight_norm > 0) & (update_norm > 0), trust, 1.)
-                state = self.state[parameter]
-                if 'momentum_buffer' not in state:
-                    state['momentum_buffer'] = torch.zeros_like(parameter)
-                velocity = state['momentum_buffer']
-                velocity.mul_(group['momentum']).add_(update)
-                parameter.add_(velocity, alpha=-group['lr'])
+            trained = [parameter for parameter in group['params'] if parameter.grad is not None]
+            scaled = [parameter for parameter in trained if parameter.ndim > 1]
+            updates = {id(parameter): parameter.grad for parameter in trained}
+            if scaled:
+                decayed = torch._foreach_add([parameter.grad for parameter in scaled], scaled, alpha=group['weight_decay'])
+                norms, update_norms = (torch.stack(torch._foreach_norm(tensors)) for tensors in (scaled, decayed))
+                trust = torch.where((norms > 0) & (update_norms > 0), group['trust_coefficient'] * norms / update_norms, 1.)
+                torch._foreach_mul_(decayed, list(trust.unbind()))
+                updates.update((id(parameter), update) for parameter, update in zip(scaled, decayed, strict=True))
+            _momentum_step(self, group, trained, [updates[id(parameter)] for parameter in trained])
         return loss
+
+
+@OPTIMIZERS.register_module()
+class LARC(torch.optim.Optimizer):
+    """SGD with a rate for every tensor from the norms of weight and gradient, as SwAV's released code wraps it (NVIDIA's apex).
+
+    For every tensor, biases too: r = trust_coefficient * |p| / (|g| + weight_decay * |p| + eps); with ``clip`` r = min(r / lr, 1). Then
+    u = r * (g + weight_decay * p), v = momentum * v + u and p -= lr * v. A tensor that is zero or has a zero gradient takes u = g.
+
+    Args:
+        params: parameters or groups.
+        lr: learning rate.
+        weight_decay, momentum, trust_coefficient, eps, clip: as above.
+    """
+
+    def __init__(self, params: Iterable, lr: float, weight_decay: float = 0, momentum: float = 0.9, trust_coefficient: float = 0.001,
+                 eps: float = 1e-8, clip: bool = False):
+        for name, value in (('lr', lr), ('weight_decay', weight_decay), ('momentum', momentum), ('trust_coefficient', trust_coefficient)):
+            if not value >= 0:
+                raise ValueError(f'LARC: {name}={value} must not be negative')
+        super().__init__(params, {'lr': lr, 'weight_decay': weight_decay, 'momentum': momentum, 'trust_coefficient': trust_coefficient,
+                                  'eps': eps, 'clip': clip})
+
+    @torch.no_grad()
+    def step(self, closure=None) -> Tensor | None:
+        """One step; returns what ``closure`` returns."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            trained = [parameter for parameter in group['params'] if parameter.grad is not None]
+            if not trained:
+                continue
+            gradients, decay = [parameter.grad for parameter in trained], group['weight_decay']
+            norms, gradient_norms = (torch.stack(torch._foreach_norm(tensors)) for tensors in (trained, gradients))
+            rates = group['trust_coefficient'] * norms / (gradient_norms + decay * norms + group['eps'])
+            if group['clip']:
+                rates = (rates / group['lr']).clamp(max=1.)
+            usual = (norms > 0) & (gradient_norms > 0)
+            updates = torch._foreach_mul(trained, list(torch.where(usual, decay, 0.).unbind()))
+            torch._foreach_add_(updates, gradients)
+            torch._foreach_mul_(updates, list(torch.where(usual, rates, 1.).unbind()))
+            _momentum_step(self, group, trained, updates)
+        return loss
+
+
+def _momentum_step(optimizer: torch.optim.Optimizer, group: dict, parameters: list[Tensor], updates: list[Tensor]) -> None:
+    """v = momentum * v + u, p -= lr * v."""
+    if not parameters:
+        return
+    states = [optimizer.state[parameter] for parameter in parameters]
+    for state, parameter in zip(states, parameters, strict=True):
+        if 'momentum_buffer' not in state:
+            state['momentum_buffer'] = torch.zeros_like(parameter)
+    velocities = [state['momentum_buffer'] for state in states]
+    torch._foreach_mul_(velocities, group['momentum'])
+    torch._foreach_add_(velocities, updates)
+    torch._foreach_add_(parameters, velocities, alpha=-group['lr'])

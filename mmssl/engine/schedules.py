@@ -1,4 +1,4 @@
-"""Schedules of the learning rate."""
+"""Schedules of learning rate and weight decay."""
 
 import math
 
@@ -53,3 +53,41 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
             progress = (step - self.warmup) / (self.length - self.warmup)
             values.append(low + (base - low) * 0.5 * (1 + math.cos(math.pi * progress)))
         return values
+
+
+@PARAM_SCHEDULERS.register_module()
+class CosineWeightDecay(_ParamScheduler):
+    """Weight decay from the optimizer's to ``final`` along half a cosine (DINO, arXiv:2104.14294, section 3.2), in closed form.
+
+    mmengine's CosineAnnealingParamScheduler would raise the decay of biases and norms from 0 as well. Here a group without decay stays
+    without, and one with a part of the largest decay keeps its part.
+
+    Args:
+        optimizer: the optimizer or its wrapper.
+        final: last weight decay.
+        end: length of the schedule, in epochs (iterations with ``by_epoch=False``).
+        convert_to_iter_based (in a config, with ``by_epoch=True``): the length is epochs, and the decay changes every iteration.
+    """
+
+    def __init__(self, optimizer, *, final: float, end: float, begin: int = 0, by_epoch: bool = True, last_step: int = -1,
+                 verbose: bool = False):
+        if final < 0:
+            raise ValueError(f'CosineWeightDecay: final={final} must not be negative')
+        if begin != 0 or not 0 < end < INF:
+            raise ValueError('CosineWeightDecay is a whole schedule: begin must be 0, and end the length of the run')
+        self.length, self.final = end, final
+        super().__init__(optimizer, 'weight_decay', begin=0, end=math.ceil(end) + 1, last_step=last_step, by_epoch=by_epoch,
+                         verbose=verbose)
+
+    @classmethod
+    def build_iter_from_epoch(cls, *args, end: float, by_epoch: bool = True, epoch_length: int | None = None, **kwargs):
+        """Build the schedule in iterations from a length in epochs."""
+        if not by_epoch or not epoch_length:
+            raise ValueError(f'convert_to_iter_based needs by_epoch=True and a known epoch length, got {by_epoch} and {epoch_length}')
+        return cls(*args, end=end * epoch_length, by_epoch=False, **kwargs)
+
+    def _get_value(self) -> list[float]:
+        largest = max(self.base_values)
+        progress = min(self.last_step, self.length) / self.length
+        value = self.final + (largest - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
+        return [value * base / largest if largest else 0. for base in self.base_values]

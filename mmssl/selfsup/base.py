@@ -52,6 +52,27 @@ class SelfSupervisor(BaseSelfSupervisor):
             data_preprocessor = {'type': 'mmpretrain.SelfSupDataPreprocessor', **(data_preprocessor or {})}
         built = [None if part is None else build(part, MODELS) for part in (backbone, neck, head)]
         super().__init__(*built, data_preprocessor=build(data_preprocessor, MODELS), **kwargs)
+        # convolutions with batch norm are faster with the channels last, on the CPU as on the GPU
+        convolutional = any(isinstance(module, nn.BatchNorm2d) for module in self.backbone.modules())
+        self.memory_format = torch.channels_last if convolutional else torch.contiguous_format
+        self.backbone.to(memory_format=self.memory_format)
+
+    def views(self, inputs: list[Tensor], number: int | None = None) -> list[Tensor]:
+        """The views of a batch, in the memory format of the backbone.
+
+        Args:
+            inputs: views (B, 3, H, W), one a draw of the augmentation.
+            number: how many there must be; any number when None.
+
+        Raises:
+            ValueError: not a list, or not ``number`` views.
+        """
+        method = type(self).__name__
+        if not isinstance(inputs, (list, tuple)):
+            raise ValueError(f'{method} takes a list of views, not one batch of images; begin the pipeline with mmssl.LoadViews')
+        if number is not None and len(inputs) != number:
+            raise ValueError(f'{method} takes {number} views, not {len(inputs)}; see the presets of mmssl.LoadViews')
+        return [view.contiguous(memory_format=self.memory_format) for view in inputs]
 
 
 class ScheduledSupervisor(SelfSupervisor):
@@ -148,16 +169,3 @@ def _copy_what_is_missing(model: ScheduledSupervisor, incompatible_keys) -> None
         keys = [f'{names[id(copy)]}.module.{name}' for name, _ in copy.module.named_parameters()]
         if keys and missing.issuperset(keys):
             copy.copy_from(encoder)
-
-
-def check_views(inputs, number: int | None = None, method: str = 'this method') -> list[Tensor]:
-    """The views of a batch as a list of (B, 3, H, W).
-
-    Raises:
-        ValueError: not a list, or not ``number`` views.
-    """
-    if not isinstance(inputs, (list, tuple)):
-        raise ValueError(f'{method} takes a list of views, not one batch of images; begin the pipeline with mmssl.LoadViews')
-    if number is not None and len(inputs) != number:
-        raise ValueError(f'{method} takes {number} views, not {len(inputs)}; see the presets of mmssl.LoadViews')
-    return list(inputs)

@@ -1,11 +1,12 @@
-"""Parameter groups and LARS."""
+"""Parameter groups, LARS, LARC, and clipping of every gradient by itself."""
 
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from mmssl.engine.optim import LARS
+from mmssl.engine.amp import clip_each_grad_norm_
+from mmssl.engine.optim import LARC, LARS
 from mmssl.registry import MODELS
 
 ARCH = {'embed_dims': 32, 'num_layers': 3, 'num_heads': 4, 'feedforward_channels': 64}
@@ -105,3 +106,53 @@ def test_the_hosts_lars_scales_the_bias():
 def test_negative_lr_is_refused():
     with pytest.raises(ValueError, match='lr=-1'):
         LARS([nn.Parameter(torch.zeros(1))], lr=-1)
+    with pytest.raises(ValueError, match='momentum=-1'):
+        LARC([nn.Parameter(torch.zeros(1))], lr=1, momentum=-1)
+
+
+@pytest.mark.parametrize('clip', [False, True])
+def test_larc_by_hand(clip):
+    """Biases are scaled like everything else; a zero tensor and a zero gradient are not."""
+    start, gradient = [[3., 4.], [0., 0.], [1., 0.], [60., 80.]], [[1., -2.], [1., 1.], [0., 0.], [1e-3, 0.]]
+    parameters = [nn.Parameter(torch.tensor(values, dtype=torch.float64)) for values in start]
+    optimizer = LARC(parameters, lr=0.1, weight_decay=0.5, momentum=0.9, trust_coefficient=0.01, clip=clip)
+    wanted = [torch.tensor(values, dtype=torch.float64) for values in start]
+    velocity = [torch.zeros(2, dtype=torch.float64) for _ in start]
+    for lr in (0.1, 0.001):
+        optimizer.param_groups[0]['lr'] = lr
+        for index, values in enumerate(gradient):
+            g = torch.tensor(values, dtype=torch.float64)
+            parameters[index].grad = g.clone()
+            p = wanted[index]
+            if p.norm() > 0 and g.norm() > 0:
+                rate = 0.01 * p.norm() / (g.norm() + 0.5 * p.norm() + 1e-8)
+                g = (min(rate / lr, 1.) if clip else rate) * (g + 0.5 * p)
+            velocity[index] = 0.9 * velocity[index] + g
+            wanted[index] = p - lr * velocity[index]
+        optimizer.step()
+    for parameter, value in zip(parameters, wanted, strict=True):
+        torch.testing.assert_close(parameter.detach(), value, atol=1e-14, rtol=0)
+
+
+def test_every_gradient_is_clipped_by_its_own_norm():
+    model = nn.ParameterList([nn.Parameter(torch.zeros(2)) for _ in range(3)])
+    gradients = [torch.tensor([3., 4.]), torch.tensor([0.3, 0.4]), None]
+    for parameter, gradient in zip(model, gradients, strict=True):
+        parameter.grad = None if gradient is None else gradient.clone()
+    norm = clip_each_grad_norm_(list(model)[:2], 2.)
+    assert norm.item() == pytest.approx((25 + 0.25)**0.5)
+    torch.testing.assert_close(model[0].grad, torch.tensor([1.2, 1.6]), atol=1e-6, rtol=0)
+    assert torch.equal(model[1].grad, gradients[1])
+
+
+@pytest.mark.parametrize('kind', ['mmssl.OptimWrapper', 'mmssl.AmpOptimWrapper'])
+def test_wrappers_clip_each(kind):
+    model = nn.Linear(2, 1)
+    wrapped = build_optim_wrapper(model, {'type': kind, 'optimizer': {'type': 'SGD', 'lr': 1.},
+                                          'clip_grad': {'type': 'each', 'max_norm': .5}})
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    wrapped.update_params(100 * model(torch.ones(1, 2)).sum())
+    for parameter, old in zip(model.parameters(), before, strict=True):
+        assert (parameter.detach() - old).norm().item() == pytest.approx(0.5, rel=1e-4)
+    with pytest.raises(ValueError, match="takes max_norm above 0 and nothing else"):
+        build_optim_wrapper(model, {'type': kind, 'optimizer': {'type': 'SGD', 'lr': 1.}, 'clip_grad': {'type': 'each', 'norm': 3.}})

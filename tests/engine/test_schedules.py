@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mmssl.engine.schedules import WarmupCosineLR
+from mmssl.engine.schedules import CosineWeightDecay, WarmupCosineLR
 
 
 def run(steps, lrs=(1., ), scales=None, **kwargs):
@@ -68,3 +68,16 @@ def test_it_resumes_from_its_state():
 def test_wrong_lengths_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         WarmupCosineLR(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.), by_epoch=False, **options)
+
+
+def test_weight_decay_rises_where_there_is_some():
+    groups = [{'params': [torch.nn.Parameter(torch.zeros(1))], 'weight_decay': decay} for decay in (0.04, 0., 0.02)]
+    optimizer = torch.optim.AdamW(groups, lr=1.)
+    schedule = CosineWeightDecay.build_iter_from_epoch(optimizer, final=0.4, end=3, by_epoch=True, epoch_length=5)
+    for step in range(20):
+        wanted = 0.4 + (0.04 - 0.4) * 0.5 * (1 + math.cos(math.pi * min(step, 15) / 15))
+        assert [group['weight_decay'] for group in optimizer.param_groups] == pytest.approx([wanted, 0., wanted / 2], abs=1e-12)
+        optimizer.step()
+        schedule.step()
+    with pytest.raises(ValueError, match='final=-1'):
+        CosineWeightDecay(optimizer, final=-1, end=3)
