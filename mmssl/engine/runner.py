@@ -21,6 +21,7 @@ from mmssl.checkpoint import find_resume_checkpoint, seed_from_checkpoint
 from mmssl.engine import seeding
 from mmssl.engine.method_hook import MethodHook
 from mmssl.engine.state import gather_rng_states, plain, plain_checkpoint, revive_message_hub, rng_state, seed_all, set_rng_state
+from mmssl.layers.sync_bn import work_on_cpu
 
 
 def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:
@@ -259,7 +260,14 @@ def _skip_batches(iterator, loader, host_skip, batches: int, _iterations: int) -
 
 
 class Runner(ExactResumeMixin, MMEngineRunner):
-    """The host's restarts the random streams when it resumes, so that the second half of a run differs."""
+    """The host's restarts the random streams when it resumes, so that the second half differs; its ``sync_bn`` fails on the CPU."""
+
+    def wrap_model(self, model_wrapper_cfg, model):
+        """Wrap as the host does."""
+        model = super().wrap_model(model_wrapper_cfg, model)
+        if self.cfg.get('sync_bn') and not torch.cuda.is_available():
+            work_on_cpu(model)
+        return model
 
 
 class FlexibleRunner(ExactResumeMixin, MMEngineFlexibleRunner):
