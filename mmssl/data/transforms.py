@@ -104,11 +104,11 @@ class LoadRandomResizedCrop(BaseTransform):
                  aspect_ratio_range: tuple[float, float] = (3 / 4, 4 / 3), interpolation: str = 'bicubic',
                  reducing_gap: float | None = 1.0, max_pixels: int = MAX_PIXELS, clip: bool = False):
         self.clip = clip
-        self.width, self.height = _size(scale)
-        self.crop_ratio_range = _range('crop_ratio_range', crop_ratio_range, 1.0)
-        self.aspect_ratio_range = _range('aspect_ratio_range', aspect_ratio_range, math.inf)
-        self.interpolation = _interpolation(interpolation)
-        self.reducing_gap = _gap(reducing_gap)
+        self.width, self.height = check_size(scale)
+        self.crop_ratio_range = check_range('crop_ratio_range', crop_ratio_range, 1.0)
+        self.aspect_ratio_range = check_range('aspect_ratio_range', aspect_ratio_range, math.inf)
+        self.interpolation = check_interpolation(interpolation)
+        self.reducing_gap = check_gap(reducing_gap)
         self.max_pixels = max_pixels
 
     def transform(self, results: dict) -> dict:
@@ -116,9 +116,9 @@ class LoadRandomResizedCrop(BaseTransform):
         image = open_image(results['img_path'], self.max_pixels)
         box = random_resized_box(image.width, image.height, self.crop_ratio_range, self.aspect_ratio_range, clip=self.clip)
         size = (self.width, self.height)
-        reduction = _reduction(image, (box[2] - box[0], box[3] - box[1]), size, self.reducing_gap)
+        reduction = decode_reduction(image, (box[2] - box[0], box[3] - box[1]), size, self.reducing_gap)
         pixels = decode(image, reduction)
-        left, top, right, bottom = _reduced_box(stored_box(box, image), reduction, pixels)
+        left, top, right, bottom = reduced_box(stored_box(box, image), reduction, pixels)
         stored_width, stored_height = image.header.size
         results['crop_box'] = upright_box((left * reduction, top * reduction, min(right * reduction, stored_width),
                                            min(bottom * reduction, stored_height)), image)
@@ -156,8 +156,8 @@ class LoadCenterCrop(BaseTransform):
             raise ValueError(f'ratio={ratio!r} must be in (0, 1]: the share of the resized short edge that is kept, such as 224 / 256')
         self.scale = scale
         self.short_edge = round(scale / ratio)
-        self.interpolation = _interpolation(interpolation)
-        self.reducing_gap = _gap(reducing_gap)
+        self.interpolation = check_interpolation(interpolation)
+        self.reducing_gap = check_gap(reducing_gap)
         self.max_pixels = max_pixels
 
     def transform(self, results: dict) -> dict:
@@ -166,7 +166,7 @@ class LoadCenterCrop(BaseTransform):
         short = min(image.width, image.height)
         # the long edge is cut, not rounded, as in torchvision's Resize
         width, height = (int(self.short_edge * edge / short) for edge in (image.width, image.height))
-        reduction = _reduction(image, (image.width, image.height), (width, height), self.reducing_gap)
+        reduction = decode_reduction(image, (image.width, image.height), (width, height), self.reducing_gap)
         pixels = decode(image, reduction)
         stored_size = (width, height) if image.is_transposed else (height, width)
         pixels = orient(resize(pixels, stored_size, self.interpolation), image.orientation)
@@ -178,7 +178,7 @@ class LoadCenterCrop(BaseTransform):
                 f'reducing_gap={self.reducing_gap})')
 
 
-def _reduction(image: EncodedImage, box_size: tuple[int, int], size: tuple[int, int], gap: float | None) -> int:
+def decode_reduction(image: EncodedImage, box_size: tuple[int, int], size: tuple[int, int], gap: float | None) -> int:
     """Largest of 1, 2, 4, 8 by which the decode may shrink; both sizes are (width, height)."""
     if gap is None or not can_reduce(image):
         return 1
@@ -186,7 +186,7 @@ def _reduction(image: EncodedImage, box_size: tuple[int, int], size: tuple[int, 
     return next((k for k in (8, 4, 2) if excess >= k), 1)
 
 
-def _reduced_box(box: tuple[int, int, int, int], reduction: int, pixels: np.ndarray) -> tuple[int, int, int, int]:
+def reduced_box(box: tuple[int, int, int, int], reduction: int, pixels: np.ndarray) -> tuple[int, int, int, int]:
     """The box in the pixels of the reduced image, snapped to its grid, at least one pixel large."""
     if reduction == 1:
         return box
@@ -204,27 +204,31 @@ def _finish(results: dict, pixels: np.ndarray, ori_shape: tuple[int, int]) -> di
     return results
 
 
-def _size(scale: int | tuple[int, int]) -> tuple[int, int]:
+def check_size(scale: int | tuple[int, int]) -> tuple[int, int]:
+    """(width, height) of an output, given as that or as one number."""
     size = (scale, scale) if isinstance(scale, int) else tuple(scale)
     if len(size) != 2 or not all(isinstance(edge, int) and edge > 0 for edge in size):
         raise ValueError(f'scale={scale!r} must be a whole number of pixels above 0 or (width, height), such as 224')
     return size
 
 
-def _range(name: str, values: tuple[float, float], largest: float) -> tuple[float, float]:
+def check_range(name: str, values: tuple[float, float], largest: float) -> tuple[float, float]:
+    """``values``, if they are two numbers with 0 < first <= second <= largest."""
     if len(values) != 2 or not 0 < values[0] <= values[1] <= largest:
         upper = f' <= {largest:g}' if math.isfinite(largest) else ''
         raise ValueError(f'{name}={values!r} must be two numbers with 0 < first <= second{upper}')
     return tuple(values)
 
 
-def _interpolation(name: str) -> str:
+def check_interpolation(name: str) -> str:
+    """``name``, if it is an interpolation of :func:`mmssl.data.images.resize`."""
     if name not in INTERPOLATIONS:
         raise ValueError(f'interpolation={name!r} is not one of {", ".join(INTERPOLATIONS)}')
     return name
 
 
-def _gap(gap: float | None) -> float | None:
+def check_gap(gap: float | None) -> float | None:
+    """``gap``, if it is a reducing gap."""
     if gap is not None and gap < 1:
         raise ValueError(f'reducing_gap={gap!r} would enlarge what the decode shrank; give 1 or more, or None for a full decode')
     return gap
