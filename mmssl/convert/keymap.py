@@ -6,7 +6,7 @@ every key has a row, every row has a key and every shape agrees.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from mmssl.checkpoint import weights_of
@@ -30,11 +30,14 @@ class Row(NamedTuple):
 class Family(NamedTuple):
     """The files of one release.
 
-    ``wrapper`` is the key under which its files keep the weights, None for a file that is the state dict itself.
+    ``wrapper`` is the key under which its files keep the weights, None for a file that is the state dict itself. ``adapt`` does what
+    renaming cannot, both ways under the names of the release: ``adapt(released, False)`` makes of a released state dict, before its keys
+    are looked up, one that has a row for every key, and ``adapt(renamed, True)`` makes the released one of that.
     """
     name: str
     layouts: Mapping[str, Sequence[Row]]
     wrapper: str | None = None
+    adapt: Callable[[Mapping, bool], Mapping] | None = None
 
 
 def weights_and_biases(official: str, ours: str, weight: str, bias: str) -> list[Row]:
@@ -63,6 +66,7 @@ def listed(keys: Sequence[str]) -> str:
 
 class _Match(NamedTuple):
     renamed: dict[str, str]
+    row_of: dict[str, int]
     unknown: list[str]
     missing: list[str]
 
@@ -74,11 +78,12 @@ class _Match(NamedTuple):
 def _match(rows: Sequence[tuple[str, str]], keys: Sequence[str]) -> _Match:
     """Rename every key by the first row it fits; ``rows`` are pairs (source, target)."""
     patterns = [(re.compile(re.escape(source).replace(r'\{i\}', r'(\d+)')), target) for source, target in rows]
-    renamed, unknown = {}, []
+    renamed, row_of, unknown = {}, {}, []
     for key in keys:
-        for pattern, target in patterns:
+        for number, (pattern, target) in enumerate(patterns):
             found = pattern.fullmatch(key)
             if found:
+                row_of[key] = number
                 renamed[key] = target.replace('{i}', found[1]) if found.groups() else target
                 break
         else:
@@ -92,16 +97,15 @@ def _match(rows: Sequence[tuple[str, str]], keys: Sequence[str]) -> _Match:
             stack = re.compile(re.escape(source.split('{i}')[0]) + r'(\d+)\.')
             depth = max((int(found[1]) for found in map(stack.match, renamed) if found), default=0) + 1
             missing += [name for name in (source.replace('{i}', str(i)) for i in range(depth)) if name not in renamed]
-    return _Match(renamed, unknown, missing)
+    return _Match(renamed, row_of, unknown, missing)
 
 
-def _wrong_shapes(shapes: Mapping[str, str], state_dict: Mapping, match: _Match, by_target: bool) -> list[str]:
+def _wrong_shapes(rows: Sequence[Row], state_dict: Mapping, match: _Match) -> list[str]:
     """Keys whose tensors disagree with the table, each with the shape found and the one expected."""
     lengths: dict[str, int] = {}
     wrong = []
-    for key, target in match.renamed.items():
-        name = re.sub(r'(?<=\.)\d+(?=\.)', '{i}', target if by_target else key, count=1)
-        words = shapes[name if name in shapes else (target if by_target else key)].split()
+    for key, number in match.row_of.items():
+        words = rows[number].shape.split()
         found = tuple(state_dict[key].shape)
         expected = []
         for word, length in zip(words, found, strict=False):
@@ -117,7 +121,7 @@ def _wrong_shapes(shapes: Mapping[str, str], state_dict: Mapping, match: _Match,
 
 
 def convert(family: Family, state_dict: Mapping, to_official: bool, prefix: str = 'backbone.') -> tuple[dict, str]:
-    """Rename the keys of a state dict; tensors are passed on, not copied.
+    """Rename the keys of a state dict; tensors are passed on, not copied, but for those that ``adapt`` reorders.
 
     Args:
         family: the tables.
@@ -134,6 +138,8 @@ def convert(family: Family, state_dict: Mapping, to_official: bool, prefix: str 
     """
     if to_official:
         state_dict = {key: value for key, value in state_dict.items() if not COUNTERS.fullmatch(key)}
+    elif family.adapt is not None:
+        state_dict = family.adapt(state_dict, False)
     best = None
     for layout, rows in family.layouts.items():
         rows = [row._replace(ours=prefix + row.ours[len('backbone.'):]) if row.ours.startswith('backbone.') else row for row in rows]
@@ -150,10 +156,11 @@ def convert(family: Family, state_dict: Mapping, to_official: bool, prefix: str 
         if match.missing:
             text.append(f'{len(match.missing)} missing: {listed(match.missing)}')
         raise ValueError('; '.join(text) + _cure(family, match, to_official, prefix))
-    wrong = _wrong_shapes({row.official: row.shape for row in rows}, state_dict, match, by_target=to_official)
+    wrong = _wrong_shapes(rows, state_dict, match)
     if wrong:
         raise ValueError(f'{len(wrong)} tensors do not fit family {family.name!r} ({layout}): {listed(wrong)}')
-    return {match.renamed[key]: value for key, value in state_dict.items()}, layout
+    converted = {match.renamed[key]: value for key, value in state_dict.items()}
+    return dict(family.adapt(converted, True)) if to_official and family.adapt is not None else converted, layout
 
 
 def _cure(family: Family, match: _Match, to_official: bool, prefix: str) -> str:
