@@ -99,13 +99,24 @@ def test_every_type_is_registered(name):
     assert not unknown
 
 
+def build(cfg):
+    """The model of a config, without memory for its weights where its parts allow that."""
+    settings = {'data_preprocessor': cfg.get('data_preprocessor'), **cfg.model}
+    try:
+        with torch.device('meta'):
+            return root.MODELS.build(settings)
+    except RuntimeError as error:
+        if 'meta tensors' not in str(error):
+            raise
+        return root.MODELS.build(settings)  # mmpretrain's ResNet reads its drop path rates out of a tensor
+
+
 @pytest.mark.parametrize('name', FULL)
 def test_builds_and_agrees_with_its_metafile(name):
     from mmengine.registry import init_default_scope
     cfg = read(name)
     init_default_scope(cfg.default_scope)
-    with torch.device('meta'):
-        model = root.MODELS.build({'data_preprocessor': cfg.get('data_preprocessor'), **cfg.model})
+    model = build(cfg)
     entry, = metafile_entries(name)
     facts = entry['Metadata']
     assert entry['Name'].endswith(Path(name).stem)

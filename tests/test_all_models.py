@@ -44,6 +44,11 @@ SMALL = {
     'MAE': (dict(backbone=dict(type='mmssl.MAEViT', arch=ARCH, img_size=32, patch_size=8), neck=dict(type='mmssl.MAEDecoder', **DECODER),
                  head=dict(type='mmssl.MAEHead', patch_size=8)),
             lambda model, dtype: model.loss(images(dtype), noise=noise())['loss'], ()),
+    'MoCoV1Neck': (dict(in_channels=3, out_channels=8), lambda model, dtype: model((images(dtype),)), (2, 8)),
+    'MoCoV2Neck': (dict(in_channels=3, hid_channels=16, out_channels=8), lambda model, dtype: model((images(dtype),)), (2, 8)),
+    'MoCo': (dict(backbone=dict(type='mmpretrain.ResNet', depth=18, stem_channels=8, base_channels=8),
+                  neck=dict(type='mmssl.MoCoV2Neck', in_channels=64, out_channels=8), queue_len=16, temperature=0.2),
+             lambda model, dtype: model.loss([images(dtype), images(dtype).flip(3)])['loss'], ()),
 }
 MODELS.import_from_location()
 NAMES = sorted(MODELS.module_dict)

@@ -1,5 +1,14 @@
 """Self-supervised pre-training: one paper, one file."""
 
+from mmssl.selfsup.dino import DINO, DINOHead, DINOLoss, DINOViT
+from mmssl.selfsup.infomax import DeepInfoMax, InfoMaxEncoder, InfoMaxNet, PriorDiscriminator
 from mmssl.selfsup.mae import MAE, MAEDecoder, MAEHead, MAEViT
+from mmssl.selfsup.moby import MoBY
+from mmssl.selfsup.moco import MoCo, MoCoV1Neck, MoCoV2Neck
+from mmssl.selfsup.mocov3 import MoCoV3, MoCoV3Head, MoCoV3ViT
+from mmssl.selfsup.swav import SwAV, SwAVHead, SwAVNeck
 
-__all__ = ['MAE', 'MAEDecoder', 'MAEHead', 'MAEViT']
+__all__ = ['DINO', 'DINOHead', 'DINOLoss', 'DINOViT', 
+    'MAE', 'MAEDecoder', 'MAEHead', 'MAEViT', 'MoBY', 'MoCo', 'MoCoV1Neck', 'MoCoV2Neck', 'MoCoV3', 'MoCoV3Head', 'MoCoV3ViT', 'SwAV',
+    'SwAVHead', 'SwAVNeck'
+]
