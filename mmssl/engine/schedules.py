@@ -10,12 +10,12 @@ from mmssl.registry import PARAM_SCHEDULERS
 
 @PARAM_SCHEDULERS.register_module()
 class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
-    """Linear warm-up from exactly 0, then half a cosine, in closed form, as in MAE's released code (util/lr_sched.py).
+    """Linear warm-up from exactly 0, or a share of the rate, then half a cosine, in closed form: MAE's released code (util/lr_sched.py).
 
     mmengine's LinearLR reaches its end one step early and its CosineAnnealingLR goes by differences; chained, the two do not give the
     released learning rates. Per parameter group: base = its initial rate, s = its ``lr_scale`` (layer-wise decay; 1 without),
 
-        t < warmup:  base * t / warmup
+        t < warmup:  base * (start_factor + (1 - start_factor) * t / warmup)
         else:        s * eta_min + (base - s * eta_min) * (1 + cos(pi * (t - warmup) / (end - warmup))) / 2
 
     Args:
@@ -23,16 +23,19 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         warmup: length of the warm-up, in epochs (iterations with ``by_epoch=False``).
         end: length of the whole schedule, likewise.
         eta_min: last learning rate.
+        start_factor: share of the base that the warm-up begins at.
         convert_to_iter_based (in a config, with ``by_epoch=True``): lengths are epochs, and the rate changes every iteration.
     """
 
-    def __init__(self, optimizer, *, warmup: float, end: float, eta_min: float = 0., begin: int = 0, by_epoch: bool = True,
-                 last_step: int = -1, verbose: bool = False):
+    def __init__(self, optimizer, *, warmup: float, end: float, eta_min: float = 0., start_factor: float = 0., begin: int = 0,
+                 by_epoch: bool = True, last_step: int = -1, verbose: bool = False):
         if not 0 <= warmup < end:
             raise ValueError(f'WarmupCosineLR: warmup {warmup} must be at least 0 and less than end {end}')
+        if not 0 <= start_factor <= 1:
+            raise ValueError(f'WarmupCosineLR: start_factor {start_factor} must be a share of the learning rate, 0 to 1')
         if begin != 0 or end >= INF:
             raise ValueError('WarmupCosineLR is a whole schedule: begin must be 0, and end the length of the run')
-        self.warmup, self.length, self.eta_min = warmup, end, eta_min
+        self.warmup, self.length, self.eta_min, self.start_factor = warmup, end, eta_min, start_factor
         super().__init__(optimizer, begin=0, end=math.ceil(end) + 1, last_step=last_step, by_epoch=by_epoch, verbose=verbose)
 
     @classmethod
@@ -47,7 +50,7 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         values = []
         for base, group in zip(self.base_values, self.optimizer.param_groups, strict=True):
             if step < self.warmup:
-                values.append(base * step / self.warmup)
+                values.append(base * (self.start_factor + (1 - self.start_factor) * step / self.warmup))
                 continue
             low = self.eta_min * group.get('lr_scale', 1.)
             progress = (step - self.warmup) / (self.length - self.warmup)
