@@ -49,6 +49,12 @@ SMALL = {
     'MoCo': (dict(backbone=dict(type='mmpretrain.ResNet', depth=18, stem_channels=8, base_channels=8),
                   neck=dict(type='mmssl.MoCoV2Neck', in_channels=64, out_channels=8), queue_len=16, temperature=0.2),
              lambda model, dtype: model.loss([images(dtype), images(dtype).flip(3)])['loss'], ()),
+    'DINOViT': (dict(arch=ARCH, img_size=32, patch_size=8), lambda model, dtype: model(images(dtype))[0], (2, 32)),
+    'DINOHead': (dict(in_dim=3, out_dim=16, hidden_dim=32, bottleneck_dim=8, norm_last_layer=False),
+                 lambda model, dtype: model((images(dtype),)), (2, 16)),
+    'DINO': (dict(backbone=dict(type='mmssl.DINOViT', arch=ARCH, img_size=32, patch_size=8),
+                  head=dict(type='mmssl.DINOHead', out_dim=16, hidden_dim=32, bottleneck_dim=8), num_crops=3),
+             lambda model, dtype: model.loss([images(dtype), images(dtype).flip(3), images(dtype)[..., :16, :16]])['loss'], ()),
 }
 MODELS.import_from_location()
 NAMES = sorted(MODELS.module_dict)

@@ -8,7 +8,7 @@ from mmssl.selfsup.moco import MoCo, MoCoV1Neck, MoCoV2Neck
 from mmssl.selfsup.mocov3 import MoCoV3, MoCoV3Head, MoCoV3ViT
 from mmssl.selfsup.swav import SwAV, SwAVHead, SwAVNeck
 
-__all__ = ['DINO', 'DINOHead', 'DINOLoss', 'DINOViT', 
-    'MAE', 'MAEDecoder', 'MAEHead', 'MAEViT', 'MoBY', 'MoCo', 'MoCoV1Neck', 'MoCoV2Neck', 'MoCoV3', 'MoCoV3Head', 'MoCoV3ViT', 'SwAV',
-    'SwAVHead', 'SwAVNeck'
+__all__ = [
+    'DINO', 'DINOHead', 'DINOLoss', 'DINOViT', 'DeepInfoMax', 'InfoMaxEncoder', 'InfoMaxNet', 'PriorDiscriminator', 'MAE', 'MAEDecoder',
+    'MAEHead', 'MAEViT', 'MoBY', 'MoCo', 'MoCoV1Neck', 'MoCoV2Neck', 'MoCoV3', 'MoCoV3Head', 'MoCoV3ViT', 'SwAV', 'SwAVHead', 'SwAVNeck'
 ]
