@@ -38,6 +38,8 @@ def run(args) -> int:
     for key in dropped:
         del weights[key]
     converted, layout = keymap.convert(family, weights, to_official=args.reverse, prefix=args.prefix)
+    if args.reverse:
+        converted = {family.file_prefix + key: tensor for key, tensor in converted.items()}
     _write(converted, args.dst, family.wrapper if args.reverse else 'state_dict')
     values = sum(tensor.numel() for tensor in converted.values())
     print(f'{family.name} ({layout}): {len(converted)} keys, {values:,} values' + (f', {len(dropped)} keys dropped' if dropped else '') +

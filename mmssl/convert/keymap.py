@@ -30,13 +30,15 @@ class Row(NamedTuple):
 class Family(NamedTuple):
     """The files of one release.
 
-    ``wrapper`` is the key under which its files keep the weights, None for a file that is the state dict itself. ``adapt`` does what
+    ``wrapper`` is the key under which its files keep the weights, None for a file that is the state dict itself; ``file_prefix`` is what
+    its files put before every name, 'module.' where a distributed model was saved, and the rows do not. ``adapt`` does what
     renaming cannot, both ways under the names of the release: ``adapt(released, False)`` makes of a released state dict, before its keys
     are looked up, one that has a row for every key, and ``adapt(renamed, True)`` makes the released one of that.
     """
     name: str
     layouts: Mapping[str, Sequence[Row]]
     wrapper: str | None = None
+    file_prefix: str = ''
     adapt: Callable[[Mapping, bool], Mapping] | None = None
 
 
@@ -138,8 +140,11 @@ def convert(family: Family, state_dict: Mapping, to_official: bool, prefix: str 
     """
     if to_official:
         state_dict = {key: value for key, value in state_dict.items() if not COUNTERS.fullmatch(key)}
-    elif family.adapt is not None:
-        state_dict = family.adapt(state_dict, False)
+    else:
+        if all(key.startswith(family.file_prefix) for key in state_dict):
+            state_dict = {key.removeprefix(family.file_prefix): value for key, value in state_dict.items()}
+        if family.adapt is not None:
+            state_dict = family.adapt(state_dict, False)
     best = None
     for layout, rows in family.layouts.items():
         rows = [row._replace(ours=prefix + row.ours[len('backbone.'):]) if row.ours.startswith('backbone.') else row for row in rows]
@@ -147,6 +152,8 @@ def convert(family: Family, state_dict: Mapping, to_official: bool, prefix: str 
         match = _match(pairs, list(state_dict))
         if best is None or match.misfits < best[2].misfits:
             best = layout, rows, match
+        if not match.misfits:
+            break
     layout, rows, match = best
     side = 'mmssl' if to_official else family.name
     if match.misfits:
