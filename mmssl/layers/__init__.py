@@ -1,5 +1,6 @@
 """Modules that two or more systems use."""
 
+from mmssl.layers.beit_vit import BEiTViT
 from mmssl.layers.vit import ViT
 
-__all__ = ['ViT']
+__all__ = ['BEiTViT', 'ViT']
