@@ -184,20 +184,30 @@ def upright_box(box: tuple[int, int, int, int], image: EncodedImage) -> tuple[in
     return left, top, right, bottom
 
 
-def resize(pixels: np.ndarray, size: tuple[int, int], interpolation: str = 'bicubic') -> np.ndarray:
+def resize(pixels: np.ndarray, size: tuple[int, int], interpolation: str = 'bicubic', interleaved: bool = False) -> np.ndarray:
     """Resize with antialiasing.
 
     Args:
         pixels: (H, W, 3) uint8.
         size: (height, width) of the result.
         interpolation: 'bicubic' or 'bilinear' (torch, equal to Pillow's to within two grey levels), or 'lanczos' (Pillow).
+        interleaved: leave the channels of a pixel together in memory, for OpenCV to go on with, instead of :func:`planar`.
 
     Returns:
-        (height, width, 3) uint8; a view whose channels lie one after the other in memory, which is what the packing needs.
+        (height, width, 3) uint8.
     """
     if interpolation == 'lanczos':
         return np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.LANCZOS))
-    channels_first = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    if pixels.shape[:2] != tuple(size):
-        channels_first = F.interpolate(channels_first, size, mode=interpolation, antialias=True)
-    return channels_first[0].permute(1, 2, 0).numpy()
+    if pixels.shape[:2] == tuple(size):
+        return pixels
+    # the batch axis comes first and is then whole in memory: torch keeps the channels last and takes its fast path
+    batch = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
+    pixels = F.interpolate(batch, size, mode=interpolation, antialias=True)[0].permute(1, 2, 0).numpy()
+    return pixels if interleaved else planar(pixels)
+
+
+def planar(pixels: np.ndarray) -> np.ndarray:
+    """The same (H, W, 3) uint8 with the channels one after the other in memory, which is what the packing needs."""
+    planes = np.empty((3, *pixels.shape[:2]), np.uint8)
+    cv2.split(pixels, list(planes))
+    return planes.transpose(1, 2, 0)

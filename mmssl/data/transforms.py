@@ -117,13 +117,7 @@ class LoadRandomResizedCrop(BaseTransform):
         box = random_resized_box(image.width, image.height, self.crop_ratio_range, self.aspect_ratio_range, clip=self.clip)
         size = (self.width, self.height)
         reduction = decode_reduction(image, (box[2] - box[0], box[3] - box[1]), size, self.reducing_gap)
-        pixels = decode(image, reduction)
-        left, top, right, bottom = reduced_box(stored_box(box, image), reduction, pixels)
-        stored_width, stored_height = image.header.size
-        results['crop_box'] = upright_box((left * reduction, top * reduction, min(right * reduction, stored_width),
-                                           min(bottom * reduction, stored_height)), image)
-        stored_size = size if image.is_transposed else size[::-1]
-        pixels = orient(resize(pixels[top:bottom, left:right], stored_size, self.interpolation), image.orientation)
+        pixels, results['crop_box'] = crop_resized(image, decode(image, reduction), reduction, box, size, self.interpolation)
         return _finish(results, pixels, (image.height, image.width))
 
     def __repr__(self) -> str:
@@ -186,7 +180,31 @@ def decode_reduction(image: EncodedImage, box_size: tuple[int, int], size: tuple
     return next((k for k in (8, 4, 2) if excess >= k), 1)
 
 
-def reduced_box(box: tuple[int, int, int, int], reduction: int, pixels: np.ndarray) -> tuple[int, int, int, int]:
+def crop_resized(image: EncodedImage, pixels: np.ndarray, reduction: int, box: tuple[int, int, int, int], size: tuple[int, int],
+                 interpolation: str, interleaved: bool = False) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+    """Cut a box of the upright image out of the decoded pixels and resize it.
+
+    Args:
+        image: where the pixels come from.
+        pixels: decoded, (stored height / reduction, stored width / reduction, 3) uint8.
+        reduction: 1, 2, 4 or 8.
+        box: left, top, right, bottom in the upright image.
+        size: (width, height) of the result.
+        interpolation: 'bicubic', 'bilinear' or 'lanczos'.
+        interleaved: as in :func:`mmssl.data.images.resize`.
+
+    Returns:
+        (height, width, 3) uint8, upright; and the box that was taken, which is the given one on the grid of the reduction.
+    """
+    left, top, right, bottom = _reduced_box(stored_box(box, image), reduction, pixels)
+    stored_width, stored_height = image.header.size
+    taken = upright_box((left * reduction, top * reduction, min(right * reduction, stored_width), min(bottom * reduction, stored_height)),
+                        image)
+    stored_size = size if image.is_transposed else size[::-1]
+    return orient(resize(pixels[top:bottom, left:right], stored_size, interpolation, interleaved), image.orientation), taken
+
+
+def _reduced_box(box: tuple[int, int, int, int], reduction: int, pixels: np.ndarray) -> tuple[int, int, int, int]:
     """The box in the pixels of the reduced image, snapped to its grid, at least one pixel large."""
     if reduction == 1:
         return box
