@@ -55,6 +55,12 @@ SMALL = {
     'DINO': (dict(backbone=dict(type='mmssl.DINOViT', arch=ARCH, img_size=32, patch_size=8),
                   head=dict(type='mmssl.DINOHead', out_dim=16, hidden_dim=32, bottleneck_dim=8), num_crops=3),
              lambda model, dtype: model.loss([images(dtype), images(dtype).flip(3), images(dtype)[..., :16, :16]])['loss'], ()),
+    'InfoMaxEncoder': (dict(img_size=32, channels=(4, 6, 8), hidden=12), lambda model, dtype: model(images(dtype))[-1], (2, 12)),
+    'InfoMaxNet': (dict(in_channels=3, units=16), lambda model, dtype: model(images(dtype)), (2, 16, 1024)),
+    'PriorDiscriminator': (dict(in_channels=3, hidden=(8, 4)), lambda model, dtype: model(images(dtype).mean((2, 3))), (2, 1)),
+    'DeepInfoMax': (dict(backbone=dict(type='mmssl.InfoMaxEncoder', channels=(4, 6, 8), hidden=12), alpha=1.0, local_channels=6,
+                         neck=dict(type='mmssl.MLP', dims=(12, 5), bias=True), global_channels=128, units=16, prior=dict(hidden=(8, 4))),
+                    lambda model, dtype: model.loss(images(dtype), prior=noise()[:, :5])['loss'], ()),
 }
 MODELS.import_from_location()
 NAMES = sorted(MODELS.module_dict)
