@@ -68,8 +68,8 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tens
         plan.sub_(offset).exp_()
         samples = offset.exp_()
         for _ in range(iterations):
-            masses = sum_over_ranks(_products(plan.mT, samples))
-            prototypes = masses.clamp_(min=limits.tiny).reciprocal_()
+            masses = sum_over_ranks(_products(plan.mT, samples)).clamp_(min=limits.tiny**0.5)
+            prototypes = masses.mean(1, keepdim=True) / masses  # the mean keeps both scalings from drifting
             samples = _products(plan, prototypes).reciprocal_()
         return plan.mul_(prototypes.mT).mul_(samples)
 
@@ -280,6 +280,9 @@ class SwAV(ScheduledSupervisor):
         """
         self.begin_forward()
         views = self.views(inputs)
+        batches = sorted({len(view) for view in views}, reverse=True)
+        if len(batches) > 1:
+            raise ValueError(f'SwAV got views of {" and ".join(map(str, batches))} images; every image has all its views')
         if self.training:
             self.head.normalize_prototypes()
         sizes = [list(group) for _, group in groupby(views, key=lambda view: view.shape)]
