@@ -51,16 +51,18 @@ class _OneDNNLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias):
-        ctx.save_for_backward(x, weight)
-        ctx.has_bias = bias is not None
-        return _product(x.reshape(-1, x.shape[-1]), weight, bias).view(*x.shape[:-1], -1)
+        # rows with gaps, as the class tokens of (B, L, C), would take oneDNN's reference kernel, hundreds of times slower
+        rows = x.reshape(-1, x.shape[-1]).contiguous()
+        ctx.save_for_backward(rows, weight)
+        ctx.shape, ctx.has_bias = x.shape, bias is not None
+        return _product(rows, weight, bias).view(*x.shape[:-1], -1)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        x, weight = ctx.saved_tensors
-        flat = grad.reshape(-1, grad.shape[-1])
+        rows, weight = ctx.saved_tensors
+        flat = grad.reshape(-1, grad.shape[-1]).contiguous()
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
-        grad_x = _product(flat, weight.t()).view_as(x) if needs_x else None
-        grad_weight = _product(flat.t(), x.reshape(-1, x.shape[-1]).t()) if needs_weight else None
+        grad_x = _product(flat, weight.t()).view(ctx.shape) if needs_x else None
+        grad_weight = _product(flat.t(), rows.t()) if needs_weight else None
         return grad_x, grad_weight, flat.sum(0) if ctx.has_bias and needs_bias else None
