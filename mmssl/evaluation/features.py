@@ -158,9 +158,26 @@ def _rank() -> int:
     return torch.distributed.get_rank() if torch.distributed.is_available() and torch.distributed.is_initialized() else 0
 
 
-def image_size_of(model) -> int:
-    """Side in pixels that the backbone was made for; 224 where it does not say, the smaller side of a rectangle."""
-    size = getattr(getattr(model, 'backbone', model), 'img_size', None)
+def image_size_of(model, cfg=None) -> int:
+    """Side in pixels that the backbone was made for, the smaller side of a rectangle.
+
+    A residual network is made for no size: where the backbone does not say, it is the size of the crops (of the first view) that ``cfg``
+    trains on; 224 where that is not known either.
+    """
+    backbone = getattr(model, 'backbone', model)
+    size = getattr(backbone, 'img_size', None)
+    if size is None:  # the hosts' Swin leaves it to its stem
+        size = getattr(getattr(backbone, 'patch_embed', None), 'init_input_size', None)
     if size is None:
-        return 224
+        size = _trained_size(cfg)
     return int(size) if isinstance(size, int) else int(min(size))
+
+
+def _trained_size(cfg) -> int | tuple[int, int]:
+    loader = (cfg or {}).get('train_dataloader') or {}
+    for step in loader.get('dataset', {}).get('pipeline') or []:
+        for node in (step, *(step.get('views') or [])):
+            scale = node.get('scale')
+            if isinstance(scale, int) or (isinstance(scale, (tuple, list)) and all(isinstance(side, int) for side in scale)):
+                return scale
+    return 224
