@@ -19,6 +19,7 @@ COMMANDS = {
     'knn': 'mmssl.commands.knn',
     'linear': 'mmssl.commands.linear',
     'reconstruct': 'mmssl.commands.reconstruct',
+    'tokenizer': 'mmssl.commands.tokenizer',
     'convert': 'mmssl.commands.convert',
     'list': 'mmssl.commands.list',
     'doctor': 'mmssl.commands.doctor',

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mmssl.checkpoint import UnsafeCheckpointError, load_file, safe_loading, strip_module, weights_of
 from mmssl.layers.patch import pair, patch_grid, patchify
+from mmssl.ops.linear import linear
 from mmssl.registry import MODELS
 
 RANDOM = 'random'
@@ -25,8 +26,7 @@ RANDOM = 'random'
 class Tokenizer(BaseModule):
     """What tokenizers share: a file of weights that is read when training begins, no gradients, the tokens of chosen patches.
 
-    A subclass has ``forward(pixels) -> (B, K, rows, columns)`` scores, ``reset_parameters()``, ``read(file)`` and ``HOW``, where a missing
-    file comes from.
+    A subclass says in ``HOW`` where a missing file comes from.
 
     Args:
         checkpoint: file of the weights; 'random' draws them from the run's seed.
@@ -77,7 +77,11 @@ class Tokenizer(BaseModule):
         """A tokenizer stays in evaluation mode."""
         return super().train(False)
 
-    @torch.no_grad()
+    def check_weights(self) -> None:
+        """Read the file now if nobody has called ``init_weights`` or loaded a checkpoint; errors as there."""
+        if not self._has_weights:
+            self.init_weights()
+
     def tokenize(self, pixels: Tensor, rows: Tensor | None = None) -> Tensor:
         """Tokens of patches.
 
@@ -88,10 +92,7 @@ class Tokenizer(BaseModule):
         Returns:
             (T,), int64, in [0, K).
         """
-        if not self._has_weights:
-            self.init_weights()
-        tokens = self(pixels).argmax(dim=1).flatten()
-        return tokens if rows is None else tokens.index_select(0, rows)
+        raise NotImplementedError
 
 
 @MODELS.register_module()
@@ -167,8 +168,7 @@ class KMeansTokenizer(Tokenizer):
     @torch.no_grad()
     def tokenize(self, pixels: Tensor, rows: Tensor | None = None) -> Tensor:
         """As :meth:`Tokenizer.tokenize`; only the wanted patches are compared."""
-        if not self._has_weights:
-            self.init_weights()
+        self.check_weights()
         patches = patchify(pixels, self.patch_size).flatten(0, 1)
         return self.nearest(self.normalise(patches if rows is None else patches.index_select(0, rows)))
 
@@ -258,17 +258,30 @@ class DALLEEncoder(Tokenizer):
         """(rows, columns) of tokens of an image."""
         return patch_grid(height, width, (8, 8))
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W), RGB in [0, 1], to logits (B, K, H / 8, W / 8).
+    def hidden(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W), RGB in [0, 1], to what the last convolution sees, (B, C, H / 8, W / 8).
 
-        On a GPU in half precision up to the last convolution, as released; elsewhere in the precision of the weights.
+        On a GPU in half precision, as released; elsewhere in the precision of the weights.
         """
         self.grid_of(*pixels.shape[-2:])
-        device = pixels.device.type
+        device, dtype = pixels.device.type, self.blocks.input.w.dtype
         with torch.autocast(device, dtype=torch.float16 if device == 'cuda' else None, enabled=device == 'cuda'):
-            hidden = self.blocks[:-1](map_pixels(pixels.to(self.blocks.input.w.dtype)))
-        with torch.autocast(device, enabled=False):
-            return self.blocks.output(hidden.to(self.blocks.input.w.dtype))
+            return self.blocks.output.relu(self.blocks[:-1](map_pixels(pixels.to(dtype)))).to(dtype)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W), RGB in [0, 1], to logits (B, K, H / 8, W / 8)."""
+        hidden = self.hidden(pixels)
+        with torch.autocast(pixels.device.type, enabled=False):
+            return self.blocks.output.conv(hidden)
+
+    @torch.no_grad()
+    def tokenize(self, pixels: Tensor, rows: Tensor | None = None) -> Tensor:
+        """As :meth:`Tokenizer.tokenize`; the logits, most of the memory, are computed for the wanted patches alone."""
+        self.check_weights()
+        hidden = self.hidden(pixels).permute(0, 2, 3, 1).flatten(0, 2)
+        last = self.blocks.output.conv
+        with torch.autocast(pixels.device.type, enabled=False):
+            return linear(hidden if rows is None else hidden.index_select(0, rows), last.w.flatten(1), last.b).argmax(dim=1)
 
 
 def map_pixels(pixels: Tensor) -> Tensor:
