@@ -14,7 +14,8 @@ def add_arguments(parser) -> None:
     parser.add_argument('--data', required=True, metavar='DIR',
                         help='folder or archive with train/<class> and val/<class>, or with class folders only')
     parser.add_argument('--pool', choices=['avg', 'cls'], default='avg', help='mean of the patches, or the class token (default: avg)')
-    parser.add_argument('--image-size', type=int, metavar='PIXELS', help="side of the crop; the backbone's img_size, or 224, by default")
+    parser.add_argument('--image-size', type=int, metavar='PIXELS',
+                        help="side of the crop; by default the backbone's img_size, or that of the crops in training")
     parser.add_argument('--max-train', type=int, metavar='N', help='use N training images only, of every class its share')
     parser.add_argument('--max-val', type=int, metavar='N', help='the same for the validation images')
     parser.add_argument('--batch-size', type=int, default=64)
@@ -109,6 +110,13 @@ def _load(model, checkpoint: str, trust: bool) -> None:
     if unset:
         raise ValueError(f'{checkpoint} leaves {len(unset)} weights of the backbone at their random initialisation ({", ".join(unset[:4])}'
                          f'{", ..." if len(unset) > 4 else ""}); is it the checkpoint of this config?')
+
+
+def image_size_for(args, model) -> int:
+    """Side of the crops in pixels: as given, or what the backbone was made for, or what the config trains on."""
+    from mmssl.evaluation.features import image_size_of
+    from mmssl.launch import load_config
+    return args.image_size or image_size_of(model, load_config(args.config, list(args.cfg_options)))
 
 
 def features_of(model, images, args, device) -> tuple:

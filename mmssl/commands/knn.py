@@ -20,12 +20,11 @@ def run(args) -> int:
     if args.k < 1 or not args.temperature > 0:
         raise ValueError(f'--k {args.k} must be at least 1 and --temperature {args.temperature} above 0')
     start = time.monotonic()
-    from mmssl.evaluation.features import image_size_of
     from mmssl.evaluation.knn import knn_accuracy
     from mmssl.evaluation.labelled import labelled_images
     device = command.pick_device(args.device)
     model, _ = command.build_model(args.config, args.checkpoint, args.cfg_options, args.seed, args.trust_checkpoint)
-    image_size = args.image_size or image_size_of(model)
+    image_size = command.image_size_for(args, model)
     train, val = labelled_images(args.data, image_size)
     classes = len(train.classes)
     train, val = train.take(args.max_train, args.seed), val.take(args.max_val, args.seed)

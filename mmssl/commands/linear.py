@@ -28,12 +28,11 @@ def run(args) -> int:
     if args.epochs < 1 or (args.head_batch_size or 1) < 1:
         raise ValueError(f'--epochs {args.epochs} and --head-batch-size {args.head_batch_size} must be at least 1')
     start = time.monotonic()
-    from mmssl.evaluation.features import image_size_of
     from mmssl.evaluation.labelled import labelled_images
     from mmssl.evaluation.linear import LEARNING_RATES, WEIGHT_DECAYS, linear_probe
     device = command.pick_device(args.device)
     model, settings = command.build_model(args.config, args.checkpoint, args.cfg_options, args.seed, args.trust_checkpoint)
-    image_size = args.image_size or image_size_of(model)
+    image_size = command.image_size_for(args, model)
     train, val = labelled_images(args.data, image_size)
     classes = len(train.classes)
     train, val = train.take(args.max_train, args.seed), val.take(args.max_val, args.seed)

@@ -28,7 +28,7 @@ class KNNHook(Hook):
         at_start: evaluate before the first step too; not when a run is resumed.
         k, temperature: of the vote.
         pool: 'avg' or 'cls'.
-        image_size: side of the crop in pixels; the backbone's ``img_size``, or 224, when None.
+        image_size: side of the crop in pixels; the backbone's ``img_size``, or the size that the run trains on, when None.
         max_train, max_val: use so many images only, of every class its share.
         batch_size, num_workers: of the loaders.
 
@@ -60,7 +60,7 @@ class KNNHook(Hook):
         if is_main_process():
             from mmssl.evaluation import labelled_images
             from mmssl.evaluation.features import image_size_of
-            train, val = labelled_images(self.data, self.image_size or image_size_of(self._bare(runner)))
+            train, val = labelled_images(self.data, self.image_size or image_size_of(self._bare(runner), runner.cfg))
             self._images = train.take(self.max_train), val.take(self.max_val)
             path = Path(runner.work_dir) / RESULTS
             if runner.iter and path.is_file():  # a resumed run goes on with the list, and does again what came after its checkpoint
