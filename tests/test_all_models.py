@@ -35,6 +35,11 @@ def run_head(model, dtype):
     return model.loss(patches.flip(1), patches)
 
 
+def swav_loss(model, x):
+    model.set_schedule(1, 10)
+    return model.loss([x, x.flip(3), x[..., :16, :16]])['loss']
+
+
 # name -> (smallest settings, a forward pass that gives one tensor, its shape); a new model needs its line here
 SMALL = {
     'ViT': (dict(arch=ARCH, img_size=32, patch_size=8), lambda model, dtype: model(images(dtype))[0], (2, 32, 4, 4)),
@@ -61,6 +66,20 @@ SMALL = {
     'DeepInfoMax': (dict(backbone=dict(type='mmssl.InfoMaxEncoder', channels=(4, 6, 8), hidden=12), alpha=1.0, local_channels=6,
                          neck=dict(type='mmssl.MLP', dims=(12, 5), bias=True), global_channels=128, units=16, prior=dict(hidden=(8, 4))),
                     lambda model, dtype: model.loss(images(dtype), prior=noise()[:, :5])['loss'], ()),
+    'SwAVNeck': (dict(in_channels=3, hid_channels=8, out_channels=4), lambda model, dtype: model([images(dtype)]), (2, 4)),
+    'SwAVHead': (dict(in_channels=3, num_prototypes=5), lambda model, dtype: model.loss(images(dtype).mean(3).transpose(1, 2)), ()),
+    'SwAV': (dict(backbone=dict(type='mmpretrain.ResNet', depth=18, stem_channels=8, base_channels=8),
+                  neck=dict(type='mmssl.SwAVNeck', in_channels=64, hid_channels=8, out_channels=4),
+                  head=dict(type='mmssl.SwAVHead', in_channels=4, num_prototypes=5), freeze_prototypes=0, queue_length=6),
+             lambda model, dtype: swav_loss(model, images(dtype)), ()),
+    'PretextHead': (dict(in_channels=4, out_channels=8, num_inputs=2, hid_channels=16),
+                    lambda model, dtype: model(images(dtype)[:, 0, :4, :2].flatten(1)), (2, 8)),
+    'RotationPrediction': (dict(backbone=dict(type='mmpretrain.ResNet', depth=18, stem_channels=8, base_channels=8),
+                                head=dict(type='mmssl.PretextHead', in_channels=64)),
+                           lambda model, dtype: model.loss([images(dtype)])['loss'], ()),
+    'RelativeLocation': (dict(backbone=dict(type='mmpretrain.ResNet', depth=18, stem_channels=8, base_channels=8),
+                              head=dict(type='mmssl.PretextHead', in_channels=64), patch_size=8, gap=4, jitter=0, drop_prob=0.0),
+                         lambda model, dtype: model.loss([images(dtype)])['loss'], ()),
 }
 MODELS.import_from_location()
 NAMES = sorted(MODELS.module_dict)
