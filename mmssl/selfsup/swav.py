@@ -140,10 +140,10 @@ class SwAVNeck(BaseModule):
         """Project the views of all sizes together: one batch norm sees them all.
 
         Args:
-            x: outputs of the backbone, one a size of view: (N, C, H, W) or (N, C), or tuples that end in one.
+            x: outputs of the backbone, one a size of view: (B, C, H, W) or (B, C), or tuples that end in one; B counts images times views.
 
         Returns:
-            (sum of N, out_channels), unit vectors in float32 or wider.
+            (sum of B, out_channels), unit vectors in float32 or wider.
         """
         maps = [output[-1] if isinstance(output, (tuple, list)) else output for output in x]
         out = self.projection_neck(torch.cat([feature.mean((2, 3)) if feature.ndim == 4 else feature for feature in maps]))
@@ -206,7 +206,7 @@ class SwAVHead(BaseModule):
         """Cross entropy between the codes of each assigned view and the predictions from all other views.
 
         Args:
-            features: (V, B, D), unit vectors.
+            features: (V, B, D), unit vectors, (B, D) from each view.
             queued: (A, Q, D), see :meth:`assign`.
 
         Returns:
