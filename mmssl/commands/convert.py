@@ -30,7 +30,7 @@ def run(args) -> int:
         raise FileExistsError(f'{args.dst!r} exists; --force replaces it')
     if os.path.isdir(args.dst):
         raise IsADirectoryError(f'{args.dst!r} is a directory; name a file in it')
-    weights = dict(keymap.unwrap(load_file(args.src, trust=args.trust_checkpoint)))
+    weights = dict(keymap.unwrap(load_file(args.src, trust=args.trust_checkpoint), () if args.reverse else family.parts))
     dropped = [key for key in weights if key.startswith(tuple(args.drop))] if args.drop else []
     for prefix in args.drop:
         if not any(key.startswith(prefix) for key in dropped):
@@ -40,7 +40,8 @@ def run(args) -> int:
     converted, layout = keymap.convert(family, weights, to_official=args.reverse, prefix=args.prefix)
     if args.reverse:
         converted = {family.file_prefix + key: tensor for key, tensor in converted.items()}
-    _write(converted, args.dst, family.wrapper if args.reverse else 'state_dict')
+    nested = args.reverse and not args.dst.endswith('.safetensors')
+    _write(keymap.wrap(converted, family.parts) if nested else converted, args.dst, family.wrapper if args.reverse else 'state_dict')
     values = sum(tensor.numel() for tensor in converted.values())
     print(f'{family.name} ({layout}): {len(converted)} keys, {values:,} values' + (f', {len(dropped)} keys dropped' if dropped else '') +
           f', from {"mmssl" if args.reverse else "the release"} to {"the release" if args.reverse else "mmssl"}: {args.dst}')

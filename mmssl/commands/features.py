@@ -104,6 +104,8 @@ def _load(model, checkpoint: str, trust: bool) -> None:
     of_backbone = {key for key, _ in backbone.named_parameters()} if backbone is not None else set()
     if of_backbone and any(key in weights for key in of_backbone):
         report, part = load_weights(backbone, dict(weights)), ''
+        for momentum_copy, encoder in getattr(model, 'momentum_pairs', list)():  # whose features are the ones to look at in some methods
+            momentum_copy.copy_from(encoder)
     else:
         report, part = load_weights(model, dict(weights)), 'backbone.' if of_backbone else ''
     unset = [key for key in (*report.missing, *(key for key, *_ in report.mismatched)) if key.startswith(part)]

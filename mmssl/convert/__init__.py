@@ -40,9 +40,11 @@ def from_official(family: str, state_dict: Mapping, prefix: str = 'backbone.') -
     Raises:
         ValueError: an unknown family; unknown keys, missing keys or shapes that do not fit, all listed.
     """
-    return keymap.convert(get_family(family), keymap.unwrap(state_dict), to_official=False, prefix=prefix)[0]
+    known = get_family(family)
+    return keymap.convert(known, keymap.unwrap(state_dict, known.parts), to_official=False, prefix=prefix)[0]
 
 
 def to_official(family: str, state_dict: Mapping, prefix: str = 'backbone.') -> dict:
     """Rename our keys to those of a release; the inverse of :func:`from_official`, with the same arguments and errors."""
-    return keymap.convert(get_family(family), keymap.unwrap(state_dict), to_official=True, prefix=prefix)[0]
+    known = get_family(family)
+    return dict(keymap.wrap(keymap.convert(known, keymap.unwrap(state_dict), to_official=True, prefix=prefix)[0], known.parts))

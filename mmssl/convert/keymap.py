@@ -12,8 +12,8 @@ from typing import NamedTuple
 from mmssl.checkpoint import weights_of
 
 MAX_LISTED = 8
-# what our methods count for themselves; no released file has it
-COUNTERS = re.compile(r'clock\.(steps|followed)|.+\.steps')
+# what our methods count for themselves, and the tokenizer of a BEiT; no released file has it
+COUNTERS = re.compile(r'clock\.(steps|followed)|.+\.steps|target_generator\..+')
 
 
 class Row(NamedTuple):
@@ -33,13 +33,15 @@ class Family(NamedTuple):
     ``wrapper`` is the key under which its files keep the weights, None for a file that is the state dict itself; ``file_prefix`` is what
     its files put before every name, 'module.' where a distributed model was saved, and the rows do not. ``adapt`` does what
     renaming cannot, both ways under the names of the release: ``adapt(released, False)`` makes of a released state dict, before its keys
-    are looked up, one that has a row for every key, and ``adapt(renamed, True)`` makes the released one of that.
+    are looked up, one that has a row for every key, and ``adapt(renamed, True)`` makes the released one of that. ``parts`` are the keys
+    under which its files keep several state dicts; in the rows a name begins with its part.
     """
     name: str
     layouts: Mapping[str, Sequence[Row]]
     wrapper: str | None = None
     file_prefix: str = ''
     adapt: Callable[[Mapping, bool], Mapping] | None = None
+    parts: tuple[str, ...] = ()
 
 
 def weights_and_biases(official: str, ours: str, weight: str, bias: str) -> list[Row]:
@@ -47,17 +49,30 @@ def weights_and_biases(official: str, ours: str, weight: str, bias: str) -> list
     return [Row(f'{official}.weight', f'{ours}.weight', weight), Row(f'{official}.bias', f'{ours}.bias', bias)]
 
 
-def unwrap(checkpoint: Mapping) -> Mapping:
-    """The state dict inside a checkpoint: under 'state_dict' or 'model', or the mapping itself.
+def unwrap(checkpoint: Mapping, parts: Sequence[str] = ()) -> Mapping:
+    """The state dict inside a checkpoint: under 'state_dict' or 'model', or the mapping itself; of a file in ``parts`` these, joined.
 
     Raises:
         ValueError: what is there is not a mapping of names to tensors.
     """
+    if isinstance(checkpoint, Mapping) and any(isinstance(checkpoint.get(part), Mapping) for part in parts):
+        checkpoint = {f'{part}.{key}': value for part in parts for key, value in checkpoint.get(part, {}).items()}
     weights = weights_of(checkpoint)
     strange = [str(key) for key, value in weights.items() if not hasattr(value, 'shape')]
     if strange:
         raise ValueError(f"not tensors: {listed(strange)}; pass the state dict, or a checkpoint with it under 'state_dict' or 'model'")
     return weights
+
+
+def wrap(weights: Mapping, parts: Sequence[str]) -> Mapping:
+    """Weights whose names all begin with one of ``parts`` as a state dict a part; others as they are. The inverse of :func:`unwrap`."""
+    if not parts or not all(key.startswith(tuple(f'{part}.' for part in parts)) for key in weights):
+        return weights
+    wrapped: dict[str, dict] = {}
+    for key, value in weights.items():
+        part, name = key.split('.', 1)
+        wrapped.setdefault(part, {})[name] = value
+    return wrapped
 
 
 def listed(keys: Sequence[str]) -> str:
