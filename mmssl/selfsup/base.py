@@ -92,7 +92,7 @@ class ScheduledSupervisor(SelfSupervisor):
     def __init__(self, backbone, neck=None, head=None, data_preprocessor=None, **kwargs):
         super().__init__(backbone, neck, head, data_preprocessor, **kwargs)
         self.clock = TrainingClock()
-        self._attached: set[int] = set()
+        self._attached = False
         self._waiting = False
         self.register_load_state_dict_post_hook(_copy_what_is_missing)
 
@@ -122,8 +122,10 @@ class ScheduledSupervisor(SelfSupervisor):
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Call ``before_update`` and ``after_update`` around every step of ``optimizer`` from now on; a second call changes nothing."""
-        if id(optimizer) not in self._attached:
-            self._attached.add(id(optimizer))
+        models = vars(optimizer).setdefault('attached_models', [])
+        if not any(model is self for model in models):
+            models.append(self)
+            self._attached = True
             optimizer.register_step_pre_hook(lambda *_: self.before_update())
             optimizer.register_step_post_hook(lambda *_: self._after_update())
 
