@@ -40,6 +40,11 @@ def swav_loss(model, x):
     return model.loss([x, x.flip(3), x[..., :16, :16]])['loss']
 
 
+def moby_loss(model, x):
+    model.set_schedule(1, 10)
+    return model.loss([x, x.flip(3)])['loss']
+
+
 # name -> (smallest settings, a forward pass that gives one tensor, its shape); a new model needs its line here
 SMALL = {
     'ViT': (dict(arch=ARCH, img_size=32, patch_size=8), lambda model, dtype: model(images(dtype))[0], (2, 32, 4, 4)),
@@ -54,6 +59,9 @@ SMALL = {
     'MoCo': (dict(backbone=dict(type='mmpretrain.ResNet', depth=18, stem_channels=8, base_channels=8),
                   neck=dict(type='mmssl.MoCoV2Neck', in_channels=64, out_channels=8), queue_len=16, temperature=0.2),
              lambda model, dtype: model.loss([images(dtype), images(dtype).flip(3)])['loss'], ()),
+    'MoBY': (dict(backbone=dict(type='mmssl.ViT', arch=ARCH, img_size=32, patch_size=8, out_type='cls_token'), queue_len=8,
+                  neck=dict(type='mmssl.MLP', dims=(32, 16, 8), bias=True), head=dict(type='mmssl.MLP', dims=(8, 16, 8), bias=True)),
+             lambda model, dtype: moby_loss(model, images(dtype)), ()),
     'DINOViT': (dict(arch=ARCH, img_size=32, patch_size=8), lambda model, dtype: model(images(dtype))[0], (2, 32)),
     'DINOHead': (dict(in_dim=3, out_dim=16, hidden_dim=32, bottleneck_dim=8, norm_last_layer=False),
                  lambda model, dtype: model((images(dtype),)), (2, 16)),
