@@ -75,7 +75,7 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tens
 
 
 class SwAVQueue(FeatureQueue):
-    """The last features of all processes' assigned views, of no use until the queue is full (section 4.1, small batches).
+    """The last features of all processes' assigned views, of no use until the queue is full (the paper, on small batches).
 
     Args:
         views: A, number of assigned views; each has its own row of the queue.
@@ -186,6 +186,10 @@ class SwAVHead(BaseModule):
         """Put the prototypes back on the unit sphere, in place."""
         self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
 
+    def assigned(self, tensor: Tensor) -> Tensor:
+        """(V, ...) to (A, ...), the rows of the assigned views; a list as an index would make the host wait for the device."""
+        return torch.stack([tensor[view] for view in self.crops_for_assign])
+
     def assign(self, scores: Tensor, queued: Tensor | None = None) -> Tensor:
         """Codes of the assigned views.
 
@@ -213,15 +217,15 @@ class SwAVHead(BaseModule):
             scalar, the mean over assigned views, other views and samples.
         """
         views, batch, _ = features.shape
-        assigned = list(self.crops_for_assign)
-        if views < 2 or max(assigned) >= views:
-            raise ValueError(f'codes are asked of views {assigned}, but there are {views} views; SwAV needs these and at least 2')
+        if views < 2 or max(self.crops_for_assign) >= views:
+            raise ValueError(f'codes are asked of views {list(self.crops_for_assign)}, but there are {views} views; SwAV needs these and '
+                             'at least 2')
         with torch.autocast(features.device.type, enabled=False):  # the codes magnify what bfloat16 rounds off
             scores = self.prototypes(features.to(self.prototypes.weight.dtype))
-            codes = self.assign(scores[assigned], queued)
+            codes = self.assign(self.assigned(scores), queued)
             log_probs = (scores / self.temperature).log_softmax(dim=2)
-            others = log_probs.sum(0) - log_probs[assigned]
-            return -(codes * others).sum() / (len(assigned) * (views - 1) * batch)
+            others = log_probs.sum(0) - self.assigned(log_probs)
+            return -(codes * others).sum() / (len(codes) * (views - 1) * batch)
 
 
 @MODELS.register_module()
@@ -290,5 +294,5 @@ class SwAV(ScheduledSupervisor):
         queue = self.queue if self._queue_runs() else None
         loss = self.head.loss(features, queue.share() if queue else None)
         if queue:
-            queue.enqueue(features[list(self.head.crops_for_assign)])
+            queue.enqueue(self.head.assigned(features))
         return dict(loss=loss)
