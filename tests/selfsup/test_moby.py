@@ -343,3 +343,64 @@ def test_refusals():
     model.set_schedule(10, 10)
     with pytest.raises(ValueError, match='the queue has 8 places and the batch of all processes 9'):
         model.loss(views(9))
+
+
+@pytest.fixture(scope='module')
+def labelled(tmp_path_factory):
+    """Three classes of bright, middling and dark noise, 40 x 40 pixels."""
+    import numpy as np
+    from PIL import Image
+    generator, root = np.random.default_rng(0), tmp_path_factory.mktemp('labelled')
+    for split, count in (('train', 10), ('val', 2)):
+        for label in range(3):
+            (root / split / str(label)).mkdir(parents=True)
+            for number in range(count):
+                pixels = generator.integers(80 * label, 80 * label + 60, (40, 40, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / str(label) / f'{number}.png')
+    return root
+
+
+@pytest.mark.parametrize('name', ['knn', 'linear'])
+def test_a_swin_is_evaluated_by_the_commands(name, repo_root, labelled, tmp_path, monkeypatch):
+    import argparse
+    import importlib
+    import json
+
+    from mmssl.commands import features
+    monkeypatch.chdir(tmp_path)
+    config = str(repo_root / 'configs/smoke/moby.py')
+    model, _ = features.build_model(config, 'random')
+    torch.save({'state_dict': model.state_dict()}, tmp_path / 'model.pth')
+    torch.save(model.backbone.state_dict(), tmp_path / 'backbone.pth')
+    command, scores = importlib.import_module(f'mmssl.commands.{name}'), []
+    for checkpoint in ('model.pth', 'backbone.pth'):
+        parser = argparse.ArgumentParser()
+        command.add_arguments(parser)
+        arguments = [config, checkpoint, '--data', str(labelled), '--workers', '0', '--out', 'out.json']
+        assert command.run(parser.parse_args([*arguments, *(['--k', '5'] if name == 'knn' else ['--epochs', '20'])])) == 0
+        result = json.loads((tmp_path / 'out.json').read_text())
+        assert result['image_size'] == 32 and result['num_train'] == 30 and result['num_val'] == 6
+        scores.append(result['top1'])
+    assert scores[0] == scores[1] > 60  # a random Swin tells bright from dark
+
+
+def test_fine_tuning_decays_learning_rates_by_depth(repo_root):
+    from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, init_default_scope
+    cfg = Config.fromfile(repo_root / 'configs/moby/benchmarks/swin-tiny_8xb128-coslr-100e_in1k.py')
+    init_default_scope('mmpretrain')
+    cfg.model.backbone.update(arch=dict(embed_dims=8, depths=[2, 2], num_heads=[1, 2]), out_indices=(1, ), init_cfg=None)
+    cfg.model.head.update(in_channels=16, num_classes=3)
+    model = MODELS.build(cfg.model)
+    wrapper = dict(cfg.optim_wrapper)
+    constructor = OPTIM_WRAPPER_CONSTRUCTORS.build(dict(type=wrapper.pop('constructor'), paramwise_cfg=wrapper.pop('paramwise_cfg'),
+                                                        optim_wrapper_cfg=wrapper))
+    groups = constructor(model).optimizer.param_groups
+    found = {id(parameter): (group['lr'], group['weight_decay']) for group in groups for parameter in group['params']}
+    names = dict(model.named_parameters())
+    # the stem, four blocks, and what follows them
+    for name, power, decay in (('patch_embed.projection.weight', 5, 0.05), ('stages.0.blocks.0.attn.w_msa.qkv.weight', 4, 0.05),
+                               ('stages.0.blocks.1.norm1.bias', 3, 0.), ('stages.1.blocks.1.ffn.layers.1.weight', 1, 0.05),
+                               ('stages.1.blocks.1.attn.w_msa.relative_position_bias_table', 1, 0.)):
+        rate, weight_decay = found[id(names[f'backbone.{name}'])]
+        assert rate == pytest.approx(1e-3 * 0.8**power) and weight_decay == decay, name
+    assert found[id(names['head.fc.weight'])] == (pytest.approx(1e-3), 0.05)
