@@ -266,6 +266,17 @@ def test_three_steps_of_adam_are_those_of_the_paper(alpha, beta, gamma, prior_lo
             weights[name] = parameter.detach().clone()
 
 
+def test_bfloat16_trains():
+    model = dim(dtype=torch.float32, alpha=1.)
+    images, prior = batch(dtype=torch.float32)
+    exact = model.loss(images, prior=prior)['loss']
+    with torch.autocast('cpu', torch.bfloat16):
+        loss = model.loss(images, prior=prior)['loss']
+    loss.backward()
+    assert loss.dtype == torch.float32 and loss.item() == pytest.approx(exact.item(), rel=0.05)
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
 def test_parts_of_weight_0_are_not_there():
     assert {name.partition('.')[0] for name in dim(alpha=0., gamma=0.).state_dict()} == {'backbone', 'neck', 'local_mi'}
     assert {name.partition('.')[0] for name in dim(alpha=1., beta=0.).state_dict()} == {'backbone', 'neck', 'global_mi', 'prior'}
