@@ -286,7 +286,7 @@ def of_host(kind, final_momentum):
 
 
 # mmpretrain computes its cosine in float32
-@pytest.mark.parametrize(('final_momentum', 'tolerance'), [(None, 1e-9), (1., 1e-8)])
+@pytest.mark.parametrize(('final_momentum', 'tolerance'), [(None, 1e-9), (1., 1e-7)])
 @pytest.mark.parametrize('kind', ['vit', 'resnet'])
 def test_mmpretrain_agrees_in_all_but_the_statistics_of_the_key_encoder(kind, final_momentum, tolerance):
     from mmengine.logging import MessageHub
