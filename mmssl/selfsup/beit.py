@@ -70,7 +70,7 @@ class BEiT(SelfSupervisor):
 
     Args:
         backbone, head: configs, or built parts. What the head's config leaves out, width and number of tokens, is the backbone's and
-            the tokenizer's; ``dict(type='mmssl.BEiTHead')`` when None.
+            the tokenizer's; a BEiTHead when None.
         tokenizer: config, or built. It is kept as ``target_generator``, mmpretrain's name.
         num_masked: most patches that are masked in an image; the paper's 75 of 196 ('approximately 40 %', section 2.3), or as large a
             share of another grid, when None.
@@ -89,9 +89,8 @@ class BEiT(SelfSupervisor):
                              "checkpoint=FILE) or dict(type='mmssl.DALLEEncoder', checkpoint=FILE)")
         if getattr(backbone, 'mask_token', None) is None:
             raise ValueError('BEiT: the backbone has no mask token; use mmssl.BEiTViT with with_mask_token=True')
-        head = {'type': 'mmssl.BEiTHead'} if head is None else head
-        if isinstance(head, dict):
-            head = {'embed_dims': backbone.embed_dims, 'num_embed': tokenizer.num_tokens, **head}
+        if head is None or isinstance(head, dict):
+            head = {'type': 'mmssl.BEiTHead', 'embed_dims': backbone.embed_dims, 'num_embed': tokenizer.num_tokens, **(head or {})}
         super().__init__(backbone, head=head, **kwargs)
         self.target_generator = tokenizer
         outputs, inputs = self.head.cls_head.weight.shape

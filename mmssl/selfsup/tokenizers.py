@@ -8,6 +8,7 @@ import math
 import os
 import pickle
 import types
+import warnings
 from collections import OrderedDict
 
 import torch
@@ -170,7 +171,8 @@ class KMeansTokenizer(Tokenizer):
         """As :meth:`Tokenizer.tokenize`; only the wanted patches are compared."""
         self.check_weights()
         patches = patchify(pixels, self.patch_size).flatten(0, 1)
-        return self.nearest(self.normalise(patches if rows is None else patches.index_select(0, rows)))
+        patches = patches if rows is None else patches.index_select(0, rows)
+        return self.nearest(self.normalise(patches)) if len(patches) else torch.empty(0, dtype=torch.int64, device=pixels.device)
 
 
 class _Conv(nn.Module):
@@ -300,14 +302,18 @@ def read_dalle(path: str) -> dict[str, Tensor]:
     try:
         return dict(strip_module(weights_of(load_file(path), path)))
     except UnsafeCheckpointError:
-        reader = types.SimpleNamespace(Unpickler=_ModuleReader, load=lambda file, **kwargs: _ModuleReader(file, **kwargs).load())
-        with safe_loading(path):
+        reader = types.ModuleType('mmssl_module_reader')
+        reader.Unpickler, reader.load = _ModuleReader, lambda file, **kwargs: _ModuleReader(file, **kwargs).load()
+        with safe_loading(path), warnings.catch_warnings():
+            warnings.simplefilter('ignore')
             module = torch.load(path, map_location='cpu', pickle_module=reader, weights_only=False)
     return {} if not isinstance(module, _Inert) else module.parameters_by_name()
 
 
 class _Inert:
     """Stands for any module of a pickle and keeps what was in it."""
+
+    dump_patches = False  # older streams carry the source of a class, with which torch compares this one
 
     def parameters_by_name(self, prefix: str = '') -> dict[str, Tensor]:
         found = {prefix + name: value.detach() for name, value in vars(self).get('_parameters', {}).items() if value is not None}
