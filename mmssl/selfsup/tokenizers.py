@@ -44,7 +44,6 @@ class Tokenizer(BaseModule):
             raise ValueError(f'{type(self).__name__}: num_tokens={num_tokens} must be at least 2')
         self.checkpoint, self.num_tokens = str(checkpoint), num_tokens
         self._has_weights = self.checkpoint == RANDOM
-        self.register_load_state_dict_post_hook(lambda module, _: setattr(module, '_has_weights', True))
 
     def init_weights(self) -> None:
         """Read the file, or draw the weights anew.
@@ -61,6 +60,10 @@ class Tokenizer(BaseModule):
             raise FileNotFoundError(f'no tokenizer {self.checkpoint}; {self.HOW}')
         self.read(path)
         self._has_weights = True
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._has_weights |= any(key.startswith(prefix) for key in state_dict)
 
     def reset_parameters(self) -> None:
         """Draw the weights from torch's generator."""
