@@ -263,11 +263,17 @@ class Runner(ExactResumeMixin, MMEngineRunner):
     """The host's restarts the random streams when it resumes, so that the second half differs; its ``sync_bn`` fails on the CPU."""
 
     def wrap_model(self, model_wrapper_cfg, model):
-        """Wrap as the host does."""
-        model = super().wrap_model(model_wrapper_cfg, model)
-        if self.cfg.get('sync_bn') and not torch.cuda.is_available():
-            work_on_cpu(model)
-        return model
+        """Wrap as the host does; on the CPU batch norms are synchronised by ours, before DDP looks for torch's."""
+        kind = self.cfg.get('sync_bn')
+        if not kind or not self.distributed or torch.cuda.is_available():
+            return super().wrap_model(model_wrapper_cfg, model)
+        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        work_on_cpu(model)
+        self.cfg.sync_bn = None
+        try:
+            return super().wrap_model(model_wrapper_cfg, model)
+        finally:
+            self.cfg.sync_bn = kind
 
 
 class FlexibleRunner(ExactResumeMixin, MMEngineFlexibleRunner):

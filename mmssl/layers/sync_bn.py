@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmssl.layers.distributed import world
 
@@ -22,13 +23,11 @@ class _SumOverRanks(torch.autograd.Function):
         return gradient
 
 
-class SyncBatchNorm(nn.SyncBatchNorm):
-    """torch's refuses tensors on the CPU, where gloo ranks train: there the statistics go through two differentiable sums."""
+class SyncBatchNorm(_BatchNorm):
+    """torch's refuses tensors on the CPU, where gloo ranks train, and DDP refuses torch's; here two sums carry the statistics."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) to the same shape, normalised by the statistics of all processes in training."""
-        if x.device.type != 'cpu':
-            return super().forward(x)
         if not self.training or world()[1] == 1:
             return self._local(x)
         channels = (1, -1, *[1] * (x.ndim - 2))

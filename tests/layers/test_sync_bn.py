@@ -30,6 +30,7 @@ def rank(number, folder):
     module = nn.SyncBatchNorm.convert_sync_batchnorm(norm())
     work_on_cpu(module_list := nn.ModuleList([module]))
     assert type(module_list[0]) is SyncBatchNorm
+    nn.parallel.DistributedDataParallel(module)  # which refuses torch's on the CPU
     torch.save(run(module, slice(3 * number, 3 * number + 3)), f'{folder}/{number}.pt')
     module.eval()
     plain = norm().eval()
