@@ -1,6 +1,7 @@
 """The nearest right name for a wrong one."""
 
 import difflib
+import importlib.util
 import inspect
 import re
 from collections.abc import Iterable, Iterator
@@ -45,6 +46,17 @@ def _arguments(part: type) -> set[str]:
     return names - {'self'}
 
 
+def _missing_hosts(scope: str) -> str:
+    """What to install where parts of ours could not be looked at."""
+    if not scope.startswith('mmssl'):
+        return ''
+    from mmssl import registry
+    missing = sorted({host for found in vars(registry).values() if isinstance(found, registry.HostBoundRegistry)
+                      for host in found.hosts.values() if importlib.util.find_spec(host) is None})
+    extras = {'mmseg': 'seg', 'mmdet': 'det'}
+    return ''.join(f"; parts for {host} need it: pip install 'mmssl[{extras[host]}]'" for host in missing)
+
+
 def explain(error: Exception) -> str:
     """The message of an error, with the nearest right name added where a config key or a ``type`` is misspelt."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
@@ -57,5 +69,5 @@ def explain(error: Exception) -> str:
     missing = re.search(r'(\S+) is not in the (\S+) registry', text)
     if missing:
         name = missing.group(1).strip("'`")
-        return f'type {name!r} is not registered' + nearest(name, (other for other, _ in _registered()))
+        return f'type {name!r} is not registered' + nearest(name, (other for other, _ in _registered())) + _missing_hosts(missing.group(2))
     return text

@@ -5,6 +5,9 @@ itself, and ``locations`` import the parts. Children of the root and not of a ho
 of the root by their prefix (``Registry.get``).
 """
 
+import importlib
+import importlib.util
+
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
@@ -25,12 +28,47 @@ compat.patch()
 SCOPE = 'mmssl'
 
 
-def _child(name: str, parent: Registry, *locations: str) -> Registry:
-    return Registry(name, parent=parent, scope=SCOPE, locations=list(locations))
+class HostBoundRegistry(Registry):
+    """mmengine imports all locations of a registry at its first use; here what needs a host waits until a name is found nowhere else.
+
+    Pre-training then neither needs mmseg nor waits for its import.
+
+    Args:
+        hosts: module to import -> the toolbox that it needs.
+        others: of mmengine's Registry.
+    """
+
+    def __init__(self, *args, hosts: dict[str, str] | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.hosts = dict(hosts or {})
+
+    def import_hosts(self) -> list[str]:
+        """Import what needs a host, and return the hosts that are missing."""
+        missing = []
+        for location, host in list(self.hosts.items()):
+            if importlib.util.find_spec(host) is None:
+                missing.append(host)
+            else:
+                importlib.import_module(location)
+                del self.hosts[location]
+        return missing
+
+    def get(self, key: str):
+        """The part of that name, as mmengine's Registry."""
+        name = key.removeprefix(f'{SCOPE}.')
+        if self.hosts and '.' not in name:
+            self.import_from_location()
+            if name not in self.module_dict:
+                self.import_hosts()
+        return super().get(key)
 
 
-MODELS = _child('model', MMENGINE_MODELS, 'mmssl.layers', 'mmssl.selfsup')
-DATASETS = _child('dataset', MMENGINE_DATASETS, 'mmssl.data')
+def _child(name: str, parent: Registry, *locations: str, **hosts: str) -> HostBoundRegistry:
+    return HostBoundRegistry(name, parent=parent, scope=SCOPE, locations=list(locations), hosts={at: host for host, at in hosts.items()})
+
+
+MODELS = _child('model', MMENGINE_MODELS, 'mmssl.layers', 'mmssl.selfsup', mmseg='mmssl.segmentation')
+DATASETS = _child('dataset', MMENGINE_DATASETS, 'mmssl.data', mmseg='mmssl.segmentation.datasets')
 TRANSFORMS = _child('transform', MMENGINE_TRANSFORMS, 'mmssl.data')
 DATA_SAMPLERS = _child('data sampler', MMENGINE_DATA_SAMPLERS, 'mmssl.data')
 HOOKS = _child('hook', MMENGINE_HOOKS, 'mmssl.engine', 'mmssl.data')

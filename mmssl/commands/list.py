@@ -144,6 +144,8 @@ def find_types() -> tuple[list[list[str]], str]:
             continue
         try:
             found.import_from_location()
+            missing = found.import_hosts()
+            trouble = trouble or (f'parts that need {" and ".join(missing)} are left out: not installed' if missing else '')
         except ImportError as error:
             trouble = f'{type(error).__name__}: {error}'
         for name, member in sorted(found.module_dict.items()):

@@ -1,0 +1,6 @@
+"""Semantic segmentation for mmseg: global convolutional networks, hybrid dilated convolution, dense upsampling. Needs mmseg."""
+
+from mmssl.segmentation.dilated import DUCHead, HDCResNet, dilation_coverage, hdc_max_gap
+from mmssl.segmentation.global_conv import BoundaryRefine, GlobalConvBlock, GlobalConvHead
+
+__all__ = ['BoundaryRefine', 'DUCHead', 'GlobalConvBlock', 'GlobalConvHead', 'HDCResNet', 'dilation_coverage', 'hdc_max_gap']
