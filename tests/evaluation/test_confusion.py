@@ -1,0 +1,87 @@
+"""The confusion matrix and its scores against scikit-learn and by hand."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as sk
+
+from mmssl.evaluation.confusion import class_scores, confusion_matrix, frequency_weighted_iou, mean_iou, mean_pixel_accuracy, pixel_accuracy
+
+
+def maps(classes=6, shape=(37, 53), dtype=np.int64, ignore=255, seed=0):
+    rng = np.random.default_rng(seed)
+    label, pred = rng.integers(0, classes, shape), rng.integers(0, classes, shape)
+    pred[rng.random(shape) < 0.5] = label[rng.random(shape) < 1][:1][0]
+    label[rng.random(shape) < 0.1] = ignore
+    return pred.astype(dtype), label.astype(dtype)
+
+
+@pytest.mark.parametrize('classes, dtype, ignore', [(6, np.uint8, 255), (6, np.int64, 255), (300, np.int32, 65535), (6, np.int16, -1),
+                                                    (256, np.uint8, 7)])
+def test_equals_scikit_learn(classes, dtype, ignore):
+    pred, label = maps(classes, dtype=dtype, ignore=ignore)
+    pred[0, :3] = ignore
+    counted = (label != ignore) & (pred != ignore)
+    ours = confusion_matrix(pred, label, classes, ignore)
+    assert ours.dtype == np.int64
+    assert np.array_equal(ours, sk.confusion_matrix(label[counted], pred[counted], labels=range(classes)))
+
+
+def test_scores_equal_scikit_learn():
+    pred, label = maps(5)
+    known = label != 255
+    matrix = confusion_matrix(pred, label, 5)
+    truth, guess = label[known], pred[known]
+    scores = class_scores(matrix, beta=2)
+    expected = {'Acc': sk.recall_score(truth, guess, average=None), 'IoU': sk.jaccard_score(truth, guess, average=None),
+                'Dice': sk.f1_score(truth, guess, average=None), 'Fscore': sk.fbeta_score(truth, guess, beta=2, average=None),
+                'Precision': sk.precision_score(truth, guess, average=None), 'Recall': sk.recall_score(truth, guess, average=None)}
+    for name, value in expected.items():
+        np.testing.assert_allclose(scores[name], value, atol=1e-12, rtol=0, err_msg=name)
+    assert pixel_accuracy(matrix) == pytest.approx(sk.accuracy_score(truth, guess), abs=1e-12)
+    assert mean_pixel_accuracy(matrix) == pytest.approx(sk.balanced_accuracy_score(truth, guess), abs=1e-12)
+    assert mean_iou(matrix) == pytest.approx(sk.jaccard_score(truth, guess, average='macro'), abs=1e-12)
+    assert frequency_weighted_iou(matrix) == pytest.approx(sk.jaccard_score(truth, guess, average='weighted'), abs=1e-12)
+
+
+def test_by_hand():
+    matrix = np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
+    assert pixel_accuracy(matrix) == 7 / 10
+    assert mean_pixel_accuracy(matrix) == pytest.approx((3 / 4 + 4 / 6) / 2)
+    assert mean_iou(matrix) == pytest.approx((3 / 6 + 4 / 7) / 2)
+    assert frequency_weighted_iou(matrix) == pytest.approx((4 * 3 / 6 + 6 * 4 / 7) / 10)
+    assert np.isnan(class_scores(matrix)['IoU'][2])  # in neither map: left out of the means, not 0
+
+
+def test_a_class_that_is_only_predicted_counts_as_wrong():
+    matrix = confusion_matrix(np.array([0, 1]), np.array([0, 0]), 2)
+    assert mean_iou(matrix) == pytest.approx((0.5 + 0) / 2) and mean_pixel_accuracy(matrix) == 0.5
+
+
+def test_tensors_any_layout_and_empty():
+    pred, label = maps(4)
+    tensors = torch.from_numpy(pred).T, torch.from_numpy(label).T
+    assert not tensors[0].is_contiguous()
+    result = confusion_matrix(*tensors, 4)
+    assert isinstance(result, torch.Tensor) and result.dtype == torch.int64
+    assert np.array_equal(result.numpy(), confusion_matrix(pred, label, 4))
+    assert not confusion_matrix(np.zeros((0, 5), np.int64), np.zeros((0, 5), np.int64), 3).any()
+    assert np.array_equal(confusion_matrix(np.array([True, False]), np.array([True, True]), 2), [[0, 0], [1, 1]])
+
+
+def test_a_large_image_of_one_class_is_exact():
+    """A float32 counter stops at 2^24 = 16,777,216, which is where mmseg's does on one thread."""
+    label = np.zeros((5000, 5000), np.uint8)
+    pred = label.copy()
+    pred[:1000] = 1
+    assert confusion_matrix(pred, label, 2).tolist() == [[20_000_000, 5_000_000], [0, 0]]
+
+
+@pytest.mark.parametrize('pred, label, words', [
+    ([0, 7], [0, 1], 'prediction holds 7'), ([0, 1], [0, 3], 'label holds 3'), ([0, 1], [0, -1], 'label holds -1'),
+    ([0, 1], [0, 511], 'label holds 511'), ([0., 1.], [0, 1], 'float64'), ([0, 1, 0], [0, 1], 'shape'),
+])
+@pytest.mark.parametrize('ignore', [255, 1000])
+def test_what_is_no_class_is_refused(pred, label, words, ignore):
+    with pytest.raises(ValueError, match=words):
+        confusion_matrix(np.array(pred), np.array(label), 3, ignore)
