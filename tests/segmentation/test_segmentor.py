@@ -1,0 +1,70 @@
+"""The lean segmentor gives mmseg's classes, in less memory."""
+
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.registry import init_default_scope
+from mmseg.models.segmentors import EncoderDecoder
+from mmseg.structures import SegDataSample
+
+from mmssl.segmentation import LeanEncoderDecoder
+
+SLIDE = dict(mode='slide', crop_size=(16, 24), stride=(12, 10))
+
+
+def make(kind, test_cfg, classes=4, **kwargs):
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    head = dict(type='FCNHead', in_channels=64, channels=8, num_classes=classes, num_convs=1, norm_cfg=dict(type='BN'))
+    if classes == 2:
+        head.update(out_channels=1, threshold=0.5)
+    model = kind(backbone=dict(type='ResNet', depth=18, stem_channels=8, base_channels=8, norm_cfg=dict(type='BN')), decode_head=head,
+                 test_cfg=ConfigDict(test_cfg), **kwargs)
+    return model.eval()
+
+
+def samples(number, **meta):
+    return [SegDataSample(metainfo=dict(img_shape=(40, 50), ori_shape=(40, 50), pad_shape=(40, 50), **meta)) for _ in range(number)]
+
+
+@pytest.mark.parametrize('classes', [4, 2])
+@pytest.mark.parametrize('test_cfg', [dict(mode='whole'), SLIDE])
+def test_classes_are_the_hosts(test_cfg, classes):
+    inputs = torch.randn(2, 3, 40, 50)
+    with torch.no_grad():
+        host = make(EncoderDecoder, test_cfg, classes).predict(inputs, samples(2))
+        ours = make(LeanEncoderDecoder, test_cfg, classes).predict(inputs, samples(2))
+    for mine, theirs in zip(ours, host, strict=True):
+        assert mine.pred_sem_seg.data.dtype == torch.uint8 and 'seg_logits' not in mine
+        assert torch.equal(mine.pred_sem_seg.data.long(), theirs.pred_sem_seg.data.long())
+
+
+def test_resized_results_and_kept_scores():
+    inputs = torch.randn(1, 3, 40, 50)
+    meta = dict(img_shape=(40, 50), ori_shape=(60, 70), pad_shape=(40, 50))
+    with torch.no_grad():
+        host = make(EncoderDecoder, SLIDE).predict(inputs, [SegDataSample(metainfo=meta)])[0]
+        ours = make(LeanEncoderDecoder, SLIDE).predict(inputs, [SegDataSample(metainfo=meta)])[0]
+        kept = make(LeanEncoderDecoder, SLIDE, keep_logits=True).predict(inputs, [SegDataSample(metainfo=meta)])[0]
+    assert ours.pred_sem_seg.data.shape == (1, 60, 70)
+    assert torch.equal(ours.pred_sem_seg.data.long(), host.pred_sem_seg.data)
+    assert torch.equal(kept.seg_logits.data, host.seg_logits.data)
+
+
+def test_scores_of_a_tall_image_are_never_there_at_once():
+    """Ten times the height needs no more scores: those of one row of windows."""
+    model, largest = make(LeanEncoderDecoder, SLIDE), []
+    original = torch.Tensor.new_zeros
+
+    def watched(self, *size):
+        made = original(self, *size)
+        largest.append(made.numel())
+        return made
+
+    torch.Tensor.new_zeros = watched
+    try:
+        with torch.no_grad():
+            model.predict(torch.randn(1, 3, 400, 50), [SegDataSample(metainfo=dict(ori_shape=(400, 50)))])
+    finally:
+        torch.Tensor.new_zeros = original
+    assert max(largest) == 4 * 16 * 50
