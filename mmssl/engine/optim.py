@@ -41,7 +41,7 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         single: list[dict] = []
         logger = MMLogger.get_current_instance()
         level = logger.level
-        logger.setLevel('WARNING')  # the host logs a line a parameter
+        logger.setLevel('ERROR')  # the host logs a line a parameter, and warns of every frozen one
         try:
             super().add_params(single, module, prefix, **kwargs)
         finally:
