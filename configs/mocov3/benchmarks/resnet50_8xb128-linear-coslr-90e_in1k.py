@@ -1,6 +1,6 @@
 # Linear probing of a MoCo v3 ResNet-50 (https://arxiv.org/abs/2104.02057): the backbone is frozen, its batch norms too; a linear layer on
-# the averaged features, SGD, base learning rate 0.1 for a batch of 256, no decay, half a cosine over 90 epochs. Minutes instead of hours, with
-# nearly the same answer: `mmssl linear`.
+# the averaged features, SGD, base learning rate 0.1 for a batch of 256, no decay, half a cosine over 90 epochs. Minutes instead of hours,
+# with nearly the same answer: `mmssl linear`.
 #
 #   tools/dist_train.sh configs/mocov3/benchmarks/resnet50_8xb128-linear-coslr-90e_in1k.py 8 --data DIR \
 #       --cfg-options model.backbone.init_cfg.checkpoint=FILE
