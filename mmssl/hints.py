@@ -1,7 +1,6 @@
 """The nearest right name for a wrong one."""
 
 import difflib
-import importlib.util
 import inspect
 import re
 from collections.abc import Iterable, Iterator
@@ -52,7 +51,7 @@ def _missing_hosts(scope: str) -> str:
         return ''
     from mmssl import registry
     missing = sorted({host for found in vars(registry).values() if isinstance(found, registry.HostBoundRegistry)
-                      for host in found.hosts.values() if importlib.util.find_spec(host) is None})
+                      for host in found.hosts.values() if not registry.installed(host)})
     extras = {'mmseg': 'seg', 'mmdet': 'det'}
     return ''.join(f"; parts for {host} need it: pip install 'mmssl[{extras[host]}]'" for host in missing)
 

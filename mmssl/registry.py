@@ -28,6 +28,14 @@ compat.patch()
 SCOPE = 'mmssl'
 
 
+def installed(package: str) -> bool:
+    """Whether a package can be imported."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
+
+
 class HostBoundRegistry(Registry):
     """mmengine imports all locations of a registry at its first use; here what needs a host waits until a name is found nowhere else.
 
@@ -46,7 +54,7 @@ class HostBoundRegistry(Registry):
         """Import what needs a host, and return the hosts that are missing."""
         missing = []
         for location, host in list(self.hosts.items()):
-            if importlib.util.find_spec(host) is None:
+            if not installed(host):
                 missing.append(host)
             else:
                 importlib.import_module(location)

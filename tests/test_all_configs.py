@@ -17,7 +17,8 @@ SMOKE = [name for name in NAMES if name.startswith('configs/smoke/')]
 FULL = [name for name in NAMES if name not in SMOKE]
 # where a dict with a type stands -> the registry that must know it; what the model holds is checked by building it
 REGISTRIES = {
-    'model': root.MODELS, 'data_preprocessor': root.MODELS, 'pipeline': root.TRANSFORMS, 'train_pipeline': root.TRANSFORMS,
+    'model': root.MODELS, 'tta_model': root.MODELS, 'datasets': root.DATASETS, 'dataset_train': root.DATASETS, 'dataset_aug': root.DATASETS,
+    'data_preprocessor': root.MODELS, 'pipeline': root.TRANSFORMS, 'train_pipeline': root.TRANSFORMS,
     'test_pipeline': root.TRANSFORMS, 'tta_pipeline': root.TRANSFORMS, 'transforms': root.TRANSFORMS, 'dataset': root.DATASETS,
     'sampler': root.DATA_SAMPLERS, 'batch_sampler': root.DATA_SAMPLERS, 'collate_fn': root.FUNCTIONS, 'train_cfg': root.LOOPS,
     'val_cfg': root.LOOPS, 'test_cfg': root.LOOPS, 'val_evaluator': root.METRICS, 'test_evaluator': root.METRICS,

@@ -45,6 +45,8 @@ def moby_loss(model, x):
     return model.loss([x, x.flip(3)])['loss']
 
 
+SMALL_HDC = dict(type='mmssl.HDCResNet', depth=18, stem_channels=8, base_channels=8, stage3=(1, 2), stage4=(5, 9))
+SEG_LOSS = dict(type='mmseg.CrossEntropyLoss', avg_non_ignore=True)
 # name -> (smallest settings, a forward pass that gives one tensor, its shape); a new model needs its line here
 SMALL = {
     'ViT': (dict(arch=ARCH, img_size=32, patch_size=8), lambda model, dtype: model(images(dtype))[0], (2, 32, 4, 4)),
@@ -97,6 +99,15 @@ SMALL = {
     'DALLEEncoder': (dict(checkpoint='random', num_tokens=5, n_hid=8), lambda model, dtype: model(images(dtype)), (2, 5, 4, 4)),
     'PretextHead': (dict(in_channels=4, out_channels=8, num_inputs=2, hid_channels=16),
                     lambda model, dtype: model(images(dtype)[:, 0, :4, :2].flatten(1)), (2, 8)),
+    'HDCResNet': ({key: value for key, value in SMALL_HDC.items() if key != 'type'}, lambda model, dtype: model(images(dtype))[3],
+                  (2, 64, 4, 4)),
+    'DUCHead': (dict(in_channels=3, num_classes=5, factor=2, dilations=(1, 2), loss_decode=SEG_LOSS),
+                lambda model, dtype: model([images(dtype)]), (2, 5, 64, 64)),
+    'GlobalConvHead': (dict(in_channels=[3, 3], strides=(4, 8), num_classes=5, kernel_size=5, loss_decode=SEG_LOSS),
+                       lambda model, dtype: model([images(dtype), images(dtype)[..., ::2, ::2]]), (2, 5, 128, 128)),
+    'EncoderDecoder': (dict(backbone=SMALL_HDC, test_cfg=dict(mode='whole'),
+                            decode_head=dict(type='mmssl.DUCHead', in_channels=64, in_index=3, num_classes=5, loss_decode=SEG_LOSS)),
+                       lambda model, dtype: model(images(dtype), mode='tensor'), (2, 5, 32, 32)),
     'RotationPrediction': (dict(backbone=dict(type='mmpretrain.ResNet', depth=18, stem_channels=8, base_channels=8),
                                 head=dict(type='mmssl.PretextHead', in_channels=64)),
                            lambda model, dtype: model.loss([images(dtype)])['loss'], ()),
@@ -105,6 +116,7 @@ SMALL = {
                          lambda model, dtype: model.loss([images(dtype)])['loss'], ()),
 }
 MODELS.import_from_location()
+MODELS.import_hosts()
 NAMES = sorted(MODELS.module_dict)
 
 

@@ -2,7 +2,7 @@
 
 from mmssl.segmentation.dilated import DUCHead, HDCResNet, dilation_coverage, hdc_max_gap
 from mmssl.segmentation.global_conv import BoundaryRefine, GlobalConvBlock, GlobalConvHead
-from mmssl.segmentation.segmentor import LeanEncoderDecoder
+from mmssl.segmentation.segmentor import EncoderDecoder
 
-__all__ = ['BoundaryRefine', 'DUCHead', 'GlobalConvBlock', 'GlobalConvHead', 'HDCResNet', 'LeanEncoderDecoder', 'dilation_coverage',
+__all__ = ['BoundaryRefine', 'DUCHead', 'EncoderDecoder', 'GlobalConvBlock', 'GlobalConvHead', 'HDCResNet', 'dilation_coverage',
            'hdc_max_gap']

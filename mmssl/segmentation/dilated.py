@@ -69,6 +69,7 @@ class HDCResNet(ResNet):
     """ResNet with a dilation for every block of its last two stages, stride 8 (section 3.2).
 
     mmseg's ResNet knows one dilation a stage, and ``multi_grid`` for the last one alone. State-dict keys are those of any ResNet.
+    (B, 3, H, W) goes to the maps of the four stages, (B, C, H / 4, W / 4) and three of (B, C, H / 8, W / 8).
 
     Args:
         depth: 18, 34, 50, 101 or 152.
@@ -101,6 +102,11 @@ class HDCResNet(ResNet):
         if coverage < 1:
             warnings.warn(f'dilations {self.rates} leave a grid: {coverage.numerator} of {coverage.denominator} positions are seen, the '
                           f'largest gap is M = {gap}; begin with 1 and avoid a common factor, as [1, 2, 5]', stacklevel=2)
+
+    def train(self, mode: bool = True) -> 'HDCResNet':
+        """As the host's, which forgets to return the module."""
+        super().train(mode)
+        return self
 
     @staticmethod
     def _dilate(block: nn.Module, rate: int) -> None:

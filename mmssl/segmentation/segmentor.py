@@ -2,19 +2,19 @@
 
 import torch
 from mmengine.structures import PixelData
-from mmseg.models.segmentors import EncoderDecoder
+from mmseg.models.segmentors import EncoderDecoder as HostEncoderDecoder
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from mmssl.registry import MODELS
 
 
-@MODELS.register_module(name='EncoderDecoder')
-class LeanEncoderDecoder(EncoderDecoder):
+@MODELS.register_module()
+class EncoderDecoder(HostEncoderDecoder):
     """mmseg's keeps the scores of all classes at full size with every result (210 MB for one ADE20K image), and pads a copy a window.
 
-    Results are those of mmseg's. With ``mode='slide'`` only the rows under the current windows have scores: memory grows with the width of
-    an image, not with its height.
+    Images (B, 3, H, W) go in; results are those of mmseg's. With ``mode='slide'`` only the rows under the current windows have scores:
+    memory grows with the width of an image, not with its height.
 
     Args:
         keep_logits: keep ``seg_logits`` in the results, as test-time augmentation needs.

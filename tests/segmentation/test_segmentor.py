@@ -4,10 +4,10 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
-from mmseg.models.segmentors import EncoderDecoder
+from mmseg.models.segmentors import EncoderDecoder as HostEncoderDecoder
 from mmseg.structures import SegDataSample
 
-from mmssl.segmentation import LeanEncoderDecoder
+from mmssl.segmentation import EncoderDecoder
 
 SLIDE = dict(mode='slide', crop_size=(16, 24), stride=(12, 10))
 
@@ -32,8 +32,8 @@ def samples(number, **meta):
 def test_classes_are_the_hosts(test_cfg, classes):
     inputs = torch.randn(2, 3, 40, 50)
     with torch.no_grad():
-        host = make(EncoderDecoder, test_cfg, classes).predict(inputs, samples(2))
-        ours = make(LeanEncoderDecoder, test_cfg, classes).predict(inputs, samples(2))
+        host = make(HostEncoderDecoder, test_cfg, classes).predict(inputs, samples(2))
+        ours = make(EncoderDecoder, test_cfg, classes).predict(inputs, samples(2))
     for mine, theirs in zip(ours, host, strict=True):
         assert mine.pred_sem_seg.data.dtype == torch.uint8 and 'seg_logits' not in mine
         assert torch.equal(mine.pred_sem_seg.data.long(), theirs.pred_sem_seg.data.long())
@@ -43,9 +43,9 @@ def test_resized_results_and_kept_scores():
     inputs = torch.randn(1, 3, 40, 50)
     meta = dict(img_shape=(40, 50), ori_shape=(60, 70), pad_shape=(40, 50))
     with torch.no_grad():
-        host = make(EncoderDecoder, SLIDE).predict(inputs, [SegDataSample(metainfo=meta)])[0]
-        ours = make(LeanEncoderDecoder, SLIDE).predict(inputs, [SegDataSample(metainfo=meta)])[0]
-        kept = make(LeanEncoderDecoder, SLIDE, keep_logits=True).predict(inputs, [SegDataSample(metainfo=meta)])[0]
+        host = make(HostEncoderDecoder, SLIDE).predict(inputs, [SegDataSample(metainfo=meta)])[0]
+        ours = make(EncoderDecoder, SLIDE).predict(inputs, [SegDataSample(metainfo=meta)])[0]
+        kept = make(EncoderDecoder, SLIDE, keep_logits=True).predict(inputs, [SegDataSample(metainfo=meta)])[0]
     assert ours.pred_sem_seg.data.shape == (1, 60, 70)
     assert torch.equal(ours.pred_sem_seg.data.long(), host.pred_sem_seg.data)
     assert torch.equal(kept.seg_logits.data, host.seg_logits.data)
@@ -53,7 +53,7 @@ def test_resized_results_and_kept_scores():
 
 def test_scores_of_a_tall_image_are_never_there_at_once():
     """Ten times the height needs no more scores: those of one row of windows."""
-    model, largest = make(LeanEncoderDecoder, SLIDE), []
+    model, largest = make(EncoderDecoder, SLIDE), []
     original = torch.Tensor.new_zeros
 
     def watched(self, *size):
