@@ -120,6 +120,10 @@ def test_points_colours_and_legend():
     assert len(looks) == 12
     legend, = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == names[1:13]
+    long = scatter(points, labels, names, 'config-of-a-long-name_' * 8 + ' epoch_100.pth')
+    long.canvas.draw()
+    assert long.axes[0].title.get_window_extent().x0 >= 0
+    assert long.axes[0].title.get_window_extent().x1 <= long.legends[0].get_window_extent().x0
     many = scatter(generator.normal(size=(70, 2)), np.arange(70), [str(number) for number in range(70)])
     assert not many.legends and len({tuple(drawn.get_facecolor()[0]) for drawn in many.axes[0].collections}) == 70
 

@@ -1,5 +1,6 @@
 """Features of images in the plane: t-SNE, UMAP or principal components, coloured by class."""
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -79,7 +80,7 @@ def scatter(points: np.ndarray, labels: Sequence[int], classes: Sequence[str], t
         points: (N, 2).
         labels: N numbers of classes.
         classes: names.
-        title: above the picture.
+        title: above the picture, in as many lines as it needs.
 
     Returns:
         a ``matplotlib.figure.Figure``; ``.savefig(path)`` writes it.
@@ -97,7 +98,8 @@ def scatter(points: np.ndarray, labels: Sequence[int], classes: Sequence[str], t
         members = points[labels == label]
         marker, colour = (MARKERS[order // SHADES], colours[order % SHADES]) if with_legend else ('o', colours[order])
         axes.scatter(members[:, 0], members[:, 1], s=size, marker=marker, color=[colour], alpha=0.8, linewidths=0, label=classes[label])
-    axes.set(xticks=[], yticks=[], title=title)
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(textwrap.fill(title, 90, break_on_hyphens=False), fontsize=10)
     axes.set_aspect('equal', adjustable='datalim')
     if with_legend:
         figure.legend(loc='outside right upper', fontsize=8, ncols=-(-len(found) // 30), markerscale=max(1., (30 / size) ** 0.5))
