@@ -4,7 +4,8 @@
 #   mmssl tokenizer fit --data DIR --out data/tokenizer_8192.pth
 #   tools/dist_train.sh configs/beit/beit_vit-base-p16_8xb256-kmeans-amp-coslr-300e_in1k.py 8 --data DIR
 #
-# Expected: there is no figure for this tokenizer, neither in the paper nor measured here; tokens of pixels carry less meaning than DALL-E's.
+# Expected: there is no figure for this tokenizer, neither in the paper nor measured here; tokens of pixels carry less meaning than
+# DALL-E's.
 _base_ = './beit_vit-base-p16_8xb256-amp-coslr-300e_in1k.py'
 model = dict(
     tokenizer=dict(_delete_=True, type='mmssl.KMeansTokenizer', checkpoint='data/tokenizer_8192.pth', num_tokens=8192, patch_size=16))

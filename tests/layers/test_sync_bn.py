@@ -40,7 +40,7 @@ def rank(number, folder):
 
 
 def test_two_processes_are_one(tmp_path):
-    multiprocessing.spawn(rank, (str(tmp_path), ), nprocs=2)
+    multiprocessing.start_processes(rank, (str(tmp_path), ), nprocs=2, start_method='fork')
     first, second = (torch.load(tmp_path / f'{number}.pt') for number in (0, 1))
     out, gradient, weight, bias, mean, variance = run(norm(), slice(None))
     torch.testing.assert_close(torch.cat([first[0], second[0]]), out, atol=1e-12, rtol=0)

@@ -337,7 +337,7 @@ def test_two_processes_are_one_with_the_joined_batch(tmp_path):
     with socket.socket() as server:
         server.bind(('127.0.0.1', 0))
         port = server.getsockname()[1]
-    multiprocessing.spawn(one_rank, (port, str(tmp_path)), nprocs=2)
+    multiprocessing.start_processes(one_rank, (port, str(tmp_path)), nprocs=2, start_method='fork')
     ranks = [torch.load(tmp_path / f'{rank}.pth', weights_only=True) for rank in (0, 1)]
     losses, weights = train_two_steps(small_dino(warmup_teacher_temp_epochs=2), [some_views(batch=4, seed=number) for number in (0, 1)])
     for number, loss in enumerate(losses):

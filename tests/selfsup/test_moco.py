@@ -291,7 +291,7 @@ def test_two_processes_are_one_with_as_many_groups(tmp_path):
     with socket.socket() as server:
         server.bind(('127.0.0.1', 0))
         port = server.getsockname()[1]
-    multiprocessing.spawn(run_rank, (port, tmp_path), nprocs=2)
+    multiprocessing.start_processes(run_rank, (port, tmp_path), nprocs=2, start_method='fork')
     ranks = [torch.load(tmp_path / f'rank{rank}.pt') for rank in (0, 1)]
     for groups, (first, first_state), (second, second_state) in zip((2, 4), *ranks, strict=True):
         model = small_moco(bn_groups=groups, queue_len=20)

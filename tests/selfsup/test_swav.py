@@ -267,7 +267,7 @@ def rank(number, folder):
 
 
 def test_two_processes_are_one(tmp_path):
-    multiprocessing.spawn(rank, (str(tmp_path), ), nprocs=2)
+    multiprocessing.start_processes(rank, (str(tmp_path), ), nprocs=2, start_method='fork')
     ranks = [torch.load(tmp_path / f'{number}.pt') for number in (0, 1)]
     one = train(two_process_model(), slice(None))
     for step, loss in enumerate(one['losses']):
