@@ -1,5 +1,6 @@
 # MoBY (https://arxiv.org/abs/2105.04553) on small photographs and one CPU core: four layers of 96 channels on views of 48x48 in patches of
-# 8, 20 epochs, under ten minutes of CPU time for 6,000 images. Blur and solarisation would leave little of a view this small.
+# 8, 20 epochs, about eleven minutes of CPU time for 6,000 images, k-NN and loader included. Blur and solarisation would leave little of a
+# view this small.
 #
 #   python tools/train.py configs/moby/moby_vit-mini_1xb64-coslr-20e_tiny-imagenet.py --data DIR_OR_ZIP
 #
