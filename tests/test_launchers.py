@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
-ECHO = 'import os, sys\nprint(" | ".join([os.environ.get("RANK", "-"), os.environ.get("WORLD_SIZE", "-"), *sys.argv[1:]]), flush=True)\n'
+# one write a line, so that the lines of two processes do not mix
+ECHO = ('import os, sys\n'
+        'text = " | ".join([os.environ.get("RANK", "-"), os.environ.get("WORLD_SIZE", "-"), *sys.argv[1:]])\n'
+        'os.write(1, (text + chr(10)).encode())\n')
 
 
 @pytest.fixture

@@ -50,8 +50,8 @@ class SelfSupervisor(BaseSelfSupervisor):
     def __init__(self, backbone, neck=None, head=None, data_preprocessor=None, **kwargs):
         if data_preprocessor is None or (isinstance(data_preprocessor, dict) and 'type' not in data_preprocessor):
             data_preprocessor = {'type': 'mmpretrain.SelfSupDataPreprocessor', **(data_preprocessor or {})}
-        built = [None if part is None else build(part, MODELS) for part in (backbone, neck, head)]
-        super().__init__(*built, data_preprocessor=build(data_preprocessor, MODELS), **kwargs)
+        built = [None if part is None else _build_part(part) for part in (backbone, neck, head)]
+        super().__init__(*built, data_preprocessor=_build_part(data_preprocessor), **kwargs)
         # convolutions with batch norm are faster with the channels last, on the CPU as on the GPU
         convolutional = any(isinstance(module, nn.BatchNorm2d) for module in self.backbone.modules())
         self.memory_format = torch.channels_last if convolutional else torch.contiguous_format
@@ -73,6 +73,15 @@ class SelfSupervisor(BaseSelfSupervisor):
         if number is not None and len(inputs) != number:
             raise ValueError(f'{method} takes {number} views, not {len(inputs)}; see the presets of mmssl.LoadViews')
         return [view.contiguous(memory_format=self.memory_format) for view in inputs]
+
+
+def _build_part(cfg):
+    """Build a part; a plain name that is not ours is mmpretrain's, whatever scope is the default."""
+    if isinstance(cfg, dict) and isinstance(cfg.get('type'), str) and '.' not in cfg['type']:
+        MODELS.import_from_location()
+        if cfg['type'] not in MODELS.module_dict:
+            cfg = {**cfg, 'type': f'mmpretrain.{cfg["type"]}'}
+    return build(cfg, MODELS)
 
 
 class ScheduledSupervisor(SelfSupervisor):
