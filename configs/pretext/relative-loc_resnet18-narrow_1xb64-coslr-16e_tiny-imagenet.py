@@ -13,7 +13,7 @@ model = dict(
     patch_size=24,
     gap=8,
     jitter=3,
-    drop_prob=0.5)
+    drop_prob=0.0)  # photographs of 64 pixels show no chromatic aberration
 train_pipeline = [
     dict(type='mmssl.LoadRandomResizedCrop', scale=96, crop_ratio_range=(0.5, 1.0), aspect_ratio_range=(1.0, 1.0), interpolation='bicubic'),
     dict(type='PackInputs'),
