@@ -33,7 +33,7 @@ METHODS = {
              'swav/swav_resnet50_8xb32-mcrop-coslr-200e_in1k-224px-96px.py', 4, [224] * 2 + [96] * 6),
     'beit': ('beit/beit_vit-base-p16_8xb256-amp-coslr-300e_in1k.py', 'beit/beit_beit-base-p16_8xb256-amp-coslr-300e_in1k.py',
              4, [224, 112]),
-    'dino': ('dino/dino_vit-small-p16_8xb64-amp-coslr-800e_in1k.py', None, 2, [224] * 2 + [96] * 8),
+    'dino': ('dino/dino_vit-s16_8xb64-amp-coslr-100e_in1k.py', None, 2, [224] * 2 + [96] * 8),
 }
 
 
@@ -58,6 +58,8 @@ def from_config(cfg, host: bool):
     model = {'data_preprocessor': cfg.data_preprocessor.to_dict(), **cfg.model.to_dict()}
     if host:
         model = without(model, 'init_cfg')  # its tokenizer would be fetched from a hub
+    elif 'tokenizer' in model:
+        model['tokenizer']['checkpoint'] = 'random'
     model = revert_sync_batchnorm(MODELS.build(model))
     model.train()
     return model, build_optim_wrapper(model, plain(cfg.optim_wrapper.to_dict()))
@@ -86,9 +88,12 @@ def samples(model, images, host):
     from mmpretrain.structures import DataSample
     if 'BEiT' not in type(model).__name__:
         return None
-    mask = torch.zeros(14, 14, dtype=torch.int64 if host else torch.bool)
-    mask.view(-1)[torch.randperm(196, generator=torch.Generator().manual_seed(0))[:75]] = 1
-    return [DataSample().set_field(mask, 'mask') or DataSample(mask=mask) for _ in images]
+    mask = torch.zeros(14, 14, dtype=torch.bool)
+    mask.view(-1)[torch.randperm(196, generator=torch.Generator().manual_seed(0))[:75]] = True
+    made = [DataSample() for _ in images]
+    for sample in made:
+        sample.set_field(mask.long() if host else mask, 'mask')
+    return made
 
 
 class LightlyDINO:
