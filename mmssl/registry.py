@@ -50,10 +50,12 @@ class HostBoundRegistry(Registry):
         super().__init__(*args, **kwargs)
         self.hosts = dict(hosts or {})
 
-    def import_hosts(self) -> list[str]:
-        """Import what needs a host, and return the hosts that are missing."""
+    def import_hosts(self, until: str | None = None) -> list[str]:
+        """Import what needs a host, no further than the part named ``until``, and return the hosts that are missing."""
         missing = []
         for location, host in list(self.hosts.items()):
+            if until in self.module_dict:
+                break
             if not installed(host):
                 missing.append(host)
             else:
@@ -66,8 +68,7 @@ class HostBoundRegistry(Registry):
         name = key.removeprefix(f'{SCOPE}.')
         if self.hosts and '.' not in name:
             self.import_from_location()
-            if name not in self.module_dict:
-                self.import_hosts()
+            self.import_hosts(until=name)
         return super().get(key)
 
 
@@ -75,7 +76,7 @@ def _child(name: str, parent: Registry, *locations: str, **hosts: str) -> HostBo
     return HostBoundRegistry(name, parent=parent, scope=SCOPE, locations=list(locations), hosts={at: host for host, at in hosts.items()})
 
 
-MODELS = _child('model', MMENGINE_MODELS, 'mmssl.layers', 'mmssl.selfsup', mmseg='mmssl.segmentation')
+MODELS = _child('model', MMENGINE_MODELS, 'mmssl.layers', 'mmssl.selfsup', mmseg='mmssl.segmentation', mmdet='mmssl.detection')
 DATASETS = _child('dataset', MMENGINE_DATASETS, 'mmssl.data', mmseg='mmssl.segmentation.datasets')
 TRANSFORMS = _child('transform', MMENGINE_TRANSFORMS, 'mmssl.data')
 DATA_SAMPLERS = _child('data sampler', MMENGINE_DATA_SAMPLERS, 'mmssl.data')

@@ -1,0 +1,1 @@
+"""Detection for mmdet: R-FCN, deformable backbones and deformable R-FCN."""
