@@ -1,0 +1,68 @@
+"""Which implementation an operator takes: one place for ``backend='auto' | 'torch' | 'torchvision' | 'mmcv'``."""
+
+import functools
+import importlib
+
+import torch
+from torch import Tensor
+
+BACKENDS = ('auto', 'torch', 'torchvision', 'mmcv')
+
+
+@functools.lru_cache
+def torchvision_serves(device: str) -> bool:
+    """Whether torchvision is installed with kernels for ``device``, 'cpu' or 'cuda'."""
+    try:
+        extension = importlib.import_module('torchvision.extension')
+        version = importlib.import_module('torchvision.version')
+    except Exception:  # an extension of another build raises what it likes
+        return False
+    has_ops = getattr(extension, '_has_ops', lambda: False)()
+    return has_ops and (device == 'cpu' or device == 'cuda' and bool(getattr(version, 'cuda', None)))
+
+
+@functools.lru_cache
+def mmcv_serves(device: str) -> bool:
+    """Whether mmcv is installed with its compiled operators for ``device``, 'cpu' or 'cuda'."""
+    try:
+        importlib.import_module('mmcv._ext')
+        info = importlib.import_module('mmcv.ops').get_compiling_cuda_version()
+    except Exception:  # missing, or compiled for another torch
+        return False
+    return device == 'cpu' or device == 'cuda' and info != 'not available'
+
+
+def pick(name: str, backend: str, like: Tensor, supported: tuple[str, ...], auto: str = 'torch') -> str:
+    """Resolve ``backend`` for one call.
+
+    Args:
+        name: of the operator, for messages.
+        backend: what the caller asked for.
+        like: a tensor on the device of the call.
+        supported: implementations that compute this call rightly.
+        auto: what 'auto' takes, where it is there; else ours.
+
+    Raises:
+        ValueError: an unknown backend, or one without this operator.
+        RuntimeError: a forced one that is not installed for the device.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f'backend={backend!r} of {name}; one of {", ".join(BACKENDS)}')
+    wanted = auto if backend == 'auto' else backend
+    if wanted == 'torch':
+        return wanted
+    if wanted not in supported:
+        raise ValueError(f"{name} with these arguments is not computed by backend={backend!r}; choose from "
+                         f"{', '.join(('auto', 'torch', *supported))}")
+    there = (torchvision_serves if wanted == 'torchvision' else mmcv_serves)(like.device.type)
+    if there:
+        return wanted
+    if backend == 'auto':
+        return 'torch'
+    raise RuntimeError(f"backend={backend!r} of {name} needs {backend} with operators compiled for {like.device.type}; install it, or "
+                       "leave backend='auto'")
+
+
+def checks_values(tensor: Tensor) -> bool:
+    """Whether values may be looked at without a synchronisation or a graph break: eagerly on the CPU."""
+    return tensor.device.type == 'cpu' and not torch.compiler.is_compiling()
