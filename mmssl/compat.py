@@ -4,10 +4,13 @@ The only place that looks at distribution names. torch and mmengine are imported
 """
 
 import functools
+import importlib.machinery
 import importlib.metadata
 import importlib.util
 import os
+import re
 import sys
+import types
 
 # import name -> (OneDL's distribution, upstream's)
 DISTRIBUTIONS = {
@@ -18,6 +21,9 @@ DISTRIBUTIONS = {
     'mmpretrain': ('onedl-mmpretrain', 'mmpretrain'),
 }
 HOSTS = tuple(DISTRIBUTIONS)
+UPSTREAM_SETUPTOOLS = 82  # the first without pkg_resources, which upstream mmengine 0.10 and the build of mmcv import
+EXTENSION = 'mmcv._ext'
+STAND_IN = 'mmssl.ops.mmcv_ext'
 
 
 def owners_of(import_name: str) -> list[str]:
@@ -58,25 +64,127 @@ def flavour() -> str:
 
 @functools.cache
 def has_ops() -> bool:
-    """Whether mmcv's compiled operators can be used: detection needs them, pre-training and segmentation do not."""
+    """Whether mmcv's compiled operators can be used; False for the stand-in of :func:`stand_in_for_ops`, which serves detection too."""
     try:
-        if importlib.util.find_spec('mmcv._ext') is None:
+        spec = importlib.util.find_spec(EXTENSION) if EXTENSION in sys.modules or not ops_are_hidden() else None
+        if spec is None or spec.origin == STAND_IN:
             return False
-        import mmcv._ext
+        importlib.import_module(EXTENSION)
     except (ImportError, OSError, ValueError):
         return False
     # a stand-in without a file lets configs be built, but computes nothing
-    return getattr(mmcv._ext, '__file__', None) is not None
+    return getattr(sys.modules[EXTENSION], '__file__', None) is not None
+
+
+def ops_are_hidden() -> bool:
+    """Whether the user asks for the stand-in where compiled operators are installed: ``MMSSL_NO_EXT=1``."""
+    return os.environ.get('MMSSL_NO_EXT', '').lower() not in ('', '0', 'false', 'no')
+
+
+class _StandIn(types.ModuleType):
+    """In the place of ``mmcv._ext``: what detection calls, and for every other name a function that says what is missing."""
+
+    def __getattr__(self, name: str):
+        if name.startswith('__'):
+            raise AttributeError(f'{self.__name__} has no {name}')
+        ours = importlib.import_module(STAND_IN)
+        if name in ours.PROVIDED:
+            function = getattr(ours, name)
+        else:
+            def function(*args, **kwargs):
+                raise missing_operator(name)
+            function.__name__ = name
+        setattr(self, name, function)
+        return function
+
+
+class _StandInFinder:
+    """Finds the stand-in where no other finder of ``sys.meta_path`` finds a ``mmcv._ext``."""
+
+    def __init__(self):
+        self.hidden = False
+
+    def find_spec(self, name: str, path=None, target=None):
+        """Spec of the stand-in, or None: another name, or there is a real one."""
+        if name != EXTENSION or (not self.hidden and not ops_are_hidden() and self._is_there(path)):
+            return None
+        return importlib.machinery.ModuleSpec(EXTENSION, self, origin=STAND_IN)
+
+    def _is_there(self, path) -> bool:
+        for finder in sys.meta_path:
+            if finder is not self and hasattr(finder, 'find_spec'):
+                try:
+                    if finder.find_spec(EXTENSION, path, None) is not None:
+                        return True
+                except ImportError:
+                    return False
+        return False
+
+    def create_module(self, spec):
+        """The stand-in."""
+        return _StandIn(spec.name)
+
+    def exec_module(self, module) -> None:
+        """Nothing: it takes its functions when they are asked for."""
+
+
+_FINDER = _StandInFinder()
+
+
+def stand_in_for_ops() -> None:
+    """Let ``import mmcv._ext`` find a stand-in where mmcv has no compiled operators, so that mmdet imports and its detectors work.
+
+    It has what R-FCN, Faster R-CNN, Mask R-CNN and deformable backbones call (:mod:`mmssl.ops.mmcv_ext`), from torch and torchvision; any
+    other function can be imported, and raises ImportError with the command to install the compiled ones when it is called. A real
+    extension is never touched, unless ``MMSSL_NO_EXT=1`` hides it. Imports nothing; safe to call more than once.
+    """
+    if sys.modules.get(EXTENSION, sys) is None:  # somebody blocked it
+        del sys.modules[EXTENSION]
+        _FINDER.hidden = True
+    if not sys.meta_path or sys.meta_path[0] is not _FINDER:
+        if _FINDER in sys.meta_path:
+            sys.meta_path.remove(_FINDER)
+        sys.meta_path.insert(0, _FINDER)
+
+
+def missing_operator(name: str) -> ImportError:
+    """The error for an operator that the stand-in lacks."""
+    import torch
+    mmcv, cuda = distribution_of('mmcv') or DISTRIBUTIONS['mmcv'][0], torch.version.cuda
+    return ImportError(f'{name} needs the compiled operators of mmcv, which are not installed (mmssl stands in for those that R-FCN, '
+                       f'Faster R-CNN, Mask R-CNN and deformable backbones call): '
+                       f'{ops_command(mmcv, version("mmcv"), torch.__version__, cuda)}')
+
+
+def ops_command(mmcv: str, mmcv_version: str | None, torch_version: str, cuda: str | None) -> str:
+    """The command that installs mmcv's compiled operators.
+
+    Args:
+        mmcv: the distribution, 'onedl-mmcv' or 'mmcv'.
+        mmcv_version: of it, None for any.
+        torch_version: as '2.11.0+cu130'.
+        cuda: version that torch was built with, as '13.0'; None for a CPU build.
+    """
+    pip = 'python -m pip'
+    pinned = f'{mmcv}=={mmcv_version}' if mmcv_version else mmcv
+    build = 'cu' + cuda.replace('.', '') if cuda else 'cpu'
+    numbers = ''.join(re.findall(r'\d+', torch_version.partition('+')[0])[:3])
+    source = (f"{pip} install ninja 'setuptools>=80,<{UPSTREAM_SETUPTOOLS}' wheel packaging && "
+              f'MAX_JOBS=2 {pip} install --force-reinstall --no-deps --no-build-isolation --no-binary {mmcv} {pinned}')
+    wheel = (f'{pip} install --force-reinstall --no-deps --only-binary {mmcv} '
+             f'--extra-index-url https://mmwheels.onedl.ai/{build}-torch{numbers}/simple {pinned}')
+    return f'{wheel}; where there is no such wheel, with a compiler: {source}' if mmcv.startswith('onedl-') else source
 
 
 def patch() -> None:
-    """Mend mmengine, whichever host uses it; safe to call more than once.
+    """Mend mmengine, whichever host uses it, and stand in for compiled operators that mmcv lacks; safe to call more than once.
 
     Raises:
         ImportError: mmengine is not installed; the message has the command.
     """
     if importlib.util.find_spec('mmengine') is None:
         raise ImportError("mmengine is not installed: pip install 'mmssl[onedl]'")
+    stand_in_for_ops()
     from mmengine.config import utils
     if getattr(utils, '_mmssl_patched', False):
         return

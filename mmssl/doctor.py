@@ -21,7 +21,6 @@ USES = {
     'mmseg': 'segmentation',
 }
 EXTRAS = {'mmengine': 'onedl', 'mmcv': 'onedl', 'mmpretrain': 'onedl', 'mmdet': 'det', 'mmseg': 'seg'}
-UPSTREAM_SETUPTOOLS = 82  # the first without pkg_resources, which upstream mmengine 0.10 imports
 PIP = 'python -m pip'
 
 
@@ -78,8 +77,11 @@ PROBES = {
     'mmengine': ('mmengine', 'import mmengine, mmengine.runner'),
     'mmcv': ('mmcv', 'import mmcv'),
     'ops': ('mmcv', 'import importlib.util, mmcv\n'
-            'value = dict(compiled=importlib.util.find_spec("mmcv._ext") is not None)\n'
-            'if value["compiled"]: import mmcv.ops'),
+            'from mmssl import compat\n'
+            'there = importlib.util.find_spec("mmcv._ext") is not None\n'
+            'value = dict(compiled=there and not compat.ops_are_hidden(), hidden=there and compat.ops_are_hidden())\n'
+            'compat.stand_in_for_ops()\n'
+            'import mmcv.ops'),
     'mmpretrain': ('mmpretrain', 'import mmpretrain'),
     'mmdet': ('mmdet', 'import mmdet'),
     'mmseg': ('mmseg', 'import mmseg'),
@@ -296,9 +298,9 @@ def _flavour(env: Environment) -> list[Finding]:
     if upstream:
         findings = [Finding('ok', 'flavour', 'upstream OpenMMLab (OneDL is the tested one)')]
         setuptools = env.versions.get('setuptools')
-        if setuptools is None or _numbers(setuptools)[0] >= UPSTREAM_SETUPTOOLS:
-            text = f'{setuptools or "missing"}; upstream mmengine needs pkg_resources, which {UPSTREAM_SETUPTOOLS} dropped'
-            findings.append(Finding('broken', 'setuptools', text, f"{PIP} install 'setuptools<{UPSTREAM_SETUPTOOLS}'"))
+        if setuptools is None or _numbers(setuptools)[0] >= compat.UPSTREAM_SETUPTOOLS:
+            text = f'{setuptools or "missing"}; upstream mmengine needs pkg_resources, which {compat.UPSTREAM_SETUPTOOLS} dropped'
+            findings.append(Finding('broken', 'setuptools', text, f"{PIP} install 'setuptools<{compat.UPSTREAM_SETUPTOOLS}'"))
         return findings
     return [Finding('ok', 'flavour', 'OneDL') if fork else Finding('note', 'flavour', 'no OpenMMLab toolbox is installed')]
 
@@ -330,18 +332,14 @@ def _ops(env: Environment) -> list[Finding]:
     if probe.ok and probe.value.get('compiled'):
         return [Finding('ok', 'mmcv ops', 'compiled')]
     name = (env.owners.get('mmcv') or ['onedl-mmcv'])[0]
-    pinned = f'{name}=={env.versions[name]}' if name in env.versions else name
     cuda = env.probes['torch'].value.get('cuda') if 'torch' in env.probes else None
-    build = 'cu' + cuda.replace('.', '') if cuda else 'cpu'
-    torch = ''.join(map(str, _numbers(env.versions.get('torch', ''))))
-    source = (f"{PIP} install ninja 'setuptools>=80,<{UPSTREAM_SETUPTOOLS}' wheel packaging && "
-              f'MAX_JOBS=2 {PIP} install --force-reinstall --no-deps --no-build-isolation --no-binary {name} {pinned}')
-    wheel = (f'{PIP} install --force-reinstall --no-deps --only-binary {name} '
-             f'--extra-index-url https://mmwheels.onedl.ai/{build}-torch{torch}/simple {pinned}')
-    cure = f'{wheel}; where there is no such wheel, with a compiler: {source}' if name.startswith('onedl-') else source
+    cure = compat.ops_command(name, env.versions.get(name), env.versions.get('torch', ''), cuda)
+    use = "mmssl's stand-in is in use: R-FCN, Faster R-CNN, Mask R-CNN and deformable backbones work; other detection needs them"
+    if probe.value.get('hidden'):
+        return [Finding('note', 'mmcv ops', f'MMSSL_NO_EXT is set; {use}', 'unset MMSSL_NO_EXT')]
     if probe.ok:
-        return [Finding('note', 'mmcv ops', 'not compiled; detection needs them, pre-training and segmentation do not', cure)]
-    return [Finding('broken', 'mmcv ops', f'compiled for another torch or Python: {probe.error}', cure)]
+        return [Finding('note', 'mmcv ops', f'not compiled; {use}', cure)]
+    return [Finding('broken', 'mmcv ops', f'compiled for another torch or Python: {probe.error}', f'{cure}; or do without: MMSSL_NO_EXT=1')]
 
 
 def _inheritance(env: Environment) -> list[Finding]:
