@@ -1,12 +1,17 @@
-"""What mmdet's detectors call of mmcv's compiled operators, from torch and torchvision: the inside of the stand-in for ``mmcv._ext``.
+"""What mmdet's detectors call of mmcv's compiled operators: the inside of the stand-in for ``mmcv._ext``.
 
-Every function has the arguments of the compiled one and, where that fills buffers, fills them. :mod:`mmssl.compat` puts it in the place of
-the extension where there is none. On the CPU and on CUDA; half precision is computed in float32.
+From torch, torchvision and our own operators. Every function has the arguments of the compiled one and, where that fills buffers, fills
+them. :mod:`mmssl.compat` puts it in the place of the extension where there is none. On the CPU and on CUDA; half precision is computed in
+float32.
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from mmssl.ops.deform_conv import deform_conv2d
 
 # log(max(p, TINY)) of the compiled focal loss: FLT_MIN
 TINY = torch.finfo(torch.float32).tiny
@@ -42,12 +47,14 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     import torchvision
     if boxes.numel() == 0:
         return boxes.new_empty(0, dtype=torch.long)
-    boxes = _wide(boxes)
+    order = scores.sort(descending=True)[1]  # as the compiled operator sorts: torchvision's own order differs among ties
+    ranked = _wide(boxes)[order]
     if offset:
-        boxes = torch.cat([boxes[:, :2], boxes[:, 2:] + offset], dim=1)
+        ranked = torch.cat([ranked[:, :2], ranked[:, 2:] + offset], dim=1)
+    ranks = torch.arange(len(order), 0, -1, dtype=ranked.dtype, device=ranked.device)
     # torchvision compares in double, the compiled operator in the type of the boxes: an overlap of exactly the threshold stays
-    threshold = torch.tensor(iou_threshold, dtype=boxes.dtype).item()
-    return torchvision.ops.nms(boxes, scores.to(boxes.dtype), threshold)
+    threshold = torch.tensor(iou_threshold, dtype=ranked.dtype).item()
+    return order[torchvision.ops.nms(ranked, ranks, threshold)]
 
 
 def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, sigma: float, min_score: float, method: int,
@@ -72,7 +79,9 @@ def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, s
     order, current = torch.arange(len(boxes)), scores.clone()
     kept = 0
     while kept < len(order):
-        best = kept + int(current[order[kept:]].argmax())
+        scores = current[order[kept:]]
+        # a box without area that overlaps another such box has NaN, which is never greater
+        best = kept + (0 if scores[0].isnan() else int(scores.nan_to_num(nan=-math.inf).argmax()))
         order[[kept, best]] = order[[best, kept]]
         chosen, rest = order[kept], order[kept + 1:]
         dets[kept, :4], dets[kept, 4] = boxes[chosen], current[chosen]
@@ -86,7 +95,7 @@ def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, s
             weight = torch.where(overlap >= iou_threshold, 0 if method == 0 else 1 - overlap, 1)
         current[rest] *= weight
         kept += 1
-        order = torch.cat([order[:kept], _close_gaps(rest, current[rest] >= min_score)])
+        order = torch.cat([order[:kept], _close_gaps(rest, ~(current[rest] < min_score))])
     return order
 
 
@@ -133,16 +142,11 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
                                                               *grad_input.shape, sampling_ratio, aligned))
 
 
-def _deformable(input: Tensor, offset: Tensor, weight: Tensor, **options) -> Tensor:
-    from torchvision.ops import deform_conv2d
-    return deform_conv2d(_wide(input), _wide(offset), _wide(weight), **options)
-
-
 def _gradients(grad_output: Tensor, inputs: dict[str, Tensor], **options) -> dict[str, Tensor]:
     """Gradients of a deformable convolution for its inputs, computed anew."""
     with torch.enable_grad():
         leaves = {name: _wide(tensor).detach().requires_grad_() for name, tensor in inputs.items()}
-        output = _deformable(**leaves, **options)
+        output = deform_conv2d(**leaves, **options)
         return dict(zip(leaves, torch.autograd.grad(output, list(leaves.values()), grad_output.to(output.dtype)), strict=True))
 
 
@@ -158,7 +162,7 @@ def deform_conv_forward(input: Tensor, weight: Tensor, offset: Tensor, output: T
         output: (B, D, H', W'), filled.
         columns, ones: not touched.
     """
-    output.copy_(_deformable(input, offset, weight, stride=(dH, dW), padding=(padH, padW), dilation=(dilationH, dilationW)))
+    output.copy_(deform_conv2d(input, offset, weight, stride=(dH, dW), padding=(padH, padW), dilation=(dilationH, dilationW)))
 
 
 def deform_conv_backward_input(input: Tensor, offset: Tensor, grad_output: Tensor, grad_input: Tensor, grad_offset: Tensor, weight: Tensor,
@@ -194,8 +198,8 @@ def modulated_deform_conv_forward(input: Tensor, weight: Tensor, bias: Tensor, o
         bias: (D,), of length 0 without ``with_bias``.
         mask: (B, deformable_group * kernel_h * kernel_w, H', W').
     """
-    output.copy_(_deformable(input, offset, weight, mask=_wide(mask), bias=_wide(bias) if with_bias else None, stride=(stride_h, stride_w),
-                             padding=(pad_h, pad_w), dilation=(dilation_h, dilation_w)))
+    output.copy_(deform_conv2d(input, offset, weight, mask=mask, bias=bias if with_bias else None, stride=(stride_h, stride_w),
+                               padding=(pad_h, pad_w), dilation=(dilation_h, dilation_w)))
 
 
 def modulated_deform_conv_backward(input: Tensor, weight: Tensor, bias: Tensor, ones: Tensor, offset: Tensor, mask: Tensor, columns: Tensor,
@@ -245,5 +249,5 @@ def sigmoid_focal_loss_backward(input: Tensor, target: Tensor, weight: Tensor, g
     grad_input.copy_(grad * rows)
 
 
-PROVIDED = frozenset(name for name, value in globals().items() if callable(value) and getattr(value, '__module__', '') == __name__
-                     and not name.startswith('_'))
+PROVIDED = frozenset(name for name, value in globals().items()
+                     if not name.startswith('_') and getattr(value, '__module__', '') == __name__)
