@@ -6,6 +6,8 @@ import importlib
 import torch
 from torch import Tensor
 
+from mmssl.compat import has_ops
+
 BACKENDS = ('auto', 'torch', 'torchvision', 'mmcv')
 
 
@@ -24,10 +26,11 @@ def torchvision_serves(device: str) -> bool:
 @functools.lru_cache
 def mmcv_serves(device: str) -> bool:
     """Whether mmcv is installed with its compiled operators for ``device``, 'cpu' or 'cuda'."""
+    if not has_ops():  # missing, compiled for another torch, or our own stand-in
+        return False
     try:
-        importlib.import_module('mmcv._ext')
         info = importlib.import_module('mmcv.ops').get_compiling_cuda_version()
-    except Exception:  # missing, or compiled for another torch
+    except Exception:
         return False
     return device == 'cpu' or device == 'cuda' and info != 'not available'
 
