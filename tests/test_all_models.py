@@ -101,6 +101,8 @@ SMALL = {
                     lambda model, dtype: model(images(dtype)[:, 0, :4, :2].flatten(1)), (2, 8)),
     'HDCResNet': ({key: value for key, value in SMALL_HDC.items() if key != 'type'}, lambda model, dtype: model(images(dtype))[3],
                   (2, 64, 4, 4)),
+    'GCNResNet': (dict(depth=50, stem_channels=8, base_channels=8, kernel_size=3), lambda model, dtype: model(images(dtype))[3],
+                  (2, 256, 1, 1)),
     'DUCHead': (dict(in_channels=3, num_classes=5, factor=2, dilations=(1, 2), loss_decode=SEG_LOSS),
                 lambda model, dtype: model([images(dtype)]), (2, 5, 64, 64)),
     'GlobalConvHead': (dict(in_channels=[3, 3], strides=(4, 8), num_classes=5, kernel_size=5, loss_decode=SEG_LOSS),

@@ -1,8 +1,8 @@
 """Semantic segmentation for mmseg: global convolutional networks, hybrid dilated convolution, dense upsampling. Needs mmseg."""
 
 from mmssl.segmentation.dilated import DUCHead, HDCResNet, dilation_coverage, hdc_max_gap
-from mmssl.segmentation.global_conv import BoundaryRefine, GlobalConvBlock, GlobalConvHead
+from mmssl.segmentation.global_conv import BoundaryRefine, GCNResNet, GlobalConvBlock, GlobalConvHead
 from mmssl.segmentation.segmentor import EncoderDecoder
 
-__all__ = ['BoundaryRefine', 'DUCHead', 'EncoderDecoder', 'GlobalConvBlock', 'GlobalConvHead', 'HDCResNet', 'dilation_coverage',
-           'hdc_max_gap']
+__all__ = ['BoundaryRefine', 'DUCHead', 'EncoderDecoder', 'GCNResNet', 'GlobalConvBlock', 'GlobalConvHead', 'HDCResNet',
+           'dilation_coverage', 'hdc_max_gap']

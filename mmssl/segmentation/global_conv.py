@@ -7,6 +7,7 @@ nonlinearity between them, so that k may be as large as the map; a residual bloc
 from collections.abc import Sequence
 
 import torch
+from mmseg.models.backbones import ResNet
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,26 +25,32 @@ class GlobalConvBlock(nn.Module):
         in_channels, out_channels: widths; the second is the number of classes.
         kernel_size: k, odd.
         bias: of the four convolutions; without them the block has the paper's number of parameters (table 2).
+        stride: of the block; each of its two convolutions in a row strides along its own kernel.
         fused: compute the two first convolutions as one product with the patches' columns added afterwards, the same numbers to rounding;
             None chooses by the widths.
 
     Raises:
-        ValueError: an even kernel.
+        ValueError: an even kernel; ``fused=True`` with a stride.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 15, bias: bool = False, fused: bool | None = None):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 15, bias: bool = False, stride: int = 1,
+                 fused: bool | None = None):
         super().__init__()
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f'kernel_size={kernel_size} of a global convolution must be odd, so that the map keeps its size; '
                              f'give {max(1, kernel_size - 1)} or {kernel_size + 1}')
         pad = kernel_size // 2
-        tall, wide = {'kernel_size': (kernel_size, 1), 'padding': (pad, 0)}, {'kernel_size': (1, kernel_size), 'padding': (0, pad)}
+        tall = {'kernel_size': (kernel_size, 1), 'padding': (pad, 0), 'stride': (stride, 1)}
+        wide = {'kernel_size': (1, kernel_size), 'padding': (0, pad), 'stride': (1, stride)}
         self.left1 = nn.Conv2d(in_channels, out_channels, bias=bias, **tall)
         self.left2 = nn.Conv2d(out_channels, out_channels, bias=bias, **wide)
         self.right1 = nn.Conv2d(in_channels, out_channels, bias=bias, **wide)
         self.right2 = nn.Conv2d(out_channels, out_channels, bias=bias, **tall)
         self.kernel_size = kernel_size
-        self.fused = kernel_size > 1 and in_channels >= FUSE_FROM * out_channels if fused is None else fused
+        worthwhile = kernel_size > 1 and stride == 1 and in_channels >= FUSE_FROM * out_channels
+        self.fused = worthwhile if fused is None else fused
+        if self.fused and stride > 1:
+            raise ValueError(f'a global convolution with stride={stride} cannot be fused; leave out fused=True')
 
     def first_fused(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Both first convolutions of (B, C, H, W): every tap's product with every position at once, then each moved to where it counts."""
@@ -195,3 +202,41 @@ class GlobalConvHead(BaseDecodeHead):
         for up, refine in zip(self.last_up, self.refine_last, strict=True):
             out = refine(up(out))
         return out
+
+
+@MODELS.register_module()
+class GCNResNet(ResNet):
+    """ResNet-GCN: a ResNet whose bottlenecks hold a global convolution in the place of the 3 x 3 one, its batch norm kept (section 4.3).
+
+    (B, 3, H, W) goes to the maps of the four stages with strides of 4, 8, 16, 32. State-dict keys are those of any ResNet but for
+    ``layer*.*.conv2``; weights of a plain ResNet fit all the rest.
+
+    Args:
+        depth: 50, 101 or 152.
+        kernel_size: k of the global convolutions, or one a stage; 0 leaves a stage as it is.
+        others: of mmseg's ResNet.
+
+    Raises:
+        ValueError: a depth without bottlenecks, a dilated stage, a number of kernels that differs from that of the stages.
+    """
+
+    def __init__(self, depth: int = 50, kernel_size: int | Sequence[int] = 5, **kwargs):
+        if depth < 50:
+            raise ValueError(f'depth={depth} of GCNResNet has no bottlenecks; there are 50, 101 and 152')
+        super().__init__(depth=depth, **kwargs)
+        kernels = [kernel_size] * len(self.res_layers) if isinstance(kernel_size, int) else list(kernel_size)
+        if len(kernels) != len(self.res_layers):
+            raise ValueError(f'kernel_size={kernel_size} of GCNResNet names {len(kernels)} stages, the network has {len(self.res_layers)}')
+        for name, k in zip(self.res_layers, kernels, strict=True):
+            for block in getattr(self, name) if k else ():
+                conv = block.conv2
+                if max(conv.dilation) > 1:
+                    raise ValueError(f'{name} of GCNResNet has a dilation of {conv.dilation[0]}, which a global convolution does not need; '
+                                     'leave out dilations and strides')
+                block.conv2 = GlobalConvBlock(conv.in_channels, conv.out_channels, k, stride=conv.stride[0])
+        self._freeze_stages()
+
+    def train(self, mode: bool = True) -> 'GCNResNet':
+        """As the host's, which forgets to return the module."""
+        super().train(mode)
+        return self

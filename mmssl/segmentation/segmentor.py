@@ -4,7 +4,7 @@ import torch
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import EncoderDecoder as HostEncoderDecoder
 from mmseg.structures import SegDataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmssl.registry import MODELS
 
@@ -14,7 +14,7 @@ class EncoderDecoder(HostEncoderDecoder):
     """mmseg's keeps the scores of all classes at full size with every result (210 MB for one ADE20K image), and pads a copy a window.
 
     Images (B, 3, H, W) go in; results are those of mmseg's. With ``mode='slide'`` only the rows under the current windows have scores:
-    memory grows with the width of an image, not with its height.
+    memory grows with the width of an image, not with its height. A convolutional backbone runs with the channels last.
 
     Args:
         keep_logits: keep ``seg_logits`` in the results, as test-time augmentation needs.
@@ -24,6 +24,12 @@ class EncoderDecoder(HostEncoderDecoder):
     def __init__(self, *args, keep_logits: bool = False, **kwargs):
         super().__init__(*args, **kwargs)
         self.keep_logits = keep_logits
+        convolutional = any(isinstance(module, nn.BatchNorm2d) for module in self.backbone.modules())
+        self.memory_format = torch.channels_last if convolutional else torch.contiguous_format
+
+    def extract_feat(self, inputs: Tensor) -> list[Tensor]:
+        """Maps of the backbone and the neck for images (B, 3, H, W)."""
+        return super().extract_feat(inputs.contiguous(memory_format=self.memory_format))
 
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
         """Classes of every pixel.

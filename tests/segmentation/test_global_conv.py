@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mmssl.segmentation import BoundaryRefine, GlobalConvBlock, GlobalConvHead
+from mmssl.segmentation import BoundaryRefine, GCNResNet, GlobalConvBlock, GlobalConvHead
 from mmssl.segmentation.global_conv import Upsample
 
 LOSS = dict(type='mmseg.CrossEntropyLoss')
@@ -104,3 +104,43 @@ def test_it_learns_and_every_parameter_has_a_gradient():
 def test_wrong_arguments(wrong, words):
     with pytest.raises(ValueError, match=words):
         head(**wrong)
+
+
+def small_resnet(**kwargs):
+    return GCNResNet(50, stem_channels=8, base_channels=8, norm_cfg=dict(type='BN'), **kwargs)
+
+
+def test_a_block_with_a_stride_is_the_plain_one_at_every_second_place():
+    torch.manual_seed(0)
+    strided = GlobalConvBlock(3, 4, 5, stride=2)
+    plain = GlobalConvBlock(3, 4, 5)
+    plain.load_state_dict(strided.state_dict())
+    x = torch.randn(1, 3, 9, 12)
+    torch.testing.assert_close(strided(x), plain(x)[..., ::2, ::2])
+
+
+def test_resnet_gcn_replaces_the_middle_convolutions():
+    from mmseg.models.backbones import ResNet
+    torch.manual_seed(0)
+    net, plain = small_resnet(kernel_size=(3, 5, 7, 0)), ResNet(50, stem_channels=8, base_channels=8, norm_cfg=dict(type='BN'))
+    x = torch.randn(2, 3, 64, 96)
+    assert [tuple(out.shape) for out in net(x)] == [tuple(out.shape) for out in plain(x)]
+    # k x 1 and 1 x k twice are 4 k c^2 weights for the 9 c^2 of a 3 x 3
+    blocks, widths, kernels = (3, 4, 6), (8, 16, 32), (3, 5, 7)
+    more = sum(n * (4 * k - 9) * width**2 for n, width, k in zip(blocks, widths, kernels, strict=True))
+    count = lambda model: sum(parameter.numel() for parameter in model.parameters())  # noqa: E731
+    assert count(net) == count(plain) + more
+    # all weights but the replaced ones fit
+    result = net.load_state_dict(plain.state_dict(), strict=False)
+    assert set(result.unexpected_keys) == {f'layer{s}.{b}.conv2.weight' for s, n in enumerate(blocks, 1) for b in range(n)}
+    sum(out.mean() for out in net(x)).backward()
+    assert net.layer1[0].conv2.right2.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize('wrong, words', [(dict(kernel_size=(3, 3)), 'names 2 stages'), (dict(kernel_size=4), 'kernel_size=4'),
+                                          (dict(strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2)), 'layer4.*dilation of 2')])
+def test_wrong_resnet_gcn(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        small_resnet(**wrong)
+    with pytest.raises(ValueError, match='depth=18'):
+        GCNResNet(18)

@@ -3,14 +3,14 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
     dict(type='RandomResize', scale=(480, 360), ratio_range=(0.5, 2.0), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=(320, 320), cat_max_ratio=0.75, ignore_index=11),
+    dict(type='RandomCrop', crop_size=(256, 256), cat_max_ratio=0.75, ignore_index=11),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PhotoMetricDistortion'),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=6,
     num_workers=2,
     persistent_workers=True,
     drop_last=True,

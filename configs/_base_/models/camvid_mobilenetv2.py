@@ -1,7 +1,7 @@
 # MobileNetV2 on CamVid: the backbone that every head of the comparison gets.
 data_preprocessor = dict(
     type='SegDataPreProcessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True, pad_val=0, seg_pad_val=11,
-    size=(320, 320))
+    size=(256, 256))
 model = dict(
     type='mmssl.EncoderDecoder',
     data_preprocessor=data_preprocessor,

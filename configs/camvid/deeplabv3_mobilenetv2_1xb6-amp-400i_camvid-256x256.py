@@ -1,20 +1,16 @@
 # Rethinking Atrous Convolution, https://arxiv.org/abs/1706.05587: mmseg's ASPP head on a dilated MobileNetV2, CamVid.
 #
-#   python tools/train.py configs/camvid/deeplabv3_mobilenetv2_1xb8-1200i_camvid-320x320.py --data DIR --cfg-options load_from=BACKBONE
+#   python tools/train.py configs/camvid/deeplabv3_mobilenetv2_1xb6-amp-400i_camvid-256x256.py --data DIR --cfg-options load_from=BACKBONE
 #
 # One of the heads compared on equal terms; BACKBONE is a MobileNetV2 trained on ImageNet, in mmpretrain's names.
 # Expected: no figure in the paper.
 default_scope = 'mmseg'
 _base_ = [
-    '../_base_/models/camvid_mobilenetv2.py', '../_base_/datasets/camvid_360x480.py', '../_base_/schedules/sgd_seg.py',
-    '../_base_/seg_runtime.py'
+    '../_base_/models/camvid_mobilenetv2.py', '../_base_/datasets/camvid_360x480.py', '../_base_/schedules/adamw_camvid.py'
 ]
 model = dict(
     backbone=dict(strides=(1, 2, 2, 1, 1, 1, 1), dilations=(1, 1, 1, 2, 2, 4, 4)),
     decode_head=dict(
         type='ASPPHead', in_channels=320, channels=128, dilations=(1, 12, 24, 36), num_classes=11, ignore_index=11,
         norm_cfg=dict(type='BN'), loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True)))
-param_scheduler = [dict(type='PolyLR', eta_min=1e-4, power=0.9, begin=0, end=1200, by_epoch=False)]
-train_cfg = dict(max_iters=1200, val_interval=1200)
-default_hooks = dict(checkpoint=dict(interval=400))
-auto_scale_lr = dict(base_batch_size=8)
+auto_scale_lr = dict(base_batch_size=6)

@@ -1,19 +1,15 @@
 # Large Kernel Matters, https://arxiv.org/abs/1703.02719: GCN with kernels of 15 and no boundary refinement on MobileNetV2, CamVid.
 #
-#   python tools/train.py configs/camvid/gcn-k15-plain_mobilenetv2_1xb8-1200i_camvid-320x320.py --data DIR --cfg-options load_from=BACKBONE
+#   python tools/train.py configs/camvid/gcn-k15-plain_mobilenetv2_1xb6-amp-400i_camvid-256x256.py --data DIR --cfg-options load_from=BACKBONE
 #
 # One of the heads compared on equal terms; BACKBONE is a MobileNetV2 trained on ImageNet, in mmpretrain's names.
 # Expected: no figure in the paper.
 default_scope = 'mmseg'
 _base_ = [
-    '../_base_/models/camvid_mobilenetv2.py', '../_base_/datasets/camvid_360x480.py', '../_base_/schedules/sgd_seg.py',
-    '../_base_/seg_runtime.py'
+    '../_base_/models/camvid_mobilenetv2.py', '../_base_/datasets/camvid_360x480.py', '../_base_/schedules/adamw_camvid.py'
 ]
 model = dict(
     decode_head=dict(
         type='mmssl.GlobalConvHead', in_channels=[24, 32, 96, 320], kernel_size=15, boundary_refine=False, num_classes=11,
         ignore_index=11, loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True)))
-param_scheduler = [dict(type='PolyLR', eta_min=1e-4, power=0.9, begin=0, end=1200, by_epoch=False)]
-train_cfg = dict(max_iters=1200, val_interval=1200)
-default_hooks = dict(checkpoint=dict(interval=400))
-auto_scale_lr = dict(base_batch_size=8)
+auto_scale_lr = dict(base_batch_size=6)
