@@ -1,7 +1,7 @@
 """R-FCN: object detection via region-based fully convolutional networks (Dai et al., NIPS 2016, arXiv:1605.06409).
 
-A region proposal network on conv4 and position-sensitive maps on conv5, whose stride of 32 becomes 16 by dilation; nothing has weights behind
-the RoIs.
+A region proposal network on conv4 and position-sensitive maps on conv5, whose stride of 32 becomes 16 by dilation; nothing has weights
+behind the RoIs.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""The box head of R-FCN: position-sensitive score maps, pooled and voted (Dai et al., NIPS 2016, arXiv:1605.06409), and its deformable form.
+"""The box head of R-FCN: position-sensitive score maps, pooled and voted (Dai et al., NIPS 2016, arXiv:1605.06409); its deformable form.
 
 Everything with weights lies before the RoIs: k * k maps a class and k * k * 4 maps of box offsets. A RoI takes its bin (i, j) from the map
 of that bin only, and the mean of its bins is the score: 2000 RoIs cost hardly more than 100.
@@ -141,8 +141,8 @@ class RFCNBBoxHead(BBoxHead):
              ohem: int | None = None) -> dict:
         """Cross entropy and smooth L1; with ``ohem``, of the hardest RoIs of every image by the sum of both, from these very scores.
 
-        The box loss is divided by ``ohem`` times images (the released code's 1 / BATCH_ROIS_OHEM), without ``ohem`` by the RoIs as in mmdet;
-        the other by the RoIs that count. The keys are the same, and all parameters get gradients, whatever the images hold.
+        The box loss is divided by ``ohem`` times images (the released code's 1 / BATCH_ROIS_OHEM), without ``ohem`` by the RoIs as in
+        mmdet; the other by the RoIs that count. The keys are the same, and all parameters get gradients, whatever the images hold.
 
         Args:
             cls_score: (N, num_classes + 1).
