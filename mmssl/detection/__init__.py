@@ -1,5 +1,6 @@
 """Detection for mmdet: R-FCN, deformable backbones and deformable R-FCN."""
 
-from mmssl.detection import mobilenet, rfcn, rfcn_head
+from mmssl import registry  # noqa: F401  first: it stands in for compiled operators of mmcv, which mmdet's models import
+from mmssl.detection import deform, mobilenet, rfcn, rfcn_head
 
-__all__ = ['mobilenet', 'rfcn', 'rfcn_head']
+__all__ = ['deform', 'mobilenet', 'rfcn', 'rfcn_head']
