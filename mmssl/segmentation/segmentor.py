@@ -4,8 +4,9 @@ import torch
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import EncoderDecoder as HostEncoderDecoder
 from mmseg.structures import SegDataSample
-from torch import Tensor, nn
+from torch import Tensor
 
+from mmssl.layers.memory_format import memory_format_of
 from mmssl.registry import MODELS
 
 
@@ -24,8 +25,7 @@ class EncoderDecoder(HostEncoderDecoder):
     def __init__(self, *args, keep_logits: bool = False, **kwargs):
         super().__init__(*args, **kwargs)
         self.keep_logits = keep_logits
-        convolutional = any(isinstance(module, nn.BatchNorm2d) for module in self.backbone.modules())
-        self.memory_format = torch.channels_last if convolutional else torch.contiguous_format
+        self.memory_format = memory_format_of(self.backbone)
 
     def extract_feat(self, inputs: Tensor) -> list[Tensor]:
         """Maps of the backbone and the neck for images (B, 3, H, W)."""

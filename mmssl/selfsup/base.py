@@ -1,6 +1,5 @@
 """What the methods with several views share: their place in a training run."""
 
-
 import warnings
 
 import torch
@@ -8,6 +7,7 @@ from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from torch import Tensor, nn
 
 from mmssl.layers.counter import HostCounters
+from mmssl.layers.memory_format import memory_format_of
 from mmssl.layers.momentum import MomentumEncoder
 from mmssl.registry import MODELS, build
 
@@ -52,9 +52,7 @@ class SelfSupervisor(BaseSelfSupervisor):
             data_preprocessor = {'type': 'mmpretrain.SelfSupDataPreprocessor', **(data_preprocessor or {})}
         built = [None if part is None else _build_part(part) for part in (backbone, neck, head)]
         super().__init__(*built, data_preprocessor=_build_part(data_preprocessor), **kwargs)
-        # convolutions with batch norm are faster with the channels last, on the CPU as on the GPU
-        convolutional = any(isinstance(module, nn.BatchNorm2d) for module in self.backbone.modules())
-        self.memory_format = torch.channels_last if convolutional else torch.contiguous_format
+        self.memory_format = memory_format_of(self.backbone)
         self.backbone.to(memory_format=self.memory_format)
 
     def views(self, inputs: list[Tensor], number: int | None = None) -> list[Tensor]:
