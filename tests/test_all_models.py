@@ -116,9 +116,10 @@ SMALL = {
     'RelativeLocation': (dict(backbone=dict(type='mmpretrain.ResNet', depth=18, stem_channels=8, base_channels=8),
                               head=dict(type='mmssl.PretextHead', in_channels=64), patch_size=8, gap=4, jitter=0, drop_prob=0.0),
                          lambda model, dtype: model.loss([images(dtype)])['loss'], ()),
-    'DeformConv': (dict(in_channels=3, out_channels=4, kernel_size=3, padding=1), lambda model, dtype: model(images(dtype)), (2, 4, 32, 32)),
+    'DeformConv': (dict(in_channels=3, out_channels=4, kernel_size=3, padding=1), lambda model, dtype: model(images(dtype)),
+                   (2, 4, 32, 32)),
     'DCNv3': (dict(in_channels=3, out_channels=4, deform_groups=1), lambda model, dtype: model(images(dtype)), (2, 4, 32, 32)),
-    'DeformResNet': (dict(depth=18, stem_channels=8, base_channels=8), lambda model, dtype: model(images(dtype))[2], (2, 32, 2, 2)),
+    'DeformResNet': (dict(depth=18, stem_channels=8, base_channels=8), lambda model, dtype: model(images(dtype))[3], (2, 64, 1, 1)),
 }
 MODELS.import_from_location()
 MODELS.import_hosts()
