@@ -1,6 +1,6 @@
 """Detection for mmdet: R-FCN, deformable backbones and deformable R-FCN."""
 
 from mmssl import registry  # noqa: F401  first: it stands in for compiled operators of mmcv, which mmdet's models import
-from mmssl.detection import deform, mobilenet, rfcn, rfcn_head
+from mmssl.detection import deform, deform_roi, mobilenet, rfcn, rfcn_head
 
-__all__ = ['deform', 'mobilenet', 'rfcn', 'rfcn_head']
+__all__ = ['deform', 'deform_roi', 'mobilenet', 'rfcn', 'rfcn_head']

@@ -121,8 +121,8 @@ class RFCNBBoxHead(BBoxHead):
         settings = dict(output_size=self.k, spatial_scale=1 / self.stride, group_size=self.k, part_size=self.k,
                         sample_per_part=self.sample_per_part, trans_std=self.trans_std)
         trans = deform_ps_roi_pool(offsets, rois, None, output_dim=2 * classes, **settings)
-        out = deform_ps_roi_pool(maps, rois, trans, output_dim=maps.shape[1] // self.k**2, **settings)
-        return out.mean((2, 3)).to(torch.promote_types(out.dtype, torch.float32))
+        out = deform_ps_roi_pool(maps, rois, trans, output_dim=maps.shape[1] // self.k**2, vote=True, **settings)
+        return out.to(torch.promote_types(out.dtype, torch.float32))
 
     def loss_and_target(self, cls_score: Tensor, bbox_pred: Tensor, rois: Tensor, sampling_results: list[SamplingResult],
                         rcnn_train_cfg, concat: bool = True, reduction_override: str | None = None) -> dict:
