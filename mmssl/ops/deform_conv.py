@@ -99,7 +99,7 @@ def check(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, st
     size = [(cells + 2 * pad - dilate * (side - 1) - 1) // step + 1
             for cells, pad, dilate, side, step in zip((height, width), padding, dilation, kernel, stride, strict=True)]
     if min(size) < 1:
-        raise ValueError(f'deform_conv2d of a {height}x{width} map with kernel {kernel[0]}x{kernel[1]}, stride {stride}, padding {padding}, '
+        raise ValueError(f'deform_conv2d of a {height}x{width} map with kernel {tuple(kernel)}, stride {stride}, padding {padding}, '
                          f'dilation {dilation} has no output')
     groups = offset.shape[1] // (2 * taps) if offset.dim() == 4 else 0
     if groups < 1 or tuple(offset.shape) != (batch, 2 * groups * taps, *size):

@@ -3,10 +3,14 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from mmssl.ops.dispatch import pick
-from mmssl.ops.gather import compute_type, weighted_gather
+from mmssl.ops.dispatch import checks_values, pick
+from mmssl.ops.gather import compute_type, ragged_gather, weighted_gather
 from mmssl.ops.rois import check_rois, round_half_away
+
+# below this many cells to sum, over those of the map, only these are brought to channels-last (tools/benchmarks/ops.py)
+FEW = 0.25
 
 
 def bin_edges(rois: Tensor, size: int, spatial_scale: float, height: int, width: int, convention: str) -> tuple[Tensor, ...]:
@@ -83,23 +87,149 @@ def ps_roi_pool(features: Tensor, rois: Tensor, output_size: int, spatial_scale:
 
 
 def _pool(features: Tensor, rois: Tensor, size: int, spatial_scale: float, output_dim: int, convention: str, vote: bool) -> Tensor:
-    batch, _, height, width = features.shape
-    top, bottom, left, right = bin_edges(rois, size, spatial_scale, height, width, convention)
+    edges = bin_edges(rois, size, spatial_scale, *features.shape[2:], convention)
+    image = torch.nan_to_num(rois[:, 0]).long()
+    if checks_values(features):
+        out = _Direct.apply(features.to(rois.dtype), image, *edges, vote)
+    else:
+        out = integral_pool(features, image, *edges, vote)
+    return out if vote else out.view(-1, size, size, output_dim).permute(0, 3, 1, 2)
+
+
+def integral_pool(features: Tensor, image: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor, vote: bool) -> Tensor:
+    """Bins from four corners of an integral image in float64: a fixed number of steps, whatever the regions.
+
+    Returns:
+        (N, C) with ``vote``, else (N, k * k, C), float64.
+    """
+    batch, channels, height, width = features.shape
+    size = top.shape[1]
+    output_dim = channels // (size * size)
     maps = features.double().reshape(batch, output_dim, size * size, height, width).permute(0, 2, 3, 4, 1)
     integral = F.pad(maps.cumsum(2).cumsum(3), (0, 0, 1, 0, 1, 0)).reshape(-1, output_dim)
     area = (bottom - top)[:, :, None] * (right - left)[:, None]
-    weight = (area > 0) / area.clamp(min=1).to(integral.dtype) / (size * size if vote else 1)
-    image = torch.nan_to_num(rois[:, 0]).long()[:, None, None]
-    place = torch.arange(size * size, device=rois.device).view(1, size, size)
-    base = (image * (size * size) + place) * ((height + 1) * (width + 1))
+    weight = (area > 0) / area.clamp(min=1).double() / (size * size if vote else 1)
+    place = torch.arange(size * size, device=image.device).view(1, size, size)
+    base = (image[:, None, None] * (size * size) + place) * ((height + 1) * (width + 1))
 
     def corner(y: Tensor, x: Tensor) -> Tensor:
         return base + y[:, :, None] * (width + 1) + x[:, None]
 
     index = torch.stack((corner(bottom, right), corner(top, right), corner(bottom, left), corner(top, left)), -1)
     weight = torch.stack((weight, -weight, -weight, weight), -1)
-    number = len(rois)
     if vote:
         return weighted_gather(integral, index.flatten(1), weight.flatten(1))
-    out = weighted_gather(integral, index.reshape(-1, 4), weight.reshape(-1, 4))
-    return out.view(number, size, size, output_dim).permute(0, 3, 1, 2)
+    return weighted_gather(integral, index.reshape(-1, 4), weight.reshape(-1, 4)).view(-1, size * size, output_dim)
+
+
+class _Direct(torch.autograd.Function):
+    """Cells of every bin summed one by one: a bin of common size has fewer than ten, and nothing cancels.
+
+    Many cells: the map is brought to channels-last bin by bin, which stays in the cache. Few: only the cells that count are.
+    """
+
+    @staticmethod
+    def forward(ctx, features, image, top, bottom, left, right, vote):
+        batch, channels, height, width = features.shape
+        number, size = top.shape
+        bins, area = size * size, height * width
+        output_dim = channels // bins
+        index, weight, counts = cells_of_bins(image, top, bottom, left, right, height, width, features.dtype)
+        maps = features.reshape(batch, output_dim, bins, area)
+        few = len(index) < FEW * batch * bins * area
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(index, weight, counts)
+            ctx.shape, ctx.vote, ctx.few = features.shape, vote, few
+        if few:
+            picture, cell = split_cells(index, counts.sum(1), area)
+            maps = maps.view(batch, output_dim, bins * area)
+            table = maps[0].index_select(1, cell).t().contiguous() if batch == 1 else maps[picture, :, cell]
+            out = ragged_gather(table, torch.arange(len(table), dtype=torch.int32), weight, counts.view(-1)).view(bins, number, output_dim)
+            return out.mean(0) if vote else out.transpose(0, 1).contiguous()
+        table = features.new_empty(batch, area, output_dim)
+        out = features.new_zeros(number, output_dim) if vote else features.new_empty(number, bins, output_dim)
+        firsts = (counts.cumsum(1) - counts).int()
+        start = 0
+        for place, length in enumerate(counts.sum(1).tolist()):
+            part = slice(start, start + length)
+            table.copy_(maps[:, :, place].transpose(1, 2))
+            one = torch.embedding_bag(table.view(-1, output_dim), index[part], firsts[place], False, 0, False, weight[part])[0]
+            if vote:
+                out += one
+            else:
+                out[:, place] = one
+            start += length
+        return out.div_(bins) if vote else out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        index, weight, counts = ctx.saved_tensors
+        batch, channels, height, width = ctx.shape
+        bins, area, output_dim = len(counts), height * width, grad.shape[-1]
+        # rows of values in the order of counts: (bin, region), or the same region's for every bin
+        row = torch.arange(counts.numel(), dtype=torch.int32)
+        values = grad / bins if ctx.vote else grad.transpose(0, 1).reshape(-1, output_dim)
+        source = (row % max(1, counts.shape[1]) if ctx.vote else row).repeat_interleave(counts.view(-1))
+        lengths = counts.sum(1)
+        key = index + (torch.arange(bins, dtype=torch.int32) * (batch * area)).repeat_interleave(lengths)
+        key, order = key.sort()
+        source, weight = source[order], weight[order]
+        if ctx.few:
+            cells, repeats = key.unique_consecutive(return_counts=True)
+            part = ragged_gather(values.contiguous(), source, weight, repeats)
+            out = grad.new_zeros(batch, output_dim, bins * area)
+            place = cells.long() // (batch * area)
+            picture, cell = (cells - place * (batch * area)) // area, cells % area + place * area
+            if batch == 1:
+                out[0][:, cell] = part.t()
+            else:
+                out[picture, :, cell] = part
+            return out.view(ctx.shape), None, None, None, None, None, None
+        out = grad.new_empty(batch, output_dim, bins, area)
+        repeats = torch.bincount(key, minlength=bins * batch * area).view(bins, -1)
+        firsts = (repeats.cumsum(1) - repeats).int()
+        values, start = values.contiguous(), 0
+        for place, length in enumerate(lengths.tolist()):
+            part = slice(start, start + length)
+            one = torch.embedding_bag(values, source[part], firsts[place], False, 0, False, weight[part])[0]
+            out[:, :, place].copy_(one.view(batch, area, output_dim).transpose(1, 2))
+            start += length
+        return out.view(ctx.shape), None, None, None, None, None, None
+
+
+def split_cells(index: Tensor, lengths: Tensor, area: int) -> tuple[Tensor, Tensor]:
+    """Image, and cell of the map of all bins, of the cells that :func:`cells_of_bins` lists, ``lengths`` of each bin."""
+    picture = index // area
+    first = (torch.arange(len(lengths)) * area).repeat_interleave(lengths)
+    return picture, index - picture * area + first
+
+
+def cells_of_bins(image: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor, height: int, width: int,
+                  dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Every cell of every bin, bin by bin, with its weight, one over the cells of the bin.
+
+    Args:
+        image: (N,).
+        top, bottom, left, right: (N, k).
+        height, width: of the map.
+        dtype: of the weights.
+
+    Returns:
+        Cells (nnz,) in one bin's map (B, H, W), int32, their weights (nnz,), and their number (k * k, N).
+    """
+    size = top.shape[1]
+    tall, wide = (bottom - top).t().contiguous(), (right - left).t().contiguous()
+    counts = (tall[:, None] * wide).view(size * size, -1)
+    start = (((image * height + top.t())[:, None] * width + left.t()).reshape(-1)).int()
+    tall, wide = (lengths.expand(size, size, -1).reshape(-1) for lengths in (tall[:, None], wide))
+    share = counts.clamp(min=1).to(dtype).reciprocal_().view(-1)
+    # bins to rows, rows to cells; each list holds where it starts less where its output starts, so that counting on gives the cell
+    before = (tall.cumsum(0) - tall).int()
+    bin_of_row = torch.arange(len(tall), dtype=torch.int32).repeat_interleave(tall)
+    row = (start - before * width)[bin_of_row] + torch.arange(len(bin_of_row), dtype=torch.int32) * width
+    wide = wide[bin_of_row]
+    row_of_cell = torch.arange(len(wide), dtype=torch.int32).repeat_interleave(wide)
+    index = (row - (wide.cumsum(0) - wide).int())[row_of_cell]
+    index += torch.arange(len(index), dtype=torch.int32)
+    return index, share[bin_of_row][row_of_cell], counts
