@@ -45,6 +45,23 @@ def moby_loss(model, x):
     return model.loss([x, x.flip(3)])['loss']
 
 
+ROIS = torch.tensor([[0., 2., 3., 20., 30.], [1., 0., 0., 31., 12.], [1., 9., 8., 15., 28.]])
+
+
+def proposals():
+    from mmengine.structures import InstanceData
+    return [InstanceData(bboxes=ROIS[ROIS[:, 0] == image, 1:]) for image in (0, 1)]
+
+
+def samples():
+    from mmdet.structures import DetDataSample
+    found = [DetDataSample(metainfo=dict(img_shape=(32, 32))) for _ in range(2)]
+    for sample, boxes in zip(found, proposals(), strict=True):
+        sample.proposals = boxes
+    return found
+
+
+SMALL_RFCN = dict(type='mmssl.RFCNBBoxHead', in_channels=64, num_classes=4, roi_feat_size=3, hidden_channels=8)
 SMALL_HDC = dict(type='mmssl.HDCResNet', depth=18, stem_channels=8, base_channels=8, stage3=(1, 2), stage4=(5, 9))
 SEG_LOSS = dict(type='mmseg.CrossEntropyLoss', avg_non_ignore=True)
 # name -> (smallest settings, a forward pass that gives one tensor, its shape); a new model needs its line here
@@ -116,6 +133,17 @@ SMALL = {
     'RelativeLocation': (dict(backbone=dict(type='mmpretrain.ResNet', depth=18, stem_channels=8, base_channels=8),
                               head=dict(type='mmssl.PretextHead', in_channels=64), patch_size=8, gap=4, jitter=0, drop_prob=0.0),
                          lambda model, dtype: model.loss([images(dtype)])['loss'], ()),
+    'RFCNBBoxHead': (dict(in_channels=3, num_classes=4, roi_feat_size=3, hidden_channels=8, stride=1),
+                     lambda model, dtype: model(images(dtype), ROIS)[0], (3, 5)),
+    'RFCNRoIHead': (dict(bbox_head={**SMALL_RFCN, 'in_channels': 3, 'stride': 1, 'deformable': True}),
+                    lambda model, dtype: model((images(dtype), ), proposals())[1], (3, 4)),
+    'RFCN': (dict(backbone=dict(type='mmdet.ResNet', depth=18, stem_channels=8, base_channels=8, strides=(1, 2, 2, 1), out_indices=(2, 3)),
+                  rpn_head=dict(type='mmdet.RPNHead', in_channels=32, feat_channels=8),
+                  roi_head=dict(type='mmssl.RFCNRoIHead', bbox_head=SMALL_RFCN), test_cfg=dict(rpn={}, rcnn={})),
+             lambda model, dtype: model(images(dtype), samples(), mode='tensor')[0][0], (3, 5)),
+    'DilatedMobileNetV2': (dict(widen_factor=0.25), lambda model, dtype: model(images(dtype))[1], (2, 80, 2, 2)),
+    'DeformRoIExtractor': (dict(out_channels=4, featmap_strides=[1], in_channels=3, roi_feat_size=3),
+                           lambda model, dtype: model([images(dtype)], ROIS), (3, 4, 3, 3)),
     'DeformConv': (dict(in_channels=3, out_channels=4, kernel_size=3, padding=1), lambda model, dtype: model(images(dtype)),
                    (2, 4, 32, 32)),
     'DCNv3': (dict(in_channels=3, out_channels=4, deform_groups=1), lambda model, dtype: model(images(dtype)), (2, 4, 32, 32)),

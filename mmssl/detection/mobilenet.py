@@ -30,6 +30,11 @@ class DilatedMobileNetV2(MobileNetV2):
             conv = block.depthwise_conv.conv
             conv.dilation, conv.padding = (2, 2), (2, 2)
 
+    def train(self, mode: bool = True):
+        """As the host's, which does not return the model."""
+        super().train(mode)
+        return self
+
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         block = re.compile(rf'{re.escape(prefix)}(layer\d+\.\d+)\.conv\.(\d)\.')
         for name in list(state_dict):
