@@ -3,9 +3,14 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from mmssl.ops.dispatch import pick
-from mmssl.ops.gather import compute_type, weighted_gather
+from mmssl.ops.dispatch import checks_values, pick
+from mmssl.ops.gather import compute_type, ragged_gather, row_products, weighted_gather
+from mmssl.ops.linear import linear
+
+# elements of the columns that are in work at a time on the CPU, 4 MiB
+PIECE = 1 << 20
 
 Pair = int | tuple[int, int]
 
@@ -143,9 +148,80 @@ def _torch(input, offset, weight, bias, stride, padding, dilation, mask, deform_
     group = torch.arange(deform_groups, device=device, dtype=torch.int32).view(-1, 1)
     index = (index + first) * deform_groups + group
     table = F.pad(input.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).reshape(-1, channels // deform_groups)
-    columns = weighted_gather(table, index.reshape(-1, 4), share.reshape(-1, 4)).view(batch, size[0] * size[1], taps, channels)
     groups = channels // in_group
-    columns = columns.view(batch, -1, taps, groups, in_group).permute(0, 3, 2, 4, 1).reshape(batch, groups, taps * in_group, -1)
     kernel = weight.view(groups, out_channels // groups, in_group, taps).transpose(2, 3).reshape(groups, out_channels // groups, -1)
-    out = torch.matmul(kernel, columns).view(batch, out_channels, *size)
+    index, share = index.reshape(-1, 4), share.reshape(-1, 4)
+    if checks_values(table):
+        out = _SampledProduct.apply(table, index, share, kernel, batch, taps)
+    else:
+        columns = weighted_gather(table, index, share).view(batch, size[0] * size[1], taps, groups, in_group)
+        out = torch.matmul(kernel, columns.permute(0, 3, 2, 4, 1).reshape(batch, groups, taps * in_group, -1))
+    out = out.view(batch, out_channels, *size)
     return out if bias is None else out + bias.view(1, -1, 1, 1)
+
+
+class _SampledProduct(torch.autograd.Function):
+    """Columns of samples times the kernel, some positions at a time: the columns stay in the cache, and are made again for the gradient.
+
+    Takes the table (R, C / groups_d), cells and shares (B * P * K * groups_d, 4), the kernel (G, O / G, K * C / G), B and K.
+    Returns (B, O, P).
+    """
+
+    @staticmethod
+    def forward(ctx, table, index, share, kernel, batch, taps):
+        ctx.save_for_backward(table, index, share, kernel)
+        ctx.batch, ctx.taps = batch, taps
+        positions = index.shape[0] * table.shape[1] // (taps * max(1, batch) * kernel.shape[0] * (kernel.shape[2] // taps))
+        out = table.new_empty(batch, kernel.shape[0], kernel.shape[1], positions)
+        for image, part, rows in pieces(batch, positions, len(index), kernel):
+            columns = gather_columns(table, index[rows], share[rows], taps, kernel)
+            for group, column in enumerate(columns):
+                out[image, group, :, part] = linear(column, kernel[group]).t()
+        return out.view(batch, -1, positions) if batch else out.flatten(1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        table, index, share, kernel = ctx.saved_tensors
+        needs_table, _, needs_share, needs_kernel = ctx.needs_input_grad[:4]
+        groups, out_group, depth = kernel.shape
+        for_table = torch.zeros_like(table) if needs_table else None
+        for_share = torch.empty_like(share) if needs_share else None
+        for_kernel = torch.zeros_like(kernel) if needs_kernel else None
+        source = None
+        for image, part, rows in pieces(ctx.batch, grad.shape[-1], len(index), kernel):
+            pull = grad[image].unflatten(0, (groups, out_group))[:, :, part]
+            cells, weight = index[rows], share[rows]
+            if needs_kernel:
+                for group, column in enumerate(gather_columns(table, cells, weight, ctx.taps, kernel)):
+                    for_kernel[group].addmm_(pull[group], column)
+            if not (needs_table or needs_share):
+                continue
+            back = torch.matmul(pull.transpose(1, 2), kernel)
+            back = back.view(groups, -1, ctx.taps, depth // ctx.taps).permute(1, 2, 0, 3).reshape(-1, table.shape[1])
+            if needs_share:
+                for_share[rows] = row_products(back, table, cells)
+            if needs_table:
+                if source is None or len(source) != cells.numel():
+                    source = torch.arange(len(cells), dtype=cells.dtype).repeat_interleave(4)
+                cells, order = cells.view(-1).sort()
+                cells, repeats = cells.unique_consecutive(return_counts=True)
+                for_table.index_add_(0, cells, ragged_gather(back, source[order], weight.view(-1)[order], repeats))
+        return for_table, None, for_share, for_kernel, None, None
+
+
+def pieces(batch: int, positions: int, rows: int, kernel: Tensor):
+    """(image, positions, rows of the index) of pieces whose columns take about :data:`PIECE` elements."""
+    step = min(max(64, PIECE // (kernel.shape[0] * kernel.shape[2])), max(1, positions))
+    each = rows // max(1, batch * positions)
+    for image in range(batch):
+        for start in range(0, positions, step):
+            stop = min(start + step, positions)
+            yield image, slice(start, stop), slice((image * positions + start) * each, (image * positions + stop) * each)
+
+
+def gather_columns(table: Tensor, index: Tensor, share: Tensor, taps: int, kernel: Tensor) -> Tensor:
+    """Samples of some positions, (G, positions, K * C / G), of the rows (positions * K * groups_d, 4)."""
+    groups, depth = kernel.shape[0], kernel.shape[2] // taps
+    columns = F.embedding_bag(index, table, mode='sum', per_sample_weights=share).view(-1, taps, groups, depth)
+    return columns.permute(2, 0, 1, 3).reshape(groups, -1, taps * depth)
