@@ -94,14 +94,19 @@ class _Match(NamedTuple):
 
 def _match(rows: Sequence[tuple[str, str]], keys: Sequence[str]) -> _Match:
     """Rename every key by the first row it fits; ``rows`` are pairs (source, target)."""
-    patterns = [(re.compile(re.escape(source).replace(r'\{i\}', r'(\d+)')), target) for source, target in rows]
+    exact = {source: number for number, (source, _) in enumerate(rows) if '{i}' not in source}
+    patterns = [(number, re.compile(re.escape(source).replace(r'\{i\}', r'(\d+)')), target)
+                for number, (source, target) in enumerate(rows) if '{i}' in source]
     renamed, row_of, unknown = {}, {}, []
     for key in keys:
-        for number, (pattern, target) in enumerate(patterns):
+        if key in exact:
+            row_of[key], renamed[key] = exact[key], rows[exact[key]][1]
+            continue
+        for number, pattern, target in patterns:
             found = pattern.fullmatch(key)
             if found:
                 row_of[key] = number
-                renamed[key] = target.replace('{i}', found[1]) if found.groups() else target
+                renamed[key] = target.replace('{i}', found[1])
                 break
         else:
             unknown.append(key)

@@ -1,0 +1,94 @@
+"""R-FCN of daijifeng001/R-FCN and YuwenXiong/py-R-FCN (Caffe) to ``mmssl.RFCN`` with a caffe-style ResNet.
+
+Read such a file where Caffe is, and keep it for us, a name a blob::
+
+    net = caffe.Net('test_agnostic.prototxt', 'resnet101_rfcn_final.caffemodel', caffe.TEST)
+    torch.save({f'{layer}.{number}': torch.from_numpy(blob.data.copy())
+                for layer, blobs in net.params.items() for number, blob in enumerate(blobs)}, 'rfcn.pth')
+
+Everything that :mod:`mmssl.convert.rfcn` changes is changed here too, and:
+
+=======================  =============================================================================================================
+``bn*`` and ``scale*``   one batch norm; mean and variance are divided by the third blob, what they were summed with
+``conv1.1``              a bias that ResNet-50 has in front of a batch norm: taken off its mean
+``rfcn_bbox``            snapshots of py-R-FCN have the targets' deviations (0.1, 0.1, 0.2, 0.2) multiplied in; divided out
+=======================  =============================================================================================================
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from mmssl.convert import rfcn
+from mmssl.convert.keymap import Family
+
+STDS = (0.1, 0.1, 0.2, 0.2)
+# ending of a name in MXNet: layer and blob in Caffe
+NORMS = {'_gamma': ('scale', '0'), '_beta': ('scale', '1'), '_moving_mean': ('bn', '0'), '_moving_var': ('bn', '1'),
+         rfcn.TRACKED: ('bn', 'num_batches_tracked')}
+PLAIN = {'_weight': '0', '_bias': '1'}
+
+
+def caffe_name(name: str) -> str:
+    """Layer and blob of one of MXNet's names: bn2a_branch1_gamma is scale2a_branch1.0."""
+    for ending, (layer, blob) in NORMS.items():
+        if name.endswith(ending):
+            return f'{layer}{name.removesuffix(ending).removeprefix("bn")}.{blob}'
+    layer, _, kind = name.rpartition('_')
+    return f'{"rpn_conv/3x3" if layer == "rpn_conv_3x3" else layer}.{PLAIN[f"_{kind}"]}'
+
+
+def mxnet_name(name: str) -> str:
+    """The inverse of :func:`caffe_name`; other names come back as they are."""
+    layer, _, blob = name.rpartition('.')
+    for ending, (kind, number) in NORMS.items():
+        if blob == number and layer.startswith(kind):
+            return f'bn{layer.removeprefix(kind)}{ending}'
+    endings = {number: ending for ending, number in PLAIN.items()}
+    return layer.replace('rpn_conv/3x3', 'rpn_conv_3x3') + endings[blob] if blob in endings else name
+
+
+def scale_boxes(weights: dict, scales: Tensor) -> None:
+    """Multiply the four groups of k * k maps of ``rfcn_bbox``, under MXNet's names and without those of background, by a number each."""
+    scores, boxes = weights.get('rfcn_cls_bias'), weights.get('rfcn_bbox_bias')
+    if scores is None or boxes is None:
+        return
+    block = rfcn.cells(len(scores), len(boxes), official=False)
+    for name in ('rfcn_bbox_weight', 'rfcn_bbox_bias'):
+        if name in weights:
+            parts = weights[name].unflatten(0, (-1, 4, block))
+            weights[name] = (parts * scales.to(parts).view(4, *[1] * (parts.dim() - 2))).flatten(0, 2)
+
+
+def adapt(weights: Mapping, to_official: bool) -> dict:
+    """What renaming cannot do, under the names of the release; see the head of this file."""
+    stds = torch.tensor(STDS, dtype=torch.float64)
+    if to_official:
+        ours = {mxnet_name(name): value for name, value in weights.items()}
+        scale_boxes(ours, stds)
+        blobs = {caffe_name(name): value for name, value in rfcn.adapt(ours, True).items()}
+        blobs |= {f'{name[:-2]}.2': torch.ones(1) for name in blobs if name.startswith('bn') and name.endswith('.0')}
+        if 'res3b_branch2a.0' in blobs:  # ResNet-50
+            blobs['conv1.1'] = torch.zeros_like(blobs['bn_conv1.0'])
+        return blobs
+    blobs = dict(weights)
+    for name in [name for name in blobs if name.startswith('bn') and name.endswith('.2')]:
+        count = blobs.pop(name)
+        for statistic in (f'{name[:-2]}.0', f'{name[:-2]}.1'):
+            if statistic in blobs:
+                blobs[statistic] = blobs[statistic] / count if bool(count != 0) else torch.zeros_like(blobs[statistic])
+    if 'conv1.1' in blobs and 'bn_conv1.0' in blobs:
+        blobs['bn_conv1.0'] = blobs['bn_conv1.0'] - blobs.pop('conv1.1')
+    # a name that is none of Caffe's stays as it is, and is refused under it
+    named = {mxnet_name(name): name for name in blobs}
+    ours = rfcn.adapt({mxnet_name(name): value for name, value in blobs.items()}, False)
+    scale_boxes(ours, 1 / stds)
+    return {named[name] if name in named else caffe_name(name): value for name, value in ours.items()}
+
+
+FAMILY = Family(
+    name='rfcn-caffe',
+    layouts={layout: [row._replace(official=caffe_name(row.official)) for row in rows] for layout, rows in rfcn.FAMILY.layouts.items()
+             if not layout.startswith('deformable')},
+    adapt=adapt)
