@@ -57,12 +57,16 @@ def run(args: argparse.Namespace) -> None:
             raise describe(error) from error
 
 
+def _listed(evaluators) -> list:
+    return list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
+
+
 def _apply(cfg, args: argparse.Namespace) -> None:
     host = HOSTS.get(cfg.get('default_scope', 'mmengine'))
     if (args.out or args.tta) and host is None:
         raise ValueError(f'--out and --tta know the hosts {", ".join(HOSTS)}, not default_scope={cfg.get("default_scope")!r}')
     if args.out:
-        evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, (list, tuple)) else [cfg.test_evaluator]
+        evaluators = _listed(cfg.test_evaluator)
         if host['dump'] is None:
             evaluators[0][host['dump_key']] = args.out
         elif args.out.endswith(('.pkl', '.pickle')):
@@ -70,7 +74,10 @@ def _apply(cfg, args: argparse.Namespace) -> None:
         else:
             raise ValueError(f'--out {args.out}: predictions of {cfg.default_scope} are written as .pkl')
         cfg.test_evaluator = list(evaluators)
-    if args.show_dir:
+    ours = [part for part in _listed(cfg.test_evaluator) if part.get('type') == 'mmssl.SegmentationMetric']
+    if args.show_dir and ours:
+        ours[0]['overlay_dir'] = args.show_dir  # every image, with label and legend; the host's hook draws the first one alone
+    elif args.show_dir:
         hook = cfg.default_hooks.get('visualization')
         if not hook:
             raise ValueError(f'--show-dir: {args.config} has no default_hooks.visualization to draw with')

@@ -1,4 +1,4 @@
-"""MobileNetV2 (arXiv:1801.04381) to the names of OpenMMLab's backbone: files of torchvision, and those that number a block's layers flat."""
+"""MobileNetV2 (arXiv:1801.04381) to the names of OpenMMLab: files of torchvision, and those that number the layers of a block flat."""
 
 from mmssl.convert.keymap import Family, Row, weights_and_biases
 from mmssl.convert.resnet import batch_norm_rows

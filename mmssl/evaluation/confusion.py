@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BLOCK = 1 << 18  # pixels a turn: what a turn touches stays in the cache
+BLOCK = 1 << 19  # pixels a turn: what a turn touches stays in the cache
 BYTE = 256
 
 
@@ -46,19 +46,18 @@ def _as_array(values, name: str) -> np.ndarray:
 
 def _count_bytes(pred: np.ndarray, label: np.ndarray, num_classes: int, ignore_index: int) -> np.ndarray:
     """Every pair of bytes is one number of 16 bits, counted in a table of 65536; what should not be there shows up in the table."""
-    table = np.zeros(BYTE * BYTE, np.int64)
+    table = torch.zeros(BYTE * BYTE, dtype=torch.long)
     for start in range(0, len(pred), BLOCK):
         key = _bytes(label[start:start + BLOCK], 'label', num_classes, ignore_index).astype(np.uint16)
         key <<= 8
         key |= _bytes(pred[start:start + BLOCK], 'prediction', num_classes, ignore_index)
-        table += np.bincount(key, minlength=BYTE * BYTE)
-    table = table.reshape(BYTE, BYTE)
-    counts = table[:num_classes, :num_classes].copy()
-    outside = [value for value in range(num_classes, BYTE) if value != ignore_index]
-    for seen, name in ((table.sum(1), 'label'), (table.sum(0), 'prediction')):
-        strange = [value for value in outside if seen[value]]
-        if strange:
-            raise ValueError(_outside(name, strange, num_classes, ignore_index))
+        table += torch.bincount(torch.from_numpy(key.astype(np.int32)), minlength=BYTE * BYTE)  # NumPy's takes half as long again
+    counts = table.numpy().reshape(BYTE, BYTE)
+    for seen, name in ((counts.sum(1), 'label'), (counts.sum(0), 'prediction')):
+        strange = np.flatnonzero(seen[num_classes:]) + num_classes
+        if len(strange := strange[strange != ignore_index]):
+            raise ValueError(_outside(name, strange.tolist(), num_classes, ignore_index))
+    counts = counts[:num_classes, :num_classes].copy()
     if ignore_index < num_classes:
         counts[ignore_index], counts[:, ignore_index] = 0, 0
     return counts

@@ -94,11 +94,13 @@ class SegmentationMetric(AccumulatingMetric):
         matrix_file: where the confusion matrix goes: ``.csv`` or ``.npy``, and a ``.png`` picture beside it.
         output_dir: folder for the predictions as PNG files.
         format_only: write the predictions and evaluate nothing.
+        overlay_dir: folder for pictures: image, prediction and label, with a legend.
         prefix: of the names.
     """
 
     def __init__(self, ignore_index: int = 255, average: str = 'dataset', beta: float = 1., per_class: bool = True,
-                 matrix_file: str | None = None, output_dir: str | None = None, format_only: bool = False, prefix: str | None = None):
+                 matrix_file: str | None = None, output_dir: str | None = None, format_only: bool = False,
+                 overlay_dir: str | None = None, prefix: str | None = None):
         super().__init__(prefix=prefix)
         if average not in AVERAGES:
             raise ValueError(f'average={average!r} of SegmentationMetric; one of {", ".join(AVERAGES)}')
@@ -109,7 +111,7 @@ class SegmentationMetric(AccumulatingMetric):
         if matrix_file and Path(matrix_file).suffix not in ('.csv', '.npy'):
             raise ValueError(f'matrix_file={matrix_file!r} of SegmentationMetric must end in .csv or .npy')
         self.ignore_index, self.average, self.beta, self.per_class = ignore_index, average, beta, per_class
-        self.matrix_file, self.output_dir, self.format_only = matrix_file, output_dir, format_only
+        self.matrix_file, self.output_dir, self.format_only, self.overlay_dir = matrix_file, output_dir, format_only, overlay_dir
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -125,6 +127,8 @@ class SegmentationMetric(AccumulatingMetric):
             pred = sample['pred_sem_seg']['data'].squeeze(0)
             if self.output_dir:
                 self._write(pred, sample)
+            if self.overlay_dir:
+                self._draw(pred, sample)
             if self.format_only:
                 self.add({})
                 continue
@@ -194,6 +198,16 @@ class SegmentationMetric(AccumulatingMetric):
             classes = classes + 1  # as the labels are stored
         Image.fromarray(classes.astype(np.uint8 if classes.max(initial=0) < 256 else np.uint16)).save(
             folder / f'{Path(sample["img_path"]).stem}.png')
+
+    def _draw(self, pred, sample: dict) -> None:
+        from mmssl.visual.segmentation import read_rgb, segmentation_picture
+        folder = Path(self.overlay_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        maps = {'prediction': pred.cpu().numpy()}
+        if 'gt_sem_seg' in sample:
+            maps['label'] = sample['gt_sem_seg']['data'].squeeze(0).cpu().numpy()
+        picture = segmentation_picture(read_rgb(sample['img_path']), maps, self.classes, (self.dataset_meta or {}).get('palette'))
+        picture.save(folder / f'{Path(sample["img_path"]).stem}.png')
 
 
 def _table(names: Sequence[str], scores: dict[str, np.ndarray]) -> str:

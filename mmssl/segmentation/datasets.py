@@ -5,6 +5,7 @@ from pathlib import Path
 from mmseg.datasets import BaseSegDataset
 
 from mmssl.registry import DATASETS
+from mmssl.visual.colours import class_colour
 
 
 @DATASETS.register_module()
@@ -50,14 +51,7 @@ class SegmentationFolder(BaseSegDataset):
             classes = [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
         if not classes or len(set(classes)) < len(classes):
             raise ValueError(f'classes {list(classes)} of a SegmentationFolder: give one name a class, each once')
-        metainfo = {'classes': tuple(classes), 'palette': palette or [list(colour(index)) for index in range(len(classes))],
+        metainfo = {'classes': tuple(classes), 'palette': palette or [list(class_colour(index)) for index in range(len(classes))],
                     **kwargs.pop('metainfo', {})}
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, reduce_zero_label=reduce_zero_label, data_root=data_root,
                          metainfo=metainfo, **kwargs)
-
-
-def colour(index: int) -> tuple[int, int, int]:
-    """(R, G, B) of a class: hues a golden section apart, so that neighbours differ, in three brightnesses."""
-    import colorsys
-    red, green, blue = colorsys.hsv_to_rgb(index * 0.6180339887 % 1, (0.85, 0.55, 0.7)[index % 3], (0.95, 0.8, 0.6)[index // 3 % 3])
-    return round(255 * red), round(255 * green), round(255 * blue)
