@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmssl.ops.dispatch import checks_values, pick
-from mmssl.ops.gather import compute_type, ragged_gather, row_products, weighted_gather
+from mmssl.ops.gather import compute_type, weighted_gather
 from mmssl.ops.rois import check_rois, round_half_away
 
 # elements of the sums of rows that are in work at a time on the CPU, 4 MiB
@@ -108,9 +108,8 @@ def _pool(features: Tensor, rois: Tensor, trans: Tensor | None, size: int, spati
             shift = shift.index_select(3, bins * part // size).index_select(4, bins * part // size)
         x, y = x + shift[:, :, 0] * wide.view(number, 1, 1, 1), y + shift[:, :, 1] * tall.view(number, 1, 1, 1)
     if classes == output_dim > 1 and checks_values(features):
-        x, y = (axis.permute(1, 2, 3, 0).reshape(classes, size * size, number) for axis in (x, y))
-        out = _ByRows.apply(features.reshape(batch, classes, group * group, height, width), x, y, step_x, step_y, image, place.view(-1),
-                            samples)
+        out = _one_map_a_class(features.reshape(batch, classes, group * group, height, width), x, y, step_x, step_y, image, place.view(-1),
+                               samples)
         return out.mean(1).t() if vote else out.permute(2, 0, 1).reshape(number, output_dim, size, size)
     steps = step_x.view(number, 1, 1, 1), step_y.view(number, 1, 1, 1)
     columns, across, kept_x = _stack(*sample_cells(x, steps[0], samples, width))
@@ -132,74 +131,91 @@ def _stack(first: Tensor, second: Tensor, after: Tensor, kept: Tensor) -> tuple[
     return torch.cat((first, second), -1).long(), torch.cat(((1 - after) * kept, after * kept), -1), kept.sum(-1)
 
 
+def _one_map_a_class(features: Tensor, x: Tensor, y: Tensor, step_x: Tensor, step_y: Tensor, image: Tensor, place: Tensor,
+                     samples: int) -> Tensor:
+    """:class:`_ByRows` for regions of several images: (C, P * P, N) from x and y (N, C, P, P)."""
+    x, y = (axis.flatten(2).permute(1, 2, 0).contiguous() for axis in torch.broadcast_tensors(x, y))
+    if len(features) == 1:
+        return _ByRows.apply(features[0], x, y, step_x, step_y, place, samples)
+    order, parts = [], []
+    for number, maps in enumerate(features.unbind(0)):
+        here = (image == number).nonzero()[:, 0]
+        order.append(here)
+        parts.append(_ByRows.apply(maps, x.index_select(2, here), y.index_select(2, here), step_x[here], step_y[here], place, samples))
+    if not parts:
+        return x * 0
+    return torch.cat(parts, 2).index_select(2, torch.cat(order).argsort())
+
+
 class _ByRows(torch.autograd.Function):
     """A map a class: the samples of a bin lie on m rows and m columns, so that rows are summed first, then columns of the sum.
 
     2 m rows of W neighbours and 2 m numbers a bin instead of 4 m^2 numbers from anywhere; a few maps at a time, without a copy of them.
 
-    Takes features (B, C, G * G, H, W), first samples x and y (C, P * P, N), steps (N,), images (N,), the map of every bin (P * P,) and m.
+    Takes features (C, G * G, H, W) of one image, first samples x and y (C, P * P, N), steps (N,), the map of every bin (P * P,) and m.
     Returns (C, P * P, N).
     """
 
     @staticmethod
-    def forward(ctx, features, x, y, step_x, step_y, image, place, samples):
-        ctx.save_for_backward(features, x, y, step_x, step_y, image, place)
+    def forward(ctx, features, x, y, step_x, step_y, place, samples):
+        ctx.save_for_backward(features, x, y, step_x, step_y, place)
         ctx.samples = samples
-        out = x.new_empty(x.shape)
-        table = features.reshape(-1, features.shape[-1])
+        height, width = features.shape[2:]
+        out, table = torch.empty_like(x), features.reshape(-1, width)
         for one in _pieces(features, x):
-            rows, down, columns, across, count = _weights(features.shape, x[one], y[one], step_x, step_y, image, place, one, samples)[:5]
-            lines = F.embedding_bag(rows, table, mode='sum', per_sample_weights=down)
-            out[one] = (lines.view(-1)[columns] * across).sum(-1).view(count.shape) / count
+            rows, down, kept_y = _axis(y[one], step_y, samples, height)
+            columns, across, kept_x = _axis(x[one], step_x, samples, width)
+            lines = F.embedding_bag(_table_rows(features, rows, place, one), table, mode='sum', per_sample_weights=down)
+            out[one] = ((lines.gather(1, columns) * across).sum(1) / _count(kept_x, kept_y)).view(out[one].shape)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        features, x, y, step_x, step_y, image, place = ctx.saved_tensors
+        features, x, y, step_x, step_y, place = ctx.saved_tensors
         needs_features, needs_x, needs_y = ctx.needs_input_grad[:3]
-        table = features.reshape(-1, features.shape[-1])
-        for_table = torch.zeros_like(table) if needs_features else None
+        height, width = features.shape[2:]
+        table = features.reshape(-1, width)
+        for_features = torch.zeros_like(features) if needs_features else None
         for_x, for_y = torch.empty_like(x) if needs_x else None, torch.empty_like(y) if needs_y else None
         for one in _pieces(features, x):
-            rows, down, columns, across, count, kept_x, kept_y = _weights(features.shape, x[one], y[one], step_x, step_y, image, place, one,
-                                                                          ctx.samples)
-            pull = (grad[one] / count).view(-1, 1)
+            rows, down, kept_y = _axis(y[one], step_y, ctx.samples, height)
+            columns, across, kept_x = _axis(x[one], step_x, ctx.samples, width)
+            shape = x[one].shape
+            pull = grad[one].reshape(-1) / _count(kept_x, kept_y)
             if needs_x:
-                lines = F.embedding_bag(rows, table, mode='sum', per_sample_weights=down)
-                first, second = lines.view(-1)[columns].chunk(2, 1)
-                for_x[one] = (((second - first) * kept_x).sum(1, keepdim=True) * pull).view(count.shape)
-            lines = table.new_zeros(len(rows) * table.shape[1])
-            lines.scatter_add_(0, columns.view(-1), (across * pull).view(-1))
-            lines = lines.view(len(rows), -1)
+                lines = F.embedding_bag(_table_rows(features, rows, place, one), table, mode='sum', per_sample_weights=down)
+                first, second = lines.gather(1, columns).chunk(2, 1)
+                for_x[one] = (((second - first) * kept_x).sum(1) * pull).view(shape)
+            # the gradient of the sums of rows; all regions of a bin read one map, so that the rest are products
+            lines = table.new_zeros(len(rows), width).scatter_add_(1, columns, across * pull[:, None]).view(*shape, width)
             if needs_y:
-                first, second = row_products(lines, table, rows).chunk(2, 1)
-                for_y[one] = ((second - first) * kept_y).sum(1).view(count.shape)
+                first, second = torch.matmul(lines, features[one, place].transpose(2, 3)).view(-1, height).gather(1, rows).chunk(2, 1)
+                for_y[one] = ((second - first) * kept_y).sum(1).view(shape)
             if needs_features:
-                source = torch.arange(len(rows), dtype=rows.dtype).repeat_interleave(rows.shape[1])
-                cells, order = rows.view(-1).sort()
-                cells, repeats = cells.unique_consecutive(return_counts=True)
-                for_table.index_add_(0, cells, ragged_gather(lines, source[order], down.view(-1)[order], repeats))
-        return (for_table.view(features.shape) if needs_features else None), for_x, for_y, None, None, None, None, None
+                spread = table.new_zeros(len(rows), height).scatter_add_(1, rows, down).view(*shape, height)
+                for_features[one].index_add_(1, place, torch.matmul(spread.transpose(2, 3), lines))
+        return for_features, for_x, for_y, None, None, None, None
 
 
 def _pieces(features: Tensor, x: Tensor):
     """Slices of classes whose sums of rows take about :data:`PIECE` elements."""
-    step = max(1, PIECE // max(1, x[0].numel() * features.shape[-1]))
+    step = max(1, PIECE // max(1, x.shape[1] * x.shape[2] * features.shape[-1]))
     return (slice(start, min(start + step, len(x))) for start in range(0, len(x), step))
 
 
-def _weights(shape: torch.Size, x: Tensor, y: Tensor, step_x: Tensor, step_y: Tensor, image: Tensor, place: Tensor, part: slice,
-             samples: int) -> tuple[Tensor, ...]:
-    """For the bins of some classes: rows of the features (Q, 2 m) and weights, cells of the sums (Q, 2 m) and weights, samples kept."""
-    _, classes, maps, height, width = shape
-    first, second, after, kept_x = (part.flatten(0, 2) for part in sample_cells(x, step_x, samples, width))
-    columns = torch.cat((first, second), 1).long()
-    columns += torch.arange(len(columns))[:, None] * width
-    across = torch.cat(((1 - after) * kept_x, after * kept_x), 1)
-    first, second, after, kept_y = (part.flatten(0, 2) for part in sample_cells(y, step_y, samples, height))
-    start = (torch.arange(part.start, part.stop)[:, None, None] + image * classes) * maps + place[:, None]
-    rows = torch.cat((first, second), 1).int() + (start * height).int().view(-1, 1)
-    down = torch.cat(((1 - after) * kept_y, after * kept_y), 1)
-    count = (kept_x.sum(1) * kept_y.sum(1)).clamp(min=1).view(x.shape)
-    return rows, down, columns, across, count, kept_x, kept_y
+def _axis(place: Tensor, step: Tensor, samples: int, cells: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Cells (Q, 2 m), int64, weights (Q, 2 m), and which samples count (Q, m), of the Q bins in ``place``."""
+    first, second, after, kept = (tensor.flatten(0, 2) for tensor in sample_cells(place, step, samples, cells))
+    after = after * kept
+    return torch.cat((first, second), 1).long(), torch.cat((kept - after, after), 1), kept
+
+
+def _count(kept_x: Tensor, kept_y: Tensor) -> Tensor:
+    return (kept_x.sum(1) * kept_y.sum(1)).clamp(min=1)
+
+
+def _table_rows(features: Tensor, rows: Tensor, place: Tensor, part: slice) -> Tensor:
+    """Rows of the features as a table of lines, int32."""
+    first = (torch.arange(part.start, part.stop)[:, None] * features.shape[1] + place) * features.shape[2]
+    return (rows.view(first.numel(), -1) + first.view(-1, 1)).to(torch.int32).view(rows.shape)
