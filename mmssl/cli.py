@@ -21,6 +21,7 @@ COMMANDS = {
     'attention': 'mmssl.commands.attention',
     'reconstruct': 'mmssl.commands.reconstruct',
     'embedding': 'mmssl.commands.embedding',
+    'visualize': 'mmssl.commands.visualize',
     'tokenizer': 'mmssl.commands.tokenizer',
     'convert': 'mmssl.commands.convert',
     'list': 'mmssl.commands.list',
