@@ -1,0 +1,33 @@
+"""A plain ViT of ours, a MAE encoder for one, as the start of Segment Anything's image encoder (arXiv:2304.02643, appendix A)."""
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from mmssl.layers.pos_embed import grid_of
+
+_NAMES = [(r'layers\.(\d+)\.ln([12])\.', r'blocks.\1.norm\2.'), (r'layers\.(\d+)\.attn\.', r'blocks.\1.attn.'),
+          (r'layers\.(\d+)\.ffn\.layers\.0\.0\.', r'blocks.\1.mlp.lin1.'), (r'layers\.(\d+)\.ffn\.layers\.1\.', r'blocks.\1.mlp.lin2.'),
+          (r'patch_embed\.projection\.', r'patch_embed.proj.')]
+
+
+def from_vit(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the weights of a :class:`mmssl.ViT`; class token and last norm have no place in the encoder and are left out.
+
+    Args:
+        state_dict: of a bare ViT.
+
+    Returns:
+        names of :class:`mmssl.SAMImageEncoder` to tensors; positions as (1, h, w, C). The neck and the relative positions are not there.
+    """
+    renamed = {}
+    for key, value in state_dict.items():
+        if key == 'pos_embed':
+            patches = value[:, 1:] if 'cls_token' in state_dict else value
+            renamed[key] = patches.unflatten(1, grid_of(patches.shape[1], (1, 1)))
+        for pattern, name in _NAMES:
+            new, count = re.subn(f'^{pattern}', name, key)
+            if count:
+                renamed[new] = value
+    return renamed

@@ -1,0 +1,10 @@
+"""The promptable segmenter: Segment Anything. Needs no host toolbox."""
+
+from mmssl.promptable.build import build_sam
+from mmssl.promptable.image_encoder import SAMBackbone, SAMImageEncoder
+from mmssl.promptable.mask_decoder import SAMMaskDecoder
+from mmssl.promptable.prompt_encoder import SAMPromptEncoder
+from mmssl.promptable.sam import SAM
+from mmssl.promptable.tiny_vit import SAMTinyViT
+
+__all__ = ['SAM', 'SAMBackbone', 'SAMImageEncoder', 'SAMMaskDecoder', 'SAMPromptEncoder', 'SAMTinyViT', 'build_sam']

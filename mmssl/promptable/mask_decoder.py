@@ -1,0 +1,158 @@
+"""The mask decoder (Segment Anything, arXiv:2304.02643, appendix A): tokens and a map to masks and their predicted IoU."""
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmssl.promptable.common import LayerNorm2d
+from mmssl.promptable.two_way import ImageSide, TwoWayTransformer
+from mmssl.registry import MODELS
+
+# cells of the map that are enlarged at a time on the CPU without gradients: what they become stays in the cache
+CELLS = 512
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them.
+
+    Args:
+        input_dim, hidden_dim, output_dim, num_layers: sizes.
+    """
+
+    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, num_layers: int):
+        super().__init__()
+        dims = [input_dim] + [hidden_dim] * (num_layers - 1) + [output_dim]
+        self.layers = nn.ModuleList(nn.Linear(width, following) for width, following in zip(dims, dims[1:], strict=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., input_dim) to (..., output_dim)."""
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)
+
+
+@MODELS.register_module()
+class SAMMaskDecoder(BaseModule):
+    """Masks and predicted IoU from an image's map and encoded prompts. Names as in the official ``MaskDecoder``.
+
+    Args:
+        transformer_dim: width C.
+        transformer: a :class:`TwoWayTransformer`, or its sizes (depth, num_heads, mlp_dim, attention_downsample_rate).
+        num_multimask_outputs: masks of an ambiguous prompt.
+        iou_head_depth, iou_head_hidden_dim: sizes of the head that predicts IoU.
+    """
+
+    def __init__(self, transformer_dim: int = 256, transformer: dict | nn.Module | None = None, num_multimask_outputs: int = 3,
+                 iou_head_depth: int = 3, iou_head_hidden_dim: int = 256, init_cfg: dict | list | None = None):
+        super().__init__(init_cfg)
+        if transformer is None or isinstance(transformer, dict):
+            transformer = TwoWayTransformer(**{'embedding_dim': transformer_dim, **(transformer or {})})
+        if transformer.embedding_dim != transformer_dim or transformer_dim % 8:
+            raise ValueError(f'transformer_dim={transformer_dim} must be a multiple of 8 and the width of the transformer, '
+                             f'which is {transformer.embedding_dim}')
+        self.transformer_dim, self.transformer = transformer_dim, transformer
+        self.num_multimask_outputs, self.num_mask_tokens = num_multimask_outputs, num_multimask_outputs + 1
+        self.iou_token = nn.Embedding(1, transformer_dim)
+        self.mask_tokens = nn.Embedding(self.num_mask_tokens, transformer_dim)
+        self.output_upscaling = nn.Sequential(
+            nn.ConvTranspose2d(transformer_dim, transformer_dim // 4, 2, 2), LayerNorm2d(transformer_dim // 4), nn.GELU(),
+            nn.ConvTranspose2d(transformer_dim // 4, transformer_dim // 8, 2, 2), nn.GELU())
+        self.output_hypernetworks_mlps = nn.ModuleList(
+            MLP(transformer_dim, transformer_dim, transformer_dim // 8, 3) for _ in range(self.num_mask_tokens))
+        self.iou_prediction_head = MLP(transformer_dim, iou_head_hidden_dim, self.num_mask_tokens, iou_head_depth)
+
+    def prepare(self, image_embeddings: Tensor, image_pe: Tensor, dense: Tensor | None = None) -> ImageSide:
+        """Project what all prompts of the images share, to pass in place of ``image_embeddings`` to several calls.
+
+        Args:
+            image_embeddings: (I, C, h, w).
+            image_pe: (1, C, h, w).
+            dense: (1, C, h, w), what the prompt encoder gives without a mask; None where every prompt has a mask.
+        """
+        cells = None if dense is None else (image_embeddings + dense).flatten(2).transpose(1, 2)
+        return self.transformer.prepare(cells, image_pe[0].flatten(1).t())
+
+    def forward(self, image_embeddings: Tensor, image_pe: Tensor, sparse_prompt_embeddings: Tensor, dense_prompt_embeddings: Tensor,
+                multimask_output: bool, image_index: Tensor | None = None, sparse_valid: Tensor | None = None,
+                image_side: ImageSide | None = None) -> tuple[Tensor, Tensor]:
+        """Predict the masks of P prompts.
+
+        Args:
+            image_embeddings: (I, C, h, w): one image for all prompts, one for each (I = P), or any number with ``image_index``.
+            image_pe: (1, C, h, w).
+            sparse_prompt_embeddings: (P, T, C).
+            dense_prompt_embeddings: (P, C, h, w); one map expanded to P (or (1, C, h, w)) stands for prompts without masks.
+            multimask_output: the masks of an ambiguous prompt; else the one mask.
+            image_index: (P,) int64, the image of each prompt.
+            sparse_valid: (P, T) bool, False where a prompt has fewer tokens than others; such tokens are not seen.
+            image_side: what :meth:`prepare` made of these images and the map for no mask.
+
+        Returns:
+            logits (P, M, 4h, 4w) and predicted IoU (P, M); M is ``num_multimask_outputs`` or 1.
+
+        Raises:
+            ValueError: images and prompts that do not go together.
+        """
+        prompts, grid = len(sparse_prompt_embeddings), image_embeddings.shape[-2:]
+        images = len(image_embeddings)
+        if image_index is None and images not in (1, prompts):
+            raise ValueError(f'{images} images for {prompts} prompts; give image_index, the image of each prompt')
+        if len(dense_prompt_embeddings) not in (1, prompts) or image_pe.shape[-2:] != grid or dense_prompt_embeddings.shape[-2:] != grid:
+            raise ValueError(f'{prompts} prompts and a map of {tuple(grid)} do not fit dense prompts of shape '
+                             f'{tuple(dense_prompt_embeddings.shape)} and positions of {tuple(image_pe.shape[-2:])}')
+        output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(prompts, -1, -1)
+        tokens = torch.cat([output_tokens, sparse_prompt_embeddings.to(output_tokens.dtype)], dim=1)
+        valid = sparse_valid
+        if valid is not None:
+            valid = torch.cat([valid.new_ones(prompts, output_tokens.shape[1]), valid], dim=1)
+        masks = list(range(1, self.num_mask_tokens)) if multimask_output else [0]
+        shares = len(dense_prompt_embeddings) == 1 or dense_prompt_embeddings.stride(0) == 0
+        cells = None
+        if not shares:
+            own = image_embeddings if image_index is None else image_embeddings[image_index]
+            cells = (own + dense_prompt_embeddings).flatten(2).transpose(1, 2)
+        if image_side is None or (shares and image_side.cells is None):
+            image_side = self.prepare(image_embeddings, image_pe, dense_prompt_embeddings[:1] if shares else None)
+        elif not shares and image_side.cells is not None:
+            image_side = self.prepare(image_embeddings, image_pe)
+        out, cells = self.transformer(image_side, tokens, cells, image_index, valid, [0] + [1 + mask for mask in masks])
+        hyper = torch.stack([self.output_hypernetworks_mlps[mask](out[:, 1 + place]) for place, mask in enumerate(masks)], dim=1)
+        iou = self.iou_prediction_head(out[:, 0])[:, masks]
+        return self.to_masks(cells, hyper, grid), iou
+
+    def to_masks(self, cells: Tensor, hyper: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Enlarge the maps four times and multiply them by the vectors of the masks.
+
+        A transposed convolution whose kernel is its stride is a product: every cell becomes four, none of which sees another.
+
+        Args:
+            cells: (P, h * w, C).
+            hyper: (P, M, C / 8).
+            grid: (h, w).
+
+        Returns:
+            (P, M, 4h, 4w).
+        """
+        height, width = grid
+        if cells.device.type == 'cpu' and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            out = torch.cat([torch.cat([self._enlarge(cells[index:index + 1, first:first + CELLS], hyper[index:index + 1])
+                                        for first in range(0, cells.shape[1], CELLS)], dim=1) for index in range(len(cells))])
+        else:
+            out = self._enlarge(cells, hyper)
+        # cell row and column, row and column after the first step, after the second, mask
+        out = out.view(-1, height, width, 2, 2, 2, 2, hyper.shape[1]).permute(0, 7, 1, 3, 5, 2, 4, 6)
+        return out.reshape(-1, hyper.shape[1], 4 * height, 4 * width)
+
+    def _enlarge(self, cells: Tensor, hyper: Tensor) -> Tensor:
+        """(P, n, C) and (P, M, C / 8) to (P, n * 16, M)."""
+        first, norm, act, second, _ = self.output_upscaling
+        x = act(norm.rows(_spread(first, cells).unflatten(-1, (4, -1))))
+        x = act(_spread(second, x)).unflatten(-1, (4, -1))
+        return x.flatten(1, 3) @ hyper.transpose(1, 2)
+
+
+def _spread(conv: nn.ConvTranspose2d, x: Tensor) -> Tensor:
+    """(..., C) to (..., 4 * D): the four cells that a transposed convolution of kernel and stride 2 makes of one, row by row."""
+    weight = conv.weight.permute(2, 3, 1, 0).flatten(0, 2)
+    return F.linear(x, weight, conv.bias.repeat(4))

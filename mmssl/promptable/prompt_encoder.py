@@ -1,0 +1,143 @@
+"""Prompts to tokens and maps (Segment Anything, arXiv:2304.02643, appendix A, 'Prompt encoder')."""
+
+import math
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmssl.promptable.common import LayerNorm2d
+from mmssl.registry import MODELS
+
+
+class PositionEmbeddingRandom(nn.Module):
+    """Sine and cosine of random frequencies (arXiv:2006.10739).
+
+    Args:
+        num_pos_feats: frequencies; the encoding has twice as many channels.
+        scale: standard deviation of the frequencies.
+    """
+
+    def __init__(self, num_pos_feats: int = 64, scale: float | None = None):
+        super().__init__()
+        self.scale = scale if scale and scale > 0 else 1.
+        self.register_buffer('positional_encoding_gaussian_matrix', self.scale * torch.randn(2, num_pos_feats))
+
+    def encode(self, places: Tensor) -> Tensor:
+        """(..., 2) x and y in [0, 1] to (..., C)."""
+        frequencies = self.positional_encoding_gaussian_matrix
+        wide = torch.float64 if frequencies.dtype == torch.float64 else torch.float32
+        with torch.autocast(places.device.type, enabled=False):
+            waves = 2 * math.pi * ((2 * places.to(wide) - 1) @ frequencies.to(wide))
+            return torch.cat([waves.sin(), waves.cos()], dim=-1).to(frequencies.dtype)
+
+    def forward(self, size: tuple[int, int]) -> Tensor:
+        """(C, H, W): the encoding of the centres of a grid's cells."""
+        matrix = self.positional_encoding_gaussian_matrix
+        wide = torch.float64 if matrix.dtype == torch.float64 else torch.float32
+        rows, columns = ((torch.arange(length, device=matrix.device, dtype=wide) + 0.5) / length for length in size)
+        places = torch.stack([columns.expand(size[0], -1), rows[:, None].expand(-1, size[1])], dim=-1)
+        return self.encode(places).permute(2, 0, 1)
+
+    def forward_with_coords(self, coords: Tensor, image_size: tuple[int, int]) -> Tensor:
+        """(..., 2) x and y in pixels to (..., C). What comes in float64 is divided in float64, as in the released code."""
+        return self.encode(coords / coords.new_tensor([image_size[1], image_size[0]]))
+
+
+@MODELS.register_module()
+class SAMPromptEncoder(BaseModule):
+    """Points and boxes to tokens, masks to a map. Names and arguments as in the official ``PromptEncoder``.
+
+    Args:
+        embed_dim: width.
+        image_embedding_size: (h, w) of the image's map.
+        input_image_size: (H, W) of the padded image in pixels.
+        mask_in_chans: hidden channels for masks.
+    """
+
+    def __init__(self, embed_dim: int = 256, image_embedding_size: tuple[int, int] = (64, 64),
+                 input_image_size: tuple[int, int] = (1024, 1024), mask_in_chans: int = 16, init_cfg: dict | list | None = None):
+        super().__init__(init_cfg)
+        self.embed_dim = embed_dim
+        self.image_embedding_size, self.input_image_size = tuple(image_embedding_size), tuple(input_image_size)
+        self.mask_input_size = (4 * self.image_embedding_size[0], 4 * self.image_embedding_size[1])
+        self.pe_layer = PositionEmbeddingRandom(embed_dim // 2)
+        # background, foreground, top left and bottom right corner
+        self.point_embeddings = nn.ModuleList(nn.Embedding(1, embed_dim) for _ in range(4))
+        self.not_a_point_embed = nn.Embedding(1, embed_dim)
+        self.mask_downscaling = nn.Sequential(
+            nn.Conv2d(1, mask_in_chans // 4, 2, 2), LayerNorm2d(mask_in_chans // 4), nn.GELU(),
+            nn.Conv2d(mask_in_chans // 4, mask_in_chans, 2, 2), LayerNorm2d(mask_in_chans), nn.GELU(),
+            nn.Conv2d(mask_in_chans, embed_dim, 1))
+        self.no_mask_embed = nn.Embedding(1, embed_dim)
+
+    def get_dense_pe(self) -> Tensor:
+        """(1, C, h, w): the encoding of the places of the image's map."""
+        return self.pe_layer(self.image_embedding_size)[None]
+
+    def embed_points(self, coords: Tensor, labels: Tensor) -> Tensor:
+        """Tokens of points.
+
+        Args:
+            coords: (P, N, 2), x and y in pixels of the padded image.
+            labels: (P, N): 1 foreground, 0 background, 2 and 3 top left and bottom right corner of a box, -1 no point.
+
+        Returns:
+            (P, N, C).
+        """
+        if coords.ndim != 3 or coords.shape[-1] != 2 or labels.shape != coords.shape[:2]:
+            raise ValueError(f'points of shape {tuple(coords.shape)} with labels of shape {tuple(labels.shape)}; '
+                             'give (P, N, 2) and (P, N): P prompts of N points')
+        kinds = torch.cat([self.not_a_point_embed.weight, *(one.weight for one in self.point_embeddings)])
+        labels = labels.long()
+        places = self.pe_layer.forward_with_coords(coords + 0.5, self.input_image_size)
+        return torch.where(labels.unsqueeze(-1) == -1, 0, places) + kinds[labels + 1]
+
+    def embed_boxes(self, boxes: Tensor) -> Tensor:
+        """(P, 4) x1, y1, x2, y2 in pixels to (P, 2, C)."""
+        if boxes.shape[-1] != 4 and boxes.shape[-2:] != (2, 2):
+            raise ValueError(f'boxes of shape {tuple(boxes.shape)}; give (P, 4): x1, y1, x2, y2 in pixels of the padded image')
+        corners = boxes.reshape(-1, 2, 2)
+        labels = torch.tensor([2, 3], device=boxes.device).expand(len(corners), -1)
+        return self.embed_points(corners, labels)
+
+    def embed_masks(self, masks: Tensor) -> Tensor:
+        """(P, 1, 4h, 4w) logits to (P, C, h, w)."""
+        if masks.ndim != 4 or masks.shape[1] != 1 or tuple(masks.shape[-2:]) != self.mask_input_size:
+            raise ValueError(f'masks of shape {tuple(masks.shape)}; give (P, 1, {self.mask_input_size[0]}, {self.mask_input_size[1]}): '
+                             'the low-resolution logits of an earlier prediction')
+        return self.mask_downscaling(masks)
+
+    def no_mask(self, prompts: int) -> Tensor:
+        """(P, C, h, w), expanded, not copied: the map where there is no mask."""
+        return self.no_mask_embed.weight.view(1, -1, 1, 1).expand(prompts, -1, *self.image_embedding_size)
+
+    def forward(self, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None, masks: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Encode P prompts.
+
+        Args:
+            points: coordinates (P, N, 2), x and y in pixels of the padded image, and labels (P, N), see :meth:`embed_points`.
+            boxes: (P, 4).
+            masks: (P, 1, 4h, 4w), logits.
+
+        Returns:
+            sparse (P, T, C): points, then 'not a point' where there are points without boxes, then two corners a box; dense (P, C, h, w).
+
+        Raises:
+            ValueError: shapes that do not fit, or different numbers of prompts.
+        """
+        counts = {name: len(given) for name, given in (('points', None if points is None else points[0]), ('boxes', boxes),
+                                                       ('masks', masks)) if given is not None}
+        if len(set(counts.values())) > 1:
+            raise ValueError(f'different numbers of prompts: {counts}; every prompt needs its points, box and mask')
+        tokens = []
+        if points is not None:
+            tokens.append(self.embed_points(*points))
+            if boxes is None:
+                tokens.append(self.not_a_point_embed.weight.expand(len(points[0]), 1, -1))
+        if boxes is not None:
+            tokens.append(self.embed_boxes(boxes))
+        prompts = next(iter(counts.values()), 1)
+        weight = self.no_mask_embed.weight
+        sparse = torch.cat(tokens, dim=1) if tokens else weight.new_empty(prompts, 0, self.embed_dim)
+        return sparse, self.no_mask(prompts) if masks is None else self.embed_masks(masks.to(weight.dtype))
