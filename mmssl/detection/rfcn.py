@@ -164,7 +164,10 @@ class RFCN(TwoStageDetector):
             return _given_proposals(samples)
         proposals = self.rpn_head.predict(rpn_maps, samples, rescale=False)
         # the host drops NaN boxes, and would find nothing in silence
-        if not all(map(len, proposals)) and not all(bool(torch.isfinite(score).all()) for score in self.rpn_head(rpn_maps)[0]):
+        broken = not all(bool(torch.isfinite(found.scores).all()) for found in proposals)
+        if not all(map(len, proposals)):
+            broken = broken or not all(bool(torch.isfinite(score).all()) for score in self.rpn_head(rpn_maps)[0])
+        if broken:
             raise ValueError('the RPN predicts NaN or infinite scores: the checkpoint or the image holds them')
         return proposals
 

@@ -169,7 +169,9 @@ class RFCNBBoxHead(BBoxHead):
             own = bbox_pred.view(len(labels), self.num_classes, -1)[torch.arange(len(labels), device=labels.device), index]
         if self.reg_decoded_bbox:
             own = self.bbox_coder.decode(rois[:, 1:], own)
-        box_losses = self.loss_bbox(own, bbox_targets, bbox_weights, reduction_override='none').view(len(labels), -1).sum(1)
+        box_losses = self.loss_bbox(own, bbox_targets, bbox_weights, reduction_override='none')
+        # without any object mmdet's losses give one sum, of zero
+        box_losses = box_losses.view(len(labels), -1).sum(1) if box_losses.dim() else box_losses.expand(len(labels))
         weights = (label_weights > 0).to(cls_losses.dtype)
         boxes = len(labels)
         if ohem:
