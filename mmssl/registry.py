@@ -76,7 +76,8 @@ def _child(name: str, parent: Registry, *locations: str, **hosts: str) -> HostBo
     return HostBoundRegistry(name, parent=parent, scope=SCOPE, locations=list(locations), hosts={at: host for host, at in hosts.items()})
 
 
-MODELS = _child('model', MMENGINE_MODELS, 'mmssl.layers', 'mmssl.selfsup', 'mmssl.promptable', mmseg='mmssl.segmentation', mmdet='mmssl.detection')
+MODELS = _child('model', MMENGINE_MODELS, 'mmssl.layers', 'mmssl.selfsup', 'mmssl.promptable', mmseg='mmssl.segmentation',
+                mmdet='mmssl.detection')
 DATASETS = _child('dataset', MMENGINE_DATASETS, 'mmssl.data', mmseg='mmssl.segmentation.datasets')
 TRANSFORMS = _child('transform', MMENGINE_TRANSFORMS, 'mmssl.data')
 DATA_SAMPLERS = _child('data sampler', MMENGINE_DATA_SAMPLERS, 'mmssl.data')

@@ -62,10 +62,34 @@ def samples():
 
 
 SMALL_RFCN = dict(type='mmssl.RFCNBBoxHead', in_channels=64, num_classes=4, roi_feat_size=3, hidden_channels=8)
+SAM_ENCODER = dict(img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2, out_chans=16, window_size=3,
+                   global_attn_indexes=(1, ))
+SAM_DECODER = dict(transformer=dict(num_heads=2, mlp_dim=32), iou_head_hidden_dim=16)
+
+
+def run_sam(model, dtype):
+    boxes = ROIS[:, 1:].to(dtype)
+    return model.decode(model.image_encoder(images(dtype)), [dict(boxes=boxes), dict(boxes=boxes[:1])], False)[0][0]
+
+
+def run_mask_decoder(model, dtype):
+    maps = images(dtype).reshape(2, 48, 8, 8)[:, :16]
+    return model(maps, maps[:1].flip(2), maps.flatten(2)[:, :3, :16], maps[:1], True)[0]
+
+
 SMALL_HDC = dict(type='mmssl.HDCResNet', depth=18, stem_channels=8, base_channels=8, stage3=(1, 2), stage4=(5, 9))
 SEG_LOSS = dict(type='mmseg.CrossEntropyLoss', avg_non_ignore=True)
 # name -> (smallest settings, a forward pass that gives one tensor, its shape); a new model needs its line here
 SMALL = {
+    'SAM': (dict(image_encoder=dict(type='mmssl.SAMImageEncoder', **SAM_ENCODER), mask_decoder=SAM_DECODER), run_sam, (3, 1, 16, 16)),
+    'SAMImageEncoder': (SAM_ENCODER, lambda model, dtype: model(images(dtype)), (2, 16, 4, 4)),
+    'SAMTinyViT': (dict(img_size=32, embed_dims=(4, 8, 8, 8), depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window_sizes=(2, 2, 3, 2),
+                        num_classes=2, out_chans=8), lambda model, dtype: model(images(dtype)), (2, 8, 2, 2)),
+    'SAMBackbone': (dict(backbone=dict(type='mmssl.ViT', arch=ARCH, img_size=32, patch_size=8, out_indices=(0, 1)), in_channels=(32, 32),
+                         img_size=32, out_chans=16, stride=4), lambda model, dtype: model(images(dtype)), (2, 16, 8, 8)),
+    'SAMPromptEncoder': (dict(embed_dim=16, image_embedding_size=(4, 4), input_image_size=(32, 32)),
+                         lambda model, dtype: model((ROIS[None, :, 1:3].to(dtype), torch.tensor([[0, 1, -1]])), None, None)[0], (1, 4, 16)),
+    'SAMMaskDecoder': (dict(transformer_dim=16, **SAM_DECODER), run_mask_decoder, (2, 3, 32, 32)),
     'ViT': (dict(arch=ARCH, img_size=32, patch_size=8), lambda model, dtype: model(images(dtype))[0], (2, 32, 4, 4)),
     'MAEViT': (dict(arch=ARCH, img_size=32, patch_size=8), lambda model, dtype: model(images(dtype), True, noise())[0], (2, 5, 32)),
     'MAEDecoder': (DECODER, run_decoder, (2, 16, 192)),

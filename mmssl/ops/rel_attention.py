@@ -1,9 +1,9 @@
 """Attention on a grid with decomposed relative positions (MViTv2, arXiv:2112.01526, equation 4; ViTDet, arXiv:2203.16527).
 
-A score is q.k / sqrt(D) + q.R_h[row of q - row of k] + q.R_w[column of q - column of k]. The sum of the two last terms for all pairs is as
-large as the scores of all heads, 0.8 GB for ViT-B at 1024 pixels; none of the ways here keeps it. On the CPU it is made for a few rows of queries
-at a time. On a GPU the terms are columns added to q, and ones in the columns of k for its row and its column, so that a product of longer
-vectors gives the whole score and the stock fused kernels serve.
+A score is q.k / sqrt(D) + q.R_h[row of q - row of k] + q.R_w[column of q - column of k]. The sum of the two last terms for all pairs is
+as large as the scores of all heads, 0.8 GB for ViT-B at 1024 pixels; it is never kept for long sequences. On the CPU it is made for a few
+rows of queries at a time. On a GPU the terms are columns added to q, with ones in the columns of k for its row and its column, so that a
+product of longer vectors gives the whole score and the stock fused kernels serve.
 """
 
 import torch
@@ -20,7 +20,7 @@ def rel_table(rel_pos: Tensor, size: int) -> Tensor:
     """Vectors of all pairs on one axis.
 
     Args:
-        rel_pos: (2 * size - 1, D), from the most negative offset, query minus key, to the most positive; another length is resized (linear).
+        rel_pos: (2 * size - 1, D), offsets, query minus key, upwards from the most negative; another length is resized (linear).
         size: of the axis.
 
     Returns:

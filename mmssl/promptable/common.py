@@ -6,6 +6,13 @@ from torch import Tensor, nn
 from mmssl.layers.linear import Linear
 
 
+def redraw(module: nn.Module) -> None:
+    """Draw the weights of all layers inside a module anew, each as its class does."""
+    for child in module.modules():
+        if child is not module and hasattr(child, 'reset_parameters'):
+            child.reset_parameters()
+
+
 class LayerNorm2d(nn.Module):
     """Layer norm over the channels of a map.
 

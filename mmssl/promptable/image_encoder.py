@@ -1,4 +1,4 @@
-"""The image encoder of Segment Anything (arXiv:2304.02643, appendix A): a ViT with attention in windows and a few global blocks (ViTDet)."""
+"""The image encoder of Segment Anything (arXiv:2304.02643, appendix A): a ViT with attention in windows and few global blocks."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from mmssl.layers.linear import Linear
 from mmssl.layers.transformer import drop_path
 from mmssl.ops.rel_attention import rel_attention, resize_rel_pos
-from mmssl.promptable.common import MLPBlock, Neck
+from mmssl.promptable.common import MLPBlock, Neck, redraw
 from mmssl.registry import MODELS, build
 
 ARCHS = {
@@ -62,7 +62,7 @@ class Attention(nn.Module):
             self.rel_pos_w = nn.Parameter(torch.zeros(2 * size[1] - 1, dim // num_heads))
 
     def _to_windows(self, qkv: Tensor) -> Tensor:
-        """(B, H, W, 3C) to (B * windows, side, side, 3C). Cells outside the map attend too (released code): of a zero only the bias is left."""
+        """(B, H, W, 3C) to (B * windows, side, side, 3C). Cells outside the map attend too: of a zero the bias is left."""
         batch, height, width, channels = qkv.shape
         side = self.window_size
         rows, columns = -(-height // side), -(-width // side)
@@ -166,10 +166,11 @@ class SAMImageEncoder(BaseModule):
 
     def reset_parameters(self) -> None:
         """Linear layers and positions from N(0, 0.02), as ViTDet's; offsets at zero."""
+        redraw(self)
         for name, parameter in self.named_parameters():
             if name == 'pos_embed' or ('blocks.' in name and parameter.ndim == 2 and 'rel_pos' not in name):
                 nn.init.trunc_normal_(parameter, std=0.02)
-            elif 'blocks.' in name and name.endswith('bias') or 'rel_pos' in name:
+            elif 'rel_pos' in name or ('blocks.' in name and name.endswith('bias')):
                 nn.init.zeros_(parameter)
 
     def init_weights(self) -> None:
@@ -188,8 +189,8 @@ class SAMImageEncoder(BaseModule):
             (B, out_chans, H / patch_size, W / patch_size).
         """
         if x.ndim != 4 or x.shape[-2] % self.patch_size or x.shape[-1] % self.patch_size:
-            raise ValueError(f'images of shape {tuple(x.shape)} for an encoder of {self.patch_size} pixel patches; give (B, 3, H, W), padded '
-                             f'to multiples of {self.patch_size} (SAM.preprocess does it)')
+            raise ValueError(f'images of shape {tuple(x.shape)} for an encoder of {self.patch_size} pixel patches; give (B, 3, H, W), '
+                             f'padded to multiples of {self.patch_size} (SAM.preprocess does it)')
         x = self.patch_embed(x)
         if self.pos_embed is not None:
             x = x + resize_positions(self.pos_embed, x.shape[1:3])
@@ -198,7 +199,7 @@ class SAMImageEncoder(BaseModule):
         return self.neck(x.permute(0, 3, 1, 2))
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """(depth, number of depths) of a parameter, for layer-wise learning rates: 0 is the stem, the last one the neck and what follows."""
+        """(depth, number of depths) of a parameter, for layer-wise rates: 0 is the stem, the last one the neck."""
         depths = len(self.blocks) + 2
         name = param_name[len(prefix):]
         if param_name.startswith(prefix) and name.startswith(('pos_embed', 'patch_embed')):
@@ -271,6 +272,12 @@ class SAMBackbone(BaseModule):
         self.neck = Neck(self.in_channels[-1], out_chans)
         self.laterals = nn.ModuleList(nn.Conv2d(channels, out_chans, 1, bias=False) for channels in self.in_channels[:-1])
         self.train(self.training)
+
+    def init_weights(self) -> None:
+        """Draw the neck anew; the backbone begins as it says."""
+        redraw(self.neck)
+        redraw(self.laterals)
+        super().init_weights()
 
     def train(self, mode: bool = True):
         """As ``Module.train``; a frozen backbone stays in evaluation mode."""

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmssl.promptable.common import LayerNorm2d
+from mmssl.promptable.common import LayerNorm2d, redraw
 from mmssl.promptable.two_way import ImageSide, TwoWayTransformer
 from mmssl.registry import MODELS
 
@@ -62,11 +62,16 @@ class SAMMaskDecoder(BaseModule):
             MLP(transformer_dim, transformer_dim, transformer_dim // 8, 3) for _ in range(self.num_mask_tokens))
         self.iou_prediction_head = MLP(transformer_dim, iou_head_hidden_dim, self.num_mask_tokens, iou_head_depth)
 
+    def init_weights(self) -> None:
+        """Draw the initial weights anew, as torch does; an ``init_cfg`` of type 'Pretrained' has the last word."""
+        redraw(self)
+        super().init_weights()
+
     def prepare(self, image_embeddings: Tensor, image_pe: Tensor, dense: Tensor | None = None) -> ImageSide:
         """Project what all prompts of the images share, to pass in place of ``image_embeddings`` to several calls.
 
         Args:
-            image_embeddings: (I, C, h, w).
+            image_embeddings: (B, C, h, w).
             image_pe: (1, C, h, w).
             dense: (1, C, h, w), what the prompt encoder gives without a mask; None where every prompt has a mask.
         """
@@ -79,7 +84,7 @@ class SAMMaskDecoder(BaseModule):
         """Predict the masks of P prompts.
 
         Args:
-            image_embeddings: (I, C, h, w): one image for all prompts, one for each (I = P), or any number with ``image_index``.
+            image_embeddings: (B, C, h, w): one image for all prompts, one for each (B = P), or any number with ``image_index``.
             image_pe: (1, C, h, w).
             sparse_prompt_embeddings: (P, T, C).
             dense_prompt_embeddings: (P, C, h, w); one map expanded to P (or (1, C, h, w)) stands for prompts without masks.

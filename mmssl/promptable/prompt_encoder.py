@@ -6,7 +6,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmssl.promptable.common import LayerNorm2d
+from mmssl.promptable.common import LayerNorm2d, redraw
 from mmssl.registry import MODELS
 
 
@@ -21,7 +21,12 @@ class PositionEmbeddingRandom(nn.Module):
     def __init__(self, num_pos_feats: int = 64, scale: float | None = None):
         super().__init__()
         self.scale = scale if scale and scale > 0 else 1.
-        self.register_buffer('positional_encoding_gaussian_matrix', self.scale * torch.randn(2, num_pos_feats))
+        self.register_buffer('positional_encoding_gaussian_matrix', torch.empty(2, num_pos_feats))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the frequencies."""
+        nn.init.normal_(self.positional_encoding_gaussian_matrix, std=self.scale)
 
     def encode(self, places: Tensor) -> Tensor:
         """(..., 2) x and y in [0, 1] to (..., C)."""
@@ -71,6 +76,11 @@ class SAMPromptEncoder(BaseModule):
             nn.Conv2d(mask_in_chans, embed_dim, 1))
         self.no_mask_embed = nn.Embedding(1, embed_dim)
 
+    def init_weights(self) -> None:
+        """Draw the initial weights anew, as torch does; an ``init_cfg`` of type 'Pretrained' has the last word."""
+        redraw(self)
+        super().init_weights()
+
     def get_dense_pe(self) -> Tensor:
         """(1, C, h, w): the encoding of the places of the image's map."""
         return self.pe_layer(self.image_embedding_size)[None]
@@ -79,49 +89,49 @@ class SAMPromptEncoder(BaseModule):
         """Tokens of points.
 
         Args:
-            coords: (P, N, 2), x and y in pixels of the padded image.
-            labels: (P, N): 1 foreground, 0 background, 2 and 3 top left and bottom right corner of a box, -1 no point.
+            coords: (B, N, 2), x and y in pixels of the padded image.
+            labels: (B, N): 1 foreground, 0 background, 2 and 3 top left and bottom right corner of a box, -1 no point.
 
         Returns:
-            (P, N, C).
+            (B, N, C).
         """
         if coords.ndim != 3 or coords.shape[-1] != 2 or labels.shape != coords.shape[:2]:
             raise ValueError(f'points of shape {tuple(coords.shape)} with labels of shape {tuple(labels.shape)}; '
-                             'give (P, N, 2) and (P, N): P prompts of N points')
+                             'give (B, N, 2) and (B, N): B prompts of N points')
         kinds = torch.cat([self.not_a_point_embed.weight, *(one.weight for one in self.point_embeddings)])
         labels = labels.long()
         places = self.pe_layer.forward_with_coords(coords + 0.5, self.input_image_size)
         return torch.where(labels.unsqueeze(-1) == -1, 0, places) + kinds[labels + 1]
 
     def embed_boxes(self, boxes: Tensor) -> Tensor:
-        """(P, 4) x1, y1, x2, y2 in pixels to (P, 2, C)."""
+        """(B, 4) x1, y1, x2, y2 in pixels to (B, 2, C)."""
         if boxes.shape[-1] != 4 and boxes.shape[-2:] != (2, 2):
-            raise ValueError(f'boxes of shape {tuple(boxes.shape)}; give (P, 4): x1, y1, x2, y2 in pixels of the padded image')
+            raise ValueError(f'boxes of shape {tuple(boxes.shape)}; give (B, 4): x1, y1, x2, y2 in pixels of the padded image')
         corners = boxes.reshape(-1, 2, 2)
         labels = torch.tensor([2, 3], device=boxes.device).expand(len(corners), -1)
         return self.embed_points(corners, labels)
 
     def embed_masks(self, masks: Tensor) -> Tensor:
-        """(P, 1, 4h, 4w) logits to (P, C, h, w)."""
+        """(B, 1, 4h, 4w) logits to (B, C, h, w)."""
         if masks.ndim != 4 or masks.shape[1] != 1 or tuple(masks.shape[-2:]) != self.mask_input_size:
-            raise ValueError(f'masks of shape {tuple(masks.shape)}; give (P, 1, {self.mask_input_size[0]}, {self.mask_input_size[1]}): '
+            raise ValueError(f'masks of shape {tuple(masks.shape)}; give (B, 1, {self.mask_input_size[0]}, {self.mask_input_size[1]}): '
                              'the low-resolution logits of an earlier prediction')
         return self.mask_downscaling(masks)
 
     def no_mask(self, prompts: int) -> Tensor:
-        """(P, C, h, w), expanded, not copied: the map where there is no mask."""
+        """(B, C, h, w), expanded, not copied: the map where there is no mask."""
         return self.no_mask_embed.weight.view(1, -1, 1, 1).expand(prompts, -1, *self.image_embedding_size)
 
     def forward(self, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None, masks: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Encode P prompts.
+        """Encode B prompts.
 
         Args:
-            points: coordinates (P, N, 2), x and y in pixels of the padded image, and labels (P, N), see :meth:`embed_points`.
-            boxes: (P, 4).
-            masks: (P, 1, 4h, 4w), logits.
+            points: coordinates (B, N, 2), x and y in pixels of the padded image, and labels (B, N), see :meth:`embed_points`.
+            boxes: (B, 4).
+            masks: (B, 1, 4h, 4w), logits.
 
         Returns:
-            sparse (P, T, C): points, then 'not a point' where there are points without boxes, then two corners a box; dense (P, C, h, w).
+            sparse (B, T, C): points, then 'not a point' where there are points without boxes, then two corners a box; dense (B, C, h, w).
 
         Raises:
             ValueError: shapes that do not fit, or different numbers of prompts.

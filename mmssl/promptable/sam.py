@@ -107,8 +107,8 @@ class SAM(BaseModule):
 
         Args:
             image_embeddings: (I, C, h, w).
-            prompts: for each image a dict as in :meth:`forward`. ``point_coords`` and ``point_labels`` may be lists of (N, 2) and (N,), with
-                another N for every prompt.
+            prompts: for each image a dict as in :meth:`forward`. ``point_coords`` and ``point_labels`` may be lists of (N, 2) and (N,),
+                with another N for every prompt.
             multimask_output: the masks of an ambiguous prompt; else the one mask.
 
         Returns:

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmssl.layers.linear import Linear
 from mmssl.layers.transformer import drop_path
-from mmssl.promptable.common import Neck
+from mmssl.promptable.common import Neck, redraw
 from mmssl.registry import MODELS
 
 
@@ -26,7 +26,13 @@ class ConvBN(nn.Sequential):
         super().__init__()
         self.add_module('c', nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False))
         self.add_module('bn', nn.BatchNorm2d(out_channels))
-        nn.init.constant_(self.bn.weight, scale)
+        self.scale = scale
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """As torch does, the norm scaled by ``scale``."""
+        redraw(self)
+        nn.init.constant_(self.bn.weight, self.scale)
 
 
 class Stem(nn.Module):
@@ -219,7 +225,7 @@ class SAMTinyViT(BaseModule):
         self.patch_embed = Stem(in_chans, embed_dims[0])
         rates = torch.linspace(0, drop_path_rate, sum(depths), device='cpu').tolist()
         self.layers = nn.ModuleList()
-        for stage, (dim, depth) in enumerate(zip(embed_dims, depths, strict=True)):
+        for stage, dim in enumerate(embed_dims):
             own = rates[sum(depths[:stage]):sum(depths[:stage + 1])]
             blocks = [MBConv(dim, mbconv_expand_ratio, rate) if stage == 0 else
                       TinyViTBlock(dim, num_heads[stage], window_sizes[stage], mlp_ratio, rate, local_conv_size) for rate in own]
@@ -233,6 +239,16 @@ class SAMTinyViT(BaseModule):
         for module in (self.norm_head, self.head):
             if module is not None:
                 module.requires_grad_(False)
+
+    def init_weights(self) -> None:
+        """Draw the initial weights anew, as torch does; the last norm of an inverted residual at zero."""
+        redraw(self)
+        for module in self.modules():  # after their own convolutions and norms
+            if isinstance(module, ConvBN):
+                module.reset_parameters()
+            elif isinstance(module, Attention):
+                nn.init.zeros_(module.attention_biases)
+        super().init_weights()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W), normalised and padded, to (B, out_chans, H / 16, W / 16)."""

@@ -2,9 +2,9 @@
 
 A few tokens and the thousands of cells of a map attend to each other. The projections of the cells cost most of it; here they are not made:
 
-* Tokens look at the map: a score is (q W_q + b_q)(k W_k + b_k)'. The first factor times W_k' is a vector of the token, as wide as a cell, and
-  b_k adds the same to all scores of a token, which the softmax does not see. The weighted mean of the values is taken of the cells and
-  projected afterwards, b_v passes through because weights sum to one.
+* Tokens look at the map: a score is (q W_q + b_q)(k W_k + b_k)'. The first factor times W_k' is a vector of the token, as wide as a cell,
+  and b_k adds the same to all scores of a token, which the softmax does not see. The weighted mean of the values is taken of the cells
+  and projected afterwards; b_v passes through because weights sum to one.
 * The map looks at tokens: W_q goes into the keys of the tokens, W_o into their values.
 * The positions of the cells are the same for all prompts: their part of the scores is made from their own projections.
 * What all prompts of an image share, the map before the first layer has changed it, is projected once an image.
