@@ -78,8 +78,8 @@ def _child(name: str, parent: Registry, *locations: str, **hosts: str) -> HostBo
 
 MODELS = _child('model', MMENGINE_MODELS, 'mmssl.layers', 'mmssl.selfsup', 'mmssl.promptable', mmseg='mmssl.segmentation',
                 mmdet='mmssl.detection')
-DATASETS = _child('dataset', MMENGINE_DATASETS, 'mmssl.data', mmseg='mmssl.segmentation.datasets')
-TRANSFORMS = _child('transform', MMENGINE_TRANSFORMS, 'mmssl.data')
+DATASETS = _child('dataset', MMENGINE_DATASETS, 'mmssl.data', 'mmssl.promptable.data', mmseg='mmssl.segmentation.datasets')
+TRANSFORMS = _child('transform', MMENGINE_TRANSFORMS, 'mmssl.data', 'mmssl.promptable.transforms')
 DATA_SAMPLERS = _child('data sampler', MMENGINE_DATA_SAMPLERS, 'mmssl.data')
 HOOKS = _child('hook', MMENGINE_HOOKS, 'mmssl.engine', 'mmssl.data')
 METRICS = _child('metric', MMENGINE_METRICS, 'mmssl.evaluation')

@@ -82,6 +82,8 @@ SEG_LOSS = dict(type='mmseg.CrossEntropyLoss', avg_non_ignore=True)
 # name -> (smallest settings, a forward pass that gives one tensor, its shape); a new model needs its line here
 SMALL = {
     'SAM': (dict(image_encoder=dict(type='mmssl.SAMImageEncoder', **SAM_ENCODER), mask_decoder=SAM_DECODER), run_sam, (3, 1, 16, 16)),
+    'InteractiveSAM': (dict(model=dict(type='mmssl.SAM', image_encoder=dict(type='mmssl.SAMImageEncoder', **SAM_ENCODER),
+                                       mask_decoder=SAM_DECODER)), lambda model, dtype: model(images(dtype)), (2, 16, 4, 4)),
     'SAMImageEncoder': (SAM_ENCODER, lambda model, dtype: model(images(dtype)), (2, 16, 4, 4)),
     'SAMTinyViT': (dict(img_size=32, embed_dims=(4, 8, 8, 8), depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window_sizes=(2, 2, 3, 2),
                         num_classes=2, out_chans=8), lambda model, dtype: model(images(dtype)), (2, 8, 2, 2)),

@@ -6,5 +6,6 @@ from mmssl.promptable.mask_decoder import SAMMaskDecoder
 from mmssl.promptable.prompt_encoder import SAMPromptEncoder
 from mmssl.promptable.sam import SAM
 from mmssl.promptable.tiny_vit import SAMTinyViT
+from mmssl.promptable.training import InteractiveSAM
 
-__all__ = ['SAM', 'SAMBackbone', 'SAMImageEncoder', 'SAMMaskDecoder', 'SAMPromptEncoder', 'SAMTinyViT', 'build_sam']
+__all__ = ['SAM', 'InteractiveSAM', 'SAMBackbone', 'SAMImageEncoder', 'SAMMaskDecoder', 'SAMPromptEncoder', 'SAMTinyViT', 'build_sam']
