@@ -6,7 +6,7 @@
 # Expected: no figure in the paper.
 default_scope = 'mmdet'
 _base_ = [
-    '../_base_/models/bccd_mobilenetv2.py', '../_base_/datasets/bccd_360x480.py', '../_base_/schedules/sgd_det_bccd.py',
+    '../_base_/models/bccd_mobilenetv2.py', '../_base_/datasets/bccd_360x480.py', '../_base_/schedules/adamw_det_bccd.py',
     '../_base_/det_runtime.py'
 ]
 model = dict(

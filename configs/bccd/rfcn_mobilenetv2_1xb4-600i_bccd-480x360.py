@@ -1,4 +1,4 @@
-# R-FCN, https://arxiv.org/abs/1605.06409: R-FCN with OHEM on MobileNetV2, BCCD.
+# R-FCN, https://arxiv.org/abs/1605.06409: R-FCN on MobileNetV2, BCCD.
 #
 #   python tools/train.py configs/bccd/rfcn_mobilenetv2_1xb4-600i_bccd-480x360.py --data DIR --cfg-options load_from=BACKBONE
 #
@@ -6,7 +6,7 @@
 # Expected: no figure in the paper.
 default_scope = 'mmdet'
 _base_ = [
-    '../_base_/models/bccd_mobilenetv2.py', '../_base_/datasets/bccd_360x480.py', '../_base_/schedules/sgd_det_bccd.py',
+    '../_base_/models/bccd_mobilenetv2.py', '../_base_/datasets/bccd_360x480.py', '../_base_/schedules/adamw_det_bccd.py',
     '../_base_/det_runtime.py'
 ]
 model = dict(
@@ -19,6 +19,9 @@ model = dict(
             num_classes=3,
             init_cfg=dict(type='Normal', layer='Conv2d', std=0.01, override=[
                 dict(type='Xavier', name='conv_new', distribution='uniform')]))),
-    train_cfg=dict(rcnn=dict(ohem=128)))
+    train_cfg=dict(rcnn=dict(sampler=dict(
+        type='RandomSampler', num=128, pos_fraction=0.25, neg_pos_ub=-1, add_gt_as_proposals=True))))
+# the vote is a mean of 49 bins, and so is the gradient of every one of the maps
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'roi_head': dict(lr_mult=8.)}))
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=300))
 auto_scale_lr = dict(base_batch_size=4)
