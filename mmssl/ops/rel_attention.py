@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# scores of one head that are made at a time on the CPU: 1 M of float32, what a second-level cache holds with the keys
+# scores that are made at a time on the CPU: 1 M of float32, what a second-level cache holds with the keys
 CHUNK = 1 << 20
-# queries up to which all scores are made at once: a window
+# keys up to which all scores are made at once where gradients are needed: a window
 SHORT = 400
 
 
@@ -79,19 +79,22 @@ def rel_attention(query: Tensor, key: Tensor, value: Tensor, rel_h: Tensor | Non
     if rel_h is None:
         return F.scaled_dot_product_attention(query, key, value)
     if way == 'auto':
-        way = _choose(query, key, rel_h)
+        way = _choose(query, key, value, rel_h)
     if way not in _WAYS:
         raise ValueError(f"way={way!r} of attention with relative positions: one of 'auto', {', '.join(map(repr, _WAYS))}")
     return _WAYS[way](query, key, value, *rel_scores(query, rel_h, rel_w, grid), grid)
 
 
-def _choose(query: Tensor, key: Tensor, rel_h: Tensor) -> str:
-    trains = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or rel_h.requires_grad)
+def _choose(query: Tensor, key: Tensor, value: Tensor, rel_h: Tensor) -> str:
     if query.device.type != 'cpu' or torch.compiler.is_compiling():
         return 'augmented'
     if query.shape[-2] <= SHORT:
         return 'plain'
-    return 'augmented' if trains else 'rows'
+    return 'augmented' if _trains(query, key, value, rel_h) else 'rows'
+
+
+def _trains(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 def _bias(down: Tensor, right: Tensor) -> Tensor:
@@ -105,13 +108,31 @@ def _plain(query: Tensor, key: Tensor, value: Tensor, down: Tensor, right: Tenso
 
 
 def _rows(query: Tensor, key: Tensor, value: Tensor, down: Tensor, right: Tensor, grid: tuple[int, int]) -> Tensor:
-    length = query.shape[-2]
-    step = max(1, CHUNK // length)
-    out = torch.empty_like(query)
-    for first in range(0, length, step):
-        rows = slice(first, first + step)
-        out[:, :, rows] = F.scaled_dot_product_attention(query[:, :, rows], key, value, _bias(down[:, :, rows], right[:, :, rows]))
+    batch, heads, length, dim = query.shape
+    out = query.new_empty(batch, length, heads, dim).transpose(1, 2)  # as the projection that follows reads it
+    if query.dtype not in (torch.float32, torch.float64):
+        step = max(1, CHUNK // length // heads)
+        for rows in _slices(length, step):
+            out[:, :, rows] = F.scaled_dot_product_attention(query[:, :, rows], key, value, _bias(down[:, :, rows], right[:, :, rows]))
+        return out
+    query = query * dim**-0.5
+    for sample in range(batch):
+        for group in _slices(heads, max(1, CHUNK // length**2)):
+            keys, values = key[sample, group].contiguous().transpose(1, 2), value[sample, group].contiguous()
+            for rows in _slices(length, max(1, CHUNK // length)):
+                out[sample, group, rows] = _scores_to_values(query[sample, group, rows], keys, values, down[sample, group, rows],
+                                                             right[sample, group, rows])
     return out
+
+
+def _slices(length: int, step: int) -> list[slice]:
+    return [slice(first, min(first + step, length)) for first in range(0, length, step)]
+
+
+def _scores_to_values(query: Tensor, keys: Tensor, values: Tensor, down: Tensor, right: Tensor) -> Tensor:
+    """(G, L, D) scaled queries, (G, D, H * W) keys, (G, H * W, D) values, (G, L, H) and (G, L, W) terms to (G, L, D), in one buffer."""
+    scores = _bias(down, right).baddbmm_(query, keys)
+    return torch.softmax(scores, dim=-1, out=scores) @ values
 
 
 def _augmented(query: Tensor, key: Tensor, value: Tensor, down: Tensor, right: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -124,6 +145,71 @@ def _augmented(query: Tensor, key: Tensor, value: Tensor, down: Tensor, right: T
     query, key = F.pad(query, (0, spare)), F.pad(key, (0, spare))
     value = F.pad(value, (0, height + width + spare))
     return F.scaled_dot_product_attention(query, key, value, scale=1.)[..., :dim]
+
+
+def window_attention(qkv: Tensor, num_heads: int, side: int, rel_h: Tensor | None, rel_w: Tensor | None, outside: Tensor | None = None,
+                     way: str = 'auto') -> Tensor:
+    """Attention with relative positions inside square windows of a map.
+
+    The map is filled up with cells of one value to whole windows; they are attended to like all others.
+
+    Args:
+        qkv: (B, H, W, 3C), queries, keys and values of the cells.
+        num_heads: heads.
+        side: of the windows in cells.
+        rel_h, rel_w: (2 * side - 1, C / num_heads); None for plain attention.
+        outside: (3C,) queries, keys and values of the cells outside the map; None for zeros.
+        way: 'whole' for all windows at once, 'each' for one after another (not for gradients); 'auto' chooses by device and gradients.
+
+    Returns:
+        (B, H, W, C).
+    """
+    if way == 'auto':
+        plain = qkv.device.type == 'cpu' and qkv.dtype in (torch.float32, torch.float64) and rel_h is not None
+        way = 'each' if plain and not torch.compiler.is_compiling() and not _trains(qkv, rel_h) else 'whole'
+    if way == 'each':
+        return _each_window(qkv, num_heads, side, rel_h, rel_w, outside)
+    batch, height, width, channels = qkv.shape
+    rows, columns = -(-height // side), -(-width // side)
+    below, right = rows * side - height, columns * side - width
+    if below or right:
+        qkv = F.pad(qkv, (0, 0, 0, right, 0, below))
+        if outside is not None:
+            inside = F.pad(torch.ones(1, height, width, 1, dtype=torch.bool, device=qkv.device), (0, 0, 0, right, 0, below))
+            qkv = torch.where(inside, qkv, outside.to(qkv.dtype))
+    windows = qkv.reshape(batch, rows, side, columns, side, channels).transpose(2, 3)
+    parts = windows.reshape(batch * rows * columns, side * side, 3, num_heads, channels // 3 // num_heads).permute(2, 0, 3, 1, 4)
+    out = rel_attention(*parts.unbind(0), rel_h, rel_w, (side, side)).transpose(1, 2)
+    out = out.reshape(batch, rows, columns, side, side, channels // 3).transpose(2, 3)
+    return out.reshape(batch, rows * side, columns * side, channels // 3)[:, :height, :width]
+
+
+def _each_window(qkv: Tensor, num_heads: int, side: int, rel_h: Tensor, rel_w: Tensor, outside: Tensor | None) -> Tensor:
+    batch, height, width, channels = qkv.shape
+    dim = channels // 3 // num_heads
+    parts = qkv.view(batch, height, width, 3, num_heads, dim)
+    place = [torch.arange(length, device=qkv.device) % side for length in (height, width)]
+    # (rows or columns, D, side): a cell's vectors for the rows or columns of its window
+    tables = [rel_table(rel_pos, side)[where].transpose(1, 2) for rel_pos, where in zip((rel_h, rel_w), place, strict=True)]
+    query = parts[:, :, :, 0]
+    down = (query.reshape(batch, height, -1, dim) @ tables[0]).view(batch, height, width, num_heads, side)
+    right = (query.transpose(1, 2).reshape(batch, width, -1, dim) @ tables[1]).view(batch, width, height, num_heads, side).transpose(1, 2)
+    blank = qkv.new_zeros(3, num_heads, dim) if outside is None else outside.view(3, num_heads, dim)
+    blank = blank[:, :, None, None].expand(-1, -1, side, side, -1)
+    out = qkv.new_empty(batch, height, width, num_heads, dim)
+    for sample in range(batch):
+        for rows in _slices(height, side):
+            for columns in _slices(width, side):
+                cells = parts[sample, rows, columns].permute(2, 3, 0, 1, 4)
+                query, full = cells[0].flatten(1, 2) * dim**-0.5, cells
+                if cells.shape[2:4] != (side, side):
+                    full = blank.clone()
+                    full[:, :, :cells.shape[2], :cells.shape[3]] = cells
+                keys, values = full[1].flatten(1, 2).transpose(1, 2), full[2].flatten(1, 2)
+                terms = [term[sample, rows, columns].permute(2, 0, 1, 3).flatten(1, 2) for term in (down, right)]
+                seen = _scores_to_values(query, keys, values, *terms)
+                out[sample, rows, columns] = seen.unflatten(1, cells.shape[2:4]).permute(1, 2, 0, 3)
+    return out.flatten(3)
 
 
 _WAYS = {'plain': _plain, 'rows': _rows, 'augmented': _augmented}

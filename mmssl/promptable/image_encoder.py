@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmssl.layers.linear import Linear
 from mmssl.layers.transformer import drop_path
-from mmssl.ops.rel_attention import rel_attention, resize_rel_pos
+from mmssl.ops.rel_attention import rel_attention, resize_rel_pos, window_attention
 from mmssl.promptable.common import MLPBlock, Neck, redraw
 from mmssl.registry import MODELS, build
 
@@ -61,32 +61,15 @@ class Attention(nn.Module):
             self.rel_pos_h = nn.Parameter(torch.zeros(2 * size[0] - 1, dim // num_heads))
             self.rel_pos_w = nn.Parameter(torch.zeros(2 * size[1] - 1, dim // num_heads))
 
-    def _to_windows(self, qkv: Tensor) -> Tensor:
-        """(B, H, W, 3C) to (B * windows, side, side, 3C). Cells outside the map attend too: of a zero the bias is left."""
-        batch, height, width, channels = qkv.shape
-        side = self.window_size
-        rows, columns = -(-height // side), -(-width // side)
-        if (rows * side, columns * side) != (height, width):
-            qkv = F.pad(qkv, (0, 0, 0, columns * side - width, 0, rows * side - height))
-            if self.qkv.bias is not None:
-                inside = F.pad(qkv.new_ones(1, height, width, 1), (0, 0, 0, columns * side - width, 0, rows * side - height))
-                qkv = torch.where(inside.bool(), qkv, self.qkv.bias.to(qkv.dtype))
-        return qkv.view(batch, rows, side, columns, side, channels).transpose(2, 3).reshape(-1, side, side, channels)
-
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to the same shape."""
+        qkv = self.qkv(x)
+        if self.window_size:  # a cell outside the map is zero before the projection (released code), its bias afterwards
+            return self.proj(window_attention(qkv, self.num_heads, self.window_size, self.rel_pos_h, self.rel_pos_w, self.qkv.bias))
         batch, height, width, channels = x.shape
-        qkv, side = self.qkv(x), self.window_size
-        if side:
-            qkv = self._to_windows(qkv)
-        grid = qkv.shape[1:3]
-        query, key, value = qkv.view(len(qkv), -1, 3, self.num_heads, channels // self.num_heads).permute(2, 0, 3, 1, 4).unbind(0)
-        out = rel_attention(query, key, value, self.rel_pos_h, self.rel_pos_w, tuple(grid)).transpose(1, 2).flatten(2)
-        if side:
-            rows, columns = -(-height // side), -(-width // side)
-            out = out.reshape(batch, rows, columns, side, side, channels).transpose(2, 3)
-            out = out.reshape(batch, rows * side, columns * side, channels)[:, :height, :width]
-        return self.proj(out.reshape(batch, height, width, channels))
+        parts = qkv.view(batch, height * width, 3, self.num_heads, channels // self.num_heads).permute(2, 0, 3, 1, 4)
+        out = rel_attention(*parts.unbind(0), self.rel_pos_h, self.rel_pos_w, (height, width))
+        return self.proj(out.transpose(1, 2).reshape(batch, height, width, channels))
 
 
 class Block(nn.Module):
