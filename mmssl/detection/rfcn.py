@@ -5,6 +5,7 @@ behind the RoIs.
 """
 
 import torch
+from mmdet.models.backbones import ResNet
 from mmdet.models.detectors import TwoStageDetector
 from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.models.task_modules.samplers import BaseSampler
@@ -17,6 +18,8 @@ from mmengine.logging import print_log
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmssl.layers.fold import FoldedBackbone
+from mmssl.layers.memory_format import memory_format_of
 from mmssl.registry import MODELS
 
 Levels = tuple[Tensor, ...]
@@ -96,6 +99,19 @@ class RFCN(TwoStageDetector):
         wrap = [ConfigDict(cfg) if isinstance(cfg, dict) else cfg for cfg in (train_cfg, test_cfg, rpn_head, roi_head)]
         super().__init__(*args, train_cfg=wrap[0], test_cfg=wrap[1], rpn_head=wrap[2], roi_head=wrap[3], **kwargs)
         self._warned = False
+        self.memory_format = memory_format_of(self.backbone)
+        self._folded: FoldedBackbone | None = None
+
+    def extract_feat(self, batch_inputs: Tensor) -> Levels:
+        """Maps of the backbone and the neck for images (B, 3, H, W)."""
+        images = batch_inputs.contiguous(memory_format=self.memory_format)
+        if not isinstance(self.backbone, ResNet):
+            maps = self.backbone(images)
+        else:  # holds its children in the order of their calls, which folding needs to know
+            if self._folded is None or self._folded.backbone is not self.backbone:
+                self._folded = FoldedBackbone(self.backbone)
+            maps = self._folded(images)
+        return self.neck(maps) if self.with_neck else maps
 
     def levels(self, images: Tensor) -> tuple[Levels, Levels]:
         """Maps of (B, 3, H, W) images: those of the RPN and that of the RoI head.

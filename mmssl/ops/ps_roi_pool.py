@@ -135,7 +135,7 @@ class _Direct(torch.autograd.Function):
         bins, area = size * size, height * width
         output_dim = channels // bins
         index, weight, counts = cells_of_bins(image, top, bottom, left, right, height, width, features.dtype)
-        maps = features.reshape(batch, output_dim, bins, area)
+        maps = features.contiguous().view(batch, output_dim, bins, area)
         few = len(index) < FEW * batch * bins * area
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward(index, weight, counts)

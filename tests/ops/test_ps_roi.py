@@ -219,3 +219,15 @@ def test_wrong_arguments_are_named(change, error, message):
     given = {'features': features, 'rois': rois, 'output_size': 3, 'spatial_scale': SCALE, 'output_dim': 3, **change}
     with pytest.raises(error, match=message):
         ps_roi_pool(**given)
+
+
+@pytest.mark.parametrize('batch', [1, 2])
+def test_few_regions_on_a_map_with_the_channels_last(batch):
+    features = torch.randn(batch, 3 * 9, 24, 31, generator=torch.Generator().manual_seed(0))
+    rois = torch.tensor([[0, 20., 30., 90., 120.], [batch - 1, 100., 10., 180., 70.]])
+    results = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        own = features.clone().contiguous(memory_format=layout).requires_grad_()
+        out = ps_roi_pool(own, rois, 3, 1 / 8, 3, vote=True)
+        results.append((out, *torch.autograd.grad(out.square().sum(), own)))
+    torch.testing.assert_close(*results)

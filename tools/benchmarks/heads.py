@@ -1,10 +1,12 @@
 """Time of GCN's global convolutions and of the whole head, forward and backward, against the plain unfused form of the same weights.
 
     python tools/benchmarks/heads.py
+    python tools/benchmarks/heads.py --configs configs/camvid/*.py --out docs/benchmarks/camvid_step.md
 
 The levels are those of the paper: a ResNet on an image of 512 x 512, 21 classes. "As chosen" is what the block does by itself; where it
 chooses the plain form the two sides are the same code, and the ratio shows the noise. Outputs and gradients are compared before the
-timing. The device is a GPU where there is one.
+timing. The device is a GPU where there is one. With ``--configs`` it is training steps of these configs instead: batch, crop, precision and
+optimizer as there, random images.
 """
 
 import argparse
@@ -50,6 +52,40 @@ def pair(module: torch.nn.Module, inputs: list[torch.Tensor], call) -> dict:
     return steps
 
 
+def training_step(path: str):
+    """A call that makes one training step of a segmentation config, and the number of its parameters."""
+    from mmengine.config import Config
+    from mmengine.optim import build_optim_wrapper
+    from mmengine.registry import MODELS, init_default_scope
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+    cfg = Config.fromfile(path)
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model).train()
+    optim = build_optim_wrapper(model, cfg.optim_wrapper)
+    height, width = model.data_preprocessor.size
+    samples = [SegDataSample(metainfo={'img_shape': (height, width), 'ori_shape': (height, width)},
+                             gt_sem_seg=PixelData(data=torch.randint(0, model.num_classes, (1, height, width))))
+               for _ in range(cfg.train_dataloader.batch_size)]
+    images = [torch.randint(0, 256, (3, height, width), dtype=torch.uint8) for _ in samples]
+    return (lambda: model.train_step({'inputs': images, 'data_samples': samples}, optim)), sum(p.numel() for p in model.parameters())
+
+
+def compare_configs(args) -> None:
+    """Time training steps of configs, print and write."""
+    from timing import medians, report
+    steps, sizes = {}, {}
+    for path in args.configs:
+        name = Path(path).stem.partition('_')[0]
+        steps[name], sizes[name] = training_step(path)
+    times = medians(steps, args.rounds)
+    lines = ['| config | parameters | training step s |', '|---|---|---|']
+    lines += [f'| {name} | {sizes[name] / 1e6:.2f} M | {times[name]:.2f} |' for name in steps]
+    report(args.out, 'Training steps of segmentation configs', lines, f'{args.threads} threads, {args.rounds} interleaved rounds',
+           'onedl-mmsegmentation')
+
+
 def main() -> None:
     """Time, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
@@ -57,12 +93,16 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=11)
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--kernels', type=int, nargs='+', default=[7, 15])
+    parser.add_argument('--configs', nargs='+', help='time training steps of these instead')
     parser.add_argument('--out', default=str(ROOT / 'docs/benchmarks/heads.md'))
     args = parser.parse_args()
     from timing import medians, report
 
     from mmssl.segmentation import GlobalConvBlock, GlobalConvHead
     torch.set_num_threads(args.threads)
+    if args.configs:
+        compare_configs(args)
+        return
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     torch.manual_seed(0)
     maps = [torch.randn(args.batch, width, side, side, device=device) for width, side in LEVELS]

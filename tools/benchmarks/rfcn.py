@@ -3,9 +3,9 @@
     python tools/benchmarks/rfcn.py
     python tools/benchmarks/rfcn.py --height 150 --width 250 --rounds 2 --peer-rounds 1 --no-memory       # does it run
 
-One image, float32, 80 classes, both detectors from their configs with random weights. A forward pass is the backbone, the convolutions of
-the RPN, and scores and boxes of the same random RoIs; selecting proposals and suppressing detections is the same for both and left out.
-Peak memory is that of a process of its own.
+One image, float32, the 20 classes of VOC, both detectors from their configs with random weights. A forward pass is the backbone, the
+convolutions of the RPN, and scores and boxes of the same random RoIs; selecting proposals and suppressing detections is the same for both
+and left out. Peak memory is that of a process of its own.
 """
 
 import argparse
@@ -17,8 +17,8 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-OURS = 'rfcn/rfcn_resnet50_8xb1-ohem-234000i_coco.py'
-PEER = 'faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco.py'
+OURS = 'rfcn/rfcn_resnet50_1xb2-ohem-110000i_voc0712.py'
+PEER = 'pascal_voc/faster-rcnn_r50-caffe-c4_ms-18k_voc0712.py'
 
 
 def make_rois(count: int, height: int, width: int) -> torch.Tensor:

@@ -1,0 +1,66 @@
+"""A folded backbone predicts what the plain one does, follows its weights, and stays out of training and of checkpoints."""
+
+import copy
+
+import pytest
+import torch
+
+from mmssl.layers.fold import FoldedBackbone
+
+ResNet = pytest.importorskip('mmpretrain.models').ResNet
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    model = ResNet(50, stem_channels=8, base_channels=8, out_indices=(2, 3)).double()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for tensor in (module.running_mean, module.bias):
+                torch.nn.init.uniform_(tensor, -1, 1)
+            for tensor in (module.running_var, module.weight):
+                torch.nn.init.uniform_(tensor, 0.5, 2)
+    model.eval()
+    return model
+
+
+IMAGES = torch.randn(2, 3, 64, 96, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def test_it_predicts_the_same_and_follows_the_weights(net):
+    folded = FoldedBackbone(net)
+    with torch.no_grad():
+        torch.testing.assert_close(folded(IMAGES), net(IMAGES), atol=1e-10, rtol=1e-10)
+        first = folded.copy
+        assert folded(IMAGES) and folded.copy is first
+        net.layer1[0].bn2.running_var.mul_(3)
+        torch.testing.assert_close(folded(IMAGES), net(IMAGES), atol=1e-10, rtol=1e-10)
+        assert folded.copy is not first
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(IMAGES), net(IMAGES), atol=1e-10, rtol=1e-10)
+
+
+def test_there_is_no_batch_norm_left(net):
+    folded = FoldedBackbone(net)
+    with torch.no_grad():
+        folded(IMAGES)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.copy.modules())
+
+
+def test_training_sees_the_plain_backbone(net):
+    folded = FoldedBackbone(net)
+    folded(IMAGES)[0].sum().backward()
+    assert folded.copy is None and net.conv1.weight.grad is not None
+    net.train()
+    before = net.bn1.running_mean.clone()
+    with torch.no_grad():
+        folded(IMAGES)
+    assert folded.copy is None and not torch.equal(net.bn1.running_mean, before)
+
+
+def test_a_copy_has_its_own(net):
+    folded = FoldedBackbone(net)
+    with torch.no_grad():
+        folded(IMAGES)
+    other = copy.deepcopy(folded)
+    assert other.backbone is not net and other.copy is None
