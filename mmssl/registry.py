@@ -81,7 +81,7 @@ MODELS = _child('model', MMENGINE_MODELS, 'mmssl.layers', 'mmssl.selfsup', 'mmss
 DATASETS = _child('dataset', MMENGINE_DATASETS, 'mmssl.data', 'mmssl.promptable.data', mmseg='mmssl.segmentation.datasets')
 TRANSFORMS = _child('transform', MMENGINE_TRANSFORMS, 'mmssl.data', 'mmssl.promptable.transforms')
 DATA_SAMPLERS = _child('data sampler', MMENGINE_DATA_SAMPLERS, 'mmssl.data')
-HOOKS = _child('hook', MMENGINE_HOOKS, 'mmssl.engine', 'mmssl.data')
+HOOKS = _child('hook', MMENGINE_HOOKS, 'mmssl.engine', 'mmssl.data', 'mmssl.promptable.hooks')
 METRICS = _child('metric', MMENGINE_METRICS, 'mmssl.evaluation')
 OPTIMIZERS = _child('optimizer', MMENGINE_OPTIMIZERS, 'mmssl.engine')
 OPTIM_WRAPPERS = _child('optim_wrapper', MMENGINE_OPTIM_WRAPPERS, 'mmssl.engine')

@@ -16,6 +16,7 @@ from mmssl.promptable.embeddings import EmbeddingCache
 from mmssl.promptable.lora import add_lora, plain_state_dict
 from mmssl.promptable.losses import MaskLosses
 from mmssl.promptable.prompts import boxes_of, error_points, noisy_boxes, pick_pixels, silent_rounds, uniform
+from mmssl.promptable.sam import SAM
 from mmssl.promptable.simulation import ClickSimulation
 from mmssl.registry import MODELS, build
 
@@ -67,6 +68,9 @@ class InteractiveSAM(BaseModel):
         _silent(rounds, silent_rounds, 0.)
         sam = build(model, MODELS)
         self.image_encoder, self.prompt_encoder, self.mask_decoder = sam.image_encoder, sam.prompt_encoder, sam.mask_decoder
+        self._pixels = dict(pixel_mean=sam.pixel_mean.flatten().tolist(), pixel_std=sam.pixel_std.flatten().tolist())
+        if init_cfg is None:
+            self.init_cfg = sam.init_cfg
         self.rounds, self.silent_rounds, self.max_masks, self.box_prob = rounds, silent_rounds, max_masks, box_prob
         self.ambiguous, self.loss_size, self.checkpoint_rounds, self.tune = tuple(ambiguous), loss_size, checkpoint_rounds, tune
         self.mask_losses = MaskLosses(**(losses or {}))
@@ -94,24 +98,24 @@ class InteractiveSAM(BaseModel):
     def get_layer_depth(self, name: str) -> tuple[int, int]:
         """Depth of a parameter and number of depths, for the layer decay of :class:`mmssl.MergedOptimWrapperConstructor`.
 
-        Embedding 0, block i of the image encoder i + 1, its neck, the prompt encoder and the decoder last.
+        Embedding 0, block i of the image encoder i + 1; its neck, the prompt encoder and the decoder are the last.
         """
-        names = {parameter: parameter.split('.') for parameter in dict(self.image_encoder.named_parameters())}
-        numbers = {int(part) for parts in names.values() for before, part in zip(parts, parts[1:], strict=False)
-                   if before in ('blocks', 'layers') and part.isdigit()}
-        depths = max(numbers, default=-1) + 3
-        if not name.startswith('image_encoder.'):
-            return depths - 1, depths
-        parts = name.split('.')
-        for before, part in zip(parts, parts[1:], strict=False):
-            if before in ('blocks', 'layers') and part.isdigit():
-                return int(part) + 1, depths
-        return (0 if any(part.startswith(('patch_embed', 'pos_embed', 'cls_token')) for part in parts) else depths - 1), depths
+        inner = getattr(self.image_encoder, 'backbone', None)
+        for module, prefix in ((self.image_encoder, 'image_encoder.'), (inner, 'image_encoder.backbone.')):
+            if hasattr(module, 'get_layer_depth'):
+                depth, depths = module.get_layer_depth(name, prefix)
+                return (depth if name.startswith(prefix) else depths - 1), depths
+        raise ValueError(f'layer_decay_rate needs an image encoder of numbered blocks; {type(inner or self.image_encoder).__name__} has no '
+                         'get_layer_depth')
 
     def export_state_dict(self) -> dict[str, Tensor]:
         """Weights in the official names, low-rank updates merged: for ``build_sam`` and for ``segment_anything``."""
         names = ('image_encoder.', 'prompt_encoder.', 'mask_decoder.')
         return {name: value for name, value in plain_state_dict(self).items() if name.startswith(names)}
+
+    def to_sam(self) -> SAM:
+        """A :class:`mmssl.SAM` of the same parts, for ``SamPredictor`` and ``SamAutomaticMaskGenerator``; nothing is copied."""
+        return SAM(self.image_encoder, self.prompt_encoder, self.mask_decoder, **self._pixels).to(next(self.parameters()).device)
 
     def forward(self, inputs: Tensor, data_samples: list[BaseDataElement] | None = None, mode: str = 'tensor'):
         """Embeddings, losses or results.
@@ -199,7 +203,11 @@ class InteractiveSAM(BaseModel):
         as_box = uniform(len(targets), 1, targets.device, generator).squeeze(1) < self.box_prob
         order = (~as_box).long().argsort(stable=True)  # prompts with boxes first
         targets, index, as_box, valid = targets[order], index[order], as_box[order], valid[index[order]]
-        return self._rounds(embeddings, targets, index, valid, int(as_box.sum()), generator)
+        losses = self._rounds(embeddings, targets, index, valid, int(as_box.sum()), generator)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            # a batch need not ask for three masks and for one; every process must have gradients of the same parameters
+            losses['loss_iou'] = losses['loss_iou'] + 0 * sum(parameter.sum() for parameter in self.mask_decoder.parameters())
+        return losses
 
     def _targets(self, data_samples, device, generator) -> tuple[Tensor, Tensor, Tensor]:
         """(N, S, S) masks on the padded square, (N,) image of each, (B, S, S) where the images are."""
