@@ -167,6 +167,13 @@ SMALL = {
                   rpn_head=dict(type='mmdet.RPNHead', in_channels=32, feat_channels=8),
                   roi_head=dict(type='mmssl.RFCNRoIHead', bbox_head=SMALL_RFCN), test_cfg=dict(rpn={}, rcnn={})),
              lambda model, dtype: model(images(dtype), samples(), mode='tensor')[0][0], (3, 5)),
+    'PromptedInstanceSegmentor': (
+        dict(detector=dict(type='mmssl.RFCN', rpn_head=dict(type='mmdet.RPNHead', in_channels=32, feat_channels=8),
+                           backbone=dict(type='mmdet.ResNet', depth=18, stem_channels=8, base_channels=8, strides=(1, 2, 2, 1),
+                                         out_indices=(2, 3)),
+                           roi_head=dict(type='mmssl.RFCNRoIHead', bbox_head=SMALL_RFCN), test_cfg=dict(rpn={}, rcnn={})),
+             sam=dict(type='mmssl.SAM', image_encoder=dict(type='mmssl.SAMImageEncoder', **SAM_ENCODER), mask_decoder=SAM_DECODER)),
+        lambda model, dtype: model(images(dtype), samples(), mode='tensor')[0][0], (3, 5)),
     'DilatedMobileNetV2': (dict(widen_factor=0.25), lambda model, dtype: model(images(dtype))[1], (2, 80, 2, 2)),
     'DeformRoIExtractor': (dict(out_channels=4, featmap_strides=[1], in_channels=3, roi_feat_size=3),
                            lambda model, dtype: model([images(dtype)], ROIS), (3, 4, 3, 3)),

@@ -1,4 +1,4 @@
-# Segment Anything, https://arxiv.org/abs/2304.02643: decoder and prompt encoder fine-tuned on COCO, the image encoder frozen, ViT-B at 1024.
+# Segment Anything, https://arxiv.org/abs/2304.02643: all but the image encoder fine-tuned on the instances of COCO, ViT-B at 1024.
 #
 #   tools/dist_train.sh configs/sam/sam_vit-b-decoder_8xb4-amp-20000i_coco-1024.py 8 --data DIR --cfg-options load_from=FILE
 #

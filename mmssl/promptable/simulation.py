@@ -45,9 +45,9 @@ class ClickSimulation:
             ``box`` 'box_ious' (N,); with ``keep_masks`` 'first_masks' and 'last_masks' (N, H, W) bool and 'points' (N, clicks, 3), x, y and
             label. Float32 on the CPU.
         """
+        if not len(masks):
+            return self._nothing(masks)
         parts = [self._some(model, embedding, part, img_shape) for part in masks.split(self.chunk)]
-        if not parts:
-            parts = [self._nothing(masks)]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def _nothing(self, masks: Tensor) -> dict[str, Tensor]:

@@ -46,7 +46,7 @@ class LoadMasks(BaseTransform):
         if masks.shape[1:] != tuple(results['ori_shape']):
             raise ValueError(f'{results["img_path"]} is {results["ori_shape"][0]}x{results["ori_shape"][1]} (height x width), but its '
                              f'masks are {masks.shape[1]}x{masks.shape[2]}; masks are of the upright image')
-        area = masks.reshape(len(masks), -1).sum(1)
+        area = masks.sum((1, 2))
         results['masks'] = masks[(area > 0) & (area <= self.largest_share * masks[0].size)] if len(masks) else masks
         return results
 
