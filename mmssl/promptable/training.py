@@ -45,7 +45,8 @@ class InteractiveSAM(BaseModel):
             the encoder's attention; prompt encoder and decoder learn in full).
         lora: arguments of :func:`mmssl.promptable.lora.add_lora`.
         cache_dir: folder for embeddings of a frozen encoder.
-        clicks: arguments of :class:`mmssl.promptable.simulation.ClickSimulation`, the evaluation.
+        clicks: arguments of :class:`mmssl.promptable.simulation.ClickSimulation`, the evaluation; a box is answered by the best of three
+            masks where it is in training.
         data_preprocessor, init_cfg: of mmengine's BaseModel.
 
     Raises:
@@ -68,13 +69,14 @@ class InteractiveSAM(BaseModel):
         _silent(rounds, silent_rounds, 0.)
         sam = build(model, MODELS)
         self.image_encoder, self.prompt_encoder, self.mask_decoder = sam.image_encoder, sam.prompt_encoder, sam.mask_decoder
-        self._pixels = dict(pixel_mean=sam.pixel_mean.flatten().tolist(), pixel_std=sam.pixel_std.flatten().tolist())
+        for name in ('pixel_mean', 'pixel_std'):
+            self.register_buffer(name, getattr(sam, name), persistent=False)
         if init_cfg is None:
             self.init_cfg = sam.init_cfg
         self.rounds, self.silent_rounds, self.max_masks, self.box_prob = rounds, silent_rounds, max_masks, box_prob
         self.ambiguous, self.loss_size, self.checkpoint_rounds, self.tune = tuple(ambiguous), loss_size, checkpoint_rounds, tune
         self.mask_losses = MaskLosses(**(losses or {}))
-        self.simulation = ClickSimulation(**(clicks or {}))
+        self.simulation = ClickSimulation(**{'box_multimask': 'box' in self.ambiguous, **(clicks or {})})
         self.cache = EmbeddingCache(cache_dir) if cache_dir else None
         if tune != 'all':
             self.image_encoder.requires_grad_(False)
@@ -115,7 +117,8 @@ class InteractiveSAM(BaseModel):
 
     def to_sam(self) -> SAM:
         """A :class:`mmssl.SAM` of the same parts, for ``SamPredictor`` and ``SamAutomaticMaskGenerator``; nothing is copied."""
-        return SAM(self.image_encoder, self.prompt_encoder, self.mask_decoder, **self._pixels).to(next(self.parameters()).device)
+        pixels = {name: getattr(self, name).flatten().tolist() for name in ('pixel_mean', 'pixel_std')}
+        return SAM(self.image_encoder, self.prompt_encoder, self.mask_decoder, **pixels).to(self.pixel_mean.device)
 
     def forward(self, inputs: Tensor, data_samples: list[BaseDataElement] | None = None, mode: str = 'tensor'):
         """Embeddings, losses or results.
