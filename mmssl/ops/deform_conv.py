@@ -77,7 +77,8 @@ def deform_conv2d(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | 
         given = input.dtype
         input, offset, weight = input.to(dtype), offset.to(dtype), weight.to(dtype)
         bias, mask = (None if tensor is None else tensor.to(dtype) for tensor in (bias, mask))
-        auto = 'torchvision' if input.device.type == 'cuda' else 'torch'
+        # compiled for any size, torchvision's is one node; ours is faster in eager mode on the CPU
+        auto = 'torchvision' if input.device.type == 'cuda' or torch.compiler.is_compiling() else 'torch'
         chosen = pick('deform_conv2d', backend, input, ('torchvision', 'mmcv'), auto)
         if chosen == 'torchvision':
             import torchvision
@@ -96,7 +97,7 @@ def check(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, st
         raise ValueError(f'deform_conv2d needs input (B, C, H, W) and weight (O, C / groups, kh, kw), got {tuple(input.shape)} and '
                          f'{tuple(weight.shape)}')
     batch, channels, height, width = input.shape
-    out_channels, in_group, *kernel = weight.shape
+    out_channels, in_group, *kernel = (int(side) for side in weight.shape)
     taps = kernel[0] * kernel[1]
     if channels % in_group or out_channels % (channels // in_group):
         raise ValueError(f'weight {tuple(weight.shape)} of deform_conv2d does not fit {channels} input channels: both widths must divide '
@@ -106,7 +107,7 @@ def check(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, st
     if min(size) < 1:
         raise ValueError(f'deform_conv2d of a {height}x{width} map with kernel {tuple(kernel)}, stride {stride}, padding {padding}, '
                          f'dilation {dilation} has no output')
-    groups = offset.shape[1] // (2 * taps) if offset.dim() == 4 else 0
+    groups = int(offset.shape[1]) // (2 * taps) if offset.dim() == 4 else 0
     if groups < 1 or tuple(offset.shape) != (batch, 2 * groups * taps, *size):
         raise ValueError(f'offset of deform_conv2d must be ({batch}, {2 * taps} * groups, {size[0]}, {size[1]}), got {tuple(offset.shape)}')
     if channels % groups:
@@ -130,27 +131,27 @@ def _mmcv(input, offset, weight, bias, stride, padding, dilation, mask, deform_g
 
 def _torch(input, offset, weight, bias, stride, padding, dilation, mask, deform_groups):
     batch, channels, height, width = input.shape
-    out_channels, in_group, kernel_h, kernel_w = weight.shape
+    # numbers of channels and taps are fixed in a compiled graph, sizes of maps are not
+    out_channels, in_group, kernel_h, kernel_w = (int(side) for side in weight.shape)
+    channels = int(channels)
     taps, size = kernel_h * kernel_w, offset.shape[2:]
     device, dtype = input.device, input.dtype
-    # (B, Ho, Wo, K, groups, yx)
-    moved = offset.reshape(batch, deform_groups, taps, 2, *size).permute(0, 4, 5, 2, 1, 3)
-    starts = [torch.arange(cells, device=device, dtype=dtype) * step - pad
-              for cells, step, pad in zip(size, stride, padding, strict=True)]
-    tap_y = (torch.arange(kernel_h, device=device, dtype=dtype) * dilation[0]).repeat_interleave(kernel_w)
-    tap_x = (torch.arange(kernel_w, device=device, dtype=dtype) * dilation[1]).repeat(kernel_h)
-    y = moved[..., 0] + (starts[0].view(-1, 1, 1) + tap_y).unsqueeze(-1)
-    x = moved[..., 1] + (starts[1].view(-1, 1) + tap_x).unsqueeze(-1)
-    index, share = bilinear_cells(y, x, height, width)
+    # positions as one axis, and contiguous: a compiler of unknown sizes proves little about orders of strides
+    moved = offset.flatten(2).unflatten(1, (deform_groups, taps, 2)).permute(3, 0, 4, 2, 1).contiguous()  # (yx, B, P, K, groups)
+    position = torch.arange(offset.flatten(2).shape[2], device=device).view(-1, 1)
+    tap = torch.arange(taps, device=device)
+    start_y = position // size[1] * stride[0] - padding[0] + tap // kernel_w * dilation[0]
+    start_x = position % size[1] * stride[1] - padding[1] + tap % kernel_w * dilation[1]
+    index, share = bilinear_cells(moved[0] + start_y.unsqueeze(2).to(dtype), moved[1] + start_x.unsqueeze(2).to(dtype), height, width)
     if mask is not None:
-        share = share * mask.reshape(batch, deform_groups, taps, *size).permute(0, 3, 4, 2, 1).unsqueeze(-1)
-    first = torch.arange(batch, device=device, dtype=torch.int32).view(-1, 1, 1, 1, 1, 1) * ((height + 2) * (width + 2))
+        share = share * mask.flatten(2).unflatten(1, (deform_groups, taps)).permute(0, 3, 2, 1).contiguous().unsqueeze(-1)
+    first = torch.arange(batch, device=device, dtype=torch.int32).view(-1, 1, 1, 1, 1) * ((height + 2) * (width + 2))
     group = torch.arange(deform_groups, device=device, dtype=torch.int32).view(-1, 1)
     index = (index + first) * deform_groups + group
     table = F.pad(input.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).reshape(-1, channels // deform_groups)
     groups = channels // in_group
     kernel = weight.view(groups, out_channels // groups, in_group, taps).transpose(2, 3).reshape(groups, out_channels // groups, -1)
-    index, share = index.reshape(-1, 4), share.reshape(-1, 4)
+    index, share = index.flatten(0, 3), share.flatten(0, 3)
     if checks_values(table):
         out = _SampledProduct.apply(table, index, share, kernel, batch, taps)
     else:

@@ -12,20 +12,18 @@ BACKENDS = ('auto', 'torch', 'torchvision', 'mmcv')
 
 
 @functools.lru_cache
-def torchvision_serves(device: str) -> bool:
-    """Whether torchvision is installed with kernels for ``device``, 'cpu' or 'cuda'."""
+def _torchvision_serves(device: str) -> bool:
     try:
         extension = importlib.import_module('torchvision.extension')
         version = importlib.import_module('torchvision.version')
     except Exception:  # an extension of another build raises what it likes
         return False
-    has_ops = getattr(extension, '_has_ops', lambda: False)()
-    return has_ops and (device == 'cpu' or device == 'cuda' and bool(getattr(version, 'cuda', None)))
+    loaded = getattr(extension, '_has_ops', lambda: False)()
+    return loaded and (device == 'cpu' or device == 'cuda' and bool(getattr(version, 'cuda', None)))
 
 
 @functools.lru_cache
-def mmcv_serves(device: str) -> bool:
-    """Whether mmcv is installed with its compiled operators for ``device``, 'cpu' or 'cuda'."""
+def _mmcv_serves(device: str) -> bool:
     if not has_ops():  # missing, compiled for another torch, or our own stand-in
         return False
     try:
@@ -33,6 +31,18 @@ def mmcv_serves(device: str) -> bool:
     except Exception:
         return False
     return device == 'cpu' or device == 'cuda' and info != 'not available'
+
+
+@torch.compiler.assume_constant_result
+def torchvision_serves(device: str) -> bool:
+    """Whether torchvision is installed with kernels for ``device``, 'cpu' or 'cuda'."""
+    return _torchvision_serves(device)
+
+
+@torch.compiler.assume_constant_result
+def mmcv_serves(device: str) -> bool:
+    """Whether mmcv is installed with its compiled operators for ``device``, 'cpu' or 'cuda'."""
+    return _mmcv_serves(device)
 
 
 def pick(name: str, backend: str, like: Tensor, supported: tuple[str, ...], auto: str = 'torch') -> str:
@@ -57,8 +67,7 @@ def pick(name: str, backend: str, like: Tensor, supported: tuple[str, ...], auto
     if wanted not in supported:
         raise ValueError(f"{name} with these arguments is not computed by backend={backend!r}; choose from "
                          f"{', '.join(('auto', 'torch', *supported))}")
-    there = (torchvision_serves if wanted == 'torchvision' else mmcv_serves)(like.device.type)
-    if there:
+    if torchvision_serves(like.device.type) if wanted == 'torchvision' else mmcv_serves(like.device.type):
         return wanted
     if backend == 'auto':
         return 'torch'
