@@ -140,24 +140,28 @@ class SAMMaskDecoder(BaseModule):
             (P, M, 4h, 4w).
         """
         height, width = grid
+        first, norm, _, second, _ = self.output_upscaling
+        steps = (*_as_product(first), norm, *_as_product(second), hyper.transpose(1, 2))
         if cells.device.type == 'cpu' and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            out = torch.cat([torch.cat([self._enlarge(cells[index:index + 1, first:first + CELLS], hyper[index:index + 1])
-                                        for first in range(0, cells.shape[1], CELLS)], dim=1) for index in range(len(cells))])
+            out = cells.new_empty(*cells.shape[:2], 16, hyper.shape[1])
+            for index in range(len(cells)):
+                for start in range(0, cells.shape[1], CELLS):
+                    part = cells[index:index + 1, start:start + CELLS]
+                    out[index, start:start + CELLS] = _enlarge(part, *steps[:-1], steps[-1][index:index + 1]).unflatten(1, (-1, 16))[0]
         else:
-            out = self._enlarge(cells, hyper)
+            out = _enlarge(cells, *steps)
         # cell row and column, row and column after the first step, after the second, mask
         out = out.view(-1, height, width, 2, 2, 2, 2, hyper.shape[1]).permute(0, 7, 1, 3, 5, 2, 4, 6)
         return out.reshape(-1, hyper.shape[1], 4 * height, 4 * width)
 
-    def _enlarge(self, cells: Tensor, hyper: Tensor) -> Tensor:
-        """(P, n, C) and (P, M, C / 8) to (P, n * 16, M)."""
-        first, norm, act, second, _ = self.output_upscaling
-        x = act(norm.rows(_spread(first, cells).unflatten(-1, (4, -1))))
-        x = act(_spread(second, x)).unflatten(-1, (4, -1))
-        return x.flatten(1, 3) @ hyper.transpose(1, 2)
+
+def _as_product(conv: nn.ConvTranspose2d) -> tuple[Tensor, Tensor]:
+    """Weight (4 * D, C) and bias (4 * D,) of the four cells, row by row, that a transposed convolution makes of one."""
+    return conv.weight.permute(2, 3, 1, 0).flatten(0, 2), conv.bias.repeat(4)
 
 
-def _spread(conv: nn.ConvTranspose2d, x: Tensor) -> Tensor:
-    """(..., C) to (..., 4 * D): the four cells that a transposed convolution of kernel and stride 2 makes of one, row by row."""
-    weight = conv.weight.permute(2, 3, 1, 0).flatten(0, 2)
-    return F.linear(x, weight, conv.bias.repeat(4))
+def _enlarge(cells: Tensor, weight1: Tensor, bias1: Tensor, norm: LayerNorm2d, weight2: Tensor, bias2: Tensor, hyper: Tensor) -> Tensor:
+    """Cells (P, n, C) and vectors (P, C / 8, M) to (P, n * 16, M)."""
+    x = F.gelu(norm.rows(F.linear(cells, weight1, bias1).unflatten(-1, (4, -1))))
+    x = F.gelu(F.linear(x, weight2, bias2)).unflatten(-1, (4, -1))
+    return x.flatten(1, 3) @ hyper
