@@ -1,8 +1,11 @@
 """What all tests share: one thread a process, the real test data, commands in a subprocess."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -44,6 +47,32 @@ def run_cli():
                               env={**os.environ, 'PYTHONPATH': path, **(env or {})}, timeout=timeout)
 
     return run
+
+
+@pytest.fixture(scope='session')
+def warm_cli(tmp_path_factory):
+    """As ``run_cli``, in a fork of a process that has imported the libraries: seconds less a command; see ``warm.py``."""
+    logs = tmp_path_factory.mktemp('warm')
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
+    server = subprocess.Popen([sys.executable, str(ROOT / 'tests/warm.py')], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                              env={**os.environ, 'PYTHONPATH': path})
+
+    def run(*arguments, cwd=None, timeout=300) -> subprocess.CompletedProcess:
+        command = list(map(str, arguments))
+        files = {name: str(logs / name) for name in ('stdout', 'stderr')}
+        server.stdin.write(json.dumps({'arguments': command, 'cwd': str(cwd or os.getcwd()), **files}) + '\n')
+        server.stdin.flush()
+        pid = json.loads(server.stdout.readline())['pid']
+        clock = threading.Timer(timeout, os.killpg, (pid, signal.SIGKILL))
+        clock.start()
+        status = json.loads(server.stdout.readline())['status']
+        clock.cancel()
+        out, err = (Path(files[name]).read_text(errors='replace') for name in ('stdout', 'stderr'))
+        return subprocess.CompletedProcess(command, status, out, err)
+
+    yield run
+    server.stdin.close()
+    server.wait(30)
 
 
 @pytest.fixture(scope='module', autouse=True)

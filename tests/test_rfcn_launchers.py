@@ -33,7 +33,7 @@ def metrics(work_dir):
     return {key: value for key, value in json.loads(path.read_text()).items() if key.startswith('coco/')}
 
 
-def test_two_processes_train_and_detect_what_one_detects(repo_root, run_cli, tmp_path):
+def test_two_processes_train_and_detect_what_one_detects(repo_root, warm_cli, tmp_path):
     (tmp_path / 'two.py').write_text(CONFIG.format(root=repo_root))
     launch(repo_root, 'dist_train.sh', 'two.py', 2, '--no-validate', '--work-dir', 'run', cwd=tmp_path)
     weights = torch.load(tmp_path / 'run/iter_2.pth', weights_only=True)['state_dict']
@@ -43,7 +43,7 @@ def test_two_processes_train_and_detect_what_one_detects(repo_root, run_cli, tmp
     torch.save(weights, tmp_path / 'weights.pth')
     arguments = ['two.py', 'weights.pth']
     launch(repo_root, 'dist_test.sh', *arguments, 2, '--out', 'two.pkl', '--work-dir', 'two', cwd=tmp_path)
-    alone = run_cli('test', *arguments, '--out', 'one.pkl', '--work-dir', 'one', cwd=tmp_path)
+    alone = warm_cli('test', *arguments, '--out', 'one.pkl', '--work-dir', 'one', cwd=tmp_path)
     assert alone.returncode == 0, alone.stderr[-3000:]
     one, two = metrics(tmp_path / 'one'), metrics(tmp_path / 'two')
     assert one == two and 'coco/bbox_mAP_50' in one

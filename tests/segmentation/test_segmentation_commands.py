@@ -16,8 +16,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def checkpoint(run_cli, folder):
-    done = run_cli('train', 'configs/smoke/gcn.py', '--work-dir', folder / 'train', '--no-validate', cwd=folder)
+def checkpoint(warm_cli, folder):
+    done = warm_cli('train', 'configs/smoke/gcn.py', '--work-dir', folder / 'train', '--no-validate', cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / 'train/iter_10.pth'
 
@@ -29,8 +29,8 @@ def scores(text):
 
 
 @pytest.fixture(scope='module')
-def one(run_cli, checkpoint, folder):
-    done = run_cli('test', 'configs/smoke/gcn.py', checkpoint, '--work-dir', folder / 'one', '--out', folder / 'masks', '--show-dir',
+def one(warm_cli, checkpoint, folder):
+    done = warm_cli('test', 'configs/smoke/gcn.py', checkpoint, '--work-dir', folder / 'one', '--out', folder / 'masks', '--show-dir',
                    folder / 'pictures', '--cfg-options', f'test_evaluator.0.matrix_file={folder / "matrix.npy"}', cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return scores(done.stdout + done.stderr)
