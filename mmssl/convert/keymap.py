@@ -19,8 +19,8 @@ COUNTERS = re.compile(r'clock\.(steps|followed)|.+\.steps|target_generator\..+')
 class Row(NamedTuple):
     """One tensor under both names.
 
-    ``shape`` holds one word a dimension: a number, a letter that stands for the same length in the whole table, or a multiple ('3C').
-    An empty string is a scalar.
+    ``shape`` holds one word a dimension: a number, a letter that stands for the same length in the whole table, or a multiple ('3C');
+    '?' is any length. An empty string is a scalar.
     """
     official: str
     ours: str
@@ -131,6 +131,9 @@ def _wrong_shapes(rows: Sequence[Row], state_dict: Mapping, match: _Match) -> li
         found = tuple(state_dict[key].shape)
         expected = []
         for word, length in zip(words, found, strict=False):
+            if word == '?':
+                expected.append(length)
+                continue
             factor, letter = re.fullmatch(r'(\d*)([A-Za-z]?)', word).groups()
             factor = int(factor or 1)
             if letter and letter not in lengths:

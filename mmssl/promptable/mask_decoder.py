@@ -99,20 +99,21 @@ class SAMMaskDecoder(BaseModule):
         Raises:
             ValueError: images and prompts that do not go together.
         """
-        prompts, grid = len(sparse_prompt_embeddings), image_embeddings.shape[-2:]
-        images = len(image_embeddings)
+        prompts, grid = sparse_prompt_embeddings.shape[0], image_embeddings.shape[-2:]
+        images = image_embeddings.shape[0]
         if image_index is None and images not in (1, prompts):
             raise ValueError(f'{images} images for {prompts} prompts; give image_index, the image of each prompt')
-        if len(dense_prompt_embeddings) not in (1, prompts) or image_pe.shape[-2:] != grid or dense_prompt_embeddings.shape[-2:] != grid:
+        dense = dense_prompt_embeddings.shape
+        if dense[0] not in (1, prompts) or image_pe.shape[-2:] != grid or dense[-2:] != grid:
             raise ValueError(f'{prompts} prompts and a map of {tuple(grid)} do not fit dense prompts of shape '
-                             f'{tuple(dense_prompt_embeddings.shape)} and positions of {tuple(image_pe.shape[-2:])}')
+                             f'{tuple(dense)} and positions of {tuple(image_pe.shape[-2:])}')
         output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(prompts, -1, -1)
         tokens = torch.cat([output_tokens, sparse_prompt_embeddings.to(output_tokens.dtype)], dim=1)
         valid = sparse_valid
         if valid is not None:
             valid = torch.cat([valid.new_ones(prompts, output_tokens.shape[1]), valid], dim=1)
         masks = list(range(1, self.num_mask_tokens)) if multimask_output else [0]
-        shares = len(dense_prompt_embeddings) == 1 or dense_prompt_embeddings.stride(0) == 0
+        shares = dense[0] == 1 or dense_prompt_embeddings.stride(0) == 0
         cells = None
         if not shares:
             own = image_embeddings if image_index is None else image_embeddings[image_index]

@@ -108,7 +108,7 @@ class SAMPromptEncoder(BaseModule):
         if boxes.shape[-1] != 4 and boxes.shape[-2:] != (2, 2):
             raise ValueError(f'boxes of shape {tuple(boxes.shape)}; give (B, 4): x1, y1, x2, y2 in pixels of the padded image')
         corners = boxes.reshape(-1, 2, 2)
-        labels = torch.tensor([2, 3], device=boxes.device).expand(len(corners), -1)
+        labels = torch.tensor([2, 3], device=boxes.device).expand(corners.shape[0], -1)
         return self.embed_points(corners, labels)
 
     def embed_masks(self, masks: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ class SAMPromptEncoder(BaseModule):
         Raises:
             ValueError: shapes that do not fit, or different numbers of prompts.
         """
-        counts = {name: len(given) for name, given in (('points', None if points is None else points[0]), ('boxes', boxes),
+        counts = {name: given.shape[0] for name, given in (('points', None if points is None else points[0]), ('boxes', boxes),
                                                        ('masks', masks)) if given is not None}
         if len(set(counts.values())) > 1:
             raise ValueError(f'different numbers of prompts: {counts}; every prompt needs its points, box and mask')
@@ -144,7 +144,7 @@ class SAMPromptEncoder(BaseModule):
         if points is not None:
             tokens.append(self.embed_points(*points))
             if boxes is None:
-                tokens.append(self.not_a_point_embed.weight.expand(len(points[0]), 1, -1))
+                tokens.append(self.not_a_point_embed.weight.expand(points[0].shape[0], 1, -1))
         if boxes is not None:
             tokens.append(self.embed_boxes(boxes))
         prompts = next(iter(counts.values()), 1)

@@ -84,7 +84,7 @@ class Attention(nn.Module):
     def to_shared_image(self, query: Tensor, key: Tensor, value: Tensor, image_index: Tensor | None) -> Tensor:
         """Tokens (P, T, C) look at maps that several prompts share: ``key`` and ``value`` (I, heads, L, d)."""
         query = self.heads(self.q_proj(query)) * self.head_dim**-0.5
-        if len(key) == 1:  # the tokens of all prompts as rows of one product
+        if key.shape[0] == 1:  # the tokens of all prompts as rows of one product
             prompts, heads, tokens, _ = query.shape
             rows = query.transpose(0, 1).reshape(1, heads, prompts * tokens, -1)
             seen = (rows @ key.transpose(-2, -1)).softmax(dim=-1) @ value
@@ -134,12 +134,12 @@ class Attention(nn.Module):
                 query = self.heads(F.linear(cells, self.q_proj.weight)) + places
         if query is not None:
             folds = self.folds(tokens)
-            shared = query if len(query) == 1 or image_index is None else query[image_index]
+            shared = query if query.shape[0] == 1 or image_index is None else query[image_index]
             scores = key @ shared.transpose(-2, -1)
         if valid is not None:
             scores = scores.masked_fill(~valid[:, None, :, None], -math.inf)
         weights = scores.softmax(dim=2)
-        if len(cells) != prompts:
+        if cells.shape[0] != prompts:
             cells = cells.expand(prompts, -1, -1) if image_index is None else cells[image_index]
         if not folds:
             return cells + self.join(weights.transpose(-2, -1) @ value)

@@ -1,0 +1,146 @@
+"""Segment Anything outside PyTorch: ONNX for the image encoder and for prompts with masks, and ``torch.export`` programs.
+
+The decoder's graph has the inputs and outputs of the official one, for any number of prompts. Its last step, from low-resolution logits
+over the padded image and the crop to the size of the original, is linear on each axis and is written as two products, so that the size may
+be an input.
+"""
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from mmssl.promptable.sam import SAM
+
+OPSET = 18
+
+
+class EncoderGraph(nn.Module):
+    """Normalise, pad and encode.
+
+    Args:
+        model: the segmenter.
+    """
+
+    def __init__(self, model: SAM):
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) pixels from 0 to 255, longest side at most the model's, to (B, C, h, w)."""
+        return self.model.image_encoder(self.model.preprocess(image))
+
+
+class DecoderGraph(nn.Module):
+    """Encode prompts, decode, enlarge to the size of the original image.
+
+    Args:
+        model: the segmenter.
+        multimask_output: the masks of an ambiguous prompt; else the one mask.
+    """
+
+    def __init__(self, model: SAM, multimask_output: bool):
+        super().__init__()
+        self.model, self.multimask_output = model, multimask_output
+
+    def forward(self, image_embeddings: Tensor, point_coords: Tensor, point_labels: Tensor, mask_input: Tensor, has_mask_input: Tensor,
+                orig_im_size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Predict masks.
+
+        Args:
+            image_embeddings: (1, C, h, w).
+            point_coords: (P, N, 2), x and y in pixels of the resized image.
+            point_labels: (P, N), 1 foreground, 0 background, 2 and 3 corners of a box, -1 padding; without a box the last is padding.
+            mask_input: (P, 1, 4h, 4w), logits of an earlier prediction, or anything.
+            has_mask_input: (1,), 1 where ``mask_input`` counts, else 0.
+            orig_im_size: (2,), height and width of the original image.
+
+        Returns:
+            masks (P, M, height, width), logits; predicted IoU (P, M); low-resolution logits (P, M, 4h, 4w).
+        """
+        prompts, decoder = self.model.prompt_encoder, self.model.mask_decoder
+        sparse = prompts.embed_points(point_coords, point_labels)
+        dense = has_mask_input * prompts.mask_downscaling(mask_input) + (1 - has_mask_input) * prompts.no_mask(1)
+        logits, iou = decoder(image_embeddings, prompts.get_dense_pe(), sparse, dense, self.multimask_output)
+        size = orig_im_size.to(torch.float32)
+        side = self.model.image_encoder.img_size
+        inside = (size * (side / size.max()) + 0.5).floor()
+        down, right = (_axis(size[axis], inside[axis], side, logits.shape[2 + axis]) for axis in (0, 1))
+        return down @ logits @ right.t(), iou, logits
+
+
+def _axis(length: Tensor, inside: Tensor, side: int, cells: int) -> Tensor:
+    """Weights (length, cells) of enlarging ``cells`` to ``side`` pixels, keeping the first ``inside``, resizing these to ``length``."""
+    count = length.to(torch.int64).item()
+    torch._check(count >= 1)
+    torch._check(count <= 1 << 16)
+    place = ((torch.arange(count, dtype=torch.float32, device=length.device) + 0.5) * (inside / length) - 0.5).clamp_min(0)
+    low = torch.minimum(place.floor(), inside - 1)
+    part = (place - low).clamp(0, 1)[:, None]
+    high = torch.minimum(low + 1, inside - 1)
+    grid = torch.arange(cells, dtype=torch.float32, device=length.device)
+
+    def hat(pixel: Tensor) -> Tensor:
+        source = ((pixel + 0.5) * (cells / side) - 0.5).clamp(0, cells - 1)
+        return (1 - (source[:, None] - grid).abs()).clamp_min(0)
+
+    return (1 - part) * hat(low) + part * hat(high)
+
+
+def _ready(model: SAM) -> SAM:
+    """A copy in evaluation mode, on the CPU, in float32."""
+    return copy.deepcopy(model).float().cpu().eval().requires_grad_(False)
+
+
+def export_encoder(model: SAM) -> ExportedProgram:
+    """``torch.export`` of :class:`EncoderGraph`; number and size of the images are dynamic."""
+    side = model.image_encoder.img_size
+    image = torch.zeros(2, 3, side - 1, side - 2)
+    shapes = {'image': {0: Dim('batch', min=1, max=1 << 10), 2: Dim('height', min=1, max=side), 3: Dim('width', min=1, max=side)}}
+    with torch.no_grad():
+        return torch.export.export(EncoderGraph(_ready(model)), (image, ), dynamic_shapes=shapes)
+
+
+def export_decoder(model: SAM, multimask_output: bool = True) -> ExportedProgram:
+    """``torch.export`` of :class:`DecoderGraph`; numbers of prompts and points and the size of the image are dynamic."""
+    rows, columns = model.prompt_encoder.image_embedding_size
+    inputs = {'image_embeddings': torch.zeros(1, model.prompt_encoder.embed_dim, rows, columns), 'point_coords': torch.zeros(2, 3, 2),
+              'point_labels': torch.ones(2, 3), 'mask_input': torch.zeros(2, 1, 4 * rows, 4 * columns), 'has_mask_input': torch.zeros(1),
+              'orig_im_size': torch.tensor([30., 40.])}
+    shapes = {name: {} for name in inputs}
+    several = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
+    shapes.update(point_coords=several, point_labels=several, mask_input={0: Dim.DYNAMIC})
+    with torch.no_grad():
+        return torch.export.export(DecoderGraph(_ready(model), multimask_output), tuple(inputs.values()), dynamic_shapes=shapes)
+
+
+def export_onnx(model: SAM, encoder_path: str | Path | None = None, decoder_path: str | Path | None = None,
+                multimask_output: bool = True) -> None:
+    """Write ONNX files. Needs the packages onnx and onnxscript.
+
+    Args:
+        model: the segmenter; it is not changed.
+        encoder_path: file for ``image`` -> ``image_embeddings``, as in :class:`EncoderGraph`.
+        decoder_path: file for the inputs and outputs of :class:`DecoderGraph`, under the official names.
+        multimask_output: of the decoder.
+
+    Raises:
+        ImportError: no onnxscript.
+        ValueError: no path.
+    """
+    if encoder_path is None and decoder_path is None:
+        raise ValueError('export_onnx writes nothing without encoder_path or decoder_path')
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise ImportError('ONNX export needs two packages: pip install onnx onnxscript') from None
+    if encoder_path is not None:
+        torch.onnx.export(export_encoder(model), (), str(encoder_path), dynamo=True, opset_version=OPSET, input_names=['image'],
+                          output_names=['image_embeddings'], verbose=False, external_data=False)
+    if decoder_path is not None:
+        names = ['image_embeddings', 'point_coords', 'point_labels', 'mask_input', 'has_mask_input', 'orig_im_size']
+        torch.onnx.export(export_decoder(model, multimask_output), (), str(decoder_path), dynamo=True, opset_version=OPSET,
+                          input_names=names, output_names=['masks', 'iou_predictions', 'low_res_masks'], verbose=False,
+                          external_data=False)
