@@ -44,7 +44,7 @@ def scatter_rows(rows: int, index: Tensor, source: Tensor, weight: Tensor, value
         (R, D).
     """
     order = index.sort()[1]
-    return ragged_gather(values, source[order], weight[order], torch.bincount(index, minlength=rows))
+    return ragged_gather(values, source.index_select(0, order), weight.index_select(0, order), torch.bincount(index, minlength=rows))
 
 
 class _Gather(torch.autograd.Function):

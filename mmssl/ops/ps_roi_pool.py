@@ -174,7 +174,7 @@ class _Direct(torch.autograd.Function):
         lengths = counts.sum(1)
         key = index + (torch.arange(bins, dtype=torch.int32) * (batch * area)).repeat_interleave(lengths)
         key, order = key.sort()
-        source, weight = source[order], weight[order]
+        source, weight = source.index_select(0, order), weight.index_select(0, order)
         if ctx.few:
             cells, repeats = key.unique_consecutive(return_counts=True)
             part = ragged_gather(values.contiguous(), source, weight, repeats)
@@ -227,9 +227,9 @@ def cells_of_bins(image: Tensor, top: Tensor, bottom: Tensor, left: Tensor, righ
     # bins to rows, rows to cells; each list holds where it starts less where its output starts, so that counting on gives the cell
     before = (tall.cumsum(0) - tall).int()
     bin_of_row = torch.arange(len(tall), dtype=torch.int32).repeat_interleave(tall)
-    row = (start - before * width)[bin_of_row] + torch.arange(len(bin_of_row), dtype=torch.int32) * width
-    wide = wide[bin_of_row]
+    row = (start - before * width).index_select(0, bin_of_row) + torch.arange(len(bin_of_row), dtype=torch.int32) * width
+    wide = wide.index_select(0, bin_of_row)
     row_of_cell = torch.arange(len(wide), dtype=torch.int32).repeat_interleave(wide)
-    index = (row - (wide.cumsum(0) - wide).int())[row_of_cell]
+    index = (row - (wide.cumsum(0) - wide).int()).index_select(0, row_of_cell)
     index += torch.arange(len(index), dtype=torch.int32)
-    return index, share[bin_of_row][row_of_cell], counts
+    return index, share.index_select(0, bin_of_row).index_select(0, row_of_cell), counts
