@@ -207,7 +207,8 @@ class _SampledProduct(torch.autograd.Function):
                     source = torch.arange(len(cells), dtype=cells.dtype).repeat_interleave(4)
                 cells, order = cells.view(-1).sort()
                 cells, repeats = cells.unique_consecutive(return_counts=True)
-                for_table.index_add_(0, cells, ragged_gather(back, source.index_select(0, order), weight.view(-1).index_select(0, order), repeats))
+                pairs = source.index_select(0, order), weight.view(-1).index_select(0, order)
+                for_table.index_add_(0, cells, ragged_gather(back, *pairs, repeats))
         return for_table, None, for_share, for_kernel, None, None
 
 
