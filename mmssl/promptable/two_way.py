@@ -100,7 +100,7 @@ class Attention(nn.Module):
             key, value = self.heads(F.linear(cells, self.k_proj.weight)) + places, self.heads(self.v_proj(cells))
             return self.join((query @ key.transpose(-2, -1)).softmax(dim=-1) @ value)
         scores = (query @ places.transpose(-2, -1)).flatten(1, 2)
-        scores = scores.baddbmm_((query @ self.by_head(self.k_proj)).flatten(1, 2), cells.transpose(1, 2))
+        scores = _add_product(scores, (query @ self.by_head(self.k_proj)).flatten(1, 2), cells.transpose(1, 2))
         seen = (scores.softmax(dim=-1) @ cells).view(prompts, self.num_heads, tokens, -1)
         value = seen @ self.by_head(self.v_proj).transpose(-2, -1)
         if self.v_proj.bias is not None:
@@ -128,8 +128,8 @@ class Attention(nn.Module):
         if query is None:
             folds = self.folds(tokens)
             if folds:
-                scores = (key @ places.transpose(-2, -1)).flatten(1, 2).baddbmm_(
-                    (key @ self.by_head(self.q_proj)).flatten(1, 2), cells.transpose(1, 2)).view(prompts, self.num_heads, tokens, -1)
+                scores = _add_product((key @ places.transpose(-2, -1)).flatten(1, 2), (key @ self.by_head(self.q_proj)).flatten(1, 2),
+                                      cells.transpose(1, 2)).view(prompts, self.num_heads, tokens, -1)
             else:
                 query = self.heads(F.linear(cells, self.q_proj.weight)) + places
         if query is not None:
@@ -139,13 +139,22 @@ class Attention(nn.Module):
         if valid is not None:
             scores = scores.masked_fill(~valid[:, None, :, None], -math.inf)
         weights = scores.softmax(dim=2)
-        if cells.shape[0] != prompts:
-            cells = cells.expand(prompts, -1, -1) if image_index is None else cells[image_index]
+        if image_index is not None:
+            cells = cells[image_index]
+        elif cells.shape[0] != prompts:
+            cells = cells.expand(prompts, -1, -1)
         if not folds:
             return cells + self.join(weights.transpose(-2, -1) @ value)
         out_weight = self.out_proj.weight.view(-1, self.num_heads, self.head_dim).permute(1, 2, 0)
         values = (value @ out_weight).flatten(1, 2)
-        return (cells + self.out_proj.bias).baddbmm_(weights.flatten(1, 2).transpose(1, 2), values)
+        return _add_product(cells + self.out_proj.bias, weights.flatten(1, 2).transpose(1, 2), values)
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """``total + left @ right`` of batches, in the memory of ``total``, which nobody else may hold."""
+    if total.dtype == left.dtype == right.dtype:
+        return total.baddbmm_(left, right)
+    return total + left @ right  # autocast casts no sum in place
 
 
 class TwoWayAttentionBlock(nn.Module):
