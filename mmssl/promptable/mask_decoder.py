@@ -11,6 +11,8 @@ from mmssl.registry import MODELS
 
 # cells of the map that are enlarged at a time on the CPU without gradients: what they become stays in the cache
 CELLS = 512
+# prompts that are decoded at a time there, for the same reason
+PROMPTS = 2
 
 
 class MLP(nn.Module):
@@ -114,15 +116,41 @@ class SAMMaskDecoder(BaseModule):
             valid = torch.cat([valid.new_ones(prompts, output_tokens.shape[1]), valid], dim=1)
         masks = list(range(1, self.num_mask_tokens)) if multimask_output else [0]
         shares = dense[0] == 1 or dense_prompt_embeddings.stride(0) == 0
-        cells = None
         if not shares:
-            own = image_embeddings if image_index is None else image_embeddings[image_index]
-            cells = (own + dense_prompt_embeddings).flatten(2).transpose(1, 2)
-        if image_side is None or (shares and image_side.cells is None):
-            image_side = self.prepare(image_embeddings, image_pe, dense_prompt_embeddings[:1] if shares else None)
-        elif not shares and image_side.cells is not None:
-            image_side = self.prepare(image_embeddings, image_pe)
-        out, cells = self.transformer(image_side, tokens, cells, image_index, valid, [0] + [1 + mask for mask in masks])
+            if image_side is None or image_side.cells is not None:
+                image_side = self.prepare(image_embeddings, image_pe)
+        elif image_side is None or image_side.cells is None or dense_prompt_embeddings.stride()[2:] != (0, 0):  # a mask that all share
+            image_side = self.prepare(image_embeddings, image_pe, dense_prompt_embeddings[:1])
+        maps = None if shares else (image_embeddings, dense_prompt_embeddings)
+        if tokens.device.type != 'cpu' or torch.is_grad_enabled() or torch.compiler.is_compiling() or prompts <= PROMPTS:
+            return self._decode(image_side, maps, tokens, image_index, valid, masks, grid)
+        parts = [self._decode(*self._part(image_side, maps, tokens, image_index, valid, rows), masks, grid)
+                 for rows in _few_of_one_image(image_index, images, prompts)]
+        return torch.cat([logits for logits, _ in parts]), torch.cat([iou for _, iou in parts])
+
+    @staticmethod
+    def _part(side: ImageSide, maps: tuple[Tensor, Tensor] | None, tokens: Tensor, image_index: Tensor | None, valid: Tensor | None,
+              rows: slice) -> tuple:
+        """What :meth:`_decode` takes for some of the prompts, which are all of one image, or have one each."""
+        images = slice(None)
+        if image_index is not None:
+            images = slice(int(image_index[rows.start]), int(image_index[rows.start]) + 1)
+        elif (len(tokens) == len(maps[0])) if maps is not None else (len(tokens) == len(side.cells)):
+            images = rows
+        if maps is not None:
+            maps = maps[0][images], maps[1][rows]
+        else:
+            side = ImageSide(*(one[images] for one in side[:4]), side.places)
+        return side, maps, tokens[rows], None, None if valid is None else valid[rows]
+
+    def _decode(self, side: ImageSide, maps: tuple[Tensor, Tensor] | None, tokens: Tensor, image_index: Tensor | None,
+                valid: Tensor | None, masks: list[int], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Logits and predicted IoU of prompts that share what ``side`` holds, or have the sum of two ``maps`` of their own."""
+        cells = None
+        if maps is not None:
+            own = maps[0] if image_index is None else maps[0][image_index]
+            cells = (own + maps[1]).flatten(2).transpose(1, 2)
+        out, cells = self.transformer(side, tokens, cells, image_index, valid, [0] + [1 + mask for mask in masks])
         hyper = torch.stack([self.output_hypernetworks_mlps[mask](out[:, 1 + place]) for place, mask in enumerate(masks)], dim=1)
         iou = self.iou_prediction_head(out[:, 0])[:, masks]
         return self.to_masks(cells, hyper, grid), iou
@@ -154,6 +182,18 @@ class SAMMaskDecoder(BaseModule):
         # cell row and column, row and column after the first step, after the second, mask
         out = out.view(-1, height, width, 2, 2, 2, 2, hyper.shape[1]).permute(0, 7, 1, 3, 5, 2, 4, 6)
         return out.reshape(-1, hyper.shape[1], 4 * height, 4 * width)
+
+
+def _few_of_one_image(image_index: Tensor | None, images: int, prompts: int) -> list[slice]:
+    """Runs of at most ``PROMPTS`` prompts of the same image, in order."""
+    starts = list(range(0, prompts, PROMPTS))
+    if image_index is not None:
+        index = image_index.tolist()
+        starts = [0]
+        for number in range(1, prompts):
+            if index[number] != index[number - 1] or number - starts[-1] == PROMPTS:
+                starts.append(number)
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], prompts], strict=True)]
 
 
 def _as_product(conv: nn.ConvTranspose2d) -> tuple[Tensor, Tensor]:

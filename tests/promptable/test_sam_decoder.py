@@ -154,6 +154,23 @@ def test_images_with_other_numbers_of_prompts_and_points_in_one_call():
                 torch.testing.assert_close(iou, apart[1], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize('kind', [('points', ), ('points', 'masks')])
+@pytest.mark.parametrize('index', [None, [0, 0, 0, 1, 1, 0, 2], 'one each'])
+def test_a_few_prompts_at_a_time_equal_all_at_once(kind, index, monkeypatch):
+    prompt, decoder = parts()
+    sparse, dense = prompt(**given(kind, prompts(7)))
+    maps = image(1 if index is None else 7 if index == 'one each' else 3)
+    index = torch.tensor(index) if isinstance(index, list) else None
+    valid = torch.arange(sparse.shape[1]) < torch.tensor([4, 1, 2, 3, 4, 4, 2])[:, None]
+    with torch.no_grad():
+        results = []
+        for most in (2, 100):
+            monkeypatch.setattr('mmssl.promptable.mask_decoder.PROMPTS', most)
+            results.append(decoder(maps, prompt.get_dense_pe(), sparse, dense, True, index, valid))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
 def test_as_many_prompts_as_images_in_another_order():
     prompt, decoder = parts()
     with torch.no_grad():
@@ -184,6 +201,10 @@ def test_prepared_images_serve_several_calls():
             assert all(torch.equal(*pair) for pair in zip(decoder(image(), prompt.get_dense_pe(), sparse, dense, True, image_side=side),
                                                           expected, strict=True))
         _, dense = prompt(asked['points'], None, asked['masks'])
+        one = decoder(image(), prompt.get_dense_pe(), sparse[:1], dense[:1], True, image_side=side)
+        assert all(torch.allclose(*pair, atol=1e-5) for pair in
+                   zip(one, decoder(image(), prompt.get_dense_pe(), sparse[:1], dense[:1], True), strict=True)), 'one prompt with a mask'
+        assert not torch.allclose(one[0], expected[0][:1], atol=1e-2)
         assert all(torch.equal(*pair) for pair in zip(decoder(image(), prompt.get_dense_pe(), sparse, dense, True, image_side=side),
                                                       decoder(image(), prompt.get_dense_pe(), sparse, dense, True), strict=True))
 
