@@ -93,9 +93,9 @@ def tile(sheet, row, column, side):
     return enlarged[centres][:, centres]
 
 
-def test_the_picture_has_the_image_the_mean_and_every_head(run_cli, repo_root, folder):
+def test_the_picture_has_the_image_the_mean_and_every_head(warm_cli, repo_root, folder):
     from mmssl.commands.features import build_model
-    done = run_cli('attention', repo_root / CONFIG, 'dino.pth', 'one.png', 'large.jpg', '--out', 'new/picture.png', cwd=folder)
+    done = warm_cli('attention', repo_root / CONFIG, 'dino.pth', 'one.png', 'large.jpg', '--out', 'new/picture.png', cwd=folder)
     assert done.returncode == 0, done.stderr[-2000:]
     assert 'new/picture.png: 2 images, 4 heads, 6x6 patches' in done.stdout
     sheet = read(folder / 'new/picture.png')

@@ -51,8 +51,8 @@ def run(*arguments):
     return main(['reconstruct', *map(str, arguments)])
 
 
-def test_visible_patches_are_the_input_and_masked_ones_are_drawn(run_cli, repo_root, folder):
-    done = run_cli('reconstruct', repo_root / CONFIG, 'mae.pth', 'one.png', 'two.png', '--out', 'new/picture.png', '--seed', 5, cwd=folder)
+def test_visible_patches_are_the_input_and_masked_ones_are_drawn(warm_cli, repo_root, folder):
+    done = warm_cli('reconstruct', repo_root / CONFIG, 'mae.pth', 'one.png', 'two.png', '--out', 'new/picture.png', '--seed', 5, cwd=folder)
     assert done.returncode == 0, done.stderr[-2000:]
     assert 'new/picture.png: 2 images, 75% of the patches masked' in done.stdout
     sheet = read(folder / 'new/picture.png')

@@ -37,8 +37,8 @@ def folder(tmp_path_factory, data_root):
     return root
 
 
-def test_a_folder_of_photographs_trains_and_lists_its_bad_files(run_cli, folder, tmp_path):
-    done = run_cli('train', 'configs/mae/mae_vit-b_8xb512.py', '--data', folder, '--work-dir', tmp_path / 'run', '--cfg-options', *SMALL,
+def test_a_folder_of_photographs_trains_and_lists_its_bad_files(warm_cli, folder, tmp_path):
+    done = warm_cli('train', 'configs/mae/mae_vit-b_8xb512.py', '--data', folder, '--work-dir', tmp_path / 'run', '--cfg-options', *SMALL,
                    'train_dataloader.batch_size=4', 'train_cfg.max_epochs=2', 'param_scheduler.warmup=0', 'param_scheduler.end=2',
                    'default_hooks.logger.interval=1', 'optim_wrapper.optimizer.lr=1e-3')
     assert done.returncode == 0, done.stderr[-3000:]
@@ -52,12 +52,12 @@ def test_a_folder_of_photographs_trains_and_lists_its_bad_files(run_cli, folder,
     assert saved['meta']['iter'] == 20
 
 
-def test_stop_and_resume_is_exact_bit_for_bit(run_cli, tmp_path):
+def test_stop_and_resume_is_exact_bit_for_bit(warm_cli, tmp_path):
     common = ['configs/smoke/mae.py', '--cfg-options', 'train_dataloader.num_workers=2', 'optim_wrapper.dtype=bfloat16']
-    straight = run_cli('train', *common, 'train_cfg.max_iters=8', '--work-dir', tmp_path / 'straight', cwd=tmp_path)
+    straight = warm_cli('train', *common, 'train_cfg.max_iters=8', '--work-dir', tmp_path / 'straight', cwd=tmp_path)
     assert straight.returncode == 0, straight.stderr[-3000:]
     for stop, extra in ((4, []), (8, ['--resume'])):
-        done = run_cli('train', *common, f'train_cfg.max_iters={stop}', '--work-dir', tmp_path / 'parts', *extra, cwd=tmp_path)
+        done = warm_cli('train', *common, f'train_cfg.max_iters={stop}', '--work-dir', tmp_path / 'parts', *extra, cwd=tmp_path)
         assert done.returncode == 0, done.stderr[-3000:]
     one, other = (torch.load(tmp_path / name / 'iter_8.pth', weights_only=True) for name in ('straight', 'parts'))
     assert losses(tmp_path / 'straight') == losses(tmp_path / 'parts') and len(losses(tmp_path / 'parts')) == 8
@@ -81,7 +81,7 @@ def test_stop_and_resume_is_exact_bit_for_bit(run_cli, tmp_path):
       'model.head.in_channels=192', 'model.backbone.init_cfg=None', 'train_dataloader.num_workers=0', 'train_dataloader.batch_size=2',
       'train_dataloader.persistent_workers=False'], r'head predicts 1000 classes, but the data has 2 .*set model\.head\.num_classes=2'),
 ])
-def test_bad_input_gets_one_clear_message_and_leaves_nothing(run_cli, tmp_path, arguments, message):
+def test_bad_input_gets_one_clear_message_and_leaves_nothing(warm_cli, tmp_path, arguments, message):
     from PIL import Image
     (tmp_path / 'empty').mkdir()
     for split in ('train', 'val'):
@@ -90,7 +90,7 @@ def test_bad_input_gets_one_clear_message_and_leaves_nothing(run_cli, tmp_path, 
             for number in range(2):
                 Image.new('RGB', (32, 32), (90 * number, 0, 0)).save(tmp_path / 'labelled' / split / name / f'{number}.png')
     arguments = [argument.format(empty=tmp_path / 'empty', labelled=tmp_path / 'labelled') for argument in arguments]
-    done = run_cli('train', *arguments, '--work-dir', tmp_path / 'runs/first', cwd=tmp_path)
+    done = warm_cli('train', *arguments, '--work-dir', tmp_path / 'runs/first', cwd=tmp_path)
     assert done.returncode == 1, done.stdout[-2000:] + done.stderr[-2000:]
     last = [line for line in done.stderr.splitlines() if 'error:' in line]
     assert len(last) == 1 and re.search(message, last[0]), done.stderr[-2000:]
@@ -98,28 +98,28 @@ def test_bad_input_gets_one_clear_message_and_leaves_nothing(run_cli, tmp_path, 
     assert not (tmp_path / 'runs').exists() and tmp_path.exists()
 
 
-def test_a_failed_start_keeps_what_was_in_the_work_dir(run_cli, tmp_path):
+def test_a_failed_start_keeps_what_was_in_the_work_dir(warm_cli, tmp_path):
     (tmp_path / 'run').mkdir()
     (tmp_path / 'run/notes.txt').write_text('mine')
-    done = run_cli('train', 'configs/smoke/mae.py', '--work-dir', tmp_path / 'run', '--cfg-options', 'model.backbone.img_size=50',
+    done = warm_cli('train', 'configs/smoke/mae.py', '--work-dir', tmp_path / 'run', '--cfg-options', 'model.backbone.img_size=50',
                    cwd=tmp_path)
     assert done.returncode == 1
     assert [path.name for path in (tmp_path / 'run').iterdir()] == ['notes.txt']
 
 
-def test_amp_on_the_cpu_and_auto_scale_lr(run_cli, tmp_path):
-    done = run_cli('train', 'configs/smoke/mae.py', '--amp', '--auto-scale-lr', '--work-dir', tmp_path / 'run', '--cfg-options',
+def test_amp_on_the_cpu_and_auto_scale_lr(warm_cli, tmp_path):
+    done = warm_cli('train', 'configs/smoke/mae.py', '--amp', '--auto-scale-lr', '--work-dir', tmp_path / 'run', '--cfg-options',
                    'train_dataloader.batch_size=8', 'train_cfg.max_iters=4', 'param_scheduler.warmup=0', cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     saved = torch.load(tmp_path / 'run/iter_4.pth', weights_only=True)
     assert saved['optimizer']['param_groups'][0]['initial_lr'] == pytest.approx(5e-4)
-    refused = run_cli('train', 'configs/smoke/mae.py', '--amp', 'float16', '--work-dir', tmp_path / 'other', cwd=tmp_path)
+    refused = warm_cli('train', 'configs/smoke/mae.py', '--amp', 'float16', '--work-dir', tmp_path / 'other', cwd=tmp_path)
     if not torch.cuda.is_available():
         assert refused.returncode == 1 and 'bfloat16' in refused.stderr and not (tmp_path / 'other').exists()
 
 
-def test_a_loss_that_is_not_a_number_stops_at_its_step(run_cli, tmp_path):
-    done = run_cli('train', 'configs/smoke/mae.py', '--work-dir', tmp_path / 'run', '--cfg-options', 'optim_wrapper.optimizer.lr=1e30',
+def test_a_loss_that_is_not_a_number_stops_at_its_step(warm_cli, tmp_path):
+    done = warm_cli('train', 'configs/smoke/mae.py', '--work-dir', tmp_path / 'run', '--cfg-options', 'optim_wrapper.optimizer.lr=1e30',
                    'param_scheduler.warmup=0', cwd=tmp_path)
     assert done.returncode == 1
     assert re.search(r'iteration \d', done.stderr) and re.search(r'digit_\d', done.stderr), done.stderr[-2000:]
