@@ -85,3 +85,23 @@ def test_a_large_image_of_one_class_is_exact():
 def test_what_is_no_class_is_refused(pred, label, words, ignore):
     with pytest.raises(ValueError, match=words):
         confusion_matrix(np.array(pred), np.array(label), 3, ignore)
+
+
+@pytest.mark.parametrize('num_classes', [1, 2, 11, 19, 30, 31, 32, 150, 255])
+@pytest.mark.parametrize('ignore_index', [255, 11, 31, 40])
+@pytest.mark.parametrize('dtype', [np.uint8, np.int64])
+def test_every_number_of_classes_and_ignored_value(num_classes, ignore_index, dtype):
+    rng = np.random.default_rng(num_classes)
+    values = [value for value in range(num_classes)] + [ignore_index]
+    pred, label = (rng.choice(values, (37, 53)).astype(dtype) for _ in range(2))
+    expected = np.zeros((num_classes, num_classes), np.int64)
+    kept = (pred != ignore_index) & (label != ignore_index)
+    np.add.at(expected, (label[kept], pred[kept]), 1)
+    assert np.array_equal(confusion_matrix(pred, label, num_classes, ignore_index), expected)
+    for strange in {num_classes, 31, 32, 127, 254, 255} - set(values):
+        if strange >= num_classes:
+            for wrong in (0, 1):
+                maps = [pred.copy(), label.copy()]
+                maps[wrong][5, 7] = strange
+                with pytest.raises(ValueError, match=f'the {("prediction", "label")[wrong]} holds {strange}, '):
+                    confusion_matrix(*maps, num_classes, ignore_index)
