@@ -34,6 +34,9 @@ def confusion_matrix(pred, label, num_classes: int, ignore_index: int = 255):
     if maps[0].shape != maps[1].shape:
         raise ValueError(f'the prediction has shape {maps[0].shape} and the label {maps[1].shape}; they have a value a pixel each')
     flat = [values.reshape(-1) for values in maps]
+    if not flat[0].size:
+        empty = np.zeros((num_classes, num_classes), np.int64)
+        return torch.from_numpy(empty) if is_tensor else empty
     small = num_classes <= BYTE and 0 <= ignore_index < BYTE
     counts = _count_bytes(*flat, num_classes, ignore_index) if small else _count_wide(*flat, num_classes, ignore_index)
     return torch.from_numpy(counts) if is_tensor else counts
@@ -57,7 +60,7 @@ def _count_bytes(pred: np.ndarray, label: np.ndarray, num_classes: int, ignore_i
     few = num_classes < NARROW and (ignore_index < NARROW or ignore_index == BYTE - 1)
     side, tables = (NARROW, LANES) if few else (BYTE, 1)
     counts: np.ndarray | int = 0
-    for start in range(0, max(len(pred), 1), BLOCK):
+    for start in range(0, len(pred), BLOCK):
         labels, preds = (_bytes(values[start:start + BLOCK], name, num_classes, ignore_index)
                          for values, name in ((label, 'label'), (pred, 'prediction')))
         if few:
