@@ -77,8 +77,8 @@ class SAMMaskDecoder(BaseModule):
             image_pe: (1, C, h, w).
             dense: (1, C, h, w), what the prompt encoder gives without a mask; None where every prompt has a mask.
         """
-        cells = None if dense is None else (image_embeddings + dense).flatten(2).transpose(1, 2)
-        return self.transformer.prepare(cells, image_pe[0].flatten(1).t())
+        cells = None if dense is None else (image_embeddings + dense).flatten(2).transpose(1, 2).contiguous()
+        return self.transformer.prepare(cells, image_pe[0].flatten(1).t().contiguous())
 
     def forward(self, image_embeddings: Tensor, image_pe: Tensor, sparse_prompt_embeddings: Tensor, dense_prompt_embeddings: Tensor,
                 multimask_output: bool, image_index: Tensor | None = None, sparse_valid: Tensor | None = None,
@@ -141,7 +141,12 @@ class SAMMaskDecoder(BaseModule):
             maps = maps[0][images], maps[1][rows]
         else:
             side = ImageSide(*(one[images] for one in side[:4]), side.places)
-        return side, maps, tokens[rows], None, None if valid is None else valid[rows]
+        tokens = tokens[rows]
+        if valid is not None:  # what only other prompts have is left out
+            valid = valid[rows]
+            there = valid.any(dim=0)
+            tokens, valid = tokens[:, there], None if valid[:, there].all() else valid[:, there]
+        return side, maps, tokens, None, valid
 
     def _decode(self, side: ImageSide, maps: tuple[Tensor, Tensor] | None, tokens: Tensor, image_index: Tensor | None,
                 valid: Tensor | None, masks: list[int], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -149,7 +154,7 @@ class SAMMaskDecoder(BaseModule):
         cells = None
         if maps is not None:
             own = maps[0] if image_index is None else maps[0][image_index]
-            cells = (own + maps[1]).flatten(2).transpose(1, 2)
+            cells = (own + maps[1]).flatten(2).transpose(1, 2).contiguous()
         out, cells = self.transformer(side, tokens, cells, image_index, valid, [0] + [1 + mask for mask in masks])
         hyper = torch.stack([self.output_hypernetworks_mlps[mask](out[:, 1 + place]) for place, mask in enumerate(masks)], dim=1)
         iou = self.iou_prediction_head(out[:, 0])[:, masks]

@@ -211,20 +211,23 @@ class TwoWayTransformer(nn.Module):
             cells: (I, L, C) maps shared by several prompts; None where every prompt has its own.
             places: (L, C) encoding of the cells' places.
         """
+        def lay(attention: Attention, x: Tensor) -> Tensor:  # every prompt multiplies by them
+            return attention.heads(x).contiguous()
+
         key = value = query = None
         first = self.layers[0]
         if cells is not None:
             look, answer, placed = first.cross_attn_token_to_image, first.cross_attn_image_to_token, cells + places
-            key, value = look.heads(F.linear(placed, look.k_proj.weight)), look.heads(look.v_proj(cells))
-            query = answer.heads(answer.q_proj(placed))
+            key, value = lay(look, F.linear(placed, look.k_proj.weight)), lay(look, look.v_proj(cells))
+            query = lay(answer, answer.q_proj(placed))
         projected = []
         for index, layer in enumerate(self.layers):
             look, answer = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
             needed = index > 0 or cells is None
-            projected.append(look.heads(F.linear(places, look.k_proj.weight)) if needed else places)
-            projected.append(answer.heads(answer.q_proj(places)) if needed else places)
+            projected.append(lay(look, F.linear(places, look.k_proj.weight)) if needed else places)
+            projected.append(lay(answer, answer.q_proj(places)) if needed else places)
         look = self.final_attn_token_to_image
-        projected.append(look.heads(F.linear(places, look.k_proj.weight)))
+        projected.append(lay(look, F.linear(places, look.k_proj.weight)))
         return ImageSide(cells, key, value, query, projected)
 
     def forward(self, image: ImageSide, points: Tensor, cells: Tensor | None = None, image_index: Tensor | None = None,
