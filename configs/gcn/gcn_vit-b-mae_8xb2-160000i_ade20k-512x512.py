@@ -25,7 +25,10 @@ optim_wrapper = dict(
     type='mmssl.AmpOptimWrapper',
     constructor='mmssl.MergedOptimWrapperConstructor',
     optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
-    paramwise_cfg=dict(norm_decay_mult=0., bias_decay_mult=0., custom_keys=dict(pos_embed=dict(decay_mult=0.), cls_token=dict(decay_mult=0.))))
+    paramwise_cfg=dict(
+        norm_decay_mult=0.,
+        bias_decay_mult=0.,
+        custom_keys=dict(pos_embed=dict(decay_mult=0.), cls_token=dict(decay_mult=0.))))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, begin=0, end=1500, by_epoch=False),
     dict(type='PolyLR', eta_min=0., power=1., begin=1500, end=160000, by_epoch=False),

@@ -82,8 +82,13 @@ def compare_configs(args) -> None:
     times = medians(steps, args.rounds)
     lines = ['| config | parameters | training step s |', '|---|---|---|']
     lines += [f'| {name} | {sizes[name] / 1e6:.2f} M | {times[name]:.2f} |' for name in steps]
-    report(args.out, 'Training steps of segmentation configs', lines, f'{args.threads} threads, {args.rounds} interleaved rounds',
+    report(args.out, 'Training steps of segmentation configs', lines, f'{threads(args)}, {args.rounds} interleaved rounds',
            'onedl-mmsegmentation')
+
+
+def threads(args) -> str:
+    """How many threads, in words."""
+    return f'{args.threads} thread{"s" * (args.threads > 1)}'
 
 
 def main() -> None:
@@ -121,7 +126,7 @@ def main() -> None:
     head = GlobalConvHead([width for width, _ in LEVELS], CLASSES, kernel_size=15, loss_decode={'type': 'mmseg.CrossEntropyLoss'})
     head.init_weights()
     row('GlobalConvHead, four levels, k 15, nine refinements', 'by level', pair(head.to(device), maps, lambda module, own: module(own)))
-    report(args.out, 'GCN heads, fused and plain', lines, f'batch {args.batch}, {args.threads} threads, {args.rounds} interleaved rounds',
+    report(args.out, 'GCN heads, fused and plain', lines, f'batch {args.batch}, {threads(args)}, {args.rounds} interleaved rounds',
            'onedl-mmsegmentation')
 
 
