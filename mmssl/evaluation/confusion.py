@@ -9,7 +9,6 @@ from torch import Tensor
 BLOCK = 1 << 19  # pixels a turn: what a turn touches stays in the cache
 BYTE = 256
 NARROW = 32
-LANES = 4
 
 
 def confusion_matrix(pred, label, num_classes: int, ignore_index: int = 255):
@@ -54,11 +53,11 @@ def _as_array(values, name: str) -> np.ndarray:
 def _count_bytes(pred: np.ndarray, label: np.ndarray, num_classes: int, ignore_index: int) -> np.ndarray:
     """Every pair of values is one number, counted in a table; what should not be there shows up in the table.
 
-    Few classes take five bits a value and four tables in turn: neighbouring pixels are mostly of one pair, and counting in one place
-    waits for the count before.
+    Tables are used in turn: neighbouring pixels are mostly of one pair, and counting in one place waits for the count before. Few classes
+    take five bits a value.
     """
     few = num_classes < NARROW and (ignore_index < NARROW or ignore_index == BYTE - 1)
-    side, tables = (NARROW, LANES) if few else (BYTE, 1)
+    side, tables = (NARROW, 4) if few else (BYTE, 2)
     counts: np.ndarray | int = 0
     for start in range(0, len(pred), BLOCK):
         labels, preds = (_bytes(values[start:start + BLOCK], name, num_classes, ignore_index)
@@ -67,16 +66,15 @@ def _count_bytes(pred: np.ndarray, label: np.ndarray, num_classes: int, ignore_i
             key = _narrow(labels, 'label', num_classes, ignore_index).astype(np.int16)
             key *= NARROW
             key |= _narrow(preds, 'prediction', num_classes, ignore_index)
-            key |= _lanes()[:len(key)]
         else:
             key = labels.astype(np.uint16)
             key <<= 8
             key |= preds
             key = key.astype(np.int32)
+        key |= _turns(side, tables)[:len(key)]
         found = torch.bincount(torch.from_numpy(key), minlength=tables * side * side).numpy()  # NumPy's takes half as long again
         counts = found if start == 0 else counts + found
-    counts = counts.reshape(tables, side, side)
-    counts = counts.sum(0) if tables > 1 else counts[0]
+    counts = counts.reshape(tables, side, side).sum(0)
     for beyond, name in ((counts[num_classes:].sum(1), 'label'), (counts[:, num_classes:].sum(0), 'prediction')):
         strange = np.flatnonzero(beyond) + num_classes
         if len(strange := strange[strange != ignore_index % side]):
@@ -88,8 +86,9 @@ def _count_bytes(pred: np.ndarray, label: np.ndarray, num_classes: int, ignore_i
 
 
 @functools.cache
-def _lanes() -> np.ndarray:
-    return (np.arange(BLOCK) % LANES * NARROW**2).astype(np.int16)
+def _turns(side: int, tables: int) -> np.ndarray:
+    """Where the table of each pixel of a block begins."""
+    return (np.arange(BLOCK) % tables * side**2).astype(np.int16 if side == NARROW else np.int32)
 
 
 def _narrow(values: np.ndarray, name: str, num_classes: int, ignore_index: int) -> np.ndarray:

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from mmssl.registry import MODELS
 
-# from this many input channels an output channel on, one product is faster than two convolutions with few output channels
+# from this many input channels an output channel and this kernel on, one product is faster than two convolutions with few output channels
 FUSE_FROM = 24
+FUSE_KERNEL = 9
 
 
 class GlobalConvBlock(nn.Module):
@@ -27,7 +28,7 @@ class GlobalConvBlock(nn.Module):
         bias: of the four convolutions; without them the block has the paper's number of parameters (table 2).
         stride: of the block; each of its two convolutions in a row strides along its own kernel.
         fused: compute the two first convolutions as one product with the patches' columns added afterwards, the same numbers to rounding;
-            None chooses by the widths.
+            None chooses by the widths and the kernel.
 
     Raises:
         ValueError: an even kernel; ``fused=True`` with a stride.
@@ -47,7 +48,7 @@ class GlobalConvBlock(nn.Module):
         self.right1 = nn.Conv2d(in_channels, out_channels, bias=bias, **wide)
         self.right2 = nn.Conv2d(out_channels, out_channels, bias=bias, **tall)
         self.kernel_size = kernel_size
-        worthwhile = kernel_size > 1 and stride == 1 and in_channels >= FUSE_FROM * out_channels
+        worthwhile = kernel_size >= FUSE_KERNEL and stride == 1 and in_channels >= FUSE_FROM * out_channels
         self.fused = worthwhile if fused is None else fused
         if self.fused and stride > 1:
             raise ValueError(f'a global convolution with stride={stride} cannot be fused; leave out fused=True')
