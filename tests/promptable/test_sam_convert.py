@@ -12,9 +12,9 @@ SIZES = dict(image_encoder=dict(img_size=SIZE, embed_dim=16, depth=2, num_heads=
              mask_decoder=dict(transformer=dict(depth=2, num_heads=4, mlp_dim=48), iou_head_hidden_dim=24))
 
 
-def small_sam(seed=0):
+def small_sam(seed=0, layers=2):
     torch.manual_seed(seed)
-    model = build_sam(SIZES)
+    model = build_sam({**SIZES, 'mask_decoder': {**SIZES['mask_decoder'], 'transformer': dict(depth=layers, num_heads=4, mlp_dim=48)}})
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if 'rel_pos' in name:
@@ -71,7 +71,7 @@ def exported(tmp_path_factory):
     pytest.importorskip('onnxscript')
     pytest.importorskip('onnxruntime')
     from mmssl.promptable.export import export_onnx
-    model, folder = small_sam(), tmp_path_factory.mktemp('onnx')
+    model, folder = small_sam(layers=1), tmp_path_factory.mktemp('onnx')
     export_onnx(model, folder / 'encoder.onnx', folder / 'decoder.onnx')
     return model, folder
 
