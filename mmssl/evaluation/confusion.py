@@ -57,7 +57,7 @@ def _count_bytes(pred: np.ndarray, label: np.ndarray, num_classes: int, ignore_i
     take five bits a value.
     """
     few = num_classes < NARROW and (ignore_index < NARROW or ignore_index == BYTE - 1)
-    side, tables = (NARROW, 4) if few else (BYTE, 2)
+    side, tables = (NARROW, 4) if few else (BYTE, 1)
     counts: np.ndarray | int = 0
     for start in range(0, len(pred), BLOCK):
         labels, preds = (_bytes(values[start:start + BLOCK], name, num_classes, ignore_index)
@@ -71,7 +71,8 @@ def _count_bytes(pred: np.ndarray, label: np.ndarray, num_classes: int, ignore_i
             key <<= 8
             key |= preds
             key = key.astype(np.int32)
-        key |= _turns(side, tables)[:len(key)]
+        if tables > 1:
+            key |= _turns(side, tables)[:len(key)]
         found = torch.bincount(torch.from_numpy(key), minlength=tables * side * side).numpy()  # NumPy's takes half as long again
         counts = found if start == 0 else counts + found
     counts = counts.reshape(tables, side, side).sum(0)
