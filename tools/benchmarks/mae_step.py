@@ -11,12 +11,13 @@ matrix products, convolutions and attention in our step, counted by torch; the p
 import argparse
 import importlib.metadata
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from timing import peak_resident, processor
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -125,12 +126,6 @@ def child(side: str, args) -> None:
         print(peak_resident() - before)
 
 
-def peak_resident() -> float:
-    """Most MiB of memory that this process has held so far."""
-    lines = Path('/proc/self/status').read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith('VmHWM')) / 2**10
-
-
 def plain_product(device) -> float:
     """GFLOP/s of a float32 product of 2048x2048 matrices, best of ten."""
     import torch
@@ -220,13 +215,6 @@ def main() -> None:
     print(text)
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     Path(args.out).write_text(text)
-
-
-def processor() -> str:
-    """Name of the CPU."""
-    info = Path('/proc/cpuinfo')
-    names = [line.split(':')[1].strip() for line in info.read_text().splitlines() if line.startswith('model name')] if info.exists() else []
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 if __name__ == '__main__':

@@ -11,12 +11,13 @@ import argparse
 import gc
 import importlib.metadata
 import math
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from timing import peak_resident, processor
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -140,12 +141,6 @@ def compare(kind: str, case: tuple, rounds: int) -> list[dict]:
     return results
 
 
-def peak_resident() -> float:
-    """Most MiB of memory that this process has held so far."""
-    lines = Path('/proc/self/status').read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith('VmHWM')) / 2**10
-
-
 def peak_memory(kind: str, case: tuple, side: str) -> float:
     """MiB of one pass of both directions, measured in a process of its own."""
     command = [sys.executable, __file__, '--child', kind, side, ','.join(map(str, case))]
@@ -162,13 +157,6 @@ def child(kind: str, side: str, case: str) -> None:
     before = peak_resident()
     passes(inputs, sides[side], True)
     print(peak_resident() - before)
-
-
-def processor() -> str:
-    """Name of the CPU."""
-    info = Path('/proc/cpuinfo')
-    names = [line.split(':')[1].strip() for line in info.read_text().splitlines() if line.startswith('model name')] if info.exists() else []
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def table(kind: str, cases: list[tuple], names: list[str], rounds: int, memory: bool) -> list[str]:

@@ -13,11 +13,12 @@ import argparse
 import copy
 import importlib.metadata
 import os
-import platform
 import statistics
 import sys
 import time
 from pathlib import Path
+
+from timing import processor
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -219,13 +220,6 @@ def main() -> None:
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     Path(args.out).write_text(text)
     print(f'written to {args.out}')
-
-
-def processor() -> str:
-    """Name of the CPU."""
-    info = Path('/proc/cpuinfo')
-    names = [line.split(':')[1].strip() for line in info.read_text().splitlines() if line.startswith('model name')] if info.exists() else []
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 if __name__ == '__main__':
