@@ -4,10 +4,11 @@ from mmssl.promptable.build import build_sam
 from mmssl.promptable.image_encoder import SAMBackbone, SAMImageEncoder
 from mmssl.promptable.instances import PromptedInstanceSegmentor
 from mmssl.promptable.mask_decoder import SAMMaskDecoder
+from mmssl.promptable.predictor import SamPredictor
 from mmssl.promptable.prompt_encoder import SAMPromptEncoder
 from mmssl.promptable.sam import SAM
 from mmssl.promptable.tiny_vit import SAMTinyViT
 from mmssl.promptable.training import InteractiveSAM
 
 __all__ = ['SAM', 'InteractiveSAM', 'PromptedInstanceSegmentor', 'SAMBackbone', 'SAMImageEncoder', 'SAMMaskDecoder', 'SAMPromptEncoder',
-           'SAMTinyViT', 'build_sam']
+           'SAMTinyViT', 'SamPredictor', 'build_sam']
