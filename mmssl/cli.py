@@ -22,6 +22,8 @@ COMMANDS = {
     'reconstruct': 'mmssl.commands.reconstruct',
     'embedding': 'mmssl.commands.embedding',
     'visualize': 'mmssl.commands.visualize',
+    'segment': 'mmssl.commands.segment',
+    'annotate': 'mmssl.commands.annotate',
     'tokenizer': 'mmssl.commands.tokenizer',
     'convert': 'mmssl.commands.convert',
     'list': 'mmssl.commands.list',

@@ -63,6 +63,8 @@ def decode_segment(segment: dict | list, size: tuple[int, int]) -> np.ndarray:
 
 def flaw(annotation: dict, size: tuple[int, int]) -> str | None:
     """Why a COCO annotation has no mask to learn from, or None."""
+    if annotation.get('kept') is False:
+        return 'not kept'
     if annotation.get('iscrowd'):
         return 'crowd'
     segment = annotation.get('segmentation')
@@ -145,12 +147,14 @@ class CocoMasks(MaskDataset):
 class SA1BDataset(MaskDataset):
     """SA-1B's layout: beside ``NAME.jpg`` a ``NAME.json`` with 'image' and 'annotations' of run lengths. No host reads it.
 
-    Only names are read at the start; an image's file when its turn comes. ``mmssl annotate`` writes this layout.
+    Only names are read at the start; an image's file when its turn comes. ``mmssl annotate`` writes this layout; masks that a person
+    takes out of a file, or marks with ``"kept": false``, are left out.
 
     Args:
         min_iou: least 'predicted_iou' of a mask, where the file has one.
         min_stability: least 'stability_score'.
-        others: of mmengine's BaseDataset; ``data_prefix=dict(img_path=...)`` is the folder, searched with its folders.
+        others: of mmengine's BaseDataset; ``data_prefix=dict(img_path=...)`` is the folder, searched with its folders;
+            ``json_path`` in it another one for the JSON files, with the same folders inside.
 
     Raises:
         FileNotFoundError: no such folder, or a JSON file without its image.
@@ -164,15 +168,18 @@ class SA1BDataset(MaskDataset):
     def load_data_list(self) -> list[dict]:
         """Entries in the order of their names."""
         root = self._need(self.data_prefix.get('img_path') or self.data_root or '.', 'folder')
-        pictures = {path.with_suffix('').as_posix(): str(path) for path in root.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES}
+        files = self._need(self.data_prefix.get('json_path') or root, 'folder')
+        pictures = {path.relative_to(root).with_suffix(''): str(path) for path in root.rglob('*')
+                    if path.suffix.lower() in IMAGE_SUFFIXES}
+        where = 'beside it' if files == root else f'in {root}'
         entries = []
-        for path in sorted(root.rglob('*.json')):
-            stem = path.with_suffix('').as_posix()
-            if stem not in pictures:
-                raise FileNotFoundError(f'{path} has no image beside it ({path.stem}.jpg or another kind)')
-            entries.append(dict(img_id=path.stem, img_path=pictures[stem], json_path=str(path)))
+        for path in sorted(files.rglob('*.json')):
+            below = path.relative_to(files).with_suffix('')
+            if below not in pictures:
+                raise FileNotFoundError(f'{path} has no image {where} ({below}.jpg or another kind)')
+            entries.append(dict(img_id=path.stem, img_path=pictures[below], json_path=str(path)))
         if not entries:
-            raise ValueError(f'{root} holds no JSON file beside an image: is this the folder of SA-1B?')
+            raise ValueError(f'{files} holds no JSON file' + (' beside an image: is this the folder of SA-1B?' if files == root else ''))
         return entries
 
     def read_masks(self, info: dict, choose=None) -> np.ndarray:

@@ -33,15 +33,52 @@ def overlay_masks(image: np.ndarray, masks: np.ndarray, colours: Sequence[Sequen
     masks = np.asarray(masks, dtype=bool)
     if masks.ndim != 3 or masks.shape[1:] != image.shape[:2]:
         raise ValueError(f'masks of shape {masks.shape} over an image of {image.shape[0]}x{image.shape[1]}; give (N, H, W) at its size')
-    colours = [class_colour(number) for number in range(len(masks))] if colours is None else colours
+    return _paint(image, masks.sum((1, 2)), masks.__getitem__, colours, opacity)
+
+
+def overlay_codes(image: np.ndarray, codes: Sequence[Mapping], colours: Sequence[Sequence[int]] | None = None,
+                  opacity: float = OPACITY) -> np.ndarray:
+    """As :func:`overlay_masks`, of compressed run lengths, decoded one at a time: memory does not grow with the number of masks.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        codes: N dicts with 'size' (H, W) and 'counts'.
+        colours, opacity: as there.
+    """
+    from pycocotools import mask as coco
+    codes = [dict(code) for code in codes]
+    wrong = [code['size'] for code in codes if tuple(code['size']) != image.shape[:2]]
+    if wrong:
+        raise ValueError(f'run lengths of {wrong[0][0]}x{wrong[0][1]} over an image of {image.shape[0]}x{image.shape[1]}')
+    areas = np.array([coco.area(code) for code in codes])
+    return _paint(image, areas, lambda number: coco.decode(codes[number]).astype(bool), colours, opacity)
+
+
+def _paint(image: np.ndarray, areas: np.ndarray, mask_of, colours, opacity: float) -> np.ndarray:
+    colours = [class_colour(number) for number in range(len(areas))] if colours is None else colours
     out = image.astype(np.float32)
-    for number in np.argsort(-masks.sum((1, 2)), kind='stable'):
-        mask, colour = masks[number], np.asarray(colours[number], dtype=np.float32)
-        out[mask] = (1 - opacity) * out[mask] + opacity * colour
+    for number in np.argsort(-areas, kind='stable'):
+        whole, colour = mask_of(number), np.asarray(colours[number], dtype=np.float32)
+        rows, columns = whole.any(1).nonzero()[0], whole.any(0).nonzero()[0]
+        if not len(rows):
+            continue
+        place = np.s_[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+        mask, part = whole[place], out[place]
+        part[mask] = (1 - opacity) * part[mask] + opacity * colour
         padded = np.pad(mask, 1)
         inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-        out[mask & ~inner] = colour
+        part[mask & ~inner] = colour
     return out.round().astype(np.uint8)
+
+
+def draw_numbers(image: np.ndarray, places: Sequence[tuple[float, float]], numbers: Sequence[int]) -> np.ndarray:
+    """Numbers in white on black at places (x, y) of an image (H, W, 3) uint8."""
+    canvas = Image.fromarray(image)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=max(11, round(max(image.shape[:2]) / 70)))
+    for (x, y), number in zip(places, numbers, strict=True):
+        draw.text((x, y), str(number), fill='white', stroke_fill='black', stroke_width=max(1, round(max(image.shape[:2]) / 600)), font=font,
+                  anchor='mm')
+    return np.asarray(canvas)
 
 
 def draw_prompts(image: np.ndarray, points: np.ndarray | None = None, labels: np.ndarray | None = None,
