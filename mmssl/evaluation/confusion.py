@@ -1,14 +1,15 @@
 """The confusion matrix of segmentation, counted exactly, and the scores that follow from it (Long et al., CVPR 2015, section 5)."""
 
-import functools
+from collections.abc import Iterator
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 BLOCK = 1 << 19  # pixels a turn: what a turn touches stays in the cache
 BYTE = 256
-NARROW = 32
+ZEROS = np.zeros(BLOCK, np.uint8)
 
 
 def confusion_matrix(pred, label, num_classes: int, ignore_index: int = 255):
@@ -51,54 +52,46 @@ def _as_array(values, name: str) -> np.ndarray:
 
 
 def _count_bytes(pred: np.ndarray, label: np.ndarray, num_classes: int, ignore_index: int) -> np.ndarray:
-    """Every pair of values is one number, counted in a table; what should not be there shows up in the table.
-
-    Tables are used in turn: neighbouring pixels are mostly of one pair, and counting in one place waits for the count before. Few classes
-    take five bits a value.
-    """
-    few = num_classes < NARROW and (ignore_index < NARROW or ignore_index == BYTE - 1)
-    side, tables = (NARROW, 4) if few else (BYTE, 1)
-    counts: np.ndarray | int = 0
+    """Every pair of values is one number, counted in a table; what should not be there shows up in the table."""
+    least, table = BYTE * num_classes, None
     for start in range(0, len(pred), BLOCK):
         labels, preds = (_bytes(values[start:start + BLOCK], name, num_classes, ignore_index)
                          for values, name in ((label, 'label'), (pred, 'prediction')))
-        if few:
-            key = _narrow(labels, 'label', num_classes, ignore_index).astype(np.int16)
-            key *= NARROW
-            key |= _narrow(preds, 'prediction', num_classes, ignore_index)
-        else:
-            key = labels.astype(np.uint16)
-            key <<= 8
-            key |= preds
-            key = key.astype(np.int32)
-        if tables > 1:
-            key |= _turns(side, tables)[:len(key)]
-        found = torch.bincount(torch.from_numpy(key), minlength=tables * side * side).numpy()  # NumPy's takes half as long again
-        counts = found if start == 0 else counts + found
-    counts = counts.reshape(tables, side, side).sum(0)
+        for found in _count_pairs(labels, preds, least):
+            length = least if len(found) == least else BYTE * BYTE
+            if table is None:
+                table = _widen(found, length)
+            else:
+                length = max(length, len(table))
+                table = _widen(table, length) + _widen(found, length)
+    counts = table.reshape(-1, BYTE).T
     for beyond, name in ((counts[num_classes:].sum(1), 'label'), (counts[:, num_classes:].sum(0), 'prediction')):
         strange = np.flatnonzero(beyond) + num_classes
-        if len(strange := strange[strange != ignore_index % side]):
+        if len(strange := strange[strange != ignore_index]):
             raise ValueError(_outside(name, strange.tolist(), num_classes, ignore_index))
-    counts = counts[:num_classes, :num_classes].copy()
+    counts = counts[:num_classes, :num_classes].copy('K')
     if ignore_index < num_classes:
         counts[ignore_index], counts[:, ignore_index] = 0, 0
     return counts
 
 
-@functools.cache
-def _turns(side: int, tables: int) -> np.ndarray:
-    """Where the table of each pixel of a block begins."""
-    return (np.arange(BLOCK) % tables * side**2).astype(np.int16 if side == NARROW else np.int32)
+def _count_pairs(labels: np.ndarray, preds: np.ndarray, least: int) -> Iterator[np.ndarray]:
+    """How often each ``label + 256 * prediction`` is there, in parts, each of ``least`` numbers or more.
+
+    Neighbouring pixels are mostly of one pair, and a count waits for the count before it in the same place: the pixels of the four quarters
+    take turns. OpenCV interleaves planes fastest; four bytes, the upper two zero, are the number.
+    """
+    quarter, rest = divmod(len(labels), 4)
+    if quarter:
+        turns = [cv2.merge([plane[i * quarter:(i + 1) * quarter] for i in range(4)]).reshape(-1) for plane in (labels, preds)]
+        keys = cv2.merge([*turns, *[ZEROS[:4 * quarter]] * 2]).reshape(-1).view('<i4')
+        yield torch.bincount(torch.from_numpy(keys), minlength=least).numpy()  # NumPy's takes half as long again
+    if rest:
+        yield np.bincount(labels[-rest:].astype(int) + BYTE * preds[-rest:].astype(int), minlength=least)
 
 
-def _narrow(values: np.ndarray, name: str, num_classes: int, ignore_index: int) -> np.ndarray:
-    """The lower five bits; 255, where it is ignored, becomes 31."""
-    high = (values + np.uint8(ignore_index == BYTE - 1)) & np.uint8(BYTE - NARROW)
-    if high.any():
-        strange = np.unique(values[(values >= num_classes) & (values != ignore_index)])
-        raise ValueError(_outside(name, strange.tolist(), num_classes, ignore_index))
-    return values & np.uint8(NARROW - 1)
+def _widen(counts: np.ndarray, length: int) -> np.ndarray:
+    return counts if len(counts) == length else np.pad(counts, (0, length - len(counts)))
 
 
 def _bytes(values: np.ndarray, name: str, num_classes: int, ignore_index: int) -> np.ndarray:
@@ -117,11 +110,15 @@ def _count_wide(pred: np.ndarray, label: np.ndarray, num_classes: int, ignore_in
         pair = [values[start:start + BLOCK].astype(np.int64) for values in (label, pred)]
         valid = (pair[0] != ignore_index) & (pair[1] != ignore_index)
         for values, name in zip(pair, ('label', 'prediction'), strict=True):
-            strange = values[(values != ignore_index) & ((values < 0) | (values >= num_classes))]
-            if len(strange):
-                raise ValueError(_outside(name, np.unique(strange).tolist(), num_classes, ignore_index))
+            _check_range(values, name, num_classes, ignore_index)
         counts += np.bincount(pair[0][valid] * num_classes + pair[1][valid], minlength=num_classes * num_classes)
     return counts.reshape(num_classes, num_classes)
+
+
+def _check_range(values: np.ndarray, name: str, num_classes: int, ignore_index: int) -> None:
+    strange = values[(values != ignore_index) & ((values < 0) | (values >= num_classes))]
+    if len(strange):
+        raise ValueError(_outside(name, np.unique(strange).tolist(), num_classes, ignore_index))
 
 
 def _outside(name: str, values: list, num_classes: int, ignore_index: int) -> str:

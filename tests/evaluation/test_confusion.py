@@ -87,6 +87,20 @@ def test_what_is_no_class_is_refused(pred, label, words, ignore):
         confusion_matrix(np.array(pred), np.array(label), 3, ignore)
 
 
+def test_what_is_no_class_is_refused_under_ignored_pixels():
+    for pred, label, words in (([255, 0], [9, 0], 'label holds 9'), ([9, 0], [255, 0], 'prediction holds 9')):
+        with pytest.raises(ValueError, match=words):
+            confusion_matrix(np.array(pred, np.uint8), np.array(label, np.uint8), 3)
+
+
+@pytest.mark.parametrize('pixels', [1, 2, 3, 4, 5, 2**19 - 1, 2**19 + 2, 2**20 + 7])
+def test_every_number_of_pixels_from_memory_that_is_read_only(pixels):
+    rng = np.random.default_rng(pixels)
+    pred, label = (np.frombuffer(rng.integers(0, 7, pixels, dtype=np.uint8).tobytes(), np.uint8) for _ in range(2))
+    matrix = confusion_matrix(pred, label, 7)
+    assert np.array_equal(matrix, np.bincount(label.astype(int) * 7 + pred, minlength=49).reshape(7, 7))
+
+
 @pytest.mark.parametrize('num_classes', [1, 2, 11, 19, 30, 31, 32, 150, 255])
 @pytest.mark.parametrize('ignore_index', [255, 11, 31, 40])
 @pytest.mark.parametrize('dtype', [np.uint8, np.int64])
