@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
                     done, masks = done + 1, masks + count
     skipped = len(jobs) - len(todo)
     print(f'{out}: {masks} masks of {done} images' + (f', {skipped} images were done before and skipped' if skipped else '')
-          + (f', {len(bad)} could not be read' if bad else ''))
+          + (f', {len(bad)} could not be read' if bad else '') + ('' if masks or not done else prompting.NOTHING))
     return int(bool(bad))
 
 

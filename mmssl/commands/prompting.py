@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 RANDOM = 'random'
+NOTHING = '; nothing passed the filters: lower --pred-iou-thresh or --stability-score-thresh'
 # of SamAutomaticMaskGenerator, whose own values hold where nothing is given: type, least, largest, help
 GENERATOR = {
     'points_per_side': (int, 1, None, 'points of the grid along a side of the image (32)'),

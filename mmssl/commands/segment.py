@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         if images:
             annotations.write_json(result, annotations.coco_content(images, found))
     print(f'{out}: {len(found)} masks of {len(images)} images' + (f', {empty} empty ones left out' if empty else '')
-          + f'; file names are below {root}')
+          + (prompting.NOTHING if args.auto and images and not found else f'; file names are below {root}'))
     for reason in bad:
         print(f'mmssl segment: left out: {reason}', file=sys.stderr)
     return int(bool(bad))
