@@ -1,5 +1,6 @@
 """The promptable segmenter: Segment Anything. Needs no host toolbox."""
 
+from mmssl.promptable.automatic import SamAutomaticMaskGenerator
 from mmssl.promptable.build import build_sam
 from mmssl.promptable.image_encoder import SAMBackbone, SAMImageEncoder
 from mmssl.promptable.instances import PromptedInstanceSegmentor
@@ -11,4 +12,4 @@ from mmssl.promptable.tiny_vit import SAMTinyViT
 from mmssl.promptable.training import InteractiveSAM
 
 __all__ = ['SAM', 'InteractiveSAM', 'PromptedInstanceSegmentor', 'SAMBackbone', 'SAMImageEncoder', 'SAMMaskDecoder', 'SAMPromptEncoder',
-           'SAMTinyViT', 'SamPredictor', 'build_sam']
+           'SAMTinyViT', 'SamAutomaticMaskGenerator', 'SamPredictor', 'build_sam']

@@ -156,9 +156,44 @@ class SAMMaskDecoder(BaseModule):
             own = maps[0] if image_index is None else maps[0][image_index]
             cells = (own + maps[1]).flatten(2).transpose(1, 2).contiguous()
         out, cells = self.transformer(side, tokens, cells, image_index, valid, [0] + [1 + mask for mask in masks])
-        hyper = torch.stack([self.output_hypernetworks_mlps[mask](out[:, 1 + place]) for place, mask in enumerate(masks)], dim=1)
-        iou = self.iou_prediction_head(out[:, 0])[:, masks]
-        return self.to_masks(cells, hyper, grid), iou
+        return self.to_masks(cells, self._vectors(out, masks), grid), self.iou_prediction_head(out[:, 0])[:, masks]
+
+    def _vectors(self, out: Tensor, masks: list[int]) -> Tensor:
+        """(P, M, C / 8) vectors of the masks from the tokens (P, 1 + M, C) that the transformer gives."""
+        return torch.stack([self.output_hypernetworks_mlps[mask](out[:, 1 + place]) for place, mask in enumerate(masks)], dim=1)
+
+    @torch.no_grad()
+    def confident(self, image_side: ImageSide, sparse_prompt_embeddings: Tensor, grid: tuple[int, int],
+                  min_iou: float | None) -> tuple[Tensor, Tensor]:
+        """The masks of many prompts on one image that are predicted to be good; the map is enlarged for prompts with such a mask alone.
+
+        Numbers are those of :meth:`forward` with ``multimask_output``. The official code makes all masks and drops most of them.
+
+        Args:
+            image_side: what :meth:`prepare` made of the image and the map for no mask.
+            sparse_prompt_embeddings: (P, T, C).
+            grid: (h, w) of the map.
+            min_iou: predicted IoUs above it are good; None: all.
+
+        Returns:
+            logits (K, 4h, 4w) of the good masks, in the order of the prompts, and predicted IoU (P, M) of all.
+        """
+        output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        masks, logits, ious = list(range(1, self.num_mask_tokens)), [], []
+        step = PROMPTS if sparse_prompt_embeddings.device.type == 'cpu' else len(sparse_prompt_embeddings)
+        for sparse in sparse_prompt_embeddings.split(max(step, 1)):
+            tokens = torch.cat([output_tokens.expand(len(sparse), -1, -1), sparse.to(output_tokens.dtype)], dim=1)
+            out, cells = self.transformer(image_side, tokens, wanted=[0] + [1 + mask for mask in masks])
+            iou = self.iou_prediction_head(out[:, 0])[:, masks]
+            good = torch.ones_like(iou, dtype=torch.bool) if min_iou is None else iou.float() > min_iou
+            some = good.any(dim=1)
+            if not some.all():
+                out, cells, good = out[some], cells[some], good[some]
+            if len(out):
+                logits.append(self.to_masks(cells, self._vectors(out, masks), grid)[good])
+            ious.append(iou)
+        nothing = sparse_prompt_embeddings.new_zeros(0, 4 * grid[0], 4 * grid[1])
+        return torch.cat(logits) if logits else nothing, torch.cat(ious)
 
     def to_masks(self, cells: Tensor, hyper: Tensor, grid: tuple[int, int]) -> Tensor:
         """Enlarge the maps four times and multiply them by the vectors of the masks.

@@ -36,7 +36,7 @@ class ResizeLongestSide:
         """(H, W, 3) uint8, bilinear with antialiasing as Pillow does it."""
         height, width = self.get_preprocess_shape(*image.shape[:2])
         if (height, width) == image.shape[:2]:
-            return np.ascontiguousarray(image)
+            return np.array(image)
         return np.array(Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BILINEAR))
 
     def _factors(self, original_size: Sequence[int]) -> tuple[float, float]:

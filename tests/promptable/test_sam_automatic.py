@@ -1,0 +1,203 @@
+"""Automatic masks: the records of the official class, run lengths by hand, what is enlarged and what is not."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from pycocotools import mask as coco
+
+from mmssl.promptable import SAM, SamAutomaticMaskGenerator, build_sam
+from mmssl.promptable.full_size import FullSize
+from mmssl.promptable.rle import area_of, box_of_runs, coco_code, counts_of, covered, mask_of, rectangle, runs_of, runs_of_masks
+
+SIZE = 96
+ENCODER = dict(img_size=SIZE, embed_dim=32, depth=3, num_heads=2, global_attn_indexes=(1, ), window_size=4, out_chans=32)
+SIZES = dict(image_encoder=ENCODER, mask_decoder=dict(transformer=dict(num_heads=4, mlp_dim=64), iou_head_hidden_dim=32))
+
+
+def official_sam():
+    official = pytest.importorskip('segment_anything.modeling')
+    grid = SIZE // 16
+    torch.manual_seed(0)
+    sam = official.Sam(
+        official.ImageEncoderViT(**ENCODER, mlp_ratio=4, norm_layer=partial(torch.nn.LayerNorm, eps=1e-6), qkv_bias=True, use_rel_pos=True),
+        official.PromptEncoder(embed_dim=32, image_embedding_size=(grid, grid), input_image_size=(SIZE, SIZE), mask_in_chans=16),
+        official.MaskDecoder(transformer_dim=32, iou_head_hidden_dim=32, transformer=official.TwoWayTransformer(
+            depth=2, embedding_dim=32, num_heads=4, mlp_dim=64))).eval()
+    with torch.no_grad():
+        for name, parameter in sam.named_parameters():
+            if 'rel_pos' in name or name.endswith('pos_embed'):
+                parameter.normal_(std=0.5)
+            elif 'hypernetworks' in name or 'upscaling' in name:
+                parameter.mul_(3)
+            elif 'iou_prediction_head.layers.2.bias' in name:
+                parameter.fill_(4)
+            elif 'iou_prediction_head' in name or 'attn' in name:
+                parameter.mul_(2)
+    return sam
+
+
+def photo(name='astronaut', size=(120, 150)):
+    data = pytest.importorskip('skimage.data')
+    from PIL import Image
+    return np.asarray(Image.fromarray(getattr(data, name)()).resize(size[::-1]))
+
+
+@pytest.fixture(scope='module')
+def pair():
+    """Ours and the official model with the same weights, whose logits agree to the last bit: in float64, rounded at the end."""
+    theirs, ours = official_sam(), build_sam(SIZES)
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    for model in (theirs, ours):
+        model.double()
+        model.prompt_encoder.pe_layer.float()
+    places = ours.prompt_encoder.get_dense_pe().double()
+    ours.prompt_encoder.get_dense_pe = lambda: places
+    theirs.mask_decoder.register_forward_hook(lambda module, given, out: tuple(value.float() for value in out))
+    return ours, theirs
+
+
+def thresholds(models, image, share=0.7, offset=1.):
+    """Thresholds at which the filters have something to do; the mask threshold, which is set, leaves little of the image to a mask."""
+    package = pytest.importorskip('segment_anything')
+    predictor = package.SamPredictor(models[1])
+    predictor.set_image(image)
+    points = torch.rand(25, 1, 2, generator=torch.Generator().manual_seed(0)) * min(predictor.input_size)
+    logits = predictor.predict_torch(points, torch.ones(25, 1))[2]
+    for model in models:
+        model.mask_threshold = float(logits.quantile(0.99))
+    every = package.SamAutomaticMaskGenerator(models[1], 5, pred_iou_thresh=-1., stability_score_thresh=-1., box_nms_thresh=1.1,
+                                              stability_score_offset=offset).generate(image)
+    iou = float(np.quantile([record['predicted_iou'] for record in every], 1 - share))
+    stable = [record['stability_score'] for record in every if record['predicted_iou'] > iou]
+    return dict(pred_iou_thresh=iou, stability_score_thresh=float(np.nanquantile(stable, 0.3)), stability_score_offset=offset)
+
+
+def same(mine, theirs):
+    """Records are those of the other side: as many, in their order, all but scores exactly; how many there are."""
+    assert len(mine) == len(theirs)
+    for one, other in zip(mine, theirs, strict=True):
+        assert list(one) == list(other)
+        for key in one:
+            if key in ('predicted_iou', 'stability_score'):
+                assert type(one[key]) is float and one[key] == pytest.approx(other[key], abs=1e-5, nan_ok=True)
+            elif key == 'segmentation' and not isinstance(one[key], dict):
+                assert one[key].dtype == bool and one[key].strides == other[key].strides and np.array_equal(one[key], other[key])
+            else:
+                assert one[key] == other[key], key
+    return len(mine)
+
+
+CASES = {
+    'whole': dict(points_per_side=8),
+    'rle': dict(points_per_side=8, points_per_batch=7, output_mode='uncompressed_rle', box_nms_thresh=0.9),
+    'coco': dict(points_per_side=6, output_mode='coco_rle', box_nms_thresh=0.95),
+    'crops': dict(points_per_side=6, crop_n_layers=1, crop_nms_thresh=0.8, box_nms_thresh=0.9),
+    'fewer points in crops': dict(points_per_side=8, crop_n_layers=2, crop_n_points_downscale_factor=2, crop_overlap_ratio=0.2,
+                                  crop_nms_thresh=0.9, output_mode='uncompressed_rle'),
+    'grids': dict(points_per_side=None, point_grids=[np.random.default_rng(0).random((9, 2))]),
+    'small regions': dict(points_per_side=6, min_mask_region_area=60, box_nms_thresh=0.95, crop_nms_thresh=0.97),
+    'small regions of crops': dict(points_per_side=5, min_mask_region_area=2000, crop_n_layers=1, box_nms_thresh=0.9),
+}
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_records_of_the_official_class_on_photographs(pair, case):
+    from segment_anything import SamAutomaticMaskGenerator as Official
+    ours, theirs = pair
+    counts = []
+    for name, size in (('astronaut', (120, 150)), ('coffee', (96, 72))):
+        image = photo(name, size)
+        asked = {**thresholds(pair, image), **CASES[case]}
+        assert asked['pred_iou_thresh'] > 0
+        counts.append(same(SamAutomaticMaskGenerator(ours, **asked).generate(image), Official(theirs, **asked).generate(image)))
+    assert min(counts) > 1 and max(counts) > 3, counts
+
+
+@pytest.mark.parametrize(('input_size', 'original_size'), [((256, 256), (600, 600)), ((185, 256), (160, 221)), ((256, 160), (411, 257)),
+                                                           ((256, 256), (256, 256)), ((130, 256), (130, 256)), ((256, 90), (60, 21)),
+                                                           ((192, 256), (1023, 1365)), ((256, 7), (701, 19)), ((256, 256), (65, 64))])
+@pytest.mark.parametrize('cells', [64, 128, 60])  # 60: whole masks alone
+def test_parts_of_a_mask_are_those_of_the_whole_to_the_last_bit(input_size, original_size, cells):
+    generator, rng = torch.Generator().manual_seed(cells), np.random.default_rng(cells)
+    model = SimpleNamespace(mask_threshold=0., image_encoder=SimpleNamespace(img_size=256),
+                            prompt_encoder=SimpleNamespace(mask_input_size=(cells, cells)))
+    model.postprocess_masks = partial(SAM.postprocess_masks, model)
+    full_size = FullSize(model, input_size, original_size)
+    smaller = 0
+    for number in range(10):
+        level = (-1., 0.3)[number % 2]
+        logits = torch.randn(cells, cells, generator=generator) * 3 - 40
+        first = [rng.integers(0, max(edge * cells // 256, 1)) for edge in input_size]
+        logits[first[0]:first[0] + rng.integers(1, 20), first[1]:first[1] + rng.integers(1, 20)] += 42
+        expected = model.postprocess_masks(logits[None, None], input_size, original_size)[0, 0].numpy()
+        part, left, top = full_size.part(logits, level)
+        high, wide = part.shape
+        seen = expected[top:top + high, left:left + wide] > level
+        assert np.array_equal(part > level, seen) if seen.any() else not (part > level).any()
+        assert seen.sum() == (expected > level).sum(), 'nothing outside'
+        if seen.any():
+            assert np.array_equal(part[seen], expected[top:top + high, left:left + wide][seen])
+            smaller += part.size < expected.size / 2
+    assert smaller == 0 if cells == 60 else smaller > 5 or sum(original_size) < 400 or min(input_size) < 10
+
+
+def test_masks_of_a_batch_on_other_devices_are_the_same():
+    torch.manual_seed(0)
+    model = build_sam(SIZES)
+    logits = F.interpolate(torch.randn(9, 1, 6, 6), 24, mode='bicubic')[:, 0]
+    logits[4] = -9
+    for crop in ({}, dict(height=100, left=3, top=20)):
+        full_size = FullSize(model, (96, 70), (70, 51), **crop)
+        for least, wanted in ((None, None), (0.5, None), (None, lambda box: box[0] > 2)):
+            one, other = (list(way(logits, 0.2, least, wanted)) for way in (full_size._each, full_size._together))
+            assert len(one) == len(other) > 2
+            for mine, their in zip(one, other, strict=True):
+                assert mine[0] == their[0] and mine[2] == their[2] and mine[1].dtype == their[1].dtype == np.float32
+                assert np.array_equal(mine[1], their[1], equal_nan=True)
+                assert (mine.runs is None) == (their.runs is None) == (wanted is not None and not wanted(mine.box))
+                assert mine.runs is None or np.array_equal(mine.runs, their.runs)
+
+
+def random_masks():
+    rng = np.random.default_rng(0)
+    shapes = [(1, 1), (1, 7), (6, 1), (5, 8), (9, 4), (12, 12)]
+    masks = [rng.random(shape) < share for shape in shapes for share in (0, 0.1, 0.5, 0.9, 1)]
+    columns = np.zeros((6, 9), bool)
+    columns[:, 2:5] = True  # a run over three whole columns
+    columns[3:, 6] = columns[:2, 7] = True  # from one column into the next
+    return [*masks, columns]
+
+
+def test_runs_by_pycocotools():
+    for mask in random_masks():
+        runs, (height, width) = runs_of(mask), mask.shape
+        assert np.array_equal(mask_of(runs, mask.shape), mask) and (np.diff(runs) > 0).all() and len(runs) % 2 == 0
+        expected = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+        counts = counts_of(runs, mask.size).tolist()
+        assert coco_code(counts, mask.shape) == dict(size=[height, width], counts=expected['counts'].decode())
+        assert np.array_equal(runs_of_masks(torch.from_numpy(mask)[None])[0], runs)
+        assert area_of(runs) == mask.sum()
+        left, top, wide, high = (int(value) for value in coco.toBbox(expected))
+        assert box_of_runs(runs, height) == ((left, top, left + wide - 1, top + high - 1) if mask.any() else (0, 0, 0, 0))
+        larger = np.zeros((height + 5, width + 7), bool)
+        larger[2:2 + height, 4:4 + width] = mask
+        assert np.array_equal(runs_of(mask, height + 5, 4, 2), runs_of(larger))
+
+
+def test_what_masks_cover_together():
+    rng = np.random.default_rng(1)
+    for shape in ((5, 7), (1, 9), (8, 1), (20, 20)):
+        masks = [rng.random(shape) < share for share in (0.3, 0.6, 0.9)] + [np.zeros(shape, bool)]
+        runs = [runs_of(mask) for mask in masks]
+        for chosen in ((0, 1), (1, 2, 0), (3, 0), (3, 3), (0, 0)):
+            depth = sum(masks[number].astype(int) for number in chosen)
+            for least in range(1, len(chosen) + 1):
+                got = covered(*(runs[number] for number in chosen), least=least)
+                assert np.array_equal(got, runs_of(depth >= least)), (chosen, least)
+    box = np.zeros((9, 12), bool)
+    box[2:5, 3:8] = True
+    assert np.array_equal(rectangle(3, 2, 8, 5, 9), runs_of(box)) and rectangle(0, 0, 12, 9, 9).tolist() == [0, 108]
