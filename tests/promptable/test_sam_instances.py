@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.model import BaseModel
+from mmengine.runner.checkpoint import load_state_dict
 from mmengine.structures import BaseDataElement, InstanceData
 from PIL import Image
 
-from mmssl.promptable import build_sam
+from mmssl.promptable import SamPredictor, build_sam, instances
 from mmssl.promptable.instances import PromptedInstanceSegmentor
 
 SIZES = dict(image_encoder=dict(img_size=64, embed_dim=32, depth=2, num_heads=2, out_chans=32, window_size=3, global_attn_indexes=(1, )),
@@ -43,20 +44,27 @@ def samples(path=None):
     return [BaseDataElement(metainfo=facts), BaseDataElement(metainfo=facts)]
 
 
-def test_masks_are_those_of_the_sam_for_these_boxes(model, tmp_path):
+def test_masks_are_those_of_the_sam_for_these_boxes(model, tmp_path, monkeypatch):
     rgb = np.random.default_rng(0).integers(0, 256, (80, 100, 3), dtype=np.uint8)
     Image.fromarray(rgb).save(tmp_path / 'x.png')
     bgr = torch.from_numpy(rgb[..., ::-1].copy()).permute(2, 0, 1)
     from_file, none = model.test_step(dict(inputs=[bgr, bgr], data_samples=samples(tmp_path / 'x.png')))
     masks = from_file.pred_instances.masks
     assert masks.shape == (3, 80, 100) and masks.dtype == torch.bool and none.pred_instances.masks.shape == (0, 80, 100)
-    image = torch.nn.functional.interpolate(torch.from_numpy(rgb).permute(2, 0, 1)[None].float(), (51, 64), mode='bilinear', antialias=True)
-    boxes = torch.tensor(BOXES) * torch.tensor([0.64, 51 / 80, 0.64, 51 / 80])
-    expected, = model.sam([dict(image=image[0], original_size=(80, 100), boxes=boxes)], multimask_output=False)
-    assert (masks == expected['masks'][:, 0]).float().mean() > 0.999
-    assert torch.allclose(from_file.pred_instances.mask_scores, 0.5 * expected['iou_predictions'][:, 0], atol=1e-5)
+    predictor = SamPredictor(model.sam)
+    predictor.set_image(rgb)
+    for box, mask, score in zip(BOXES, masks, from_file.pred_instances.mask_scores, strict=True):
+        expected, ious, _ = predictor.predict(box=np.array(box), multimask_output=False)
+        assert np.array_equal(mask.numpy(), expected[0]) and score == pytest.approx(0.5 * ious[0], abs=1e-6)
+    model.multimask = True
+    best, scores = model.segment(rgb, torch.tensor(BOXES), (80, 100))
+    model.multimask = False
+    three, ious, _ = predictor.predict(box=np.array(BOXES[2]))
+    assert np.array_equal(best[2].numpy(), three[ious.argmax()]) and scores[2] == pytest.approx(ious.max(), abs=1e-6)
     from_input, _ = model.test_step(dict(inputs=[bgr, bgr], data_samples=samples()))
-    assert (from_input.pred_instances.masks == masks).float().mean() > 0.999  # the same pixels, normalised and back
+    assert torch.equal(from_input.pred_instances.masks, masks)  # the same pixels, normalised and back
+    monkeypatch.setattr(instances, 'FLOAT_PIXELS', 1)
+    assert torch.equal(model.segment(rgb, torch.tensor(BOXES), (80, 100))[0], masks)
 
 
 def test_the_detector_alone_learns(model):
@@ -70,3 +78,53 @@ def test_the_detector_alone_learns(model):
 def test_errors():
     with pytest.raises(ValueError, match='Identity as a detector needs predict'):
         PromptedInstanceSegmentor(torch.nn.Identity(), build_sam(SIZES))
+
+
+def test_weights_of_the_parts_and_of_the_whole(model, tmp_path):
+    """A detector's checkpoint loads as it is, and does not leave a SAM of random weights behind it."""
+    sam, detector = model.sam.state_dict(), {name: value + 1 for name, value in model.detector.state_dict().items()}
+    torch.save(sam, tmp_path / 'sam.pth')
+    torch.manual_seed(1)
+    config = dict(type='mmssl.SAM', image_encoder=dict(type='mmssl.SAMImageEncoder', **SIZES['image_encoder']),
+                  mask_decoder=SIZES['mask_decoder'])
+    given = PromptedInstanceSegmentor(Detector(), config, sam_checkpoint=str(tmp_path / 'sam.pth'))
+    given.init_weights()
+    assert all(torch.equal(value, sam[name]) for name, value in given.sam.state_dict().items())
+    for load in (given.load_state_dict, lambda weights: load_state_dict(given, weights, strict=True)):
+        load(dict(detector))
+        assert torch.equal(given.detector.layer.weight, detector['layer.weight'])
+        assert all(torch.equal(value, sam[name]) for name, value in given.sam.state_dict().items())
+        given.detector.layer.weight.data.zero_()
+    bare = PromptedInstanceSegmentor(Detector(), config)
+    with pytest.raises(ValueError, match='no weights of the SAM; give them: --cfg-options model.sam_checkpoint=FILE'):
+        bare.load_state_dict(dict(detector))
+    bare.load_state_dict(given.state_dict())
+    assert all(torch.equal(value, sam[name]) for name, value in bare.sam.state_dict().items())
+    with pytest.raises(ValueError, match='sam.pth'):
+        PromptedInstanceSegmentor(Detector(), {**config, 'mask_decoder': dict(iou_head_hidden_dim=8)}, sam_checkpoint=tmp_path / 'sam.pth')
+
+
+FASTER_RCNN = """
+_base_ = 'mmdet::_base_/models/faster-rcnn_r50_fpn.py'
+model = dict(
+    backbone=dict(depth=18, stem_channels=8, base_channels=8, init_cfg=None),
+    neck=dict(in_channels=[8, 16, 32, 64], out_channels=16),
+    rpn_head=dict(in_channels=16, feat_channels=16),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=16), bbox_head=dict(in_channels=16, fc_out_channels=16, num_classes=3)),
+    test_cfg=dict(rpn=dict(max_per_img=20), rcnn=dict(score_thr=0., max_per_img=5)))
+"""
+
+
+def test_the_hosts_faster_rcnn(tmp_path):
+    pytest.importorskip('mmdet')
+    from mmdet.structures import DetDataSample
+    from mmengine.config import Config
+    from mmengine.registry import init_default_scope
+    (tmp_path / 'faster_rcnn.py').write_text(FASTER_RCNN)
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    whole = PromptedInstanceSegmentor(Config.fromfile(tmp_path / 'faster_rcnn.py').model, build_sam(SIZES)).eval()
+    sample = DetDataSample(metainfo=dict(img_shape=(96, 128), ori_shape=(48, 64), scale_factor=(2., 2.)))
+    found = whole.test_step(dict(inputs=[torch.randint(0, 256, (3, 96, 128), dtype=torch.uint8)], data_samples=[sample]))[0].pred_instances
+    assert found.masks.shape == (5, 48, 64) and found.masks.dtype == torch.bool and found.bboxes[:, 2].max() <= 64
