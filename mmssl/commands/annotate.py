@@ -64,8 +64,8 @@ def run(args: argparse.Namespace) -> int:
     else:  # every process loads its own
         prompting.load_sam(*recipe[:4])
     with only_one(out, part):
-        keep_settings(out, recipe)
         todo = [job for job in jobs if not annotations.is_done(job.file)]
+        keep_settings(out, recipe)
         done, masks, bad = 0, 0, []
         results = map(annotator, todo) if args.workers == 1 else in_processes(recipe, todo, min(args.workers, len(todo)))
         with tqdm(total=len(todo), desc='annotating', unit='image', disable=prompting.hidden(args)) as bar:
@@ -141,15 +141,26 @@ _annotator: Annotator | None = None
 def _start(recipe: Recipe, numbers, threads: int) -> None:
     """In a process: load the model, on a GPU of its own where there are several."""
     import signal
+    import threading
 
     import torch
     global _annotator
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends the others
+    threading.Thread(target=_end_with_the_first, daemon=True).start()
     torch.set_num_threads(threads)
     number = numbers.get()
     if recipe.device == 'cuda':
         recipe = recipe._replace(device=f'cuda:{number % torch.cuda.device_count()}')
     _annotator = Annotator(recipe)
+
+
+def _end_with_the_first() -> None:
+    """A pool's processes would wait for ever for one that was killed."""
+    import multiprocessing
+    import os
+    from multiprocessing.connection import wait
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 def _annotate(job) -> tuple:

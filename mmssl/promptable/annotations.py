@@ -142,15 +142,19 @@ def plan(root: str | Path, out: str | Path, part: tuple[int, int] = (1, 1)) -> l
 
 
 def is_done(file: Path) -> bool:
-    """Whether a file of masks is there. One that is cut off or of another layout is moved aside, so that nobody's edits are lost."""
+    """Whether a file of masks is there. One that is cut off is moved aside, so that nobody's edits are lost.
+
+    Raises:
+        ValueError: a JSON file of something else.
+    """
     try:
         content = json.loads(file.read_bytes())
     except FileNotFoundError:
         return False
     except ValueError:
-        content = None
+        os.replace(file, file.with_name(file.name + BROKEN_SUFFIX))
+        return False
     image = content.get('image') if isinstance(content, dict) else None
-    if isinstance(image, dict) and {'width', 'height'} <= image.keys() and isinstance(content.get('annotations'), list):
-        return True
-    os.replace(file, file.with_name(file.name + BROKEN_SUFFIX))
-    return False
+    if not isinstance(image, dict) or not {'width', 'height'} <= image.keys() or not isinstance(content.get('annotations'), list):
+        raise ValueError(f"{file} is there and is not of SA-1B's layout; move it, or name another --out")
+    return True

@@ -102,6 +102,9 @@ def test_what_is_done_is_skipped_and_what_is_cut_off_done_again(folder, annotate
     broken = annotated / 'a/photo_2.json.broken'
     assert broken.read_bytes() == whole[cut][:-30]
     broken.unlink()
+    kept.write_text('{"version": "of another tool"}')
+    assert annotate(folder, annotated) == 1
+    assert "photo_0.json is there and is not of SA-1B's layout" in capsys.readouterr().err and 'another tool' in kept.read_text()
     kept.write_bytes(whole[kept])
     assert annotate(folder, annotated) == 0
     assert capsys.readouterr().out == f'{annotated}: 0 masks of 0 images, 4 images were done before and skipped\n'
