@@ -13,8 +13,10 @@ from mmdet.models.task_modules.samplers import SamplingResult
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmssl.ops import deform_ps_roi_pool, ps_roi_pool
+from mmssl.ops import deform_ps_roi_pool, ps_roi_align, ps_roi_pool
 from mmssl.registry import MODELS
+
+CONVENTIONS = ('caffe', 'torchvision', 'align')
 
 
 def hardest(losses: Tensor, counts: Sequence[int], keep: int) -> Tensor:
@@ -57,12 +59,13 @@ class RFCNBBoxHead(BBoxHead):
         deformable: learn where the bins lie.
         trans_std: an offset of 1 moves a bin by this share of the RoI.
         sample_per_part: samples a bin and axis, of the deformable pooling.
-        convention: of the plain pooling, 'caffe' (the released code's) or 'torchvision'.
+        convention: of the plain pooling, 'caffe' (the released code's), 'torchvision', or 'align' for bilinear samples, four a bin
+            (PSRoIAlign): whole cells tell RoIs of few cells hardly apart.
         loss_cls, loss_bbox: any of mmdet's that gives a loss a RoI with ``reduction_override='none'``.
         others: of mmdet's BBoxHead (``bbox_coder``, ``reg_decoded_bbox``, ``init_cfg``).
 
     Raises:
-        ValueError: sizes below 1.
+        ValueError: sizes below 1, an unknown convention.
     """
 
     def __init__(self, in_channels: int = 2048, num_classes: int = 20, roi_feat_size: int = 7, hidden_channels: int | None = 1024,
@@ -78,6 +81,8 @@ class RFCNBBoxHead(BBoxHead):
         k = roi_feat_size
         self.k, self.stride, self.convention = k, stride, convention
         self.in_channels = in_channels
+        if convention not in CONVENTIONS:
+            raise ValueError(f'convention={convention!r} of RFCNBBoxHead is not one of {", ".join(CONVENTIONS)}')
         self.trans_std, self.sample_per_part = trans_std, sample_per_part
         width = hidden_channels or in_channels
         self.conv_new = nn.Conv2d(in_channels, hidden_channels, 1) if hidden_channels else None
@@ -113,7 +118,11 @@ class RFCNBBoxHead(BBoxHead):
 
     def _pool(self, maps: Tensor, rois: Tensor) -> Tensor:
         """(B, D * k * k, H, W) to (N, D)."""
-        out = ps_roi_pool(maps, rois, self.k, 1 / self.stride, maps.shape[1] // self.k**2, convention=self.convention, vote=True)
+        sizes = self.k, 1 / self.stride, maps.shape[1] // self.k**2
+        if self.convention == 'align':
+            out = ps_roi_align(maps, rois, *sizes, vote=True)
+        else:
+            out = ps_roi_pool(maps, rois, *sizes, convention=self.convention, vote=True)
         return out.to(torch.promote_types(out.dtype, torch.float32))
 
     def _pool_deformable(self, maps: Tensor, offsets: Tensor, rois: Tensor, classes: int) -> Tensor:

@@ -162,6 +162,18 @@ def test_predictions_are_vote_softmax_and_decoded_boxes(agnostic):
         assert result.bboxes[0, 4 * label:4 * label + 4].tolist() == pytest.approx(clipped, abs=1e-6)
 
 
+def test_aligned_bins_are_means_of_bilinear_samples():
+    import torchvision
+    made, x = head(convention='align'), feature_map()
+    scores, _ = made(x, ROIS)
+    maps = made.rfcn_cls(made.conv_new(x).clamp(min=0))
+    assert torch.allclose(scores, torchvision.ops.ps_roi_align(maps, ROIS, 3, 1 / 8, 2).mean((2, 3)), atol=1e-10)
+    moved = ROIS[:1] + torch.tensor([0., 0.3, 0.3, 0.3, 0.3])
+    assert not torch.allclose(made(x, moved)[0], made(x, ROIS[:1])[0])
+    with pytest.raises(ValueError, match="convention='bilinear' of RFCNBBoxHead is not one of caffe, torchvision, align"):
+        RFCNBBoxHead(convention='bilinear')
+
+
 def test_offsets_at_zero_move_nothing_and_belong_to_their_class():
     made, x = head(deformable=True), feature_map()
     for conv in (made.rfcn_cls_offset, made.rfcn_bbox_offset):
