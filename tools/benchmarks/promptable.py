@@ -1,19 +1,29 @@
 """Time and memory of Segment Anything's parts against the package ``segment_anything``, same weights, same input.
 
     python tools/benchmarks/promptable.py                     # ViT-B at 1024
-    python tools/benchmarks/promptable.py --parts decoder     # some of: encoder, decoder, ragged
+    python tools/benchmarks/promptable.py --parts decoder     # some of: encoder, decoder, ragged, automatic
     python tools/benchmarks/promptable.py --depth 3 --rounds 1  # a quick look: an encoder of three blocks, one of them global
+    python tools/benchmarks/promptable.py --parts automatic --quick  # small sizes, seconds instead of minutes
 
 Weights are random, positions and relative positions too; results are compared before they are timed, embeddings and logits to 1e-4,
 predicted IoU to 1e-5. Rounds are interleaved, the table gives medians; memory is that of a process of its own, beyond what the imports
 need. "ragged" is one decoder call for the prompts of eight images, with one to four points each, against a call for every group of prompts
 that has one number of points, by the package and by our own decoder. On a GPU there are rows for bfloat16, ours compiled too.
+
+"automatic" is everything from a photograph (scikit-image's astronaut) to records, encoder included, with a grid of points. Thresholds are
+taken from the package's masks, so that random weights give the filters something to do: a third of the masks is predicted to be good, half
+of these are stable, and the mask threshold leaves a twentieth of the logits above it. Both sides must give as many records in the same
+order with the same boxes; pixels that differ, by the rounding of the decoder, are counted.
 """
 
 import argparse
+import json
 import os
+import statistics
 import subprocess
 import sys
+import tempfile
+import time
 from functools import partial
 from pathlib import Path
 
@@ -157,10 +167,104 @@ def ragged(args, device) -> list[str]:
             f'| mmssl, one call | {seconds["together"]:.3f} | |', '']
 
 
-def peak_memory(side: str, args) -> float:
-    """MiB that encoding needs, weights included, in a process of its own."""
+def photograph(args):
+    """(H, W, 3) uint8."""
+    import numpy as np
+    from PIL import Image
+    from skimage.data import astronaut
+    return np.asarray(Image.fromarray(astronaut()).resize((args.photo[1], args.photo[0])))
+
+
+def for_automatic_masks(args) -> torch.nn.Module:
+    """The package's model; what it predicts for points is spread out."""
+    theirs = official(args)
+    for name, parameter in theirs.named_parameters():
+        if 'iou_prediction_head' in name or '_attn' in name or 'cross_attn' in name:
+            parameter.data.mul_(2)
+    theirs.mask_decoder.iou_prediction_head.layers[-1].bias.data.fill_(4)
+    return theirs
+
+
+def thresholds(args, theirs) -> dict:
+    """Arguments of the generators, and 'mask_threshold' of the models."""
+    from segment_anything import SamPredictor
+    predictor, image = SamPredictor(theirs), photograph(args)
+    predictor.set_image(image)
+    points = torch.rand(36, 1, 2, generator=torch.Generator().manual_seed(0)) * min(predictor.input_size)
+    points = points.to(predictor.device)
+    logits = predictor.predict_torch(points, torch.ones_like(points[..., 0]))[2]
+    offset = 0.1 * logits.std().item()
+    asked = dict(mask_threshold=logits.flatten()[::97].quantile(0.9).item(), stability_score_offset=offset, output_mode='coco_rle',
+                 box_nms_thresh=1.)
+    every = generator('segment_anything', theirs, {**asked, 'points_per_side': 6, 'pred_iou_thresh': -1., 'stability_score_thresh': -1.}).generate(image)
+    ious, stability = (torch.tensor([record[key] for record in every]) for key in ('predicted_iou', 'stability_score'))
+    least = ious.quantile(2 / 3).item()
+    return dict(asked, points_per_side=args.points, pred_iou_thresh=least,
+                stability_score_thresh=stability[ious > least].nanquantile(0.5).item())
+
+
+def generator(side: str, model, settings: dict):
+    """The automatic mask generator of one side."""
+    settings = dict(settings)
+    model.mask_threshold = settings.pop('mask_threshold')
+    if side == 'segment_anything':
+        from segment_anything import SamAutomaticMaskGenerator
+    else:
+        from mmssl.promptable import SamAutomaticMaskGenerator
+    return SamAutomaticMaskGenerator(model, **settings)
+
+
+def automatic(args, device) -> list[str]:
+    """Rows of automatic masks."""
+    theirs = for_automatic_masks(args).to(device)
+    mine, settings, image = ours(args, theirs).to(device), thresholds(args, theirs), photograph(args)
+    sides = {'segment_anything': generator('segment_anything', theirs, settings), 'mmssl': generator('mmssl', mine, settings)}
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    results = {}
+    for number in range(args.automatic_rounds):
+        for name in list(sides)[::1 if number % 2 else -1]:
+            start = time.perf_counter()
+            results[name] = sides[name].generate(image)
+            seconds[name].append(time.perf_counter() - start)
+    times = {name: statistics.median(values) for name, values in seconds.items()}
+    pixels, masks = compare(results['mmssl'], results['segment_anything'])
+    said = ', '.join(f'{name} {value:.4g}' for name, value in settings.items() if isinstance(value, float))
+    lines = [f'## Automatic masks, {args.points}x{args.points} points, photograph of {args.photo[0]} x {args.photo[1]}', '',
+             f'{said}. {len(results["mmssl"])} records on both sides, in the same order with the same boxes; {masks} of them differ, by '
+             f'{pixels} pixels in all.', '', '| | seconds | of segment_anything |', '|---|---|---|']
+    lines += [f'| {name} | {value:.2f} | {value / times["segment_anything"]:.3f} |' for name, value in times.items()]
+    few = {**settings, 'points_per_side': min(8, args.points)}
+    lines += ['', f'| peak memory MiB | {few["points_per_side"]}x{few["points_per_side"]} points | {args.points}x{args.points} points |',
+              '|---|---|---|']
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save(theirs.state_dict(), f'{folder}/sam.pth')
+        for name in sides:
+            memory = [peak_memory(name, args, f'{folder}/sam.pth', asked) for asked in (few, settings)]
+            lines.append(f'| {name} | {memory[0]:.0f} | {memory[1]:.0f} |')
+    return [*lines, '']
+
+
+def compare(mine: list[dict], theirs: list[dict]) -> tuple[int, int]:
+    """How many pixels and masks differ; end the run where records do not correspond."""
+    from pycocotools import mask as coco
+    if len(mine) != len(theirs):
+        raise SystemExit(f'{len(mine)} automatic masks, the package has {len(theirs)}')
+    pixels = masks = 0
+    for one, other in zip(mine, theirs, strict=True):
+        for key in ('bbox', 'point_coords', 'crop_box'):
+            if one[key] != other[key]:
+                raise SystemExit(f'automatic masks differ in {key}: {one[key]} and {other[key]}')
+        if one['segmentation'] != other['segmentation']:
+            masks += 1
+            pixels += int((coco.decode(one['segmentation']) != coco.decode(other['segmentation'])).sum())
+    return pixels, masks
+
+
+def peak_memory(side: str, args, weights: str = '', settings: dict | None = None) -> float:
+    """MiB that encoding needs, or automatic masks where there are settings, weights included, in a process of its own."""
     command = [sys.executable, __file__, '--child', side, '--model', args.model, '--size', str(args.size), '--images', str(args.images),
-               '--threads', str(args.threads), '--depth', str(args.depth)]
+               '--threads', str(args.threads), '--depth', str(args.depth), '--photo', *map(str, args.photo), '--weights', weights,
+               '--settings', json.dumps(settings or {})]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
@@ -173,9 +277,14 @@ def child(side: str, args) -> None:
     torch.set_num_threads(args.threads)
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     torch.randn(64, 64) @ torch.randn(64, 64)
+    settings, image = json.loads(args.settings), photograph(args) if args.weights else None
     before = peak_resident()
-    model = (official(args) if side == 'segment_anything' else fresh(args)).image_encoder.to(device)
-    model(torch.randn(args.images, 3, args.size, args.size, device=device))
+    model = (official(args) if side == 'segment_anything' else fresh(args)).to(device)
+    if settings:
+        model.load_state_dict(torch.load(args.weights, map_location=device))
+        generator(side, model, settings).generate(image)
+    else:
+        model.image_encoder(torch.randn(args.images, 3, args.size, args.size, device=device))
     print(torch.cuda.max_memory_allocated() / 2**20 if device.type == 'cuda' else peak_resident() - before)
 
 
@@ -188,27 +297,37 @@ def fresh(args) -> torch.nn.Module:
                                             global_attn_indexes=tuple(index for index in whole if index < depth))})
 
 
+PARTS = {'encoder': encoder, 'decoder': decoder, 'ragged': ragged, 'automatic': automatic}
+
+
 def main() -> None:
     """Run the comparisons, print the tables and write them."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--parts', nargs='+', default=['encoder', 'decoder', 'ragged'], choices=['encoder', 'decoder', 'ragged'])
+    parser.add_argument('--parts', nargs='+', default=list(PARTS), choices=list(PARTS))
     parser.add_argument('--model', default='vit_b', choices=list(GLOBAL))
     parser.add_argument('--size', type=int, default=1024)
     parser.add_argument('--images', type=int, default=1)
     parser.add_argument('--depth', type=int, default=0, help='blocks of the encoder; 0 for those of the model')
     parser.add_argument('--prompts', type=int, nargs='+', default=[16, 64])
     parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument('--points', type=int, default=32, help='along a side of the grid of automatic masks')
+    parser.add_argument('--photo', type=int, nargs=2, default=[512, 512], help='height and width of the photograph')
+    parser.add_argument('--automatic-rounds', type=int, default=1)
+    parser.add_argument('--quick', action='store_true', help='an encoder of three blocks for images of 256, 8x8 points')
     parser.add_argument('--threads', type=int, default=os.cpu_count())
     parser.add_argument('--out', default=str(ROOT / 'docs/benchmarks/promptable.md'))
-    parser.add_argument('--child', help=argparse.SUPPRESS)
+    for hidden in ('--child', '--weights', '--settings'):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.quick:
+        args.size, args.depth, args.points, args.rounds = 256, 3, 8, 1
     if args.child:
         child(args.child, args)
         return
     torch.set_num_threads(args.threads)
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     with torch.no_grad():
-        lines = [line for part in args.parts for line in {'encoder': encoder, 'decoder': decoder, 'ragged': ragged}[part](args, device)]
+        lines = [line for part in args.parts for line in PARTS[part](args, device)]
     report(args.out, 'Segment Anything, part by part', lines, f'{args.threads} threads, {args.rounds} rounds', 'segment_anything')
 
 
