@@ -196,7 +196,8 @@ def thresholds(args, theirs) -> dict:
     offset = 0.1 * logits.std().item()
     asked = dict(mask_threshold=logits.flatten()[::97].quantile(0.9).item(), stability_score_offset=offset, output_mode='coco_rle',
                  box_nms_thresh=1.)
-    every = generator('segment_anything', theirs, {**asked, 'points_per_side': 6, 'pred_iou_thresh': -1., 'stability_score_thresh': -1.}).generate(image)
+    everything = dict(asked, points_per_side=6, pred_iou_thresh=-1., stability_score_thresh=-1.)
+    every = generator('segment_anything', theirs, everything).generate(image)
     ious, stability = (torch.tensor([record[key] for record in every]) for key in ('predicted_iou', 'stability_score'))
     least = ious.quantile(2 / 3).item()
     return dict(asked, points_per_side=args.points, pred_iou_thresh=least,
@@ -320,7 +321,7 @@ def main() -> None:
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.quick:
-        args.size, args.depth, args.points, args.rounds = 256, 3, 8, 1
+        args.size, args.depth, args.points, args.rounds = 256, 3, min(args.points, 8), 1
     if args.child:
         child(args.child, args)
         return
