@@ -10,9 +10,10 @@ import torch
 from mmdet.models.losses import accuracy
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from mmdet.models.task_modules.samplers import SamplingResult
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from mmssl.layers.pointwise import PointwiseConv2d
 from mmssl.ops import deform_ps_roi_pool, ps_roi_align, ps_roi_pool
 from mmssl.registry import MODELS
 
@@ -85,14 +86,14 @@ class RFCNBBoxHead(BBoxHead):
             raise ValueError(f'convention={convention!r} of RFCNBBoxHead is not one of {", ".join(CONVENTIONS)}')
         self.trans_std, self.sample_per_part = trans_std, sample_per_part
         width = hidden_channels or in_channels
-        self.conv_new = nn.Conv2d(in_channels, hidden_channels, 1) if hidden_channels else None
+        self.conv_new = PointwiseConv2d(in_channels, hidden_channels) if hidden_channels else None
         self.box_dim = self.bbox_coder.encode_size * (1 if reg_class_agnostic else num_classes)
-        self.rfcn_cls = nn.Conv2d(width, k * k * (num_classes + 1), 1)
-        self.rfcn_bbox = nn.Conv2d(width, k * k * self.box_dim, 1)
+        self.rfcn_cls = PointwiseConv2d(width, k * k * (num_classes + 1))
+        self.rfcn_bbox = PointwiseConv2d(width, k * k * self.box_dim)
         self.deformable = deformable
         if deformable:
-            self.rfcn_cls_offset = nn.Conv2d(width, 2 * k * k * (num_classes + 1), 1)
-            self.rfcn_bbox_offset = nn.Conv2d(width, 2 * k * k, 1)
+            self.rfcn_cls_offset = PointwiseConv2d(width, 2 * k * k * (num_classes + 1))
+            self.rfcn_bbox_offset = PointwiseConv2d(width, 2 * k * k)
         if kwargs.get('init_cfg') is None:
             zero = [dict(type='Constant', name=name, val=0.) for name in ('rfcn_cls_offset', 'rfcn_bbox_offset') if deformable]
             self.init_cfg = dict(type='Normal', layer='Conv2d', std=0.01, **(dict(override=zero) if zero else {}))
