@@ -8,8 +8,10 @@ from mmssl.promptable.mask_decoder import SAMMaskDecoder
 from mmssl.promptable.predictor import SamPredictor
 from mmssl.promptable.prompt_encoder import SAMPromptEncoder
 from mmssl.promptable.sam import SAM
+from mmssl.promptable.tiles import TiledMaskGenerator
 from mmssl.promptable.tiny_vit import SAMTinyViT
 from mmssl.promptable.training import InteractiveSAM
 
 __all__ = ['SAM', 'InteractiveSAM', 'PromptedInstanceSegmentor', 'SAMBackbone', 'SAMImageEncoder', 'SAMMaskDecoder', 'SAMPromptEncoder',
-           'SAMTinyViT', 'SamAutomaticMaskGenerator', 'SamPredictor', 'build_sam']
+           'SAMTinyViT', 'SamAutomaticMaskGenerator', 'SamPredictor', 'TiledMaskGenerator',
+           'build_sam']

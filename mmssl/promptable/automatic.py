@@ -133,14 +133,13 @@ class SamAutomaticMaskGenerator:
             found = without_small_regions(found, size, self.min_mask_region_area, max(self.box_nms_thresh, self.crop_nms_thresh))
         return found
 
-    def crop_masks(self, crop: Sequence[int], size: tuple[int, int], grid: np.ndarray, near: float = NEAR) -> list[Mask]:
-        """Masks of the crop that the predictor has as its image.
+    def crop_masks(self, crop: Sequence[int], size: tuple[int, int], grid: np.ndarray) -> list[Mask]:
+        """Masks of the crop that the predictor has as its image, without those that its border cuts off.
 
         Args:
             crop: left, top, right, bottom.
             size: (height, width) of the image.
             grid: (N, 2) points from 0 to 1.
-            near: masks so near to a border of the crop that is none of the image are cut off there, and left out; negative: they stay.
         """
         left, top, right, bottom = crop
         predictor = self.predictor
@@ -149,7 +148,7 @@ class SamAutomaticMaskGenerator:
         found = []
         for start in range(0, len(points), self.points_per_batch):
             batch = points[start:start + self.points_per_batch]
-            found += self._batch(batch, enlarge, crop, lambda box: not is_cut(shifted(box, left, top), crop, size, near))
+            found += self._batch(batch, enlarge, crop, lambda box: not is_cut(shifted(box, left, top), crop, size))
         return suppress(found, torch.tensor([mask.iou for mask in found]), self.box_nms_thresh)
 
     def _batch(self, points: np.ndarray, enlarge: FullSize, crop: Sequence[int], wanted: Callable) -> list[Mask]:
@@ -220,7 +219,7 @@ def shifted(box: tuple[int, int, int, int], left: int, top: int) -> tuple[int, i
     return box[0] + left, box[1] + top, box[2] + left, box[3] + top
 
 
-def is_cut(box: Sequence[int], crop: Sequence[int], size: tuple[int, int], near: float) -> bool:
+def is_cut(box: Sequence[int], crop: Sequence[int], size: tuple[int, int], near: float = NEAR) -> bool:
     """Whether a box reaches a border of a crop that is not near a border of the image of (height, width)."""
     image = (0, 0, size[1], size[0])
     return any(abs(edge - border) <= near < abs(edge - end) for edge, border, end in zip(box, crop, image, strict=True))

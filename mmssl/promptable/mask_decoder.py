@@ -186,11 +186,11 @@ class SAMMaskDecoder(BaseModule):
             out, cells = self.transformer(image_side, tokens, wanted=[0] + [1 + mask for mask in masks])
             iou = self.iou_prediction_head(out[:, 0])[:, masks]
             good = torch.ones_like(iou, dtype=torch.bool) if min_iou is None else iou.float() > min_iou
-            some = good.any(dim=1)
+            some, vectors = good.any(dim=1), self._vectors(out, masks)
             if not some.all():
-                out, cells, good = out[some], cells[some], good[some]
-            if len(out):
-                logits.append(self.to_masks(cells, self._vectors(out, masks), grid)[good])
+                cells, vectors, good = cells[some], vectors[some], good[some]
+            if len(cells):
+                logits.append(self.to_masks(cells, vectors, grid)[good])
             ious.append(iou)
         nothing = sparse_prompt_embeddings.new_zeros(0, 4 * grid[0], 4 * grid[1])
         return torch.cat(logits) if logits else nothing, torch.cat(ious)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco
 
-from mmssl.promptable import SAM, SamAutomaticMaskGenerator, build_sam
+from mmssl.promptable import SAM, SamAutomaticMaskGenerator, SamPredictor, build_sam
 from mmssl.promptable.full_size import FullSize
 from mmssl.promptable.rle import area_of, box_of_runs, coco_code, counts_of, covered, mask_of, rectangle, runs_of, runs_of_masks
 
@@ -201,3 +201,104 @@ def test_what_masks_cover_together():
     box = np.zeros((9, 12), bool)
     box[2:5, 3:8] = True
     assert np.array_equal(rectangle(3, 2, 8, 5, 9), runs_of(box)) and rectangle(0, 0, 12, 9, 9).tolist() == [0, 108]
+
+
+def single(theirs):
+    """Our model with the official weights, as it runs: in float32."""
+    ours = build_sam(SIZES)
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    return ours
+
+
+def alike(mine, theirs):
+    """The same records in the same order; of their masks a pixel or two may be rounded to the other side of the threshold."""
+    assert len(mine) == len(theirs)
+    differing = 0
+    for one, other in zip(mine, theirs, strict=True):
+        assert one['bbox'] == other['bbox'] and one['point_coords'] == other['point_coords'] and one['crop_box'] == other['crop_box']
+        differing += int((one['segmentation'] != other['segmentation']).sum())
+    assert differing <= 2, differing
+    return len(mine)
+
+
+def coco_photos(root):
+    from PIL import Image
+    paths = sorted((root / 'coco_mini/val2017').rglob('*.jpg'))[:3]
+    return [np.asarray(Image.open(path).convert('RGB').resize((160, 120))) for path in paths]
+
+
+@pytest.mark.parametrize('source', ['skimage', 'coco'])
+def test_photographs_in_single_precision(source, request):
+    from segment_anything import SamAutomaticMaskGenerator as Official
+    images = [photo('chelsea'), photo('rocket', (90, 128))] if source == 'skimage' else coco_photos(request.getfixturevalue('data_root'))
+    theirs = official_sam()
+    ours, counts = single(theirs), []
+    for image in images:
+        asked = dict(thresholds((ours, theirs), image), points_per_side=6, box_nms_thresh=0.9, crop_n_layers=1)
+        counts.append(alike(SamAutomaticMaskGenerator(ours, **asked).generate(image), Official(theirs, **asked).generate(image)))
+    assert max(counts) > 3, counts
+
+
+def test_confident_masks_are_those_of_the_decoder_and_others_are_not_made(monkeypatch):
+    torch.manual_seed(0)
+    model = build_sam(SIZES)
+    predictor = SamPredictor(model)
+    predictor.set_image(photo())
+    coords, decoder, made = torch.rand(11, 1, 2) * 70, model.mask_decoder, []
+    with torch.no_grad():
+        sparse, dense = model.prompt_encoder((coords, torch.ones(11, 1)), None, None)
+        logits, ious = decoder(predictor.features, model.prompt_encoder.get_dense_pe(), sparse, dense, True)
+        enlarge = decoder.to_masks
+        monkeypatch.setattr(decoder, 'to_masks', lambda cells, *rest: made.append(len(cells)) or enlarge(cells, *rest))
+        for least in (None, float(ious.quantile(0.8)), float(ious.max()), -9.):
+            made.clear()
+            good = torch.ones_like(ious, dtype=torch.bool) if least is None else ious > least
+            got, rated = decoder.confident(predictor.image_side(), sparse, (6, 6), least)
+            assert torch.equal(rated, ious) and torch.equal(got, logits[good]) and sum(made) == good.any(1).sum()
+    assert got.shape == (33, 24, 24)
+
+
+def test_nothing_survives():
+    model = build_sam(SIZES)
+    for asked in (dict(pred_iou_thresh=1e9), dict(pred_iou_thresh=-1., stability_score_thresh=1.5)):
+        for crops in (0, 1):
+            generator = SamAutomaticMaskGenerator(model, 3, crop_n_layers=crops, min_mask_region_area=10 * crops, **asked)
+            assert generator.generate(photo()) == []
+    assert SamAutomaticMaskGenerator(model, None, point_grids=[np.zeros((0, 2))]).generate(photo()) == []
+
+
+def test_memory_does_not_grow_with_the_points(monkeypatch):
+    torch.manual_seed(0)
+    model, image = build_sam(SIZES), photo(size=(300, 300))
+    largest = {}
+    original = FullSize.__call__
+    for side in (4, 16):
+        sizes = largest.setdefault(side, [])
+        monkeypatch.setattr(FullSize, '__call__', lambda self, logits, *rest, sizes=sizes: sizes.append(len(logits)) or
+                            original(self, logits, *rest))
+        SamAutomaticMaskGenerator(model, side, points_per_batch=8, pred_iou_thresh=-9., stability_score_thresh=-1.).generate(image)
+    assert max(largest[4]) == max(largest[16]) == 24 and len(largest[16]) == 32
+
+
+def test_a_model_in_half_precision():
+    torch.manual_seed(0)
+    generator = SamAutomaticMaskGenerator(build_sam(SIZES).bfloat16(), 4, pred_iou_thresh=0.001, stability_score_thresh=-1.)
+    generator.generate(photo())
+    assert next(generator.predictor.model.parameters()).dtype == torch.bfloat16
+
+
+def test_wrong_arguments_are_named():
+    model = build_sam(SIZES)
+    for asked, words in ((dict(points_per_side=None), 'give points_per_side or point_grids'),
+                         (dict(point_grids=[np.zeros((1, 2))]), 'both or neither'),
+                         (dict(output_mode='png'), "output_mode='png'; one of 'binary_mask'"),
+                         (dict(points_per_batch=0), 'points_per_batch=0'),
+                         (dict(points_per_side=4, crop_n_layers=2, crop_n_points_downscale_factor=3), r'\[4, 1, 0\] points a side'),
+                         (dict(points_per_side=0), r'points_per_side=0 leaves \[0\]'),
+                         (dict(points_per_side=None, crop_n_layers=1, point_grids=[np.zeros((1, 2))]), '1 point_grids for the whole')):
+        with pytest.raises(ValueError, match=words):
+            SamAutomaticMaskGenerator(model, **asked)
+    with pytest.raises(TypeError, match='give uint8'):
+        SamAutomaticMaskGenerator(model).generate(photo() / 255)
+    with pytest.raises(ValueError, match='an empty image'):
+        SamAutomaticMaskGenerator(model).generate(photo()[:0])
