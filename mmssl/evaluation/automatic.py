@@ -45,25 +45,32 @@ def encoded(masks) -> list[dict]:
 class AverageRecall(AccumulatingMetric):
     """``AR@1000`` of automatic masks, in percent: the mean over IoUs from 0.50 to 0.95 of the share of objects that are found.
 
-    mmdet's CocoMetric needs boxes, classes and a COCO file. This one reads ``pred_instances`` with 'masks' (M, H, W) bool or a list of
-    compressed run lengths and 'scores' (M,), and ``gt_instances.masks`` (N, H, W) bool of the same size. Memory does not grow.
+    mmdet's CocoMetric needs boxes, classes and a COCO file. This one reads 'masks' (M, H, W) bool or a list of compressed run lengths and
+    'scores' (M,), and ``gt_instances.masks`` (N, H, W) bool of the same size. Memory does not grow.
 
     Args:
         max_masks: of an image, most confident first.
+        field: of the samples with the masks; :class:`mmssl.InteractiveSAM` with ``automatic`` gives 'automatic'.
         prefix: of the names.
+
+    Raises:
+        ValueError: ``max_masks`` below 1; samples without the field.
     """
 
-    def __init__(self, max_masks: int = 1000, prefix: str | None = None):
+    def __init__(self, max_masks: int = 1000, field: str = 'pred_instances', prefix: str | None = None):
         super().__init__(prefix=prefix)
         if max_masks < 1:
             raise ValueError(f'max_masks={max_masks} of AverageRecall must be at least 1')
-        self.max_masks = max_masks
+        self.max_masks, self.field = max_masks, field
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Take in a batch."""
         from pycocotools import mask as coco
         for sample in data_samples:
-            found, objects = sample['pred_instances'], encoded(sample['gt_instances']['masks'])
+            if 'masks' not in sample.get(self.field, ()):
+                raise ValueError(f'AverageRecall needs masks in {self.field!r} of the samples; set model.automatic=dict() for '
+                                 "InteractiveSAM, and field='automatic'")
+            found, objects = sample[self.field], encoded(sample['gt_instances']['masks'])
             order = np.argsort(-np.asarray(found['scores'], dtype=np.float64), kind='stable')[:self.max_masks]
             masks = encoded(found['masks'])
             masks = [masks[number] for number in order]

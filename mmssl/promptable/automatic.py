@@ -117,6 +117,21 @@ class SamAutomaticMaskGenerator:
         check_image(image)
         return self.records(self.masks(image), image.shape[:2])
 
+    @torch.no_grad()
+    def generate_encoded(self, features: Tensor, input_size: Sequence[int], original_size: Sequence[int]) -> list[dict[str, Any]]:
+        """As :meth:`generate`, of an image that is encoded already; arguments of :meth:`SamPredictor.set_embedding`.
+
+        Raises:
+            ValueError: layers of crops, which need the image.
+        """
+        if self.crop_n_layers:
+            raise ValueError(f'crop_n_layers={self.crop_n_layers} needs the image, and there is an embedding alone; give it to generate')
+        self.predictor.set_embedding(features, input_size, original_size)
+        height, width = size = self.predictor.original_size
+        found = self.crop_masks((0, 0, width, height), size, self.point_grids[0])
+        self.predictor.reset_image()
+        return self.records(self._mended(found, size), size)
+
     def masks(self, image: np.ndarray) -> list[Mask]:
         """As :meth:`generate`, as run lengths."""
         size = image.shape[:2]
@@ -129,9 +144,12 @@ class SamAutomaticMaskGenerator:
         if len(crops) > 1:  # masks of smaller crops first
             areas = torch.tensor([(mask.crop[2] - mask.crop[0]) * (mask.crop[3] - mask.crop[1]) for mask in found])
             found = suppress(found, 1 / areas, self.crop_nms_thresh)
-        if self.min_mask_region_area > 0:
-            found = without_small_regions(found, size, self.min_mask_region_area, max(self.box_nms_thresh, self.crop_nms_thresh))
-        return found
+        return self._mended(found, size)
+
+    def _mended(self, found: list[Mask], size: tuple[int, int]) -> list[Mask]:
+        if self.min_mask_region_area <= 0:
+            return found
+        return without_small_regions(found, size, self.min_mask_region_area, max(self.box_nms_thresh, self.crop_nms_thresh))
 
     def crop_masks(self, crop: Sequence[int], size: tuple[int, int], grid: np.ndarray) -> list[Mask]:
         """Masks of the crop that the predictor has as its image, without those that its border cuts off.

@@ -158,6 +158,23 @@ class SamPredictor:
             self.features = encoder(pixels) if self.cache is None else self.cache(encoder, pixels)
         self.is_image_set = True
 
+    def set_embedding(self, features: Tensor, input_size: Sequence[int], original_size: Sequence[int]) -> None:
+        """Take an image that is encoded already.
+
+        Args:
+            features: (1, C, h, w), of the padded square.
+            input_size, original_size: (height, width) of the image as it was encoded, without padding, and as it came.
+
+        Raises:
+            ValueError: an embedding of another shape.
+        """
+        expected = (1, self.model.prompt_encoder.embed_dim, *self.model.prompt_encoder.image_embedding_size)
+        if tuple(features.shape) != expected:
+            raise ValueError(f'an embedding of shape {tuple(features.shape)}; give {expected}')
+        self.reset_image()
+        self.features, self.is_image_set = features, True
+        self.input_size, self.original_size = (tuple(int(edge) for edge in size) for size in (input_size, original_size))
+
     def get_image_embedding(self) -> Tensor:
         """(1, C, h, w) embedding of the image.
 

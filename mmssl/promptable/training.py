@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from mmssl.layers.memory_format import memory_format_of
+from mmssl.promptable.automatic import SamAutomaticMaskGenerator
 from mmssl.promptable.embeddings import EmbeddingCache
 from mmssl.promptable.lora import add_lora, plain_state_dict
 from mmssl.promptable.losses import MaskLosses
@@ -47,6 +48,8 @@ class InteractiveSAM(BaseModel):
         cache_dir: folder for embeddings of a frozen encoder.
         clicks: arguments of :class:`mmssl.promptable.simulation.ClickSimulation`, the evaluation; a box is answered by the best of three
             masks where it is in training.
+        automatic: arguments of :class:`mmssl.promptable.SamAutomaticMaskGenerator`; evaluation then makes automatic masks too, for
+            ``dict(type='mmssl.AverageRecall', field='automatic')``. None: it does not.
         data_preprocessor, init_cfg: of mmengine's BaseModel.
 
     Raises:
@@ -56,7 +59,8 @@ class InteractiveSAM(BaseModel):
     def __init__(self, model: dict | torch.nn.Module, rounds: int = 11, silent_rounds: int = 2, max_masks: int = 64, box_prob: float = 0.5,
                  ambiguous: tuple[str, ...] = ('point', 'box'), loss_size: int | None = None, losses: dict | None = None,
                  checkpoint_rounds: bool = False, tune: str = 'all', lora: dict | None = None, cache_dir: str | None = None,
-                 clicks: dict | None = None, data_preprocessor: dict | None = None, init_cfg: dict | list | None = None):
+                 clicks: dict | None = None, automatic: dict | None = None, data_preprocessor: dict | None = None,
+                 init_cfg: dict | list | None = None):
         super().__init__(data_preprocessor, init_cfg)
         if tune not in TUNE:
             raise ValueError(f'tune={tune!r} of InteractiveSAM; one of {", ".join(TUNE)}')
@@ -78,11 +82,14 @@ class InteractiveSAM(BaseModel):
         self.mask_losses = MaskLosses(**(losses or {}))
         self.simulation = ClickSimulation(**{'box_multimask': 'box' in self.ambiguous, **(clicks or {})})
         self.cache = EmbeddingCache(cache_dir) if cache_dir else None
+        self.automatic = None if automatic is None else {**automatic, 'output_mode': 'coco_rle'}
         if tune != 'all':
             self.image_encoder.requires_grad_(False)
         if tune == 'lora':
             add_lora(self.image_encoder, **(lora or {}))
         self.memory_format = memory_format_of(self.image_encoder)
+        if automatic is not None:  # what is wrong with them is said now
+            SamAutomaticMaskGenerator(self, **self.automatic)
         self.register_load_state_dict_pre_hook(_take_backbone)
 
     @property
@@ -291,15 +298,21 @@ class InteractiveSAM(BaseModel):
             data_samples: with ``gt_instances.masks`` (N, H, W) bool, ``img_shape`` and, where masks have another size, ``ori_shape``.
 
         Returns:
-            samples with ``pred_instances``, see :meth:`mmssl.promptable.simulation.ClickSimulation.__call__`.
+            samples with ``pred_instances``, see :meth:`mmssl.promptable.simulation.ClickSimulation.__call__`; with ``automatic`` also
+            'automatic', with 'masks', a list of run lengths at the size of the file, and 'scores', their predicted IoU.
         """
         embeddings = self.embed(inputs)
+        generator = None if self.automatic is None else SamAutomaticMaskGenerator(self, **self.automatic)
         for number, sample in enumerate(data_samples):
             if 'gt_instances' not in sample:
                 raise ValueError(f'{sample.get("img_path")} has no masks to click at; evaluation needs LoadMasks in the pipeline, and '
                                  'SamPredictor takes images alone')
             sample.pred_instances = InstanceData(**self.simulation(self, embeddings[number:number + 1], sample.gt_instances.masks,
                                                                    tuple(sample.img_shape[:2])))
+            if generator is not None:
+                found = generator.generate_encoded(embeddings[number:number + 1], sample.img_shape[:2], sample.gt_instances.masks.shape[1:])
+                sample.automatic = InstanceData(masks=[record['segmentation'] for record in found],
+                                                scores=torch.tensor([record['predicted_iou'] for record in found]))
         return data_samples
 
 

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.structures import BaseDataElement, InstanceData
 from pycocotools import mask as coco
 
-from mmssl.promptable import SAM, SamAutomaticMaskGenerator, SamPredictor, build_sam
+from mmssl.evaluation.automatic import AverageRecall
+from mmssl.promptable import SAM, InteractiveSAM, SamAutomaticMaskGenerator, SamPredictor, build_sam
 from mmssl.promptable.full_size import FullSize
 from mmssl.promptable.rle import area_of, box_of_runs, coco_code, counts_of, covered, mask_of, rectangle, runs_of, runs_of_masks
 
@@ -302,3 +304,37 @@ def test_wrong_arguments_are_named():
         SamAutomaticMaskGenerator(model).generate(photo() / 255)
     with pytest.raises(ValueError, match='an empty image'):
         SamAutomaticMaskGenerator(model).generate(photo()[:0])
+
+
+def test_an_encoded_image_gives_the_same():
+    torch.manual_seed(0)
+    model = build_sam(SIZES)
+    generator = SamAutomaticMaskGenerator(model, 4, pred_iou_thresh=-1., stability_score_thresh=-1., min_mask_region_area=30,
+                                          output_mode='coco_rle')
+    expected = generator.generate(photo())
+    predictor = SamPredictor(model)
+    predictor.set_image(photo())
+    assert expected and generator.generate_encoded(predictor.features, predictor.input_size, predictor.original_size) == expected
+    with pytest.raises(ValueError, match='crop_n_layers=1 needs the image'):
+        SamAutomaticMaskGenerator(model, 4, crop_n_layers=1).generate_encoded(predictor.features, (77, 96), (120, 150))
+    with pytest.raises(ValueError, match=r'shape \(1, 32, 5, 6\); give \(1, 32, 6, 6\)'):
+        generator.generate_encoded(predictor.features[:, :, :5], (77, 96), (120, 150))
+
+
+def test_average_recall_in_the_evaluation_of_a_training():
+    torch.manual_seed(0)
+    asked = dict(points_per_side=3, pred_iou_thresh=-1., stability_score_thresh=-1.)
+    model = InteractiveSAM(build_sam(SIZES), clicks=dict(clicks=1, box=False), automatic=asked).eval()
+    inputs = torch.randn(1, 3, 72, 96)
+    sample = BaseDataElement(metainfo=dict(img_shape=(72, 96), img_path='x.jpg'))
+    sample.gt_instances = InstanceData(masks=torch.ones(1, 36, 48, dtype=torch.bool))
+    model.predict(inputs, [sample])
+    masks = [torch.from_numpy(coco.decode(code)).bool() for code in sample.automatic.masks]
+    assert len(masks) > 0 and masks[0].shape == (36, 48) and len(sample.automatic.scores) == len(masks)
+    metric = AverageRecall(field='automatic')
+    metric.process(None, [dict(sample.to_dict(), gt_instances=dict(masks=torch.stack([masks[0], ~masks[0]])))])
+    assert metric.evaluate(1)['AR@1000'] == pytest.approx(50)
+    with pytest.raises(ValueError, match="needs masks in 'pred_instances'"):
+        AverageRecall().process(None, [sample.to_dict()])
+    with pytest.raises(ValueError, match='points_per_batch=0'):
+        InteractiveSAM(build_sam(SIZES), automatic=dict(points_per_batch=0))
