@@ -8,7 +8,7 @@ optim_wrapper = dict(
     paramwise_cfg=dict(norm_decay_mult=0., bias_decay_mult=0., custom_keys={'image_encoder.backbone': dict(lr_mult=0.25)}))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=30, by_epoch=False),
-    dict(type='CosineAnnealingLR', eta_min=8e-6, begin=30, end=500, by_epoch=False),
+    dict(type='CosineAnnealingLR', eta_min=8e-6, begin=30, end=1400, by_epoch=False),
 ]
-train_cfg = dict(max_iters=500, val_interval=500)
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=250))
+train_cfg = dict(max_iters=1400, val_interval=1400)
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=700))
