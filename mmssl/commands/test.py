@@ -74,9 +74,11 @@ def _apply(cfg, args: argparse.Namespace) -> None:
         else:
             raise ValueError(f'--out {args.out}: predictions of {cfg.default_scope} are written as .pkl')
         cfg.test_evaluator = list(evaluators)
-    ours = [part for part in _listed(cfg.test_evaluator) if part.get('type') == 'mmssl.SegmentationMetric']
+    ours = [part for part in _listed(cfg.test_evaluator) if part.get('type') in ('mmssl.SegmentationMetric', 'mmssl.ClickMetric')]
     if args.show_dir and ours:
-        ours[0]['overlay_dir'] = args.show_dir  # every image, with label and legend; the host's hook draws the first one alone
+        ours[0]['overlay_dir'] = args.show_dir  # every image, with what is to be found; the host's hook draws the first one alone
+        if ours[0]['type'] == 'mmssl.ClickMetric':
+            cfg.merge_from_dict({'model.clicks.keep_masks': True})
     elif args.show_dir:
         hook = cfg.default_hooks.get('visualization')
         if not hook:

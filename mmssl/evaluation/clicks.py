@@ -1,8 +1,10 @@
 """How good a promptable segmenter is: the IoU after 1, 2, ... clicks of a simulated user, the number of clicks for an IoU, boxes."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
 
 from mmssl.evaluation.segmentation import AccumulatingMetric
@@ -42,8 +44,8 @@ class ClickMetric(AccumulatingMetric):
     Args:
         thresholds: of the numbers of clicks, in percent.
         boundary_clicks: k of ``BIoU@k``; those above K are left out.
-        overlay_dir: folder for pictures: image, objects, masks after the first and the last click; needs ``clicks=dict(keep_masks=True)``
-            of the model.
+        overlay_dir: folder for pictures: image, objects, masks after the first and the last click, and ``mIoU_by_clicks.png``; needs
+            ``clicks=dict(keep_masks=True)`` of the model.
         prefix: of the names.
     """
 
@@ -104,6 +106,10 @@ class ClickMetric(AccumulatingMetric):
         for name, (value, number) in zip(SIZES, total.get('sizes', ()), strict=False):
             if number:
                 metrics[f'mIoU@1_{name}'] = 100 * int(value) / UNIT / int(number)
+        if self.overlay_dir and is_main_process():
+            from mmssl.visual.promptable import click_curve
+            Path(self.overlay_dir).mkdir(parents=True, exist_ok=True)
+            click_curve({'mIoU': [mean(value) for value in total['click_ious']]}).save(Path(self.overlay_dir) / 'mIoU_by_clicks.png')
         MMLogger.get_current_instance().info(f'{count} objects: mIoU after 1 to {len(total["click_ious"])} clicks '
                                              + ', '.join(f'{mean(value):.2f}' for value in total['click_ious']))
         return metrics

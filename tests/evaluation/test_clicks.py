@@ -45,6 +45,28 @@ def test_means_over_objects():
     assert scores['mIoU@1_medium'] == pytest.approx(100 * ious[medium, 0].mean(), abs=1e-6)
 
 
+def test_show_dir_asks_the_model_for_masks_and_draws_pictures_and_the_curve(tmp_path):
+    from argparse import Namespace
+
+    from mmengine.config import Config
+    from PIL import Image
+
+    from mmssl.commands.test import _apply
+    from mmssl.registry import METRICS
+    cfg = Config(dict(default_scope='mmpretrain', model=dict(type='mmssl.InteractiveSAM'), test_cfg=dict(),
+                      test_evaluator=dict(type='mmssl.ClickMetric')))
+    _apply(cfg, Namespace(out=None, tta=False, amp=False, show_dir=str(tmp_path / 'drawn')))
+    assert cfg.model.clicks.keep_masks
+    Image.new('RGB', (40, 30)).save(tmp_path / 'x.png')
+    masks = torch.zeros(3, 30, 40, dtype=torch.bool)
+    result = sample(0)
+    result['pred_instances'].update(first_masks=masks, last_masks=~masks, points=torch.ones(3, 5, 3))
+    metric = METRICS.build(cfg.test_evaluator)
+    metric.process(None, [dict(result, img_path=str(tmp_path / 'x.png'), gt_instances=dict(masks=masks))])
+    metric.evaluate(1)
+    assert sorted(path.name for path in (tmp_path / 'drawn').iterdir()) == ['mIoU_by_clicks.png', 'x.png']
+
+
 def rank(number, world, folder):
     if world > 1:
         dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=number, world_size=world)
