@@ -56,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f'--overlay {args.overlay} lies inside of the images, and pictures would be taken for some; name another folder')
     annotations.coco_masks()
     device = pick_device(args.device)
-    recipe = Recipe(args.model, args.checkpoint, tuple(args.cfg_options), args.trust_checkpoint, settings, str(device), args.overlay)
+    recipe = Recipe(args.model, args.checkpoint, tuple(args.cfg_options), args.trust_checkpoint, settings, str(device), args.overlay,
+                    args.cache_dir)
     check_settings(out, recipe)
     # before anything is written
     if args.workers == 1:
@@ -91,6 +92,7 @@ class Recipe(NamedTuple):
     settings: dict
     device: str
     overlay: str | None
+    cache_dir: str | None = None
 
 
 class Annotator:
@@ -101,10 +103,9 @@ class Annotator:
     """
 
     def __init__(self, recipe: Recipe):
-        from mmssl.commands.prompting import load_sam
-        from mmssl.promptable import SamAutomaticMaskGenerator
+        from mmssl.commands.prompting import load_sam, make_generator
         model = load_sam(recipe.model, recipe.checkpoint, recipe.options, recipe.trust).to(recipe.device)
-        self.generator = SamAutomaticMaskGenerator(model, **recipe.settings, output_mode='coco_rle')
+        self.generator = make_generator(model, recipe.settings, recipe.cache_dir)
         self.overlay = recipe.overlay
 
     def __call__(self, job) -> tuple:

@@ -18,6 +18,7 @@ GENERATOR = {
     'crop_overlap_ratio': (float, 0, 1, 'share of the shorter side by which crops overlap (0.34)'),
     'crop_n_points_downscale_factor': (int, 1, None, 'the grid of layer n has this many times fewer points a side, n times over (1)'),
     'min_mask_region_area': (int, 0, None, 'holes and islands of fewer pixels are removed (0)'),
+    'tile': (int, 16, None, 'larger images are segmented by tiles of this many pixels, in the memory of one tile'),
 }
 
 
@@ -28,6 +29,7 @@ def add_model_arguments(parser) -> None:
     parser.add_argument('--checkpoint', required=True, metavar='FILE',
                         help=f'weights: a released file, or one of a training of ours; {RANDOM!r} for a random initialisation')
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ...; a GPU by default where there is one')
+    parser.add_argument('--cache-dir', metavar='DIR', help='keep the embeddings of images here: the next prompts of an image start at once')
     parser.add_argument('--progress', action='store_true', help='show a progress line even where there is no terminal')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='override settings of the config')
     parser.add_argument('--trust-checkpoint', action='store_true', help='load a checkpoint that holds pickled code')
@@ -56,6 +58,15 @@ def generator_settings(args) -> dict:
         if not value >= least or (largest is not None and value > largest):
             raise ValueError(f'{_flag(name)} {value} must be ' + (f'at least {least}' if largest is None else f'from {least} to {largest}'))
     return given
+
+
+def make_generator(model, settings: dict, cache_dir: str | None = None):
+    """What segments an image by these settings; large images by tiles where they say so."""
+    from mmssl.promptable import SamAutomaticMaskGenerator, TiledMaskGenerator
+    settings = dict(settings)
+    tile = settings.pop('tile', None)
+    generator = SamAutomaticMaskGenerator(model, **settings, output_mode='coco_rle', cache_dir=cache_dir)
+    return generator if tile is None else TiledMaskGenerator(generator, tile)
 
 
 def check_files(checkpoint: str) -> None:

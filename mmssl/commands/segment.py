@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     annotations.coco_masks()
     device = pick_device(args.device)
     model = prompting.load_sam(args.model, args.checkpoint, args.cfg_options, args.trust_checkpoint).to(device)
-    segmenter = Automatic(model, settings) if args.auto else Prompted(model, objects, args)
+    segmenter = Automatic(model, settings, args.cache_dir) if args.auto else Prompted(model, objects, args)
 
     root, names = annotations.output_names(paths)
     images, found, empty, bad = [], [], 0, []
@@ -214,9 +214,9 @@ class Automatic:
         settings: of the generator.
     """
 
-    def __init__(self, model, settings: dict):
-        from mmssl.promptable import SamAutomaticMaskGenerator
-        self.generator = SamAutomaticMaskGenerator(model, **settings, output_mode='coco_rle')
+    def __init__(self, model, settings: dict, cache_dir: str | None = None):
+        from mmssl.commands.prompting import make_generator
+        self.generator = make_generator(model, settings, cache_dir)
 
     def __call__(self, pixels, path) -> list[dict]:
         """Records of masks of an image (H, W, 3) RGB, the best first."""
@@ -241,7 +241,8 @@ class Prompted:
 
     def __init__(self, model, objects: list[dict], args: argparse.Namespace):
         from mmssl.promptable import SamPredictor
-        self.predictor, self.objects, self.multimask, self.mask = SamPredictor(model), objects, args.multimask, args.mask
+        self.predictor = SamPredictor(model, args.cache_dir)
+        self.objects, self.multimask, self.mask = objects, args.multimask, args.mask
 
     def __call__(self, pixels, path) -> list[dict]:
         """Records of masks of an image (H, W, 3) RGB, in the order of the objects."""

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from mmssl.cli import main
 from mmssl.commands import prompting
 from mmssl.commands.segment import mask_prompt
-from mmssl.promptable import SamAutomaticMaskGenerator, SamPredictor
+from mmssl.promptable import SamAutomaticMaskGenerator, SamPredictor, TiledMaskGenerator
 from mmssl.promptable.annotations import encode, output_names, unique
 from mmssl.promptable.data import CocoMasks
 from mmssl.visual.promptable import draw_numbers, overlay_codes, overlay_masks
@@ -148,6 +148,20 @@ def test_everything_in_images_of_one_name(folder, tmp_path, warm_cli):
         assert [one['predicted_iou'] for one in found] == sorted((one['predicted_iou'] for one in expected), reverse=True)
         assert np.array_equal(np.asarray(Image.open(files[0])) > 0, coco.annToMask(found[0]))
         assert (tmp_path / f'out/overlays/{name}.png').is_file()
+
+
+def test_large_images_by_tiles_and_embeddings_on_disk(folder, tmp_path):
+    for number in range(2):
+        assert segment(folder, *LOOSE, '--tile', 48, '--cache-dir', tmp_path / 'kept', out=tmp_path / str(number)) == 0
+    one, other = (json.loads((tmp_path / name / 'annotations.json').read_text())['annotations'] for name in '01')
+    kept = [path for path in (tmp_path / 'kept').rglob('*') if path.is_file()]
+    pixels = prompting.read_rgb(folder / 'images/a/x.png')
+    generator = SamAutomaticMaskGenerator(model_of(folder), 4, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=0.9,
+                                          output_mode='coco_rle')
+    expected = TiledMaskGenerator(generator, 48).generate(pixels)
+    assert one == other and len(kept) == 4 and len(one) == len(expected) > 0  # 60x80 in steps of 36 at most: 2 by 2 tiles
+    codes, wanted = (sorted(record['segmentation']['counts'] for record in records) for records in (one, expected))
+    assert codes == wanted
 
 
 def test_a_damaged_file_is_named_and_left_out(folder, tmp_path, capsys):
