@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import re
+import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -56,8 +57,29 @@ def _missing_hosts(scope: str) -> str:
     return ''.join(f"; parts for {host} need it: pip install 'mmssl[{extras[host]}]'" for host in missing)
 
 
+def part_being_built(error: BaseException) -> str | None:
+    """The ``type`` of the innermost part of a config whose making raised the error; None outside of any."""
+    found, step = None, error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_code.co_name == 'build_from_cfg':
+            kind = step.tb_frame.f_locals.get('obj_type', found)
+            found = kind if isinstance(kind, str) or kind is None else getattr(kind, '__name__', found)
+        step = step.tb_next
+    return found
+
+
+def place(error: BaseException) -> str:
+    """The line of code that raised an error, for errors that do not speak for themselves."""
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    return f'{Path(last[0].filename).name}:{last[0].lineno}: {last[0].line}' if last else ''
+
+
 def explain(error: Exception) -> str:
-    """The message of an error, with the nearest right name added where a config key or a ``type`` is misspelt."""
+    """The message of an error in words for a person.
+
+    The nearest right name is added where a key of a config or a ``type`` is misspelt; otherwise the part that was being built, and for
+    errors of no words of their own the line that raised them.
+    """
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     keyword = re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", text)
     if keyword:
@@ -69,4 +91,9 @@ def explain(error: Exception) -> str:
     if missing:
         name = missing.group(1).strip("'`")
         return f'type {name!r} is not registered' + nearest(name, (other for other, _ in _registered())) + _missing_hosts(missing.group(2))
-    return text
+    if isinstance(error, KeyError) and re.fullmatch(r'\w+', text):
+        text = f'the key {text!r} is missing'
+    elif not isinstance(error, (TypeError, ValueError, KeyError)) and not text.startswith(type(error).__name__):
+        text = f'{type(error).__name__}: {text or "no message"} ({place(error)})'
+    part = part_being_built(error)
+    return f'{text} (while building {part})' if part and part.rpartition('.')[2] not in text else text

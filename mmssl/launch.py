@@ -2,10 +2,12 @@
 
 import argparse
 import contextlib
+import difflib
 import logging
 import os
 import shutil
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,13 @@ from mmssl.paths import config_root
 
 DEMO_DATA = 'data/demo'
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+# what a run of mmengine reads, and mmssl beside it; a config may have names of its own too
+SETTINGS = ('model', *LOADERS, 'train_cfg', 'val_cfg', 'test_cfg', 'auto_scale_lr', 'optim_wrapper', 'param_scheduler', 'val_evaluator',
+            'test_evaluator', 'default_hooks', 'custom_hooks', 'data_preprocessor', 'load_from', 'resume', 'launcher', 'env_cfg',
+            'log_processor', 'log_level', 'visualizer', 'vis_backends', 'default_scope', 'randomness', 'experiment_name', 'runner_type',
+            'work_dir', 'strategy', 'tta_model', 'custom_imports', 'sync_bn', 'model_wrapper_cfg', 'compile', 'cfg')
+# errors whose message names a file of the work directory, or the images that a person will look for there
+KEEP_WORK_DIR = ('BadFilesError', 'NonFiniteError')
 
 
 class TrainingError(RuntimeError):
@@ -123,9 +132,35 @@ def use_data(cfg, data: str) -> None:
         dataset['data_root'] = new
 
 
+def check_settings(cfg) -> None:
+    """Look at the outermost names of a config, of which mmengine leaves an unknown one unread.
+
+    Raises:
+        ValueError: a name that is nearly one of mmengine's, which is missing; or no model.
+        TypeError: a setting that has to be a dict and is not.
+    """
+    for key in cfg:
+        near = difflib.get_close_matches(key, SETTINGS, n=1, cutoff=0.85)
+        if key not in SETTINGS and near and near[0] not in cfg:
+            raise ValueError(f'{cfg.filename}: nothing reads {key!r}; did you mean {near[0]!r}?')
+    if 'model' not in cfg:
+        raise ValueError(f"{cfg.filename} has no 'model'{nearest('model', cfg)}")
+    for key in ('model', *LOADERS, 'default_hooks', 'env_cfg', 'optim_wrapper', 'auto_scale_lr', 'randomness'):
+        value = cfg.get(key)
+        if value is not None and not isinstance(value, dict):
+            raise TypeError(f'{cfg.filename}: {key} = {value!r} has to be a dict')
+        inner = value.get('dataset', {}) if key in LOADERS and value else {}
+        if not isinstance(inner, dict):
+            raise TypeError(f'{cfg.filename}: {key}.dataset = {inner!r} has to be a dict')
+    hooks = cfg.get('custom_hooks')
+    if hooks and not (isinstance(hooks, (list, tuple)) and all(isinstance(hook, dict) for hook in hooks)):
+        raise TypeError(f'{cfg.filename}: custom_hooks = {hooks!r} has to be a list of dicts')
+
+
 def prepare(cfg, args, name: str) -> None:
-    """Settings that every run shares: data, work directory, launcher, our checkpoint hook and guards."""
+    """Settings that every run shares: data, work directory, launcher, our checkpoint hook and guards; see also :func:`check_settings`."""
     import torch
+    check_settings(cfg)
     if args.data:
         use_data(cfg, args.data)
     make_demo_data_if_asked(cfg)
@@ -166,7 +201,7 @@ def make_demo_data_if_asked(cfg) -> None:
 
 @contextlib.contextmanager
 def whole_work_dir(work_dir: str) -> Iterator[list]:
-    """Leave no half-made work directory: what a run made is removed again when it fails before its first step.
+    """Leave no half-made work directory: what a run made is removed again when it fails before its first step is done.
 
     Yields:
         a list to put the runner into, as soon as there is one.
@@ -177,9 +212,9 @@ def whole_work_dir(work_dir: str) -> Iterator[list]:
     runners: list = []
     try:
         yield runners
-    except BaseException:
+    except BaseException as error:
         runner = runners[0] if runners else None
-        started = runner is not None and (getattr(runner, 'started', False) or runner.rank > 0)
+        started = runner is not None and (getattr(runner, 'started', False) or runner.rank > 0 or type(error).__name__ in KEEP_WORK_DIR)
         if not started and int(os.environ.get('RANK', 0)) == 0:
             _close_logs_below(root)
             if made:
@@ -212,6 +247,23 @@ def leave_process_group() -> None:
 
 
 def describe(error: Exception) -> Exception:
-    """The same kind of error with the nearest right name in its message."""
+    """An error of a run that has not begun, in words for a person: the nearest right name, the part that was being built.
+
+    Returns:
+        the same kind of error; a ValueError for those that say nothing about the config by themselves (assertions, missing attributes).
+    """
+    if type(error).__module__.startswith('mmssl'):
+        return error
+    kind = type(error) if type(error) in (TypeError, KeyError, ValueError) else ValueError
     text = explain(error)
-    return error if text == str(error) else type(error)(text)
+    return error if text == str(error) and kind is type(error) else kind(text)
+
+
+def keep_traceback(error: Exception, folder: str | os.PathLike) -> Path | None:
+    """Write the traceback of a run that failed beside its log; returns the file, None where it cannot be written."""
+    path = Path(folder) / f'error_rank{os.environ.get("RANK", 0)}.txt'
+    try:
+        path.write_text(''.join(traceback.format_exception(error)), encoding='utf-8')
+    except OSError:
+        return None
+    return path

@@ -53,7 +53,9 @@ def run(args: argparse.Namespace) -> None:
             runners.append(runner)
             runner.test()
             leave_process_group()
-        except (TypeError, KeyError, ValueError) as error:
+        except (OSError, ImportError):
+            raise
+        except Exception as error:
             raise describe(error) from error
 
 

@@ -25,11 +25,12 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         FileNotFoundError, ValueError, TypeError, KeyError: something in the config or the data does not fit; nothing is left behind.
     """
+    from mmssl import launch
     from mmssl.checkpoint import trusted
     from mmssl.hints import explain
-    from mmssl.launch import TrainingError, datasets_of, describe, leave_process_group, load_config, prepare, whole_work_dir
-    cfg = load_config(args.config, args.cfg_options)
-    prepare(cfg, args, args.config)
+    from mmssl.launch import TrainingError, describe, leave_process_group, whole_work_dir
+    cfg = launch.load_config(args.config, args.cfg_options)
+    launch.prepare(cfg, args, args.config)
     _apply(cfg, args)
     with trusted(args.trust_checkpoint), whole_work_dir(cfg.work_dir) as runners:
         from mmssl.engine.runner import runner_class
@@ -40,17 +41,22 @@ def run(args: argparse.Namespace) -> None:
                 _compile(runner)
             runner.train()
             leave_process_group()
-        except (TypeError, KeyError, ValueError, AssertionError) as error:
-            if runners and getattr(runners[0], 'started', False):
-                raise TrainingError(f'training failed at iteration {runners[0].iter}: {explain(error)}') from error
-            if isinstance(error, AssertionError):
-                raise ValueError(str(error) or 'an assertion without a message failed; MMSSL_DEBUG=1 shows where') from error
-            raise describe(error) from error
         except FileNotFoundError as error:
-            roots = [str(dataset['data_root']) for dataset in datasets_of(cfg)]
+            roots = [str(dataset['data_root']) for dataset in launch.datasets_of(cfg)]
             if args.data or not any(root in str(error) for root in roots):
                 raise
             raise FileNotFoundError(f'{error}; --data DIR points the config at your own folder') from error
+
+        except (OSError, ImportError):
+            raise
+        except Exception as error:
+            if type(error).__name__ in launch.KEEP_WORK_DIR:
+                raise
+            if not (runners and runners[0].started):
+                raise describe(error) from error
+            kept = launch.keep_traceback(error, runners[0].log_dir)
+            raise TrainingError(f'training failed at iteration {runners[0].iter}: {explain(error)}'
+                                + (f' (traceback in {kept})' if kept else '')) from error
 
 
 def _apply(cfg, args: argparse.Namespace) -> None:

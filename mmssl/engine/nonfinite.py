@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 
+from mmssl.engine.blame import Draws, first_module
 from mmssl.registry import HOOKS
 
 POLICIES = ('stop', 'skip')
@@ -31,6 +32,9 @@ class NonFiniteHook(Hook):
     same and no half batch is weighted as a whole one. On CUDA the look at the loss is one synchronisation a step; clipping, and logging
     the loss, have another each. With several ranks the flag is reduced, and all of them stop or skip together.
 
+    Where a run on one process stops, the step is computed once more to name the module that made the first such value
+    (:mod:`mmssl.engine.blame`); for that the batch is held, and the states of the generators are noted before each step.
+
     float16 with a loss scaler: infinite gradients are the scaler's business, which lowers its scale and skips the step by itself.
 
     Args:
@@ -52,7 +56,11 @@ class NonFiniteHook(Hook):
         self.check_gradients = check_gradients
         self.runner = None
         self.data_batch = None
+        self.prepared = None
+        self.draws = None
         self.losses = {}
+        self._bare = None
+        self._watching = None
         self._wrapped = []
         self._poisoned = set()
 
@@ -70,6 +78,12 @@ class NonFiniteHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if hasattr(model, 'parse_losses'):
             self._wrap(model, 'parse_losses', functools.partial(self._parse_losses, model.parse_losses))
+        self._bare = model
+        if get_world_size() == 1 and isinstance(getattr(model, 'data_preprocessor', None), torch.nn.Module):
+            self._watching = model.data_preprocessor.register_forward_hook(self._keep_prepared)
+
+    def _keep_prepared(self, preprocessor, data, prepared) -> None:
+        self.prepared = prepared
 
     def _wrap(self, owner, name: str, replacement) -> None:
         self._wrapped.append((owner, name, vars(owner).get(name)))
@@ -83,15 +97,20 @@ class NonFiniteHook(Hook):
             else:
                 object.__setattr__(owner, name, before)
         self._wrapped.clear()
+        if self._watching is not None:
+            self._watching.remove()
+            self._watching = None
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """Keep hold of the batch, whose files an error names."""
         self.data_batch = data_batch
         self.losses = {}
+        if self._watching is not None:
+            self.draws = Draws(next((parameter.device for parameter in self._bare.parameters()), None))
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Let go of the batch."""
-        self.data_batch = None
+        self.data_batch = self.prepared = None
         self.losses = {}
 
     def _parse_losses(self, parse_losses, losses):
@@ -162,15 +181,24 @@ class NonFiniteHook(Hook):
         text = f'iteration {iteration}: {what}'
         text += f'; the batch: {", ".join(files[:8])}' + (f' and {len(files) - 8} more' if len(files) > 8 else '') if files else ''
         if self.policy == 'stop':
-            raise NonFiniteError(f'{text}. The optimizer has not used it: lower the learning rate, look at these images, or leave such '
-                                 "steps out with NonFiniteHook(policy='skip')")
+            raise NonFiniteError(f'{text}{self._where()}. The optimizer has not used it: lower the learning rate, look at these images, or '
+                                 "leave such steps out with NonFiniteHook(policy='skip')")
         hub = self.runner.message_hub
         skipped = (hub.get_info('non_finite_skips') if 'non_finite_skips' in hub.runtime_info else 0) + 1
         hub.update_info('non_finite_skips', skipped)
         if skipped > self.budget:
-            raise NonFiniteError(f'{text}. Steps left out so far: {skipped}, more than the budget of {self.budget}, so single images are '
-                                 'not to blame; lower the learning rate, or train in bfloat16 or float32')
+            raise NonFiniteError(f'{text}{self._where()}. Steps left out so far: {skipped}, more than the budget of {self.budget}, so '
+                                 'single images are not to blame; lower the learning rate, or train in bfloat16 or float32')
         self.runner.logger.warning(f'{text}. Step left out ({skipped} of at most {self.budget})')
+
+    def _where(self) -> str:
+        """The module to blame, where the step can be repeated."""
+        if self.prepared is None:
+            return ''
+        wrapper = self.runner.optim_wrapper
+        if isinstance(wrapper, OptimWrapperDict):
+            return ''
+        return first_module(self._bare, self.prepared, wrapper, self.draws)
 
     def _loss_report(self, loss: torch.Tensor) -> str:
         if bool(torch.isfinite(loss).all()):

@@ -73,7 +73,7 @@ class ExactResumeMixin:
     """Adds to a runner of mmengine what its checkpoints lack. See the module."""
 
     build_dataloader = staticmethod(build_dataloader)
-    # whether a step of training or testing has begun: a run that fails before has nothing worth keeping
+    # whether a step of training or testing is done: a run that fails before has nothing worth keeping
     started = False
     _resuming = False
     _pending = None
@@ -191,7 +191,7 @@ class ExactResumeMixin:
 
     def call_hook(self, fn_name: str, **kwargs) -> None:
         """Call the hooks of one point, and do there what an exact resume needs."""
-        self.started |= fn_name in ('before_train_iter', 'before_test_iter')
+        self.started |= fn_name in ('after_train_iter', 'after_test_iter')
         starting = fn_name == 'before_train_epoch' and self._pending is not None
         # hooks that draw at the beginning of an epoch have not run yet at an epoch's boundary, and have within one
         if starting and self._pending['at_boundary']:

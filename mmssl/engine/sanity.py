@@ -1,6 +1,8 @@
 """What is checked before the first step."""
 
+import torch
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 
 from mmssl.registry import HOOKS
 
@@ -25,13 +27,65 @@ def check_class_count(model, dataset) -> None:
     if categories is not None and len(categories) != len(classes):
         raise ValueError(f'{getattr(dataset, "ann_file", "the annotation file")} has {len(categories)} of the {len(classes)} classes '
                          f'({_some(classes)}); set metainfo=dict(classes=...) of the dataset to the names of its categories')
-    for name, module in model.named_modules():
-        count = getattr(module, 'num_classes', None)
-        path = [part for part in name.split('.') if part != 'module' and not part.isdigit()]
+    for name, module in heads(model):
         # one class may stand for "object or not" (class-agnostic, binary)
-        if path and path[-1] in HEADS and isinstance(count, int) and count > 1 and count != len(classes):
-            raise ValueError(f'{".".join(path)} predicts {count} classes, but the data has {len(classes)} ({_some(classes)}); '
-                             f'set model.{".".join(path)}.num_classes={len(classes)} (--cfg-options), or give the data it was made for')
+        if 1 < module.num_classes != len(classes):
+            raise ValueError(f'{name} predicts {module.num_classes} classes, but the data has {len(classes)} ({_some(classes)}); '
+                             f'set model.{name}.num_classes={len(classes)} (--cfg-options), or give the data it was made for')
+
+
+def heads(model) -> list[tuple[str, torch.nn.Module]]:
+    """(name, module) of the heads of a model that say how many classes they predict."""
+    found = []
+    for name, module in model.named_modules():
+        path = [part for part in name.split('.') if part != 'module' and not part.isdigit()]
+        if path and path[-1] in HEADS and isinstance(getattr(module, 'num_classes', None), int):
+            found.append(('.'.join(path), module))
+    return found
+
+
+def check_labels(model_heads, data_batch) -> None:
+    """Look at the labels of a batch where it still is on the CPU; on a GPU a wrong one ends in an assertion that names nothing.
+
+    Args:
+        model_heads: from :func:`heads`.
+        data_batch: what the data loader gave; samples with ``gt_sem_seg`` (segmentation), ``gt_label`` (classification) or
+            ``gt_instances.labels`` (detection) are looked at.
+
+    Raises:
+        ValueError: a label that the head has no class for, and that is not ignored; names the file, the label and the cure.
+    """
+    samples = data_batch.get('data_samples') if isinstance(data_batch, dict) else None
+    for sample in samples if isinstance(samples, (list, tuple)) else []:
+        for name, head in model_heads:
+            _check_sample(sample, name, head)
+
+
+def _check_sample(sample, name: str, head) -> None:
+    kind = name.rpartition('.')[2]
+    ignored, classes = None, head.num_classes
+    if kind in ('decode_head', 'auxiliary_head') and 'gt_sem_seg' in sample:
+        labels, where = sample.gt_sem_seg.data, sample.get('seg_map_path', None)
+        ignored, classes = getattr(head, 'ignore_index', 255), max(classes, 2)  # one class is foreground and background
+    elif kind == 'head' and 'gt_label' in sample and 'gt_score' not in sample:
+        labels, where = sample.gt_label, sample.get('img_path', None)
+    elif kind in ('bbox_head', 'mask_head') and 'gt_instances' in sample and 'labels' in sample.gt_instances and classes > 1:
+        labels, where = sample.gt_instances.labels, sample.get('img_path', None)
+    else:
+        return
+    if not isinstance(labels, torch.Tensor) or labels.is_floating_point() or not labels.numel():
+        return
+    least, largest = (int(value) for value in torch.aminmax(labels))
+    if 0 <= least and largest < classes:
+        return
+    wrong = (labels < 0) | (labels >= classes)
+    if ignored is not None:
+        wrong &= labels != ignored
+    if bool(wrong.any()):
+        values = ', '.join(map(str, torch.unique(labels[wrong]).tolist()[:5]))
+        cure = '; look at the classes of the dataset and at num_classes' if ignored is None else \
+            f', nor ignore_index={ignored}; look at reduce_zero_label, at the ignored value and at num_classes'
+        raise ValueError(f'{where or "a sample"}: label {values} is none of the {classes} classes of {name}, 0 to {classes - 1}{cure}')
 
 
 def _some(names) -> str:
@@ -40,13 +94,21 @@ def _some(names) -> str:
 
 @HOOKS.register_module()
 class SanityHook(Hook):
-    """Refuse classes that do not fit the heads before the first step; the hosts train on, or fail deep inside the loss."""
+    """Refuse classes that do not fit the heads before the first step, and labels out of range before theirs; the hosts train on, or fail
+    deep inside the loss."""
 
     priority = 'VERY_HIGH'
+    _heads: tuple | list = ()
 
     def before_train(self, runner) -> None:
         """Check the training data."""
         check_class_count(runner.model, runner.train_dataloader.dataset)
+        self._heads = heads(runner.model.module if is_model_wrapper(runner.model) else runner.model)
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        """Check the labels of the batch."""
+        if self._heads:
+            check_labels(self._heads, data_batch)
 
     def before_val(self, runner) -> None:
         """Check the validation data."""
