@@ -25,8 +25,8 @@ model = dict(
 # A vote is a mean of 49 bins, and every map gets a 49th of its gradient; what is learned behind the RoIs elsewhere is learned by the last
 # layers of the backbone here, which no RPN trains: scores start larger and these layers learn as fast as a head.
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={
-    'backbone.layer6': dict(lr_mult=4.),
-    'backbone.layer7': dict(lr_mult=4.),
-    'roi_head': dict(lr_mult=8.)}))
+    'backbone.layer6': dict(lr_mult=2.),
+    'backbone.layer7': dict(lr_mult=2.),
+    'roi_head': dict(lr_mult=3.)}))
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=300))
 auto_scale_lr = dict(base_batch_size=4)
