@@ -42,6 +42,8 @@ def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool =
             dataset.full_init()
     if isinstance(dataset, IterableDataset) or not isinstance(cfg.get('sampler'), dict):
         return MMEngineRunner.build_dataloader({**cfg, 'dataset': dataset}, seed, diff_rank_seed)
+    if not len(dataset):
+        raise ValueError(f'the data set {_name(dataset)} is empty: no image, or none with objects, is left of it')
     batches = cfg.pop('num_batch_per_epoch', None)
     batch_size = cfg.get('batch_size', (cfg.get('batch_sampler') or {}).get('batch_size'))
     if batches is not None:
@@ -64,9 +66,17 @@ def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool =
     cfg['collate_fn'] = seeding.SeededCollate(collate, dataset)
 
     loader = MMEngineRunner.build_dataloader(cfg, seed, diff_rank_seed)
+    if not len(loader):
+        raise ValueError(f'{len(dataset)} samples of {_name(dataset)} make no batch of {batch_size} on each of {get_world_size()} rank(s); '
+                         'lower batch_size, or set drop_last=False')
     # an iterator draws one number when it is made; from the global generator that would shift the model's draws after every epoch
     loader.generator = torch.Generator().manual_seed(seeding.mix(common_seed, get_rank()) >> 1)
     return loader
+
+
+def _name(dataset) -> str:
+    """Where a data set comes from, for messages."""
+    return str(getattr(dataset, 'ann_file', '') or getattr(dataset, 'data_root', '') or type(dataset).__name__)
 
 
 class ExactResumeMixin:

@@ -31,6 +31,15 @@ class EncoderDecoder(HostEncoderDecoder):
         """Maps of the backbone and the neck for images (B, 3, H, W)."""
         return super().extract_feat(inputs.contiguous(memory_format=self.memory_format))
 
+    def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """Scores (B, C, H, W) of images (B, 3, H, W); ValueError where they are NaN or infinite, of which argmax would make classes."""
+        scores = super().encode_decode(inputs, batch_img_metas)
+        least, largest = torch.aminmax(scores.detach()) if scores.numel() else scores.new_zeros(2)
+        if not bool(torch.isfinite(least) & torch.isfinite(largest)):
+            image = next((meta['img_path'] for meta in batch_img_metas if meta.get('img_path')), 'an image')
+            raise ValueError(f'{image}: the scores are NaN or infinite: the checkpoint or the image holds such numbers')
+        return scores
+
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
         """Classes of every pixel.
 
