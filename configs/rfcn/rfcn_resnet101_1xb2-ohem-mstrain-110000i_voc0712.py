@@ -13,7 +13,7 @@ model = dict(
     backbone=dict(depth=101, init_cfg=dict(checkpoint='open-mmlab://detectron2/resnet101_caffe')),
     train_cfg=dict(rcnn=dict(ohem=128)))
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='mmssl.LoadImage'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='RandomChoiceResize',

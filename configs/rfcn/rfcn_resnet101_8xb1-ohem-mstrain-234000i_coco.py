@@ -15,7 +15,7 @@ model = dict(
     roi_head=dict(bbox_head=dict(num_classes=80)),
     train_cfg=dict(rcnn=dict(ohem=128)))
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='mmssl.LoadImage'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='RandomChoiceResize',

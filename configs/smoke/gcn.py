@@ -19,14 +19,14 @@ model = dict(
     train_cfg=dict(),
     test_cfg=dict(mode='whole'))
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='mmssl.LoadImage'),
     dict(type='LoadAnnotations'),
     dict(type='Resize', scale=(96, 72)),
     dict(type='RandomCrop', crop_size=(64, 64)),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='mmssl.LoadImage'),
     dict(type='Resize', scale=(96, 72)),
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
