@@ -99,7 +99,7 @@ class SAMMaskDecoder(BaseModule):
             logits (P, M, 4h, 4w) and predicted IoU (P, M); M is ``num_multimask_outputs`` or 1.
 
         Raises:
-            ValueError: images and prompts that do not go together.
+            ValueError: images and prompts that do not go together; outside of training, NaN or infinite results.
         """
         prompts, grid = sparse_prompt_embeddings.shape[0], image_embeddings.shape[-2:]
         images = image_embeddings.shape[0]
@@ -123,10 +123,18 @@ class SAMMaskDecoder(BaseModule):
             image_side = self.prepare(image_embeddings, image_pe, dense_prompt_embeddings[:1])
         maps = None if shares else (image_embeddings, dense_prompt_embeddings)
         if tokens.device.type != 'cpu' or torch.is_grad_enabled() or torch.compiler.is_compiling() or prompts <= PROMPTS:
-            return self._decode(image_side, maps, tokens, image_index, valid, masks, grid)
+            return self._finite(*self._decode(image_side, maps, tokens, image_index, valid, masks, grid))
         parts = [self._decode(*self._part(image_side, maps, tokens, image_index, valid, rows), masks, grid)
                  for rows in _few_of_one_image(image_index, images, prompts)]
-        return torch.cat([logits for logits, _ in parts]), torch.cat([iou for _, iou in parts])
+        return self._finite(torch.cat([logits for logits, _ in parts]), torch.cat([iou for _, iou in parts]))
+
+    def _finite(self, logits: Tensor, iou: Tensor) -> tuple[Tensor, Tensor]:
+        """Both as they are; ValueError where they hold NaN or infinity, of which a threshold would make empty masks."""
+        if not (self.training or torch.jit.is_tracing() or torch.compiler.is_compiling()):  # in training a hook decides
+            ends = [end for scores in (logits, iou) if scores.numel() for end in torch.aminmax(scores.detach())]
+            if not all(bool(torch.isfinite(end)) for end in ends):
+                raise ValueError('Segment Anything predicts NaN or infinite masks: the checkpoint, the image or a prompt holds such numbers')
+        return logits, iou
 
     @staticmethod
     def _part(side: ImageSide, maps: tuple[Tensor, Tensor] | None, tokens: Tensor, image_index: Tensor | None, valid: Tensor | None,
@@ -193,7 +201,7 @@ class SAMMaskDecoder(BaseModule):
                 logits.append(self.to_masks(cells, vectors, grid)[good])
             ious.append(iou)
         nothing = sparse_prompt_embeddings.new_zeros(0, 4 * grid[0], 4 * grid[1])
-        return torch.cat(logits) if logits else nothing, torch.cat(ious)
+        return self._finite(torch.cat(logits) if logits else nothing, torch.cat(ious))
 
     def to_masks(self, cells: Tensor, hyper: Tensor, grid: tuple[int, int]) -> Tensor:
         """Enlarge the maps four times and multiply them by the vectors of the masks.

@@ -115,7 +115,7 @@ class SAM(BaseModule):
             for each image, logits (P, M, 4h, 4w) and predicted IoU (P, M).
 
         Raises:
-            ValueError: another number of prompts than of images; outside of training, NaN or infinite results.
+            ValueError: another number of prompts than of images.
         """
         if len(prompts) != len(image_embeddings):
             raise ValueError(f'prompts of {len(prompts)} images for {len(image_embeddings)} embeddings')
@@ -134,8 +134,6 @@ class SAM(BaseModule):
         index = torch.tensor([number for (number, *_), size in zip(groups, sizes, strict=True) for _ in range(size)], device=sparse.device)
         logits, iou = self.mask_decoder(image_embeddings, self.prompt_encoder.get_dense_pe(), sparse, dense, multimask_output,
                                         image_index=None if len(image_embeddings) == 1 else index, sparse_valid=valid)
-        if not self.training and not all(_is_finite(scores) for scores in (iou, logits)):  # in training a hook decides
-            raise ValueError('Segment Anything predicts NaN or infinite masks: the checkpoint, the image or a prompt holds such numbers')
         per_image = [sum(size for (number, *_), size in zip(groups, sizes, strict=True) if number == image)
                      for image in range(len(prompts))]
         return list(zip(logits.split(per_image), iou.split(per_image), strict=True))
@@ -153,11 +151,3 @@ class SAM(BaseModule):
             raise ValueError(f'image {number}: {len(coords)} prompts of points have {len(labels)} of labels')
         return [(number, (coords[one][None], labels[one][None]), None if boxes is None else boxes[one:one + 1],
                  None if masks is None else masks[one:one + 1]) for one in range(len(coords))]
-
-
-def _is_finite(scores: Tensor) -> bool:
-    """Whether no value is NaN or infinite, by one reading; never asked while a graph is traced."""
-    if not scores.numel() or torch.jit.is_tracing() or torch.compiler.is_compiling():
-        return True
-    least, largest = torch.aminmax(scores)
-    return bool(torch.isfinite(least) & torch.isfinite(largest))
