@@ -133,7 +133,7 @@ class SAMMaskDecoder(BaseModule):
         if not (self.training or torch.jit.is_tracing() or torch.compiler.is_compiling()):  # in training a hook decides
             ends = [end for scores in (logits, iou) if scores.numel() for end in torch.aminmax(scores.detach())]
             if not all(bool(torch.isfinite(end)) for end in ends):
-                raise ValueError('Segment Anything predicts NaN or infinite masks: the checkpoint, the image or a prompt holds such numbers')
+                raise ValueError('Segment Anything predicts NaN or infinite masks: the checkpoint, the image or a prompt holds them')
         return logits, iou
 
     @staticmethod
