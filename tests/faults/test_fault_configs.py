@@ -1,0 +1,115 @@
+"""Mistakes in configs end in one line and leave nothing behind; tools/trials/mutate_configs.py makes them by the hundred."""
+
+import importlib.util
+import random
+import re
+from collections import Counter
+
+import pytest
+
+from mmssl.cli import main
+
+TRIALS = 60
+# the quick ones of every system; the script takes every config there is
+CONFIGS = [f'configs/smoke/{name}.py' for name in ('mae', 'moco', 'swav', 'gcn', 'rfcn', 'sam')]
+
+
+@pytest.fixture(scope='module')
+def script(repo_root):
+    spec = importlib.util.spec_from_file_location('mutate_configs', repo_root / 'tools/trials/mutate_configs.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope='module')
+def demo(script):
+    with script.demo_folder() as folder:
+        yield folder
+
+
+def test_random_mistakes_are_harmless_or_refused_in_one_line(script, demo):
+    found = script.trials(TRIALS, 7, demo / 'data/demo', CONFIGS, limit=120)
+    counts = Counter(trial.outcome for trial in found)
+    assert not [trial for trial in found if trial.outcome in script.FAULTS]
+    assert counts['refused'] > TRIALS // 3 and all(trial.message for trial in found if trial.outcome == 'refused')
+    assert not [trial for trial in found if trial.outcome == 'runs' and trial.kind == 'misspelt' and trial.what.endswith("'")]  # a type
+
+
+def test_mutations_are_one_mistake_each_and_the_same_for_a_seed(script):
+    config = script.read('configs/smoke/mae.py')
+    first, again = ([script.mutate(config, random.Random(seed))[1:] for seed in range(30)] for _ in range(2))
+    assert first == again and len(set(first)) > 20 and {kind for kind, _ in first} == set(script.KINDS)
+    assert config == script.read('configs/smoke/mae.py')
+
+
+def test_outcomes(script):
+    line = 'mmssl train: error: '
+    assert script.judge(0, '', True)[0] == 'runs'
+    assert script.judge(1, f'{line}no such key\n', False) == ('refused', 'no such key')
+    assert script.judge(1, f'{line}no such key\n', True)[0] == 'left over'
+    assert script.judge(1, f'{line}training failed at iteration 2: x\n', True)[0] == 'stopped'
+    assert script.judge(1, 'Traceback (most recent call last):\nKeyError\n', False)[0] == 'traceback'
+    assert script.judge(-9, '', False)[0] == 'killed'
+
+
+def train(demo, monkeypatch, capsys, tmp_path, text, *arguments):
+    """Exit status and error lines of ``mmssl train`` on a config that begins as configs/smoke/mae.py."""
+    monkeypatch.chdir(demo)
+    path = tmp_path / 'mine.py'
+    path.write_text(text if '_base_' in text else "_base_ = 'mmssl::smoke/mae.py'\n" + text)
+    status = main(['train', str(path), '--work-dir', str(tmp_path / 'runs/one'), *arguments])
+    return status, [line for line in capsys.readouterr().err.splitlines() if 'error: ' in line]
+
+
+@pytest.mark.parametrize('text, message', [
+    ('default_hooks = dict(checkpoint=dict(intervall=1))', "no argument 'intervall'; did you mean 'interval'"),
+    ('custom_hooks = 5', 'custom_hooks = 5 has to be a list of dicts'),
+    ('optim_wrapper = dict(optimizer=dict(lr=None))', 'while building AdamW'),
+    ("_base_ = 'gone.py'", 'mine.py inherits from .*gone.py, which does not exist'),
+    ("_base_ = 'mine.py'", 'mine.py inherits from itself: mine.py -> mine.py'),
+    ('_base_ = []\nmodle = dict()', "nothing reads 'modle'; did you mean 'model'"), ('_base_ = []\nx = 1', "has no 'model'"),
+    ('model = dict(', 'mine.py cannot be read as a config: SyntaxError'), ('a = 1 / 0', 'mine.py cannot be read as a config: ZeroDivision'),
+])
+def test_one_line_and_nothing_left(text, message, demo, monkeypatch, capsys, tmp_path):
+    status, lines = train(demo, monkeypatch, capsys, tmp_path, text)
+    assert status == 1 and len(lines) == 1 and re.search(message, lines[0]), lines
+    assert not (tmp_path / 'runs').exists()
+
+
+@pytest.mark.parametrize('option, message', [
+    ('x=[1,(2', r'x=\[1,\(2: Imbalanced brackets'), ('model.type.inner=3', 'do not fit'), ('train_pipeline.99.type=X', 'do not fit'),
+    ('modle.type=X', "did you mean 'model'"),
+])
+def test_options_that_cannot_be(option, message, demo, monkeypatch, capsys, tmp_path):
+    status, lines = train(demo, monkeypatch, capsys, tmp_path, '', '--cfg-options', option)
+    assert status == 1 and len(lines) == 1 and re.search(message, lines[0]), lines
+
+
+def test_a_name_of_ones_own_beside_a_setting_is_no_mistake(tmp_path):
+    from mmssl.launch import check_settings, load_config
+    (tmp_path / 'mine.py').write_text("_base_ = 'mmssl::smoke/mae.py'\ntrain_cfgs = dict(a=1)\n")
+    check_settings(load_config(str(tmp_path / 'mine.py')))
+
+
+def test_a_failure_in_the_first_step_leaves_nothing_and_a_later_one_its_traceback(demo, monkeypatch, capsys, tmp_path):
+    from mmssl.selfsup.mae import MAE
+    host, calls = MAE.loss, []
+
+    def loss(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == fail_at:
+            raise AttributeError('a fault of the model')
+        return host(self, *args, **kwargs)
+
+    monkeypatch.setattr(MAE, 'loss', loss)
+    fail_at = 1
+    status, lines = train(demo, monkeypatch, capsys, tmp_path, '')
+    assert status == 1 and re.search(r'AttributeError: a fault of the model \(test_fault_configs.py:\d+: raise', lines[0])
+    assert not (tmp_path / 'runs').exists()
+    calls.clear()
+    fail_at = 3
+    status, lines = train(demo, monkeypatch, capsys, tmp_path, '')
+    assert status == 1 and 'training failed at iteration 2: AttributeError: a fault of the model' in lines[0]
+    kept, = (tmp_path / 'runs/one').glob('*/error_rank0.txt')
+    assert str(kept) in lines[0] and 'Traceback (most recent call last)' in kept.read_text()
