@@ -62,14 +62,22 @@ def load_config(name: str, options: list[str] = ()):
     """Read a config and merge ``key=value`` options into it.
 
     Raises:
-        FileNotFoundError: no such config.
-        ValueError: an option without '=', or whose first key is nearly one of the config's.
+        FileNotFoundError: no such config, or one that it inherits from.
+        ValueError: the file cannot be read as a config, or inherits from itself; an option without '=', with brackets that do not match, or
+            whose first key is nearly one of the config's.
     """
     from mmengine.config import Config, DictAction
 
     from mmssl import compat
     compat.patch()
-    cfg = Config.fromfile(find_config(name))
+    path = find_config(name)
+    try:
+        check_bases(path)
+        cfg = Config.fromfile(path)
+    except (ValueError, OSError, ImportError):
+        raise
+    except Exception as error:  # a config is a program, which may fail in any way
+        raise ValueError(f'{path} cannot be read as a config: {explain(error)}') from error
     overrides = {}
     for option in options or ():
         key, equals, value = option.partition('=')
@@ -78,9 +86,37 @@ def load_config(name: str, options: list[str] = ()):
         top = key.split('.')[0]
         if top not in cfg and nearest(top, cfg):
             raise ValueError(f'--cfg-options {option}: the config has no {top!r}' + nearest(top, cfg))
-        overrides[key] = DictAction._parse_iterable(value)
-    cfg.merge_from_dict(overrides)
+        try:
+            overrides[key] = DictAction._parse_iterable(value)
+        except AssertionError as error:
+            raise ValueError(f'--cfg-options {option}: {error}') from None
+    try:
+        cfg.merge_from_dict(overrides)
+    except (TypeError, KeyError, AttributeError, IndexError, AssertionError) as error:
+        raise ValueError(f'--cfg-options {" ".join(options)} do not fit {path}: {explain(error)}') from error
     return cfg
+
+
+def check_bases(path: str | os.PathLike, below: tuple[Path, ...] = ()) -> None:
+    """Follow ``_base_`` through all files: mmengine does so for ever where a config inherits from itself.
+
+    Args:
+        path: a config.
+        below: the configs that led to it.
+
+    Raises:
+        FileNotFoundError: a base that does not exist; names the config that wants it.
+        ValueError: a circle; names all its files.
+    """
+    from mmengine.config import Config
+    here = Path(os.path.abspath(path))
+    if here in below:
+        raise ValueError(f'{here} inherits from itself: {" -> ".join(other.name for other in (*below[below.index(here):], here))}')
+    if not here.is_file():
+        raise FileNotFoundError(f'{below[-1]} inherits from {path}, which does not exist{nearest_path(path)}')
+    for base in Config._get_base_files(str(here)):
+        if isinstance(base, str):
+            check_bases(Config._get_cfg_path(base, str(here))[0], (*below, here))
 
 
 def datasets_of(cfg) -> list[dict]:
