@@ -81,6 +81,9 @@ def explain(error: Exception) -> str:
     errors of no words of their own the line that raised them.
     """
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    worker = re.match(r'Caught \w+ in DataLoader worker process (\d+)', text)
+    if worker:
+        text = f'{text.strip().splitlines()[-1]} (in worker {worker.group(1)} of the data loader)'
     keyword = re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", text)
     if keyword:
         owner, key = keyword.groups()

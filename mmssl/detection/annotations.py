@@ -15,18 +15,16 @@ def check_coco(content: dict) -> None:
         content: of a COCO file of instances.
 
     Raises:
-        ValueError: two images, annotations or categories with one id; an annotation of an image or a category that is not listed; a box
-            that is not four finite numbers. Boxes without area and images without objects are left to the data set.
+        ValueError: two images, annotations or categories with one id; an annotation of a category that is not listed; a box that is not
+            four finite numbers. Boxes without area, images without objects and objects without an image are left to the data set.
     """
     images, annotations, categories = (content.get(key) or [] for key in ('images', 'annotations', 'categories'))
     for what, entries in (('images', images), ('annotations', annotations), ('categories', categories)):
         repeated = _repeated(entry.get('id') for entry in entries)
         if repeated is not None:
             raise ValueError(f'several {what} have the id {repeated}; give each an id of its own')
-    known_images, known_categories = {image['id'] for image in images}, {category['id'] for category in categories}
+    known_categories = {category['id'] for category in categories}
     for annotation in annotations:
-        if annotation.get('image_id') not in known_images:
-            raise ValueError(f'annotation {annotation.get("id")} is of image {annotation.get("image_id")}, which is not listed')
         if known_categories and annotation.get('category_id') not in known_categories:
             raise ValueError(f'annotation {annotation.get("id")} is of category {annotation.get("category_id")}, which is not listed')
         box = annotation.get('bbox')

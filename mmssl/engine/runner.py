@@ -66,7 +66,7 @@ def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool =
     cfg['collate_fn'] = seeding.SeededCollate(collate, dataset)
 
     loader = MMEngineRunner.build_dataloader(cfg, seed, diff_rank_seed)
-    if not len(loader):
+    if not len(loader) and not seeding.is_endless(loader):
         raise ValueError(f'{len(dataset)} samples of {_name(dataset)} make no batch of {batch_size} on each of {get_world_size()} rank(s); '
                          'lower batch_size, or set drop_last=False')
     # an iterator draws one number when it is made; from the global generator that would shift the model's draws after every epoch
