@@ -146,7 +146,11 @@ class _Direct(torch.autograd.Function):
         if few:
             picture, cell = split_cells(index, counts.sum(1), area)
             maps = maps.view(batch, output_dim, bins * area)
-            table = maps[0].index_select(1, cell).t().contiguous() if batch == 1 else maps[picture, :, cell]
+            table = features.new_empty(len(cell), output_dim)
+            if batch > 1:
+                table = maps[picture, :, cell]
+            elif len(cell):
+                _turn(maps.index_select(2, cell), table[None])
             first = (counts.view(-1).cumsum(0) - counts.view(-1)).int()
             out = F.embedding_bag(torch.arange(len(table), dtype=torch.int32), table, first, mode='sum').view(bins, number, output_dim)
             out *= share[:, :, None]
