@@ -149,7 +149,8 @@ def test_metafiles_name_configs_that_exist_and_are_indexed():
 
 
 @pytest.mark.parametrize('name', SMOKE)
-def test_smoke_config_trains(name, warm_cli, tmp_path):
+def test_smoke_config_trains(name, warm_cli, with_demo, tmp_path):
+    with_demo(tmp_path)
     done = warm_cli('train', ROOT / name, '--work-dir', tmp_path / 'run', cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     log, = (tmp_path / 'run').glob('*/vis_data/scalars.json')

@@ -1,25 +1,24 @@
 """Resuming in real processes: killed in the middle, and on two ranks."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import resume_toy as toy
 
 PROGRAM = Path(toy.__file__)
-ROOT = PROGRAM.parents[2]
 
 
-def start(work_dir, images, ranks=1, **options):
-    launcher = ['-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={ranks}'] if ranks > 1 else []
-    command = [sys.executable, *launcher, str(PROGRAM), str(work_dir), str(images),
-               json.dumps(dict(options, launcher='pytorch' if ranks > 1 else 'none'))]
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+@pytest.fixture
+def start(warm_cli):
+    """``start(work_dir, images, **options)`` runs the toy in a process of its own, or in several."""
+
+    def start(work_dir, images, ranks=1, **options):
+        options['launcher'] = 'pytorch' if ranks > 1 else 'none'
+        return warm_cli(work_dir, images, json.dumps(options), program=PROGRAM, ranks=ranks, env={'CUDA_VISIBLE_DEVICES': ''}, timeout=120)
+
+    return start
 
 
 def result(work_dir, rank=0):
@@ -34,7 +33,7 @@ def images(tmp_path_factory):
     return directory
 
 
-def test_killed_and_resumed(images, tmp_path):
+def test_killed_and_resumed(start, images, tmp_path):
     """The process is killed two steps after its last checkpoint; ``resume=True`` alone finds that one."""
     losses, digest = toy.train(tmp_path / 'straight', images)
     killed = start(tmp_path / 'run', images, kill_after=12, workers=2)
@@ -45,7 +44,7 @@ def test_killed_and_resumed(images, tmp_path):
     assert result(moved) == ({step: loss for step, loss in losses.items() if step > 10}, digest)
 
 
-def test_two_ranks(images, tmp_path):
+def test_two_ranks(start, images, tmp_path):
     first = start(tmp_path / 'a', images, ranks=2, workers=0, epochs=6, validate=False)
     assert first.returncode == 0, first.stderr[-3000:]
     again = start(tmp_path / 'b', images, ranks=2, workers=0, epochs=6, validate=False, resume=str(tmp_path / 'a' / 'iter_10.pth'))
