@@ -150,7 +150,7 @@ class _Direct(torch.autograd.Function):
             if batch > 1:
                 table = maps[picture, :, cell]
             elif len(cell):
-                _turn(maps.index_select(2, cell), table[None])
+                _turn(maps[0].index_select(1, cell)[None], table[None])
             first = (counts.view(-1).cumsum(0) - counts.view(-1)).int()
             out = F.embedding_bag(torch.arange(len(table), dtype=torch.int32), table, first, mode='sum').view(bins, number, output_dim)
             out *= share[:, :, None]
