@@ -37,13 +37,19 @@ def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool =
     cfg = dict(copy.deepcopy(dataloader))
     dataset = cfg['dataset']
     if isinstance(dataset, dict):
-        dataset = DATASETS.build(dataset)
-        if hasattr(dataset, 'full_init'):
-            dataset.full_init()
+        settings = dataset
+        try:
+            dataset = DATASETS.build(dataset)
+            if hasattr(dataset, 'full_init'):
+                dataset.full_init()
+        except ValueError as error:
+            if 'need at least one array' not in str(error):  # what mmengine's packing of no entries at all says
+                raise
+            raise _empty(' of '.join(str(settings[key]) for key in ('ann_file', 'data_root') if settings.get(key))) from error
     if isinstance(dataset, IterableDataset) or not isinstance(cfg.get('sampler'), dict):
         return MMEngineRunner.build_dataloader({**cfg, 'dataset': dataset}, seed, diff_rank_seed)
     if not len(dataset):
-        raise ValueError(f'the data set {_name(dataset)} is empty: no image, or none with objects, is left of it')
+        raise _empty(_name(dataset))
     batches = cfg.pop('num_batch_per_epoch', None)
     batch_size = cfg.get('batch_size', (cfg.get('batch_sampler') or {}).get('batch_size'))
     if batches is not None:
@@ -77,6 +83,10 @@ def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool =
 def _name(dataset) -> str:
     """Where a data set comes from, for messages."""
     return str(getattr(dataset, 'ann_file', '') or getattr(dataset, 'data_root', '') or type(dataset).__name__)
+
+
+def _empty(name: str) -> ValueError:
+    return ValueError(f'the data set {name} is empty: no image, or none with objects, is left of it')
 
 
 class ExactResumeMixin:
