@@ -8,7 +8,7 @@ HELP = 'rename the weights of another release to ours, or back'
 
 def add_arguments(parser) -> None:
     """Arguments of the command."""
-    parser.add_argument('family', help='beit, dino, mae, moby, moco, mocov3, rfcn, rfcn-caffe, sam-hf, swav, swin or timm-vit')
+    parser.add_argument('family', help='beit, dino, mae, mobilenetv2, moby, moco, mocov3, rfcn, rfcn-caffe, sam-hf, swav, swin or timm-vit')
     parser.add_argument('src', help='file to read: .pth, .pt, .safetensors')
     parser.add_argument('dst', help='file to write; .safetensors writes that format')
     parser.add_argument('--reverse', action='store_true', help='from ours to the release')
