@@ -165,7 +165,7 @@ def child(folder: Path, full: bool) -> int:
 
 
 def attempt(config: dict, folder: Path, full: bool, limit: float) -> tuple[str, str]:
-    """(outcome, message) of one config, in a forked process that is ended after ``limit`` seconds of CPU time, ten times that by the clock."""
+    """(outcome, message) of one config, in a forked process that is ended after ``limit`` seconds of CPU time, or ten times that in all."""
     (folder / 'config.py').write_text(''.join(f'{key} = {value!r}\n' for key, value in config.items()), encoding='utf-8')
     pid = os.fork()
     if pid == 0:
