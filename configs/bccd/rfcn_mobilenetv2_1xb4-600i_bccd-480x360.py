@@ -22,11 +22,7 @@ model = dict(
                 dict(type='Normal', name='rfcn_cls', std=0.1)]))),
     train_cfg=dict(rcnn=dict(sampler=dict(
         type='RandomSampler', num=128, pos_fraction=0.25, neg_pos_ub=-1, add_gt_as_proposals=True))))
-# A vote is a mean of 49 bins, and every map gets a 49th of its gradient; what is learned behind the RoIs elsewhere is learned by the last
-# layers of the backbone here, which no RPN trains: scores start larger and these layers learn as fast as a head.
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys={
-    'backbone.layer6': dict(lr_mult=2.),
-    'backbone.layer7': dict(lr_mult=2.),
-    'roi_head': dict(lr_mult=3.)}))
+# a vote is a mean of 49 bins, and every map gets a 49th of its gradient: scores start larger and learn faster than elsewhere
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'roi_head': dict(lr_mult=3.)}))
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=300))
 auto_scale_lr = dict(base_batch_size=4)
