@@ -43,7 +43,16 @@ class CheckpointHook(MMEngineCheckpointHook):
     """The host's removes the old checkpoint before it writes the new one, and writes ``last_checkpoint`` with an absolute path.
 
     All arguments are the host's. It takes the place of the default: ``default_hooks=dict(checkpoint=dict(type='mmssl.CheckpointHook'))``.
+
+    Raises:
+        TypeError: an argument that neither knows; the host hands it on to the first save, hours later.
     """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        unknown = sorted(set(self.args) - {'meta'})
+        if unknown:
+            raise TypeError(f'CheckpointHook.__init__() got an unexpected keyword argument {unknown[0]!r}')
 
     def before_train(self, runner) -> None:
         """Prepare as the host does; follow a directory that was moved, and clear what a killed run left half written."""

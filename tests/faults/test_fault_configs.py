@@ -6,6 +6,7 @@ import re
 from collections import Counter
 
 import pytest
+from mmengine.visualization import Visualizer
 
 from mmssl.cli import main
 
@@ -56,6 +57,7 @@ def test_outcomes(script):
 def train(demo, monkeypatch, capsys, tmp_path, text, *arguments):
     """Exit status and error lines of ``mmssl train`` on a config that begins as configs/smoke/mae.py."""
     monkeypatch.chdir(demo)
+    Visualizer._instance_dict.clear()  # that of a run before would write into its folder
     path = tmp_path / 'mine.py'
     path.write_text(text if '_base_' in text else "_base_ = 'mmssl::smoke/mae.py'\n" + text)
     status = main(['train', str(path), '--work-dir', str(tmp_path / 'runs/one'), *arguments])
@@ -68,7 +70,7 @@ def train(demo, monkeypatch, capsys, tmp_path, text, *arguments):
     ('optim_wrapper = dict(optimizer=dict(lr=None))', 'while building AdamW'),
     ("_base_ = 'gone.py'", 'mine.py inherits from .*gone.py, which does not exist'),
     ("_base_ = 'mine.py'", 'mine.py inherits from itself: mine.py -> mine.py'),
-    ('_base_ = []\nmodle = dict()', "nothing reads 'modle'; did you mean 'model'"), ('_base_ = []\nx = 1', "has no 'model'"),
+    ('_base_ = []\nmodle = dict()', "has no 'model'; did you mean 'modle'"), ('_base_ = []\nx = 1', "has no 'model'"),
     ('model = dict(', 'mine.py cannot be read as a config: SyntaxError'), ('a = 1 / 0', 'mine.py cannot be read as a config: ZeroDivision'),
 ])
 def test_one_line_and_nothing_left(text, message, demo, monkeypatch, capsys, tmp_path):
