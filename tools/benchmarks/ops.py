@@ -187,6 +187,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--rounds', type=int, default=9)
     parser.add_argument('--quick', action='store_true', help='two rounds, few cases, no memory')
+    parser.add_argument('--parts', nargs='+', default=list(CASES), choices=list(CASES), help='tables to make (default: all)')
     parser.add_argument('--out', default=str(ROOT / 'docs/benchmarks/ops.md'))
     parser.add_argument('--child', nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -214,6 +215,8 @@ def main() -> None:
              f'{time.strftime("%Y-%m-%d")}, {processor()}, one thread, float32, {rounds} interleaved rounds, medians of CPU time; both: '
              f'forward and backward. torch {torch.__version__}, {peers}, mmssl {__import__("mmssl").__version__}.']
     for title, words, kind, cases, names in parts:
+        if kind not in args.parts:
+            continue
         print(title)
         lines += ['', f'## {title}', '', words, '', *table(kind, cases, names, rounds, not args.quick)]
     text = '\n'.join(lines) + '\n'
