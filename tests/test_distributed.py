@@ -154,9 +154,10 @@ def test_the_checkpoint_is_that_of_the_bare_model(repo_root, straight):
         assert torch.equal(value, ranks[1]['end'][key]), key
 
 
-def test_resume_on_two_ranks_is_exact(repo_root, folder, straight):
+def test_resume_on_two_ranks_is_exact(warm_cli, folder, straight):
     work_dir, ranks = straight
-    launch(repo_root, 'dist_train.sh', 'pretrain.py', 2, '--work-dir', 'resumed', '--resume', work_dir / 'iter_5.pth', cwd=folder)
+    done = warm_cli('train', 'pretrain.py', '--work-dir', 'resumed', '--resume', work_dir / 'iter_5.pth', cwd=folder, ranks=2)
+    assert done.returncode == 0, done.stderr[-4000:]
     for number, rank in enumerate(ranks):
         resumed = torch.load(folder / f'resumed/rank{number}.pt', weights_only=True)
         assert resumed['losses'] == {step: loss for step, loss in rank['losses'].items() if step > 5}  # bit for bit
@@ -171,7 +172,7 @@ def metrics(work_dir):
     return {key: value for key, value in json.loads(path.read_text()).items() if key.startswith('accuracy')}
 
 
-def test_two_ranks_test_as_one(repo_root, folder, straight, run_cli):
+def test_two_ranks_test_as_one(repo_root, folder, straight, warm_cli):
     """37 images on two ranks: one of them is padded, and must not count twice."""
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
@@ -191,7 +192,7 @@ def test_two_ranks_test_as_one(repo_root, folder, straight, run_cli):
     arguments = ['classify.py', 'classifier.pth']
     options = ['--data', 'odd', '--out']
     launch(repo_root, 'dist_test.sh', *arguments, 2, *options, 'two.pkl', '--work-dir', 'two', cwd=folder)
-    alone = run_cli('test', *arguments, *options, 'one.pkl', '--work-dir', 'one', cwd=folder)
+    alone = warm_cli('test', *arguments, *options, 'one.pkl', '--work-dir', 'one', cwd=folder)
     assert alone.returncode == 0, alone.stderr[-3000:]
     one, two = metrics(folder / 'one'), metrics(folder / 'two')
     assert one == two and set(one) == {'accuracy/top1', 'accuracy/top5'}

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from test_distributed import launch
 from test_train import losses
 
 CONFIG = 'configs/mae/mae_vit-l_8xb512-fsdp-amp-coslr-1600e_in1k.py'
@@ -15,18 +14,23 @@ SHORT = ['train_dataloader.dataset.pipeline.0.scale=32', 'train_dataloader.batch
 
 
 @pytest.fixture(scope='module')
-def folder(tmp_path_factory, repo_root):
+def folder(tmp_path_factory, train):
     """A run of two epochs of two iterations in ``sharded``, on the demo data."""
-    from mmssl.data.demo import make_demo_data
     folder = tmp_path_factory.mktemp('fsdp')
-    make_demo_data(folder / 'demo', kinds=['imagenet'])
-    train(repo_root, folder, 'sharded', epochs=2)
+    train(folder, 'sharded', epochs=2)
     return folder
 
 
-def train(root, folder, work_dir, *arguments, epochs, options=()):
-    launch(root, 'dist_train.sh', root / CONFIG, 2, '--data', folder / 'demo/imagenet', '--work-dir', work_dir, *arguments,
-           '--cfg-options', *MODEL, *SHORT, f'train_cfg.max_epochs={epochs}', *options, cwd=folder)
+@pytest.fixture(scope='module')
+def train(repo_root, warm_cli, demo_data):
+    """``train(folder, work_dir, *arguments, epochs=N)`` trains on two processes."""
+
+    def train(folder, work_dir, *arguments, epochs, options=()):
+        done = warm_cli('train', repo_root / CONFIG, '--data', demo_data / 'imagenet', '--work-dir', work_dir, *arguments, '--cfg-options',
+                        *MODEL, *SHORT, f'train_cfg.max_epochs={epochs}', *options, cwd=folder, ranks=2)
+        assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-4000:]
+
+    return train
 
 
 def build_model(root):
@@ -39,9 +43,9 @@ def build_model(root):
     return build({'data_preprocessor': cfg.data_preprocessor, **cfg.model}, MODELS)
 
 
-def test_the_losses_are_those_of_ddp(repo_root, folder):
+def test_the_losses_are_those_of_ddp(train, folder):
     from mmssl.checkpoint import strip_module
-    train(repo_root, folder, 'ddp', epochs=1, options=['strategy=None'])
+    train(folder, 'ddp', epochs=1, options=['strategy=None'])
     sharded, ddp = losses(folder / 'sharded'), losses(folder / 'ddp')
     assert len(sharded) == 4 and len(ddp) == 2
     for step, loss in ddp.items():
@@ -67,8 +71,8 @@ def test_the_checkpoint_fits_an_unsharded_model(repo_root, folder):
     assert decay == {name: 0.05 if ndim > 1 else 0. for name, ndim in trained.items()}
 
 
-def test_resume_is_exact(repo_root, folder):
-    train(repo_root, folder, 'resumed', '--resume', folder / 'sharded/epoch_1.pth', epochs=2)
+def test_resume_is_exact(train, folder):
+    train(folder, 'resumed', '--resume', folder / 'sharded/epoch_1.pth', epochs=2)
     straight = losses(folder / 'sharded')
     assert losses(folder / 'resumed') == {step: straight[step] for step in (3, 4)}  # bit for bit
     one, other = (torch.load(folder / name / 'epoch_2.pth', weights_only=True) for name in ('sharded', 'resumed'))

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from mmssl.cli import main
-from mmssl.compat import has_ops
 
 ARCH = dict(embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=64)
 SIZES = dict(arch=ARCH, img_size=48, patch_size=8)
@@ -73,18 +72,17 @@ test_dataloader = val_dataloader
 val_evaluator = test_evaluator = dict(type='CocoMetric', ann_file='data/elsewhere/annotations/instances_val.json', metric='bbox')
 del loader, scenes
 '''
-needs_ops = pytest.param('mmdet', marks=pytest.mark.skipif(not has_ops(), reason='mmdet needs mmcv with compiled ops'))
 
 
 @pytest.fixture(scope='module')
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, demo_data):
     """The demo data, the checkpoint of a masked autoencoder that was not trained, and one config a host."""
     from mmengine.registry import init_default_scope
 
-    from mmssl.data.demo import CLASSES, make_demo_data
+    from mmssl.data.demo import CLASSES
     from mmssl.registry import MODELS, build
     folder = tmp_path_factory.mktemp('hosts')
-    make_demo_data(folder / 'demo', kinds=['imagenet', 'scenes'])
+    (folder / 'demo').symlink_to(demo_data, target_is_directory=True)
     init_default_scope('mmpretrain')
     torch.manual_seed(1)
     neck = dict(type='mmssl.MAEDecoder', num_patches=36, patch_size=8, embed_dim=32, decoder_embed_dim=16, decoder_depth=1,
@@ -115,7 +113,7 @@ def host_model(host, backbone):
     return MODELS.build(parts[host])
 
 
-@pytest.mark.parametrize('host', ['mmpretrain', 'mmseg', needs_ops])
+@pytest.mark.parametrize('host', ['mmpretrain', 'mmseg', 'mmdet'])
 def test_a_backbone_moves_out_of_an_algorithms_checkpoint(folder, host):
     weights = torch.load(folder / 'mae.pth', weights_only=True)['state_dict']
     for kind in ('mmssl.ViT', 'mmssl.MAEViT'):
@@ -158,11 +156,11 @@ HEAD = {'mmpretrain': 'head', 'mmseg': 'decode_head', 'mmdet': 'bbox_head'}
 COUNTS = {'mmpretrain': 10, 'mmseg': 11, 'mmdet': 10}
 
 
-@pytest.mark.parametrize('host', ['mmpretrain', 'mmseg', needs_ops])
-def test_a_config_of_the_host_trains_and_tests(run_cli, folder, host, capsys, monkeypatch):
+@pytest.mark.parametrize('host', ['mmpretrain', 'mmseg', 'mmdet'])
+def test_a_config_of_the_host_trains_and_tests(warm_cli, folder, host, capsys, monkeypatch):
     config, data, options = short(host, folder)
     work_dir = folder / f'{host} run'
-    done = run_cli('train', config, '--data', data, '--work-dir', work_dir, '--cfg-options', *options,
+    done = warm_cli('train', config, '--data', data, '--work-dir', work_dir, '--cfg-options', *options,
                    'default_hooks.logger.interval=1', cwd=folder)
     assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
     checkpoint = work_dir / ('epoch_1.pth' if host == 'mmpretrain' else 'iter_3.pth')
@@ -191,7 +189,7 @@ def test_a_config_of_the_host_trains_and_tests(run_cli, folder, host, capsys, mo
         assert ('pred_score' if host == 'mmpretrain' else 'pred_instances') in predictions[0]
 
 
-@pytest.mark.parametrize('host', ['mmpretrain', 'mmseg', needs_ops])
+@pytest.mark.parametrize('host', ['mmpretrain', 'mmseg', 'mmdet'])
 def test_classes_that_do_not_fit_are_refused(folder, host, capsys, monkeypatch):
     monkeypatch.chdir(folder)
     config, data, options = short(host, folder)
@@ -205,7 +203,6 @@ def test_classes_that_do_not_fit_are_refused(folder, host, capsys, monkeypatch):
     assert not (folder / 'refused').exists()
 
 
-@pytest.mark.skipif(not has_ops(), reason='mmdet needs mmcv with compiled ops')
 def test_classes_that_the_annotations_lack_are_refused(folder, capsys, monkeypatch):
     """The host would train on boxes that are numbered otherwise, or on none."""
     monkeypatch.chdir(folder)

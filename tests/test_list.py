@@ -59,8 +59,8 @@ def test_columns_are_aligned():
     assert command.table(['A', 'LONG'], [['xyz', 'b'], ['', 'c']]) == 'A    LONG\nxyz  b\n     c'
 
 
-def test_lists_what_the_package_brings(run_cli, tmp_path):
-    done = run_cli('list', cwd=tmp_path)
+def test_lists_what_the_package_brings(warm_cli, tmp_path):
+    done = warm_cli('list', cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line for line in lines if line.startswith('mmssl.MAEViT ')]

@@ -3,8 +3,6 @@
 import importlib
 import json
 import math
-import os
-import subprocess
 import sys
 
 import pytest
@@ -227,6 +225,7 @@ class Refuse:
         if name == 'mmcv._ext':
             raise ModuleNotFoundError(f'No module named {name!r}', name=name)
 
+assert 'mmcv._ext' not in sys.modules
 if how == 'refused':
     sys.meta_path.insert(0, Refuse())
 
@@ -304,21 +303,20 @@ default_hooks = dict(checkpoint=dict(interval=3))
 
 
 @pytest.fixture(scope='module')
-def configs(tmp_path_factory):
+def configs(tmp_path_factory, demo_data):
     """A config of mmdet alone, Faster R-CNN with a deformable stage, and our R-FCN, both on the demo scenes."""
-    from mmssl.data.demo import CLASSES, make_demo_data
+    from mmssl.data.demo import CLASSES
     folder = tmp_path_factory.mktemp('detectors')
-    make_demo_data(folder / 'demo', kinds=['scenes'])
     for name, text in (('faster_rcnn', FASTER_RCNN.replace('{classes}', ', '.join(map(repr, CLASSES)))), ('rfcn', RFCN)):
-        (folder / f'{name}.py').write_text(text.replace('{data}', str(folder / 'demo/scenes')))
+        (folder / f'{name}.py').write_text(text.replace('{data}', str(demo_data / 'scenes')))
     return [folder / 'faster_rcnn.py', folder / 'rfcn.py']
 
 
-def train_and_test(how, configs, folder):
+def train_and_test(warm_cli, how, configs, folder):
     """Losses of three iterations and the report of a test, for each config, in a process whose mmcv._ext is compiled, hidden or refused."""
-    env = {**os.environ, 'MMSSL_NO_EXT': '1' if how == 'hidden' else ''}
-    done = subprocess.run([sys.executable, '-c', RUN, how, str(folder / how), *map(str, configs)], capture_output=True, text=True, env=env,
-                          cwd=folder, timeout=300)
+    (folder / 'run.py').write_text(RUN)
+    env = {'MMSSL_NO_EXT': '1' if how == 'hidden' else ''}
+    done = warm_cli(how, folder / how, *configs, program=folder / 'run.py', cwd=folder, env=env)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
     runs = []
     for number in range(len(configs)):
@@ -330,15 +328,16 @@ def train_and_test(how, configs, folder):
     return runs
 
 
-def test_detectors_train_and_test_without_the_extension(configs, tmp_path):
+def test_detectors_train_and_test_without_the_extension(warm_cli, configs, tmp_path):
     pytest.importorskip('mmdet')
-    without = train_and_test('refused', configs, tmp_path)
+    without = train_and_test(warm_cli, 'refused', configs, tmp_path)
     for losses, report in without:
         assert len(losses) == 3 and all(math.isfinite(value) for line in losses for value in line.values())
         assert 'coco/bbox_mAP' in report
     if not compat.has_ops():
         pytest.skip('trained and tested; mmcv has no compiled operators to compare with')
-    for (losses, report), (expected, expected_report) in zip(without, train_and_test('compiled', configs, tmp_path), strict=True):
+    for (losses, report), (expected, expected_report) in zip(without, train_and_test(warm_cli, 'compiled', configs, tmp_path),
+                                                           strict=True):
         assert len(expected) == 3
         for line, expected_line in zip(losses, expected, strict=True):
             assert line == pytest.approx(expected_line, abs=1e-4)

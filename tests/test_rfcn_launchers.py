@@ -1,11 +1,7 @@
-"""R-FCN on the demo scenes through tools/dist_train.sh and dist_test.sh: two processes train, and detect what one detects."""
+"""R-FCN on the demo scenes: two processes train, and detect what one detects."""
 
 import json
-import os
 import pickle
-import socket
-import subprocess
-import sys
 
 import torch
 
@@ -18,31 +14,24 @@ default_hooks = dict(checkpoint=dict(interval=2))
 '''
 
 
-def launch(root, script, *arguments, cwd):
-    with socket.socket() as server:
-        server.bind(('127.0.0.1', 0))
-        port = str(server.getsockname()[1])
-    env = {**os.environ, 'PYTHON': sys.executable, 'PORT': port, 'PYTHONPATH': str(root), 'OMP_NUM_THREADS': '1'}
-    command = [str(root / 'tools' / script), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, timeout=600)
-    assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-4000:]
-
-
 def metrics(work_dir):
     path, = work_dir.glob('*/*.json')
     return {key: value for key, value in json.loads(path.read_text()).items() if key.startswith('coco/')}
 
 
-def test_two_processes_train_and_detect_what_one_detects(repo_root, warm_cli, tmp_path):
+def test_two_processes_train_and_detect_what_one_detects(repo_root, warm_cli, with_demo, tmp_path):
+    with_demo(tmp_path)
     (tmp_path / 'two.py').write_text(CONFIG.format(root=repo_root))
-    launch(repo_root, 'dist_train.sh', 'two.py', 2, '--no-validate', '--work-dir', 'run', cwd=tmp_path)
+    trained = warm_cli('train', 'two.py', '--no-validate', '--work-dir', 'run', cwd=tmp_path, ranks=2)
+    assert trained.returncode == 0, trained.stderr[-4000:]
     weights = torch.load(tmp_path / 'run/iter_2.pth', weights_only=True)['state_dict']
     assert all(bool(torch.isfinite(value).all()) for value in weights.values() if value.is_floating_point())
     # after two iterations nothing is found: large weights, so that detections differ from image to image
     weights['roi_head.bbox_head.rfcn_cls.weight'] = torch.randn(weights['roi_head.bbox_head.rfcn_cls.weight'].shape) * 0.5
     torch.save(weights, tmp_path / 'weights.pth')
     arguments = ['two.py', 'weights.pth']
-    launch(repo_root, 'dist_test.sh', *arguments, 2, '--out', 'two.pkl', '--work-dir', 'two', cwd=tmp_path)
+    both = warm_cli('test', *arguments, '--out', 'two.pkl', '--work-dir', 'two', cwd=tmp_path, ranks=2)
+    assert both.returncode == 0, both.stderr[-4000:]
     alone = warm_cli('test', *arguments, '--out', 'one.pkl', '--work-dir', 'one', cwd=tmp_path)
     assert alone.returncode == 0, alone.stderr[-3000:]
     one, two = metrics(tmp_path / 'one'), metrics(tmp_path / 'two')

@@ -81,8 +81,9 @@ def test_stop_and_resume_is_exact_bit_for_bit(warm_cli, tmp_path):
       'model.head.in_channels=192', 'model.backbone.init_cfg=None', 'train_dataloader.num_workers=0', 'train_dataloader.batch_size=2',
       'train_dataloader.persistent_workers=False'], r'head predicts 1000 classes, but the data has 2 .*set model\.head\.num_classes=2'),
 ])
-def test_bad_input_gets_one_clear_message_and_leaves_nothing(warm_cli, tmp_path, arguments, message):
+def test_bad_input_gets_one_clear_message_and_leaves_nothing(warm_cli, with_demo, tmp_path, arguments, message):
     from PIL import Image
+    with_demo(tmp_path)
     (tmp_path / 'empty').mkdir()
     for split in ('train', 'val'):
         for name in ('cat', 'dog'):
@@ -98,7 +99,8 @@ def test_bad_input_gets_one_clear_message_and_leaves_nothing(warm_cli, tmp_path,
     assert not (tmp_path / 'runs').exists() and tmp_path.exists()
 
 
-def test_a_failed_start_keeps_what_was_in_the_work_dir(warm_cli, tmp_path):
+def test_a_failed_start_keeps_what_was_in_the_work_dir(warm_cli, with_demo, tmp_path):
+    with_demo(tmp_path)
     (tmp_path / 'run').mkdir()
     (tmp_path / 'run/notes.txt').write_text('mine')
     done = warm_cli('train', 'configs/smoke/mae.py', '--work-dir', tmp_path / 'run', '--cfg-options', 'model.backbone.img_size=50',
@@ -107,7 +109,8 @@ def test_a_failed_start_keeps_what_was_in_the_work_dir(warm_cli, tmp_path):
     assert [path.name for path in (tmp_path / 'run').iterdir()] == ['notes.txt']
 
 
-def test_amp_on_the_cpu_and_auto_scale_lr(warm_cli, tmp_path):
+def test_amp_on_the_cpu_and_auto_scale_lr(warm_cli, with_demo, tmp_path):
+    with_demo(tmp_path)
     done = warm_cli('train', 'configs/smoke/mae.py', '--amp', '--auto-scale-lr', '--work-dir', tmp_path / 'run', '--cfg-options',
                    'train_dataloader.batch_size=8', 'train_cfg.max_iters=4', 'param_scheduler.warmup=0', cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -118,7 +121,8 @@ def test_amp_on_the_cpu_and_auto_scale_lr(warm_cli, tmp_path):
         assert refused.returncode == 1 and 'bfloat16' in refused.stderr and not (tmp_path / 'other').exists()
 
 
-def test_a_loss_that_is_not_a_number_stops_at_its_step(warm_cli, tmp_path):
+def test_a_loss_that_is_not_a_number_stops_at_its_step(warm_cli, with_demo, tmp_path):
+    with_demo(tmp_path)
     done = warm_cli('train', 'configs/smoke/mae.py', '--work-dir', tmp_path / 'run', '--cfg-options', 'optim_wrapper.optimizer.lr=1e30',
                    'param_scheduler.warmup=0', cwd=tmp_path)
     assert done.returncode == 1

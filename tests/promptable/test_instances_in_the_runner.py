@@ -11,7 +11,6 @@ from pycocotools import mask as coco
 from mmssl.cli import main
 from mmssl.commands.features import build_model
 from mmssl.commands.prompting import load_sam, read_rgb
-from mmssl.data.demo import make_demo_data
 from mmssl.promptable import SamPredictor
 
 pytest.importorskip('mmdet')
@@ -34,7 +33,7 @@ test_evaluator = val_evaluator
 '''
 
 
-def test_boxes_and_masks_are_measured(monkeypatch, tmp_path):
+def test_boxes_and_masks_are_measured(monkeypatch, with_demo, tmp_path):
     (tmp_path / 'both.py').write_text(CONFIG)
     detector, _ = build_model('smoke/rfcn.py', 'random')
     with torch.no_grad():
@@ -42,8 +41,7 @@ def test_boxes_and_masks_are_measured(monkeypatch, tmp_path):
     torch.save(dict(state_dict=detector.state_dict()), tmp_path / 'rfcn.pth')
     sam = load_sam(str(tmp_path / 'both.py'), 'random')
     torch.save(sam.state_dict(), tmp_path / 'sam.pth')
-    make_demo_data(tmp_path / 'data/demo', kinds=['scenes'])
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(with_demo(tmp_path))
     assert main(['test', 'both.py', 'rfcn.pth', '--out', 'found.pkl', '--work-dir', 'run', '--cfg-options',
                  'model.sam_checkpoint=sam.pth']) == 0
     path, = (tmp_path / 'run').glob('*/*.json')

@@ -1,9 +1,6 @@
 """GCN's smoke config as people run it: train, test, masks and overlays, and the same numbers from two processes."""
 
-import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,8 +8,8 @@ from PIL import Image
 
 
 @pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp('runs')
+def folder(tmp_path_factory, with_demo):
+    return with_demo(tmp_path_factory.mktemp('runs'))
 
 
 @pytest.fixture(scope='module')
@@ -51,10 +48,8 @@ def test_masks_and_pictures_of_every_image(one, folder):
     assert Image.open(folder / f'pictures/{images[0]}.png').width > 3 * 320
 
 
-def test_two_processes_print_the_same(one, checkpoint, folder, repo_root):
-    done = subprocess.run([str(repo_root / 'tools/dist_test.sh'), 'configs/smoke/gcn.py', str(checkpoint), '2', '--work-dir',
-                           str(folder / 'two')], capture_output=True, text=True, cwd=folder, timeout=300,
-                          env={**os.environ, 'PYTHON': sys.executable, 'PORT': '29623', 'PYTHONPATH': str(repo_root)})
+def test_two_processes_print_the_same(one, checkpoint, folder, warm_cli):
+    done = warm_cli('test', 'configs/smoke/gcn.py', checkpoint, '--work-dir', folder / 'two', cwd=folder, ranks=2)
     assert done.returncode == 0, done.stderr[-3000:]
     two = scores(done.stdout + done.stderr)
     assert {name: value for name, value in two.items() if 'time' not in name} == {
