@@ -141,7 +141,7 @@ def test_other_refusals(folder, capsys, tmp_path):
             (['scores', config, weights, image, image, '--out', tmp_path / 'x.png'], 'visualize scores takes one image, not 2'),
             (['detections', config, weights, folder / 'imag.png', '--out', tmp_path / 'x.png'], 'imag.png does not exist'),
             (['detections', config, weights, image, '--out', tmp_path / 'x.txt'], 'a name that ends in .png'),
-            (['detections', config, weights, config, '--out', tmp_path / 'x.png'], 'rfcn.py cannot be decoded')):
+            (['detections', config, weights, config, '--out', tmp_path / 'x.png'], 'rfcn.py: no known image format')):
         assert main(['visualize', *map(str, arguments)]) == 1
         assert message in capsys.readouterr().err
     torch.save(dict(state_dict=dict(a=torch.zeros(1))), tmp_path / 'other.pth')

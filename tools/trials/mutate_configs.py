@@ -157,6 +157,8 @@ def child(folder: Path, full: bool) -> int:
     """Run ``mmssl train`` on the config in ``folder`` and return its exit status."""
     for number, name in ((1, 'stdout'), (2, 'stderr')):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), number)
+    # what prints goes there too, also where something stands in for the streams, as a test runner's capture does
+    sys.stdout, sys.stderr = (open(number, 'w', encoding='utf-8', buffering=1, closefd=False) for number in (1, 2))
     os.chdir(folder)
     from mmssl.cli import main
     if full:
