@@ -3,7 +3,6 @@
 import copy
 import subprocess
 import sys
-from functools import partial
 
 import pytest
 import torch
@@ -14,24 +13,6 @@ from mmssl.registry import MODELS
 SIZE = 96
 ENCODER = dict(img_size=SIZE, embed_dim=32, depth=3, num_heads=2, global_attn_indexes=(1, ), window_size=4, out_chans=32)
 SIZES = dict(image_encoder=ENCODER, mask_decoder=dict(transformer=dict(num_heads=4, mlp_dim=64), iou_head_hidden_dim=32))
-
-
-def official_sam():
-    official = pytest.importorskip('segment_anything.modeling')
-    grid = SIZE // 16
-    torch.manual_seed(0)
-    sam = official.Sam(
-        official.ImageEncoderViT(**ENCODER, mlp_ratio=4, norm_layer=partial(torch.nn.LayerNorm, eps=1e-6), qkv_bias=True, use_rel_pos=True),
-        official.PromptEncoder(embed_dim=32, image_embedding_size=(grid, grid), input_image_size=(SIZE, SIZE), mask_in_chans=16),
-        official.MaskDecoder(transformer_dim=32, iou_head_hidden_dim=32, transformer=official.TwoWayTransformer(
-            depth=2, embedding_dim=32, num_heads=4, mlp_dim=64))).eval()
-    with torch.no_grad():
-        for name, parameter in sam.named_parameters():
-            if 'rel_pos' in name or name.endswith('pos_embed'):
-                parameter.normal_(std=0.5)
-            elif 'hypernetworks' in name or 'upscaling' in name:
-                parameter.mul_(3)
-    return sam
 
 
 def batch(dtype=torch.float32):
@@ -52,8 +33,8 @@ def batch(dtype=torch.float32):
 
 @pytest.mark.parametrize('multimask', [True, False])
 @pytest.mark.parametrize('masks', [True, False])
-def test_outputs_of_the_official_class(multimask, masks):
-    theirs, ours = official_sam(), build_sam(SIZES)
+def test_outputs_of_the_official_class(official_sam, multimask, masks):
+    theirs, ours = official_sam(ENCODER), build_sam(SIZES)
     ours.load_state_dict(theirs.state_dict(), strict=True)
     records = batch(torch.float64) if masks else batch()[:2]
     for mine, their in zip(ours(records, multimask), theirs(records, multimask), strict=True):
@@ -64,8 +45,8 @@ def test_outputs_of_the_official_class(multimask, masks):
         assert torch.equal(mine['masks'], their['masks']), 'the same masks, bit by bit'
 
 
-def test_files_go_both_ways(tmp_path):
-    theirs = official_sam()
+def test_files_go_both_ways(official_sam, tmp_path):
+    theirs = official_sam(ENCODER)
     torch.save(theirs.state_dict(), tmp_path / 'sam.pth')
     ours = build_sam(SIZES, tmp_path / 'sam.pth')
     assert list(ours.state_dict()) == list(theirs.state_dict()) and not ours.training
@@ -139,9 +120,9 @@ def test_preprocessing_by_hand():
     assert model.device == torch.device('cpu') and not any('pixel' in key for key in model.state_dict())
 
 
-def test_half_precision_is_near():
+def test_half_precision_is_near(official_sam):
     model = build_sam(SIZES)
-    model.load_state_dict(official_sam().state_dict())
+    model.load_state_dict(official_sam(ENCODER).state_dict())
     half = copy.deepcopy(model).bfloat16()
     images = torch.stack([model.preprocess(record['image']) for record in batch()[2:]])
     with torch.no_grad():

@@ -1,7 +1,5 @@
 """The predictor: results of the official class, errors that name the value, embeddings on disk."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
@@ -20,24 +18,6 @@ PROMPTS = {'point': dict(point_coords=POINTS[:1], point_labels=LABELS[:1]), 'poi
            'mask': dict(mask_input=True), 'points+box+mask': dict(point_coords=POINTS, point_labels=LABELS, box=BOX, mask_input=True)}
 
 
-def official_sam():
-    official = pytest.importorskip('segment_anything.modeling')
-    grid = SIZE // 16
-    torch.manual_seed(0)
-    sam = official.Sam(
-        official.ImageEncoderViT(**ENCODER, mlp_ratio=4, norm_layer=partial(torch.nn.LayerNorm, eps=1e-6), qkv_bias=True, use_rel_pos=True),
-        official.PromptEncoder(embed_dim=32, image_embedding_size=(grid, grid), input_image_size=(SIZE, SIZE), mask_in_chans=16),
-        official.MaskDecoder(transformer_dim=32, iou_head_hidden_dim=32, transformer=official.TwoWayTransformer(
-            depth=2, embedding_dim=32, num_heads=4, mlp_dim=64))).eval()
-    with torch.no_grad():
-        for name, parameter in sam.named_parameters():
-            if 'rel_pos' in name or name.endswith('pos_embed'):
-                parameter.normal_(std=0.5)
-            elif 'hypernetworks' in name or 'upscaling' in name:
-                parameter.mul_(3)
-    return sam
-
-
 def picture(shape=SHAPE, seed=0):
     """Smooth colours."""
     rng = np.random.default_rng(seed)
@@ -53,9 +33,9 @@ def model():
 
 
 @pytest.fixture(scope='module')
-def pair():
+def pair(official_sam):
     package = pytest.importorskip('segment_anything')
-    theirs, ours = official_sam(), build_sam(SIZES)
+    theirs, ours = official_sam(ENCODER), build_sam(SIZES)
     ours.load_state_dict(theirs.state_dict(), strict=True)
     return SamPredictor(ours), package.SamPredictor(theirs)
 
