@@ -27,6 +27,7 @@ COMMANDS = {
     'tokenizer': 'mmssl.commands.tokenizer',
     'convert': 'mmssl.commands.convert',
     'list': 'mmssl.commands.list',
+    'print-config': 'mmssl.commands.print_config',
     'doctor': 'mmssl.commands.doctor',
     'demo-data': 'mmssl.commands.demo_data',
 }
