@@ -6,7 +6,7 @@
 # Expected: the paper reports 76.9 mIoU on the test set with ResNet-152 and its own schedule, and no figure for this one. Not measured here.
 default_scope = 'mmseg'
 _base_ = [
-    '../_base_/models/gcn_resnet50.py', 'mmseg::_base_/datasets/cityscapes.py', '../_base_/schedules/sgd_seg.py',
+    '../_base_/models/gcn_resnet50.py', '../_base_/datasets/cityscapes_512x1024.py', '../_base_/schedules/sgd_seg.py',
     '../_base_/seg_runtime.py'
 ]
 data_preprocessor = dict(size=(512, 1024))

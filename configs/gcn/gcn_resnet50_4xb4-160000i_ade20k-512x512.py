@@ -6,7 +6,7 @@
 # Expected: no figure in the paper. Not measured here.
 default_scope = 'mmseg'
 _base_ = [
-    '../_base_/models/gcn_resnet50.py', 'mmseg::_base_/datasets/ade20k.py', '../_base_/schedules/sgd_seg.py',
+    '../_base_/models/gcn_resnet50.py', '../_base_/datasets/ade20k_512.py', '../_base_/schedules/sgd_seg.py',
     '../_base_/seg_runtime.py'
 ]
 data_preprocessor = dict(size=(512, 512))

@@ -20,7 +20,7 @@ model = dict(
     test_cfg=dict(mode='whole'))
 train_pipeline = [
     dict(type='mmssl.LoadImage'),
-    dict(type='LoadAnnotations'),
+    dict(type='mmssl.LoadLabelMap'),
     dict(type='Resize', scale=(96, 72)),
     dict(type='RandomCrop', crop_size=(64, 64)),
     dict(type='PackSegInputs'),
@@ -28,7 +28,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='mmssl.LoadImage'),
     dict(type='Resize', scale=(96, 72)),
-    dict(type='LoadAnnotations'),
+    dict(type='mmssl.LoadLabelMap'),
     dict(type='PackSegInputs'),
 ]
 metainfo = dict(

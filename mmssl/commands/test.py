@@ -37,12 +37,14 @@ def run(args: argparse.Namespace) -> None:
     from mmssl.checkpoint import trusted
     from mmssl.hints import nearest_path
     from mmssl.launch import describe, leave_process_group, load_config, prepare, whole_work_dir
+    from mmssl.settings import check_kinds
     cfg = load_config(args.config, args.cfg_options)
     if '://' not in args.checkpoint and not os.path.isfile(args.checkpoint):
         raise FileNotFoundError(f'checkpoint {args.checkpoint} does not exist{nearest_path(args.checkpoint)}')
     if not cfg.get('test_dataloader') or not cfg.get('test_evaluator'):
         raise ValueError(f'{args.config} has no test_dataloader and test_evaluator: nothing to test. A pre-trained backbone is measured by '
                          '`mmssl knn` or `mmssl linear`, or by fine-tuning (configs/*/benchmarks)')
+    check_kinds(cfg)
     prepare(cfg, args, args.config)
     cfg.load_from, cfg.resume = args.checkpoint, False
     _apply(cfg, args)

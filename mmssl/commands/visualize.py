@@ -78,7 +78,7 @@ class Detector:
         while 'dataset' in dataset:
             dataset = dataset['dataset']
         self.classes = _classes(found, dataset, self.model)
-        steps = [step for step in dataset.pipeline if 'LoadAnnotations' not in str(step['type'])]
+        steps = [step for step in dataset.pipeline if not str(step['type']).endswith(('LoadAnnotations', 'LoadLabelMap'))]
         self.pipeline = [TRANSFORMS.build(step) for step in steps]
 
     def read(self, path: str) -> tuple:

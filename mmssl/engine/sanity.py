@@ -1,7 +1,10 @@
 """What is checked before the first step."""
 
+import logging
+
 import torch
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 
 from mmssl.registry import HOOKS
@@ -32,6 +35,27 @@ def check_class_count(model, dataset) -> None:
         if 1 < module.num_classes != len(classes):
             raise ValueError(f'{name} predicts {module.num_classes} classes, but the data has {len(classes)} ({_some(classes)}); '
                              f'set model.{name}.num_classes={len(classes)} (--cfg-options), or give the data it was made for')
+
+
+def check_same_classes(now, then, where: str) -> None:
+    """Compare the classes of a data set with those that a model was trained on.
+
+    Args:
+        now: names, or None.
+        then: names, or None.
+        where: what has the names ``now``, for messages.
+
+    Raises:
+        ValueError: the same names in another order, so that every label means something else. Other names are logged.
+    """
+    now, then = tuple(now or ()), tuple(then or ())
+    if not now or not then or now == then:
+        return
+    place = next((number for number, names in enumerate(zip(now, then, strict=False)) if names[0] != names[1]), min(len(now), len(then)))
+    names = ' and '.join(repr(names[place]) if place < len(names) else 'nothing' for names in (now, then))
+    if sorted(now) == sorted(then):
+        raise ValueError(f'{where} has the classes of training in another order: label {place} is {names}; give both the same classes')
+    print_log(f'{where} has other classes than training: label {place} is {names}', logger='current', level=logging.WARNING)
 
 
 def heads(model) -> list[tuple[str, torch.nn.Module]]:
@@ -90,6 +114,11 @@ def _check_sample(sample, name: str, head) -> None:
         raise ValueError(f'{where or "a sample"}: label {values} is none of the {classes} classes of {name}, 0 to {classes - 1}{cure}')
 
 
+def _classes_of(meta) -> tuple:
+    classes = meta.get('classes') if isinstance(meta, dict) else None
+    return tuple(classes) if isinstance(classes, (list, tuple)) else ()
+
+
 def _some(names) -> str:
     return ', '.join(map(str, names[:5])) + (', ...' if len(names) > 5 else '')
 
@@ -101,10 +130,17 @@ class SanityHook(Hook):
 
     priority = 'VERY_HIGH'
     _heads: tuple | list = ()
+    _classes: tuple = ()
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Note the classes that a checkpoint was trained on."""
+        meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
+        self._classes = _classes_of((meta or {}).get('dataset_meta'))
 
     def before_train(self, runner) -> None:
         """Check the training data."""
         check_class_count(runner.model, runner.train_dataloader.dataset)
+        self._classes = _classes_of(getattr(runner.train_dataloader.dataset, 'metainfo', None))
         self._heads = heads(runner.model.module if is_model_wrapper(runner.model) else runner.model)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
@@ -114,8 +150,13 @@ class SanityHook(Hook):
 
     def before_val(self, runner) -> None:
         """Check the validation data."""
-        check_class_count(runner.model, runner.val_dataloader.dataset)
+        self._check(runner.model, runner.val_dataloader.dataset, 'the validation data')
 
     def before_test(self, runner) -> None:
         """Check the test data."""
-        check_class_count(runner.model, runner.test_dataloader.dataset)
+        self._check(runner.model, runner.test_dataloader.dataset, 'the test data')
+
+    def _check(self, model, dataset, where: str) -> None:
+        check_class_count(model, dataset)
+        if heads(model):
+            check_same_classes(_classes_of(getattr(dataset, 'metainfo', None)), self._classes, where)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmssl.data.images import BadImageError
 
-ANNOTATIONS = ('LoadAnnotations', 'mmssl.LoadMasks', 'mmssl.FlipWithMasks')
+ANNOTATIONS = ('LoadAnnotations', 'mmssl.LoadLabelMap', 'mmssl.LoadMasks', 'mmssl.FlipWithMasks')
 SYSTEMS = ('mae', 'rfcn', 'gcn', 'sam')
 WIDE = (40, 30)
 
@@ -96,6 +96,25 @@ def test_refused_by_name(system, name, reason, folder, pipelines):
 
 
 def test_every_config_reads_images_by_a_loader_that_refuses_by_name(repo_root):
-    """Data sets that configs inherit from mmsegmentation whole (ADE20K, Cityscapes, VOC 2012) keep the host's loader."""
-    naming = [path.name for path in (repo_root / 'configs').rglob('*.py') if 'LoadImageFromFile' in path.read_text(encoding='utf-8')]
-    assert naming == []
+    """Data sets that are inherited from a host have our readers in place of its own."""
+    texts = {path: path.read_text(encoding='utf-8') for path in (repo_root / 'configs').rglob('*.py')}
+    assert [path.name for path, text in texts.items() if 'LoadImageFromFile' in text or "'LoadAnnotations')" in text] == []
+    inherited = [path for path, text in texts.items() if '::_base_/datasets' in text]
+    assert len(inherited) == 3
+    for path in inherited:
+        cfg = Config.fromfile(path)._cfg_dict
+        steps = [step['type'] for key in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'tta_pipeline')
+                 for step in steps_of(cfg[key])]
+        assert steps.count('mmssl.LoadImage') == steps.count('mmssl.LoadLabelMap') >= 4
+        assert not {'LoadImageFromFile', 'LoadAnnotations'} & set(steps)
+
+
+def steps_of(node):
+    """Every dict with a type in nested dicts and lists."""
+    if isinstance(node, dict):
+        yield from [node] if 'type' in node else []
+        for value in node.values():
+            yield from steps_of(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            yield from steps_of(value)

@@ -3,8 +3,9 @@
     python tools/trials/mutate_configs.py --number 300 --seed 0 --output docs/trials/mutate_configs.md
 
 Every trial takes a config, makes one mistake in it (a key deleted or misspelt, a value of another type, a misspelt type), and runs
-``mmssl train`` on it in a process of its own. Smoke configs train and validate on the demo data. Of the others the model is built
-without memory for its weights and the data set is a stand-in; everything is built, and the first step is left out.
+``mmssl train`` on it in a process of its own; every config is run once without a mistake first, which has to do. Smoke configs train and
+validate on the demo data. Of the others the model is built without memory for its weights and the data set is a stand-in; everything is
+built, and the first step is left out.
 """
 
 import argparse
@@ -28,6 +29,7 @@ sys.path[:0] = [str(ROOT)] * (str(ROOT) not in sys.path)
 from mmssl.launch import SETTINGS  # noqa: E402
 
 KINDS = ('deleted', 'misspelt', 'other type')
+CONTROL = 'none (control)'
 GOOD = ('runs', 'refused', 'stopped')
 FAULTS = ('traceback', 'hang', 'killed', 'left over')
 
@@ -227,7 +229,8 @@ def demo_folder():
         yield Path(folder)
 
 
-def trials(number: int, seed: int, data: Path, names: list[str], limit: float = 60., tell=None) -> list[Trial]:
+def trials(number: int, seed: int, data: Path, names: list[str], limit: float = 60., tell=None,
+           control: bool = False) -> list[Trial]:
     """Mutate configs at random and run them.
 
     Args:
@@ -237,6 +240,7 @@ def trials(number: int, seed: int, data: Path, names: list[str], limit: float = 
         names: configs, relative to the checkout, drawn from uniformly.
         limit: seconds of CPU time after which a trial hangs; ten times that by the clock.
         tell: called with every trial.
+        control: run every config without a mistake too.
     """
     import mmengine.registry as root
 
@@ -248,18 +252,23 @@ def trials(number: int, seed: int, data: Path, names: list[str], limit: float = 
     rng, found, configs = random.Random(seed), [], {}
     for _ in range(number):
         name = rng.choice(names)
+        todo = []
         if name not in configs:
             configs[name] = read(name)
-        config, kind, what = mutate(configs[name], rng)
-        with tempfile.TemporaryDirectory() as place:
-            folder = Path(place)
-            (folder / 'data').mkdir()
-            (folder / 'data/demo').symlink_to(data)
-            start = time.monotonic()
-            outcome, message = attempt(config, folder, not name.startswith('configs/smoke/'), limit)
-        found.append(Trial(name, kind, what, outcome, message.replace(place, '.'), time.monotonic() - start))
-        if tell:
-            tell(found[-1])
+            if control:
+                todo.append((configs[name], CONTROL, 'nothing'))
+        for config, kind, what in (*todo, mutate(configs[name], rng)):
+            with tempfile.TemporaryDirectory() as place:
+                folder = Path(place)
+                (folder / 'data').mkdir()
+                (folder / 'data/demo').symlink_to(data)
+                start = time.monotonic()
+                outcome, message = attempt(config, folder, not name.startswith('configs/smoke/'), limit)
+            if kind == CONTROL and outcome == 'refused':
+                outcome = 'traceback'  # what is refused without a mistake says nothing about mistakes
+            found.append(Trial(name, kind, what, outcome, message.replace(place, '.'), time.monotonic() - start))
+            if tell:
+                tell(found[-1])
     return found
 
 
@@ -272,11 +281,13 @@ def table(found: list[Trial], command: str) -> str:
     """The counts as Markdown, and every message once."""
     counts = Counter((trial.kind, trial.outcome) for trial in found)
     outcomes = (*GOOD, *FAULTS)
-    lines = ['# Mistakes in configs', '', f'{len(found)} trials over {len({trial.config for trial in found})} configs: `{command}`.', '',
+    mistakes = [trial for trial in found if trial.kind != CONTROL]
+    lines = ['# Mistakes in configs', '',
+             f'{len(mistakes)} trials over {len({trial.config for trial in mistakes})} configs: `{command}`.', '',
              '`runs`: nothing needed has changed. `refused`: one line of error, status 1, no work directory. `stopped`: one '
              'line of error after the first step; the log stays. The rest would be faults.', '',
              '| mistake | ' + ' | '.join(outcomes) + ' |', '|---' * (len(outcomes) + 1) + '|']
-    for kind in KINDS:
+    for kind in (*KINDS, *[CONTROL] * (len(mistakes) < len(found))):
         lines.append(f'| {kind} | ' + ' | '.join(str(counts[kind, outcome]) for outcome in outcomes) + ' |')
     lines += ['', 'What was said, one line of each kind:', '']
     said: list[str] = []
@@ -304,7 +315,7 @@ def main() -> int:
         print(f'{trial.outcome:9} {trial.seconds:5.1f} s  {trial.config}: {trial.what}: {trial.message[:240]}', flush=True)
 
     with demo_folder() as folder:
-        found = trials(args.number, args.seed, folder / 'data/demo', names, args.limit, tell)
+        found = trials(args.number, args.seed, folder / 'data/demo', names, args.limit, tell, control=True)
     text = table(found, f'python tools/trials/mutate_configs.py --number {args.number} --seed {args.seed}')
     print(text)
     if args.output:

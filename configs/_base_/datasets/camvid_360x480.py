@@ -1,14 +1,14 @@
 # CamVid, 11 classes: images/{train,val}/*.jpg of 480x360, labels/{train,val}/*.png with 11 for void.
 train_pipeline = [
     dict(type='mmssl.LoadImage'),
-    dict(type='LoadAnnotations'),
+    dict(type='mmssl.LoadLabelMap'),
     dict(type='RandomResize', scale=(480, 360), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type='RandomCrop', crop_size=(256, 256), cat_max_ratio=0.75, ignore_index=11),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PhotoMetricDistortion'),
     dict(type='PackSegInputs'),
 ]
-test_pipeline = [dict(type='mmssl.LoadImage'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+test_pipeline = [dict(type='mmssl.LoadImage'), dict(type='mmssl.LoadLabelMap'), dict(type='PackSegInputs')]
 train_dataloader = dict(
     batch_size=6,
     num_workers=2,
