@@ -28,6 +28,7 @@ COMMANDS = {
     'convert': 'mmssl.commands.convert',
     'list': 'mmssl.commands.list',
     'print-config': 'mmssl.commands.print_config',
+    'check-data': 'mmssl.commands.check_data',
     'doctor': 'mmssl.commands.doctor',
     'demo-data': 'mmssl.commands.demo_data',
 }
