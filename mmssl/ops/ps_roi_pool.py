@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.sparse import csr_array
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -13,6 +14,8 @@ from mmssl.ops.rois import check_rois, round_half_away
 
 # below this many cells to sum, over those of the map, only these are brought to channels-last (tools/benchmarks/ops.py)
 FEW = 0.25
+# bins that are brought to channels-last at a time
+TOGETHER = 4
 
 
 def bin_edges(rois: Tensor, size: int, spatial_scale: float, height: int, width: int, convention: str) -> tuple[Tensor, ...]:
@@ -29,23 +32,27 @@ def bin_edges(rois: Tensor, size: int, spatial_scale: float, height: int, width:
     Returns:
         Top and bottom (N, k), left and right (N, k), int64, with bottom >= top and right >= left.
     """
-    x1, y1, x2, y2 = torch.nan_to_num(rois[:, 1:]).unbind(1)
+    corners = torch.nan_to_num(rois[:, 1:])
     steps = torch.arange(size + 1, device=rois.device, dtype=rois.dtype)
+    if convention == 'caffe':
+        corners = round_half_away(corners)
+        start = corners[:, :2] * spatial_scale
+        length = ((corners[:, 2:] + 1) * spatial_scale - start).clamp(min=0.1)
+        borders = steps * (length / size)[..., None]
+        first, last = (borders[..., :-1] + start[..., None]).floor(), (borders[..., 1:] + start[..., None]).ceil()
+        limits = width, height
+    else:
+        corners = round_half_away(corners * spatial_scale)
+        start = corners[:, :2]
+        length = (corners[:, 2:] - start).clamp(min=1)
+        borders = steps * (length / size)[..., None]
+        first, last = borders[..., :-1].floor() + start[..., None], borders[..., 1:].ceil() + start[..., None]
+        limits = width - 1, height - 1
+    first, last = torch.nan_to_num(first), torch.nan_to_num(last)
     edges = []
-    for low, high, cells in ((y1, y2, height), (x1, x2, width)):
-        if convention == 'caffe':
-            start = round_half_away(low) * spatial_scale
-            length = ((round_half_away(high) + 1) * spatial_scale - start).clamp(min=0.1)
-            borders = steps * (length / size)[:, None]
-            first, last = (borders[:, :-1] + start[:, None]).floor(), (borders[:, 1:] + start[:, None]).ceil()
-        else:
-            start = round_half_away(low * spatial_scale)
-            length = (round_half_away(high * spatial_scale) - start).clamp(min=1)
-            borders = steps * (length / size)[:, None]
-            first, last = borders[:, :-1].floor() + start[:, None], borders[:, 1:].ceil() + start[:, None]
-            cells = cells - 1
-        first = torch.nan_to_num(first).clamp(0, cells).long()
-        edges += [first, torch.maximum(torch.nan_to_num(last).clamp(0, cells).long(), first)]
+    for axis in (1, 0):
+        low = first[:, axis].clamp(0, limits[axis]).long()
+        edges += [low, torch.maximum(last[:, axis].clamp(0, limits[axis]).long(), low)]
     return tuple(edges)
 
 
@@ -127,7 +134,7 @@ def integral_pool(features: Tensor, image: Tensor, top: Tensor, bottom: Tensor, 
 class _Direct(torch.autograd.Function):
     """Cells of every bin summed one by one: a bin of common size has fewer than ten, and nothing cancels.
 
-    Many cells: the map is brought to channels-last bin by bin, which stays in the cache. Few: only the cells that count are.
+    Many cells: the map is brought to channels-last a few bins at a time, which stays in the cache. Few: only the cells that count are.
     """
 
     @staticmethod
@@ -136,37 +143,36 @@ class _Direct(torch.autograd.Function):
         number, size = top.shape
         bins, area = size * size, height * width
         output_dim = channels // bins
-        index, counts = cells_of_bins(image, top, bottom, left, right, height, width)
+        index, counts = cells_of_bins(image, top, bottom, left, right, batch, height, width)
         share = counts.clamp(min=1).to(features.dtype).reciprocal_()
-        maps = features.contiguous().view(batch, output_dim, bins, area)
-        few = len(index) < FEW * batch * bins * area
+        maps = features.detach().contiguous().view(batch, output_dim, bins * area)
+        few = len(index) <= FEW * batch * bins * area
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward(index, share, counts)
             ctx.shape, ctx.vote, ctx.few = features.shape, vote, few
         if few:
-            picture, cell = split_cells(index, counts.sum(1), area)
-            maps = maps.view(batch, output_dim, bins * area)
+            picture, cell = split_cells(index, batch, area)
             table = features.new_empty(len(cell), output_dim)
             if batch > 1:
                 table = maps[picture, :, cell]
             elif len(cell):
-                _turn(maps[0].index_select(1, cell)[None], table[None])
+                cv2.transpose(maps[0].index_select(1, cell).numpy(), table.numpy())
             first = (counts.view(-1).cumsum(0) - counts.view(-1)).int()
             out = F.embedding_bag(torch.arange(len(table), dtype=torch.int32), table, first, mode='sum').view(bins, number, output_dim)
             out *= share[:, :, None]
             return out.mean(0) if vote else out.transpose(0, 1).contiguous()
-        table = features.new_empty(batch, area, output_dim)
+        table = features.new_empty(TOGETHER * batch * area, output_dim)
         out = features.new_zeros(number, output_dim) if vote else features.new_empty(number, bins, output_dim)
-        firsts = (counts.cumsum(1) - counts).int()
-        start = 0
-        for place, length in enumerate(counts.sum(1).tolist()):
-            _turn(maps[:, :, place], table)
-            one = torch.embedding_bag(table.view(-1, output_dim), index[start:start + length], firsts[place])[0]
+        lengths = counts.view(-1).split(TOGETHER * number)
+        for place, cells, length in zip(range(0, bins, TOGETHER), index.split([int(part.sum()) for part in lengths]), lengths, strict=True):
+            _turn(maps, table, place, min(bins, place + TOGETHER), area, back=False)
+            first = (length.cumsum(0) - length).int()
+            one = torch.embedding_bag(table, cells - place * batch * area, first)[0].view(len(length) // max(number, 1), number, output_dim)
+            part = share[place:place + TOGETHER, :, None]
             if vote:
-                out.addcmul_(one, share[place, :, None])
+                out += one.mul_(part).sum(0)
             else:
-                torch.mul(one, share[place, :, None], out=out[:, place])
-            start += length
+                torch.mul(one, part, out=out[:, place:place + TOGETHER].transpose(0, 1))
         return out.div_(bins) if vote else out
 
     @staticmethod
@@ -175,31 +181,55 @@ class _Direct(torch.autograd.Function):
         index, share, counts = ctx.saved_tensors
         batch, channels, height, width = ctx.shape
         bins, area, output_dim = len(counts), height * width, grad.shape[-1]
-        lengths = counts.sum(1).tolist()
         if ctx.few:
             return _of_few(grad, index, share, counts, ctx.shape, ctx.vote), *[None] * 6
-        grad = grad / bins if ctx.vote else grad
-        out = grad.new_empty(batch, output_dim, bins, area)
-        region = np.arange(counts.shape[1], dtype=np.int32)
-        start = 0
-        for place, length in enumerate(lengths):
-            # pairs of cell and region, by cell: two bytes are sorted by radix
-            cells = index[start:start + length].numpy()
-            order = np.argsort(cells.astype(np.uint16) if batch * area <= 1 << 16 else cells, kind='stable')
-            source = torch.from_numpy(np.repeat(region, counts[place].numpy())[order])
-            repeats = np.bincount(cells, minlength=batch * area)
-            first = torch.from_numpy((repeats.cumsum() - repeats).astype(np.int32))
-            values = grad if ctx.vote else grad[:, place].contiguous()
-            one = torch.embedding_bag(values, source, first, False, 0, False, share[place].index_select(0, source))[0]
-            _turn(one.view(batch, area, output_dim), out[:, :, place])
-            start += length
+        source, first, lengths = by_cell(index, counts, batch * area)
+        grad = (grad / bins)[None] if ctx.vote else grad.transpose(0, 1)
+        out = grad.new_empty(batch, output_dim, bins * area)
+        for place, one in zip(range(0, bins, TOGETHER), source.split(lengths), strict=True):
+            some = slice(place, place + TOGETHER)
+            values = (grad if ctx.vote else grad[some]) * share[some, :, None]
+            cells = torch.embedding_bag(values.reshape(-1, output_dim), one, first[some].view(-1))[0]
+            _turn(out, cells, place, min(bins, place + TOGETHER), area, back=True)
         return out.view(ctx.shape), *[None] * 6
 
 
-def _turn(source: Tensor, out: Tensor) -> None:
-    """Write (B, R, D) as (B, D, R); OpenCV takes less than half of torch's time."""
-    for one, other in zip(source.detach().numpy(), out.numpy(), strict=True):
-        cv2.transpose(one, other)
+def by_cell(index: Tensor, counts: Tensor, cells: int) -> tuple[Tensor, Tensor, list[int]]:
+    """The pairs of region and cell that :func:`cells_of_bins` lists, in the order of the cells.
+
+    Args:
+        index, counts: of :func:`cells_of_bins`.
+        cells: of one bin's map, B * H * W.
+
+    Returns:
+        Regions (nnz,), counted through the bins of one group of ``TOGETHER``; where each cell's begin in its group (k * k, cells), both
+        int32; regions of each group.
+    """
+    bins, number = counts.shape
+    begin = np.zeros(counts.numel() + 1, np.int32)
+    np.cumsum(counts.numpy().reshape(-1), out=begin[1:])
+    # a column-wise matrix of the row-wise one, which scipy makes by counting, without comparing
+    pairs = csr_array((np.empty(len(index), np.int8), index.numpy(), begin), shape=(bins * number, bins * cells)).tocsc()
+    first, source = pairs.indptr[:-1].reshape(bins, cells), pairs.indices
+    starts = pairs.indptr[:-1:TOGETHER * cells]
+    lengths = np.diff(starts, append=len(source))
+    source -= np.repeat(np.arange(0, bins, TOGETHER, dtype=np.int32) * np.int32(number), lengths)
+    first -= np.repeat(starts, TOGETHER)[:bins, None]
+    return torch.from_numpy(source), torch.from_numpy(first), lengths.tolist()
+
+
+def _turn(maps: Tensor, table: Tensor, first: int, last: int, area: int, back: bool) -> None:
+    """Bins ``first`` to ``last`` of maps (B, D, k * k * area) into a table ((last - first) * B * area, D), or back.
+
+    OpenCV takes less than half of torch's time.
+    """
+    batch, planes, rows = len(maps), maps.numpy(), table.numpy()
+    step = last - first if batch == 1 else 1
+    for number, place in enumerate(range(first, last, step)):
+        for image in range(batch):
+            plane = planes[image, :, place * area:(place + step) * area]
+            row = rows[(number * batch + image) * area:][:step * area]
+            cv2.transpose(row, plane) if back else cv2.transpose(plane, row)
 
 
 def _of_few(grad: Tensor, index: Tensor, share: Tensor, counts: Tensor, shape: torch.Size, vote: bool) -> Tensor:
@@ -208,14 +238,12 @@ def _of_few(grad: Tensor, index: Tensor, share: Tensor, counts: Tensor, shape: t
     (bins, number), area, output_dim = counts.shape, height * width, grad.shape[-1]
     values = (grad[None] / bins if vote else grad.transpose(0, 1)) * share[:, :, None]
     source = torch.arange(bins * number, dtype=torch.int32).repeat_interleave(counts.view(-1))
-    key = index + (torch.arange(bins, dtype=torch.int32) * (batch * area)).repeat_interleave(counts.sum(1))
-    key, order = key.sort()
+    key, order = index.sort()
     cells, repeats = key.unique_consecutive(return_counts=True)
     first = (repeats.cumsum(0) - repeats).int()
     part = F.embedding_bag(source.index_select(0, order), values.reshape(-1, output_dim), first, mode='sum')
     out = grad.new_zeros(batch, output_dim, bins * area)
-    place = cells.long() // (batch * area)
-    picture, cell = (cells - place * (batch * area)) // area, cells % area + place * area
+    picture, cell = split_cells(cells, batch, area)
     if batch == 1:
         out[0][:, cell] = part.t()
     else:
@@ -223,37 +251,42 @@ def _of_few(grad: Tensor, index: Tensor, share: Tensor, counts: Tensor, shape: t
     return out.view(shape)
 
 
-def split_cells(index: Tensor, lengths: Tensor, area: int) -> tuple[Tensor, Tensor]:
-    """Image, and cell of the map of all bins, of the cells that :func:`cells_of_bins` lists, ``lengths`` of each bin."""
-    picture = index // area
-    first = (torch.arange(len(lengths)) * area).repeat_interleave(lengths)
-    return picture, index - picture * area + first
+def split_cells(index: Tensor, batch: int, area: int) -> tuple[Tensor, Tensor]:
+    """Image, and cell of that image's maps (k * k, H, W), of the cells that :func:`cells_of_bins` lists."""
+    place = index // (batch * area)
+    return index // area - place * batch, index % area + place * area
 
 
-def cells_of_bins(image: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor, height: int,
+def cells_of_bins(image: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor, batch: int, height: int,
                   width: int) -> tuple[Tensor, Tensor]:
     """Every cell of every bin, bin by bin.
 
     Args:
         image: (N,).
         top, bottom, left, right: (N, k).
-        height, width: of the map.
+        batch, height, width: B, H and W of the map.
 
     Returns:
-        Cells (nnz,) in one bin's map (B, H, W), int32, and their number (k * k, N).
+        Cells (nnz,) in maps of (k * k, B, H, W), int32, and their number (k * k, N), int64.
     """
     image, top, bottom, left, right = (np.ascontiguousarray(values.numpy().T, np.int32) for values in (image, top, bottom, left, right))
     size, number = top.shape
     tall, wide = bottom - top, right - left
-    start = ((image * height + top)[:, None] * width + left).reshape(-1)
-    tall_of_bin, wide_of_bin = (lengths.reshape(-1) for lengths in np.broadcast_arrays(tall[:, None], wide))
-    # bins to rows, rows to cells: a list repeated, less where each part starts, so that counting on gives the cell
-    before = (tall_of_bin.cumsum(dtype=np.int32) - tall_of_bin) * np.int32(width)
-    row = np.repeat(start - before, tall_of_bin)
-    row += np.arange(len(row), dtype=np.int32) * np.int32(width)
-    wide_of_row = np.repeat(wide_of_bin, tall_of_bin)
-    row -= wide_of_row.cumsum(dtype=np.int32) - wide_of_row
-    index = np.repeat(row, wide_of_row)
-    index += np.arange(len(index), dtype=np.int32)
-    counts = (tall[:, None] * wide).reshape(size * size, number).astype(np.int64)
-    return torch.from_numpy(index), torch.from_numpy(counts)
+    start = ((image * height + top)[:, None] * width + left).reshape(size * size, number)
+    start += np.arange(size * size, dtype=np.int32)[:, None] * np.int32(batch * height * width)
+    start = start.reshape(-1)
+    tall, wide = (lengths.reshape(-1) for lengths in np.broadcast_arrays(tall[:, None], wide))
+    counts = tall.astype(np.int64) * wide
+    # the steps from each cell to the next, added up: 1 in a row, one line of the map to the next row, any to the next bin
+    some = counts > 0
+    if not some.all():
+        start, tall, wide = start[some], tall[some], wide[some]
+    index = np.ones(counts.sum(), np.int32)
+    if len(index):
+        row = np.repeat(wide, tall)
+        index[row.cumsum(dtype=np.int64)[:-1]] = (width + 1) - row[:-1]
+        end = start + (tall - 1) * width + wide - 1
+        index[(tall.astype(np.int64) * wide).cumsum()[:-1]] = start[1:] - end[:-1]
+        index[0] = start[0]
+        np.cumsum(index, out=index)
+    return torch.from_numpy(index), torch.from_numpy(counts.reshape(size * size, number))
