@@ -26,6 +26,7 @@ COMMANDS = {
     'annotate': 'mmssl.commands.annotate',
     'tokenizer': 'mmssl.commands.tokenizer',
     'convert': 'mmssl.commands.convert',
+    'report': 'mmssl.commands.report',
     'list': 'mmssl.commands.list',
     'print-config': 'mmssl.commands.print_config',
     'check-data': 'mmssl.commands.check_data',

@@ -1,30 +1,46 @@
-"""``mmssl visualize detections|scores|sampling``: what a detector finds, R-FCN's score maps, where a deformable convolution reads."""
+"""``mmssl visualize detections|scores|sampling|curves``: what a detector finds, R-FCN's score maps, where a deformable convolution reads,
+and the curves of runs."""
 
 import argparse
 
-HELP = 'draw detections, the position-sensitive score maps of a class, or the sampling points of a deformable convolution'
+HELP = 'draw detections, score maps of a class, sampling points of a deformable convolution, or training curves'
+PICTURES = {
+    'detections': 'boxes with their classes and scores over images',
+    'scores': "the k x k position-sensitive score maps of a class (R-FCN's)",
+    'sampling': 'the points that a deformable convolution reads',
+    'curves': 'training curves of several runs in one picture',
+}
 MOST_POINTS = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the command."""
-    parser.add_argument('what', choices=['detections', 'scores', 'sampling'], help='what to draw')
-    parser.add_argument('config', help='config of a detector: a path, or its name below configs/')
-    parser.add_argument('checkpoint', help="weights of the detector; 'random' for a random initialisation")
-    parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files; scores and sampling take one')
-    parser.add_argument('--out', required=True, metavar='PNG', help='picture to write')
-    parser.add_argument('--score-thr', type=float, default=0.3, metavar='SCORE', help='detections: least score to draw (default: 0.3)')
-    parser.add_argument('--class', dest='class_name', metavar='NAME', help='scores: the class (default: that of the best detection)')
-    parser.add_argument('--box', type=float, nargs=4, metavar=('X1', 'Y1', 'X2', 'Y2'),
-                        help='scores: the RoI in pixels of the image (default: the best detection of the class)')
-    parser.add_argument('--point', type=float, nargs=2, action='append', metavar=('X', 'Y'),
-                        help='sampling: where to look, in pixels of the image; may be repeated (default: middles of the best detections)')
-    parser.add_argument('--layer', metavar='NAME', help='sampling: the deformable convolution (default: the last one)')
-    parser.add_argument('--levels', type=int, default=1, metavar='N',
-                        help='sampling: follow the taps back through up to N deformable convolutions of one size (default: 1)')
-    parser.add_argument('--seed', type=int, default=0, help='of a random initialisation')
-    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='override settings of the config')
-    parser.add_argument('--trust-checkpoint', action='store_true', help='load a checkpoint that holds pickled code')
+    """Arguments of the command: a picture each."""
+    from mmssl.commands import curves
+    kinds = parser.add_subparsers(dest='what', metavar='PICTURE', required=True, title='pictures')
+    for name, text in PICTURES.items():
+        kind = kinds.add_parser(name, help=text, description=f'draw {text}')
+        if name == 'curves':
+            curves.add_arguments(kind)
+            continue
+        kind.add_argument('config', help='config of a detector: a path, or its name below configs/')
+        kind.add_argument('checkpoint', help="weights of the detector; 'random' for a random initialisation")
+        kind.add_argument('images', nargs='+', metavar='IMAGE', help='image files' if name == 'detections' else 'an image file')
+        kind.add_argument('--out', required=True, metavar='PNG', help='picture to write')
+        if name == 'detections':
+            kind.add_argument('--score-thr', type=float, default=0.3, metavar='SCORE', help='least score to draw (default: 0.3)')
+        elif name == 'scores':
+            kind.add_argument('--class', dest='class_name', metavar='NAME', help='the class (default: that of the best detection)')
+            kind.add_argument('--box', type=float, nargs=4, metavar=('X1', 'Y1', 'X2', 'Y2'),
+                              help='the RoI in pixels of the image (default: the best detection of the class)')
+        else:
+            kind.add_argument('--point', type=float, nargs=2, action='append', metavar=('X', 'Y'),
+                              help='where to look, in pixels of the image; may be repeated (default: middles of the best detections)')
+            kind.add_argument('--layer', metavar='NAME', help='the deformable convolution (default: the last one)')
+            kind.add_argument('--levels', type=int, default=1, metavar='N',
+                              help='follow the taps back through up to N deformable convolutions of one size (default: 1)')
+        kind.add_argument('--seed', type=int, default=0, help='of a random initialisation')
+        kind.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='override settings of the config')
+        kind.add_argument('--trust-checkpoint', action='store_true', help='load a checkpoint that holds pickled code')
 
 
 def run(args: argparse.Namespace) -> None:
@@ -39,6 +55,9 @@ def run(args: argparse.Namespace) -> None:
 
     from mmssl.commands.features import RANDOM
     from mmssl.hints import nearest_path
+    if args.what == 'curves':
+        from mmssl.commands import curves
+        return curves.run(args)
     for path in (*([] if args.checkpoint == RANDOM else [args.checkpoint]), *args.images):
         if not os.path.isfile(path):
             raise FileNotFoundError(f'{path} does not exist{nearest_path(path)}' if not os.path.exists(path) else f'{path} is not a file')
@@ -46,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f'--out {args.out}: give a name that ends in .png')
     if args.what != 'detections' and len(args.images) > 1:
         raise ValueError(f'visualize {args.what} takes one image, not {len(args.images)}')
-    if args.levels < 1:
+    if getattr(args, 'levels', 1) < 1:
         raise ValueError(f'--levels {args.levels} must be at least 1')
     detector = Detector(args)
     picture, text = {'detections': draw_detections, 'scores': draw_scores, 'sampling': draw_sampling}[args.what](detector, args)
