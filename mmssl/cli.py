@@ -5,12 +5,15 @@ Heavy imports (torch, the toolboxes) belong inside ``run``, so that ``mmssl --he
 """
 
 import argparse
-import difflib
 import importlib
 import os
+import re
+import shutil
 import sys
+import textwrap
 
 from mmssl import __version__
+from mmssl.hints import nearest
 
 # command -> module; in the order in which `mmssl --help` shows them
 COMMANDS = {
@@ -26,23 +29,62 @@ COMMANDS = {
     'annotate': 'mmssl.commands.annotate',
     'tokenizer': 'mmssl.commands.tokenizer',
     'convert': 'mmssl.commands.convert',
-    'report': 'mmssl.commands.report',
     'list': 'mmssl.commands.list',
     'print-config': 'mmssl.commands.print_config',
     'check-data': 'mmssl.commands.check_data',
-    'doctor': 'mmssl.commands.doctor',
+    'report': 'mmssl.commands.report',
     'demo-data': 'mmssl.commands.demo_data',
+    'doctor': 'mmssl.commands.doctor',
+    'completion': 'mmssl.commands.completion',
 }
+MOST_COLUMNS = 110
+# the headings of `mmssl --help`, each before its first command
+HEADINGS = {'train': 'train and measure', 'attention': 'look', 'segment': 'prompt', 'tokenizer': 'weights', 'list': 'configs, data, runs'}
 
 # what a command raises for bad input or a run that cannot go on; anything else is a fault of ours and keeps its traceback
 USER_ERRORS = (ValueError, TypeError, KeyError, OSError, ImportError)
 STOPS = ('BadFilesError', 'NonFiniteError', 'TrainingError')
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog='mmssl', description='Self-supervised pre-training, detection, segmentation and prompting on OpenMMLab.')
-    parser.add_argument('--version', action='version', version=f'mmssl {__version__}')
+class HelpFormatter(argparse.HelpFormatter):
+    """argparse's, no wider than a person reads."""
+
+    def __init__(self, prog: str):
+        width = min(shutil.get_terminal_size().columns, MOST_COLUMNS) - 2
+        super().__init__(prog, max_help_position=28 if width > 80 else 22, width=width)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """argparse's, with wrong arguments told in one line that names the nearest right one."""
+
+    def __init__(self, *args, formatter_class=HelpFormatter, **kwargs):
+        super().__init__(*args, formatter_class=formatter_class, **kwargs)
+
+    def error(self, message: str):
+        """End with status 2."""
+        self.exit(2, f'{self.prog}: error: {message}{self._near(message)}\n({self.prog} --help shows the arguments)\n')
+
+    def _near(self, message: str) -> str:
+        choice = re.search(r"invalid choice: '?(.+?)'? \(choose from (.*)\)", message)
+        unknown = re.match(r'unrecognized arguments: (--[^\s=]+)', message)
+        if choice:
+            return nearest(choice.group(1), re.findall(r"[^\s',]+", choice.group(2)))
+        return nearest(unknown.group(1), self.option_names()) if unknown else ''
+
+    def option_names(self) -> list[str]:
+        """Those that begin with two dashes, of the parsers below too."""
+        names = [name for name in self._option_string_actions if name.startswith('--')]
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                names += [name for parser in action.choices.values() for name in parser.option_names()]
+        return names
+
+
+def command_parser(name: str) -> CommandParser:
+    """The parser of a command; imports nothing heavy."""
+    module = importlib.import_module(COMMANDS[name])
+    parser = CommandParser(prog=f'mmssl {name}', description=getattr(module, 'DESCRIPTION', module.HELP))
+    module.add_arguments(parser)
     return parser
 
 
@@ -63,14 +105,10 @@ def main(argv: list[str] | None = None, command: str | None = None) -> int:
         else:
             return _overview(argv)
     if command not in COMMANDS:
-        near = difflib.get_close_matches(command, COMMANDS, n=1)
-        print(f'mmssl: error: no command {command!r}' + (f'; did you mean {near[0]!r}?' if near else f'; one of {", ".join(COMMANDS)}'),
-              file=sys.stderr)
+        print(f'mmssl: error: no command {command!r}{nearest(command, COMMANDS) or "; one of " + ", ".join(COMMANDS)}', file=sys.stderr)
         return 2
     module = importlib.import_module(COMMANDS[command])
-    parser = argparse.ArgumentParser(prog=f'mmssl {command}', description=module.HELP)
-    module.add_arguments(parser)
-    args = parser.parse_args(argv)
+    args = command_parser(command).parse_args(argv)
     try:
         return int(module.run(args) or 0)
     except Exception as error:
@@ -83,13 +121,29 @@ def main(argv: list[str] | None = None, command: str | None = None) -> int:
 
 
 def _overview(argv: list[str]) -> int:
-    parser = _parser()
-    subparsers = parser.add_subparsers(title='commands', metavar='COMMAND')
+    parser = CommandParser(prog='mmssl', usage='mmssl COMMAND ...', add_help=False)
+    parser.add_argument('-h', '--help', action='store_true')
+    parser.add_argument('--version', action='version', version=f'mmssl {__version__}')
+    args = parser.parse_args(argv)
+    print(overview(min(shutil.get_terminal_size().columns, MOST_COLUMNS)))
+    return 0 if args.help else 2
+
+
+def overview(width: int) -> str:
+    """What ``mmssl --help`` prints, ``width`` columns wide."""
+    def lines(text: str, first: str = '', rest: str = '') -> str:
+        return textwrap.fill(text, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
+
+    column = 6 + max(map(len, COMMANDS))
+    parts = ['usage: mmssl COMMAND ...', '',
+             lines('Self-supervised pre-training, detection, segmentation and prompting on OpenMMLab.')]
     for name, module in COMMANDS.items():
-        subparsers.add_parser(name, help=importlib.import_module(module).HELP, add_help=False)
-    parser.parse_args(argv)
-    parser.print_help()
-    return 2
+        if name in HEADINGS:
+            parts += ['', f'{HEADINGS[name]}:']
+        parts.append(lines(importlib.import_module(module).HELP, f'    {name}'.ljust(column), ' ' * column))
+    parts += ['', lines('mmssl COMMAND --help shows the arguments of a command, mmssl --version the version. With MMSSL_DEBUG=1 an error '
+                        'keeps its traceback. `mmssl completion bash` (or zsh, fish) prints what completes commands, options and configs.')]
+    return '\n'.join(parts)
 
 
 if __name__ == '__main__':

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from mmssl import paths
+from mmssl import completion, paths
 from mmssl.commands import list as command
 
 
@@ -22,16 +22,16 @@ def tree(tmp_path):
     (configs / 'other' / 'none.py').write_text("_base_ = ['mmseg::x/y.py']\n")
     (configs / 'mae' / 'metafile.yml').write_text(
         'Collections:\n  - Name: MAE\n    Paper: {Title: Masked Autoencoders, URL: u}\n'
-        'Models:\n  - {Name: mae_tiny, In Collection: MAE, Config: configs/mae/mae_tiny.py}\n')
+        'Models:\n  - {Name: mae_tiny, In Collection: MAE, Config: configs/mae/mae_tiny.py, Metadata: {Parameters: 1250000}}\n')
     return tmp_path
 
 
 def test_configs_have_method_host_and_paper(tree):
     assert command.find_configs(tree) == [
-        ['mae/benchmarks/probe.py', 'mae', 'mmpretrain', ''],
-        ['mae/mae_tiny.py', 'MAE', 'mmpretrain', 'Masked Autoencoders'],
-        ['other/none.py', 'other', '', ''],
-        ['other/own.py', 'other', 'mmdet', ''],
+        ['mae/benchmarks/probe.py', 'mae', '', 'mmpretrain', ''],
+        ['mae/mae_tiny.py', 'MAE', '1.25 M', 'mmpretrain', 'Masked Autoencoders'],
+        ['other/none.py', 'other', '', '', ''],
+        ['other/own.py', 'other', '', 'mmdet', ''],
     ]
 
 
@@ -59,12 +59,26 @@ def test_columns_are_aligned():
     assert command.table(['A', 'LONG'], [['xyz', 'b'], ['', 'c']]) == 'A    LONG\nxyz  b\n     c'
 
 
+def test_columns_fit_the_terminal():
+    rows = [['x' * 20, 'b', 'word ' * 10]]
+    assert command.table(['A', 'B', 'C'], rows, 50).splitlines()[1] == 'x' * 20 + '  b  word word word word wo...'
+    assert command.table(['A', 'B', 'C'], rows, 30).splitlines() == ['A' + ' ' * 21 + 'B', 'x' * 20 + '  b']
+    assert command.table(['A', 'B', 'C'], rows, 10).splitlines() == ['A', 'x' * 20]
+    assert command.table(['A', 'B', 'C'], rows).splitlines()[1] == 'x' * 20 + '  b  ' + ('word ' * 10).rstrip()
+
+
+def test_a_host_that_is_missing_is_told():
+    assert [command.needs(host) for host in ('', 'argparse', 'mmnone')] == ['', 'argparse', 'mmnone (not installed)']
+
+
 def test_lists_what_the_package_brings(warm_cli, tmp_path):
     done = warm_cli('list', cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line for line in lines if line.startswith('mmssl.MAEViT ')]
     shown = {line.split()[0] for line in lines if '.py ' in line or line.endswith('.py')}
+    types = {line.split()[0] for line in lines if line.startswith('mmssl.')}
+    assert types <= {*completion.names(), 'mmssl.OptimWrapper'}  # a shell completes what is listed; the one is mmengine's, taken over
     on_disk = {path.relative_to(paths.config_root()).as_posix() for path in paths.config_root().rglob('*.py') if '_base_' not in path.parts}
     assert shown == on_disk
 

@@ -1,14 +1,18 @@
-"""``mmssl list [PATTERN]``: the configs that come with the package and the types it registers."""
+"""``mmssl list [PATTERN]``: the configs that come with the package, what they need, and the types it registers."""
 
 import argparse
 import ast
 import contextlib
 import difflib
 import fnmatch
+import importlib.util
+import shutil
 import sys
 from pathlib import Path
 
-HELP = 'list configs and registered types'
+HELP = 'list configs with their parameters and what they need, and registered types'
+# a column of a table that is cut is at least so wide
+LEAST_COLUMN = 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print two tables: configs with method, host and paper, then types with their registry and what they are."""
+    """Print two tables: configs with method, parameters, host and paper, then types with their registry and what they are."""
     from mmssl import paths
 
     configs = find_configs(paths.mim_root())
@@ -32,10 +36,12 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f'no config and no type matches {args.pattern!r}; '
                          + (f'did you mean {near[0]!r}?' if near else '`mmssl list` shows them all'))
     tables = []
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    rows = [[*row[:3], needs(row[3]), row[4]] for row in rows]
     if rows:
-        tables.append(table(['CONFIG', 'METHOD', 'HOST', 'PAPER'], rows))
+        tables.append(table(['CONFIG', 'METHOD', 'PARAMS', 'NEEDS', 'PAPER'], rows, width))
     if parts:
-        tables.append(table(['TYPE', 'REGISTRY', 'WHAT'], parts))
+        tables.append(table(['TYPE', 'REGISTRY', 'WHAT'], parts, width))
     print('\n\n'.join(tables))
     if trouble:
         print(f'\nsome types are not listed: {trouble}; `mmssl doctor` says what to do')
@@ -49,11 +55,38 @@ def matches(name: str, pattern: str | None) -> bool:
     return fnmatch.fnmatchcase(name, pattern) if set(pattern) & set('*?[') else pattern in name
 
 
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """Columns under their headings, each as wide as its longest cell."""
+def needs(host: str) -> str:
+    """A host toolbox, and whether it is there."""
+    return host if not host or importlib.util.find_spec(host) else f'{host} (not installed)'
+
+
+def millions(parameters: int | None) -> str:
+    """A number of parameters, as '86.6 M'."""
+    return f'{parameters / 1e6:.3g} M' if parameters else ''
+
+
+def table(header: list[str], rows: list[list[str]], width: int | None = None) -> str:
+    """Columns under their headings, each as wide as its longest cell.
+
+    Args:
+        header: names of the columns.
+        rows: a cell a column.
+        width: of the terminal; columns at the right are cut, or left out, to fit it.
+    """
     cells = [header, *rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    return '\n'.join('  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
+    while width and len(widths) > 1 and sum(widths) + 2 * (len(widths) - 1) > width:
+        left = width - sum(widths[:-1]) - 2 * (len(widths) - 1)
+        if left >= LEAST_COLUMN:
+            widths[-1] = left
+        else:
+            widths.pop()
+    return '\n'.join('  '.join(cut(cell, size).ljust(size) for cell, size in zip(row, widths, strict=False)).rstrip() for row in cells)
+
+
+def cut(text: str, width: int) -> str:
+    """The text, its end left out where it is too long."""
+    return text if len(text) <= width else f'{text[:width - 3]}...'
 
 
 def find_configs(root: Path) -> list[list[str]]:
@@ -63,7 +96,7 @@ def find_configs(root: Path) -> list[list[str]]:
         root: the folder that metafiles count their ``Config`` entries from, see :func:`mmssl.paths.mim_root`.
 
     Returns:
-        rows (path below configs, method, host, paper); the method is the metafile's collection, or else the config's folder.
+        rows (path below configs, method, parameters, host, paper); the method is the metafile's collection, or else the config's folder.
     """
     folder = root / 'configs'
     known = {}
@@ -74,13 +107,13 @@ def find_configs(root: Path) -> list[list[str]]:
         name = path.relative_to(folder)
         if '_base_' in name.parts:
             continue
-        method, paper = known.get(f'configs/{name.as_posix()}', (name.parts[0] if len(name.parts) > 1 else '', ''))
-        rows.append([name.as_posix(), method, read_scope(path) or '', paper])
+        method, paper, parameters = known.get(f'configs/{name.as_posix()}', (name.parts[0] if len(name.parts) > 1 else '', '', None))
+        rows.append([name.as_posix(), method, millions(parameters), read_scope(path) or '', paper])
     return rows
 
 
-def read_metafile(path: Path) -> dict[str, tuple[str, str]]:
-    """Config path -> (method, title of its paper) of one ``metafile.yml``; nothing where PyYAML is missing.
+def read_metafile(path: Path) -> dict[str, tuple[str, str, int | None]]:
+    """Config path -> (method, title of its paper, number of parameters) of one ``metafile.yml``; nothing where PyYAML is missing.
 
     Raises:
         ValueError: the file is no valid YAML.
@@ -97,7 +130,8 @@ def read_metafile(path: Path) -> dict[str, tuple[str, str]]:
     for collection in meta.get('Collections') or []:
         paper = collection.get('Paper') or {}
         papers[collection.get('Name')] = paper.get('Title') or paper.get('URL') or ''
-    return {model['Config']: (model.get('In Collection') or '', papers.get(model.get('In Collection'), ''))
+    return {model['Config']: (model.get('In Collection') or '', papers.get(model.get('In Collection'), ''),
+                             (model.get('Metadata') or {}).get('Parameters'))
             for model in meta.get('Models') or [] if model.get('Config')}
 
 
