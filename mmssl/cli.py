@@ -47,11 +47,43 @@ STOPS = ('BadFilesError', 'NonFiniteError', 'TrainingError')
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """argparse's, no wider than a person reads."""
+    """argparse's, no wider than a person reads, with what has to be given first and the options in one word."""
 
     def __init__(self, prog: str):
         width = min(shutil.get_terminal_size().columns, MOST_COLUMNS) - 2
         super().__init__(prog, max_help_position=28 if width > 80 else 22, width=width)
+
+    def _format_usage(self, usage, actions, groups, prefix) -> str:
+        if usage is not None:
+            return super()._format_usage(usage, actions, groups, prefix)
+        words = [self._values(action) for action in actions if not action.option_strings]
+        words += [f'{action.option_strings[-1]} {self._values(action)}' for action in actions if action.option_strings and action.required]
+        words += ['[options]'] * any(action.option_strings and not action.required and action.dest != 'help' for action in actions)
+        words = [word for word in words if word]
+        begin = f'{"usage: " if prefix is None else prefix}{self._prog} '
+        nothing = chr(160)  # a word is not broken
+        lines = textwrap.wrap(' '.join(word.replace(' ', nothing) for word in words), self._width, initial_indent=begin,
+                              subsequent_indent=' ' * min(len(begin), 24), break_on_hyphens=False, break_long_words=False)
+        return '\n'.join(lines or [begin.rstrip()]).replace(nothing, ' ') + '\n\n'
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings:
+            return self._values(action)
+        return ', '.join(action.option_strings) + (f' {self._values(action)}' if action.nargs != 0 else '')
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(' '.join(text.split()), width, break_on_hyphens=False)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return textwrap.fill(' '.join(text.split()), width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+
+    def _values(self, action: argparse.Action) -> str:
+        """What stands for the value of an argument."""
+        if isinstance(action.metavar, tuple):
+            return ' '.join(action.metavar)
+        word = action.metavar or ('{' + ','.join(map(str, action.choices)) + '}' if action.choices else action.dest.upper())
+        word += ' ...' if action.nargs in ('+', '*', argparse.PARSER) else ''
+        return f'[{word}]' if action.nargs in ('?', '*') else word
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', metavar='DIR', help='gets contact_sheet.png, check.json and bad_files.txt')
     parser.add_argument('--number', type=int, default=16, metavar='N', help='samples on the contact sheet (default: 16)')
     parser.add_argument('--max-images', type=int, metavar='N', help='look at N images only, evenly over the list')
-    parser.add_argument('--workers', type=int, default=2, help='processes that read images (default: 2)')
+    parser.add_argument('--workers', type=int, default=2, metavar='N', help='processes that read images (default: 2)')
     parser.add_argument('--progress', action='store_true', help='show a progress line even where there is no terminal')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='override settings of the config')
 

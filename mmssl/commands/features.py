@@ -18,7 +18,7 @@ def add_arguments(parser) -> None:
                         help="side of the crop; by default the backbone's img_size, or that of the crops in training")
     parser.add_argument('--max-train', type=int, metavar='N', help='use N training images only, of every class its share')
     parser.add_argument('--max-val', type=int, metavar='N', help='the same for the validation images')
-    parser.add_argument('--batch-size', type=int, default=64)
+    parser.add_argument('--batch-size', type=int, default=64, help='images at once (default: 64)')
     parser.add_argument('--workers', type=int, default=2, help='processes that read images (default: 2)')
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ...; a GPU by default where there is one')
     parser.add_argument('--seed', type=int, default=0, help='of every draw (default: 0)')

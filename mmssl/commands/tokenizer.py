@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                      help='share of the area of a crop, as in training (default: 0.08 1)')
     fit.add_argument('--images', type=int, default=20000, metavar='N', help='crops to look at (default: 20000)')
     fit.add_argument('--patches-per-image', type=int, default=64, metavar='N', help='patches of a crop to use (default: 64)')
-    fit.add_argument('--batch-size', type=int, default=128)
+    fit.add_argument('--batch-size', type=int, default=128, help='images at once (default: 128)')
     fit.add_argument('--workers', type=int, default=2, help='processes that read images (default: 2)')
     fit.add_argument('--device', help='cpu, cuda, cuda:1, ...; a GPU by default where there is one')
     fit.add_argument('--seed', type=int, default=0, help='of every draw (default: 0)')
