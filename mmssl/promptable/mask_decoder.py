@@ -12,7 +12,7 @@ from mmssl.registry import MODELS
 # cells of the map that are enlarged at a time on the CPU without gradients: what they become stays in the cache
 CELLS = 512
 # prompts that are decoded at a time there, for the same reason
-PROMPTS = 2
+PROMPTS = 1
 
 
 class MLP(nn.Module):
@@ -69,16 +69,18 @@ class SAMMaskDecoder(BaseModule):
         redraw(self)
         super().init_weights()
 
-    def prepare(self, image_embeddings: Tensor, image_pe: Tensor, dense: Tensor | None = None) -> ImageSide:
+    def prepare(self, image_embeddings: Tensor, image_pe: Tensor, dense: Tensor | None = None,
+                projected: list[Tensor] | None = None) -> ImageSide:
         """Project what all prompts of the images share, to pass in place of ``image_embeddings`` to several calls.
 
         Args:
             image_embeddings: (B, C, h, w).
             image_pe: (1, C, h, w).
             dense: (1, C, h, w), what the prompt encoder gives without a mask; None where every prompt has a mask.
+            projected: ``places`` of what this made for other images of the same size.
         """
         cells = None if dense is None else (image_embeddings + dense).flatten(2).transpose(1, 2).contiguous()
-        return self.transformer.prepare(cells, image_pe[0].flatten(1).t().contiguous())
+        return self.transformer.prepare(cells, image_pe[0].flatten(1).t().contiguous(), projected)
 
     def forward(self, image_embeddings: Tensor, image_pe: Tensor, sparse_prompt_embeddings: Tensor, dense_prompt_embeddings: Tensor,
                 multimask_output: bool, image_index: Tensor | None = None, sparse_valid: Tensor | None = None,
@@ -115,17 +117,33 @@ class SAMMaskDecoder(BaseModule):
         if valid is not None:
             valid = torch.cat([valid.new_ones(prompts, output_tokens.shape[1]), valid], dim=1)
         masks = list(range(1, self.num_mask_tokens)) if multimask_output else [0]
-        shares = dense[0] == 1 or dense_prompt_embeddings.stride(0) == 0
-        if not shares:
-            if image_side is None or image_side.cells is not None:
-                image_side = self.prepare(image_embeddings, image_pe)
-        elif image_side is None or image_side.cells is None or dense_prompt_embeddings.stride()[2:] != (0, 0):  # a mask that all share
-            image_side = self.prepare(image_embeddings, image_pe, dense_prompt_embeddings[:1])
-        maps = None if shares else (image_embeddings, dense_prompt_embeddings)
+        maps = no_mask = None
+        if dense[0] == 1 or dense_prompt_embeddings.stride(0) == 0:
+            no_mask = dense_prompt_embeddings[:1]
+            if image_side is not None and (image_side.cells is None or no_mask.stride()[2:] != (0, 0)):  # a mask that all share
+                image_side = None
+        else:
+            maps = image_embeddings, dense_prompt_embeddings
+            if image_side is not None and image_side.cells is not None:
+                image_side = None
         if tokens.device.type != 'cpu' or torch.is_grad_enabled() or torch.compiler.is_compiling() or prompts <= PROMPTS:
+            image_side = self.prepare(image_embeddings, image_pe, no_mask) if image_side is None else image_side
             return self._finite(*self._decode(image_side, maps, tokens, image_index, valid, masks, grid))
-        parts = [self._decode(*self._part(image_side, maps, tokens, image_index, valid, rows), masks, grid)
-                 for rows in _few_of_one_image(image_index, images, prompts)]
+        parts, index = [], [0] * prompts
+        if image_index is not None or images > 1:
+            index = list(range(prompts)) if image_index is None else image_index.tolist()
+        side, of = image_side, None
+        for rows in _few_of_one_image(index):
+            image = slice(index[rows.start], index[rows.start] + 1)
+            if maps is not None:
+                side = self.prepare(image_embeddings, image_pe) if side is None else side
+            elif image_side is not None:
+                side = ImageSide(*(one[image] for one in image_side[:4]), image_side.places)
+            elif image != of:
+                side, of = self.prepare(image_embeddings[image], image_pe, no_mask, None if side is None else side.places), image
+            seen, there = _seen_tokens(tokens[rows], None if valid is None else valid[rows])
+            own = None if maps is None else (maps[0][image], maps[1][rows])
+            parts.append(self._decode(side, own, seen, None, there, masks, grid))
         return self._finite(torch.cat([logits for logits, _ in parts]), torch.cat([iou for _, iou in parts]))
 
     def _finite(self, logits: Tensor, iou: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,26 +153,6 @@ class SAMMaskDecoder(BaseModule):
             if not all(bool(torch.isfinite(end)) for end in ends):
                 raise ValueError('Segment Anything predicts NaN or infinite masks: the checkpoint, the image or a prompt holds them')
         return logits, iou
-
-    @staticmethod
-    def _part(side: ImageSide, maps: tuple[Tensor, Tensor] | None, tokens: Tensor, image_index: Tensor | None, valid: Tensor | None,
-              rows: slice) -> tuple:
-        """What :meth:`_decode` takes for some of the prompts, which are all of one image, or have one each."""
-        images = slice(None)
-        if image_index is not None:
-            images = slice(int(image_index[rows.start]), int(image_index[rows.start]) + 1)
-        elif (len(tokens) == len(maps[0])) if maps is not None else (len(tokens) == len(side.cells)):
-            images = rows
-        if maps is not None:
-            maps = maps[0][images], maps[1][rows]
-        else:
-            side = ImageSide(*(one[images] for one in side[:4]), side.places)
-        tokens = tokens[rows]
-        if valid is not None:  # what only other prompts have is left out
-            valid = valid[rows]
-            there = valid.any(dim=0)
-            tokens, valid = tokens[:, there], None if valid[:, there].all() else valid[:, there]
-        return side, maps, tokens, None, valid
 
     def _decode(self, side: ImageSide, maps: tuple[Tensor, Tensor] | None, tokens: Tensor, image_index: Tensor | None,
                 valid: Tensor | None, masks: list[int], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -232,16 +230,21 @@ class SAMMaskDecoder(BaseModule):
         return out.reshape(-1, hyper.shape[1], 4 * height, 4 * width)
 
 
-def _few_of_one_image(image_index: Tensor | None, images: int, prompts: int) -> list[slice]:
+def _few_of_one_image(index: list[int]) -> list[slice]:
     """Runs of at most ``PROMPTS`` prompts of the same image, in order."""
-    starts = list(range(0, prompts, PROMPTS))
-    if image_index is not None:
-        index = image_index.tolist()
-        starts = [0]
-        for number in range(1, prompts):
-            if index[number] != index[number - 1] or number - starts[-1] == PROMPTS:
-                starts.append(number)
-    return [slice(start, end) for start, end in zip(starts, [*starts[1:], prompts], strict=True)]
+    starts = [0]
+    for number in range(1, len(index)):
+        if index[number] != index[number - 1] or number - starts[-1] == PROMPTS:
+            starts.append(number)
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], len(index)], strict=True)]
+
+
+def _seen_tokens(tokens: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Tokens (P, T, C) and which are there, without what only other prompts have."""
+    if valid is None:
+        return tokens, None
+    there = valid.any(dim=0)
+    return tokens[:, there], None if valid[:, there].all() else valid[:, there]
 
 
 def _as_product(conv: nn.ConvTranspose2d) -> tuple[Tensor, Tensor]:

@@ -125,6 +125,7 @@ class Attention(nn.Module):
         prompts, tokens, _ = key.shape
         key = self.heads(self.k_proj(key)) * self.head_dim**-0.5
         value = self.heads(self.v_proj(value))
+        own = query is None and not torch.is_grad_enabled()  # cells that nobody else holds
         if query is None:
             folds = self.folds(tokens)
             if folds:
@@ -146,8 +147,13 @@ class Attention(nn.Module):
         if not folds:
             return cells + self.join(weights.transpose(-2, -1) @ value)
         out_weight = self.out_proj.weight.view(-1, self.num_heads, self.head_dim).permute(1, 2, 0)
-        values = (value @ out_weight).flatten(1, 2)
-        return _add_product(cells + self.out_proj.bias, weights.flatten(1, 2).transpose(1, 2), values)
+        values = value @ out_weight
+        # the weights of a head add up to one, so that the bias may be one head's
+        values = torch.cat((values[:, :1] + self.out_proj.bias, values[:, 1:]), dim=1).flatten(1, 2)
+        weights = weights.flatten(1, 2).transpose(1, 2)
+        if not (cells.dtype == weights.dtype == values.dtype):
+            return cells + weights @ values  # autocast casts no sum in place
+        return cells.baddbmm_(weights, values) if own else torch.baddbmm(cells, weights, values)
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
@@ -204,12 +210,13 @@ class TwoWayTransformer(nn.Module):
         self.final_attn_token_to_image = Attention(embedding_dim, num_heads, attention_downsample_rate)
         self.norm_final_attn = nn.LayerNorm(embedding_dim)
 
-    def prepare(self, cells: Tensor | None, places: Tensor) -> ImageSide:
+    def prepare(self, cells: Tensor | None, places: Tensor, projected: list[Tensor] | None = None) -> ImageSide:
         """Project what prompts share.
 
         Args:
             cells: (I, L, C) maps shared by several prompts; None where every prompt has its own.
             places: (L, C) encoding of the cells' places.
+            projected: ``places`` of what this made for other images.
         """
         def lay(attention: Attention, x: Tensor) -> Tensor:  # every prompt multiplies by them
             return attention.heads(x).contiguous()
@@ -220,6 +227,8 @@ class TwoWayTransformer(nn.Module):
             look, answer, placed = first.cross_attn_token_to_image, first.cross_attn_image_to_token, cells + places
             key, value = lay(look, F.linear(placed, look.k_proj.weight)), lay(look, look.v_proj(cells))
             query = lay(answer, answer.q_proj(placed))
+        if projected is not None:
+            return ImageSide(cells, key, value, query, projected)
         projected = []
         for index, layer in enumerate(self.layers):
             look, answer = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
