@@ -25,11 +25,20 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         FileNotFoundError, ValueError, TypeError, KeyError: something in the config or the data does not fit; nothing is left behind.
     """
+    from mmssl.signals import watched_signals
+    with watched_signals():
+        _train(args)
+
+
+def _train(args: argparse.Namespace) -> None:
     from mmssl import launch
     from mmssl.checkpoint import trusted
     from mmssl.hints import explain
     from mmssl.launch import TrainingError, describe, leave_process_group, whole_work_dir
+    from mmssl.settings import check_kinds
+    from mmssl.signals import Stop, tell
     cfg = launch.load_config(args.config, args.cfg_options)
+    check_kinds(cfg)
     launch.prepare(cfg, args, args.config)
     _apply(cfg, args)
     with trusted(args.trust_checkpoint), whole_work_dir(cfg.work_dir) as runners:
@@ -41,6 +50,10 @@ def run(args: argparse.Namespace) -> None:
                 _compile(runner)
             runner.train()
             leave_process_group()
+        except Stop as stop:
+            if not (runners and runners[0].started):
+                tell(f'mmssl train: stopped by {stop.name} before its first step: nothing to save')
+            raise
         except FileNotFoundError as error:
             roots = [str(dataset['data_root']) for dataset in launch.datasets_of(cfg)]
             if args.data or not any(root in str(error) for root in roots):

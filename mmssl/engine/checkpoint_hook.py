@@ -9,6 +9,9 @@ from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmssl.checkpoint import TEMPORARY_SUFFIX, write_text
 from mmssl.registry import HOOKS
 
+# where the message hub keeps the name of a checkpoint that a signal made between two epochs' ends
+_STOPPED = 'stopped_ckpt'
+
 
 class _DeferredRemoval:
     """A storage backend that notes what is to be removed and removes it when asked.
@@ -76,6 +79,31 @@ class CheckpointHook(MMEngineCheckpointHook):
             return {}
         return {None: self.best_ckpt_path} if len(self.key_indicators) == 1 else dict(self.best_ckpt_path_dict)
 
+    def save_stopped(self, runner, meta: dict) -> str:
+        """Save outside of the intervals, where a signal stops the run. In the middle of an epoch of a run that counts its checkpoints by
+        epochs the file is named by its iteration, and goes when the next one is written.
+
+        Args:
+            runner: the runner; with several ranks each has to call this, unless ``meta`` brings the states of the generators.
+            meta: ``epoch`` and ``iter`` of the state, and whatever else the checkpoint is to say.
+
+        Returns:
+            the file.
+        """
+        position = runner._position(meta['epoch'], meta['iter'])
+        between = self.by_epoch and position.get('batch', 0) > 0
+        if not between:
+            self._save_checkpoint_with_step(runner, meta['epoch'] if self.by_epoch else meta['iter'], meta)
+            return self.last_ckpt
+        name = f'iter_{meta["iter"]}.pth'
+        runner.message_hub.update_info(_STOPPED, name)
+        runner.save_checkpoint(self.out_dir, name, self.file_client_args, save_optimizer=self.save_optimizer,
+                               save_param_scheduler=self.save_param_scheduler, meta=meta, backend_args=self.backend_args)
+        path = self.file_backend.join_path(self.out_dir, name)
+        if is_main_process():
+            write_text(os.path.join(runner.work_dir, 'last_checkpoint'), self._relative(path, runner.work_dir))
+        return path
+
     def _save_best_checkpoint(self, runner, metrics) -> None:
         backend = self.file_backend
         self.file_backend = deferred = _DeferredRemoval(backend)
@@ -94,6 +122,10 @@ class CheckpointHook(MMEngineCheckpointHook):
             self.keep_ckpt_ids.append(step)
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
 
+        hub = runner.message_hub
+        stopped = hub.get_info(_STOPPED) if _STOPPED in hub.runtime_info else None
+        if stopped:
+            hub.update_info(_STOPPED, '')
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
@@ -103,8 +135,8 @@ class CheckpointHook(MMEngineCheckpointHook):
         if not is_main_process():
             return
         write_text(os.path.join(runner.work_dir, 'last_checkpoint'), self._relative(self.last_ckpt, runner.work_dir))
-        if outdated is not None:
-            path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(outdated))
+        for name in filter(None, (stopped, outdated is not None and self.filename_tmpl.format(outdated))):
+            path = self.file_backend.join_path(self.out_dir, name)
             if self.file_backend.isfile(path):
                 self.file_backend.remove(path)
             elif self.file_backend.isdir(path):

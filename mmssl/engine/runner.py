@@ -21,7 +21,10 @@ from mmssl.checkpoint import find_resume_checkpoint, seed_from_checkpoint
 from mmssl.engine import seeding
 from mmssl.engine.method_hook import MethodHook
 from mmssl.engine.state import gather_rng_states, plain, plain_checkpoint, revive_message_hub, rng_state, seed_all, set_rng_state
+from mmssl.engine.stop import StopMixin
+from mmssl.engine.workers import Board, StartWorker, dead_workers_named
 from mmssl.layers.sync_bn import work_on_cpu
+from mmssl.signals import Stop, current
 
 
 def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:
@@ -54,7 +57,8 @@ def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool =
     batch_size = cfg.get('batch_size', (cfg.get('batch_sampler') or {}).get('batch_size'))
     if batches is not None:
         dataset = _SlicedDataset(dataset, batches * batch_size * get_world_size())
-    cfg['dataset'] = dataset = seeding.SeededDataset(dataset)
+    board = Board(dataset, cfg['num_workers']) if cfg.get('num_workers') else None
+    cfg['dataset'] = dataset = seeding.SeededDataset(dataset, board)
 
     # every rank must shuffle alike: the host would draw this from NumPy's generator, whose state at this point differs after a resume
     common_seed = sync_random_seed() if seed is None else seed - get_rank() if diff_rank_seed else seed
@@ -77,6 +81,8 @@ def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool =
                          'lower batch_size, or set drop_last=False')
     # an iterator draws one number when it is made; from the global generator that would shift the model's draws after every epoch
     loader.generator = torch.Generator().manual_seed(seeding.mix(common_seed, get_rank()) >> 1)
+    if board is not None:
+        loader.worker_init_fn = StartWorker(board, loader.worker_init_fn)
     return loader
 
 
@@ -89,8 +95,8 @@ def _empty(name: str) -> ValueError:
     return ValueError(f'the data set {name} is empty: no image, or none with objects, is left of it')
 
 
-class ExactResumeMixin:
-    """Adds to a runner of mmengine what its checkpoints lack. See the module."""
+class ExactResumeMixin(StopMixin):
+    """Adds to a runner of mmengine what its checkpoints lack, and an end in order when a signal comes. See the module."""
 
     build_dataloader = staticmethod(build_dataloader)
     # whether a step of training or testing is done: a run that fails before has nothing worth keeping
@@ -113,12 +119,23 @@ class ExactResumeMixin:
                     self._adopt_seed(seed)
         if not any(isinstance(hook, MethodHook) for hook in self.hooks):
             self.register_hook(MethodHook())
-        model = super().train()
-        # an endless loader has workers to the last; collected in a cycle with the runner, each would be waited for five seconds
-        iterator = getattr(self.train_loop, 'dataloader_iterator', None)
-        if getattr(iterator, '_iterator', None) is not None:
-            iterator._iterator = None
-        return model
+        try:
+            with dead_workers_named():
+                return super().train()
+        except Stop as stop:
+            if self._validating and not stop.saved:
+                self._leave_validation(stop)
+            raise
+        finally:
+            # an endless loader has workers to the last; collected in a cycle with the runner, each would be waited for five seconds
+            iterator = getattr(self._train_loop, 'dataloader_iterator', None)
+            if getattr(iterator, '_iterator', None) is not None:
+                iterator._iterator = None
+
+    def test(self):
+        """Test; a worker that dies is named."""
+        with dead_workers_named():
+            return super().test()
 
     def _randomness(self) -> dict:
         strategy = getattr(self, 'strategy', None)
@@ -141,7 +158,9 @@ class ExactResumeMixin:
         meta.setdefault('epoch', self.epoch + 1 if by_epoch else self.epoch)
         meta.setdefault('iter', self.iter if by_epoch else self.iter + 1)
         state = self._rng_outside_validation or rng_state()
-        meta.update(rng=gather_rng_states(state), world_size=get_world_size(), position=self._position(meta['epoch'], meta['iter']))
+        if 'rng' not in meta:
+            meta['rng'] = gather_rng_states(state)
+        meta.update(world_size=get_world_size(), position=self._position(meta['epoch'], meta['iter']))
         self._saving = dict(epoch=meta['epoch'], iter=meta['iter'])
         super().save_checkpoint(out_dir, filename, *args, meta=meta, by_epoch=by_epoch, **kwargs)
 
@@ -172,6 +191,7 @@ class ExactResumeMixin:
         if 'rng' not in meta:
             self.logger.warning(f'{filename} keeps no random states: the run goes on, but not bit for bit')
         self._pending = dict(at_boundary=at_boundary, rng=meta.get('rng'))
+        self._validation_due = bool(meta.get('validation_due')) and self.val_loop is not None
 
     def _take_position(self, position: dict | None) -> bool:
         """Move the train loop's data to where the checkpoint stood; returns whether that is the beginning of an epoch."""
@@ -211,13 +231,20 @@ class ExactResumeMixin:
 
     def call_hook(self, fn_name: str, **kwargs) -> None:
         """Call the hooks of one point, and do there what an exact resume needs."""
-        self.started |= fn_name in ('after_train_iter', 'after_test_iter')
+        if fn_name in ('after_train_iter', 'after_test_iter') and not self.started:
+            self.started = True
+            if current() is not None:
+                current().immediate = False  # from here on there is something to save
         starting = fn_name == 'before_train_epoch' and self._pending is not None
         # hooks that draw at the beginning of an epoch have not run yet at an epoch's boundary, and have within one
         if starting and self._pending['at_boundary']:
             self._restore_generators()
         if fn_name in ('before_val', 'before_test'):
             self._rng_outside_validation = rng_state()
+        if fn_name == 'before_val' and self.started:
+            self._stop_before_validation()
+        if fn_name == 'after_val_epoch' and self.started:
+            self._set_validating(False)
         if fn_name == 'after_load_checkpoint':
             self._read_extras(kwargs['checkpoint'])
         super().call_hook(fn_name, **kwargs)
@@ -231,6 +258,18 @@ class ExactResumeMixin:
             vars(self.train_loop).pop('run_iter', None)
         if fn_name == 'before_save_checkpoint':
             self._add_extras(kwargs['checkpoint'])
+        if fn_name == 'before_train' and self._validation_due:
+            self._validation_due = False
+            states = self._pending['rng']
+            if states is not None and len(states) == get_world_size():
+                set_rng_state(states[get_rank()])
+            self.val_loop.run()
+        if fn_name == 'after_train_iter':
+            self._stop_after_step()
+        if fn_name == 'before_val_epoch' and self.started:
+            self._set_validating(True)
+        if fn_name == 'after_val_iter':
+            self._stop_while_validating()
 
     def _add_extras(self, checkpoint: dict) -> None:
         # FlexibleRunner counts an epoch too many when it saves after validation

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
+from mmssl.engine.workers import Board, fetch
+
 _MASK = (1 << 64) - 1
 
 
@@ -95,13 +97,15 @@ class SeededDataset(_Delegate, Dataset):
 
     Args:
         dataset: any map-style dataset.
+        board: where workers note what they read.
     """
 
-    _own = ('dataset', 'last_seed')
+    _own = ('dataset', 'last_seed', 'board')
 
-    def __init__(self, dataset):
+    def __init__(self, dataset, board: Board | None = None):
         self.dataset = dataset
         self.last_seed = None
+        self.board = board
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -111,7 +115,7 @@ class SeededDataset(_Delegate, Dataset):
             return self.dataset[index]
         self.last_seed = index.seed
         with SeededGenerators(index.seed):
-            return self.dataset[int(index)]
+            return fetch(self.dataset, self.board, int(index))
 
 
 class SeededCollate:
