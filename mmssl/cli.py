@@ -148,6 +148,8 @@ def main(argv: list[str] | None = None, command: str | None = None) -> int:
         if os.environ.get('MMSSL_DEBUG') or not known:
             raise
         message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        if isinstance(error, ModuleNotFoundError) and 'install' not in message:
+            message += '; `mmssl doctor` says what is missing and how to get it'
         print(f'mmssl {command}: error: {message}\n(MMSSL_DEBUG=1 shows the traceback)', file=sys.stderr)
         return 1
 

@@ -6,6 +6,7 @@ import difflib
 import logging
 import os
 import shutil
+import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -216,8 +217,8 @@ def prepare(cfg, args, name: str) -> None:
     if checkpoint and checkpoint.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook'):
         checkpoint['type'] = 'mmssl.CheckpointHook'
     hooks = cfg.setdefault('custom_hooks', None) or []
-    cfg.custom_hooks = list(hooks) + [{'type': guard} for guard in ('mmssl.NonFiniteHook', 'mmssl.BadFilesHook', 'mmssl.SanityHook')
-                                      if guard not in [hook.get('type') for hook in hooks]]
+    guards = ['mmssl.NonFiniteHook', 'mmssl.BadFilesHook', 'mmssl.SanityHook'] + ['mmssl.ProgressHook'] * sys.stderr.isatty()
+    cfg.custom_hooks = list(hooks) + [{'type': guard} for guard in guards if guard not in [hook.get('type') for hook in hooks]]
 
 
 def make_demo_data_if_asked(cfg) -> None:

@@ -31,10 +31,9 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from mmssl.commands.features import RANDOM, build_model
-    from mmssl.commands.reconstruct import read_image
     from mmssl.hints import nearest_path
     from mmssl.visual.attention import attention_rows, backbone_of, check_attention
-    from mmssl.visual.reconstruction import picture
+    from mmssl.visual.reconstruction import picture, read_image
     for path in (*([] if args.checkpoint == RANDOM else [args.checkpoint]), *args.images):
         if not os.path.isfile(path):
             raise FileNotFoundError(f'{path} does not exist{nearest_path(path)}' if not os.path.exists(path) else f'{path} is not a file')

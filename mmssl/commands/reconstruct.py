@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from mmssl.hints import nearest_path
-    from mmssl.visual.reconstruction import picture, reconstruction_rows
+    from mmssl.visual.reconstruction import picture, read_image, reconstruction_rows
     for path in (args.checkpoint, *args.images):
         if not os.path.isfile(path):
             raise FileNotFoundError(f'{path} does not exist{nearest_path(path)}' if not os.path.exists(path) else f'{path} is not a file')
@@ -74,18 +74,3 @@ def load_mae(config: str, checkpoint: str, options: list[str] = (), trust: bool 
     if report.missing or report.mismatched:
         raise ValueError(f'{checkpoint} does not fit {config}:\n{report}')
     return model.eval()
-
-
-def read_image(path: str, size: tuple[int, int]):
-    """An image file as (3, H, W) RGB uint8 of the model's size: resized so that it covers it, cropped at its centre."""
-    import numpy as np
-    import torch
-    from PIL import Image, ImageOps
-
-    from mmssl.data.transforms import LoadImage
-    pixels = LoadImage()({'img_path': path})
-    if pixels is None:
-        raise ValueError(f'{path} cannot be decoded')
-    rgb = Image.fromarray(np.ascontiguousarray(pixels['img'][..., ::-1]))
-    image = ImageOps.fit(rgb, (size[1], size[0]), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
 TITLES = ('input', 'masked', 'reconstruction')
@@ -75,3 +75,14 @@ def picture(rows: np.ndarray, height: int = 224, titles: Sequence[str] = TITLES)
             tile = Image.fromarray(rows[row, column]).resize((width, height), enlarge)
             sheet.paste(tile, (gap + column * (width + gap), header + row * (height + gap)))
     return sheet
+
+
+def read_image(path: str, size: tuple[int, int]) -> Tensor:
+    """An image file as (3, H, W) RGB uint8 of the model's size: resized so that it covers it, cropped at its centre."""
+    from mmssl.data.transforms import LoadImage
+    pixels = LoadImage()({'img_path': path})
+    if pixels is None:
+        raise ValueError(f'{path} cannot be decoded')
+    rgb = Image.fromarray(np.ascontiguousarray(pixels['img'][..., ::-1]))
+    image = ImageOps.fit(rgb, (size[1], size[0]), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
