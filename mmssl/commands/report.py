@@ -29,7 +29,8 @@ def run(args: argparse.Namespace) -> None:
         raise IsADirectoryError(f'--out {out} is a directory; name a file in it')
     found = Run(args.work_dir)
     if not found.curves and not found.tests:
-        raise ValueError(f'{args.work_dir} has no logged values: the run ended before its first line of log')
+        raise ValueError(f'{args.work_dir} has no logged values: the run ended before its first line of log, or its vis_backends have no '
+                         "dict(type='LocalVisBackend')")
     base, lines = _difference(found, args.base)
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     write_text(out, report_page(found, lines, base, __version__))

@@ -149,7 +149,8 @@ class Run:
     def pictures(self) -> list[Path]:
         """Image files in the folder, newest last."""
         kinds = ('.png', '.jpg', '.jpeg', '.webp')
-        found = [path for path in self.folder.rglob('*') if path.suffix.lower() in kinds and path.is_file() and path.stat().st_size]
+        found = [path for path in self.folder.rglob('*') if path.suffix.lower() in kinds and path.is_file() and path.stat().st_size
+                 and 'wandb' not in path.relative_to(self.folder).parts]  # which keeps copies
         return sorted(found, key=lambda path: (path.stat().st_mtime, str(path)))
 
     def checkpoints(self) -> list[Path]:
