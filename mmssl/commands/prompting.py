@@ -69,6 +69,39 @@ def make_generator(model, settings: dict, cache_dir: str | None = None):
     return generator if tile is None else TiledMaskGenerator(generator, tile)
 
 
+def decoder_calls(generator, size: tuple[int, int]) -> int:
+    """How often the decoder runs for an image of (height, width): batches of points, in all crops of all tiles."""
+    import itertools
+
+    from mmssl.promptable.automatic import crop_boxes
+    from mmssl.promptable.tiles import spans
+    plain = getattr(generator, 'generator', generator)
+    rows, columns = (spans(edge, generator.tile, generator.overlap) if plain is not generator else [(0, edge)] for edge in size)
+    sizes = [(bottom - top, right - left) for (top, bottom), (left, right) in itertools.product(rows, columns)]
+    return sum(-(-len(plain.point_grids[layer]) // plain.points_per_batch) for tile in sizes
+               for _, layer in crop_boxes(tile, plain.crop_n_layers, plain.crop_overlap_ratio))
+
+
+def generate(generator, pixels, hide: bool) -> list[dict]:
+    """Masks of an image (H, W, 3) RGB, with a progress line of its own unless ``hide``: one image may take a minute on a CPU."""
+    if hide:
+        return generator.generate(pixels)
+    from tqdm import tqdm
+    plain = getattr(generator, 'generator', generator)
+    decode = plain.decode
+    with tqdm(total=decoder_calls(generator, pixels.shape[:2]), desc='decoding', unit='batch', leave=False, dynamic_ncols=True) as bar:
+        def counted(points):
+            result = decode(points)
+            bar.update()
+            return result
+
+        plain.decode = counted
+        try:
+            return generator.generate(pixels)
+        finally:
+            del plain.decode
+
+
 def check_files(checkpoint: str) -> None:
     """Refuse a missing checkpoint before anything is read."""
     from mmssl.hints import nearest_path

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     annotations.coco_masks()
     device = pick_device(args.device)
     model = prompting.load_sam(args.model, args.checkpoint, args.cfg_options, args.trust_checkpoint).to(device)
-    segmenter = Automatic(model, settings, args.cache_dir) if args.auto else Prompted(model, objects, args)
+    segmenter = Automatic(model, settings, args.cache_dir, prompting.hidden(args)) if args.auto else Prompted(model, objects, args)
 
     root, names = annotations.output_names(paths)
     images, found, empty, bad = [], [], 0, []
@@ -212,15 +212,18 @@ class Automatic:
     Args:
         model: SAM.
         settings: of the generator.
+        cache_dir: of embeddings.
+        hide: show no progress within an image.
     """
 
-    def __init__(self, model, settings: dict, cache_dir: str | None = None):
+    def __init__(self, model, settings: dict, cache_dir: str | None = None, hide: bool = True):
         from mmssl.commands.prompting import make_generator
-        self.generator = make_generator(model, settings, cache_dir)
+        self.generator, self.hide = make_generator(model, settings, cache_dir), hide
 
     def __call__(self, pixels, path) -> list[dict]:
         """Records of masks of an image (H, W, 3) RGB, the best first."""
-        return sorted(self.generator.generate(pixels), key=lambda record: -record['predicted_iou'])
+        from mmssl.commands.prompting import generate
+        return sorted(generate(self.generator, pixels, self.hide), key=lambda record: -record['predicted_iou'])
 
     def picture(self, pixels, records: list[dict]):
         """The masks over the image."""
