@@ -129,10 +129,13 @@ class SAMMaskDecoder(BaseModule):
         if tokens.device.type != 'cpu' or torch.is_grad_enabled() or torch.compiler.is_compiling() or prompts <= PROMPTS:
             image_side = self.prepare(image_embeddings, image_pe, no_mask) if image_side is None else image_side
             return self._finite(*self._decode(image_side, maps, tokens, image_index, valid, masks, grid))
-        parts, index = [], [0] * prompts
+        index = [0] * prompts
         if image_index is not None or images > 1:
             index = list(range(prompts)) if image_index is None else image_index.tolist()
         side, of = image_side, None
+        dtype = torch.get_autocast_dtype('cpu') if torch.is_autocast_enabled('cpu') else tokens.dtype
+        logits = tokens.new_empty(prompts, len(masks), 4 * grid[0], 4 * grid[1], dtype=dtype)
+        iou = tokens.new_empty(prompts, len(masks), dtype=dtype)
         for rows in _few_of_one_image(index):
             image = slice(index[rows.start], index[rows.start] + 1)
             if maps is not None:
@@ -143,8 +146,8 @@ class SAMMaskDecoder(BaseModule):
                 side, of = self.prepare(image_embeddings[image], image_pe, no_mask, None if side is None else side.places), image
             seen, there = _seen_tokens(tokens[rows], None if valid is None else valid[rows])
             own = None if maps is None else (maps[0][image], maps[1][rows])
-            parts.append(self._decode(side, own, seen, None, there, masks, grid))
-        return self._finite(torch.cat([logits for logits, _ in parts]), torch.cat([iou for _, iou in parts]))
+            iou[rows] = self._finite(*self._decode(side, own, seen, None, there, masks, grid, logits[rows]))[1]
+        return logits, iou
 
     def _finite(self, logits: Tensor, iou: Tensor) -> tuple[Tensor, Tensor]:
         """Both as they are; ValueError where they hold NaN or infinity, of which a threshold would make empty masks."""
@@ -155,14 +158,14 @@ class SAMMaskDecoder(BaseModule):
         return logits, iou
 
     def _decode(self, side: ImageSide, maps: tuple[Tensor, Tensor] | None, tokens: Tensor, image_index: Tensor | None,
-                valid: Tensor | None, masks: list[int], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+                valid: Tensor | None, masks: list[int], grid: tuple[int, int], logits: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits and predicted IoU of prompts that share what ``side`` holds, or have the sum of two ``maps`` of their own."""
         cells = None
         if maps is not None:
             own = maps[0] if image_index is None else maps[0][image_index]
             cells = (own + maps[1]).flatten(2).transpose(1, 2).contiguous()
         out, cells = self.transformer(side, tokens, cells, image_index, valid, [0] + [1 + mask for mask in masks])
-        return self.to_masks(cells, self._vectors(out, masks), grid), self.iou_prediction_head(out[:, 0])[:, masks]
+        return self.to_masks(cells, self._vectors(out, masks), grid, logits), self.iou_prediction_head(out[:, 0])[:, masks]
 
     def _vectors(self, out: Tensor, masks: list[int]) -> Tensor:
         """(P, M, C / 8) vectors of the masks from the tokens (P, 1 + M, C) that the transformer gives."""
@@ -201,7 +204,7 @@ class SAMMaskDecoder(BaseModule):
         nothing = sparse_prompt_embeddings.new_zeros(0, 4 * grid[0], 4 * grid[1])
         return self._finite(torch.cat(logits) if logits else nothing, torch.cat(ious))
 
-    def to_masks(self, cells: Tensor, hyper: Tensor, grid: tuple[int, int]) -> Tensor:
+    def to_masks(self, cells: Tensor, hyper: Tensor, grid: tuple[int, int], out: Tensor | None = None) -> Tensor:
         """Enlarge the maps four times and multiply them by the vectors of the masks.
 
         A transposed convolution whose kernel is its stride is a product: every cell becomes four, none of which sees another.
@@ -210,24 +213,28 @@ class SAMMaskDecoder(BaseModule):
             cells: (P, h * w, C).
             hyper: (P, M, C / 8).
             grid: (h, w).
+            out: (P, M, 4h, 4w), contiguous, to write to.
 
         Returns:
             (P, M, 4h, 4w).
         """
         height, width = grid
         first, norm, _, second, _ = self.output_upscaling
-        steps = (*_as_product(first), norm, *_as_product(second), hyper.transpose(1, 2))
+        steps = (*_as_product(first), norm, *_as_product(second))
         if cells.device.type == 'cpu' and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            out = cells.new_empty(*cells.shape[:2], 16, hyper.shape[1])
+            small = cells.new_empty(*hyper.shape[:2], cells.shape[1], 16)
             for index in range(len(cells)):
                 for start in range(0, cells.shape[1], CELLS):
-                    part = cells[index:index + 1, start:start + CELLS]
-                    out[index, start:start + CELLS] = _enlarge(part, *steps[:-1], steps[-1][index:index + 1]).unflatten(1, (-1, 16))[0]
+                    part = _enlarge(cells[index:index + 1, start:start + CELLS], *steps, hyper[index:index + 1])
+                    small[index, :, start:start + CELLS] = part.unflatten(2, (-1, 16))[0]
         else:
-            out = _enlarge(cells, *steps)
-        # cell row and column, row and column after the first step, after the second, mask
-        out = out.view(-1, height, width, 2, 2, 2, 2, hyper.shape[1]).permute(0, 7, 1, 3, 5, 2, 4, 6)
-        return out.reshape(-1, hyper.shape[1], 4 * height, 4 * width)
+            small = _enlarge(cells, *steps, hyper)
+        # cell row and column, row and column after the first step, after the second
+        small = small.view(-1, hyper.shape[1], height, width, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
+        if out is None:
+            return small.reshape(-1, hyper.shape[1], 4 * height, 4 * width)
+        out.view(small.shape).copy_(small)
+        return out
 
 
 def _few_of_one_image(index: list[int]) -> list[slice]:
@@ -253,7 +260,7 @@ def _as_product(conv: nn.ConvTranspose2d) -> tuple[Tensor, Tensor]:
 
 
 def _enlarge(cells: Tensor, weight1: Tensor, bias1: Tensor, norm: LayerNorm2d, weight2: Tensor, bias2: Tensor, hyper: Tensor) -> Tensor:
-    """Cells (P, n, C) and vectors (P, C / 8, M) to (P, n * 16, M)."""
+    """Cells (P, n, C) and vectors (P, M, C / 8) to (P, M, n * 16)."""
     x = F.gelu(norm.rows(F.linear(cells, weight1, bias1).unflatten(-1, (4, -1))))
     x = F.gelu(F.linear(x, weight2, bias2)).unflatten(-1, (4, -1))
-    return x.flatten(1, 3) @ hyper
+    return hyper @ x.flatten(1, 3).transpose(1, 2)
