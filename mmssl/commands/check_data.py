@@ -70,7 +70,9 @@ def look(settings: dict, model: dict, args: argparse.Namespace) -> dict:
     from mmssl.launch import describe
     ann_file = os.path.join(settings.get('data_root') or '', settings.get('ann_file') or '')
     prefix = settings.get('data_prefix')
-    place = ann_file if settings.get('ann_file') else os.path.join(ann_file, prefix if isinstance(prefix, str) else '')
+    if isinstance(prefix, dict):
+        prefix = prefix.get('img_path') or prefix.get('img') or ''
+    place = ann_file if settings.get('ann_file') else os.path.join(ann_file, prefix or '')
     title = f'{settings.get("type")}: {place}'.rstrip(': ')
     is_json = ann_file.endswith('.json')
     try:
@@ -187,7 +189,7 @@ def _class_lines(findings) -> list[tuple[str, str]]:
 def _text(title: str, rows: list[tuple[str, str]], errors: list[str], warnings: list[str]) -> str:
     """The report of one data set."""
     import textwrap
-    lines = [title] + [''] * bool(rows) + [f'{name:<10}{value}' for name, value in rows]
+    lines = [title] + [''] * bool(rows) + [f'{name:<11}{value}' for name, value in rows]
     for word, texts in (('problem', errors), ('note', warnings)):
         lines += [''] * bool(texts)
         for text in texts[:MOST_LINES]:

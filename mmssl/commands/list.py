@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import fnmatch
 import importlib.util
+import io
 import shutil
 import sys
 from pathlib import Path
@@ -26,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
     from mmssl import paths
 
     configs = find_configs(paths.mim_root())
-    with contextlib.redirect_stdout(sys.stderr):  # the hosts talk while they are imported
+    with contextlib.redirect_stdout(io.StringIO()):  # the hosts talk while they are imported
         types, trouble = find_types()
     rows = [row for row in configs if matches(row[0], args.pattern) or matches(row[1], args.pattern)]
     parts = [row for row in types if matches(row[0], args.pattern)]

@@ -67,7 +67,7 @@ def test_too_many_bad_files_and_copies(tmp_path, capsys):
     status, out, _ = check(capsys, MAE, '--data', tmp_path)
     assert status == 1
     assert '4 of 11 images cannot be read, 3 are allowed' in out and '2 files have the very bytes of another' in out
-    assert 'labels    none' in out
+    assert 'labels     none' in out
 
 
 def test_processes_give_what_one_does(demo_data, capsys):
@@ -159,7 +159,7 @@ def test_masks_to_prompt_for(scenes, capsys):
     left = len(content['images']) - len({entry['image_id'] for entry in content['annotations']})
     status, out, _ = check(capsys, 'smoke/sam.py', '--data', scenes)
     assert status == 0, out
-    assert f'masks     {len(content["annotations"])};' in out and f'{left} of 60 images are left out' in out
+    assert f'masks      {len(content["annotations"])};' in out and f'{left} of 60 images are left out' in out
 
 
 @pytest.mark.parametrize(('arguments', 'words'), [
