@@ -176,14 +176,25 @@ def _class_lines(findings) -> list[tuple[str, str]]:
     wide = max(len(str(classes[number])) for number in order if number is not None) if classes else 0
     wide = min(wide, 24)
     digits = len(f'{most:,}')
+    full, thin = '█▏' if _writes('█▏') else '#.'
     for number in order:
         if number is None:
             rows.append(('', '...'))
             continue
         count = findings.counts[number]
-        bar = '█' * round(BAR * count / most) or ('▏' if count else '')
+        bar = full * round(BAR * count / most) or (thin if count else '')
         rows.append(('', f'{str(classes[number])[:wide]:{wide}}  {count:>{digits},}  {100 * count / whole:5.1f} %  {bar}'.rstrip()))
     return rows
+
+
+def _writes(text: str) -> bool:
+    """Whether the terminal has these characters."""
+    import sys
+    try:
+        text.encode(sys.__stdout__.encoding or 'ascii')
+    except (UnicodeEncodeError, LookupError, AttributeError):
+        return False
+    return True
 
 
 def _text(title: str, rows: list[tuple[str, str]], errors: list[str], warnings: list[str]) -> str:

@@ -45,6 +45,9 @@ def draw_curves(runs: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
     Returns:
         a ``matplotlib.figure.Figure``; ``.savefig(path)`` writes it.
     """
+    from importlib.util import find_spec
+    if find_spec('matplotlib') is None:
+        raise ImportError('a picture of curves needs matplotlib: pip install matplotlib')
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
     columns = 2 if len(keys) == 4 else min(len(keys), COLUMNS)
