@@ -223,13 +223,14 @@ def write_text(path, text: str) -> None:
         raise
 
 
-def find_resume_checkpoint(work_dir) -> Path | str | None:
+def find_resume_checkpoint(work_dir, quiet: bool = False) -> Path | str | None:
     """The checkpoint to go on from: the one that ``last_checkpoint`` names, or else the newest one that can be read.
 
     A named path is looked for inside ``work_dir`` first, so that a directory that was moved or copied finds its own files.
 
     Args:
         work_dir: directory of a run.
+        quiet: say nothing where it is not the one that ``last_checkpoint`` names.
 
     Returns:
         the file (a directory for sharded checkpoints, a string for another storage backend's), or None when there is nothing to resume.
@@ -253,10 +254,11 @@ def find_resume_checkpoint(work_dir) -> Path | str | None:
     found = sorted((path for path in work_dir.glob('*.pth') if path.is_file()), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     for path in found:
         if _trouble(path, ('meta', 'optimizer')) is None:
-            print_log(f'{trouble}; going on from {path.name}, the newest checkpoint in {work_dir} that can be resumed',
-                      logger='current', level=30)
+            if not quiet:
+                print_log(f'{trouble}; going on from {path.name}, the newest checkpoint in {work_dir} that can be resumed',
+                          logger='current', level=30)
             return path
-    if named or found:
+    if (named or found) and not quiet:
         print_log(f'{trouble}; no other checkpoint in {work_dir} can be resumed: starting from the beginning', logger='current', level=30)
     return None
 

@@ -7,6 +7,10 @@ import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+# gloo's and NCCL's words for a rank that is no more
+_PEER_GONE = re.compile(r'(?i)(gloo|nccl)(.|\n)*(connection (closed|reset)|closed by (remote )?peer|read error|write error|broken pipe|'
+                        r'remote process (has )?exited)')
+
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """``'; did you mean ...?'``, or nothing when no name is near."""
@@ -84,6 +88,8 @@ def explain(error: Exception) -> str:
     worker = re.match(r'Caught \w+ in DataLoader worker process (\d+)', text)
     if worker:
         text = f'{text.strip().splitlines()[-1]} (in worker {worker.group(1)} of the data loader)'
+    if _PEER_GONE.search(text):
+        return f'another process of this job has ended, see what it said last ({text.splitlines()[0]})'
     keyword = re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", text)
     if keyword:
         owner, key = keyword.groups()

@@ -90,7 +90,7 @@ def _apply(cfg, args: argparse.Namespace) -> None:
     resume_from = None
     if args.resume == 'auto' or (args.resume is None and cfg.get('resume') and not cfg.get('load_from')):
         cfg.resume, cfg.load_from = True, None
-        resume_from = find_resume_checkpoint(cfg.work_dir)
+        resume_from = find_resume_checkpoint(cfg.work_dir, quiet=True)
     elif args.resume:
         cfg.resume, cfg.load_from = True, args.resume
         resume_from = args.resume

@@ -111,7 +111,7 @@ class ExactResumeMixin(StopMixin):
         """Train; the seed of a run that is resumed is taken over before its samplers are built."""
         if self._resume:
             named = self._resume if isinstance(self._resume, str) else self._load_from
-            path = named or find_resume_checkpoint(self.work_dir)
+            path = named or find_resume_checkpoint(self.work_dir, quiet=True)
             if path is not None and os.path.exists(path):
                 seed = seed_from_checkpoint(path)
                 if seed is not None and seed != self.seed - (get_rank() if self._differing_seeds() else 0):

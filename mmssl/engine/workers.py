@@ -13,6 +13,8 @@ from torch.utils.data import get_worker_info
 
 from mmssl.hints import explain
 
+# how torch says it
+_DEAD_WORKER = r'DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)(?: is killed by signal: (\w[\w ]*\w))?'
 _boards = weakref.WeakSet()
 
 
@@ -140,9 +142,13 @@ def dead_workers_named() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        found = re.search(r'DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)(?: is killed by signal: (\w[\w ]*\w))?', str(error))
-        if not found:
+    except Exception as error:
+        # the error rises wherever the news finds the program; torch's writer and others put their own on top of it
+        chain: list[BaseException | None] = [error]
+        while chain[-1] is not None:
+            chain.append(chain[-1].__cause__ or chain[-1].__context__)
+        found = next(filter(None, (re.search(_DEAD_WORKER, str(one)) for one in chain[:-1] if isinstance(one, RuntimeError))), None)
+        if found is None:
             raise
         how = f'was killed ({found.group(2)})' if found.group(2) else 'died'
         told = [board.describe(int(process), how) for process in found.group(1).split(',') for board in _boards]

@@ -164,8 +164,32 @@ def start(toolboxes):
 
 @pytest.fixture
 def demo_folder(with_demo, tmp_path):
-    """A folder with the demo data in it."""
-    return with_demo(tmp_path)
+    """A folder with the demo data in it; like those of many people it has spaces, an umlaut and Chinese in its name."""
+    folder = tmp_path / 'mein Ordner $ä 图'
+    folder.mkdir()
+    return with_demo(folder)
+
+
+@pytest.fixture(scope='session')
+def at():
+    """``at(point, action)`` for a Job's ``prepare``: a runner calls ``action(runner)`` after the hooks of a point, such as
+    'after_train_iter'."""
+
+    def at(point, action):
+        def prepare():
+            from mmssl.engine.runner import Runner
+            call_hook = Runner.call_hook
+
+            def acting(runner, fn_name, **kwargs):
+                call_hook(runner, fn_name, **kwargs)
+                if fn_name == point:
+                    action(runner)
+
+            Runner.call_hook = acting
+
+        return prepare
+
+    return at
 
 
 @pytest.fixture(scope='session')
