@@ -134,6 +134,10 @@ def main(argv: list[str] | None = None, command: str | None = None) -> int:
     if command is None:
         if argv and not argv[0].startswith('-'):
             command, argv = argv[0], argv[1:]
+            if command == 'help':  # as `git help COMMAND`
+                command, argv = (argv[0], [*argv[1:], '--help']) if argv else ('', ['--help'])
+            if not command:
+                return _overview(argv)
         else:
             return _overview(argv)
     if command not in COMMANDS:

@@ -79,8 +79,11 @@ def look(settings: dict, model: dict, args: argparse.Namespace) -> dict:
         inspector = inspection.Inspector(settings, model)
     except Exception as error:  # a host's reader fails in any way
         errors, warnings = inspection.coco_complaints(ann_file) if is_json else ([], [])
-        text = error if isinstance(error, (OSError, AssertionError)) else describe(error)
-        errors.append(f'the data set cannot be made: {text}')
+        text = str(error) if isinstance(error, (OSError, AssertionError)) and str(error) else str(describe(error))
+        missing = _missing(settings, ann_file)
+        absent = bool(missing) or isinstance(error, FileNotFoundError)
+        hint = '; --data DIR points the config at your own folder' if absent and not args.data else ''
+        errors.append(f'the data set cannot be made: {missing or text}{hint}')
         return dict(text=_text(title, [], errors, warnings), errors=errors, warnings=warnings, facts={}, bad=[], tiles=[], title=title)
     findings = inspection.Findings(inspector, examine(inspector, args))
     errors, warnings = inspection.coco_complaints(ann_file, len(inspector) if inspector.kind == 'masks' else None) if is_json else ([], [])
@@ -89,6 +92,19 @@ def look(settings: dict, model: dict, args: argparse.Namespace) -> dict:
     errors += failed
     return dict(text=_text(title, _lines(findings), errors, warnings), errors=errors, warnings=warnings, facts=_facts(findings),
                 bad=[(record.path, record.reason) for record in findings.bad], tiles=tiles, title=title, inspector=inspector)
+
+
+def _missing(settings: dict, ann_file: str) -> str:
+    """Which of the paths of a data set is not there; hosts say so in many ways, some of them without a word."""
+    import os
+
+    from mmssl.hints import nearest_path
+    root = str(settings.get('data_root') or '.')
+    if '://' in root or '://' in ann_file:
+        return ''
+    if settings.get('ann_file') and not os.path.exists(ann_file):
+        return f'{ann_file} does not exist{nearest_path(ann_file)}'
+    return '' if os.path.exists(root) else f'{root} does not exist{nearest_path(root)}'
 
 
 def examine(inspector, args: argparse.Namespace) -> list:

@@ -179,6 +179,18 @@ def test_data_set_that_cannot_be_made(tmp_path, capsys):
     assert status == 1 and 'the data set cannot be made: ' in out and "empty has no 'train'" in ' '.join(out.split())
 
 
+@pytest.mark.parametrize('name', ['gcn/gcn_resnet50_4xb4-40000i_voc12aug-512x512.py',
+                                  'sam/sam_vit-b-lora_8xb4-amp-20000i_coco-1024.py', MAE])
+def test_data_that_is_not_there(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if name.startswith('gcn'):
+        pytest.importorskip('mmseg')
+    more = ['--cfg-options', 'train_dataloader.dataset.data_root=data/none'] if name == MAE else []
+    status, out, _ = check(capsys, name, *more)
+    text = ' '.join(out.split())
+    assert status == 1 and 'does not exist' in text and '--data DIR points the config at your own folder' in text
+
+
 def test_transform_that_fails(demo_data, capsys):
     status, out, _ = check(capsys, MAE, '--data', demo_data / 'imagenet', '--max-images', '20', '--cfg-options',
                            'train_dataloader.dataset.pipeline.0.scale=a')

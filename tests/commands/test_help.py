@@ -59,3 +59,11 @@ def test_wrong_words_name_the_nearest(capsys):
 def test_overview_has_its_sections():
     text = cli.overview(80)
     assert all(f'\n{heading}:\n    {name}' in text for name, heading in cli.HEADINGS.items())
+
+
+def test_help_as_a_command(capsys):
+    assert cli.main(['help']) == 0 and capsys.readouterr().out.startswith('usage: mmssl COMMAND')
+    with pytest.raises(SystemExit):
+        cli.main(['help', 'visualize', 'curves'])
+    assert capsys.readouterr().out.startswith('usage: mmssl visualize curves WORK_DIR')
+    assert cli.main(['help', 'trian']) == 2 and "did you mean 'train'" in capsys.readouterr().err
