@@ -11,12 +11,13 @@ STAMP := $(VENV)/.installed
 UNFINISHED := $(VENV)/.installing
 SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))
 
-.PHONY: help install demo test lint clean distclean
+.PHONY: help install demo test lint docs clean distclean
 
 help:
 	@echo 'make demo       pre-train a small MAE on real pictures, about three minutes on two cores'
 	@echo 'make test       run the tests (ARGS="-k mae" picks some, WORKERS=4 uses more processes)'
-	@echo 'make lint       check the code with ruff'
+	@echo 'make lint       check the code with ruff, and types with mypy'
+	@echo 'make docs       build the site into docs/_build/html; a warning is an error'
 	@echo 'make install    make .venv and install the package with its hosts into it (the others do so by themselves)'
 	@echo 'make clean      remove caches and build leftovers; make distclean removes .venv as well'
 
@@ -30,6 +31,12 @@ test: $(STAMP)
 
 lint: $(STAMP)
 	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+docs: $(STAMP)
+	@$(PY) -c 'import furo, myst_parser, sphinx' 2>/dev/null || $(PY) -m pip install -e '.[docs]' -c constraints.txt
+	$(PY) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo 'docs/_build/html/index.html'
 
 # .installing stays until everything is in place, so that the run after an interrupted one starts over; a .venv that is whole but
 # older than the files below is brought up to date in place. One pip command: one resolve, no compiler, no build of mmcv's operators.
@@ -63,7 +70,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	mv $(UNFINISHED) $(STAMP)
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache docs/_build
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean

@@ -51,7 +51,7 @@ INSTALL = '-m pip install -e .[all] -c constraints.txt'
 
 def test_first_target_makes_the_environment_and_the_next_reuses_it(clone):
     assert make(clone, 'lint').returncode == 0
-    assert log_of(clone) == ['venv', INSTALL, '-m ruff check .']
+    assert log_of(clone) == ['venv', INSTALL, '-m ruff check .', '-m mypy']
     assert make(clone, 'test', 'ARGS=-k mae', 'WORKERS=3').returncode == 0
     assert log_of(clone) == ['-m pytest -n 3 --dist loadfile -k mae']
     assert make(clone, 'demo').returncode == 0
@@ -82,7 +82,7 @@ def test_interrupted_install_is_made_anew(clone, when):
     (clone / 'fail').unlink()
     log_of(clone)
     assert make(clone, 'lint').returncode == 0
-    assert log_of(clone) == ['venv', INSTALL, '-m ruff check .']
+    assert log_of(clone) == ['venv', INSTALL, '-m ruff check .', '-m mypy']
     assert not (clone / '.venv' / 'half').exists()
     assert not (clone / '.venv' / '.installing').exists()
 
@@ -105,7 +105,7 @@ def test_python_too_old_is_named(clone):
 
 def test_help_needs_no_environment(clone):
     done = make(clone, 'help')
-    assert all(f'make {target}' in done.stdout for target in ('demo', 'test', 'lint', 'install', 'clean'))
+    assert all(f'make {target}' in done.stdout for target in ('demo', 'test', 'lint', 'docs', 'install', 'clean'))
     assert log_of(clone) == []
 
 

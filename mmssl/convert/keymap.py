@@ -134,7 +134,7 @@ def _wrong_shapes(rows: Sequence[Row], state_dict: Mapping, match: _Match) -> li
             if word == '?':
                 expected.append(length)
                 continue
-            factor, letter = re.fullmatch(r'(\d*)([A-Za-z]?)', word).groups()
+            factor, letter = re.fullmatch(r'(\d*)([A-Za-z]?)', word).groups()  # type: ignore[union-attr]  # the tables are ours
             factor = int(factor or 1)
             if letter and letter not in lengths:
                 lengths[letter] = length // factor
@@ -177,7 +177,7 @@ def convert(family: Family, state_dict: Mapping, to_official: bool, prefix: str 
             best = layout, rows, match
         if not match.misfits:
             break
-    layout, rows, match = best
+    layout, rows, match = best  # type: ignore[misc]  # a family has layouts
     side = 'mmssl' if to_official else family.name
     if match.misfits:
         text = [f'{side} keys do not fit family {family.name!r} (nearest layout: {layout})']

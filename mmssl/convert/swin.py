@@ -84,8 +84,8 @@ def adapt_swin(state_dict: Mapping, to_official: bool) -> dict:
         return {key: _merge_order(value, False) if MERGE.fullmatch(key) else value
                 for key, value in state_dict.items() if not MASK.fullmatch(key)}
     last: dict[str, int] = {}
-    for found in filter(None, map(BLOCK_START.fullmatch, state_dict)):
-        last[found['stack']] = max(last.get(found['stack'], 0), int(found['stage']))
+    for start in filter(None, map(BLOCK_START.fullmatch, state_dict)):
+        last[start['stack']] = max(last.get(start['stack'], 0), int(start['stage']))
     released = {}
     for key, value in state_dict.items():
         found = BLOCK_START.fullmatch(key)

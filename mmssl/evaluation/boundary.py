@@ -46,7 +46,8 @@ def inner_boundary(label: np.ndarray, distance: int) -> np.ndarray:
     Returns:
         (H, W) bool.
     """
-    values = cv2.copyMakeBorder(np.asarray(label).astype(np.float32), *[distance] * 4, cv2.BORDER_CONSTANT, value=-1.)
+    image = np.asarray(label).astype(np.float32)
+    values = cv2.copyMakeBorder(image, distance, distance, distance, distance, cv2.BORDER_CONSTANT, value=-1.)
     kernel = np.ones((2 * distance + 1, 1), np.uint8)
     inside = slice(distance, -distance)
     low, high = (operation(operation(values, kernel), kernel.T)[inside, inside] for operation in (cv2.erode, cv2.dilate))

@@ -38,7 +38,7 @@ def confusion_matrix(pred, label, num_classes: int, ignore_index: int = 255):
         empty = np.zeros((num_classes, num_classes), np.int64)
         return torch.from_numpy(empty) if is_tensor else empty
     small = num_classes <= BYTE and 0 <= ignore_index < BYTE
-    counts = _count_bytes(*flat, num_classes, ignore_index) if small else _count_wide(*flat, num_classes, ignore_index)
+    counts = (_count_bytes if small else _count_wide)(flat[0], flat[1], num_classes, ignore_index)
     return torch.from_numpy(counts) if is_tensor else counts
 
 
@@ -64,7 +64,7 @@ def _count_bytes(pred: np.ndarray, label: np.ndarray, num_classes: int, ignore_i
             else:
                 length = max(length, len(table))
                 table = _widen(table, length) + _widen(found, length)
-    counts = table.reshape(-1, BYTE).T
+    counts = table.reshape(-1, BYTE).T  # type: ignore[union-attr]  # there are pixels
     for beyond, name in ((counts[num_classes:].sum(1), 'label'), (counts[:, num_classes:].sum(0), 'prediction')):
         strange = np.flatnonzero(beyond) + num_classes
         if len(strange := strange[strange != ignore_index]):

@@ -4,7 +4,7 @@ import contextlib
 import inspect
 import random
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -173,7 +173,7 @@ def image_size_of(model, cfg=None) -> int:
     return int(size) if isinstance(size, int) else int(min(size))
 
 
-def _trained_size(cfg) -> int | tuple[int, int]:
+def _trained_size(cfg) -> int | Sequence[int]:
     loader = (cfg or {}).get('train_dataloader') or {}
     for step in loader.get('dataset', {}).get('pipeline') or []:
         for node in (step, *(step.get('views') or [])):

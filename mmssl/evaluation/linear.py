@@ -145,8 +145,8 @@ def linear_probe(train_features: Tensor, train_labels: Tensor, features: Tensor,
     fitting, held = fitting.to(device), held.to(device)
 
     fit_part, held_part = _standardise(train_features[fitting], train_features[held])
-    weight, bias = fit_heads(fit_part, train_labels[fitting], num_classes, *zip(*grid, strict=True), epochs=epochs,
-                             batch_size=batch_size, seed=seed)
+    rates, decays = zip(*grid, strict=True)
+    weight, bias = fit_heads(fit_part, train_labels[fitting], num_classes, rates, decays, epochs=epochs, batch_size=batch_size, seed=seed)
     sweep, ranks = [], []
     for (rate, decay), head_weight, head_bias in zip(grid, weight, bias, strict=True):
         logits = held_part @ head_weight + head_bias

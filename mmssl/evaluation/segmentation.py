@@ -63,7 +63,7 @@ class AccumulatingMetric(BaseMetric):
         for part in all_gather_object(self.total):
             self._merge(joined, part)
         self.reset()
-        metrics = [self.compute_sum(joined) if is_main_process() else None]
+        metrics = [self.compute_sum(joined) if is_main_process() else {}]
         broadcast_object_list(metrics)
         return {f'{self.prefix}/{name}' if self.prefix else name: value for name, value in metrics[0].items()}
 
@@ -126,9 +126,9 @@ class SegmentationMetric(AccumulatingMetric):
         for sample in data_samples:
             pred = sample['pred_sem_seg']['data'].squeeze(0)
             if self.output_dir:
-                self._write(pred, sample)
+                self._write(Path(self.output_dir), pred, sample)
             if self.overlay_dir:
-                self._draw(pred, sample)
+                self._draw(Path(self.overlay_dir), pred, sample)
             if self.format_only:
                 self.add({})
                 continue
@@ -175,12 +175,11 @@ class SegmentationMetric(AccumulatingMetric):
                 metrics.update((f'{name}.{label}', 100 * float(value)) for label, value in zip(names, per_class[name], strict=True)
                                if not np.isnan(value))
         if self.matrix_file:
-            self._save_matrix(matrix, names)
+            self._save_matrix(Path(self.matrix_file), matrix, names)
         return metrics
 
-    def _save_matrix(self, matrix: np.ndarray, names: Sequence[str]) -> None:
+    def _save_matrix(self, path: Path, matrix: np.ndarray, names: Sequence[str]) -> None:
         from mmssl.visual.confusion import draw_confusion
-        path = Path(self.matrix_file)
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == '.npy':
             np.save(path, matrix)
@@ -190,8 +189,7 @@ class SegmentationMetric(AccumulatingMetric):
             path.write_text('\n'.join(rows) + '\n', encoding='utf-8')
         draw_confusion(matrix, names, path.with_suffix('.png'))
 
-    def _write(self, pred, sample: dict) -> None:
-        folder = Path(self.output_dir)
+    def _write(self, folder: Path, pred, sample: dict) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         classes = pred.cpu().numpy()
         if sample.get('reduce_zero_label', False):
@@ -199,9 +197,8 @@ class SegmentationMetric(AccumulatingMetric):
         Image.fromarray(classes.astype(np.uint8 if classes.max(initial=0) < 256 else np.uint16)).save(
             folder / f'{Path(sample["img_path"]).stem}.png')
 
-    def _draw(self, pred, sample: dict) -> None:
+    def _draw(self, folder: Path, pred, sample: dict) -> None:
         from mmssl.visual.segmentation import read_rgb, segmentation_picture
-        folder = Path(self.overlay_dir)
         folder.mkdir(parents=True, exist_ok=True)
         maps = {'prediction': pred.cpu().numpy()}
         if 'gt_sem_seg' in sample:

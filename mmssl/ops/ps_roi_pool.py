@@ -96,12 +96,13 @@ def ps_roi_pool(features: Tensor, rois: Tensor, output_size: int, spatial_scale:
 
 
 def _pool(features: Tensor, rois: Tensor, size: int, spatial_scale: float, output_dim: int, convention: str, vote: bool) -> Tensor:
-    edges = bin_edges(rois, size, spatial_scale, *features.shape[2:], convention)
+    height, width = features.shape[2:]
+    edges = bin_edges(rois, size, spatial_scale, height, width, convention)
     image = torch.nan_to_num(rois[:, 0]).long()
     if checks_values(features):
         out = _Direct.apply(features.to(rois.dtype), image, *edges, vote)
     else:
-        out = integral_pool(features, image, *edges, vote)
+        out = integral_pool(features, image, *edges, vote)  # type: ignore[call-arg]  # four edges
     return out if vote else out.view(-1, size, size, output_dim).permute(0, 3, 1, 2)
 
 

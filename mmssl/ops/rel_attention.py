@@ -179,7 +179,8 @@ def window_attention(qkv: Tensor, num_heads: int, side: int, rel_h: Tensor | Non
             qkv = torch.where(inside, qkv, outside.to(qkv.dtype))
     windows = qkv.reshape(batch, rows, side, columns, side, channels).transpose(2, 3)
     parts = windows.reshape(batch * rows * columns, side * side, 3, num_heads, channels // 3 // num_heads).permute(2, 0, 3, 1, 4)
-    out = rel_attention(*parts.unbind(0), rel_h, rel_w, (side, side)).transpose(1, 2)
+    query, key, value = parts.unbind(0)
+    out = rel_attention(query, key, value, rel_h, rel_w, (side, side)).transpose(1, 2)
     out = out.reshape(batch, rows, columns, side, side, channels // 3).transpose(2, 3)
     return out.reshape(batch, rows * side, columns * side, channels // 3)[:, :height, :width]
 
