@@ -65,39 +65,61 @@ def build_model(config: str, checkpoint: str, cfg_options=(), seed: int = 0, tru
     Raises:
         ValueError: the config has no model, or the file leaves a part of the backbone at its random initialisation.
     """
-    from mmengine.logging import MMLogger
-    from mmengine.registry import init_default_scope
     from mmengine.runner import set_random_seed
 
-    from mmssl.launch import describe, load_config
-    from mmssl.registry import MODELS, build
+    from mmssl.launch import load_config
     cfg = load_config(config, list(cfg_options))
     if not cfg.get('model'):
         raise ValueError(f'{config} has no model')
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
     set_random_seed(seed)
+    model, settings = model_of(cfg)
+    if checkpoint == RANDOM:
+        init_weights(model)
+    else:
+        load_backbone(model, checkpoint, trust)
+    return model, settings
+
+
+def model_of(cfg) -> tuple:
+    """The model of a config, as it is constructed, and the dict that it was built from; files of pre-trained weights are not read.
+
+    Raises:
+        ValueError, TypeError, KeyError: a part cannot be built; said in words for a person.
+    """
+    from mmengine.config import ConfigDict
+    from mmengine.registry import init_default_scope
+
+    from mmssl.launch import describe
+    from mmssl.registry import MODELS, build
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
     settings = _without_pretrained(cfg.model.to_dict())
     # algorithms take their preprocessor from the runner's config, as mmengine's Runner does
     if cfg.get('data_preprocessor') and not settings.get('data_preprocessor'):
         settings['data_preprocessor'] = cfg.data_preprocessor.to_dict()
     try:
-        model = build(settings, MODELS)
+        return build(ConfigDict(settings), MODELS), settings  # segmentors read theirs by attribute
     except (TypeError, KeyError, ValueError) as error:
         raise describe(error) from error
-    if checkpoint == RANDOM:
-        logger = MMLogger.get_current_instance()
-        level = logger.level
-        logger.setLevel('WARNING')  # three lines a parameter are no news here
-        try:
-            model.init_weights()
-        finally:
-            logger.setLevel(level)
-    else:
-        _load(model, checkpoint, trust)
-    return model, settings
 
 
-def _load(model, checkpoint: str, trust: bool) -> None:
+def init_weights(model) -> None:
+    """The model's own initialisation, without three lines of log a parameter."""
+    from mmengine.logging import MMLogger
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('WARNING')
+    try:
+        model.init_weights()
+    finally:
+        logger.setLevel(level)
+
+
+def load_backbone(model, checkpoint: str, trust: bool = False) -> None:
+    """Weights of the whole model or of its backbone out of a file.
+
+    Raises:
+        ValueError: the file leaves a part of the backbone at its random initialisation.
+    """
     from mmssl.checkpoint import load_file, load_weights, weights_of
     weights = weights_of(load_file(checkpoint, trust=trust), checkpoint)
     backbone = getattr(model, 'backbone', None)
