@@ -271,7 +271,8 @@ def _close_logs_below(root: Path) -> None:
     for logger in MMLogger._instance_dict.values():
         for handler in list(logger.handlers):
             if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).is_relative_to(root):
-                handler.close()
+                with contextlib.suppress(OSError):  # a full disk
+                    handler.close()
                 logger.removeHandler(handler)
 
 

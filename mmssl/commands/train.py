@@ -1,6 +1,8 @@
 """``mmssl train``: train any config of mmssl or of a host toolbox."""
 
 import argparse
+import errno
+import logging
 
 HELP = 'train a config: pre-training, fine-tuning, detection, segmentation'
 
@@ -26,6 +28,7 @@ def run(args: argparse.Namespace) -> None:
         FileNotFoundError, ValueError, TypeError, KeyError: something in the config or the data does not fit; nothing is left behind.
     """
     from mmssl.signals import watched_signals
+    logging.raiseExceptions = False  # a full disk is told by the next save, not by a traceback for every line of the log
     with watched_signals():
         _train(args)
 
@@ -60,7 +63,11 @@ def _train(args: argparse.Namespace) -> None:
                 raise
             raise FileNotFoundError(f'{error}; --data DIR points the config at your own folder') from error
 
-        except (OSError, ImportError):
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) and error.filename is None and cfg.work_dir not in str(error):
+                raise OSError(error.errno, f'{error.strerror}, while writing to the work directory {cfg.work_dir}') from error
+            raise
+        except ImportError:
             raise
         except Exception as error:
             if type(error).__name__ in launch.KEEP_WORK_DIR:

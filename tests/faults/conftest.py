@@ -47,7 +47,7 @@ class Job:
             output = os.open(self.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(output, 1)
             os.dup2(output, 2)
-            sys.stdout, sys.stderr = (os.fdopen(number, 'w', buffering=1) for number in (1, 2))
+            sys.stdout, sys.stderr = (os.fdopen(number, 'w', buffering=1, closefd=False) for number in (1, 2))
             os.chdir(cwd)
             for name, value in env.items():
                 os.environ.pop(name, None) if value is None else os.environ.update({name: value})
