@@ -27,6 +27,7 @@ COMMANDS = {
     'visualize': 'mmssl.commands.visualize',
     'segment': 'mmssl.commands.segment',
     'annotate': 'mmssl.commands.annotate',
+    'demo': 'mmssl.commands.demo',
     'tokenizer': 'mmssl.commands.tokenizer',
     'convert': 'mmssl.commands.convert',
     'list': 'mmssl.commands.list',

@@ -71,8 +71,8 @@ def _paint(image: np.ndarray, areas: np.ndarray, mask_of, colours, opacity: floa
     return out.round().astype(np.uint8)
 
 
-def draw_numbers(image: np.ndarray, places: Sequence[tuple[float, float]], numbers: Sequence[int]) -> np.ndarray:
-    """Numbers in white on black at places (x, y) of an image (H, W, 3) uint8."""
+def draw_numbers(image: np.ndarray, places: Sequence[tuple[float, float]], numbers: Sequence[int | str]) -> np.ndarray:
+    """Numbers, or short names, in white on black at places (x, y) of an image (H, W, 3) uint8."""
     canvas = Image.fromarray(image)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=max(11, round(max(image.shape[:2]) / 70)))
     for (x, y), number in zip(places, numbers, strict=True):

@@ -1,0 +1,1 @@
+"""The local page of ``mmssl demo``: prompts on images, and masked autoencoders."""
