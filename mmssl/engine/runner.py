@@ -107,6 +107,11 @@ class ExactResumeMixin(StopMixin):
     # (iteration, samples of all ranks before it), moved when a run goes on with another batch size
     _stream_base = (0, 0)
 
+    def __init__(self, *args, **kwargs):
+        if (kwargs.get('randomness') or {}).get('deterministic'):
+            os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # without it torch refuses matrix products on a GPU
+        super().__init__(*args, **kwargs)
+
     def train(self):
         """Train; the seed of a run that is resumed is taken over before its samplers are built."""
         if self._resume:

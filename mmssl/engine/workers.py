@@ -5,10 +5,12 @@ import os
 import re
 import signal
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 
 import torch
+from torch._C import _error_if_any_worker_fails
 from torch.utils.data import get_worker_info
 
 from mmssl.hints import explain
@@ -143,15 +145,32 @@ def dead_workers_named() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # the error rises wherever the news finds the program; torch's writer and others put their own on top of it
-        chain: list[BaseException | None] = [error]
-        while chain[-1] is not None:
-            chain.append(chain[-1].__cause__ or chain[-1].__context__)
-        found = next(filter(None, (re.search(_DEAD_WORKER, str(one)) for one in chain[:-1] if isinstance(one, RuntimeError))), None)
+        found = _dead_worker(error)
         if found is None:
             raise
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise once more, wherever that finds the program
         how = f'was killed ({found.group(2)})' if found.group(2) else 'died'
         told = [board.describe(int(process), how) for process in found.group(1).split(',') for board in _boards]
         what = '; '.join(filter(None, told)) or f'a worker of a data loader (process {found.group(1)}) {how}'
         raise WorkerError(f'{what}. Workers are killed most often where memory runs out: take fewer of them (num_workers) or a smaller '
                           'batch. The last checkpoint is whole: go on with --resume') from error
+
+
+def _dead_worker(error: BaseException) -> re.Match | None:
+    """What torch says about a dead worker: the error rises wherever the news finds the program, below others or after them."""
+    one = error
+    while one is not None:
+        found = re.search(_DEAD_WORKER, str(one)) if isinstance(one, RuntimeError) else None
+        if found:
+            return found
+        one = one.__cause__ or one.__context__
+    if not isinstance(error, (ConnectionError, EOFError)):
+        return None
+    for _ in range(20):  # the pipe of a dead process breaks before its end is known
+        try:
+            _error_if_any_worker_fails()
+        except RuntimeError as late:
+            return re.search(_DEAD_WORKER, str(late))
+        time.sleep(0.1)
+    return None
