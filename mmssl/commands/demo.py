@@ -6,7 +6,7 @@ from pathlib import Path
 
 HELP = 'open a local page: click on images for masks, and look at reconstructions'
 RELEASED = {'vit_b': 'sam_vit_b_01ec64.pth', 'vit_l': 'sam_vit_l_0b3195.pth', 'vit_h': 'sam_vit_h_4b8939.pth', 'vit_t': 'mobile_sam.pt'}
-# a page of our own trainings, by the names of their configs
+# the small model that the page looks for
 OURS = 'sam_mobilenetv2_1xb4-amp-1400i_coco-minis-256'
 LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 
@@ -90,8 +90,8 @@ def run(args: argparse.Namespace) -> int:
 DOWNLOAD = ('For the released models take a file of '
             '[Segment Anything](https://github.com/facebookresearch/segment-anything#model-checkpoints), as '
             '`sam_vit_b_01ec64.pth`, and start the page with `mmssl demo --model vit_b --checkpoint sam_vit_b_01ec64.pth`.')
-NOTHING = ('**There are no weights yet.** ' + DOWNLOAD + ' Or train the small model of this project, about 25 minutes on two cores: '
-           f'`mmssl train {OURS}`; the page finds it by itself.')
+NOTHING = ('**There are no weights yet.** ' + DOWNLOAD + ' Or train the small model of this project on images of COCO, about 25 minutes '
+           f'on two cores: `mmssl train sam/{OURS}.py --data DIR`; the page finds it by itself.')
 
 
 def check_arguments(args: argparse.Namespace) -> dict:
@@ -126,8 +126,9 @@ def import_gradio():
 def trained_by_us(work_dirs: Path) -> tuple[str, str] | None:
     """Config and newest weights of the small model in ``work_dirs``, or None."""
     folder = work_dirs / OURS
-    files = [folder / 'sam.pth', *sorted(folder.glob('iter_*.pth'), key=lambda path: path.stat().st_mtime, reverse=True)]
-    return next(((OURS, str(path)) for path in files if path.is_file()), None)
+    newest = sorted(folder.glob('iter_*.pth'), key=lambda path: path.stat().st_mtime, reverse=True)
+    files = [folder / 'sam.pth', *folder.glob('best_*.pth'), *newest]
+    return next(((f'sam/{OURS}.py', str(path)) for path in files if path.is_file()), None)
 
 
 def samples(folder: Path) -> list[Path]:

@@ -20,7 +20,8 @@ HOW = ('Click on an object. A click beside it takes away what does not belong; t
 STYLE = '''
 footer {display: none !important}
 .gradio-container {max-width: 1200px !important; margin: auto}
-#canvas img {cursor: crosshair}
+#canvas {min-height: 260px}
+#canvas img {cursor: crosshair; max-height: 70vh}
 #note {min-height: 1.6em}
 '''
 
@@ -67,8 +68,7 @@ def _segment_tab(gr, start: Callable[[], Session], detect: Callable | None, samp
     gr.Markdown(HOW)
     with gr.Row():
         with gr.Column(scale=3):
-            canvas = gr.Image(label='click here', interactive=False, elem_id='canvas', format='jpeg', height=560,
-                              buttons=['fullscreen'])
+            canvas = gr.Image(label='click here', interactive=False, elem_id='canvas', format='jpeg', buttons=['fullscreen'])
             note = gr.Markdown('Choose an image first.', elem_id='note')
         with gr.Column(scale=1, min_width=260):
             file = gr.File(label='image', file_types=['image'], height=120, elem_id='file')

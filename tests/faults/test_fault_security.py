@@ -1,4 +1,4 @@
-"""Nothing that is read is executed, nothing is written outside of its folder, nothing listens."""
+"""Nothing that is read is executed, nothing is written outside of its folder, nothing listens but the page that was asked for."""
 
 import ast
 import os
@@ -21,6 +21,8 @@ ALLOWED = {
 FORBIDDEN = ('eval', 'exec', 'os.system', 'os.popen', 'pickle.load', 'pickle.loads', 'pickle.Unpickler', 'marshal.loads', 'shelve.open',
              'yaml.load', 'yaml.unsafe_load', 'yaml.full_load', 'joblib.load', 'torch.load', 'dill.load', 'shutil.unpack_archive',
              'subprocess.getoutput', 'tarfile.open')
+# the page of `mmssl demo`: tests/page/test_page_browser.py looks at where it listens and what it serves
+PAGE = ('mmssl/page/', 'mmssl/commands/demo.py')
 LISTENING = ('http.server', 'socketserver', 'flask', 'gradio', 'aiohttp', 'fastapi', 'uvicorn', 'xmlrpc')
 
 
@@ -61,7 +63,8 @@ def test_no_code_of_ours_executes_data_or_listens(repo_root):
             assert [call for call in risky_calls(tree) if (where, call[0]) not in ALLOWED] == [], where
         imported = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
         imported += [node.module or '' for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-        assert not [name for name in imported if name.startswith(LISTENING)], where
+        listening = {name for name in imported if name.startswith(LISTENING)}
+        assert listening <= ({'gradio'} if where.startswith(PAGE) else set()), where
     for path in (repo_root / 'tools').glob('*.sh'):
         assert 'eval' not in path.read_text(encoding='utf-8').split()
 
