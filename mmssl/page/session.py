@@ -155,7 +155,7 @@ class Session:
             records, seconds = self.busy(generator.generate_encoded, predictor.features, predictor.input_size, predictor.original_size)
         self.clear()
         self.records, self.everything = records, True
-        self.note = f'{len(records)} mask{"s" * (len(records) != 1)} in {seconds:.1f} s' + ('' if records else '; nothing passed the filters')
+        self.note = f'{len(records)} mask{"s" * (len(records) != 1)} in {seconds:.1f} s' + '; nothing passed the filters' * (not records)
 
     def label(self, detect: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]], least: float = 0.5) -> None:
         """Name masks by the detection whose box overlaps theirs most.
