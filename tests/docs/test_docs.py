@@ -1,0 +1,392 @@
+"""What README and docs say: commands are parsed by the parsers that they are for, cheap ones run; links, pictures and names are there."""
+
+import argparse
+import ast
+import configparser
+import contextlib
+import functools
+import importlib
+import re
+import runpy
+import shlex
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (
+    ROOT / 'README.md', ROOT / 'README_zh-CN.md', ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md', *(ROOT / 'configs').glob('*/README.md'),
+    *(page for page in (ROOT / 'docs').rglob('*.md') if '_build' not in page.parts)))
+FENCE = re.compile(r'^```(\w*)\n(.*?)^```', re.M | re.S)
+PLACEHOLDER = re.compile(r'(?:.*/)?[A-Z][A-Z0-9_]+(?:\.\.\.|\.py|\.pth)?')
+
+
+class Command(NamedTuple):
+    """A command of a page, in words."""
+    page: str
+    words: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return ' '.join(self.words)
+
+
+def blocks(page, language):
+    return [body for name, body in FENCE.findall((ROOT / page).read_text(encoding='utf-8')) if name == language]
+
+
+def split(line):
+    """The commands of a line of a shell, without settings of the environment, redirections and comments."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars='&|;<>')
+    lexer.whitespace_split, lexer.commenters = True, '#'
+    words, commands = [], []
+    for word in [*lexer, ';']:
+        if word in ('&&', '||', '|', ';'):
+            commands.append(words)
+            words = []
+        else:
+            words.append(word)
+    for words in filter(None, commands):
+        if words[:2] == ['git', 'clone']:
+            words = words[:2]  # <this repository>
+        if '>' in words:
+            words = words[:words.index('>')]
+        while words and re.fullmatch(r'[A-Z_]+=.*', words[0]):
+            words = words[1:]
+        if words:
+            yield tuple(words)
+
+
+def commands(page):
+    for body in blocks(page, 'bash'):
+        for line in body.replace('\\\n', ' ').splitlines():
+            yield from (Command(page, words) for words in split(line))
+
+
+ALL = [command for page in PAGES for command in commands(page)]
+
+
+class Parsed(BaseException):
+    """The arguments of a program were taken."""
+
+
+def quietly(parse, command):
+    """Parse; a refusal is a failure that tells the page and the parser's own words."""
+    try:
+        return parse()
+    except SystemExit as error:
+        pytest.fail(f'{command.page}: {command.text}: refused with status {error.code}')
+
+
+def is_placeholder(word):
+    return bool(PLACEHOLDER.fullmatch(word))
+
+
+@functools.cache
+def config(name):
+    from mmssl.launch import load_config
+    return load_config(str(ROOT / name) if (ROOT / name).is_file() else name)
+
+
+def local_files(page):
+    """Files that a page writes out: Python blocks whose first line is a comment with the name."""
+    return {found.group(1): body for body in blocks(page, 'python') if (found := re.match(r'# (\w+\.py)\n', body))}
+
+
+def check_config(name, options, command):
+    if is_placeholder(name) or name in local_files(command.page) or name.startswith('work_dirs/'):
+        return
+    cfg = config(name)  # the nearest name is in its error
+    for option in options or ():
+        key, equals, _ = option.partition('=')
+        assert equals, f'{command.page}: {option} is no KEY=VALUE'
+        node = cfg
+        for part in key.split('.')[:-1]:
+            assert part in node, f'{command.page}: {name} has no {part!r} of {key}'
+            node = node[part]
+
+
+def check_mmssl(command, name, arguments):
+    from mmssl.cli import COMMANDS, command_parser
+    assert name in COMMANDS or name in ('--help', 'help'), f'{command.page}: no command {name}'
+    if name not in COMMANDS:
+        return
+    args = quietly(lambda: command_parser(name).parse_args(list(arguments)), command)
+    for place in ('config', 'diff', 'base'):
+        if getattr(args, place, None):
+            check_config(getattr(args, place), getattr(args, 'cfg_options', ()), command)
+    model = getattr(args, 'model', None)
+    if model and not is_placeholder(model) and model.endswith('.py'):
+        check_config(model, getattr(args, 'cfg_options', ()), command)
+
+
+def check_program(command, path, arguments, monkeypatch):
+    """A program under tools/: its own parser, and nothing behind it."""
+    def stop(parser, args=None, namespace=None):
+        real(parser, args, namespace)
+        raise Parsed
+
+    real = argparse.ArgumentParser.parse_args
+    monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', stop)
+    monkeypatch.setattr(sys, 'argv', [path, *arguments])
+    monkeypatch.setattr(sys, 'path', [str((ROOT / path).parent), *sys.path])
+    with contextlib.suppress(Parsed):
+        quietly(lambda: runpy.run_path(str(ROOT / path), run_name='__main__'), command)
+        pytest.fail(f'{command.page}: {path} took no arguments')
+    for word in arguments:
+        if word.endswith('.py') and not is_placeholder(word) and '*' not in word:
+            assert (ROOT / word).is_file(), f'{command.page}: {word} is not there'
+
+
+def check_launcher(command, script, arguments):
+    """tools/dist_*.sh take CONFIG [CHECKPOINT] N, tools/slurm_*.sh PARTITION JOB CONFIG [CHECKPOINT]."""
+    assert (ROOT / 'tools' / script).is_file(), f'{command.page}: no tools/{script}'
+    kind, name = script.removesuffix('.sh').split('_')
+    first = {'dist': 0, 'slurm': 2}[kind]
+    count = 1 if name == 'train' else 2
+    own, rest = list(arguments[first:first + count]), list(arguments[first + count:])
+    if kind == 'dist':
+        assert rest.pop(0).isdigit(), f'{command.page}: {command.text}: the number of processes is missing'
+    check_mmssl(command, name, [*own, *rest])
+
+
+def extras():
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / 'setup.cfg')
+    return set(parser['options.extras_require'])
+
+
+def check_pip(command, arguments):
+    from packaging.requirements import Requirement
+    assert arguments[0] == 'install', command
+    words = list(arguments[1:])
+    while words:
+        word = words.pop(0)
+        if word == '-c':
+            assert (ROOT / words.pop(0)).is_file(), command
+        elif word == '-e' or word.startswith('.['):
+            target = words.pop(0) if word == '-e' else word
+            found = re.fullmatch(r'\.(?:\[([\w,]+)\])?', target)
+            assert found, command
+            assert set(filter(None, (found.group(1) or '').split(','))) <= extras(), command
+        else:
+            assert not word.startswith('-'), f'{command.page}: {command.text}: no rule for {word}'
+            wanted = Requirement(word)
+            assert wanted.name != 'mmssl' or wanted.extras <= extras(), command
+
+
+def check_make(command, arguments):
+    text = (ROOT / 'Makefile').read_text()
+    for word in arguments:
+        name = word.split('=')[0]
+        assert re.search(rf'^{name}(:| \?=)', text, re.M), f'{command.page}: the Makefile has no {name}'
+
+
+def check_python(command, arguments, monkeypatch):
+    if arguments[0] == '-m':
+        assert arguments[1] == 'pytest', f'{command.page}: no rule for python -m {arguments[1]}'
+        for word in arguments[2:]:
+            assert word.startswith('-') or (ROOT / word.split('::')[0]).exists(), f'{command.page}: {word} is not there'
+    elif arguments[0] in ('tools/train.py', 'tools/test.py'):
+        check_mmssl(command, Path(arguments[0]).stem, arguments[1:])
+    else:
+        known = re.fullmatch(r'tools/[\w/]+\.py', arguments[0]) and (ROOT / arguments[0]).is_file()
+        assert known, f'{command.page}: no rule for {command.text}'
+        check_program(command, arguments[0], arguments[1:], monkeypatch)
+
+
+def check(command, monkeypatch):
+    """The rule for a command; there is none for a program that nobody thought of."""
+    program, *arguments = command.words
+    if program == 'mmssl':
+        check_mmssl(command, arguments[0], arguments[1:])
+    elif re.fullmatch(r'tools/(dist|slurm)_\w+\.sh', program):
+        check_launcher(command, Path(program).name, arguments)
+    elif program == 'python':
+        check_python(command, arguments, monkeypatch)
+    elif program == 'pip':
+        check_pip(command, arguments)
+    elif program == 'make':
+        check_make(command, arguments)
+    elif program == 'pre-commit':
+        assert arguments == ['install'] and (ROOT / '.pre-commit-config.yaml').is_file(), command
+    elif command.words not in (('git', 'clone'), ('cd', 'mmssl'), ('source', '.venv/bin/activate')):
+        pytest.fail(f'{command.page}: no rule covers {command.text!r}')
+
+
+@pytest.mark.parametrize('page', [page for page in PAGES if any(True for _ in commands(page))])
+def test_commands_are_what_the_parsers_take(page):
+    for command in commands(page):
+        with pytest.MonkeyPatch.context() as patch:
+            check(command, patch)
+
+
+@pytest.mark.parametrize('line', [
+    'mmssl tran CONFIG', 'mmssl train CONFIG --dada DIR', 'mmssl train configs/mae/no.py', 'tools/dist_train.sh CONFIG --data DIR',
+    'mmssl train configs/smoke/mae.py --cfg-options modell.x.y=1', "pip install -e '.[nothing]'", 'make nothing', 'rm -rf /',
+    'python tools/demo.py --no'])
+def test_a_wrong_command_is_found(line, monkeypatch):
+    words, = split(line)
+    with pytest.raises((pytest.fail.Exception, AssertionError, OSError, ValueError)):
+        check(Command('page', words), monkeypatch)
+
+
+# what a documented command becomes to run in seconds on the demo data; in order
+SUBSTITUTES = (
+    (r'configs/mae/\S+\.py', 'configs/smoke/mae.py'), (r'configs/gcn/\S+\.py', 'configs/smoke/gcn.py'),
+    (r'configs/rfcn/\S+\.py', 'configs/smoke/rfcn.py'), (r'IMAGE(\.\.\.)?', 'data/demo/photos/coffee.jpg'),
+    (r'--model vit_b --checkpoint \S+', '--model smoke/sam.py --checkpoint random --points-per-side 4'),
+    (r'\bCHECKPOINT\b', 'random'), (r'--out DIR', '--out out'), (r'batch_size=64', 'batch_size=16'))
+# command -> (what is replaced first, the file that it makes)
+MAE, GCN = 'work_dirs/mae', 'work_dirs/gcn'
+RUN = {
+    'mmssl demo-data data/demo': ({}, 'data/demo/demo_data.json'),
+    'mmssl check-data configs/smoke/mae.py': ({}, None),
+    'mmssl train configs/smoke/mae.py': ({}, f'{MAE}/iter_10.pth'),
+    'mmssl report work_dirs/mae': ({}, f'{MAE}/report.html'),
+    'mmssl knn configs/smoke/mae.py work_dirs/mae/iter_10.pth --data data/demo/imagenet': ({}, None),
+    'mmssl reconstruct configs/mae/mae_vit-b_8xb512.py CHECKPOINT IMAGE... --out picture.png':
+        ({'CHECKPOINT': f'{MAE}/iter_10.pth'}, 'picture.png'),
+    'mmssl embedding CONFIG CHECKPOINT --data DIR --out map.png':
+        ({'CONFIG': 'smoke/mae.py', 'DIR': 'data/demo/imagenet', '--out': '--max-images 60 --out'}, 'map.png'),
+    'mmssl train configs/gcn/gcn_resnet50_4xb4-40000i_voc12aug-512x512.py --data DIR':
+        ({'DIR': 'data/demo/scenes'}, f'{GCN}/iter_10.pth'),
+    'mmssl test CONFIG CHECKPOINT --data DIR --out masks/ --show-dir pictures/':
+        ({'CONFIG': 'smoke/gcn.py', 'CHECKPOINT': f'{GCN}/iter_10.pth', 'DIR': 'data/demo/scenes'}, 'masks'),
+    'mmssl visualize detections CONFIG CHECKPOINT IMAGE --out boxes.png': ({'CONFIG': 'smoke/rfcn.py'}, 'boxes.png'),
+    'mmssl segment IMAGE... --auto --model vit_b --checkpoint sam_vit_b_01ec64.pth --out masks':
+        ({'--out masks': '--out all'}, 'all/annotations.json'),
+    'mmssl print-config CONFIG --diff BASE': ({'CONFIG': 'smoke/mae.py', 'BASE': 'mae/mae_vit-b_8xb512.py'}, None),
+    'mmssl completion bash': ({}, None),
+    'mmssl train my_method_config.py': ({}, 'work_dirs/my_method_config/iter_10.pth'),
+    'mmssl knn my_method_config.py work_dirs/my_method_config/iter_10.pth --data data/demo/imagenet':
+        ({'--data': '--max-train 60 --max-val 20 --data'}, None),
+}
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory, with_demo):
+    folder = with_demo(tmp_path_factory.mktemp('docs'))
+    for name, body in local_files('docs/adding.md').items():
+        (folder / name).write_text(body)
+    return folder
+
+
+@pytest.mark.parametrize('text', RUN)
+def test_cheap_commands_run_on_the_demo_data(text, place, warm_cli):
+    assert text in {command.text for command in ALL}, 'no page has this command any more'
+    first, made = RUN[text]
+    for word, other in first.items():
+        text = text.replace(word, other)
+    for pattern, other in SUBSTITUTES:
+        text = re.sub(pattern, other, text)
+    done = warm_cli(*shlex.split(text)[1:], cwd=place, env={'PYTHONPATH': f'{place}:{ROOT}'})
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert made is None or (place / made).exists(), done.stdout[-2000:]
+
+
+def prose(page):
+    """A page without blocks of code, and without code in lines."""
+    return re.sub(r'`[^`\n]*`', '', FENCE.sub('', (ROOT / page).read_text(encoding='utf-8')))
+
+
+def anchors(path):
+    """Those of a page's headings, as GitHub and the site make them."""
+    headings = re.findall(r'^#+ (.*)$', FENCE.sub('', path.read_text(encoding='utf-8')), re.M)
+    return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_links_and_pictures_are_there(page):
+    for target in re.findall(r'\]\(([^)\s]+)\)', prose(page)):
+        if re.match(r'\w+:', target):
+            assert target.startswith(('https://', 'http://')), f'{page}: {target}'
+            continue
+        name, _, anchor = target.partition('#')
+        path = ((ROOT / page).parent / name).resolve() if name else ROOT / page
+        assert path.exists(), f'{page}: {target} is not there'
+        if anchor:
+            if path.parent.name == 'configs' and path.parent.parent.name == 'docs':  # its text is the README's
+                path = ROOT / 'configs' / path.stem / 'README.md'
+            assert anchor in anchors(path), f'{page}: {target}: there is no such heading'
+
+
+def parts():
+    from mmengine.registry import Registry
+
+    from mmssl import registry
+    found = set()
+    for own in vars(registry).values():
+        if isinstance(own, Registry) and own.scope == 'mmssl':
+            own.import_from_location()
+            own.import_hosts()
+            found |= set(own.module_dict)
+    return found
+
+
+def test_names_of_ours_exist():
+    registered = parts()
+    for page in PAGES:
+        text = (ROOT / page).read_text(encoding='utf-8')
+        for name in set(re.findall(r'(?<![\w./])mmssl\.([A-Za-z_][\w.]*\w)', text)):
+            first, *rest = name.split('.')
+            if (first in registered and not rest) or name.endswith('.py') or f'class {name}(' in text:
+                continue
+            node, path = None, ['mmssl', first, *rest]
+            for count in range(len(path), 0, -1):
+                with contextlib.suppress(ImportError):
+                    node = importlib.import_module('.'.join(path[:count]))
+                    break
+            for part in path[count:]:
+                assert hasattr(node, part), f'{page}: there is no mmssl.{name}'
+                node = getattr(node, part)
+
+
+@pytest.mark.parametrize('page', [page for page in PAGES if blocks(page, 'python')])
+def test_python_is_python_and_configs_are_configs(page, tmp_path):
+    from mmssl.launch import load_config
+    for number, body in enumerate(blocks(page, 'python')):
+        if body.startswith('_base_'):
+            (tmp_path / f'{number}.py').write_text(body)
+            load_config(str(tmp_path / f'{number}.py'))
+        else:
+            ast.parse(body)
+
+
+def test_own_segmentation_data_builds(tmp_path, with_demo, monkeypatch):
+    """The config for a folder of images and label maps, with such a folder."""
+    from mmengine.registry import DATASETS, init_default_scope
+
+    from mmssl.launch import load_config
+    body = next(body for body in blocks('docs/own-data.md', 'python') if 'SegmentationFolder' in body)
+    monkeypatch.chdir(with_demo(tmp_path))
+    Path('mine.py').write_text(body.replace('data/parts', 'data/own'))
+    Path('data/own').mkdir()
+    for name in ('images', 'labels'):
+        Path('data/own', name).symlink_to(Path('data/demo/scenes', name).resolve())
+    Path('data/own/classes.txt').write_text('back\nzero\none\n')
+    cfg = load_config('mine.py')
+    init_default_scope(cfg.default_scope)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        data = DATASETS.build(loader.dataset)
+        assert len(data) and data.metainfo['classes'] == ('back', 'zero', 'one')
+    assert cfg.val_dataloader.dataset.pipeline[-1].type == 'PackSegInputs'
+
+
+def test_the_site_has_every_config_folder_and_every_package():
+    named = {path.stem for path in (ROOT / 'docs/configs').glob('*.md')} - {'index'}
+    assert named == {path.parent.name for path in (ROOT / 'configs').glob('*/README.md')}
+    api = {path.stem for path in (ROOT / 'docs/api').glob('*.md')} - {'index', 'package'}
+    packages = {path.parent.name for path in (ROOT / 'mmssl').glob('*/__init__.py')} - {'commands', 'page'}
+    assert api == packages
+    tree = (ROOT / 'docs/api/index.md').read_text()
+    assert all(re.search(rf'^{name}$', tree, re.M) for name in api)
+
+
+def test_both_readmes_have_the_same_systems():
+    english, chinese = (set(re.findall(r'\]\((configs/[\w-]+/README\.md)\)', (ROOT / name).read_text(encoding='utf-8')))
+                        for name in ('README.md', 'README_zh-CN.md'))
+    assert english == chinese
+    assert '](README_zh-CN.md)' in (ROOT / 'README.md').read_text() and '](README.md)' in (ROOT / 'README_zh-CN.md').read_text()
