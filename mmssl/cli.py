@@ -30,6 +30,7 @@ COMMANDS = {
     'demo': 'mmssl.commands.demo',
     'tokenizer': 'mmssl.commands.tokenizer',
     'convert': 'mmssl.commands.convert',
+    'export': 'mmssl.commands.export',
     'list': 'mmssl.commands.list',
     'print-config': 'mmssl.commands.print_config',
     'check-data': 'mmssl.commands.check_data',

@@ -8,7 +8,8 @@ HELP = 'rename the weights of another release to ours, or back'
 
 def add_arguments(parser) -> None:
     """Arguments of the command."""
-    parser.add_argument('family', help='beit, dino, mae, mobilenetv2, moby, moco, mocov3, rfcn, rfcn-caffe, sam-hf, swav, swin or timm-vit')
+    parser.add_argument('family', help='beit, dino, hf-vit, mae, mobilenetv2, moby, moco, mocov3, rfcn, rfcn-caffe, sam-hf, swav, swin, '
+                                       'timm-vit or torchvision-resnet')
     parser.add_argument('src', help='file to read: .pth, .pt, .safetensors')
     parser.add_argument('dst', help='file to write; .safetensors writes that format')
     parser.add_argument('--reverse', action='store_true', help='from ours to the release')
@@ -41,26 +42,43 @@ def run(args) -> int:
     if args.reverse:
         converted = {family.file_prefix + key: tensor for key, tensor in converted.items()}
     nested = args.reverse and not args.dst.endswith('.safetensors')
-    _write(keymap.wrap(converted, family.parts) if nested else converted, args.dst, family.wrapper if args.reverse else 'state_dict')
+    write_weights(keymap.wrap(converted, family.parts) if nested else converted, args.dst, family.wrapper if args.reverse else 'state_dict')
     values = sum(tensor.numel() for tensor in converted.values())
     print(f'{family.name} ({layout}): {len(converted)} keys, {values:,} values' + (f', {len(dropped)} keys dropped' if dropped else '') +
           f', from {"mmssl" if args.reverse else "the release"} to {"the release" if args.reverse else "mmssl"}: {args.dst}')
     return 0
 
 
-def _write(weights: dict, path: str, wrapper: str | None) -> None:
+def write_weights(weights: dict, path: str, wrapper: str | None = None) -> None:
+    """Write weights by name whole or not at all, in the format that the file's ending says.
+
+    Args:
+        weights: names to tensors.
+        path: .safetensors for that format, which holds the bare weights; anything else for PyTorch's.
+        wrapper: key to put them under in PyTorch's format.
+    """
     directory = os.path.dirname(os.path.abspath(path))
     os.makedirs(directory, exist_ok=True)
     if not path.endswith('.safetensors'):
         from mmssl.checkpoint import save_file
         save_file({wrapper: weights} if wrapper else weights, path)
         return
-    from safetensors.torch import save_file as save_safetensors
+    import torch
+    try:
+        from safetensors.torch import save_file as save_safetensors
+    except ImportError:
+        raise ImportError(f'{path} needs the package safetensors: pip install safetensors') from None
 
+    seen: set[int] = set()
+    whole = {}
+    for key, value in weights.items():  # the format has no two names for one memory
+        shared = value.untyped_storage().data_ptr() in seen
+        seen.add(value.untyped_storage().data_ptr())
+        whole[key] = value.detach().clone(memory_format=torch.contiguous_format) if shared else value.detach().contiguous()
     # written beside the target and renamed, so that nobody ever sees half a file
     with tempfile.TemporaryDirectory(dir=directory, prefix='.convert-') as folder:
         part = os.path.join(folder, 'part.safetensors')
-        save_safetensors({key: value.contiguous() for key, value in weights.items()}, part, metadata={'format': 'pt'})
+        save_safetensors(whole, part, metadata={'format': 'pt'})
         with open(part, 'rb') as file:
             os.fsync(file.fileno())
         os.replace(part, path)

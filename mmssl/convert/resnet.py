@@ -1,9 +1,10 @@
-"""Residual networks of torchvision (arXiv:1512.03385), whose names are those of mmpretrain's ResNet too."""
+"""Residual networks of torchvision (arXiv:1512.03385), whose names are those of timm's and of mmpretrain's ResNet too."""
 
-from mmssl.convert.keymap import Row, weights_and_biases
+from mmssl.convert.keymap import Family, Row, weights_and_biases
 
 # depth: blocks of the four stages, and whether they are bottlenecks
-DEPTHS = {18: ((2, 2, 2, 2), False), 34: ((3, 4, 6, 3), False), 50: ((3, 4, 6, 3), True), 101: ((3, 4, 23, 3), True)}
+DEPTHS = {18: ((2, 2, 2, 2), False), 34: ((3, 4, 6, 3), False), 50: ((3, 4, 6, 3), True), 101: ((3, 4, 23, 3), True),
+          152: ((3, 8, 36, 3), True)}
 
 
 def batch_norm_rows(official: str, ours: str, width: str, affine: bool = True) -> list[Row]:
@@ -44,3 +45,13 @@ def resnet_rows(official: str, ours: str, depth: int = 50, width: str = 'W') -> 
                 rows += layer(f'{stem}downsample.0', f'{stem}downsample.1', f'{outputs}{width}', f'{inputs}{width}', 1)
             inputs = outputs
     return rows
+
+
+FAMILY = Family(
+    name='torchvision-resnet',
+    layouts={
+        **{f'ResNet-{depth}': resnet_rows('', 'backbone.', depth) for depth in DEPTHS},
+        **{f'ResNet-{depth} with its classifier': [*resnet_rows('', 'backbone.', depth),
+                                                   *weights_and_biases('fc', 'head.fc', f'K {32 if bottleneck else 8}W', 'K')]
+           for depth, (_, bottleneck) in DEPTHS.items()},
+    })

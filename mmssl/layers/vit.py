@@ -162,7 +162,7 @@ class ViT(BaseModule):
         """
         tokens, grid = self.patch_embed(x)
         if self.cls_token is not None:
-            tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
+            tokens = torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         tokens = self.drop_after_pos(tokens + self.positions(grid))
         outs = []
         for index, layer in enumerate(self.layers):
@@ -181,7 +181,7 @@ class ViT(BaseModule):
         patches = tokens[:, self.num_extra_tokens:]
         if self.out_type == 'avg_featmap':
             return self.ln2(patches.mean(dim=1))
-        return patches.transpose(1, 2).reshape(len(patches), -1, *grid)
+        return patches.transpose(1, 2).reshape(patches.shape[0], -1, *grid)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """(depth, number of depths) of a parameter, for layer-wise learning rates: 0 is the stem, the last one norms and head."""
