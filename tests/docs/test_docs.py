@@ -329,6 +329,8 @@ def parts():
 def test_names_of_ours_exist():
     registered = parts()
     for page in PAGES:
+        if page.startswith('docs/trials/'):  # misspelt on purpose
+            continue
         text = (ROOT / page).read_text(encoding='utf-8')
         for name in set(re.findall(r'(?<![\w./])mmssl\.([A-Za-z_][\w.]*\w)', text)):
             first, *rest = name.split('.')
