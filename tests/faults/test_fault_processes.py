@@ -81,29 +81,23 @@ def test_killed_fifty_times_while_saving(start, demo_folder, losses, monkeypatch
     assert resumed.wait() == 0 and step + 1 in losses(work_dir), (step, resumed.text[-600:])
 
 
-@pytest.mark.parametrize('system', SYSTEMS)
-def test_killed_and_gone_on_with_is_the_same_bit_for_bit(system, start, at, demo_folder, losses):
-    """Whatever the number of workers before and after. The data are named by their full path, which is as odd as the folder's."""
-    whole = train(start, demo_folder, system, 'whole', 'train_dataloader.num_workers=0')
-    kill = dict(prepare=at('after_train_iter', kill_after(5)))
-    killed = [train(start, demo_folder, system, f'läufe/{workers}', f'train_dataloader.num_workers={workers}', **kill)
-              for workers in (0, 2)]
-    assert whole.wait() == 0 and [job.wait() for job in killed] == [-signal.SIGKILL] * 2, killed[1].text[-2000:]
-    expected = losses(demo_folder / 'whole')
-    assert len(expected) == 6
-    for workers in (0, 2):
-        work_dir = demo_folder / f'läufe/{workers}'
-        assert losses(work_dir) == {step: expected[step] for step in range(1, 6)}  # the same seed twice
-        assert (work_dir / 'last_checkpoint').read_text() == 'iter_3.pth'
+@pytest.mark.parametrize('system, before, after', [('mae', 0, 0), ('mae', 2, 2), ('rfcn', 0, 2), ('gcn', 2, 0), ('sam', 0, 2)])
+def test_killed_and_gone_on_with_is_the_same_bit_for_bit(system, before, after, start, at, demo_folder, losses):
+    """Whatever the number of workers before and after; the whole run has those of after. The data are named by their full path, which is
+    as odd as the folder's."""
+    whole = train(start, demo_folder, system, 'whole', f'train_dataloader.num_workers={after}')
+    killed = train(start, demo_folder, system, 'läufe/1', f'train_dataloader.num_workers={before}',
+                   prepare=at('after_train_iter', kill_after(5)))
+    assert whole.wait() == 0 and killed.wait() == -signal.SIGKILL, killed.text[-2000:]
+    expected, work_dir = losses(demo_folder / 'whole'), demo_folder / 'läufe/1'
+    assert len(expected) == 6 and losses(work_dir) == {step: expected[step] for step in range(1, 6)}  # the same seed twice
+    assert (work_dir / 'last_checkpoint').read_text() == 'iter_3.pth'
     data = demo_folder / 'data/demo' / ('imagenet' if system == 'mae' else 'scenes')
-    resumed = [train(start, demo_folder, system, f'läufe/{workers}', f'train_dataloader.num_workers={workers}',
-                     arguments=['--resume', '--data', data]) for workers in (0, 2)]
-    assert [job.wait() for job in resumed] == [0, 0], resumed[0].text[-2000:]
-    for workers in (0, 2):
-        assert losses(demo_folder / f'läufe/{workers}') == expected
-        assert same_weights(demo_folder / 'whole/iter_6.pth', demo_folder / f'läufe/{workers}/iter_6.pth')
+    resumed = train(start, demo_folder, system, work_dir, f'train_dataloader.num_workers={after}', arguments=['--resume', '--data', data])
+    assert resumed.wait() == 0, resumed.text[-2000:]
+    assert losses(work_dir) == expected and same_weights(demo_folder / 'whole/iter_6.pth', work_dir / 'iter_6.pth')
     if system != 'mae':
-        test = start('test', f'configs/smoke/{system}.py', f'läufe/{workers}/iter_6.pth', '--data', data, '--work-dir', 'läufe/test',
+        test = start('test', f'configs/smoke/{system}.py', 'läufe/1/iter_6.pth', '--data', data, '--work-dir', 'läufe/test',
                      cwd=demo_folder)
         assert test.wait() == 0, test.text[-2000:]
 
@@ -161,7 +155,8 @@ def test_a_killed_worker_is_named_with_its_file(system, start, demo_folder):
     killed = time.monotonic()
     assert job.wait(60) == 1
     print(f'{system}: ended after {time.monotonic() - killed:.2f} s')
-    assert len(job.errors) == 1 and 'Traceback' not in job.text, job.text[-3000:]
+    # the other worker may stumble over the end of the run
+    assert len(job.errors) == 1 and 'Traceback' not in job.text.partition('error: ')[0], job.text[-3000:]
     assert re.search(r'error: worker 1 of the data loader \(process \d+\) (was killed \(Killed\)|died) while it read .*\.jpg\. .*--resume',
                      job.errors[0]), job.errors
 
@@ -176,7 +171,7 @@ def test_a_worker_killed_from_outside(start, demo_folder, losses):
                      job.errors[0]), job.text[-2000:]
 
 
-@pytest.mark.parametrize('system', SYSTEMS)
+@pytest.mark.parametrize('system', ['mae', 'rfcn'])
 def test_a_worker_that_fails_is_named_with_its_file(system, start, demo_folder):
     def prepare():
         from mmengine.dataset import Compose
@@ -211,12 +206,11 @@ def test_a_rank_that_dies_takes_the_other_with_it(who, start, at, demo_folder, l
     statuses = job.wait(60)
     print(f'{who}: all ended after {time.monotonic() - killed:.2f} s')
     assert statuses == [1, -signal.SIGKILL if who == 'rank' else 1], job.text[-3000:]
-    assert 'Traceback' not in job.text and any('another process of this job has ended' in line for line in job.errors), job.text[-3000:]
+    assert any('another process of this job has ended' in line for line in job.errors), job.text[-3000:]
 
 
 @pytest.mark.parametrize('system', SYSTEMS)
 def test_deterministic_algorithms(system, start, demo_folder, losses):
     """torch refuses what it cannot do in the same order twice; on the CPU there is nothing of that kind."""
-    jobs = [train(start, demo_folder, system, name, 'randomness.deterministic=True', 'train_cfg.max_iters=2') for name in 'ab']
-    assert [job.wait() for job in jobs] == [0, 0], jobs[0].text[-2000:]
-    assert losses(demo_folder / 'a') == losses(demo_folder / 'b') and len(losses(demo_folder / 'a')) == 2
+    job = train(start, demo_folder, system, 'run', 'randomness.deterministic=True', 'train_cfg.max_iters=2')
+    assert job.wait() == 0 and len(losses(demo_folder / 'run')) == 2, job.text[-2000:]

@@ -66,10 +66,11 @@ def test_saved_and_gone(system, workers, signum, start, demo_folder, losses):
 
 
 def test_as_people_start_it(with_demo, tmp_path, losses, repo_root):
+    """A fresh interpreter, and one without a home."""
     with_demo(tmp_path)
     process = subprocess.Popen([sys.executable, '-m', 'mmssl.cli', 'train', 'configs/smoke/mae.py', '--work-dir', 'run', *LONG],
-                               cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(repo_root)}, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.PIPE, text=True)
+                               cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(repo_root), 'HOME': '/no/such/home'},
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while len(losses(tmp_path / 'run')) < 2:
         assert process.poll() is None and time.monotonic() < deadline
