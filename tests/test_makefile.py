@@ -110,7 +110,7 @@ def test_help_needs_no_environment(clone):
 
 
 @pytest.mark.parametrize('shared', [True, False])
-def test_ci_lints_then_tests_with_the_shared_data(tmp_path, repo_root, shared):
+def test_ci_lints_tests_and_builds_the_docs_with_the_shared_data(tmp_path, repo_root, shared):
     folder = tmp_path / 'clone'
     (folder / '.ci').mkdir(parents=True)
     shutil.copy(repo_root / '.ci' / 'run', folder / '.ci')
@@ -125,4 +125,4 @@ def test_ci_lints_then_tests_with_the_shared_data(tmp_path, repo_root, shared):
                           env={**env, 'PATH': f'{program.parent}{os.pathsep}{env["PATH"]}'})
     seen = f'{tmp_path}/shared/data {tmp_path}/shared/wheels' if shared else 'none none'
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [f'{target} {folder} {seen}' for target in ('lint', 'test')]
+    assert done.stdout.splitlines() == [f'{target} {folder} {seen}' for target in ('lint', 'test', 'docs')]

@@ -392,3 +392,20 @@ def test_both_readmes_have_the_same_systems():
                         for name in ('README.md', 'README_zh-CN.md'))
     assert english == chinese
     assert '](README_zh-CN.md)' in (ROOT / 'README.md').read_text() and '](README.md)' in (ROOT / 'README_zh-CN.md').read_text()
+
+
+def test_citation_and_versions_agree():
+    import yaml
+
+    from mmssl import __version__
+    citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
+    assert {'cff-version', 'message', 'title', 'authors', 'version', 'license'} <= set(citation)
+    assert (citation['version'], citation['license'], citation['type']) == (__version__, 'Apache-2.0', 'software')
+    assert f'## {__version__}' in (ROOT / 'CHANGELOG.md').read_text()
+
+
+def test_pre_commit_runs_what_make_lint_runs():
+    import yaml
+    hooks = [hook for repo in yaml.safe_load((ROOT / '.pre-commit-config.yaml').read_text())['repos'] for hook in repo['hooks']]
+    lint = re.search(r'^lint:.*\n((?:\t.*\n)+)', (ROOT / 'Makefile').read_text(), re.M).group(1)
+    assert {hook['entry'].split()[0] for hook in hooks} == set(re.findall(r'-m (\w+)', lint))
