@@ -120,3 +120,28 @@ def test_what_is_refused(session, tmp_path, model):
         session.open(large, max_pixels=10_000)
     with pytest.raises(ValueError, match='no image yet'):
         Session(model).click(1, 1, 'object')
+
+
+def test_a_detector_of_a_config(tmp_path, demo_data):
+    pytest.importorskip('mmdet')
+    from mmengine.registry import init_default_scope
+
+    from mmssl.commands.demo import load_detector
+    from mmssl.launch import load_config
+    from mmssl.registry import MODELS, build
+    cfg = load_config('smoke/rfcn.py')
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    model = build(cfg.model, MODELS)
+    with torch.no_grad():
+        for name, parameter in model.roi_head.named_parameters():
+            if 'cls' in name:
+                parameter.mul_(30)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'rfcn.pth')
+    detect = load_detector('smoke/rfcn.py', str(tmp_path / 'rfcn.pth'), 'cpu')
+    boxes, labels, scores, names = detect(np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8))
+    assert len(boxes) == len(labels) == len(scores) and boxes.shape[1:] == (4, )
+    assert (scores >= 0.3).all() and names == list(cfg.test_dataloader.dataset.metainfo['classes'])
+    with pytest.raises(ValueError, match='does not fit'):
+        torch.save(dict(state_dict={name: value for name, value in model.state_dict().items() if 'rpn' not in name}), tmp_path / 'part.pth')
+        load_detector('smoke/rfcn.py', str(tmp_path / 'part.pth'), 'cpu')
