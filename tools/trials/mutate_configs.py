@@ -3,9 +3,9 @@
     python tools/trials/mutate_configs.py --number 300 --seed 0 --output docs/trials/mutate_configs.md
 
 Every trial takes a config, makes one mistake in it (a key deleted or misspelt, a value of another type, a misspelt type), and runs
-``mmssl train`` on it in a process of its own; every config is run once without a mistake first, which has to do. Smoke configs train and
-validate on the demo data. Of the others the model is built without memory for its weights and the data set is a stand-in; everything is
-built, and the first step is left out.
+``mmssl train`` on it in a process of its own; every config is run once without a mistake first. Smoke configs train and validate on the
+demo data. Of the others the model is built without memory for its weights and the data set is a stand-in; everything is built, and the
+first step is left out.
 """
 
 import argparse
@@ -256,7 +256,7 @@ def trials(number: int, seed: int, data: Path, names: list[str], limit: float = 
         if name not in configs:
             configs[name] = read(name)
             if control:
-                todo.append((configs[name], CONTROL, 'nothing'))
+                todo.append((configs[name], CONTROL, 'nothing changed'))
         for config, kind, what in (*todo, mutate(configs[name], rng)):
             with tempfile.TemporaryDirectory() as place:
                 folder = Path(place)
@@ -264,8 +264,6 @@ def trials(number: int, seed: int, data: Path, names: list[str], limit: float = 
                 (folder / 'data/demo').symlink_to(data)
                 start = time.monotonic()
                 outcome, message = attempt(config, folder, not name.startswith('configs/smoke/'), limit)
-            if kind == CONTROL and outcome == 'refused':
-                outcome = 'traceback'  # what is refused without a mistake says nothing about mistakes
             found.append(Trial(name, kind, what, outcome, message.replace(place, '.'), time.monotonic() - start))
             if tell:
                 tell(found[-1])
@@ -289,6 +287,12 @@ def table(found: list[Trial], command: str) -> str:
              '| mistake | ' + ' | '.join(outcomes) + ' |', '|---' * (len(outcomes) + 1) + '|']
     for kind in (*KINDS, *[CONTROL] * (len(mistakes) < len(found))):
         lines.append(f'| {kind} | ' + ' | '.join(str(counts[kind, outcome]) for outcome in outcomes) + ' |')
+    refused = {trial.config for trial in found if trial.kind == CONTROL and trial.outcome != 'runs'}
+    if refused:
+        counts = Counter(trial.outcome for trial in mistakes if trial.config in refused)
+        lines += ['', f'{len(refused)} configs do not begin with the stand-ins even without a mistake (they read validation data at the '
+                  'start, or need several processes), so that a refusal of theirs may have another reason; they have '
+                  f'{counts.total()} of the trials, {counts["refused"]} of them refused.']
     lines += ['', 'What was said, one line of each kind:', '']
     said: list[str] = []
     for trial in found:
