@@ -97,7 +97,19 @@ def plain_signs(app, what, name, obj, options, lines) -> None:
         lines[number] = ''.join(parts)
 
 
+def one_attribute_a_line(app, what, name, obj, options, lines) -> None:
+    """``a, b: text`` among attributes becomes two, which napoleon does for arguments only."""
+    inside, out = False, []
+    for line in lines:
+        if re.fullmatch(r'\w+:', line):
+            inside = line == 'Attributes:'
+        several = inside and re.match(r'( {4})(\w+(?:, \w+)+): (.*)', line)
+        out += [f'{several[1]}{each}: {several[3]}' for each in several[2].split(', ')] if several else [line]
+    lines[:] = out
+
+
 def setup(app):
-    """Connect both."""
+    """Connect them; what comes before napoleon has a lower number."""
     app.connect('source-read', read_page)
+    app.connect('autodoc-process-docstring', one_attribute_a_line, priority=400)
     app.connect('autodoc-process-docstring', plain_signs)

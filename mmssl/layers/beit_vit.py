@@ -227,7 +227,8 @@ class BEiTViT(BaseModule):
             if tuple(mask.shape) not in ((len(x), *grid), (len(x), grid[0] * grid[1])):
                 raise ValueError(f'mask has shape {tuple(mask.shape)}; {len(x)} images of {grid[0]}x{grid[1]} patches need '
                                  f'({len(x)}, {grid[0]}, {grid[1]})')
-            tokens = torch.where(mask.flatten(1).unsqueeze(-1).bool(), self.mask_token.to(tokens.dtype), tokens)
+            mask_token = self.mask_token.to(tokens.dtype)  # type: ignore[union-attr]  # a network that is given masks has one
+            tokens = torch.where(mask.flatten(1).unsqueeze(-1).bool(), mask_token, tokens)
         return self.drop_after_pos(torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)), grid
 
     def encode_masked(self, x: Tensor, mask: Tensor, rows: Tensor) -> Tensor:

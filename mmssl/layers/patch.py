@@ -90,7 +90,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """(B, 3, H, W) to tokens (B, N, C) and their grid (rows, columns)."""
-        grid = patch_grid(*images.shape[-2:], self.patch_size)
+        height, width = images.shape[-2:]
+        grid = patch_grid(height, width, self.patch_size)
         return self.projection(images).flatten(2).transpose(1, 2), grid
 
     def project_rows(self, patches: Tensor) -> Tensor:

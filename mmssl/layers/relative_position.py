@@ -53,7 +53,7 @@ class RelativePositionBias(nn.Module):
 
     def __init__(self, grid: tuple[int, int], num_heads: int):
         super().__init__()
-        self.grid = tuple(grid)
+        self.grid = (grid[0], grid[1])
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * grid[0] - 1) * (2 * grid[1] - 1) + 3, num_heads))
         self.register_buffer('relative_position_index', relative_position_index(grid))
 

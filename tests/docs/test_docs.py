@@ -37,6 +37,11 @@ def blocks(page, language):
     return [body for name, body in FENCE.findall((ROOT / page).read_text(encoding='utf-8')) if name == language]
 
 
+def shell(page):
+    """Blocks of commands: those called so, and those without a name that begin with a program of ours."""
+    return blocks(page, 'bash') + [body for body in blocks(page, '') if re.match(r'(mmssl|python|pip|make|tools/\w+\.sh) ', body)]
+
+
 def split(line):
     """The commands of a line of a shell, without settings of the environment, redirections and comments."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars='&|;<>')
@@ -60,7 +65,7 @@ def split(line):
 
 
 def commands(page):
-    for body in blocks(page, 'bash'):
+    for body in shell(page):
         for line in body.replace('\\\n', ' ').splitlines():
             yield from (Command(page, words) for words in split(line))
 
