@@ -125,7 +125,7 @@ class ExactResumeMixin(StopMixin):
         if not any(isinstance(hook, MethodHook) for hook in self.hooks):
             self.register_hook(MethodHook())
         try:
-            with dead_workers_named():
+            with dead_workers_named(), dead_workers_named():  # the news may come while the first looks at what it has done
                 return super().train()
         except Stop as stop:
             if self._validating and not stop.saved:

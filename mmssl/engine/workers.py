@@ -144,12 +144,17 @@ def dead_workers_named() -> Iterator[None]:
     """
     try:
         yield
+    except WorkerError:
+        raise
     except Exception as error:
+        # torch's handler would raise once more, wherever that finds the program
+        main = threading.current_thread() is threading.main_thread()
+        handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if main else None
         found = _dead_worker(error)
         if found is None:
+            if main:
+                signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
             raise
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise once more, wherever that finds the program
         how = f'was killed ({found.group(2)})' if found.group(2) else 'died'
         told = [board.describe(int(process), how) for process in found.group(1).split(',') for board in _boards]
         what = '; '.join(filter(None, told)) or f'a worker of a data loader (process {found.group(1)}) {how}'
