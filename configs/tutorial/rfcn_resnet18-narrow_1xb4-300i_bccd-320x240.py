@@ -1,4 +1,4 @@
-# R-FCN, https://arxiv.org/abs/1605.06409, the second step of docs/tutorial.md: blood cells, on the backbone that the first step pre-trained.
+# R-FCN, https://arxiv.org/abs/1605.06409, step two of docs/tutorial.md: blood cells, on the backbone that the first one pre-trained.
 #
 #   python tools/train.py configs/tutorial/rfcn_resnet18-narrow_1xb4-300i_bccd-320x240.py --data DIR
 #   ... --cfg-options model.backbone.init_cfg=None                                                   the same from a random start
