@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 
-from mmssl import __version__, compat, paths
+from mmssl import __version__, compat, mim, paths
 
 USES = {
     'mmengine': 'everything but list and doctor',
@@ -44,6 +44,7 @@ class Environment:
         probes: name in :data:`PROBES` -> outcome; no entry for what is not installed.
         installed: how mmssl is installed: 'editable', 'wheel', or 'checkout' (run from it without being installed).
         configs: number of config files found, or None when their folder is missing.
+        in_mim: whether onedl-mim would find an installed wheel.
     """
 
     python: tuple[int, int]
@@ -52,6 +53,7 @@ class Environment:
     probes: dict[str, Probe]
     installed: str = 'wheel'
     configs: int | None = 1
+    in_mim: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +167,7 @@ def look() -> Environment:
     # a checkout may hold metadata of its own (mmssl.egg-info), which says nothing about how it is installed
     checkout = (paths.PACKAGE.parent / 'setup.cfg').is_file()
     installed = 'editable' if checkout and editable else 'checkout' if checkout else 'wheel'
-    return Environment(sys.version_info[:2], versions, owners, run_probes(probes), installed, configs)
+    return Environment(sys.version_info[:2], versions, owners, run_probes(probes), installed, configs, mim.is_found())
 
 
 def diagnose(env: Environment) -> list[Finding]:
@@ -207,10 +209,9 @@ def _package(env: Environment) -> list[Finding]:
     else:
         findings.append(Finding('broken', 'configs', 'none found beside the code',
                                 f'{PIP} install --force-reinstall --no-deps mmssl, or in a clone: {PIP} install -e .'))
-    if 'onedl-mim' in env.versions and env.installed == 'wheel':
-        # it takes the folder of the first file in RECORD for the package's, and that is a script in bin/ (seen in 0.5.1)
-        findings.append(Finding('note', 'mim', f'onedl-mim {env.versions["onedl-mim"]} does not find mmssl in a wheel; '
-                                'upstream openmim does, and `mmssl train` is the same as `mim train mmssl`', f'{PIP} install openmim'))
+    if 'onedl-mim' in env.versions and env.installed == 'wheel' and not env.in_mim:
+        findings.append(Finding('note', 'mim', f'onedl-mim {env.versions["onedl-mim"]} does not find mmssl; '
+                                '`mmssl train` is the same as `mim train mmssl`', 'mmssl doctor --mim'))
     python = '.'.join(map(str, env.python))
     if (3, 10) <= env.python < (3, 13):
         findings.append(Finding('ok', 'python', python))

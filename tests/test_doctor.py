@@ -78,7 +78,7 @@ def test_each_fault_is_named_with_its_cure(env, subject, text, cure):
     (environment(versions={'opencv-python': '4.12.0', 'opencv-python-headless': '4.11.0'},
                  owners={'cv2': ['opencv-python', 'opencv-python-headless']}), 'cv2', 'last one installed wins',
      'opencv-python==4.12.0 opencv-python-headless==4.12.0'),
-    (environment(versions={'onedl-mim': '0.5.1'}), 'mim', 'onedl-mim 0.5.1', 'pip install openmim'),
+    (environment(versions={'onedl-mim': '0.5.1'}), 'mim', 'onedl-mim 0.5.1', 'mmssl doctor --mim'),
     (environment(versions={'mmsegmentation': '1.2.2'}, owners={'mmseg': ['mmsegmentation']}), 'flavour', 'mixed',
      'uninstall -y mmsegmentation && python -m pip install --force-reinstall --no-deps onedl-mmsegmentation'),
 ])
