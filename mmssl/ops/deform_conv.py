@@ -150,7 +150,7 @@ def _torch(input, offset, weight, bias, stride, padding, dilation, mask, deform_
     index = (index + first) * deform_groups + group
     table = F.pad(input.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).reshape(-1, channels // deform_groups)
     groups = channels // in_group
-    kernel = weight.view(groups, out_channels // groups, in_group, taps).transpose(2, 3).reshape(groups, out_channels // groups, -1)
+    kernel = weight.reshape(groups, out_channels // groups, in_group, taps).transpose(2, 3).reshape(groups, out_channels // groups, -1)
     index, share = index.flatten(0, 3), share.flatten(0, 3)
     if checks_values(table):
         out = _SampledProduct.apply(table, index, share, kernel, batch, taps)
