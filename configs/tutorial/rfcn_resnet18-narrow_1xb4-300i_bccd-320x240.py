@@ -13,9 +13,8 @@ model = dict(
         out_indices=(2, 3), norm_eval=False, init_cfg=dict(type='Pretrained', checkpoint=pretrained, prefix='backbone')),
     rpn_head=dict(in_channels=128, anchor_generator=dict(scales=[1, 2, 4, 8])),
     roi_head=dict(bbox_head=dict(in_channels=256)))
-smaller = dict(type='Resize', scale=(320, 240), keep_ratio=True)
-train_pipeline = [smaller if step['type'] == 'Resize' else step for step in _base_.train_pipeline]
-test_pipeline = [smaller if step['type'] == 'Resize' else step for step in _base_.test_pipeline]
+train_pipeline = [dict(step, scale=(320, 240)) if step['type'] == 'Resize' else step for step in _base_.train_pipeline]
+test_pipeline = [dict(step, scale=(320, 240)) if step['type'] == 'Resize' else step for step in _base_.test_pipeline]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
