@@ -90,8 +90,8 @@ def run(args: argparse.Namespace) -> int:
 DOWNLOAD = ('For the released models take a file of '
             '[Segment Anything](https://github.com/facebookresearch/segment-anything#model-checkpoints), as '
             '`sam_vit_b_01ec64.pth`, and start the page with `mmssl demo --model vit_b --checkpoint sam_vit_b_01ec64.pth`.')
-NOTHING = ('**There are no weights yet.** ' + DOWNLOAD + ' Or train the small model of this project on images of COCO, about 25 minutes '
-           f'on two cores: `mmssl train sam/{OURS}.py --data DIR`; the page finds it by itself.')
+NOTHING = ('**There are no weights yet.** ' + DOWNLOAD + ' Or train the small model of this project on images of COCO, about 22 minutes '
+           f'on one core: `mmssl train sam/{OURS}.py --data DIR`; the page finds it by itself.')
 
 
 def check_arguments(args: argparse.Namespace) -> dict:
