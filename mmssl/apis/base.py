@@ -65,7 +65,7 @@ def find_sources(inputs: Any, image_format: str = 'BGR') -> list[Source]:
                             'or a list of these')
     if not found:
         raise ValueError('an empty list: there is no image in it')
-    return [Source(number, *((None, item) if isinstance(item, np.ndarray) else (item, None)), name)
+    return [Source(number, item if isinstance(item, Path) else None, item if isinstance(item, np.ndarray) else None, name)
             for number, (item, name) in enumerate(zip(found, _names(found), strict=True))]
 
 
@@ -205,6 +205,7 @@ class Inferencer:
         import cv2
         if source.path is not None:
             return source.path
+        assert source.pixels is not None  # one of the two
         path = Path(folder) / f'{source.name}.bmp'
         if not cv2.imwrite(str(path), source.pixels):
             raise OSError(f'{path} cannot be written')
@@ -274,7 +275,7 @@ class HostInferencer(Inferencer):
     def read(self, file: Path, number: int) -> dict:
         """An image through the pipeline; ValueError naming the file where it is none."""
         from mmssl.data.images import BadImageError
-        results: dict | None = dict(img_path=str(file), img_id=number, seg_fields=[], sample_idx=number)
+        results: Any = dict(img_path=str(file), img_id=number, seg_fields=[], sample_idx=number)
         try:
             for step in self.steps:
                 results = step(results)

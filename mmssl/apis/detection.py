@@ -39,12 +39,14 @@ class DetectionInferencer(HostInferencer):
 
     def prepare(self, checkpoint: str | None, trust: bool) -> None:
         """Model, pipeline, classes."""
+        from torch import nn
         content = self.build(checkpoint, trust)
         head = getattr(getattr(self.model, 'roi_head', None), 'bbox_head', None) or getattr(self.model, 'bbox_head', None)
-        head = head[-1] if hasattr(head, '__getitem__') else head  # of a cascade
+        if isinstance(head, nn.ModuleList):  # of a cascade
+            head = head[-1]
         self.classes = self.meta(content, getattr(head, 'num_classes', None))['classes']
 
-    def predict(self, sources: Sequence[Source], files: Sequence[Path]) -> list[dict]:
+    def predict(self, sources: Sequence[Source], files: Sequence[Path], **options) -> list[dict]:
         """See the class."""
         from mmssl.promptable.annotations import encode
         results = []

@@ -130,7 +130,7 @@ def _opened(path: Path) -> str:
     return f"safetensors.torch.load_file('{path}')" if path.suffix == '.safetensors' else f"torch.load('{path}', weights_only=True)"
 
 
-def _architecture(backbone: nn.Module, kind: str, to: str) -> str:
+def _architecture(backbone: nn.Module, kind: str | None, to: str) -> str:
     if kind == 'vit':
         return 'vit_base_patch16_224' if to == 'timm' else 'ViTModel'
     return f'resnet{backbone.depth}' if kind == 'resnet' else 'mobilenet_v2'
@@ -151,13 +151,14 @@ def _sizes(backbone: nn.Module) -> dict[str, Any]:
 
 def _statistics(model: nn.Module) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of RGB pixels, from 0 to 1: of the model's preprocessor, or ImageNet's."""
-    preprocessor = getattr(model, 'data_preprocessor', None)
+    preprocessor: Any = getattr(model, 'data_preprocessor', None)
     if getattr(preprocessor, 'mean', None) is None:
         return [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-    return tuple([round(float(value) / 255, 6) for value in part.flatten()] for part in (preprocessor.mean, preprocessor.std))
+    mean, std = ([round(float(value) / 255, 6) for value in part.flatten()] for part in (preprocessor.mean, preprocessor.std))
+    return mean, std
 
 
-def _timm_config(model: nn.Module, backbone: nn.Module, kind: str) -> dict:
+def _timm_config(model: nn.Module, backbone: nn.Module, kind: str | None) -> dict:
     mean, std = _statistics(model)
     shared = dict(mean=mean, std=std, interpolation='bicubic', crop_pct=0.875, num_classes=0)
     if kind == 'resnet':
@@ -177,10 +178,10 @@ def _timm_config(model: nn.Module, backbone: nn.Module, kind: str) -> dict:
 
 
 def _eps(backbone: nn.Module) -> float:
-    return getattr(backbone, 'ln1', None).eps if hasattr(backbone, 'ln1') else backbone.ln2.eps
+    return getattr(backbone, 'ln1' if hasattr(backbone, 'ln1') else 'ln2').eps
 
 
-def _hf_config(model: nn.Module, backbone: nn.Module, kind: str) -> dict:
+def _hf_config(model: nn.Module, backbone: nn.Module, kind: str | None) -> dict:
     sizes = _sizes(backbone)
     return dict(architectures=['ViTModel'], model_type='vit', hidden_size=sizes['embed_dim'], num_hidden_layers=sizes['depth'],
                 num_attention_heads=sizes['num_heads'], intermediate_size=sizes['hidden'], hidden_act='gelu', hidden_dropout_prob=0.0,

@@ -59,7 +59,7 @@ class FeatureInferencer(HostInferencer):
         else:
             self.crop = LoadCenterCrop(scale=self.image_size or image_size_of(self.model, self.cfg))
 
-    def predict(self, sources: Sequence[Source], files: Sequence[Path]) -> list[dict]:
+    def predict(self, sources: Sequence[Source], files: Sequence[Path], **options) -> list[dict]:
         """See the class."""
         import torch
 

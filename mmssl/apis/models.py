@@ -111,8 +111,8 @@ def find_entry(name: str | os.PathLike) -> Entry:
         if len(candidates) == 1:
             return candidates[0]
         if candidates:
-            names = ', '.join(entry.name for entry in candidates)
-            raise ValueError(f'{plain!r} is the name of several configs; give one of {names}')
+            several = ', '.join(entry.name for entry in candidates)
+            raise ValueError(f'{plain!r} is the name of several configs; give one of {several}')
     if text.endswith('.py') and os.sep in text and not text.startswith('configs/'):
         raise FileNotFoundError(f'config {text} does not exist{nearest_path(text)}')
     names = [*(entry.name for entry in known), *(entry.path.stem for entry in known)]

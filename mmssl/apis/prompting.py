@@ -1,9 +1,9 @@
 """Masks of images from points and boxes, or of everything in them."""
 
 import os
+from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ class PromptInferencer(Inferencer):
 
         from mmengine.config import Config
 
-        from mmssl.apis.models import find_entry, find_weights, scope_of
+        from mmssl.apis.models import Entry, find_entry, find_weights, scope_of
         from mmssl.commands.prompting import RANDOM, load_sam, make_generator
         from mmssl.hints import nearest
         from mmssl.promptable.build import KINDS
@@ -55,7 +55,7 @@ class PromptInferencer(Inferencer):
         entry = None if config in KINDS else find_entry(config)
         if checkpoint is True and entry is None:
             raise ValueError(f"{config}'s weights are Meta's or MobileSAM's release: download the file and give its path")
-        path = find_weights(checkpoint, entry)
+        path = find_weights(checkpoint, entry or Entry(str(config), Path(config), 'promptable', None))
         if path is None:
             warnings.warn(f'{config} runs with random weights: no checkpoint was given', stacklevel=2)
         self.cfg = Config(dict(default_scope='mmpretrain'))
@@ -67,25 +67,25 @@ class PromptInferencer(Inferencer):
         self.model.to(self.device)
         self.generator = make_generator(self.model, generator)
 
-    def __call__(self, inputs: Any, prompts: Mapping | Sequence[Mapping | None] | None = None, batch_size: int = 1,
-                 out_dir: str | os.PathLike | None = None, image_format: str = 'BGR', progress: bool | None = None) -> list[dict]:
+    def __call__(self, inputs: Any, batch_size: int = 1, out_dir: str | os.PathLike | None = None, image_format: str = 'BGR',
+                 progress: bool | None = None, prompts: Mapping | Sequence[Mapping | None] | None = None) -> list[dict]:
         """Masks of images, in their order.
 
         Args:
             inputs, out_dir, image_format, progress: as of the other inferencers; masks are also written as ``masks/NAME/000.png``.
+            batch_size: images are encoded one by one whatever it is; how many points are decoded at once is the generator's
+                ``points_per_batch``.
             prompts: a dict for all images, or a list of one an image (None in it: everything in that image); None: everything in all.
                 'points' [(x, y), ...] with 'labels' [1 or 0, ...] are about one object; 'boxes' [(x1, y1, x2, y2), ...] are an object
                 each, and points refine a single one. Pixels of the image.
-            batch_size: images are encoded one by one whatever it is; how many points are decoded at once is the generator's
-                ``points_per_batch``.
 
         Raises:
             ValueError: also prompts that are malformed or outside of an image.
         """
-        return list(self.stream(inputs, prompts, batch_size, out_dir, image_format, progress))
+        return list(self.stream(inputs, batch_size, out_dir, image_format, progress, prompts))
 
-    def stream(self, inputs: Any, prompts: Mapping | Sequence[Mapping | None] | None = None, batch_size: int = 1,
-               out_dir: str | os.PathLike | None = None, image_format: str = 'BGR', progress: bool | None = None) -> Iterator[dict]:
+    def stream(self, inputs: Any, batch_size: int = 1, out_dir: str | os.PathLike | None = None, image_format: str = 'BGR',
+               progress: bool | None = None, prompts: Mapping | Sequence[Mapping | None] | None = None) -> Iterator[dict]:
         """As calling it, one result after the other."""
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f'batch_size={batch_size!r} must be a whole number above 0')
@@ -100,14 +100,14 @@ class PromptInferencer(Inferencer):
         """See the class."""
         from mmssl.commands.segment import Prompted
         from mmssl.promptable.annotations import coco_masks
-        results = []
+        results: list[dict] = []
         for source, file in zip(sources, files, strict=True):
             pixels, wanted = read_rgb(file), objects[source.number]
             if wanted is None:
                 records = sorted(self.generator.generate(pixels), key=lambda record: -record['predicted_iou'])
                 results.append({'annotations': records})
                 continue
-            settings = SimpleNamespace(cache_dir=None, multimask=self.multimask, mask=None)
+            settings = Namespace(cache_dir=None, multimask=self.multimask, mask=None)
             try:
                 records = Prompted(self.model, wanted, settings)(pixels, file)
             except ValueError as error:
@@ -134,9 +134,10 @@ class PromptInferencer(Inferencer):
         picture = overlay_codes(read_rgb(file), [record['segmentation'] for record in records])
         if 'masks' in result:
             first = {record['object']: record for record in records}.values()
-            points = [point for record in first for point in record.get('point_coords', [])]
-            labels = [label for record in first for label in record.get('point_labels', [])]
-            picture = draw_prompts(picture, points or None, labels or None, [record['box'] for record in first if 'box' in record] or None)
+            points, labels = (np.array([item for record in first for item in record.get(key, [])])
+                              for key in ('point_coords', 'point_labels'))
+            boxes = np.array([record['box'] for record in first if 'box' in record])
+            picture = draw_prompts(picture, points if len(points) else None, labels, boxes)
         write_picture(Image.fromarray(picture), folder / 'pictures' / f'{source.name}.png')
 
 

@@ -38,7 +38,7 @@ class SegmentationInferencer(HostInferencer):
         meta = self.meta(self.build(checkpoint, trust), getattr(self.model, 'num_classes', None))
         self.classes, self.palette = meta['classes'], meta['palette']
 
-    def predict(self, sources: Sequence[Source], files: Sequence[Path]) -> list[dict]:
+    def predict(self, sources: Sequence[Source], files: Sequence[Path], **options) -> list[dict]:
         """See the class."""
         maps = [sample.pred_sem_seg.data[0].cpu().numpy() for sample in self.test(files)]
         return [{'pred_sem_seg': classes.astype(np.uint8) if max(len(self.classes), 2) <= 256 else classes} for classes in maps]

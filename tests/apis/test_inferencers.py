@@ -180,8 +180,8 @@ def test_prompts_give_the_masks_of_the_predictor(prompt, scenes, tmp_path):
     from mmssl.promptable import SamPredictor
     from mmssl.visual.segmentation import read_rgb
     boxes, points = [(5, 5, 60, 50), (30, 20, 90, 80)], [(40, 30), (8, 9)]
-    results = prompt([scenes[0], cv2.imread(str(scenes[0])), scenes[1]], [dict(boxes=boxes), dict(points=points, labels=[1, 0]), None],
-                     out_dir=tmp_path)
+    results = prompt([scenes[0], cv2.imread(str(scenes[0])), scenes[1]], out_dir=tmp_path,
+                     prompts=[dict(boxes=boxes), dict(points=points, labels=[1, 0]), None])
     predictor = SamPredictor(prompt.model)
     predictor.set_image(read_rgb(scenes[0]))
     for number, box in enumerate(boxes):
@@ -203,7 +203,7 @@ def test_prompts_give_the_masks_of_the_predictor(prompt, scenes, tmp_path):
     (dict(points=[(5000, 1)]), 'jpg: point .* outside')])
 def test_wrong_prompts(prompt, scenes, prompts, message):
     with pytest.raises(ValueError, match=message):
-        prompt(scenes[0], prompts)
+        prompt(scenes[0], prompts=prompts)
 
 
 def test_wrong_inputs_are_named(segment, scenes, tmp_path):
