@@ -251,7 +251,8 @@ RUN = {
     'mmssl check-data configs/smoke/mae.py': ({}, None),
     'mmssl train configs/smoke/mae.py': ({}, f'{MAE}/iter_10.pth'),
     'mmssl report work_dirs/mae': ({}, f'{MAE}/report.html'),
-    'mmssl knn configs/smoke/mae.py work_dirs/mae/iter_10.pth --data data/demo/imagenet': ({}, None),
+    'mmssl knn configs/smoke/mae.py work_dirs/mae/iter_10.pth --data data/demo/imagenet':
+        ({'--data': '--max-train 200 --max-val 60 --data'}, None),
     'mmssl reconstruct configs/mae/mae_vit-b_8xb512.py CHECKPOINT IMAGE... --out picture.png':
         ({'CHECKPOINT': f'{MAE}/iter_10.pth'}, 'picture.png'),
     'mmssl embedding CONFIG CHECKPOINT --data DIR --out map.png':
@@ -290,6 +291,15 @@ def test_cheap_commands_run_on_the_demo_data(text, place, warm_cli):
     done = warm_cli(*shlex.split(text)[1:], cwd=place, env={'PYTHONPATH': f'{place}:{ROOT}'})
     assert done.returncode == 0, done.stderr[-3000:]
     assert made is None or (place / made).exists(), done.stdout[-2000:]
+
+
+@pytest.mark.filterwarnings('ignore:.*random weights')
+def test_python_runs_on_the_demo_data(place, monkeypatch, capsys):
+    """The first block of the page about Python, as it stands."""
+    monkeypatch.chdir(place)
+    exec(compile(blocks('docs/python.md', 'python')[0], 'docs/python.md', 'exec'), {})
+    assert 'mae_vit-b_8xb512' in capsys.readouterr().out
+    assert list(Path('segmented').rglob('*.png'))
 
 
 def prose(page):
