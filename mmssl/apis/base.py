@@ -243,9 +243,17 @@ class HostInferencer(Inferencer):
             raise ValueError(f'{checkpoint} is not the checkpoint of this model:\n{report}')
         return content
 
+    def need(self, scope: str, kind: str, system: str, name: str) -> None:
+        """ValueError where a config is of another scope, or has no data to test on, whose pipeline reads the images."""
+        if self.cfg.get('default_scope') != scope:
+            raise ValueError(f'{name} is of no {kind} (default_scope={self.cfg.get("default_scope")!r}); '
+                             f'mmssl.apis.list_models(system={system!r}) has names of some')
+        if not self.test_dataset().get('pipeline'):
+            raise ValueError(f'{name} has no test_dataloader, whose pipeline reads images; give the config that the run was started with')
+
     def test_dataset(self) -> dict:
-        """Settings of the data set that is tested on, {} without one."""
-        dataset = (self.cfg.get('test_dataloader') or {}).get('dataset') or {}
+        """Settings of the data set that is tested on, or validated on; {} without one."""
+        dataset = (self.cfg.get('test_dataloader') or self.cfg.get('val_dataloader') or {}).get('dataset') or {}
         while 'dataset' in dataset:
             dataset = dataset['dataset']
         return dataset

@@ -33,9 +33,7 @@ class DetectionInferencer(HostInferencer):
 
     def check_config(self, name: str) -> None:
         """ValueError for configs of no detector."""
-        if self.cfg.get('default_scope') != 'mmdet' or not self.cfg.get('test_dataloader'):
-            raise ValueError(f'{name} is of no detector with data to test on (default_scope={self.cfg.get("default_scope")!r}); '
-                             "mmssl.apis.list_models(system='detection') has names of some")
+        self.need('mmdet', 'detector', 'detection', name)
 
     def prepare(self, checkpoint: str | None, trust: bool) -> None:
         """Model, pipeline, classes."""

@@ -52,7 +52,7 @@ class FeatureInferencer(HostInferencer):
         """Model, pipeline, classes."""
         from mmssl.data.transforms import LoadCenterCrop
         from mmssl.evaluation.features import image_size_of
-        self.is_classifier = bool(self.cfg.get('test_dataloader')) and self.cfg.model.get('head') is not None
+        self.is_classifier = bool(self.test_dataset()) and self.cfg.model.get('head') is not None
         content = self.build(checkpoint, trust, whole=self.is_classifier)
         if self.is_classifier:
             self.classes = self.meta(content, getattr(self.model.head, 'num_classes', None))['classes']

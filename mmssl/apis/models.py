@@ -29,8 +29,8 @@ class Entry(NamedTuple):
 def list_models(pattern: str | None = None, system: str | None = None) -> list[str]:
     """Names that :func:`get_model` and the inferencers take.
 
-    A name is that of the metafile; that of the config's file, without ``.py``, serves as well. Smoke and tutorial configs, which metafiles
-    leave out, are named by their path: ``'smoke/mae'``.
+    A name is that of the metafile; that of the config's file, without ``.py``, serves as well. Smoke configs, which metafiles leave out,
+    are named by their path: ``'smoke/mae'``.
 
     Args:
         pattern: part of a name, or a pattern with * and ?, in any case; everything when None.
@@ -69,7 +69,7 @@ def entries() -> list[Entry]:
         if '_base_' in below.parts:
             continue
         entry = known.get(f'configs/{below.as_posix()}', {})
-        system = 'promptable' if 'sam' in (below.parts[0], below.stem) else _SCOPES.get(read_scope(path) or '', 'selfsup')
+        system = 'promptable' if 'sam' in (below.parts[0], below.stem.split('_')[0]) else _SCOPES.get(read_scope(path) or '', 'selfsup')
         found.append(Entry(entry.get('Name') or below.with_suffix('').as_posix(), path, system, entry.get('Weights')))
     return found
 

@@ -29,9 +29,7 @@ class SegmentationInferencer(HostInferencer):
 
     def check_config(self, name: str) -> None:
         """ValueError for configs of no segmentor."""
-        if self.cfg.get('default_scope') != 'mmseg' or not self.cfg.get('test_dataloader'):
-            raise ValueError(f'{name} is of no segmentor with data to test on (default_scope={self.cfg.get("default_scope")!r}); '
-                             "mmssl.apis.list_models(system='segmentation') has names of some")
+        self.need('mmseg', 'segmentor', 'segmentation', name)
 
     def prepare(self, checkpoint: str | None, trust: bool) -> None:
         """Model, pipeline, classes and colours."""

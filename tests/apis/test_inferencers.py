@@ -234,6 +234,9 @@ def test_wrong_configs_and_checkpoints_are_named(work):
         DetectionInferencer('smoke/gcn')
     with pytest.raises(ValueError, match='smoke/rfcn is of no segmentor'):
         SegmentationInferencer('smoke/rfcn')
+    (work / 'untested.py').write_text("_base_ = 'mmssl::smoke/gcn.py'\nval_dataloader = None\ntest_dataloader = None\n")
+    with pytest.raises(ValueError, match='untested has no test_dataloader'):
+        SegmentationInferencer(work / 'untested.py')
     with pytest.raises(ValueError, match='is one of mmssl.apis.SegmentationInferencer'):
         FeatureInferencer('smoke/gcn')
     with pytest.raises(ValueError, match='is one of mmssl.apis.PromptInferencer'):
