@@ -424,3 +424,10 @@ def test_pre_commit_runs_what_make_lint_runs():
     hooks = [hook for repo in yaml.safe_load((ROOT / '.pre-commit-config.yaml').read_text())['repos'] for hook in repo['hooks']]
     lint = re.search(r'^lint:.*\n((?:\t.*\n)+)', (ROOT / 'Makefile').read_text(), re.M).group(1)
     assert {hook['entry'].split()[0] for hook in hooks} == set(re.findall(r'-m (\w+)', lint))
+
+
+def test_the_readme_lists_every_command():
+    from mmssl.cli import COMMANDS
+    text = (ROOT / 'README.md').read_text()
+    table = text.partition('\n## Commands\n')[2].partition('\n## ')[0]
+    assert [name for name in COMMANDS if not re.search(rf'^\|.*`{name}\b', table, re.M)] == []
