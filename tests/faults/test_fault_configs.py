@@ -69,6 +69,9 @@ def train(demo, monkeypatch, capsys, tmp_path, text, *arguments):
 @pytest.mark.parametrize('text, message', [
     ('default_hooks = dict(checkpoint=dict(intervall=1))', "no argument 'intervall'; did you mean 'interval'"),
     ('custom_hooks = 5', 'custom_hooks = 5 has to be a list of dicts'),
+    ('env_cfg = dict(_delete_=True, dist_cfg=[])', r'env_cfg\.dist_cfg = \[\] has to be a dict'),
+    ("default_hooks = dict(checkpoint='no')", "default_hooks.checkpoint = 'no' has to be a dict"),
+    ("train_dataloader = dict(dataset=dict(type='ConcatDataset', datasets=['x']))", r"dataset\.datasets\[0\] = 'x' has to be a dict"),
     ('optim_wrapper = dict(optimizer=dict(lr=None))', 'while building AdamW'),
     ("_base_ = 'gone.py'", 'mine.py inherits from .*gone.py, which does not exist'),
     ("_base_ = 'mine.py'", 'mine.py inherits from itself: mine.py -> mine.py'),
