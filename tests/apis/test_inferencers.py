@@ -13,6 +13,7 @@ from PIL import Image
 from mmssl.apis import DetectionInferencer, FeatureInferencer, PromptInferencer, SegmentationInferencer, get_model
 from mmssl.checkpoint import save_file
 from mmssl.cli import main
+from mmssl.commands.convert import write_weights
 
 CLASSIFIER = """
 default_scope = 'mmpretrain'
@@ -43,6 +44,7 @@ def work(tmp_path_factory, demo_data):
     for name in ('gcn', 'rfcn', 'mae', 'sam'):
         model = get_model(f'smoke/{name}')
         save_file({'state_dict': model.state_dict(), 'meta': {}}, folder / f'{name}.pth')
+        write_weights(model.state_dict(), str(folder / f'{name}.safetensors'))
     model = get_model(folder / 'classifier.py')
     model.head.fc.weight.data.normal_()
     save_file({'state_dict': model.state_dict(), 'meta': {'dataset_meta': {'classes': tuple(f'digit {n}' for n in range(10))}}},
@@ -62,7 +64,7 @@ def segment(work):
 
 @pytest.fixture(scope='module')
 def detect(work):
-    return DetectionInferencer('smoke/rfcn', work / 'rfcn.pth', device='cpu', score_thr=0.1)
+    return DetectionInferencer('smoke/rfcn', work / 'rfcn.safetensors', device='cpu', score_thr=0.1)
 
 
 @pytest.fixture(scope='module')
@@ -77,7 +79,7 @@ def run_test(work, monkeypatch, *arguments):
 
 
 def test_classes_equal_those_of_mmssl_test(work, segment, scenes, monkeypatch):
-    run_test(work, monkeypatch, 'smoke/gcn', work / 'gcn.pth', '--out', work / 'masks')
+    run_test(work, monkeypatch, 'smoke/gcn', work / 'gcn.safetensors', '--out', work / 'masks')
     results = segment(work / 'data/demo/scenes/images/val', batch_size=3)
     assert [result['img_path'] for result in results] == [str(work / 'data/demo/scenes/images/val' / path.name) for path in scenes]
     assert len(np.unique(results[0]['pred_sem_seg'])) > 2
