@@ -102,7 +102,7 @@ def _renamed(backbone: nn.Module, kind: str | None, to: str, weights: dict) -> d
     name = type(backbone).__name__
     if kind not in FAMILIES[to]:
         targets = [target for target, kinds in FAMILIES.items() if kind in kinds] + ['safetensors', 'onnx']
-        raise ValueError(f"{to} takes {' and '.join(FAMILIES[to])} here, not a {name}; what it can be exported to: {', '.join(targets)}")
+        raise ValueError(f"{to} takes {' and '.join(FAMILIES[to])} here, not {name}; what it can be exported to: {', '.join(targets)}")
     if kind == 'resnet' and any(block.conv2.stride == (1, 1) and block.conv1.stride != (1, 1) for block in _bottlenecks(backbone)):
         raise ValueError(f"{name} has style='caffe' (strides in the 1x1 convolutions), which {to} has not: the features would differ")
     if kind == 'resnet' and (max(layer.dilation[0] for layer in _convolutions(backbone)) > 1 or tuple(backbone.strides) != (1, 2, 2, 2)):
@@ -234,9 +234,13 @@ def _export_onnx(model: nn.Module, out: Path) -> str:
     size = getattr(graph.backbone, 'img_size', None) or image_size_of(model, getattr(model, 'cfg', None))
     height, width = (size, size) if isinstance(size, int) else size
     out.parent.mkdir(parents=True, exist_ok=True)
+    batch = 'batch'
     with torch.no_grad():
-        program = torch.export.export(graph, (torch.zeros(2, 3, height, width), ),
-                                      dynamic_shapes={'image': {0: torch.export.Dim('batch', min=1, max=1 << 12)}})
+        try:
+            program = torch.export.export(graph, (torch.zeros(2, 3, height, width), ),
+                                          dynamic_shapes={'image': {0: torch.export.Dim('batch', min=1, max=1 << 12)}})
+        except torch._dynamo.exc.UserError:  # a host's code that fixes the batch
+            program, batch = torch.export.export(graph, (torch.zeros(1, 3, height, width), )), '1'
     part = out.with_name(f'.{out.stem}.{os.getpid()}.part.onnx')
     try:
         torch.onnx.export(program, (), str(part), dynamo=True, opset_version=OPSET, input_names=['image'], output_names=['features'],
@@ -244,4 +248,4 @@ def _export_onnx(model: nn.Module, out: Path) -> str:
         os.replace(part, out)
     finally:
         part.unlink(missing_ok=True)
-    return f'image (batch, 3, {height}, {width}) RGB from 0 to 255 -> features (batch, D)'
+    return f'image ({batch}, 3, {height}, {width}) RGB from 0 to 255 -> features ({batch}, D)'

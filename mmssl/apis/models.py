@@ -116,7 +116,7 @@ def find_entry(name: str | os.PathLike) -> Entry:
     if text.endswith('.py') and os.sep in text and not text.startswith('configs/'):
         raise FileNotFoundError(f'config {text} does not exist{nearest_path(text)}')
     names = [*(entry.name for entry in known), *(entry.path.stem for entry in known)]
-    raise ValueError(f'no model {text!r}{nearest(plain, names)}; mmssl.apis.list_models() has all names')
+    raise ValueError(f'no model {text!r}' + (nearest(plain, names) or '; mmssl.apis.list_models() has all names'))
 
 
 def read_config(source: 'str | os.PathLike | Config') -> 'tuple[Config, Entry]':

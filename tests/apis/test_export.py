@@ -185,7 +185,7 @@ def test_resnets_that_torchvision_lacks_are_refused(settings, message, tmp_path)
 def test_wrong_targets_and_names(vit, tmp_path):
     with pytest.raises(ValueError, match="no target 'tim'; did you mean 'timm'"):
         export_backbone(vit, tmp_path / 'out', 'tim')
-    with pytest.raises(ValueError, match='torchvision takes resnet and mobilenetv2 here, not a ViT; .*: timm, hf, safetensors, onnx'):
+    with pytest.raises(ValueError, match='torchvision takes resnet and mobilenetv2 here, not ViT; .*: timm, hf, safetensors, onnx'):
         export_backbone(vit, tmp_path / 'out.pth', 'torchvision')
     with pytest.raises(ValueError, match='ends in .onnx for onnx'):
         export_backbone(vit, tmp_path / 'out', 'onnx')
