@@ -68,6 +68,8 @@ def commands(page):
     for body in shell(page):
         for line in body.replace('\\\n', ' ').splitlines():
             yield from (Command(page, words) for words in split(line))
+    for line in re.findall(r'`(python tools/[^`\[]+)`', FENCE.sub('', (ROOT / page).read_text(encoding='utf-8'))):
+        yield from (Command(page, words) for words in split(line))
 
 
 ALL = [command for page in PAGES for command in commands(page)]
