@@ -229,7 +229,7 @@ class BEiTViT(BaseModule):
                                  f'({len(x)}, {grid[0]}, {grid[1]})')
             mask_token = self.mask_token.to(tokens.dtype)  # type: ignore[union-attr]  # a network that is given masks has one
             tokens = torch.where(mask.flatten(1).unsqueeze(-1).bool(), mask_token, tokens)
-        return self.drop_after_pos(torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)), grid
+        return self.drop_after_pos(torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)), grid
 
     def encode_masked(self, x: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
         """Encode images whose masked patches are replaced by the mask token (BEiT, section 2.3).
@@ -279,7 +279,7 @@ class BEiTViT(BaseModule):
         patches = tokens[:, 1:]
         if self.out_type == 'avg_featmap':
             return self.ln2(patches.mean(dim=1))
-        return patches.transpose(1, 2).reshape(len(patches), -1, *grid)
+        return patches.transpose(1, 2).reshape(patches.shape[0], -1, *grid)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """(depth, number of depths) of a parameter, for layer-wise learning rates: 0 is the stem, the last one bias, norms and head."""
