@@ -20,8 +20,9 @@ if os.environ.get('MMSSL_DATA'):
 ROOT = Path(__file__).resolve().parents[1]
 # files that take longest come first, so that no worker is left alone with one of them at the end
 LONGEST = ('test_all_configs', 'test_distributed', 'test_mmcv_ext', 'test_all_models', 'test_docs', 'test_evaluation_commands',
-           'test_train', 'test_hosts', 'test_resume', 'test_fsdp', 'test_segmentation_commands', 'test_rfcn_launchers', 'test_resume_processes',
-           'test_convert_command', 'test_deform_ps_roi', 'test_ps_roi', 'test_demo', 'test_doctor', 'test_packaging')
+           'test_train', 'test_hosts', 'test_resume', 'test_fsdp', 'test_segmentation_commands', 'test_rfcn_launchers',
+           'test_resume_processes', 'test_convert_command', 'test_deform_ps_roi', 'test_ps_roi', 'test_demo', 'test_doctor',
+           'test_packaging')
 
 
 def pytest_configure(config):
