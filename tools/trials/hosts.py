@@ -279,6 +279,10 @@ def main() -> int:
     parser.add_argument('--only', default='', help='trials whose name holds this')
     args = parser.parse_args()
     os.environ.setdefault('OMP_NUM_THREADS', '1')
+    import mmdet.engine.hooks
+    import mmdet.evaluation  # noqa: F401
+    import mmseg.datasets.transforms
+    import mmseg.evaluation  # noqa: F401  once, not in every trial
     packages = ', '.join(f'{name} {version(name)}' for name in ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection',
                                                                 'onedl-mmsegmentation', 'torch'))
     lines = ['# Faults given to the hosts alone', '', f'`python tools/trials/hosts.py`, with {packages}. One trial each, in a process of '
