@@ -37,7 +37,10 @@ def test_common_formats_equal_pillow(tmp_path, name, options):
 ])
 def test_modes_equal_pillows_rgb(tmp_path, mode, name):
     picture().convert(mode).save(tmp_path / name)
-    expected = np.asarray(Image.open(tmp_path / name).convert('RGB'))[..., ::-1]
+    try:
+        expected = np.asarray(Image.open(tmp_path / name).convert('RGB'))[..., ::-1]
+    except OSError as error:
+        pytest.skip(f'this Pillow does not read what it has written: {error}')
     image = load(tmp_path / name)['img']
     assert image.shape == (48, 64, 3)
     assert np.abs(image.astype(int) - expected).max() <= 1

@@ -247,5 +247,5 @@ def test_annotations_cannot_name_a_file_to_write(tmp_path):
     """Results go by the stem of an image's name, whatever its path."""
     from mmssl.evaluation.segmentation import SegmentationMetric
     metric = SegmentationMetric(output_dir=str(tmp_path / 'out'), format_only=True)
-    metric._write(torch.zeros(2, 2, dtype=torch.uint8), dict(img_path='../../../escape.jpg'))
+    metric._write(tmp_path / 'out', torch.zeros(2, 2, dtype=torch.uint8), dict(img_path='../../../escape.jpg'))
     assert [path.name for path in tmp_path.rglob('*.png')] == ['escape.png'] and (tmp_path / 'out/escape.png').is_file()
