@@ -25,6 +25,14 @@ from mmssl.registry import MODELS
 Levels = tuple[Tensor, ...]
 
 
+def _in_float32(head, inputs, outputs):
+    """Outputs of a head, nested in tuples and lists; those of autocast in float32, as losses and NMS want them."""
+    if isinstance(outputs, (tuple, list)):
+        return type(outputs)(_in_float32(head, inputs, one) for one in outputs)
+    low = isinstance(outputs, Tensor) and outputs.dtype in (torch.bfloat16, torch.float16)
+    return outputs.float() if low and torch.is_autocast_enabled(outputs.device.type) else outputs
+
+
 class AllSampler(BaseSampler):
     """All proposals and the ground truth, as OHEM chooses among them; mmdet's PseudoSampler leaves the ground truth out."""
 
@@ -74,7 +82,7 @@ class RFCNRoIHead(StandardRoIHead):
             self.bbox_sampler = TASK_UTILS.build(sampler, default_args=dict(context=self)) if sampler else AllSampler()
 
     def _bbox_forward(self, x: Levels, rois: Tensor) -> dict:
-        cls_score, bbox_pred = self.bbox_head(x[0], rois)
+        cls_score, bbox_pred = _in_float32(self.bbox_head, None, self.bbox_head(x[0], rois))
         if not self.training and not bool(torch.isfinite(cls_score).all() & torch.isfinite(bbox_pred).all()):
             raise ValueError('R-FCN predicts NaN or infinite scores or boxes: the checkpoint or the image holds them')
         return dict(cls_score=cls_score, bbox_pred=bbox_pred, bbox_feats=None)
@@ -98,6 +106,8 @@ class RFCN(TwoStageDetector):
     def __init__(self, *args, train_cfg=None, test_cfg=None, rpn_head=None, roi_head=None, **kwargs):
         wrap = [ConfigDict(cfg) if isinstance(cfg, dict) else cfg for cfg in (train_cfg, test_cfg, rpn_head, roi_head)]
         super().__init__(*args, train_cfg=wrap[0], test_cfg=wrap[1], rpn_head=wrap[2], roi_head=wrap[3], **kwargs)
+        if self.with_rpn:  # mmcv's NMS takes scores and boxes of one type, and its head gives scores of autocast's
+            self.rpn_head.register_forward_hook(_in_float32)
         self._warned = False
         self.memory_format = memory_format_of(self.backbone)
         self._folded: FoldedBackbone | None = None

@@ -184,6 +184,26 @@ def test_one_step_changes_what_is_trained_and_nothing_else():
         assert torch.equal(model.state_dict()[name], before[name])
 
 
+@pytest.mark.parametrize('objects', ['two', 'none'])
+def test_bfloat16_trains_and_predicts(objects):
+    """mmcv's NMS takes boxes and scores of one type; autocast gives scores of another."""
+    torch.manual_seed(0)
+    model = build()
+    batch = [full('a.jpg'), full('b.jpg') if objects == 'two' else copy.deepcopy(EMPTY)]
+    model.train()
+    with torch.autocast('cpu', torch.bfloat16):
+        low = model.loss(images(), copy.deepcopy(batch))
+    plain = model.loss(images(), copy.deepcopy(batch))
+    assert total(low).dtype == torch.float32
+    assert total(low).item() == pytest.approx(total(plain).item(), rel=0.1)
+    total(low).backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters() if parameter.grad is not None)
+    model.eval()
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        found = model.predict(images(), copy.deepcopy(batch))
+    assert len(found) == 2 and found[0].pred_instances.scores.dtype == torch.float32
+
+
 def test_random_sampling_without_ohem():
     model = build()
     from mmdet.models.task_modules.samplers import RandomSampler
