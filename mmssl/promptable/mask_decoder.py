@@ -12,7 +12,7 @@ from mmssl.registry import MODELS
 # cells of the map that are enlarged at a time on the CPU without gradients: what they become stays in the cache
 CELLS = 512
 # prompts that are decoded at a time there, for the same reason
-PROMPTS = 1
+PROMPTS = 2
 
 
 class MLP(nn.Module):

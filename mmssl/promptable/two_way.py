@@ -99,7 +99,7 @@ class Attention(nn.Module):
         if not self.folds(tokens):
             key, value = self.heads(F.linear(cells, self.k_proj.weight)) + places, self.heads(self.v_proj(cells))
             return self.join((query @ key.transpose(-2, -1)).softmax(dim=-1) @ value)
-        scores = (query @ places.transpose(-2, -1)).flatten(1, 2)
+        scores = _times_shared(query, places.transpose(-2, -1)[None]).flatten(1, 2)
         scores = _add_product(scores, (query @ self.by_head(self.k_proj)).flatten(1, 2), cells.transpose(1, 2))
         seen = (scores.softmax(dim=-1) @ cells).view(prompts, self.num_heads, tokens, -1)
         value = seen @ self.by_head(self.v_proj).transpose(-2, -1)
@@ -129,14 +129,15 @@ class Attention(nn.Module):
         if query is None:
             folds = self.folds(tokens)
             if folds:
-                scores = _add_product((key @ places.transpose(-2, -1)).flatten(1, 2), (key @ self.by_head(self.q_proj)).flatten(1, 2),
-                                      cells.transpose(1, 2)).view(prompts, self.num_heads, tokens, -1)
+                at_places = _times_shared(key, places.transpose(-2, -1)[None]).flatten(1, 2)
+                scores = _add_product(at_places, (key @ self.by_head(self.q_proj)).flatten(1, 2), cells.transpose(1, 2))
+                scores = scores.view(prompts, self.num_heads, tokens, -1)
             else:
                 query = self.heads(F.linear(cells, self.q_proj.weight)) + places
         if query is not None:
             folds = self.folds(tokens)
             shared = query if query.shape[0] == 1 or image_index is None else query[image_index]
-            scores = key @ shared.transpose(-2, -1)
+            scores = _times_shared(key, shared.transpose(-2, -1))
         if valid is not None:
             scores = scores.masked_fill(~valid[:, None, :, None], -math.inf)
         weights = scores.softmax(dim=2)
@@ -154,6 +155,17 @@ class Attention(nn.Module):
         if not (cells.dtype == weights.dtype == values.dtype):
             return cells + weights @ values  # autocast casts no sum in place
         return cells.baddbmm_(weights, values) if own else torch.baddbmm(cells, weights, values)
+
+
+def _times_shared(left: Tensor, right: Tensor) -> Tensor:
+    """(P, heads, T, d) times (P or 1, heads, d, L); what is shared is not copied for every prompt, as a product of batches would."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or left.device.type != 'cpu' or torch.is_grad_enabled() \
+            or left.dtype != right.dtype or torch.is_autocast_enabled('cpu') or right.shape[0] == left.shape[0]:
+        return left @ right
+    out = left.new_empty(*left.shape[:-1], right.shape[-1])
+    for one, result in zip(left, out, strict=True):
+        torch.bmm(one, right[0], out=result)
+    return out
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
