@@ -20,7 +20,8 @@ if os.environ.get('MMSSL_DATA'):
 ROOT = Path(__file__).resolve().parents[1]
 # files that take longest come first, so that no worker is left alone with one of them at the end
 # before them those that fork processes which learn: autograd refuses that once a test before has started its threads
-LONGEST = ('test_sam_two_processes', 'test_rfcn_detector', 'test_sync_bn', 'test_moby', 'test_moco', 'test_dino', 'test_mocov3', 'test_swav',
+LONGEST = ('test_sam_two_processes', 'test_rfcn_detector', 'test_sync_bn', 'test_moby', 'test_moco', 'test_dino', 'test_mocov3',
+           'test_swav',
            'test_all_configs', 'test_distributed', 'test_mmcv_ext', 'test_all_models', 'test_docs', 'test_evaluation_commands',
            'test_train', 'test_hosts', 'test_resume', 'test_fsdp', 'test_segmentation_commands', 'test_rfcn_launchers',
            'test_resume_processes', 'test_convert_command', 'test_deform_ps_roi', 'test_ps_roi', 'test_demo', 'test_doctor',
