@@ -369,9 +369,9 @@ def test_python_is_python_and_configs_are_configs(page, tmp_path):
     for number, body in enumerate(blocks(page, 'python')):
         if body.startswith('_base_'):
             (tmp_path / f'{number}.py').write_text(body)
-            load_config(str(tmp_path / f'{number}.py'))
+            assert load_config(str(tmp_path / f'{number}.py')).model
         else:
-            ast.parse(body)
+            assert ast.parse(body).body, f'{page}: an empty block'
 
 
 def test_own_segmentation_data_builds(tmp_path, with_demo, monkeypatch):

@@ -206,6 +206,7 @@ def test_reconstruction_follows_the_slider(visit, photos):
     page.keyboard.press('ArrowLeft')
     page.locator('#ratio input[type=range]').dispatch_event('pointerup')
     page.wait_for_function('before => document.querySelector("#reconstruction img").src !== before', arg=before)
+    assert picture.get_attribute('src') != before
 
 
 def test_files_of_the_machine_are_not_served(server, repo_root, checkpoint):
