@@ -1,12 +1,18 @@
 """Optimizer wrappers: mixed precision on the CPU as on the GPU, and clipping of every gradient by itself."""
 
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from mmengine.optim import OptimWrapper
 from torch import nn
 
 from mmssl.registry import OPTIM_WRAPPERS
+
+if TYPE_CHECKING:
+    from mmengine.optim import OptimWrapper as Host
+else:
+    Host = object  # the wrapper comes after the mixin
 
 DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
@@ -28,12 +34,12 @@ def clip_each_grad_norm_(parameters: list[nn.Parameter], max_norm: float) -> tor
     return norms.norm()
 
 
-class ClipEachMixin:
+class ClipEachMixin(Host):
     """Adds ``clip_grad=dict(type='each', max_norm=...)`` to an optimizer wrapper of mmengine, which clips the common norm only."""
 
     def __init__(self, *args, clip_grad: dict | None = None, **kwargs):
-        each = bool(clip_grad) and clip_grad.get('type') == 'each'
-        if each:
+        each = clip_grad is not None and clip_grad.get('type') == 'each'
+        if clip_grad is not None and each:
             clip_grad = {key: value for key, value in clip_grad.items() if key != 'type'}
             if set(clip_grad) != {'max_norm'} or not clip_grad['max_norm'] > 0:
                 raise ValueError(f"clip_grad=dict(type='each', ...) takes max_norm above 0 and nothing else, not {clip_grad}")
@@ -69,7 +75,7 @@ class AmpOptimWrapper(ClipEachMixin, OptimWrapper):
         self.cast_dtype = DTYPES[dtype]
         self.device_type = self.optimizer.param_groups[0]['params'][0].device.type
         self.loss_scaler = None
-        self._fixed_scale = None
+        self._fixed_scale: float | None = None
         if dtype == 'float16':
             if self.device_type == 'cpu':
                 raise ValueError("dtype='float16' of AmpOptimWrapper needs a GPU: on the CPU use 'bfloat16', which needs no loss scaling")

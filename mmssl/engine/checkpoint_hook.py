@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
@@ -50,6 +51,9 @@ class CheckpointHook(MMEngineCheckpointHook):
     Raises:
         TypeError: an argument that neither knows; the host hands it on to the first save, hours later.
     """
+
+    # the host's storage backend
+    file_backend: Any
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

@@ -36,6 +36,9 @@ class FSDPStrategy(MMEngineFSDPStrategy):
             that needs whole parameters.
     """
 
+    # the host's
+    model_wrapper: dict | None
+
     def __init__(self, *, model_wrapper: dict | None = None, state_dict_cfg: str = 'full', **kwargs):
         if state_dict_cfg != 'full':
             raise ValueError(f"state_dict_cfg={state_dict_cfg!r}: mmssl.FSDPStrategy writes whole checkpoints, state_dict_cfg='full'")
@@ -44,7 +47,7 @@ class FSDPStrategy(MMEngineFSDPStrategy):
             # a copy "to the CPU" of what is there already is none, and torch frees the original under it
             self.state_dict_config = FullStateDictConfig(rank0_only=True, offload_to_cpu=False)
             self.optim_state_dict_config = FullOptimStateDictConfig(rank0_only=True, offload_to_cpu=False)
-        self._optim_wrapper = None
+        self._optim_wrapper: OptimWrapper | None = None
 
     def prepare(self, model, *, optim_wrapper=None, **kwargs):
         """As the host's; the settings of the optimizer are kept for the moment before the model is sharded."""
@@ -58,18 +61,17 @@ class FSDPStrategy(MMEngineFSDPStrategy):
             settings = dict(self._optim_settings)
             if settings.get('type') == 'mmssl.AmpOptimWrapper':
                 settings.setdefault('use_fsdp', True)  # in float16 the ranks have to agree that a step overflowed
-            self._optim_wrapper = super().build_optim_wrapper(settings, model)
-            self._refuse_what_needs_whole_parameters(self._optim_wrapper)
+            self._optim_wrapper = wrapper = super().build_optim_wrapper(settings, model)
+            self._refuse_what_needs_whole_parameters(wrapper)
             names = {id(parameter): name for name, parameter in model.named_parameters()}
-            self._group_names = [[names[id(parameter)] for parameter in group['params']]
-                                 for group in self._optim_wrapper.optimizer.param_groups]
-        self.model_wrapper = dict(self.model_wrapper or {}, use_orig_params=True)
-        if 'auto_wrap_policy' not in self.model_wrapper:
+            self._group_names = [[names[id(parameter)] for parameter in group['params']] for group in wrapper.optimizer.param_groups]
+        self.model_wrapper = wrapping = dict(self.model_wrapper or {}, use_orig_params=True)
+        if 'auto_wrap_policy' not in wrapping:
             if not any(isinstance(module, TransformerBlock) for module in model.modules()):
                 raise ValueError(f'{type(model).__name__} has no transformer block to shard by; say what to shard with '
                                  "strategy.model_wrapper.auto_wrap_policy=dict(type='torch.distributed.fsdp.wrap."
                                  "size_based_auto_wrap_policy', min_num_params=10000000)")
-            self.model_wrapper['auto_wrap_policy'] = ModuleWrapPolicy({TransformerBlock})
+            wrapping['auto_wrap_policy'] = ModuleWrapPolicy({TransformerBlock})
         _copy_from_first_rank(model)
         return super()._wrap_model(model)
 
@@ -87,6 +89,7 @@ class FSDPStrategy(MMEngineFSDPStrategy):
         """The wrapper that was built for the whole model, with the sharded parameters in its groups."""
         if self._optim_wrapper is None:
             raise ValueError('mmssl.FSDPStrategy builds the optimizer itself; give optim_wrapper as a dict')
+        assert model is not None
         sharded = {_plain_name(name): parameter for name, parameter in model.named_parameters()}
         for group, names in zip(self._optim_wrapper.optimizer.param_groups, self._group_names, strict=True):
             group['params'] = [sharded[name] for name in names]

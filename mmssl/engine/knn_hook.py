@@ -3,12 +3,16 @@
 import json
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
 from mmssl.registry import HOOKS
+
+if TYPE_CHECKING:
+    from mmssl.evaluation.labelled import LabelledImages
 
 RESULTS = 'knn.json'
 
@@ -49,7 +53,8 @@ class KNNHook(Hook):
         self.k, self.temperature, self.pool, self.image_size = k, temperature, pool, image_size
         self.max_train, self.max_val = max_train, max_val
         self.batch_size, self.num_workers = batch_size, num_workers
-        self._images = None
+        # of the bank and of the evaluation; read by the first rank
+        self._images: tuple[LabelledImages, LabelledImages] | None = None
         self._evaluated_at = -1
         self._history: list[dict] = []
 
@@ -100,6 +105,7 @@ class KNNHook(Hook):
     def _compute(self, model) -> dict:
         from mmssl.evaluation import extract_features, image_loader, knn_accuracy
         start = time.monotonic()
+        assert self._images is not None
         train, val = self._images
         device = next(model.parameters()).device
         bank, bank_labels = extract_features(model, image_loader(train, self.batch_size, self.num_workers), self.pool)

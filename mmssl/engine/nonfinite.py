@@ -2,12 +2,14 @@
 
 import functools
 import math
+from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
+from torch.utils.hooks import RemovableHandle
 
 from mmssl.engine.blame import Draws, first_module
 from mmssl.registry import HOOKS
@@ -54,15 +56,17 @@ class NonFiniteHook(Hook):
         self.policy = policy
         self.budget = budget
         self.check_gradients = check_gradients
-        self.runner = None
-        self.data_batch = None
-        self.prepared = None
-        self.draws = None
-        self.losses = {}
-        self._bare = None
-        self._watching = None
-        self._wrapped = []
-        self._poisoned = set()
+        self.runner: Any = None
+        self.data_batch: Any = None
+        self.prepared: Any = None
+        self.draws: Draws | None = None
+        self.losses: dict[str, Any] = {}
+        self._bare: Any = None
+        self._watching: RemovableHandle | None = None
+        # (owner, name, what the owner itself had under it), in the order of wrapping
+        self._wrapped: list[tuple[Any, str, Any]] = []
+        # wrappers, by id, whose accumulated step is left out
+        self._poisoned: set[int] = set()
 
     def before_train(self, runner) -> None:
         """Put the look in front of the optimizer."""
@@ -70,7 +74,7 @@ class NonFiniteHook(Hook):
         wrapper = runner.optim_wrapper
         for one in (wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]):
             self._wrap(one, 'update_params', functools.partial(self._update_params, one, one.update_params))
-            step = functools.partial(self._step, one, one.step)
+            step: Any = functools.partial(self._step, one, one.step)
             step._with_counter = getattr(one.step, '_with_counter', False)  # mmengine's schedules look for their mark
             self._wrap(one, 'step', step)
             if hasattr(one, 'clip_func'):

@@ -54,8 +54,8 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             merged.setdefault(tuple(sorted(options.items())), {'params': [], **options})['params'] += trained
         groups = [group for group in merged.values() if group['params']]
         for group in groups:
-            options = ', '.join(f'{name} {value:.3g}' for name, value in group.items() if name != 'params')
-            logger.info(f'parameter group: {len(group["params"])} tensors, {options or "defaults"}')
+            told = ', '.join(f'{name} {value:.3g}' for name, value in group.items() if name != 'params')
+            logger.info(f'parameter group: {len(group["params"])} tensors, {told or "defaults"}')
         params += groups
 
     def _scale_by_depth(self, groups: list[dict], module: nn.Module) -> None:

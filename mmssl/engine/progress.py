@@ -49,7 +49,7 @@ class ProgressHook(Hook):
         """Those that are on the screen."""
         return [bar for bar in (self.evaluation, self.bar) if bar is not None]
 
-    def _open(self, runner, desc: str, total: int, **settings) -> tqdm | None:
+    def _open(self, runner, desc: str, total: int | None, **settings) -> tqdm | None:
         """A bar, on the first rank."""
         if not is_main_process():
             return None

@@ -102,8 +102,8 @@ class ExactResumeMixin(StopMixin):
     # whether a step of training or testing is done: a run that fails before has nothing worth keeping
     started = False
     _resuming = False
-    _pending = None
-    _rng_outside_validation = None
+    # what of a checkpoint waits for its moment: meta and gradients, then the states of the generators
+    _pending: dict | None = None
     # (iteration, samples of all ranks before it), moved when a run goes on with another batch size
     _stream_base = (0, 0)
 
@@ -134,7 +134,7 @@ class ExactResumeMixin(StopMixin):
         finally:
             # an endless loader has workers to the last; collected in a cycle with the runner, each would be waited for five seconds
             iterator = getattr(self._train_loop, 'dataloader_iterator', None)
-            if getattr(iterator, '_iterator', None) is not None:
+            if iterator is not None and getattr(iterator, '_iterator', None) is not None:
                 iterator._iterator = None
 
     def test(self):
@@ -189,7 +189,8 @@ class ExactResumeMixin(StopMixin):
             super().resume(filename, *args, **kwargs)
         finally:
             self._resuming = False
-        meta, gradients = self._pending.pop('meta'), self._pending.pop('gradients')
+        assert self._pending is not None
+        meta, gradients = self._pending['meta'], self._pending['gradients']
         if gradients:
             self._set_gradients(gradients)
         at_boundary = self._take_position(meta.get('position'))
@@ -225,8 +226,8 @@ class ExactResumeMixin(StopMixin):
                                                    position['samples'] // (batch_size * world_size))
         return False
 
-    def _restore_generators(self) -> None:
-        states, self._pending = self._pending['rng'], None
+    def _restore_generators(self, pending: dict) -> None:
+        states, self._pending = pending['rng'], None
         if states is None:
             return
         if len(states) == get_world_size():
@@ -238,12 +239,13 @@ class ExactResumeMixin(StopMixin):
         """Call the hooks of one point, and do there what an exact resume needs."""
         if fn_name in ('after_train_iter', 'after_test_iter') and not self.started:
             self.started = True
-            if current() is not None:
-                current().immediate = False  # from here on there is something to save
-        starting = fn_name == 'before_train_epoch' and self._pending is not None
+            watch = current()
+            if watch is not None:
+                watch.immediate = False  # from here on there is something to save
+        starting = fn_name == 'before_train_epoch'
         # hooks that draw at the beginning of an epoch have not run yet at an epoch's boundary, and have within one
-        if starting and self._pending['at_boundary']:
-            self._restore_generators()
+        if starting and self._pending is not None and self._pending['at_boundary']:
+            self._restore_generators(self._pending)
         if fn_name in ('before_val', 'before_test'):
             self._rng_outside_validation = rng_state()
         if fn_name == 'before_val' and self.started:
@@ -254,16 +256,18 @@ class ExactResumeMixin(StopMixin):
             self._read_extras(kwargs['checkpoint'])
         super().call_hook(fn_name, **kwargs)
         if starting and self._pending is not None:
-            self._restore_generators()
+            self._restore_generators(self._pending)
         if fn_name in ('after_val', 'after_test'):
             # what validation draws must not show in training, for a run resumed after it does not validate again
+            assert self._rng_outside_validation is not None
             set_rng_state(self._rng_outside_validation)
             self._rng_outside_validation = None
         if fn_name == 'after_train_epoch':
-            vars(self.train_loop).pop('run_iter', None)
+            self.train_loop.__dict__.pop('run_iter', None)
         if fn_name == 'before_save_checkpoint':
             self._add_extras(kwargs['checkpoint'])
         if fn_name == 'before_train' and self._validation_due:
+            assert self._pending is not None
             self._validation_due = False
             states = self._pending['rng']
             if states is not None and len(states) == get_world_size():
@@ -300,10 +304,10 @@ class ExactResumeMixin(StopMixin):
         if meta is None or 'iter' not in meta:
             raise ValueError('the checkpoint holds weights only and cannot be resumed; start from it with load_from, without --resume')
         self._pending = dict(meta=meta, gradients=checkpoint.pop('gradients', None))
-        current = getattr(self.train_dataloader.dataset, 'metainfo', None)
-        if plain(current, 'dataset_meta', 'list') == plain(meta.get('dataset_meta'), 'dataset_meta', 'list'):
+        ours = getattr(self.train_dataloader.dataset, 'metainfo', None)
+        if plain(ours, 'dataset_meta', 'list') == plain(meta.get('dataset_meta'), 'dataset_meta', 'list'):
             # the host compares pickles, which differ for equal values
-            meta['dataset_meta'] = current
+            meta['dataset_meta'] = ours
 
     def _set_gradients(self, gradients: dict) -> None:
         for name, parameter in self._bare_model().named_parameters():

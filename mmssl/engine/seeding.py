@@ -54,7 +54,7 @@ class SeededGenerators:
 
     def __init__(self, seed: int):
         self.seed = seed
-        self.saved = None
+        self.saved: tuple | None = None
 
     def __enter__(self):
         if get_worker_info() is None:
@@ -104,7 +104,7 @@ class SeededDataset(_Delegate, Dataset):
 
     def __init__(self, dataset, board: Board | None = None):
         self.dataset = dataset
-        self.last_seed = None
+        self.last_seed: int | None = None
         self.board = board
 
     def __len__(self) -> int:
@@ -240,7 +240,7 @@ def skip_in_epoch(dataloader, num_batches: int) -> bool:
 def set_epoch(dataloader, epoch: int) -> None:
     """Choose the epoch of the next pass, on whichever sampler knows about epochs."""
     for sampler in (dataloader.sampler, getattr(dataloader.batch_sampler, 'sampler', None)):
-        if hasattr(sampler, 'set_epoch'):
+        if sampler is not None and hasattr(sampler, 'set_epoch'):
             sampler.set_epoch(epoch)
             return
 

@@ -5,6 +5,7 @@ import random
 from collections import OrderedDict
 from enum import Enum
 from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from mmengine.logging import HistoryBuffer, print_log
 # how the values of a HistoryBuffer are called in a checkpoint
 _HISTORY = 'history_buffer'
 _ATOMS = (str, int, float, bool, bytes, complex, type(None), torch.dtype, torch.device, torch.Size)
+# what a value of a class derived from one of these is kept as
+_SCALARS: tuple[type, ...] = (bool, int, float, str, bytes)
 
 
 def rng_state() -> dict[str, torch.Tensor]:
@@ -25,7 +28,8 @@ def rng_state() -> dict[str, torch.Tensor]:
         a lone process, the current one of a rank.
     """
     _, words, gauss = random.getstate()
-    _, keys, position, has_gauss, numpy_gauss = np.random.get_state()
+    numpy_state: Any = np.random.get_state()
+    _, keys, position, has_gauss, numpy_gauss = numpy_state
     state = {
         'python': torch.tensor(words, dtype=torch.int64),
         'python_gauss': torch.tensor([gauss is not None, gauss or 0.0], dtype=torch.float64),
@@ -89,13 +93,13 @@ def plain(value, where: str, arrays: str = 'tensor'):
     if isinstance(value, dict):
         # plain dicts stay dicts, and a state dict keeps the versions of its modules
         items = ((plain(key, where, arrays), plain(item, f'{where}.{key}', arrays)) for key, item in value.items())
-        copied = OrderedDict(items) if isinstance(value, OrderedDict) else dict(items)
+        copied: Any = OrderedDict(items) if isinstance(value, OrderedDict) else dict(items)
         if isinstance(value, OrderedDict) and hasattr(value, '_metadata'):
             copied._metadata = value._metadata
         return copied
     if isinstance(value, (list, tuple, set, frozenset)):
-        kind = list if isinstance(value, list) else tuple if isinstance(value, tuple) else set
-        return kind(plain(item, where, arrays) for item in value)
+        sequence = list if isinstance(value, list) else tuple if isinstance(value, tuple) else set
+        return sequence(plain(item, where, arrays) for item in value)
     if isinstance(value, np.ndarray):
         numeric = value.dtype.kind in 'biufc' and value.dtype != np.longdouble
         return torch.from_numpy(value.copy()) if numeric and arrays == 'tensor' else plain(value.tolist(), where, arrays)
@@ -105,7 +109,7 @@ def plain(value, where: str, arrays: str = 'tensor'):
         return plain(value.value, where, arrays)
     if isinstance(value, PurePath):
         return str(value)
-    for kind in (bool, int, float, str, bytes):
+    for kind in _SCALARS:
         if isinstance(value, kind):
             return kind(value)
     name = f'{type(value).__module__}.{type(value).__qualname__}'

@@ -3,6 +3,7 @@
 import bisect
 import contextlib
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import torch
 from mmengine.dist import all_reduce, get_world_size, is_main_process
@@ -14,17 +15,24 @@ from torch.nn.parallel import DistributedDataParallel
 from mmssl.engine.state import gather_rng_states
 from mmssl.signals import Stop, current
 
+if TYPE_CHECKING:
+    from mmengine.runner import Runner as Host
+else:
+    Host = object  # mmengine's Runner, or its FlexibleRunner, comes after the mixins
+
 # how long the other ranks wait for the first one to save
 WAIT_SECONDS = 25
 _SAVED_KEY = 'mmssl/stopped'
 
 
-class StopMixin:
+class StopMixin(Host):
     """Adds to a runner what it does when a signal comes. Between two steps all ranks agree; in validation the first one saves alone."""
 
     _validating = False
     _validation_due = False
-    _rng_of_all = None
+    # states of the generators, of this rank and of all of them, as they were before validation
+    _rng_outside_validation: dict | None = None
+    _rng_of_all: list[dict] | None = None
 
     def _stop_after_step(self) -> None:
         """After a step and its hooks, before the loop counts it: save and raise, where a signal has come to any rank."""
@@ -47,26 +55,31 @@ class StopMixin:
         if signum:
             self._save_and_stop(signum, epoch=self.epoch, iter=self.iter, validation_due=True)
         if current() is not None and get_world_size() > 1:
+            assert self._rng_outside_validation is not None
             self._rng_of_all = gather_rng_states(self._rng_outside_validation)
 
     def _set_validating(self, validating: bool) -> None:
         """Inside, a signal raises where it finds the program; models that are in shards cannot be saved by one rank alone."""
-        if current() is None:
+        watch = current()
+        if watch is None:
             return
         alone = not is_model_wrapper(self.model) or isinstance(self.model, DistributedDataParallel)
-        self._validating = current().immediate = validating and alone
-        if self._validating and current().signum:
-            raise Stop(current().signum)
+        self._validating = watch.immediate = validating and alone
+        if self._validating and watch.signum:
+            raise Stop(watch.signum)
 
     def _stop_while_validating(self) -> None:
         """A signal that came where its error could not rise."""
-        if self._validating and current() is not None and current().signum:
-            raise Stop(current().signum)
+        watch = current()
+        if self._validating and watch is not None and watch.signum:
+            raise Stop(watch.signum)
 
     def _leave_validation(self, stop: Stop) -> None:
         """Bring back the weights that are being trained and save them, on the first rank; the run that goes on validates first."""
-        self._validating = current().immediate = False
-        current().signum = stop.signum
+        watch = current()
+        assert watch is not None
+        self._validating = watch.immediate = False
+        watch.signum = stop.signum
         for hook in self.hooks:
             if isinstance(hook, EMAHook):
                 hook.after_val_epoch(self)
@@ -91,7 +104,7 @@ class StopMixin:
     def _save_stopped(self, stop: Stop, **meta) -> None:
         hook = next((hook for hook in self.hooks if isinstance(hook, CheckpointHook)), None)
         where = 'nothing is saved, since the run has no checkpoint hook'
-        if hasattr(hook, 'save_stopped'):
+        if hook is not None and hasattr(hook, 'save_stopped'):
             where = f'saved in {hook.save_stopped(self, meta)}; go on with --resume'
         self.logger.warning(f'stopped by {stop.name} after iteration {meta["iter"]}: {where}')
         stop.saved = True
@@ -99,9 +112,10 @@ class StopMixin:
 
 def _agreed() -> int:
     """The signal that has come to any rank, 0 for none; every rank has to call it."""
-    if current() is None:
+    watch = current()
+    if watch is None:
         return 0
-    signum = current().signum or 0
+    signum = watch.signum or 0
     if get_world_size() > 1:
         flag = torch.tensor([signum], dtype=torch.int32)
         all_reduce(flag, op='max')

@@ -17,7 +17,7 @@ from mmssl.hints import explain
 
 # how torch says it
 _DEAD_WORKER = r'DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)(?: is killed by signal: (\w[\w ]*\w))?'
-_boards = weakref.WeakSet()
+_boards: 'weakref.WeakSet[Board]' = weakref.WeakSet()
 
 
 class WorkerError(ChildProcessError):
@@ -121,7 +121,7 @@ def fetch(dataset, board: Board | None, index: int):
         SampleError: a failure whose message names no file; others as they are.
     """
     worker = get_worker_info() if board is not None else None
-    if worker is not None:
+    if board is not None and worker is not None:
         board.begin(worker.id, index)
     try:
         return dataset[index]
@@ -131,7 +131,7 @@ def fetch(dataset, board: Board | None, index: int):
             raise
         raise SampleError(f'{name}: {explain(error)}') from error
     finally:
-        if worker is not None:
+        if board is not None and worker is not None:
             board.end(worker.id)
 
 
@@ -164,7 +164,7 @@ def dead_workers_named() -> Iterator[None]:
 
 def _dead_worker(error: BaseException) -> re.Match | None:
     """What torch says about a dead worker: the error rises wherever the news finds the program, below others or after them."""
-    one = error
+    one: BaseException | None = error
     while one is not None:
         found = re.search(_DEAD_WORKER, str(one)) if isinstance(one, RuntimeError) else None
         if found:
