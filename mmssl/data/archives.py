@@ -103,7 +103,8 @@ def split_archive(path: str) -> tuple[str, str] | None:
     Returns:
         the archive's path and the name inside ('' for the archive itself); None where no part of the path is an archive.
     """
-    head, inner = path.rstrip('/'), []
+    head = path.rstrip('/')
+    inner: list[str] = []
     while head:
         if os.path.isfile(head):
             is_archive = head.lower().endswith(('.lmdb', '.mdb')) or zipfile.is_zipfile(head)

@@ -130,7 +130,8 @@ def read_list(path: str | os.PathLike) -> list[tuple[str, str]]:
         return []
     # a line that another process is just writing has no end yet
     lines = text[:text.rfind('\n') + 1].split('\n')
-    return [tuple(line.split('\t', 1)) for line in lines if '\t' in line]
+    pairs = (line.partition('\t') for line in lines if '\t' in line)
+    return [(path, reason) for path, _, reason in pairs]
 
 
 def diagnose(path: str, max_pixels: int | None = None) -> str | None:

@@ -196,7 +196,7 @@ def _write_imagenet(root: Path, rng: np.random.Generator, photos: dict, digits: 
             # pale backgrounds and dark ones alike, so that brightness tells nothing about the digit
             canvas = canvas * rng.uniform(0.6, 1.0) + rng.uniform(0, 40)
             ink = digit_mask(digits[index], round(size * rng.uniform(0.55, 0.9)), rng.uniform(-12, 12))[:size, :size]
-            left, top = rng.integers(size - ink.shape[1] + 1), rng.integers(size - ink.shape[0] + 1)
+            left, top = int(rng.integers(size - ink.shape[1] + 1)), int(rng.integers(size - ink.shape[0] + 1))
             paint(rng, canvas, ink, left, top)
             save_jpeg(root / name / CLASSES[labels[index]] / f'{index:04d}.jpg', canvas)
 

@@ -39,7 +39,8 @@ def write_scenes(root: Path, rng: np.random.Generator, photos: dict, digits: np.
         folder.mkdir(parents=True)
     number = 0
     for name, count in SCENES.items():
-        images, annotations, stems = [], [], []
+        images, stems = [], []
+        annotations: list[dict] = []
         for folder in (root / 'images' / name, root / 'labels' / name):
             folder.mkdir(parents=True)
         for _ in range(count):
@@ -68,7 +69,8 @@ def _draw_scene(rng: np.random.Generator, photos: dict, digits: np.ndarray, labe
     """One scene: (H, W, 3) canvas, (H, W) number of the digit in view (0: none), and the class 0 to 9 of each digit."""
     canvas = photo_crop(rng, photos, WIDTH, HEIGHT) * rng.uniform(0.7, 1.0)
     owner = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
-    areas, classes = [], []
+    areas: list[int] = []
+    classes: list[int] = []
     wanted = int(rng.integers(2, 7))
     for _ in range(20 * wanted):
         if len(classes) == wanted:
@@ -122,8 +124,8 @@ def _save_voc(path: Path, stem: str, instances: list[tuple[int, np.ndarray]]) ->
     for label, mask in instances:
         left, top, right, bottom = _box(mask)
         thing = ElementTree.SubElement(root, 'object')
-        for key, value in dict(name=CLASSES[label], pose='Unspecified', truncated=0, difficult=0).items():
-            ElementTree.SubElement(thing, key).text = str(value)
+        for key, text in dict(name=CLASSES[label], pose='Unspecified', truncated='0', difficult='0').items():
+            ElementTree.SubElement(thing, key).text = text
         box = ElementTree.SubElement(thing, 'bndbox')
         # VOC counts pixels from 1 and includes the last one
         for key, value in dict(xmin=left + 1, ymin=top + 1, xmax=right, ymax=bottom).items():

@@ -4,6 +4,7 @@ import difflib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
@@ -77,7 +78,7 @@ class ImageFolder(BaseDataset):
             dicts with ``img_path`` and, where there are labels, ``gt_label`` (int).
         """
         self.image_root, names = find_images(self.data_root, self.data_prefix['img_path'], self.extensions)
-        data_list = [dict(img_path=f'{self.image_root}/{name}') for name in names]
+        data_list: list[dict[str, Any]] = [dict(img_path=f'{self.image_root}/{name}') for name in names]
         label_of = self._labels(names)
         if label_of:
             for info, name in zip(data_list, names, strict=True):
@@ -123,11 +124,12 @@ class ImageFolder(BaseDataset):
                 raise
         except Exception as error:
             # a host's loader stumbles over a bad file in many ways; the file itself tells whether it is to blame
-            reason = diagnose(path)
-            if reason is None:
+            found = diagnose(path)
+            if found is None:
                 if hasattr(error, 'add_note'):
                     error.add_note(f'while reading {path}')
                 raise
+            reason = found
             if self.test_mode:
                 raise BadImageError(reason, path) from error
         self.bad_files.add(path, reason, len(self))
@@ -207,10 +209,12 @@ def _root_serves(prefix: str, folders: Sequence[str]) -> bool:
 
 def _scan(root: str, extensions: Sequence[str]) -> tuple[list[str], Counter]:
     """Sorted paths of the images below ``root``, and how many files of each other suffix there are."""
-    names, others = [], Counter()
+    names: list[str] = []
+    others: Counter[str] = Counter()
     suffixes = tuple(extensions)
     seen: set[tuple[int, int]] = set()
-    folders, links = [''], []
+    folders: list[str] = ['']
+    links: list[str] = []
     # links after the folders themselves, so that what is reached both ways has its own name
     while folders or links:
         folder = (folders or links).pop()
@@ -219,7 +223,7 @@ def _scan(root: str, extensions: Sequence[str]) -> tuple[list[str], Counter]:
         if (identity.st_dev, identity.st_ino) in seen:
             continue
         seen.add((identity.st_dev, identity.st_ino))
-        found_links = []
+        found_links: list[str] = []
         with os.scandir(path) as entries:
             for entry in entries:
                 if _is_hidden(entry.name):

@@ -161,6 +161,7 @@ class Inspector:
         instances = [entry for entry in info['instances'] if not entry.get('ignore_flag')]
         labels = [int(entry['bbox_label']) for entry in instances]
         odd, wrong = [], list(self._out_of_range(labels))
+        assert record.size is not None
         width, height = record.size
         stated = info.get('width'), info.get('height')
         if None not in stated and stated != record.size:
@@ -174,11 +175,12 @@ class Inspector:
             elif left < -1 or top < -1 or right > width + 1 or bottom > height + 1:
                 odd.append('box beyond the image')
         if info.get('xml_path'):
-            names = {element.text for element in ElementTree.parse(info['xml_path']).iterfind('object/name')}
+            names = {element.text or '' for element in ElementTree.parse(info['xml_path']).iterfind('object/name')}
             odd += [f'objects named {name!r}, which is no class' for name in sorted(names - set(self.classes))]
         return record._replace(counts=dict(Counter(labels)), objects=len(labels), odd=tuple(odd), wrong=tuple(wrong))
 
     def _masks(self, record: Record, info: dict) -> Record:
+        assert record.size is not None
         masks = info['read_masks'](info)
         wrong = () if masks.shape[1:] == record.size[::-1] else (
             f'masks of {masks.shape[2]}x{masks.shape[1]} for an image of {record.size[0]}x{record.size[1]}', )
@@ -186,10 +188,12 @@ class Inspector:
         return record._replace(objects=len(masks), wrong=wrong, odd=odd)
 
     def label_map(self, info: dict) -> np.ndarray:
-        """(H, W) classes as the loss sees them."""
+        """(H, W) classes as the loss sees them; for ``kind`` 'pixels'."""
+        assert self._load_labels is not None
         return self._load_labels({**info, 'seg_fields': []})['gt_seg_map']
 
     def _pixels(self, record: Record, info: dict) -> Record:
+        assert record.size is not None
         try:
             labels = self.label_map(info)
         except FileNotFoundError:
@@ -209,6 +213,8 @@ class Inspector:
 
     def _out_of_range(self, labels) -> tuple[str, ...]:
         wrong = sorted({label for label in labels if not 0 <= label < (self.num_classes or math.inf)})
+        if self.num_classes is None:
+            return tuple(f'label {label} is below 0' for label in wrong)
         ignored = f', nor the ignored {self.ignored}' if self.kind == 'pixels' else ''
         return tuple(f'label {label} is none of the {self.num_classes} classes, 0 to {self.num_classes - 1}{ignored}' for label in wrong)
 
@@ -230,7 +236,7 @@ class Findings:
         self.errors: list[str] = []
         self.warnings: list[str] = []
         self.bad = [record for record in records if record.reason]
-        self.counts = Counter()
+        self.counts: Counter[int] = Counter()
         for record in records:
             self.counts.update(record.counts)
         self.empty = sum(record.objects == 0 for record in records)

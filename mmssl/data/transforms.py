@@ -73,7 +73,8 @@ class LoadImage(BaseTransform):
         """Load ``results['img_path']``; raises BadImageError naming the file."""
         image = open_image(results['img_path'], self.max_pixels)
         pixels = np.ascontiguousarray(orient(decode(image), image.orientation))
-        return _finish(results, pixels, pixels.shape[:2])
+        height, width = pixels.shape[:2]
+        return _finish(results, pixels, (height, width))
 
 
 @TRANSFORMS.register_module()
@@ -235,7 +236,8 @@ def check_range(name: str, values: tuple[float, float], largest: float) -> tuple
     if len(values) != 2 or not 0 < values[0] <= values[1] <= largest:
         upper = f' <= {largest:g}' if math.isfinite(largest) else ''
         raise ValueError(f'{name}={values!r} must be two numbers with 0 < first <= second{upper}')
-    return tuple(values)
+    first, second = values
+    return first, second
 
 
 def check_interpolation(name: str) -> str:

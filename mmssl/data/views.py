@@ -86,6 +86,11 @@ class ViewKind:
         solarize_threshold: in [0, 256].
         local: a small view, whose overrides begin with ``local_``.
     """
+    flip_prob: float
+    jitter_prob: float
+    gray_prob: float
+    blur_prob: float
+    solarize_prob: float
 
     def __init__(self, **parameters):
         for key in parameters:
@@ -175,7 +180,9 @@ class LoadViews(BaseTransform):
             raise ValueError(f'LoadViews takes preset=NAME or views=[dict(...), ...], one of them; presets are {", ".join(PRESETS)}')
         if preset is not None and preset not in PRESETS:
             raise ValueError(f'LoadViews has no preset {preset!r}{nearest(preset, PRESETS)}; presets are {", ".join(PRESETS)}')
-        kinds = [dict(kind) for kind in (PRESETS[preset] if preset is not None else views)]
+        given = views if preset is None else PRESETS[preset]
+        assert given is not None
+        kinds = [dict(kind) for kind in given]
         if num_local is not None:
             overrides['local_num'] = num_local
         _override(kinds, overrides, f'preset {preset!r}' if preset else 'views')
@@ -291,7 +298,7 @@ def _blur_kernel(steps: int) -> np.ndarray:
     box = np.array([end, *[1.] * (2 * radius + 1), end]) / (2 * radius + 1 + 2 * end)
     kernel = np.rint(256 * np.convolve(np.convolve(box, box), box))
     kernel[len(kernel) // 2] += 256 - kernel.sum()
-    return np.float32(kernel[kernel > 0] / 256)
+    return (kernel[kernel > 0] / 256).astype(np.float32)
 
 
 def solarize(pixels: np.ndarray, threshold: int = 128) -> np.ndarray:

@@ -68,7 +68,7 @@ def draw_curves(runs: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
             window = smooth if smooth is not None else len(ys) // 30 if len(ys) >= SMOOTH_FROM and not key.endswith('lr') else 0
             if window > 1:
                 axes.plot(xs, ys, linewidth=0.8, alpha=0.25, **style)
-                ys = smoothed(list(ys), window)
+                ys = tuple(smoothed(list(ys), window))
             few = sum(map(math.isfinite, ys)) < 30
             lines[name], = axes.plot(xs, ys, linewidth=1.8, marker='o' if few else None, markersize=4, **style)
         axes.set_title(key, loc='left', fontsize=11, fontweight='bold')

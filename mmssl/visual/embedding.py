@@ -87,15 +87,15 @@ def scatter(points: np.ndarray, labels: Sequence[int], classes: Sequence[str], t
     """
     import matplotlib
     from matplotlib.figure import Figure
-    labels = np.asarray(labels)
-    found = np.unique(labels)
+    numbers = np.asarray(labels)
+    found = np.unique(numbers)
     figure = Figure(figsize=(9, 7), dpi=150, layout='constrained')
     axes = figure.add_subplot()
     with_legend = len(found) <= SHADES * len(MARKERS)
     colours = matplotlib.colormaps['tab10'].colors if with_legend else matplotlib.colormaps['hsv'](np.linspace(0, 1, len(found), False))
     size = float(np.clip(12000 / len(points), 4, 40))
     for order, label in enumerate(found):
-        members = points[labels == label]
+        members = points[numbers == label]
         marker, colour = (MARKERS[order // SHADES], colours[order % SHADES]) if with_legend else ('o', colours[order])
         axes.scatter(members[:, 0], members[:, 1], s=size, marker=marker, color=[colour], alpha=0.8, linewidths=0, label=classes[label])
     axes.set(xticks=[], yticks=[])

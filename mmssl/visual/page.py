@@ -167,7 +167,7 @@ def _groups(run: Run) -> list[tuple[str, list[str]]]:
     groups += [('learning rate', rates)] if rates else []
     rest = [key for key in trained if key not in (*losses, 'loss', 'lr', 'base_lr', 'time', 'data_time')]
     groups += [(key, [key]) for key in rest]
-    times = [key for key in ('time', 'data_time') if key in trained]
+    times: list[str] = [key for key in ('time', 'data_time') if key in trained]
     return groups + ([('seconds a step', times)] if times else [])
 
 

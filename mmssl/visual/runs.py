@@ -196,18 +196,21 @@ def read_settings(text: str) -> dict:
         ValueError: it is anything else.
     """
     try:
-        tree = ast.parse(text)
+        tree: Any = ast.parse(text)  # what is not an assignment has no targets
         return {node.targets[0].id: _value(node.value) for node in tree.body}
     except (SyntaxError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f'no config of plain values: {error}') from error
 
 
-def _value(node: ast.expr) -> Any:
-    called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else None
-    if called == 'dict' and len(node.args) <= 1:
-        return {**(_value(node.args[0]) if node.args else {}), **{item.arg: _value(item.value) for item in node.keywords}}
-    if called in ('set', 'float') and len(node.args) <= 1:
-        return {'set': set, 'float': float}[called](*map(_value, node.args))
+def _value(node: ast.expr | None) -> Any:
+    if node is None:
+        raise ValueError('a dict with ** in it')
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) <= 1:
+        called = node.func.id
+        if called == 'dict':
+            return {**(_value(node.args[0]) if node.args else {}), **{item.arg: _value(item.value) for item in node.keywords}}
+        if called in ('set', 'float'):
+            return (set if called == 'set' else float)(*map(_value, node.args))
     if isinstance(node, ast.Dict):
         return {_value(key): _value(value) for key, value in zip(node.keys, node.values, strict=True)}
     if isinstance(node, (ast.List, ast.Tuple, ast.Set)):

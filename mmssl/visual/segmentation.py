@@ -10,9 +10,11 @@ from mmssl.visual.colours import class_colour
 from mmssl.visual.reconstruction import picture
 
 OPACITY = 0.55
+# (C, 3), 0 to 255
+Palette = Sequence[Sequence[int]] | np.ndarray
 
 
-def overlay(image: np.ndarray, classes: np.ndarray, palette: Sequence[Sequence[int]], opacity: float = OPACITY) -> np.ndarray:
+def overlay(image: np.ndarray, classes: np.ndarray, palette: Palette, opacity: float = OPACITY) -> np.ndarray:
     """Colours of the classes over an image; pixels that are no class stay grey.
 
     Args:
@@ -26,14 +28,14 @@ def overlay(image: np.ndarray, classes: np.ndarray, palette: Sequence[Sequence[i
     """
     if classes.shape != image.shape[:2]:
         raise ValueError(f'the classes have shape {classes.shape} and the image {image.shape[:2]}; give them at the size of the image')
-    palette = np.asarray(palette, dtype=np.float64)
+    colours = np.asarray(palette, dtype=np.float64)
     grey = image.mean(axis=2, keepdims=True).repeat(3, axis=2)
-    known = (classes >= 0) & (classes < len(palette))
-    mixed = (1 - opacity) * grey + opacity * palette[np.where(known, classes, 0)]
+    known = (classes >= 0) & (classes < len(colours))
+    mixed = (1 - opacity) * grey + opacity * colours[np.where(known, classes, 0)]
     return np.where(known[..., None], mixed, grey).round().astype(np.uint8)
 
 
-def legend(names: Sequence[str], palette: Sequence[Sequence[int]], width: int, size: int = 14) -> Image.Image:
+def legend(names: Sequence[str], palette: Palette, width: int, size: int = 14) -> Image.Image:
     """Swatches with the names of the classes, in as many lines as the width asks for.
 
     Args:
