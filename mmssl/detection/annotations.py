@@ -122,7 +122,7 @@ def check_when_indexed() -> None:
                 raise ValueError(f'{getattr(self, "file", None) or "annotation file"}: {error}') from None
         host(self)
 
-    create_index.looks = True
+    vars(create_index)['looks'] = True
     host_init = COCO.__init__
 
     @functools.wraps(host_init)

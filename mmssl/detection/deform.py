@@ -112,17 +112,17 @@ class DCNv3(nn.Module):
                  offset_scale: float = 1.0, center_feature_scale: bool = False, remove_center: bool = False, channels_last: bool = False):
         super().__init__()
         out_channels = in_channels if out_channels is None else out_channels
-        kernel, stride, dilation = _pair(kernel_size), _pair(stride), _pair(dilation)
+        kernel, steps, spread = _pair(kernel_size), _pair(stride), _pair(dilation)
         if groups != 1:
             raise ValueError(f'groups={groups}: DCNv3 has no weights that groups could split; deform_groups splits its offsets')
         if in_channels % deform_groups:
             raise ValueError(f'DCNv3 with {in_channels} channels does not divide into deform_groups={deform_groups}')
-        if center_feature_scale and (stride != (1, 1) or out_channels != in_channels):
-            raise ValueError(f'center_feature_scale of DCNv3 adds its input: stride {stride} must be 1 and out_channels={out_channels} '
+        if center_feature_scale and (steps != (1, 1) or out_channels != in_channels):
+            raise ValueError(f'center_feature_scale of DCNv3 adds its input: stride {steps} must be 1 and out_channels={out_channels} '
                              f'must be in_channels={in_channels}')
-        self.kernel_size, self.stride, self.dilation = kernel, stride, dilation
-        self.padding = tuple(d * (k - 1) // 2 for d, k in zip(dilation, kernel, strict=True)) if padding is None else _pair(padding)
-        same = tuple((d * (k - 1)) // 2 for d, k in zip(dilation, kernel, strict=True))
+        self.kernel_size, self.stride, self.dilation = kernel, steps, spread
+        same = tuple(d * (k - 1) // 2 for d, k in zip(spread, kernel, strict=True))
+        self.padding = same if padding is None else _pair(padding)
         if self.padding != same:
             raise ValueError(f'padding={self.padding} of DCNv3 must be {same}, so that its offsets have the size of its output')
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, deform_groups
@@ -130,7 +130,7 @@ class DCNv3(nn.Module):
         seen = kernel_size if dw_kernel_size is None else dw_kernel_size
         taps = deform_groups * (kernel[0] * kernel[1] - int(remove_center))
         self.dw_conv = nn.Sequential(
-            nn.Conv2d(in_channels, in_channels, seen, stride, tuple((side - 1) // 2 for side in _pair(seen)), groups=in_channels),
+            nn.Conv2d(in_channels, in_channels, seen, steps, tuple((side - 1) // 2 for side in _pair(seen)), groups=in_channels),
             nn.Sequential(_ChannelsLast(), nn.LayerNorm(in_channels)), nn.GELU())
         self.offset = nn.Linear(in_channels, 2 * taps)
         self.mask = nn.Linear(in_channels, taps)

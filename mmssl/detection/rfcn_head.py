@@ -5,6 +5,7 @@ of that bin only, and the mean of its bins is the score: 2000 RoIs cost hardly m
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmdet.models.losses import accuracy
@@ -128,8 +129,8 @@ class RFCNBBoxHead(BBoxHead):
 
     def _pool_deformable(self, maps: Tensor, offsets: Tensor, rois: Tensor, classes: int) -> Tensor:
         """(B, D * k * k, H, W), with maps of offsets (B, 2 * classes * k * k, H, W), to (N, D)."""
-        settings = dict(output_size=self.k, spatial_scale=1 / self.stride, group_size=self.k, part_size=self.k,
-                        sample_per_part=self.sample_per_part, trans_std=self.trans_std)
+        settings: dict[str, Any] = dict(output_size=self.k, spatial_scale=1 / self.stride, group_size=self.k, part_size=self.k,
+                                        sample_per_part=self.sample_per_part, trans_std=self.trans_std)
         trans = deform_ps_roi_pool(offsets, rois, None, output_dim=2 * classes, **settings)
         out = deform_ps_roi_pool(maps, rois, trans, output_dim=maps.shape[1] // self.k**2, vote=True, **settings)
         return out.to(torch.promote_types(out.dtype, torch.float32))
@@ -143,7 +144,9 @@ class RFCNBBoxHead(BBoxHead):
         """
         targets = self.get_targets(sampling_results, rcnn_train_cfg, concat=True)
         counts = [len(result.priors) for result in sampling_results]
-        losses = self.loss(cls_score, bbox_pred, rois, *targets, counts=counts, ohem=rcnn_train_cfg.get('ohem'))
+        labels, label_weights, bbox_targets, bbox_weights = targets
+        losses = self.loss(cls_score, bbox_pred, rois, labels, label_weights, bbox_targets, bbox_weights, counts=counts,
+                           ohem=rcnn_train_cfg.get('ohem'))
         return dict(loss_bbox=losses, bbox_targets=targets)
 
     def loss(self, cls_score: Tensor, bbox_pred: Tensor, rois: Tensor, labels: Tensor, label_weights: Tensor, bbox_targets: Tensor,

@@ -19,7 +19,7 @@ class FeatureQueue(HostCounters):
         queue_ptr: column that the next feature goes to.
     """
 
-    COUNTERS = ('queue_ptr',)
+    COUNTERS: tuple[str, ...] = ('queue_ptr',)
 
     def __init__(self, dim: int, length: int):
         super().__init__()

@@ -83,21 +83,21 @@ class BEiT(SelfSupervisor):
 
     def __init__(self, backbone: dict, tokenizer: dict, head: dict | None = None, num_masked: int | None = None,
                  min_masked: int | None = None, **kwargs):
-        backbone, tokenizer = build(backbone, MODELS), build(tokenizer, MODELS)
-        if not isinstance(tokenizer, Tokenizer):
-            raise ValueError(f"BEiT: a {type(tokenizer).__name__} is no tokenizer; give tokenizer=dict(type='mmssl.KMeansTokenizer', "
+        encoder, codes = build(backbone, MODELS), build(tokenizer, MODELS)
+        if not isinstance(codes, Tokenizer):
+            raise ValueError(f"BEiT: a {type(codes).__name__} is no tokenizer; give tokenizer=dict(type='mmssl.KMeansTokenizer', "
                              "checkpoint=FILE) or dict(type='mmssl.DALLEEncoder', checkpoint=FILE)")
-        if getattr(backbone, 'mask_token', None) is None:
+        if getattr(encoder, 'mask_token', None) is None:
             raise ValueError('BEiT: the backbone has no mask token; use mmssl.BEiTViT with with_mask_token=True')
         if head is None or isinstance(head, dict):
-            head = {'type': 'mmssl.BEiTHead', 'embed_dims': backbone.embed_dims, 'num_embed': tokenizer.num_tokens, **(head or {})}
-        super().__init__(backbone, head=head, **kwargs)
-        self.target_generator = tokenizer
+            head = {'type': 'mmssl.BEiTHead', 'embed_dims': encoder.embed_dims, 'num_embed': codes.num_tokens, **(head or {})}
+        super().__init__(encoder, head=head, **kwargs)
+        self.target_generator = codes
         outputs, inputs = self.head.cls_head.weight.shape
-        if (inputs, outputs) != (backbone.embed_dims, tokenizer.num_tokens):
-            raise ValueError(f'the head maps {inputs} values to {outputs} tokens; the backbone is {backbone.embed_dims} wide and the '
-                             f'tokenizer has {tokenizer.num_tokens} tokens')
-        rows, columns = backbone.patch_resolution
+        if (inputs, outputs) != (encoder.embed_dims, codes.num_tokens):
+            raise ValueError(f'the head maps {inputs} values to {outputs} tokens; the backbone is {encoder.embed_dims} wide and the '
+                             f'tokenizer has {codes.num_tokens} tokens')
+        rows, columns = encoder.patch_resolution
         self.num_masked = max(1, rows * columns * 75 // 196) if num_masked is None else num_masked
         self.min_masked = min(16, self.num_masked) if min_masked is None else min_masked
         blockwise_mask((rows, columns), self.num_masked, self.min_masked, random.Random(0))  # refuses an impossible mask here
@@ -110,7 +110,7 @@ class BEiT(SelfSupervisor):
         """(B, rows, columns), boolean, on the CPU: a mask for each image, drawn from Python's generator."""
         return torch.from_numpy(np.stack([blockwise_mask(grid, self.num_masked, self.min_masked, rng) for _ in range(batch)]))
 
-    def loss(self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence | None = None,
+    def loss(self, inputs: Tensor | list[Tensor], data_samples: Sequence | None = None,
              mask: Tensor | None = None) -> dict[str, Tensor]:
         """One training step's loss.
 

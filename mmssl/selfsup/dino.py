@@ -43,7 +43,7 @@ class DINOViT(ViT):
     """
 
     def __init__(self, *args, out_type: str = 'cls_token', num_cls_tokens: int = 1, with_avg_patches: bool = False, **kwargs):
-        super().__init__(*args, out_type=out_type, **kwargs)
+        super().__init__(*args, **dict(kwargs, out_type=out_type))
         if not 1 <= num_cls_tokens <= self.num_layers:
             raise ValueError(f'num_cls_tokens={num_cls_tokens} of a ViT of {self.num_layers} layers; give 1 to {self.num_layers}')
         self.num_cls_tokens, self.with_avg_patches = num_cls_tokens, with_avg_patches
@@ -140,10 +140,10 @@ class DINOHead(BaseModule):
 
 def image_features(output: Tensor | Sequence[Tensor]) -> Tensor:
     """One vector an image from a backbone's output: (B, C) as it is, (B, C, h, w) averaged, the first of tokens (B, N, C)."""
-    output = output[-1] if isinstance(output, (tuple, list)) else output
-    if output.ndim == 4:
-        return output.mean(dim=(2, 3))
-    return output[:, 0] if output.ndim == 3 else output
+    last = output if isinstance(output, Tensor) else output[-1]
+    if last.ndim == 4:
+        return last.mean(dim=(2, 3))
+    return last[:, 0] if last.ndim == 3 else last
 
 
 class DINOLoss(nn.Module):
@@ -161,6 +161,7 @@ class DINOLoss(nn.Module):
     Attributes:
         center: (1, K), moving average of the teacher's mean output over the batches of all processes.
     """
+    center: Tensor
 
     def __init__(self, out_dim: int, ncrops: int, warmup_teacher_temp: float, teacher_temp: float, warmup_teacher_temp_epochs: int,
                  nepochs: int | None, student_temp: float = 0.1, center_momentum: float = 0.9):

@@ -328,8 +328,7 @@ class DeepInfoMax(SelfSupervisor):
         width = self.neck.dims[-1]
 
         def objective(channels: int, layer_norm: bool) -> MutualInformation:
-            nets = (InfoMaxNet(size, units, layer_norm) for size in (channels, width))
-            return MutualInformation(*nets, estimator=estimator, gather=gather)
+            return MutualInformation(InfoMaxNet(channels, units, layer_norm), InfoMaxNet(width, units, layer_norm), estimator, gather)
 
         self.local_mi = objective(local_channels, True) if beta else None
         self.global_mi = objective(global_channels, False) if alpha else None
@@ -350,6 +349,7 @@ class DeepInfoMax(SelfSupervisor):
             two scalars: what the discriminator minimises, whose gradient goes to the discriminator alone, and what the encoder minimises,
             whose gradient goes to the encoder alone.
         """
+        assert self.prior is not None
         wide = torch.promote_types(vectors.dtype, torch.float32)
         vectors = vectors.to(wide).sigmoid()
         prior = torch.rand_like(vectors) if prior is None else prior.to(vectors)

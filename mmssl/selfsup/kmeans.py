@@ -20,6 +20,7 @@ class MiniBatchKMeans:
     Attributes:
         centroids: (K, D), None before there were K samples.
         counts: (K,), samples since the centroid was last placed.
+        idle: (K,), samples since the centroid was last the nearest to one.
     """
 
     def __init__(self, num_clusters: int, nearest: Callable[[Tensor, Tensor], Tensor], seed: int = 0, patience: int = 10):
@@ -28,6 +29,8 @@ class MiniBatchKMeans:
         self.centroids: Tensor | None = None
         self.waiting: list[Tensor] = []
         self.samples = 0
+        self.counts: Tensor
+        self.idle: Tensor
 
     def _choose(self, samples: Tensor, count: int) -> Tensor:
         return samples[torch.randperm(len(samples), generator=self.generator)[:count].to(samples.device)]
@@ -48,6 +51,7 @@ class MiniBatchKMeans:
                 return samples.new_tensor(float('nan'))
             samples, self.waiting = torch.cat(self.waiting), []
             self.begin(samples)
+        assert self.centroids is not None
         found = self.nearest(samples, self.centroids)
         distance = (samples - self.centroids[found]).square_().sum(dim=1).mean()
         hits = torch.bincount(found, minlength=self.num_clusters)
@@ -75,5 +79,6 @@ class MiniBatchKMeans:
             samples, self.waiting = torch.cat(self.waiting) if self.waiting else torch.zeros(0, 1), []
             self.begin(samples)
             self.update(samples)
+            assert self.centroids is not None
         order = self.counts.argsort(descending=True, stable=True)
         return self.centroids[order], self.counts[order]

@@ -71,7 +71,7 @@ class MAEViT(ViT):
         """
         if not mask:
             return super().forward(x)
-        grid = patch_grid(*x.shape[-2:], self.patch_embed.patch_size)
+        grid = patch_grid(x.shape[-2], x.shape[-1], self.patch_embed.patch_size)
         num_patches = grid[0] * grid[1]
         visible, masked = random_masking(len(x), num_patches, self.mask_ratio, noise, x.device)
         latent = self.encode_visible(patchify(x, self.patch_embed.patch_size), visible, grid)
@@ -104,7 +104,8 @@ class MAEDecoder(BaseModule):
             if side * side != num_patches:
                 raise ValueError(f'num_patches {num_patches} is not a square; give the grid as (rows, columns)')
             num_patches = (side, side)
-        self.grid = tuple(num_patches)
+        rows, columns = num_patches
+        self.grid = (rows, columns)
         self.patch_size = pair(patch_size)
         eps = norm_eps(norm_cfg)
         self.decoder_embed = Linear(embed_dim, decoder_embed_dim)
@@ -224,17 +225,17 @@ class MAE(SelfSupervisor):
     """
 
     def __init__(self, backbone: dict, neck: dict, head: dict, **kwargs):
-        backbone = build(backbone, MODELS)
-        stem = backbone.patch_embed
+        encoder = build(backbone, MODELS)
+        stem = encoder.patch_embed
         if isinstance(neck, dict):
-            rows, columns = backbone.patch_resolution
-            neck = {'num_patches': (rows, columns), 'patch_size': stem.patch_size, 'embed_dim': backbone.embed_dims,
+            rows, columns = encoder.patch_resolution
+            neck = {'num_patches': (rows, columns), 'patch_size': stem.patch_size, 'embed_dim': encoder.embed_dims,
                     'in_chans': stem.projection.in_channels, **neck}
             if neck['num_patches'] == rows * columns:  # a number alone does not tell the grid
                 neck['num_patches'] = (rows, columns)
         if isinstance(head, dict):
             head = {'patch_size': stem.patch_size, 'in_channels': stem.projection.in_channels, **head}
-        super().__init__(backbone=backbone, neck=build(neck, MODELS), head=build(head, MODELS), **kwargs)
+        super().__init__(backbone=encoder, neck=build(neck, MODELS), head=build(head, MODELS), **kwargs)
         sizes = self.backbone.patch_embed.patch_size, self.neck.patch_size, self.head.patch_size
         if len(set(sizes)) > 1:
             raise ValueError(f'backbone, neck and head have patch sizes {sizes[0]}, {sizes[1]}, {sizes[2]}; give all the same patch_size')
@@ -252,7 +253,7 @@ class MAE(SelfSupervisor):
         return self.backbone(inputs, mask=False)
 
     def _draw(self, inputs: Tensor, noise: Tensor | None):
-        grid = patch_grid(*inputs.shape[-2:], self.head.patch_size)
+        grid = patch_grid(inputs.shape[-2], inputs.shape[-1], self.head.patch_size)
         visible, masked = random_masking(len(inputs), grid[0] * grid[1], self.backbone.mask_ratio, noise, inputs.device)
         return patchify(inputs, self.head.patch_size), visible, masked, grid
 

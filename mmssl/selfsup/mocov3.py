@@ -90,9 +90,9 @@ class MoCoV3Head(BaseModule):
         """
         predictions = [self.predictor(projection) for projection in projections]
         with torch.autocast(predictions[0].device.type, enabled=False):
-            queries, keys = self._directions(predictions), self._directions(keys)
-            keys = gather(keys.transpose(0, 1)).transpose(0, 1).flip(0)
-            logits = queries @ keys.mT / self.temperature
+            queries = self._directions(predictions)
+            others = gather(self._directions(keys).transpose(0, 1)).transpose(0, 1).flip(0)
+            logits = queries @ others.mT / self.temperature
             batch = logits.shape[1]
             labels = torch.arange(batch, device=logits.device) + world()[0] * batch
             # the mean over both directions is half of the sum of their means
@@ -172,5 +172,6 @@ class MoCoV3(ScheduledSupervisor):
         if self.training:
             self.follow()  # after the queries and before the keys, as in the released code
         with torch.no_grad():
-            keys = self._encode(*self.momentum_encoder.module, views)
+            backbone, neck = self.momentum_encoder.module
+            keys = self._encode(backbone, neck, views)
         return dict(loss=self.head.loss(projections, keys))

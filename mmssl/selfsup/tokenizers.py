@@ -10,6 +10,7 @@ import pickle
 import types
 import warnings
 from collections import OrderedDict
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -305,7 +306,7 @@ def read_dalle(path: str) -> dict[str, Tensor]:
     try:
         return dict(strip_module(weights_of(load_file(path), path)))
     except UnsafeCheckpointError:
-        reader = types.ModuleType('mmssl_module_reader')
+        reader: Any = types.ModuleType('mmssl_module_reader')
         reader.Unpickler, reader.load = _ModuleReader, lambda file, **kwargs: _ModuleReader(file, **kwargs).load()
         with safe_loading(path), warnings.catch_warnings():
             warnings.simplefilter('ignore')
