@@ -15,6 +15,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +54,8 @@ def _history_statistic(owner, name: str):
 
 def _allowed_globals() -> list:
     """What the hosts' own checkpoints hold besides tensors and plain types, each harmless when called with any argument."""
-    multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
+    numpy_core: Any = np._core if hasattr(np, '_core') else np.core
+    multiarray = numpy_core.multiarray
     allowed: list = [np.ndarray, np.dtype, slice, argparse.Namespace, (_history_statistic, 'builtins.getattr')]
     for name in ('_reconstruct', 'scalar'):
         allowed += [(getattr(multiarray, name), f'numpy.{core}.multiarray.{name}') for core in ('core', '_core')]
@@ -241,7 +243,7 @@ def find_resume_checkpoint(work_dir, quiet: bool = False) -> Path | str | None:
     named = note.read_text(encoding='utf-8').strip() if note.is_file() else ''
     if '://' in named:
         return named  # kept by another storage backend, which alone can look at it
-    trouble = 'last_checkpoint is missing' if not named else f'{named}, named by last_checkpoint, is not there'
+    trouble: str | None = 'last_checkpoint is missing' if not named else f'{named}, named by last_checkpoint, is not there'
     if named:
         # Windows and POSIX names alike
         for candidate in (work_dir / named, work_dir / re.split(r'[\\/]', named)[-1]):
@@ -295,7 +297,7 @@ def weights_of(checkpoint, source='the checkpoint') -> Mapping[str, torch.Tensor
 
 def strip_prefix(state_dict: Mapping, prefix: str) -> OrderedDict:
     """The entries under ``prefix`` without it; the versions that modules keep in ``_metadata`` come along."""
-    kept = OrderedDict((key[len(prefix):], value) for key, value in state_dict.items() if key.startswith(prefix))
+    kept: Any = OrderedDict((key[len(prefix):], value) for key, value in state_dict.items() if key.startswith(prefix))
     metadata = getattr(state_dict, '_metadata', None)
     if metadata is not None:
         kept._metadata = {key[len(prefix):]: value for key, value in metadata.items() if key.startswith(prefix)}

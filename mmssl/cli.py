@@ -92,7 +92,7 @@ class CommandParser(argparse.ArgumentParser):
     """argparse's, with wrong arguments told in one line that names the nearest right one."""
 
     def __init__(self, *args, formatter_class=HelpFormatter, **kwargs):
-        super().__init__(*args, formatter_class=formatter_class, **kwargs)
+        super().__init__(*args, **dict(kwargs, formatter_class=formatter_class))
 
     def error(self, message: str):
         """End with status 2."""

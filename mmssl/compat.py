@@ -4,6 +4,7 @@ The only place that looks at distribution names. torch and mmengine are imported
 """
 
 import functools
+import importlib.abc
 import importlib.machinery
 import importlib.metadata
 import importlib.util
@@ -11,6 +12,7 @@ import os
 import re
 import sys
 import types
+from typing import Any
 
 # import name -> (OneDL's distribution, upstream's)
 DISTRIBUTIONS = {
@@ -98,7 +100,7 @@ class _StandIn(types.ModuleType):
         return function
 
 
-class _StandInFinder:
+class _StandInFinder(importlib.abc.Loader):
     """Finds the stand-in where no other finder of ``sys.meta_path`` finds a ``mmcv._ext``."""
 
     def __init__(self):
@@ -304,7 +306,7 @@ def _patch_ranks_on_cpu() -> None:
             _set_on_cpu(getattr(wrappers, name), argument, value)
 
 
-def _set_on_cpu(wrapper: type, argument: str, value) -> None:
+def _set_on_cpu(wrapper: type[Any], argument: str, value) -> None:
     host_init = wrapper.__init__
 
     @functools.wraps(host_init)

@@ -84,8 +84,8 @@ def names() -> list[str]:
         if '.mim' in path.relative_to(PACKAGE).parts or 'register_module' not in text:
             continue
         for node in ast.walk(ast.parse(text)):
-            decorators = getattr(node, 'decorator_list', ())
-            if any(isinstance(call, ast.Call) and getattr(call.func, 'attr', '') == 'register_module' for call in decorators):
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and any(
+                    isinstance(call, ast.Call) and getattr(call.func, 'attr', '') == 'register_module' for call in node.decorator_list):
                 found.add(f'mmssl.{node.name}')
     return sorted(found)
 

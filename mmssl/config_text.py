@@ -127,7 +127,7 @@ def _dicts(value) -> bool:
 
 def _list_changes(old, new, path: str) -> Iterator[Change]:
     kinds = [[_flat(item.get('type', '')) for item in entries] for entries in (old, new)]
-    for action, first, last, begin, end in difflib.SequenceMatcher(None, *kinds, autojunk=False).get_opcodes():
+    for action, first, last, begin, end in difflib.SequenceMatcher(None, kinds[0], kinds[1], autojunk=False).get_opcodes():
         pairs = list(zip(range(first, last), range(begin, end), strict=False))
         if action in ('equal', 'replace'):
             for was, now in pairs:
@@ -155,6 +155,6 @@ def change_lines(change: Change, width: int = 80) -> list[tuple[str, str]]:
         return [('~', flat)]
     lines = [('~', f'~ {path}')]
     for sign, value in (('-', old), ('+', new)):
-        body = value_text(value, width - 6, 0, 0).split('\n')
-        lines += [(sign, f'    {sign if not number else " "} {line}') for number, line in enumerate(body)]
+        text = value_text(value, width - 6, 0, 0)
+        lines += [(sign, f'    {sign if not number else " "} {line}') for number, line in enumerate(text.split('\n'))]
     return lines

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import os
 import re
 import traceback
 from collections.abc import Iterable, Iterator
@@ -18,7 +19,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f'; did you mean {found[0]!r}?' if found else ''
 
 
-def nearest_path(path: str | Path) -> str:
+def nearest_path(path: str | os.PathLike) -> str:
     """As :func:`nearest`, for a path that does not exist: looks at what its deepest existing folder holds."""
     path = Path(path)
     for folder in path.parents:
@@ -45,7 +46,7 @@ def _arguments(part: type) -> set[str]:
     names: set[str] = set()
     for base in part.__mro__:
         if '__init__' in vars(base):
-            parameters = inspect.signature(base.__init__).parameters.values()
+            parameters = inspect.signature(vars(base)['__init__']).parameters.values()
             names |= {parameter.name for parameter in parameters if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)}
     return names - {'self'}
 

@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmssl.hints import explain, nearest, nearest_path
@@ -59,7 +59,7 @@ def find_config(name: str) -> Path:
                                                                nearest(below, shipped) or nearest_path(name)))
 
 
-def load_config(name: str, options: list[str] = ()):
+def load_config(name: str, options: Sequence[str] = ()):
     """Read a config and merge ``key=value`` options into it.
 
     Raises:

@@ -4,6 +4,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
@@ -100,7 +101,7 @@ def select_prefix(state_dict: Mapping, prefix: str, source: str = 'the checkpoin
 
 def _copy(model: nn.Module, state_dict: Mapping, source: str) -> MatchReport:
     wrappers = _wrapper_paths(model)
-    weights = OrderedDict((_inside(key, wrappers), value) for key, value in state_dict.items())
+    weights: Any = OrderedDict((_inside(key, wrappers), value) for key, value in state_dict.items())
     metadata = getattr(state_dict, '_metadata', None)
     if metadata is not None:
         weights._metadata = {_inside(key, wrappers): value for key, value in metadata.items()}
@@ -170,11 +171,12 @@ def _advice(file_keys: list[str], model_keys: list[str]) -> str | None:
 
 
 def _best_prefix(whole: list[str], part: list[str]) -> str | None:
-    wanted, hits = set(part), {}
+    wanted = set(part)
+    hits: dict[str, int] = {}
     for key in whole:
         cut = key.find('.')
         while cut >= 0:
             if key[cut + 1:] in wanted:
                 hits[key[:cut + 1]] = hits.get(key[:cut + 1], 0) + 1
             cut = key.find('.', cut + 1)
-    return max(hits, key=hits.get) if hits else None
+    return max(hits, key=lambda prefix: hits[prefix]) if hits else None

@@ -119,11 +119,11 @@ class Annotator:
             return 0, str(error)
         records = self.generator.generate(pixels)
         if self.overlay:
-            self._draw(job, pixels, records)
+            self._draw(self.overlay, job, pixels, records)
         annotations.write_json(job.file, annotations.sa1b_content(job.name, pixels.shape[:2], records))
         return len(records), None
 
-    def _draw(self, job, pixels, records: list[dict]) -> None:
+    def _draw(self, folder: str, job, pixels, records: list[dict]) -> None:
         from pathlib import Path
 
         from PIL import Image
@@ -133,7 +133,7 @@ class Annotator:
         picture = overlay_codes(pixels, [record['segmentation'] for record in records])
         places = [record['point_coords'][0] for record in records]
         picture = draw_numbers(picture, places, range(1, len(records) + 1))
-        write_picture(Image.fromarray(picture), (Path(self.overlay) / job.name).with_suffix('.png'))
+        write_picture(Image.fromarray(picture), (Path(folder) / job.name).with_suffix('.png'))
 
 
 _annotator: Annotator | None = None
@@ -160,11 +160,14 @@ def _end_with_the_first() -> None:
     import multiprocessing
     import os
     from multiprocessing.connection import wait
-    wait([multiprocessing.parent_process().sentinel])
+    first = multiprocessing.parent_process()
+    assert first is not None
+    wait([first.sentinel])
     os._exit(1)
 
 
 def _annotate(job) -> tuple:
+    assert _annotator is not None
     return _annotator(job)
 
 

@@ -1,6 +1,11 @@
 """``mmssl check-data``: look at all images and labels of a config before a training does."""
 
 import argparse
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmssl.data.inspection import Inspector
 
 HELP = 'look at the data of a config before a training does: counts, sizes, bad files, labels'
 SPLITS = ('train', 'val', 'test')
@@ -62,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     return int(errors > 0)
 
 
-def look(settings: dict, model: dict, args: argparse.Namespace) -> dict:
+def look(settings: Mapping, model: Mapping, args: argparse.Namespace) -> dict:
     """One data set: its text, errors, warnings, facts, bad files and tiles of the contact sheet."""
     import os
 
@@ -94,7 +99,7 @@ def look(settings: dict, model: dict, args: argparse.Namespace) -> dict:
                 bad=[(record.path, record.reason) for record in findings.bad], tiles=tiles, title=title, inspector=inspector)
 
 
-def _missing(settings: dict, ann_file: str) -> str:
+def _missing(settings: Mapping, ann_file: str) -> str:
     """Which of the paths of a data set is not there; hosts say so in many ways, some of them without a word."""
     import os
 
@@ -114,7 +119,7 @@ def examine(inspector, args: argparse.Namespace) -> list:
 
     from tqdm import tqdm
     total = len(inspector)
-    numbers = range(total)
+    numbers: Sequence[int] = range(total)
     if args.max_images and args.max_images < total:
         numbers = [place * total // args.max_images for place in range(args.max_images)]
     bar = tqdm(total=len(numbers), desc='reading', unit='image', file=sys.stderr, disable=not (args.progress or sys.stderr.isatty()),
@@ -136,7 +141,7 @@ def examine(inspector, args: argparse.Namespace) -> list:
     return records
 
 
-_inspector = None
+_inspector: 'Inspector | None' = None
 
 
 def _one_thread() -> None:
@@ -145,6 +150,7 @@ def _one_thread() -> None:
 
 
 def _examine(number: int):
+    assert _inspector is not None
     return _inspector(number)
 
 
@@ -184,7 +190,8 @@ def _class_lines(findings) -> list[tuple[str, str]]:
     whole = sum(findings.counts.values()) or 1
     most = max(findings.counts.values(), default=1)
     rows = [('classes', f'{len(classes)}, by {UNITS[inspector.kind]}')]
-    order = list(range(len(classes)))
+    # None stands for those in between
+    order: list[int | None] = list(range(len(classes)))
     if len(order) > MOST_CLASSES:
         order.sort(key=lambda number: -findings.counts[number])
         rows[0] = ('classes', f'{len(classes)}, by {UNITS[inspector.kind]}; the {MOST_CLASSES // 2} of the most and of the fewest')
@@ -206,6 +213,8 @@ def _class_lines(findings) -> list[tuple[str, str]]:
 def _writes(text: str) -> bool:
     """Whether the terminal has these characters."""
     import sys
+    if sys.__stdout__ is None:
+        return False
     try:
         text.encode(sys.__stdout__.encoding or 'ascii')
     except (UnicodeEncodeError, LookupError, AttributeError):
@@ -246,7 +255,8 @@ def _samples(inspector, findings, count: int) -> tuple[list, list[str]]:
     classes = inspector.classes or tuple(map(str, range(max(findings.counts, default=-1) + 1)))
     # a palette is made for maps; boxes side by side need colours that differ
     colours = colours_of(classes, inspector.palette if inspector.kind == 'pixels' else None)
-    tiles, failed = [], {}
+    tiles = []
+    failed: dict[str, str] = {}
     for number in numbers:
         info = inspector.info(number)
         try:

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Mapping
 
 HELP = 'rename the weights of another release to ours, or back'
 
@@ -49,7 +50,7 @@ def run(args) -> int:
     return 0
 
 
-def write_weights(weights: dict, path: str, wrapper: str | None = None) -> None:
+def write_weights(weights: Mapping, path: str, wrapper: str | None = None) -> None:
     """Write weights by name whole or not at all, in the format that the file's ending says.
 
     Args:

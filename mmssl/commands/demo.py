@@ -68,8 +68,12 @@ def run(args: argparse.Namespace) -> int:
     mae = None
     if args.mae:
         from mmssl.commands.reconstruct import load_mae
-        mae = load_mae(*args.mae, trust=args.trust_checkpoint)
-    detect = load_detector(*args.detector, device=str(device), trust=args.trust_checkpoint) if args.detector else None
+        config, checkpoint = args.mae
+        mae = load_mae(config, checkpoint, trust=args.trust_checkpoint)
+    detect = None
+    if args.detector:
+        config, checkpoint = args.detector
+        detect = load_detector(config, checkpoint, str(device), args.trust_checkpoint)
 
     from mmssl.page.app import STYLE, build
     with tempfile.TemporaryDirectory(prefix='mmssl-demo-') as folder:

@@ -63,5 +63,6 @@ def _backbone(args: argparse.Namespace) -> str:
     from mmssl.commands.features import RANDOM, build_model
     entry = find_entry(args.config)
     checkpoint = RANDOM if args.checkpoint == RANDOM else find_weights(args.checkpoint, entry)
+    assert checkpoint is not None
     model, _ = build_model(str(entry.path), checkpoint, args.cfg_options, trust=args.trust_checkpoint)
     return export_backbone(model.eval(), args.out, args.to, args.force)

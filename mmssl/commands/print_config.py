@@ -50,7 +50,7 @@ def difference(old: dict, new: dict, change_lines, width: int) -> list[tuple[str
     """(sign, line) pairs: what a run reads first, then variables that only the file itself uses, as ``train_pipeline``."""
     from mmssl import launch
     from mmssl.config_text import changes
-    parts = [[], []]
+    parts: list[list[tuple[str, str]]] = [[], []]
     for change in changes(old, new):
         parts[change.path.partition('.')[0] not in launch.SETTINGS] += change_lines(change, width)
     if all(parts):

@@ -1,6 +1,7 @@
 """``mmssl reconstruct``: what a masked autoencoder makes of images."""
 
 import argparse
+from collections.abc import Sequence
 
 HELP = 'draw input, masked input and reconstruction of images by a masked autoencoder'
 
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     print(f'{args.out}: {len(images)} images, {model.backbone.mask_ratio:.0%} of the patches masked')
 
 
-def load_mae(config: str, checkpoint: str, options: list[str] = (), trust: bool = False):
+def load_mae(config: str, checkpoint: str, options: Sequence[str] = (), trust: bool = False):
     """Build the masked autoencoder of a config with the weights of its pre-training.
 
     Raises:

@@ -65,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
     segmenter = Automatic(model, settings, args.cache_dir, prompting.hidden(args)) if args.auto else Prompted(model, objects, args)
 
     root, names = annotations.output_names(paths)
-    images, found, empty, bad = [], [], 0, []
+    images: list[dict] = []
+    found, empty, bad = [], 0, []
     try:
         for path, name in tqdm(list(zip(paths, names, strict=True)), desc='segmenting', unit='image', disable=prompting.hidden(args)):
             try:
@@ -128,6 +129,7 @@ def read_prompts(args: argparse.Namespace) -> list[dict]:
         if not (box[0] < box[2] and box[1] < box[3]):
             raise ValueError(f'--box {text} has no area; give x1,y1,x2,y2 with x1 < x2 and y1 < y2')
         boxes.append(box)
+    objects: list[dict[str, list]]
     if args.separate:
         objects = [dict(points=[point], labels=[label], box=[]) for point, label in zip(points, labels, strict=True)]
         objects += [dict(points=[], labels=[], box=box) for box in boxes]

@@ -1,6 +1,7 @@
 """``mmssl test``: evaluate a checkpoint with the metrics of a config."""
 
 import argparse
+from typing import Any
 
 HELP = 'evaluate a checkpoint with the metrics of its config'
 
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 # what differs by host: the metric that keeps predictions, the hook that draws, the wrapper of test-time augmentation
-HOSTS = {
+HOSTS: dict[str, dict[str, Any]] = {
     'mmpretrain': {'dump': {'type': 'DumpResults'}, 'dump_key': 'out_file_path', 'tta': 'AverageClsScoreTTA'},
     'mmdet': {'dump': {'type': 'DumpDetResults'}, 'dump_key': 'out_file_path', 'tta': 'DetTTAModel'},
     'mmseg': {'dump': None, 'dump_key': 'output_dir', 'tta': 'SegTTAModel'},
@@ -66,8 +67,8 @@ def _listed(evaluators) -> list:
 
 
 def _apply(cfg, args: argparse.Namespace) -> None:
-    host = HOSTS.get(cfg.get('default_scope', 'mmengine'))
-    if (args.out or args.tta) and host is None:
+    host = HOSTS.get(cfg.get('default_scope', 'mmengine'), {})
+    if (args.out or args.tta) and not host:
         raise ValueError(f'--out and --tta know the hosts {", ".join(HOSTS)}, not default_scope={cfg.get("default_scope")!r}')
     if args.out:
         evaluators = _listed(cfg.test_evaluator)

@@ -210,8 +210,8 @@ def draw_sampling(detector: Detector, args: argparse.Namespace) -> tuple:
         raise ValueError(f'--layer {last!r} is no deformable convolution{nearest(last, names)}; there are {", ".join(names)}')
     _, batch = detector.read(args.images[0])
     found = []
-    moved = detection.record([layer.conv_offset for layer in layers.values()], lambda: found.append(detector.test(batch)))
-    moved = {name: value[0].cpu() for name, value in zip(names, moved, strict=True)}
+    offsets = detection.record([layer.conv_offset for layer in layers.values()], lambda: found.append(detector.test(batch)))
+    moved = {name: value[0].cpu() for name, value in zip(names, offsets, strict=True)}
     chain = [last]
     for name in reversed(names[:names.index(last)]):
         if len(chain) == args.levels or moved[name].shape[1:] != moved[last].shape[1:] or max(layers[chain[0]].stride) > 1:

@@ -348,7 +348,7 @@ class FlexibleRunner(ExactResumeMixin, MMEngineFlexibleRunner):
     """The host's restarts the random streams when it resumes; this one also keeps its epoch right when it saves after validation."""
 
 
-def runner_class(cfg) -> type:
+def runner_class(cfg) -> type[MMEngineRunner | MMEngineFlexibleRunner]:
     """The runner for a config: ``runner_type`` 'Runner' (the default) or 'FlexibleRunner' are ours, another name is a registered runner."""
     name = cfg.get('runner_type', 'Runner')
     ours = {'Runner': Runner, 'FlexibleRunner': FlexibleRunner}

@@ -38,7 +38,8 @@ class Session:
         from mmssl.promptable import SamPredictor
         self.predictor = SamPredictor(model, cache_dir=cache_dir)
         self.generator, self.busy = dict(generator or {}), busy or Busy()
-        self.name, self.image, self.note = '', None, ''
+        self.name, self.note = '', ''
+        self.image: np.ndarray | None = None
         self.clear()
 
     def open(self, path: str | Path, name: str | None = None, max_pixels: int | None = None) -> None:
@@ -75,7 +76,7 @@ class Session:
         """Forget the prompts and masks, not the image."""
         self.actions: list[tuple[str, float, float]] = []
         self.records: list[dict] = []
-        self.masks = np.zeros((0, 1, 1), dtype=bool)
+        self.masks: np.ndarray = np.zeros((0, 1, 1), dtype=bool)
         self.scores: list[float] = []
         self.chosen, self.everything = 0, False
 
@@ -98,8 +99,7 @@ class Session:
         Raises:
             ValueError: no image; a click outside; a box without area.
         """
-        self._need_image()
-        height, width = self.image.shape[:2]
+        height, width = self._need_image().shape[:2]
         if mode not in MODES:
             raise ValueError(f'mode {mode!r}; one of {", ".join(MODES)}')
         if not (0 <= x < width and 0 <= y < height):
@@ -193,17 +193,18 @@ class Session:
     def picture(self) -> np.ndarray:
         """(H, W, 3) uint8: the image with masks and prompts over it."""
         from mmssl.visual.promptable import draw_prompts, overlay_codes, overlay_masks
-        self._need_image()
+        picture = self._need_image()
         if self.everything:
-            return self._named(overlay_codes(self.image, [record['segmentation'] for record in self.records]))
-        image = overlay_masks(self.image, self.masks[self.chosen][None], [(30, 144, 255)]) if len(self.masks) else self.image
+            return self._named(overlay_codes(picture, [record['segmentation'] for record in self.records]))
+        if len(self.masks):
+            picture = overlay_masks(picture, self.masks[self.chosen][None], [(30, 144, 255)])
         points, labels, box, waiting = self.prompts
-        image = draw_prompts(image, points, labels, None if box is None else box[None])
+        picture = draw_prompts(picture, points, labels, None if box is None else box[None])
         if waiting is not None:
             x, y = waiting
-            reach = max(self.image.shape[:2]) / 60
-            image = draw_prompts(image, boxes=np.array([[x - reach, y - reach, x + reach, y + reach]]))
-        return self._named(image)
+            reach = max(picture.shape[:2]) / 60
+            picture = draw_prompts(picture, boxes=np.array([[x - reach, y - reach, x + reach, y + reach]]))
+        return self._named(picture)
 
     def _named(self, image: np.ndarray) -> np.ndarray:
         from mmssl.visual.promptable import draw_numbers
@@ -222,7 +223,7 @@ class Session:
         from PIL import Image
         from pycocotools import mask as coco
         records = self._need_masks()
-        numbers = np.zeros(self.image.shape[:2], dtype=np.uint16)
+        numbers = np.zeros(self._need_image().shape[:2], dtype=np.uint16)
         for number in sorted(range(len(records)), key=lambda number: -records[number]['area']):
             numbers[coco.decode(records[number]['segmentation']).astype(bool)] = number + 1
         path = Path(folder) / f'{Path(self.name).stem}_masks.png'
@@ -240,7 +241,8 @@ class Session:
         """
         from mmssl.promptable.annotations import coco_content, write_json
         records = self._need_masks()
-        image = dict(id=1, file_name=self.name, width=self.image.shape[1], height=self.image.shape[0])
+        height, width = self._need_image().shape[:2]
+        image = dict(id=1, file_name=self.name, width=width, height=height)
         content = coco_content([image], [dict(image_id=1, **{key: value for key, value in record.items() if not key.startswith('label')})
                                          for record in records])
         names = sorted({record['label'] for record in records if 'label' in record})
@@ -254,9 +256,10 @@ class Session:
         write_json(path, content)
         return path
 
-    def _need_image(self) -> None:
+    def _need_image(self) -> np.ndarray:
         if self.image is None:
             raise ValueError('no image yet: choose one')
+        return self.image
 
     def _need_masks(self) -> list[dict]:
         self._need_image()

@@ -11,6 +11,7 @@ from mmssl.visual.reconstruction import picture
 from mmssl.visual.segmentation import read_rgb
 
 OPACITY = 0.5
+Numbers = np.ndarray | Sequence
 POSITIVE, NEGATIVE = (40, 200, 60), (230, 40, 40)
 
 
@@ -81,8 +82,8 @@ def draw_numbers(image: np.ndarray, places: Sequence[tuple[float, float]], numbe
     return np.asarray(canvas)
 
 
-def draw_prompts(image: np.ndarray, points: np.ndarray | None = None, labels: np.ndarray | None = None,
-                 boxes: np.ndarray | None = None) -> np.ndarray:
+def draw_prompts(image: np.ndarray, points: Numbers | None = None, labels: Numbers | None = None,
+                 boxes: Numbers | None = None) -> np.ndarray:
     """Points, green for the object and red for the background, and boxes.
 
     Args:
