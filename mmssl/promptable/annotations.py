@@ -128,7 +128,8 @@ def plan(root: str | Path, out: str | Path, part: tuple[int, int] = (1, 1)) -> l
     root, out = Path(root), Path(out)
     if not root.is_dir():
         raise FileNotFoundError(f'{root} is no folder' if root.exists() else f'folder {root} does not exist')
-    jobs, files = [], {}
+    jobs = []
+    files: dict[str, Job] = {}
     for image in images_below(root):
         below = image.relative_to(root)
         job = Job(image, below.as_posix(), out / below.with_suffix('.json'))

@@ -127,7 +127,8 @@ class SamAutomaticMaskGenerator:
         if self.crop_n_layers:
             raise ValueError(f'crop_n_layers={self.crop_n_layers} needs the image, and there is an embedding alone; give it to generate')
         self.predictor.set_embedding(features, input_size, original_size)
-        height, width = size = self.predictor.original_size
+        _, size = self.predictor.sizes()
+        height, width = size
         found = self.crop_masks((0, 0, width, height), size, self.point_grids[0])
         self.predictor.reset_image()
         return self.records(self._mended(found, size), size)
@@ -161,7 +162,7 @@ class SamAutomaticMaskGenerator:
         """
         left, top, right, bottom = crop
         predictor = self.predictor
-        enlarge = FullSize(predictor.model, predictor.input_size, (bottom - top, right - left), size[0], left, top)
+        enlarge = FullSize(predictor.model, predictor.sizes()[0], (bottom - top, right - left), size[0], left, top)
         points = grid * np.array([[right - left, bottom - top]])
         found = []
         for start in range(0, len(points), self.points_per_batch):
@@ -174,9 +175,10 @@ class SamAutomaticMaskGenerator:
         good = torch.ones_like(ious, dtype=torch.bool) if self.pred_iou_thresh <= 0 else ious > self.pred_iou_thresh
         numbers, scores = good.nonzero()[:, 0].cpu().numpy(), ious[good].cpu().numpy()
         least = self.stability_score_thresh if self.stability_score_thresh > 0 else None
-        corner = np.array([crop[0], crop[1]])
+        left, top, right, bottom = crop
+        corner = np.array([left, top])
         return [Mask(found.runs, shifted(found.box, *corner.tolist()), float(scores[found.number]), float(found.stability),
-                     points[numbers[found.number]][None] + corner, tuple(crop))
+                     points[numbers[found.number]][None] + corner, (left, top, right, bottom))
                 for found in enlarge(logits, self.stability_score_offset, least, wanted) if found.runs is not None]
 
     def decode(self, points: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -190,7 +192,7 @@ class SamAutomaticMaskGenerator:
         """
         predictor = self.predictor
         encoder = predictor.model.prompt_encoder
-        coords = torch.from_numpy(predictor.transform.apply_coords(points, predictor.original_size))[:, None]
+        coords = torch.from_numpy(predictor.transform.apply_coords(points, predictor.sizes()[1]))[:, None]
         if predictor.device.type == 'mps':  # has no float64
             coords = coords.float()
         labels = torch.ones(len(points), 1, dtype=torch.int32, device=predictor.device)

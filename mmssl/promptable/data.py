@@ -114,7 +114,8 @@ class CocoMasks(MaskDataset):
             raise ValueError(f'{path}: several images have the id {repeated[0]}; give every image an id of its own')
         entries = {image['id']: dict(img_id=image['id'], img_path=str(Path(self.data_prefix.get('img_path', '')) / image['file_name']),
                                      size=(image['height'], image['width']), segments=[]) for image in content['images']}
-        left_out, seen = Counter(), set()
+        left_out: Counter[str] = Counter()
+        seen = set()
         for annotation in content['annotations']:
             entry = entries.get(annotation['image_id'])
             if entry is None:

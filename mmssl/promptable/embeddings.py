@@ -40,10 +40,10 @@ class EmbeddingCache:
         self._versions: tuple = ()
         self.hits = self.misses = 0
 
-    def _path(self, image: Tensor) -> Path:
+    def _path(self, place: Path, image: Tensor) -> Path:
         digest = hashlib.blake2b(f'{tuple(image.shape)} {self.dtype}'.encode(), digest_size=16)
         digest.update(image.detach().to(torch.float32).cpu().contiguous().numpy().tobytes())
-        return self._place / f'{digest.hexdigest()}.pt'
+        return place / f'{digest.hexdigest()}.pt'
 
     def _read(self, path: Path) -> Tensor | None:
         if not path.is_file():
@@ -58,18 +58,20 @@ class EmbeddingCache:
     def __call__(self, encoder: nn.Module, images: Tensor) -> Tensor:
         """(B, C, h, w) embeddings of (B, 3, H, W) images, encoding those alone that are not there yet."""
         now = versions(encoder)
-        if now != self._versions:
-            self._place, self._versions = self.folder / fingerprint(encoder), now
-            self._place.mkdir(parents=True, exist_ok=True)
-        paths = [self._path(image) for image in images]
+        place = self._place
+        if place is None or now != self._versions:
+            self._place = place = self.folder / fingerprint(encoder)
+            self._versions = now
+            place.mkdir(parents=True, exist_ok=True)
+        paths = [self._path(place, image) for image in images]
         kept = [self._read(path) for path in paths]
         missing = [number for number, one in enumerate(kept) if one is None]
         self.misses += len(missing)
         self.hits += len(paths) - len(missing)
         if missing:
             for number, made in zip(missing, encoder(images[missing]), strict=True):
-                kept[number] = made.to('cpu', self.dtype)
+                kept[number] = one = made.to('cpu', self.dtype)
                 part = paths[number].with_suffix(f'.{os.getpid()}.part')
-                torch.save(kept[number].clone(), part)
+                torch.save(one.clone(), part)
                 os.replace(part, paths[number])
         return torch.stack(kept).to(images.device, images.dtype)

@@ -7,6 +7,7 @@ be an input.
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +110,7 @@ def export_decoder(model: SAM, multimask_output: bool = True) -> ExportedProgram
     inputs = {'image_embeddings': torch.zeros(1, model.prompt_encoder.embed_dim, rows, columns), 'point_coords': torch.zeros(2, 3, 2),
               'point_labels': torch.ones(2, 3), 'mask_input': torch.zeros(2, 1, 4 * rows, 4 * columns), 'has_mask_input': torch.zeros(1),
               'orig_im_size': torch.tensor([30., 40.])}
-    shapes = {name: {} for name in inputs}
+    shapes: dict[str, dict[int, Any]] = {name: {} for name in inputs}
     several = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
     shapes.update(point_coords=several, point_labels=several, mask_input={0: Dim.DYNAMIC})
     with torch.no_grad():

@@ -127,6 +127,7 @@ class FullSize:
         if self.input_size == self.original_size:  # the second step changes nothing
             first = F.interpolate(source[None, None], (bottom - top, right - left), mode='bilinear', align_corners=False)[0, 0]
             return first[:self.input_size[0] - top, :self.input_size[1] - left].numpy(), left, top
+        assert self.buffer is not None
         self._enlarge(source, self.buffer[top:bottom, left:right])
         steps = [_reach(first, last, length, size) for (first, last), length, size in
                  zip(pixels, self.input_size, self.original_size, strict=True)]

@@ -1,6 +1,7 @@
 """The image encoder of Segment Anything (arXiv:2304.02643, appendix A): a ViT with attention in windows and few global blocks."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from mmssl.ops.rel_attention import rel_attention, resize_rel_pos, window_attent
 from mmssl.promptable.common import MLPBlock, Neck, redraw
 from mmssl.registry import MODELS, build
 
-ARCHS = {
+ARCHS: dict[str, dict[str, Any]] = {
     'vit_b': dict(embed_dim=768, depth=12, num_heads=12, global_attn_indexes=(2, 5, 8, 11)),
     'vit_l': dict(embed_dim=1024, depth=24, num_heads=16, global_attn_indexes=(5, 11, 17, 23)),
     'vit_h': dict(embed_dim=1280, depth=32, num_heads=16, global_attn_indexes=(7, 15, 23, 31)),
@@ -67,8 +68,8 @@ class Attention(nn.Module):
         if self.window_size:  # a cell outside the map is zero before the projection (released code), its bias afterwards
             return self.proj(window_attention(qkv, self.num_heads, self.window_size, self.rel_pos_h, self.rel_pos_w, self.qkv.bias))
         batch, height, width, channels = x.shape
-        parts = qkv.view(batch, height * width, 3, self.num_heads, channels // self.num_heads).permute(2, 0, 3, 1, 4)
-        out = rel_attention(*parts.unbind(0), self.rel_pos_h, self.rel_pos_w, (height, width))
+        query, key, value = qkv.view(batch, height * width, 3, self.num_heads, channels // self.num_heads).permute(2, 0, 3, 1, 4)
+        out = rel_attention(query, key, value, self.rel_pos_h, self.rel_pos_w, (height, width))
         return self.proj(out.transpose(1, 2).reshape(batch, height, width, channels))
 
 

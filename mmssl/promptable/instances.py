@@ -120,7 +120,7 @@ class PromptedInstanceSegmentor(BaseModel):
         sam, predictor = self.sam, SamPredictor(self.sam)
         resized = torch.from_numpy(predictor.transform.apply_image(pixels)).permute(2, 0, 1)[None]
         predictor.set_torch_image(resized.to(boxes.device), size)
-        height, width = predictor.input_size
+        height, width = predictor.sizes()[0]
         factor = torch.tensor([width / size[1], height / size[0]], dtype=torch.float64, device=boxes.device).repeat(2)
         masks, ious = [], []
         for part in (boxes.double() * factor).float().split(self.chunk):

@@ -1,6 +1,7 @@
 """Low-rank adaptation (Hu et al., ICLR 2022, arXiv:2106.09685): W x + (alpha / rank) B A x, of which A and B alone learn."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -92,7 +93,7 @@ def add_lora(module: nn.Module, rank: int = 4, alpha: float | None = None, targe
     for name in names:
         parent, _, last = name.rpartition('.')
         layer = module.get_submodule(name)
-        split = dict(parts=3, tuned=(0, 2)) if last == 'qkv' else {}
+        split: dict[str, Any] = dict(parts=3, tuned=(0, 2)) if last == 'qkv' else {}
         setattr(module.get_submodule(parent), last, LoRALinear(layer, rank, alpha, **split))
     return names
 

@@ -150,7 +150,7 @@ class SamPredictor:
                 raise ValueError(f'an image with values from {low:g} to {high:g}; give pixels from 0 to 255' +
                                  (', image * 255' if 0 <= low <= high <= 1 else ', not normalised: the model does that'))
         self.reset_image()
-        self.original_size, self.input_size = tuple(int(edge) for edge in original_image_size), shape[2:]
+        self.original_size, self.input_size = _edges(original_image_size), _edges(shape[2:])
         encoder = self.model.image_encoder
         weight = next(encoder.parameters(), self.model.pixel_mean)
         pixels = self.model.preprocess(transformed_image.to(self.device)).to(weight.dtype)
@@ -173,7 +173,7 @@ class SamPredictor:
             raise ValueError(f'an embedding of shape {tuple(features.shape)}; give {expected}')
         self.reset_image()
         self.features, self.is_image_set = features, True
-        self.input_size, self.original_size = (tuple(int(edge) for edge in size) for size in (input_size, original_size))
+        self.input_size, self.original_size = _edges(input_size), _edges(original_size)
 
     def get_image_embedding(self) -> Tensor:
         """(1, C, h, w) embedding of the image.
@@ -183,6 +183,16 @@ class SamPredictor:
         """
         self._need_image()
         return self.features
+
+    def sizes(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(height, width) of the image as it is encoded, without padding, and as it came.
+
+        Raises:
+            RuntimeError: there is none.
+        """
+        self._need_image()
+        assert self.input_size is not None and self.original_size is not None
+        return self.input_size, self.original_size
 
     def predict(self, point_coords: np.ndarray | None = None, point_labels: np.ndarray | None = None, box: np.ndarray | None = None,
                 mask_input: np.ndarray | None = None, multimask_output: bool = True,
@@ -204,7 +214,7 @@ class SamPredictor:
             RuntimeError: no image.
             ValueError: points without labels or labels without points; places outside the image; other shapes.
         """
-        self._need_image()
+        _, original_size = self.sizes()
         coords = labels = boxes = masks = None
         if (point_coords is None) != (point_labels is None):
             given, needed = ('point_labels', 'point_coords') if point_coords is None else ('point_coords', 'point_labels')
@@ -215,15 +225,15 @@ class SamPredictor:
                 raise ValueError(f'point_coords of shape {point_coords.shape} with point_labels of shape {point_labels.shape}; '
                                  'give (N, 2) and (N,), or several prompts at once to predict_torch')
             check_labels(point_labels)
-            check_places(point_coords[point_labels != -1], self.original_size, 'point')
-            coords = torch.as_tensor(self.transform.apply_coords(point_coords, self.original_size), dtype=torch.float32)[None]
+            check_places(point_coords[point_labels != -1], original_size, 'point')
+            coords = torch.as_tensor(self.transform.apply_coords(point_coords, original_size), dtype=torch.float32)[None]
             labels = torch.as_tensor(point_labels, dtype=torch.int32)[None]
         if box is not None:
             box = np.asarray(box)
             if box.shape not in ((4, ), (1, 4)):
                 raise ValueError(f'box of shape {box.shape}; give (4,): left, top, right, bottom. Several boxes go to predict_torch')
-            check_boxes(box.reshape(1, 4), self.original_size)
-            boxes = torch.as_tensor(self.transform.apply_boxes(box, self.original_size), dtype=torch.float32)
+            check_boxes(box.reshape(1, 4), original_size)
+            boxes = torch.as_tensor(self.transform.apply_boxes(box, original_size), dtype=torch.float32)
         if mask_input is not None:
             masks = torch.as_tensor(np.asarray(mask_input), dtype=torch.float32)
             size = tuple(self.model.prompt_encoder.mask_input_size)
@@ -253,16 +263,16 @@ class SamPredictor:
         Raises:
             RuntimeError, ValueError: as :meth:`predict`.
         """
-        self._need_image()
+        input_size, _ = self.sizes()
         if (point_coords is None) != (point_labels is None):
             given, needed = ('point_labels', 'point_coords') if point_coords is None else ('point_coords', 'point_labels')
             raise ValueError(f'{given} without {needed}: every point needs x, y and a label, 1 foreground or 0 background')
         hint = '; predict_torch takes pixels of the resized image: predictor.transform.apply_coords_torch(coords, original_size)'
-        if point_coords is not None and point_coords.shape[:-1] == point_labels.shape:
+        if point_coords is not None and point_labels is not None and point_coords.shape[:-1] == point_labels.shape:
             check_labels(point_labels.cpu().numpy())
-            check_places(point_coords[point_labels != -1].reshape(-1, 2).cpu().numpy(), self.input_size, 'point', hint)
+            check_places(point_coords[point_labels != -1].reshape(-1, 2).cpu().numpy(), input_size, 'point', hint)
         if boxes is not None and boxes.shape[-1] == 4:
-            check_boxes(boxes.reshape(-1, 4).cpu().numpy(), self.input_size, hint)
+            check_boxes(boxes.reshape(-1, 4).cpu().numpy(), input_size, hint)
         return self._predict(point_coords, point_labels, boxes, mask_input, multimask_output, return_logits)
 
     @torch.no_grad()
@@ -278,18 +288,23 @@ class SamPredictor:
     @torch.no_grad()
     def image_side(self) -> ImageSide:
         """What the decoder makes of the image alone, made once for all prompts without masks."""
-        self._need_image()
+        features = self.get_image_embedding()
         prompts, decoder = self.model.prompt_encoder, self.model.mask_decoder
-        kind = self.features.device.type
-        state = (self.features.data_ptr(), self.features.is_inference() or self.features._version, versions(prompts, decoder),
+        kind = features.device.type
+        state = (features.data_ptr(), features.is_inference() or features._version, versions(prompts, decoder),
                  torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind))
         if self._side is None or self._side[0] != state:
-            self._side = state, decoder.prepare(self.features, prompts.get_dense_pe(), prompts.no_mask(1))
+            self._side = state, decoder.prepare(features, prompts.get_dense_pe(), prompts.no_mask(1))
         return self._side[1]
 
     def _need_image(self) -> None:
         if not self.is_image_set:
             raise RuntimeError('there is no image yet: call set_image(image) before predicting')
+
+
+def _edges(size: Sequence[int]) -> tuple[int, int]:
+    height, width = size
+    return int(height), int(width)
 
 
 @contextmanager
@@ -337,7 +352,7 @@ def check_places(places: np.ndarray, size: Sequence[int], what: str, hint: str =
     """Raise where (N, 2) x and y are not in an image of (height, width)."""
     height, width = size
     inside = (places >= -SLACK) & (places <= np.array([width + SLACK, height + SLACK]))
-    wrong = np.flatnonzero(~inside.all(axis=-1)) if len(places) else ()
+    wrong = np.flatnonzero(~inside.all(axis=-1)) if len(places) else places
     if len(wrong):
         x, y = places[wrong[0]]
         raise ValueError(f'{what} ({x:g}, {y:g}) lies outside the image, which is {width} wide and {height} high; give (x, y) in pixels, '

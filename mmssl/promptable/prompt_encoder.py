@@ -64,7 +64,9 @@ class SAMPromptEncoder(BaseModule):
                  input_image_size: tuple[int, int] = (1024, 1024), mask_in_chans: int = 16, init_cfg: dict | list | None = None):
         super().__init__(init_cfg)
         self.embed_dim = embed_dim
-        self.image_embedding_size, self.input_image_size = tuple(image_embedding_size), tuple(input_image_size)
+        rows, columns = image_embedding_size
+        height, width = input_image_size
+        self.image_embedding_size, self.input_image_size = (rows, columns), (height, width)
         self.mask_input_size = (4 * self.image_embedding_size[0], 4 * self.image_embedding_size[1])
         self.pe_layer = PositionEmbeddingRandom(embed_dim // 2)
         # background, foreground, top left and bottom right corner

@@ -159,5 +159,5 @@ def next_click(pred: np.ndarray, target: np.ndarray, clicked: np.ndarray | None 
 
 def extent(mask: np.ndarray) -> tuple[slice, slice]:
     """Rows and columns of the smallest part that holds every set pixel of a mask (H, W); empty for an empty mask."""
-    rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if len(rows) else (slice(0, 0), slice(0, 0))

@@ -40,16 +40,17 @@ class SAM(BaseModule):
             raise ValueError(f'{type(encoder).__name__} as an image encoder has no {", ".join(missing)}; wrap it: '
                              "dict(type='mmssl.SAMBackbone', backbone=..., in_channels=..., img_size=..., stride=...)")
         if prompt_encoder is None or isinstance(prompt_encoder, dict):
-            prompt_encoder = build({'type': 'SAMPromptEncoder', 'embed_dim': encoder.out_chans, 'image_embedding_size': encoder.grid,
-                                    'input_image_size': (encoder.img_size, encoder.img_size), **(prompt_encoder or {})}, MODELS)
+            prompt_encoder = {'type': 'SAMPromptEncoder', 'embed_dim': encoder.out_chans, 'image_embedding_size': encoder.grid,
+                              'input_image_size': (encoder.img_size, encoder.img_size), **(prompt_encoder or {})}
         if mask_decoder is None or isinstance(mask_decoder, dict):
-            mask_decoder = build({'type': 'SAMMaskDecoder', 'transformer_dim': encoder.out_chans, **(mask_decoder or {})}, MODELS)
-        widths = encoder.out_chans, prompt_encoder.embed_dim, mask_decoder.transformer_dim
+            mask_decoder = {'type': 'SAMMaskDecoder', 'transformer_dim': encoder.out_chans, **(mask_decoder or {})}
+        prompts: SAMPromptEncoder = build(prompt_encoder, MODELS)
+        decoder: SAMMaskDecoder = build(mask_decoder, MODELS)
+        widths = encoder.out_chans, prompts.embed_dim, decoder.transformer_dim
         if len(set(widths)) > 1:
             raise ValueError(f'image encoder, prompt encoder and mask decoder are {widths[0]}, {widths[1]} and {widths[2]} wide; set '
                              'out_chans, embed_dim and transformer_dim to the same')
-        self.prompt_encoder: SAMPromptEncoder = prompt_encoder
-        self.mask_decoder: SAMMaskDecoder = mask_decoder
+        self.prompt_encoder, self.mask_decoder = prompts, decoder
         self.register_buffer('pixel_mean', torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer('pixel_std', torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
 
@@ -145,7 +146,7 @@ class SAM(BaseModule):
         boxes, masks = record.get('boxes'), record.get('mask_inputs')
         if (coords is None) != (labels is None):
             raise ValueError(f'image {number}: point_coords and point_labels come together')
-        if coords is None or isinstance(coords, Tensor):
+        if coords is None or labels is None or isinstance(coords, Tensor):
             return [(number, None if coords is None else (coords, labels), boxes, masks)]
         if len(coords) != len(labels):
             raise ValueError(f'image {number}: {len(coords)} prompts of points have {len(labels)} of labels')

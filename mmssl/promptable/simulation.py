@@ -83,7 +83,7 @@ class ClickSimulation:
         clicked = np.zeros_like(targets)
         points, labels = torch.zeros(count, 0, 2), torch.zeros(count, 0, dtype=torch.long)
         nothing, prompt = torch.zeros(0, 4), None
-        result = {'click_ious': [], 'boundary_ious': []}
+        lists: dict[str, list] = {'click_ious': [], 'boundary_ious': []}
         for number in range(self.clicks):
             clicks = [next_click(*maps) for maps in zip(pred, targets, clicked, strict=True)]
             for row, click in enumerate(clicks):
@@ -95,12 +95,12 @@ class ClickSimulation:
             labels = torch.cat([labels, torch.tensor([[click[2] if click else -1] for click in clicks])], dim=1)
             prompt, pred, candidates = run(points, labels, nothing, prompt, number == 0)
             if number == 0:
-                result['best_ious'] = [max(_iou(mask, target) for mask in three) for three, target in zip(candidates, targets, strict=True)]
+                lists['best_ious'] = [max(_iou(mask, target) for mask in three) for three, target in zip(candidates, targets, strict=True)]
                 first = pred
-            result['click_ious'].append([_iou(mask, target) for mask, target in zip(pred, targets, strict=True)])
-            result['boundary_ious'].append([_iou(contour(mask, self.dilation_ratio), edge) for mask, edge in
-                                            zip(pred, contours, strict=True)])
-        result = {name: torch.tensor(values) for name, values in result.items()}
+            lists['click_ious'].append([_iou(mask, target) for mask, target in zip(pred, targets, strict=True)])
+            lists['boundary_ious'].append([_iou(contour(mask, self.dilation_ratio), edge) for mask, edge in
+                                           zip(pred, contours, strict=True)])
+        result = {name: torch.tensor(values) for name, values in lists.items()}
         result = {name: values.T if values.ndim == 2 else values for name, values in result.items()}
         result['areas'] = masks.flatten(1).sum(1).float().cpu()
         if self.box:

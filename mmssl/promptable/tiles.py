@@ -72,7 +72,7 @@ class TiledMaskGenerator:
             (top, bottom), (left, right) = rows[row], columns[column]
             tile = np.ascontiguousarray(image[top:bottom, left:right])
             first = len(found)
-            found += [placed(mask, tile.shape[:2], size, left, top) for mask in self.generator.masks(tile)]
+            found += [placed(mask, (bottom - top, right - left), size, left, top) for mask in self.generator.masks(tile)]
             members[row, column] = range(first, len(found))
         cut = [_sides(mask, size) for mask in found]
         pairs = []

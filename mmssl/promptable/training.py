@@ -88,7 +88,7 @@ class InteractiveSAM(BaseModel):
         if tune == 'lora':
             add_lora(self.image_encoder, **(lora or {}))
         self.memory_format = memory_format_of(self.image_encoder)
-        if automatic is not None:  # what is wrong with them is said now
+        if self.automatic is not None:  # what is wrong with them is said now
             SamAutomaticMaskGenerator(self, **self.automatic)
         self.register_load_state_dict_pre_hook(_take_backbone)
 
@@ -111,7 +111,7 @@ class InteractiveSAM(BaseModel):
         """
         inner = getattr(self.image_encoder, 'backbone', None)
         for module, prefix in ((self.image_encoder, 'image_encoder.'), (inner, 'image_encoder.backbone.')):
-            if hasattr(module, 'get_layer_depth'):
+            if module is not None and hasattr(module, 'get_layer_depth'):
                 depth, depths = module.get_layer_depth(name, prefix)
                 return (depth if name.startswith(prefix) else depths - 1), depths
         raise ValueError(f'layer_decay_rate needs an image encoder of numbered blocks; {type(inner or self.image_encoder).__name__} has no '
@@ -136,6 +136,8 @@ class InteractiveSAM(BaseModel):
             mode: 'tensor', (B, C, h, w) embeddings; 'loss'; 'predict'.
         """
         if mode == 'loss':
+            if data_samples is None:
+                raise ValueError("mode='loss' of InteractiveSAM needs data_samples, one an image")
             return self.loss(inputs, data_samples)
         if mode == 'predict':
             return self.predict(inputs, data_samples)
@@ -169,8 +171,7 @@ class InteractiveSAM(BaseModel):
         return self.mask_decoder(embeddings, self.prompt_encoder.get_dense_pe(), sparse, dense, multimask,
                                  image_index=None if len(embeddings) == 1 else index)
 
-    def encode_prompts(self, points: Tensor | None, labels: Tensor | None, boxes: Tensor | None,
-                       masks: Tensor | None) -> tuple[Tensor, Tensor]:
+    def encode_prompts(self, points: Tensor, labels: Tensor, boxes: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor]:
         """Prompts of which the first K have boxes; both kinds then have as many tokens.
 
         Args:
@@ -256,7 +257,7 @@ class InteractiveSAM(BaseModel):
         total: dict[str, Tensor] = {}
         prompt = chosen = None
         for number in range(self.rounds):
-            if number and number not in silent:
+            if chosen is not None and number not in silent:
                 point, label = error_points(chosen > 0, small, small_valid, uniform(len(targets), 1, device, generator).squeeze(1))
                 points = torch.cat([points, ((point + 0.5) * scale - 0.5)[:, None]], dim=1)
                 labels = torch.cat([labels, label[:, None]], dim=1)
