@@ -7,7 +7,11 @@
 # Expected: no figure in either paper. Not measured here.
 default_scope = 'mmseg'
 _base_ = ['./gcn_resnet50_4xb4-160000i_ade20k-512x512.py']
+# tested by windows of the size trained at; images whose short side is less are padded to whole patches
+data_preprocessor = dict(test_cfg=dict(size_divisor=16))
 model = dict(
+    data_preprocessor=data_preprocessor,
+    test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)),
     backbone=dict(
         _delete_=True,
         type='mmssl.ViT',

@@ -90,8 +90,8 @@ class Run:
 
     @property
     def last(self) -> int:
-        """The last iteration that was logged."""
-        return max((points[-1][0] for key, points in self.curves.items() if key not in self.metric_keys), default=0)
+        """The last iteration that has a loss or a measure: not every loss is logged."""
+        return max((points[-1][0] for points in self.curves.values()), default=0)
 
     def _add(self, start: Path) -> None:
         rows = list(_rows(start / 'vis_data/scalars.json'))

@@ -98,6 +98,11 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
+def test_a_measure_at_the_end_counts_as_an_iteration_too(tmp_path):
+    start(tmp_path, '20261123_100000', trained(10, 50) + [{'mIoU': 30., 'step': 53}])
+    assert Run(tmp_path).last == 53
+
+
 def test_run_that_was_resumed(work_dir):
     run = Run(work_dir)
     assert run.curves['loss'] == [(10, 0.1), (20, 0.05), (30, 1 / 30), (40, 0.025)] + [(step, 2.) for step in range(50, 101, 10)]

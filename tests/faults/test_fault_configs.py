@@ -2,8 +2,10 @@
 
 import importlib.util
 import logging
+import math
 import random
 import re
+import sys
 from collections import Counter
 
 import pytest
@@ -12,16 +14,23 @@ from mmengine.visualization import Visualizer
 from mmssl.cli import main
 
 TRIALS = 12
+# one of every kind of file that a model may begin with, and of both kinds of loops; the script takes every config there is
+STEPS = ('beit/beit_vit-mini_1xb64-kmeans-coslr-18e_tiny-imagenet', 'infomax/benchmarks/convnet_1xb64-linear-coslr-100e_cifar10',
+         'camvid/gcn-k3_mobilenetv2_1xb6-amp-400i_camvid-256x256')
 # the quick ones of every system; the script takes every config there is
 CONFIGS = [f'configs/smoke/{name}.py' for name in ('mae', 'moco', 'swav', 'gcn', 'rfcn', 'sam')]
 
 
-@pytest.fixture(scope='module')
-def script(repo_root):
-    spec = importlib.util.spec_from_file_location('mutate_configs', repo_root / 'tools/trials/mutate_configs.py')
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope='module')
+def script(repo_root):
+    return load(repo_root / 'tools/trials/mutate_configs.py')
 
 
 @pytest.fixture(scope='module')
@@ -37,6 +46,20 @@ def test_random_mistakes_are_harmless_or_refused_in_one_line(script, demo, monke
     assert not [trial for trial in found if trial.outcome in script.FAULTS]
     assert counts['refused'] > TRIALS // 5 and all(trial.message for trial in found if trial.outcome == 'refused')
     assert not [trial for trial in found if trial.outcome == 'runs' and trial.kind == 'misspelt' and trial.what.endswith("'")]  # a type
+
+
+def test_configs_train_two_steps_in_full_size(repo_root, demo, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+    monkeypatch.setattr(logging, 'raiseExceptions', False)
+    script = load(repo_root / 'tools/trials/all_configs.py')
+    data = script.layouts.write_layouts(tmp_path, demo / 'data/demo')
+    runs = [script.train(f'configs/{name}.py', data, 300) for name in STEPS]
+    assert [run.fault for run in runs] == [''] * len(STEPS)
+    assert [len(run.losses) for run in runs] == [2, 2, 2] and [run.validates for run in runs] == [False, True, True]
+    assert 'accuracy/top1' in runs[1].scores and 'mIoU' in runs[2].scores
+    assert '3 of 3 configs train' in script.table(runs, 'command')
+    wrong = runs[1]._replace(scores={}), runs[1]._replace(losses=[1., math.nan]), runs[1]._replace(outcome='killed', message='signal 9')
+    assert [run.fault for run in wrong] == ['no score from the validation', 'losses [1.0, nan], not 2 finite ones', 'killed: signal 9']
 
 
 def test_mutations_are_one_mistake_each_and_the_same_for_a_seed(script):

@@ -68,3 +68,23 @@ def test_scores_of_a_tall_image_are_never_there_at_once():
     finally:
         torch.Tensor.new_zeros = original
     assert max(largest) == 4 * 16 * 50
+
+
+@pytest.mark.parametrize('height, width', [(512, 683), (301, 640)])
+def test_vit_takes_images_that_are_no_whole_number_of_patches(repo_root, height, width):
+    from mmengine.config import Config
+    from mmengine.registry import MODELS
+
+    from mmssl import compat
+    compat.patch()
+    cfg = Config.fromfile(repo_root / 'configs/gcn/gcn_vit-b-mae_8xb2-160000i_ade20k-512x512.py').model
+    cfg.backbone.update(arch=dict(embed_dims=8, num_layers=4, num_heads=2, feedforward_channels=8), out_indices=(0, 1, 2, 3), init_cfg=None)
+    cfg.neck.update(embed_dim=8, norm_cfg=dict(type='BN'))
+    cfg.decode_head.update(in_channels=[8] * 4, kernel_size=3, num_classes=4)
+    init_default_scope('mmseg')
+    model = MODELS.build(cfg).eval()
+    sample = SegDataSample(metainfo=dict(img_shape=(height, width), ori_shape=(height, width)))
+    image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
+    with torch.no_grad():
+        result, = model.test_step(dict(inputs=[image], data_samples=[sample]))
+    assert result.pred_sem_seg.data.shape == (1, height, width)
