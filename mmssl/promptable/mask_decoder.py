@@ -1,18 +1,22 @@
 """The mask decoder (Segment Anything, arXiv:2304.02643, appendix A): tokens and a map to masks and their predicted IoU."""
 
+import collections
+
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmssl.ops.linear import linear
 from mmssl.promptable.common import LayerNorm2d, redraw
+from mmssl.promptable.rows import at_a_time
 from mmssl.promptable.two_way import ImageSide, TwoWayTransformer
 from mmssl.registry import MODELS
 
-# cells of the map that are enlarged at a time on the CPU without gradients: what they become stays in the cache
-CELLS = 512
-# prompts that are decoded at a time there, for the same reason
-PROMPTS = 2
+# prompts that are decoded at a time on the CPU without gradients: their maps stay in the cache
+PROMPTS = 4
+# prompts of an image from which its map is projected for all of them, where places are projected for several images
+SHARED = 3
 
 
 class MLP(nn.Module):
@@ -79,8 +83,13 @@ class SAMMaskDecoder(BaseModule):
             dense: (1, C, h, w), what the prompt encoder gives without a mask; None where every prompt has a mask.
             projected: ``places`` of what this made for other images of the same size.
         """
-        cells = None if dense is None else (image_embeddings + dense).flatten(2).transpose(1, 2).contiguous()
+        cells = None if dense is None else self.cells(image_embeddings, dense)
         return self.transformer.prepare(cells, image_pe[0].flatten(1).t().contiguous(), projected)
+
+    @staticmethod
+    def cells(image_embeddings: Tensor, dense: Tensor) -> Tensor:
+        """(B, C, h, w), embeddings and what the prompt encoder adds, to (B, h * w, C)."""
+        return (image_embeddings + dense).flatten(2).transpose(1, 2).contiguous()
 
     def forward(self, image_embeddings: Tensor, image_pe: Tensor, sparse_prompt_embeddings: Tensor, dense_prompt_embeddings: Tensor,
                 multimask_output: bool, image_index: Tensor | None = None, sparse_valid: Tensor | None = None,
@@ -132,21 +141,18 @@ class SAMMaskDecoder(BaseModule):
         index = [0] * prompts
         if image_index is not None or images > 1:
             index = list(range(prompts)) if image_index is None else image_index.tolist()
-        side, of = image_side, None
         dtype = torch.get_autocast_dtype('cpu') if torch.is_autocast_enabled('cpu') else tokens.dtype
         logits = tokens.new_empty(prompts, len(masks), 4 * grid[0], 4 * grid[1], dtype=dtype)
         iou = tokens.new_empty(prompts, len(masks), dtype=dtype)
-        for rows in _few_of_one_image(index):
-            image = slice(index[rows.start], index[rows.start] + 1)
-            if maps is not None:
-                side = self.prepare(image_embeddings, image_pe) if side is None else side
-            elif image_side is not None:
-                side = ImageSide(*(one[image] for one in image_side[:4]), image_side.places)
-            elif image != of:
-                side, of = self.prepare(image_embeddings[image], image_pe, no_mask, None if side is None else side.places), image
+        sides = _Sides(self, image_embeddings, image_pe, no_mask, image_side, index)
+        mixed = self.transformer.goes_by_rows(sides.last[1], tokens, None if maps is None else maps[0])
+        room = tokens.new_empty(min(prompts, PROMPTS), grid[0] * grid[1], self.transformer_dim) if mixed and maps is None else None
+        for rows in _few(index, mixed):
+            chosen = index[rows]
             seen, there = _seen_tokens(tokens[rows], None if valid is None else valid[rows])
-            own = None if maps is None else (maps[0][image], maps[1][rows])
-            iou[rows] = self._finite(*self._decode(side, own, seen, None, there, masks, grid, logits[rows]))[1]
+            own = None if maps is None else (maps[0][chosen if len(set(chosen)) > 1 else chosen[:1]], maps[1][rows])
+            side = [sides.of(image, folds=True) for image in chosen] if mixed else sides.of(chosen[0], folds=False)
+            iou[rows] = self._finite(*self._decode(side, own, seen, None, there, masks, grid, logits[rows], room))[1]
         return logits, iou
 
     def _finite(self, logits: Tensor, iou: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,14 +163,19 @@ class SAMMaskDecoder(BaseModule):
                 raise ValueError('Segment Anything predicts NaN or infinite masks: the checkpoint, the image or a prompt holds them')
         return logits, iou
 
-    def _decode(self, side: ImageSide, maps: tuple[Tensor, Tensor] | None, tokens: Tensor, image_index: Tensor | None,
-                valid: Tensor | None, masks: list[int], grid: tuple[int, int], logits: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Logits and predicted IoU of prompts that share what ``side`` holds, or have the sum of two ``maps`` of their own."""
+    def _decode(self, side: ImageSide | list[ImageSide], maps: tuple[Tensor, Tensor] | None, tokens: Tensor, image_index: Tensor | None,
+                valid: Tensor | None, masks: list[int], grid: tuple[int, int], logits: Tensor | None = None,
+                room: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits and predicted IoU of prompts that share what ``side`` holds (a list: each its own), or have the sum of two ``maps``."""
         cells = None
         if maps is not None:
             own = maps[0] if image_index is None else maps[0][image_index]
-            cells = (own + maps[1]).flatten(2).transpose(1, 2).contiguous()
-        out, cells = self.transformer(side, tokens, cells, image_index, valid, [0] + [1 + mask for mask in masks])
+            cells = self.cells(own, maps[1])
+        wanted = [0] + [1 + mask for mask in masks]
+        if isinstance(side, list):
+            out, cells = self.transformer.by_rows(side, tokens, cells, valid, wanted, room)
+        else:
+            out, cells = self.transformer(side, tokens, cells, image_index, valid, wanted)
         return self.to_masks(cells, self._vectors(out, masks), grid, logits), self.iou_prediction_head(out[:, 0])[:, masks]
 
     def _vectors(self, out: Tensor, masks: list[int]) -> Tensor:
@@ -222,26 +233,55 @@ class SAMMaskDecoder(BaseModule):
         first, norm, _, second, _ = self.output_upscaling
         steps = (*_as_product(first), norm, *_as_product(second))
         if cells.device.type == 'cpu' and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            small = cells.new_empty(*hyper.shape[:2], cells.shape[1], 16)
-            for index in range(len(cells)):
-                for start in range(0, cells.shape[1], CELLS):
-                    part = _enlarge(cells[index:index + 1, start:start + CELLS], *steps, hyper[index:index + 1])
-                    small[index, :, start:start + CELLS] = part.unflatten(2, (-1, 16))[0]
+            out = cells.new_empty(*hyper.shape[:2], 4 * height, 4 * width) if out is None else out
+            step = max(1, at_a_time() // width)
+            for one, vectors, planes in zip(cells, hyper, out, strict=True):
+                for top in range(0, height, step):
+                    part = planes[:, 4 * top:4 * (top + step)]
+                    small = _enlarge(one[None, top * width:(top + step) * width], *steps, vectors[None])
+                    part.view(len(part), -1, 2, 2, width, 2, 2).copy_(_unfold(small, width)[0])
+            return out
+        return _unfold(_enlarge(cells, *steps, hyper), width).reshape(-1, hyper.shape[1], 4 * height, 4 * width)
+
+
+def _unfold(small: Tensor, width: int) -> Tensor:
+    """Logits (P, M, n * 16), sixteen of a cell, to (P, M, n / width, 2, 2, width, 2, 2): rows and columns, first step before second."""
+    return small.view(*small.shape[:2], -1, width, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
+
+
+class _Sides:
+    """The :class:`ImageSide` of one image after the other, each made once where the prompts come in the order of the images."""
+
+    def __init__(self, decoder: SAMMaskDecoder, embeddings: Tensor, positions: Tensor, no_mask: Tensor | None, ready: ImageSide | None,
+                 index: list[int]):
+        self.decoder, self.embeddings, self.positions, self.no_mask = decoder, embeddings, positions, no_mask
+        self.prompts, self.last = collections.Counter(index), (-1, ready)
+        if ready is None:  # places alone serve all images
+            self.last = -1, decoder.prepare(embeddings[index[0]][None], positions, no_mask if len(self.prompts) == 1 else None)
+        self.ready = self.last[1] if ready is not None or len(self.prompts) == 1 else None
+        self.places = self.last[1].places
+
+    def of(self, image: int, folds: bool) -> ImageSide:
+        """That of an image; ``folds``: without projections where so few prompts share them that they cost more than they save."""
+        if image == self.last[0] or self.no_mask is None:
+            return self.last[1]
+        one = slice(image, image + 1)
+        if self.ready is not None:
+            one = slice(0, 1) if len(self.ready.cells) == 1 else one
+            side = ImageSide(*(tensor[one] for tensor in self.ready[:4]), self.places)
+        elif folds and self.prompts[image] < SHARED:
+            side = ImageSide(self.decoder.cells(self.embeddings[one], self.no_mask), None, None, None, self.places)
         else:
-            small = _enlarge(cells, *steps, hyper)
-        # cell row and column, row and column after the first step, after the second
-        small = small.view(-1, hyper.shape[1], height, width, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
-        if out is None:
-            return small.reshape(-1, hyper.shape[1], 4 * height, 4 * width)
-        out.view(small.shape).copy_(small)
-        return out
+            side = self.decoder.prepare(self.embeddings[one], self.positions, self.no_mask, self.places)
+        self.last = image, side
+        return side
 
 
-def _few_of_one_image(index: list[int]) -> list[slice]:
-    """Runs of at most ``PROMPTS`` prompts of the same image, in order."""
+def _few(index: list[int], mixed: bool) -> list[slice]:
+    """Runs of at most ``PROMPTS`` prompts, in order; of one image, unless images may be mixed."""
     starts = [0]
     for number in range(1, len(index)):
-        if index[number] != index[number - 1] or number - starts[-1] == PROMPTS:
+        if number - starts[-1] == PROMPTS or (not mixed and index[number] != index[number - 1]):
             starts.append(number)
     return [slice(start, end) for start, end in zip(starts, [*starts[1:], len(index)], strict=True)]
 
@@ -261,6 +301,10 @@ def _as_product(conv: nn.ConvTranspose2d) -> tuple[Tensor, Tensor]:
 
 def _enlarge(cells: Tensor, weight1: Tensor, bias1: Tensor, norm: LayerNorm2d, weight2: Tensor, bias2: Tensor, hyper: Tensor) -> Tensor:
     """Cells (P, n, C) and vectors (P, M, C / 8) to (P, M, n * 16)."""
-    x = F.gelu(norm.rows(F.linear(cells, weight1, bias1).unflatten(-1, (4, -1))))
-    x = F.gelu(F.linear(x, weight2, bias2)).unflatten(-1, (4, -1))
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        product, gelu = F.linear, F.gelu
+    else:
+        product, gelu = linear, torch.ops.aten.gelu_
+    x = gelu(norm.rows(product(cells, weight1, bias1).unflatten(-1, (4, -1))))
+    x = gelu(product(x, weight2, bias2)).unflatten(-1, (4, -1))
     return hyper @ x.flatten(1, 3).transpose(1, 2)

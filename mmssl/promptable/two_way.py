@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmssl.promptable.common import MLPBlock
+from mmssl.promptable.rows import Folded, answer_and_look, look_at
 
 
 class ImageSide(NamedTuple):
@@ -101,7 +102,10 @@ class Attention(nn.Module):
             return self.join((query @ key.transpose(-2, -1)).softmax(dim=-1) @ value)
         scores = _times_shared(query, places.transpose(-2, -1)[None]).flatten(1, 2)
         scores = _add_product(scores, (query @ self.by_head(self.k_proj)).flatten(1, 2), cells.transpose(1, 2))
-        seen = (scores.softmax(dim=-1) @ cells).view(prompts, self.num_heads, tokens, -1)
+        return self.from_seen((scores.softmax(dim=-1) @ cells).view(prompts, self.num_heads, tokens, -1))
+
+    def from_seen(self, seen: Tensor) -> Tensor:
+        """Weighted means of cells (P, heads, T, C) to (P, T, C)."""
         value = seen @ self.by_head(self.v_proj).transpose(-2, -1)
         if self.v_proj.bias is not None:
             value = value + self.v_proj.bias.view(self.num_heads, 1, self.head_dim)
@@ -147,14 +151,22 @@ class Attention(nn.Module):
             cells = cells.expand(prompts, -1, -1)
         if not folds:
             return cells + self.join(weights.transpose(-2, -1) @ value)
-        out_weight = self.out_proj.weight.view(-1, self.num_heads, self.head_dim).permute(1, 2, 0)
-        values = value @ out_weight
-        # the weights of a head add up to one, so that the bias may be one head's
-        values = torch.cat((values[:, :1] + self.out_proj.bias, values[:, 1:]), dim=1).flatten(1, 2)
+        values = self.values_for_cells(value)
         weights = weights.flatten(1, 2).transpose(1, 2)
         if not (cells.dtype == weights.dtype == values.dtype):
             return cells + weights @ values  # autocast casts no sum in place
         return cells.baddbmm_(weights, values) if own else torch.baddbmm(cells, weights, values)
+
+    def values_for_cells(self, value: Tensor) -> Tensor:
+        """(P, heads, T, d) to (P, heads * T, C), projected back to the width of a cell."""
+        values = value @ self.out_proj.weight.view(-1, self.num_heads, self.head_dim).permute(1, 2, 0)
+        # the weights of a head add up to one, so that the bias may be one head's
+        return torch.cat((values[:, :1] + self.out_proj.bias, values[:, 1:]), dim=1).flatten(1, 2)
+
+    def folded(self, tokens: Tensor, projection: nn.Linear, other: nn.Linear) -> tuple[Tensor, Tensor]:
+        """Queries or keys of tokens (P, T, C), scaled, as (P, heads, T, d), and with ``other``, that of the cells, as (P, heads, T, C)."""
+        near = self.heads(projection(tokens)) * self.head_dim**-0.5
+        return near, near @ self.by_head(other)
 
 
 def _times_shared(left: Tensor, right: Tensor) -> Tensor:
@@ -266,6 +278,8 @@ class TwoWayTransformer(nn.Module):
         Returns:
             tokens (P, T or len(wanted), C), and maps (P, L, C).
         """
+        if image_index is None and self.goes_by_rows(image, points, cells) and (cells is not None or len(image.cells) == 1):
+            return self.by_rows([image] * len(points), points, cells, valid, wanted)
         queries, shared = points, cells is None
         for index, layer in enumerate(self.layers):
             queries = layer.among_tokens(queries, points, valid)
@@ -285,3 +299,83 @@ class TwoWayTransformer(nn.Module):
             queries, points = queries[:, wanted], points[:, wanted]
         seen = self.final_attn_token_to_image.to_image(queries + points, cells, image.places[-1])
         return self.norm_final_attn(queries + seen), cells
+
+    def goes_by_rows(self, image: ImageSide, points: Tensor, cells: Tensor | None) -> bool:
+        """Whether :meth:`by_rows` serves tokens (P, T, C)."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_grad_enabled() or torch.is_autocast_enabled('cpu') \
+                or points.device.type != 'cpu' or points.dtype not in (torch.float32, torch.float64) or not points.numel():
+            return False
+        same = all(tensor is None or tensor.dtype == points.dtype for tensor in (image.cells, cells, image.places[-1]))
+        return same and self.final_attn_token_to_image.folds(points.shape[1])
+
+    def by_rows(self, images: list[ImageSide], points: Tensor, cells: Tensor | None, valid: Tensor | None, wanted: list[int] | None,
+                out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """:meth:`forward` on the CPU without gradients, the maps prompt after prompt and a few rows at a time (:mod:`.rows`).
+
+        Args:
+            images: for each prompt the :class:`ImageSide` of its one image. Where ``query`` is None its map is not projected.
+            points, cells, valid, wanted: as in :meth:`forward`; ``cells`` are overwritten.
+            out: (P, L, C) or more prompts, to write the maps to where ``cells`` is None.
+
+        Returns:
+            as :meth:`forward`.
+        """
+        everything: list[slice | Tensor] = [slice(None)] * len(points)
+        there = everything if valid is None else [one.nonzero()[:, 0] for one in valid]
+        given = [side.cells[0] for side in images] if cells is None else list(cells)
+        maps = cells if cells is not None else points.new_empty(len(points), *given[0].shape) if out is None else out[:len(points)]
+        to, queries = list(maps), self.layers[0].among_tokens(points, points, valid)
+        seen = self._first_look(images, queries + points, given, cells is None, there)
+        for index, layer in enumerate(self.layers):
+            queries = layer.norm2(queries + seen)
+            queries = layer.norm3(queries + layer.mlp(queries))
+            answer = layer.cross_attn_image_to_token
+            key, wide = answer.folded(queries + points, answer.k_proj, answer.q_proj)
+            values = answer.values_for_cells(answer.heads(answer.v_proj(queries))).view(wide.shape)
+            if index + 1 < self.depth:
+                following = self.layers[index + 1]
+                queries, asking = following.among_tokens(queries, points, valid), there
+                to_image = following.cross_attn_token_to_image
+            else:
+                to_image, asking = self.final_attn_token_to_image, there
+                if wanted is not None:
+                    queries, points, asking = queries[:, wanted], points[:, wanted], everything
+            query, wide_query = to_image.folded(queries + points, to_image.q_proj, to_image.k_proj)
+            means = torch.zeros_like(wide_query)
+            for one, side in enumerate(images):
+                projected = cells is None and index == 0 and side.query is not None
+                keys = _of(key, one, there), side.query[0] if projected else side.places[2 * index + 1]
+                asked = Folded(_of(query, one, asking), side.places[2 * index + 2], _of(wide_query, one, asking).flatten(0, 1))
+                means[one][:, asking[one]] = answer_and_look(
+                    given[one], Folded(*keys, None if projected else _of(wide, one, there).flatten(0, 1)),
+                    _of(values, one, there).flatten(0, 1), layer.norm4, asked, to[one])
+            given = to
+            seen = to_image.from_seen(means)
+        return self.norm_final_attn(queries + seen), maps
+
+    def _first_look(self, images: list[ImageSide], tokens: Tensor, maps: list[Tensor], shared: bool,
+                    there: list[slice | Tensor]) -> Tensor:
+        """What the tokens (P, T, C) see in the first layer; ``maps`` (L, C) of the prompts, those of the images where they are shared."""
+        attention, seen, start = self.layers[0].cross_attn_token_to_image, [], 0
+        while start < len(tokens):
+            side, end = images[start], start + 1
+            while end < len(tokens) and images[end] is side:
+                end += 1
+            some = tokens[start:end]
+            if shared and side.key is not None:
+                seen.append(attention.to_shared_image(some, side.key, side.value, None))
+            else:
+                near, wide = attention.folded(some, attention.q_proj, attention.k_proj)
+                means = torch.zeros_like(wide)
+                for one in range(start, end):
+                    place, some_there = one - start, there[start:end]
+                    asked = Folded(_of(near, place, some_there), side.places[0], _of(wide, place, some_there).flatten(0, 1))
+                    means[place][:, there[one]] = look_at(maps[one], asked)
+                seen.append(attention.from_seen(means))
+            start = end
+        return torch.cat(seen)
+
+
+def _of(tokens: Tensor, prompt: int, there: list[slice | Tensor]) -> Tensor:
+    """(heads, T, d): a prompt's of (P, heads, T, d), without tokens that are not there."""
+    return tokens[prompt][:, there[prompt]]
