@@ -255,11 +255,14 @@ class _Sides:
     def __init__(self, decoder: SAMMaskDecoder, embeddings: Tensor, positions: Tensor, no_mask: Tensor | None, ready: ImageSide | None,
                  index: list[int]):
         self.decoder, self.embeddings, self.positions, self.no_mask = decoder, embeddings, positions, no_mask
-        self.prompts, self.last = collections.Counter(index), (-1, ready)
+        self.prompts = collections.Counter(index)
         if ready is None:  # places alone serve all images
-            self.last = -1, decoder.prepare(embeddings[index[0]][None], positions, no_mask if len(self.prompts) == 1 else None)
-        self.ready = self.last[1] if ready is not None or len(self.prompts) == 1 else None
-        self.places = self.last[1].places
+            side = decoder.prepare(embeddings[index[0]][None], positions, no_mask if len(self.prompts) == 1 else None)
+        else:
+            side = ready
+        self.last = -1, side
+        self.ready = side if ready is not None or len(self.prompts) == 1 else None
+        self.places = side.places
 
     def of(self, image: int, folds: bool) -> ImageSide:
         """That of an image; ``folds``: without projections where so few prompts share them that they cost more than they save."""
@@ -267,8 +270,8 @@ class _Sides:
             return self.last[1]
         one = slice(image, image + 1)
         if self.ready is not None:
-            one = slice(0, 1) if len(self.ready.cells) == 1 else one
-            side = ImageSide(*(tensor[one] for tensor in self.ready[:4]), self.places)
+            assert self.ready.cells is not None
+            side = self.ready.of(slice(0, 1) if len(self.ready.cells) == 1 else one)
         elif folds and self.prompts[image] < SHARED:
             side = ImageSide(self.decoder.cells(self.embeddings[one], self.no_mask), None, None, None, self.places)
         else:

@@ -37,6 +37,11 @@ class ImageSide(NamedTuple):
     query: Tensor | None
     places: list[Tensor]
 
+    def of(self, images: slice) -> 'ImageSide':
+        """That of some of the images."""
+        cells, key, value, query = (None if part is None else part[images] for part in self[:4])
+        return ImageSide(cells, key, value, query, self.places)
+
 
 class Attention(nn.Module):
     """Attention with four projections, to a smaller width inside.
@@ -131,6 +136,7 @@ class Attention(nn.Module):
         value = self.heads(self.v_proj(value))
         own = query is None and not torch.is_grad_enabled()  # cells that nobody else holds
         if query is None:
+            assert places is not None
             folds = self.folds(tokens)
             if folds:
                 at_places = _times_shared(key, places.transpose(-2, -1)[None]).flatten(1, 2)
@@ -278,7 +284,8 @@ class TwoWayTransformer(nn.Module):
         Returns:
             tokens (P, T or len(wanted), C), and maps (P, L, C).
         """
-        if image_index is None and self.goes_by_rows(image, points, cells) and (cells is not None or len(image.cells) == 1):
+        if image_index is None and self.goes_by_rows(image, points, cells) \
+                and (cells is not None or (image.cells is not None and len(image.cells) == 1)):
             return self.by_rows([image] * len(points), points, cells, valid, wanted)
         queries, shared = points, cells is None
         for index, layer in enumerate(self.layers):
@@ -322,7 +329,7 @@ class TwoWayTransformer(nn.Module):
         """
         everything: list[slice | Tensor] = [slice(None)] * len(points)
         there = everything if valid is None else [one.nonzero()[:, 0] for one in valid]
-        given = [side.cells[0] for side in images] if cells is None else list(cells)
+        given = [side.cells[0] for side in images if side.cells is not None] if cells is None else list(cells)
         maps = cells if cells is not None else points.new_empty(len(points), *given[0].shape) if out is None else out[:len(points)]
         to, queries = list(maps), self.layers[0].among_tokens(points, points, valid)
         seen = self._first_look(images, queries + points, given, cells is None, there)
@@ -343,11 +350,11 @@ class TwoWayTransformer(nn.Module):
             query, wide_query = to_image.folded(queries + points, to_image.q_proj, to_image.k_proj)
             means = torch.zeros_like(wide_query)
             for one, side in enumerate(images):
-                projected = cells is None and index == 0 and side.query is not None
-                keys = _of(key, one, there), side.query[0] if projected else side.places[2 * index + 1]
+                projected = side.query if cells is None and index == 0 else None
+                keys = _of(key, one, there), side.places[2 * index + 1] if projected is None else projected[0]
                 asked = Folded(_of(query, one, asking), side.places[2 * index + 2], _of(wide_query, one, asking).flatten(0, 1))
                 means[one][:, asking[one]] = answer_and_look(
-                    given[one], Folded(*keys, None if projected else _of(wide, one, there).flatten(0, 1)),
+                    given[one], Folded(*keys, _of(wide, one, there).flatten(0, 1) if projected is None else None),
                     _of(values, one, there).flatten(0, 1), layer.norm4, asked, to[one])
             given = to
             seen = to_image.from_seen(means)
