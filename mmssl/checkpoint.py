@@ -13,7 +13,7 @@ import secrets
 import shutil
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,40 @@ def _load_safetensors(path: Path, map_location) -> dict[str, torch.Tensor]:
                               'copy or download it again') from None
 
 
-def save_file(obj, path) -> None:
+class Metered:
+    """A binary file that tells how many bytes go through it, for a progress bar.
+
+    Args:
+        file: what is read or written.
+        tell: called with the number of bytes of every piece.
+    """
+
+    def __init__(self, file, tell: Callable[[int], object]):
+        self._file, self._tell = file, tell
+
+    def __getattr__(self, name: str):
+        return getattr(self._file, name)
+
+    def read(self, *args) -> bytes:
+        """As of the file."""
+        piece = self._file.read(*args)
+        self._tell(len(piece))
+        return piece
+
+    def readinto(self, buffer) -> int:
+        """As of the file."""
+        count = self._file.readinto(buffer)
+        self._tell(count or 0)
+        return count
+
+    def write(self, piece) -> int:
+        """As of the file."""
+        count = self._file.write(piece)
+        self._tell(count or 0)
+        return count
+
+
+def save_file(obj, path, tell: Callable[[int], object] | None = None) -> None:
     """Write a checkpoint so that ``path`` holds either the old file or the whole new one, whatever happens meanwhile.
 
     The tensors are streamed to a temporary file beside ``path``, which is flushed to the disk and then renamed.
@@ -152,6 +185,7 @@ def save_file(obj, path) -> None:
     Args:
         obj: what ``torch.save`` takes.
         path: the file; missing directories are made, a symbolic link is followed.
+        tell: called with the number of bytes of every piece that is written.
 
     Raises:
         OSError: the disk is full, the directory cannot be written, ...; ``path`` is as it was.
@@ -161,7 +195,7 @@ def save_file(obj, path) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, 'xb') as file:
-            torch.save(obj, file)
+            torch.save(obj, file if tell is None else Metered(file, tell))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)

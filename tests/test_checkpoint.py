@@ -217,3 +217,18 @@ def test_pickle_module_is_not_needed_for_plain_files(tmp_path):
 def _evil(tmp_path):
     torch.save(Call(print, 'x'), tmp_path / 'evil.pth')
     return tmp_path / 'evil.pth'
+
+
+def test_bytes_that_are_read_and_written_are_told(tmp_path):
+    from mmssl.checkpoint import Metered
+    weights, path, written, seen = {'a': torch.randn(300, 1000), 'b': torch.arange(7)}, tmp_path / 'w.pth', [], []
+    save_file(weights, path, written.append)
+    assert 1_200_000 < sum(written) <= path.stat().st_size + 4096 and len(written) > 2
+    with open(path, 'rb') as file:
+        found = load_file(Metered(file, seen.append))
+    assert torch.equal(found['a'], weights['a']) and torch.equal(found['b'], weights['b'])
+    assert 1_200_000 < sum(seen) < 2 * path.stat().st_size
+    cut = tmp_path / 'cut.pth'
+    cut.write_bytes(path.read_bytes()[:1000])
+    with open(cut, 'rb') as file, pytest.raises(CheckpointError, match='cut.pth'):
+        load_file(Metered(file, seen.append))

@@ -31,8 +31,10 @@ def test_there_and_back_through_both_file_formats(run_cli, warm_cli, net, source
     assert f'30 keys, {values:,} values' in done.stdout and 'backbone' in done.stdout
     weights = torch.load(ours, weights_only=True)['state_dict']
     assert torch.equal(weights['backbone.layers.1.ffn.layers.1.weight'], net.blocks[1].mlp.fc2.weight)
-    done = warm_cli('convert', 'timm-vit', ours, back, '--reverse')
+    assert 'reading' not in done.stderr
+    done = warm_cli('convert', 'timm-vit', ours, back, '--reverse', '--progress')
     assert done.returncode == 0, done.stderr
+    assert 'reading:' in done.stderr and 'writing:' in done.stderr
     restored = load_safetensors(back)
     assert set(restored) == set(net.state_dict()) and all(torch.equal(restored[key], value) for key, value in net.state_dict().items())
     assert sorted(path.name for path in tmp_path.iterdir()) == ['back.safetensors', 'new', 'timm.pth']
