@@ -136,6 +136,8 @@ class Session:
         order = np.argsort(-scores, kind='stable')
         self.masks, self.scores = masks[order].astype(bool), [float(scores[number]) for number in order]
         self.note = f'{len(self.masks)} mask{"s" * (len(self.masks) > 1)} in {1000 * seconds:.0f} ms'
+        if waiting is not None:
+            self.note += '; now the opposite corner of the box'
 
     def choose(self, number: int) -> None:
         """Show the mask of this place in the order of scores."""

@@ -116,7 +116,8 @@ def test_pascal_voc(demo_data, tmp_path, capsys):
     root = shutil.copytree(demo_data / 'scenes/VOC2007', tmp_path / 'voc/VOC2007').parent
     (root / 'VOC2007/ImageSets/Main/few.txt').write_text('scene_0001\nscene_0002\nscene_0002\n')
     file = root / 'VOC2007/Annotations/scene_0001.xml'
-    file.write_text(file.read_text().replace('<name>digit_', '<name>ziffer_', 1))
+    file.write_text(file.read_text().replace('<name>digit_', '<name>ziffer_', 1).replace('</annotation>', '''
+<object><name/><difficult>0</difficult><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>'''))
     (tmp_path / 'voc.py').write_text(f"""
 _base_ = 'mmssl::smoke/rfcn.py'
 train_dataloader = dict(dataset=dict(_delete_=True, type='RepeatDataset', times=2, dataset=dict(
@@ -127,7 +128,14 @@ train_dataloader = dict(dataset=dict(_delete_=True, type='RepeatDataset', times=
     text = ' '.join(out.split())
     assert status == 0, out
     assert 'images 3' in text and '1 paths more than once' in text and '1 image ids more than once: scene_0002' in text
-    assert 'which is no class' in text and "objects named 'ziffer_" in text
+    assert 'which is no class' in text and "objects named 'ziffer_" in text and "objects named ''" in text
+
+
+def test_negative_labels_of_data_without_known_classes(scenes):
+    labels = np.array(Image.open(next((scenes / 'labels/train').iterdir()))).astype(np.int32)
+    inspector = inspection.Inspector.__new__(inspection.Inspector)
+    inspector.num_classes, inspector.kind, inspector.ignored = None, 'pixels', 255
+    assert inspector._out_of_range([*np.unique(labels), -1]) == ('label -1 is below 0', )
 
 
 def test_label_maps(scenes, capsys):

@@ -141,7 +141,7 @@ def test_click_box_all_masks_and_download(visit, photos, tmp_path):
     assert page.locator('#masks label').count() == 3
     choose(page, 'corner of a box')
     click(page, 0.2, 0.2)
-    note(page, ' ms')
+    note(page, 'now the opposite corner')
     click(page, 0.8, 0.7)
     note(page, '1 mask in')
     page.click('#undo')

@@ -91,3 +91,4 @@ def test_embeddings_on_disk(encoder, tmp_path):
     other = EmbeddingCache(str(tmp_path))(encoder, images[:1])
     assert not torch.allclose(other, first[:1], atol=1e-2)
     assert not list(tmp_path.rglob('*.part'))
+    assert torch.equal(EmbeddingCache(tmp_path, torch.float32)(nn.MaxPool2d(16), images), nn.MaxPool2d(16)(images))  # without weights
