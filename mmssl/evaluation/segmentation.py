@@ -112,6 +112,7 @@ class SegmentationMetric(AccumulatingMetric):
             raise ValueError(f'matrix_file={matrix_file!r} of SegmentationMetric must end in .csv or .npy')
         self.ignore_index, self.average, self.beta, self.per_class = ignore_index, average, beta, per_class
         self.matrix_file, self.output_dir, self.format_only, self.overlay_dir = matrix_file, output_dir, format_only, overlay_dir
+        self._named: dict[str, Path] = {}
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -189,13 +190,19 @@ class SegmentationMetric(AccumulatingMetric):
             path.write_text('\n'.join(rows) + '\n', encoding='utf-8')
         draw_confusion(matrix, names, path.with_suffix('.png'))
 
+    def _file_name(self, path: Path) -> str:
+        """That of the image; with folders before it where another image of this process has the same (town_a/1.jpg, town_b/1.jpg)."""
+        parts = path.with_suffix('').relative_to(path.anchor).parts
+        names = ['_'.join(parts[-count:]) for count in range(1, len(parts) + 1)] + [path.name]
+        return next((name for name in names if self._named.setdefault(name, path) == path), str(len(self._named))) + '.png'
+
     def _write(self, folder: Path, pred, sample: dict) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         classes = pred.cpu().numpy()
         if sample.get('reduce_zero_label', False):
             classes = classes + 1  # as the labels are stored
         Image.fromarray(classes.astype(np.uint8 if classes.max(initial=0) < 256 else np.uint16)).save(
-            folder / f'{Path(sample["img_path"]).stem}.png')
+            folder / self._file_name(Path(sample['img_path'])))
 
     def _draw(self, folder: Path, pred, sample: dict) -> None:
         from mmssl.visual.segmentation import read_rgb, segmentation_picture
@@ -204,7 +211,7 @@ class SegmentationMetric(AccumulatingMetric):
         if 'gt_sem_seg' in sample:
             maps['label'] = sample['gt_sem_seg']['data'].squeeze(0).cpu().numpy()
         picture = segmentation_picture(read_rgb(sample['img_path']), maps, self.classes, (self.dataset_meta or {}).get('palette'))
-        picture.save(folder / f'{Path(sample["img_path"]).stem}.png')
+        picture.save(folder / self._file_name(Path(sample['img_path'])))
 
 
 def _table(names: Sequence[str], scores: dict[str, np.ndarray]) -> str:

@@ -141,6 +141,16 @@ def test_files(tmp_path):
     assert only.evaluate(1) == {} and (tmp_path / 'only/b.png').exists()
 
 
+def test_images_of_the_same_name_have_files_of_their_own(tmp_path):
+    made = metric(output_dir=str(tmp_path / 'out'), format_only=True)
+    for _ in range(2):  # every evaluation writes to the same names
+        for folder, value in (('x/one', 0), ('x/two', 1), ('y/two', 2)):
+            made.process(None, [dict(sample([[value]], [[0]]), img_path=f'{folder}/1.jpg')])
+        made.evaluate(3)
+    files = {path.name: int(np.asarray(Image.open(path))[0, 0]) for path in (tmp_path / 'out').iterdir()}
+    assert files == {'1.png': 0, 'two_1.png': 1, 'y_two_1.png': 2}
+
+
 @pytest.mark.parametrize('wrong, words', [(dict(average='mean'), "average='mean'"), (dict(beta=0), 'beta=0'),
                                           (dict(format_only=True), 'output_dir'), (dict(matrix_file='a.txt'), '.csv or .npy')])
 def test_wrong_arguments(wrong, words):
