@@ -71,6 +71,8 @@ def shorten(config: dict) -> dict:
     loop.update({'max_epochs': 1} if epochs else {'max_iters': STEPS})
     if config.get('val_dataloader'):
         loop.update(val_interval=1 if epochs else STEPS)
+    if 'warmup_teacher_temp_epochs' in config['model']:  # DINO's; refused where it is longer than the training
+        config['model']['warmup_teacher_temp_epochs'] = min(config['model']['warmup_teacher_temp_epochs'], 1)
     config['default_hooks']['logger']['interval'] = 1
     config['default_hooks']['checkpoint']['save_optimizer'] = False
     return config
