@@ -277,10 +277,15 @@ def _close_logs_below(root: Path) -> None:
 
 
 def leave_process_group() -> None:
-    """End a distributed run in order: no rank goes while another still talks to it, and the connections are closed before Python ends."""
+    """End a distributed run in order: no rank goes while another still talks to it, and the connections are closed before Python ends.
+
+    Threads of gloo take Python's lock to let go of the last tensors. A DistributedDataParallel that is collected afterwards holds that lock
+    while it waits for these threads, for ever if they have not had it yet; so they get the time.
+    """
     import torch
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
+        time.sleep(0.05)
         torch.distributed.destroy_process_group()
 
 

@@ -9,6 +9,7 @@ from torch import distributed as dist
 from torch import multiprocessing
 
 from mmssl.evaluation.clicks import ClickMetric, number_of_clicks
+from mmssl.launch import leave_process_group
 
 
 def sample(number, objects=3):
@@ -73,7 +74,7 @@ def rank(number, world, folder):
     results = {size: evaluate([index % size for index in range(-(-size // world) * world)][number::world], size) for size in (1, 4, 5)}
     (folder / f'{world}-{number}.json').write_text(json.dumps(results))
     if world > 1:
-        dist.destroy_process_group()
+        leave_process_group()
 
 
 def test_two_processes_give_the_same_to_the_last_digit(tmp_path):

@@ -13,6 +13,7 @@ from torch import multiprocessing
 
 from mmssl.evaluation.confusion import confusion_matrix, mean_iou
 from mmssl.evaluation.segmentation import SegmentationMetric
+from mmssl.launch import leave_process_group
 
 CLASSES = ('road', 'tree', 'car')
 
@@ -66,7 +67,7 @@ def rank(number, world, folder):
             results[f'{average} {size}'] = evaluate(padded[number::world], size, average=average)
     (folder / f'{world}-{number}.json').write_text(json.dumps(results))
     if world > 1:
-        dist.destroy_process_group()
+        leave_process_group()
 
 
 def test_any_number_of_processes_gives_the_same(tmp_path):

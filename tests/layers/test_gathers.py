@@ -5,6 +5,7 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing, nn
 
+from mmssl.launch import leave_process_group
 from mmssl.layers.distributed import (
     common_permutation,
     gather,
@@ -70,7 +71,7 @@ def rank(number, folder):
 
     result['queue'] = queue_of([mine, 2 * mine])  # 12 features in 9 places
     torch.save(result, f'{folder}/{number}.pt')
-    dist.destroy_process_group()
+    leave_process_group()
 
 
 @pytest.fixture(scope='module')

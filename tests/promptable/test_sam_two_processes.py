@@ -9,6 +9,7 @@ from mmengine.structures import BaseDataElement, InstanceData
 from torch import distributed as dist
 from torch import multiprocessing
 
+from mmssl.launch import leave_process_group
 from mmssl.promptable import build_sam
 from mmssl.promptable.training import InteractiveSAM
 
@@ -38,7 +39,7 @@ def run(rank, world, folder, settings):
     torch.set_num_threads(1)
     dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=world)
     torch.save(gradients(settings, [rank], world), folder / f'{rank}.pth')
-    dist.destroy_process_group()
+    leave_process_group()
 
 
 @pytest.mark.parametrize('settings', [dict(), dict(tune='lora'), dict(tune='decoder')], ids=['all', 'lora', 'decoder'])

@@ -11,6 +11,7 @@ from torch import distributed as dist
 from torch import multiprocessing, nn
 
 from mmssl.engine.runner import Runner
+from mmssl.launch import leave_process_group
 from mmssl.layers.momentum import MomentumEncoder
 from mmssl.selfsup.base import ScheduledSupervisor, SelfSupervisor
 
@@ -283,7 +284,7 @@ def process(rank, folder):
         parallel(views(batch[rank:rank + 1]))['loss'].backward()
         optimizer.step()
     torch.save(model.state_dict(), f'{folder}/{rank}.pt')
-    dist.destroy_process_group()
+    leave_process_group()
 
 
 def test_two_processes_are_one_with_the_joined_batch(tmp_path):

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import distributed as dist
 from torch import multiprocessing, nn
 
+from mmssl.launch import leave_process_group
 from mmssl.layers.sync_bn import work_on_cpu
 from mmssl.registry import MODELS
 from mmssl.selfsup.infomax import DIVERGENCES, donsker_varadhan_loss, fenchel_dual_loss, infonce_loss
@@ -350,7 +351,7 @@ def process(rank, folder):
     one = tensors(number=1, seed=rank)  # one image a process is enough when negatives come from both
     results['one'] = infonce_loss(*one, gather=True)
     torch.save(results, f'{folder}/{rank}.pt')
-    dist.destroy_process_group()
+    leave_process_group()
 
 
 def test_two_processes_are_one_with_the_joined_batch(tmp_path):

@@ -11,6 +11,7 @@ from torch import distributed as dist
 from torch import multiprocessing as mp
 from torch import nn
 
+from mmssl.launch import leave_process_group
 from mmssl.layers.mlp import MLP
 from mmssl.registry import MODELS
 from mmssl.selfsup.moby import MoBY
@@ -255,7 +256,7 @@ def one_rank(rank, folder, batches):
     work_on_cpu(model)
     torch.save(train(model, batches, rank, 2), f'{folder}/{rank}.pt')
     dist.barrier()
-    dist.destroy_process_group()
+    leave_process_group()
 
 
 def test_two_processes_are_one_with_the_joined_batch(tmp_path):
