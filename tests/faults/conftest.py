@@ -126,6 +126,12 @@ def _forget_runs():
         kinds += kind.__subclasses__()
 
 
+@pytest.fixture
+def forget_runs():
+    """No logger or visualizer of a test before writes for the runs of this one."""
+    _forget_runs()
+
+
 @pytest.fixture(scope='session')
 def toolboxes():
     """The slow imports, once for all forks."""

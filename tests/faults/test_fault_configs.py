@@ -48,7 +48,7 @@ def test_random_mistakes_are_harmless_or_refused_in_one_line(script, demo, monke
     assert not [trial for trial in found if trial.outcome == 'runs' and trial.kind == 'misspelt' and trial.what.endswith("'")]  # a type
 
 
-def test_configs_train_two_steps_in_full_size(repo_root, demo, tmp_path, monkeypatch):
+def test_configs_train_two_steps_in_full_size(repo_root, demo, tmp_path, forget_runs, monkeypatch):
     monkeypatch.setattr(sys, 'path', list(sys.path))
     monkeypatch.setattr(logging, 'raiseExceptions', False)
     script = load(repo_root / 'tools/trials/all_configs.py')
