@@ -43,7 +43,12 @@ pygments_dark_style = 'monokai'
 
 # pages whose text lies elsewhere in the repository: page -> file
 ELSEWHERE = {'changelog': 'CHANGELOG.md', 'contributing': 'CONTRIBUTING.md', 'zh-CN': 'README_zh-CN.md'}
-ELSEWHERE.update({f'configs/{path.parent.name}': path.relative_to(ROOT).as_posix() for path in ROOT.glob('configs/*/README.md')})
+ELSEWHERE.update(
+    {
+        f'configs/{path.parent.name}': path.relative_to(ROOT).as_posix()
+        for path in ROOT.glob('configs/*/README.md')
+    }
+)
 PAGE_OF = {path: page for page, path in ELSEWHERE.items()} | {'README.md': 'index'}
 # modules without a page: programs and what they alone use
 LEFT_OUT = {'mmssl.cli', 'mmssl.completion'}
@@ -54,10 +59,22 @@ def api_page(package: str) -> str:
     """All modules of a package with what their docstrings say."""
     folder = ROOT / 'mmssl' / package if package != 'package' else ROOT / 'mmssl'
     name = f'mmssl.{package}' if package != 'package' else 'mmssl'
-    lines = [f'# {name}', '', (ast.get_docstring(ast.parse((folder / '__init__.py').read_text(encoding='utf-8'))) or '').strip(), '']
+    lines = [
+        f'# {name}',
+        '',
+        (ast.get_docstring(ast.parse((folder / '__init__.py').read_text(encoding='utf-8'))) or '').strip(),
+        '',
+    ]
     for path in sorted(folder.glob('*.py')):
         if path.stem != '__init__' and f'{name}.{path.stem}' not in LEFT_OUT:
-            lines += [f'## {path.stem}', '', '```{eval-rst}', f'.. automodule:: {name}.{path.stem}', '```', '']
+            lines += [
+                f'## {path.stem}',
+                '',
+                '```{eval-rst}',
+                f'.. automodule:: {name}.{path.stem}',
+                '```',
+                '',
+            ]
     return '\n'.join(lines)
 
 
@@ -92,8 +109,14 @@ def plain_signs(app, what, name, obj, options, lines) -> None:
     """Stars before a word and bars are no markup outside of literals: ``*args``, |x|."""
     for number, line in enumerate(lines):
         parts = re.split(r'(``.*?``)', line)
-        parts[::2] = [re.sub(r'(?<![`\w*\\])(\*{1,2})(?=\w+\b(?!\*))|(?<!\\)\|', lambda sign: re.sub(r'(.)', r'\\\1', sign.group()), part)
-                      for part in parts[::2]]
+        parts[::2] = [
+            re.sub(
+                r'(?<![`\w*\\])(\*{1,2})(?=\w+\b(?!\*))|(?<!\\)\|',
+                lambda sign: re.sub(r'(.)', r'\\\1', sign.group()),
+                part,
+            )
+            for part in parts[::2]
+        ]
         lines[number] = ''.join(parts)
 
 

@@ -47,6 +47,7 @@ def trusted(enabled: bool = True) -> Iterator[None]:
 def _history_statistic(owner, name: str):
     """Stand in for ``builtins.getattr``, which the pickle of a HistoryBuffer names for its four statistics; anything else is refused."""
     from mmengine.logging import HistoryBuffer
+
     if owner is HistoryBuffer and name in ('min', 'max', 'current', 'mean'):
         return HistoryBuffer.__dict__[name]
     raise pickle.UnpicklingError(f'Unsupported global: GLOBAL builtins.getattr({owner!r}, {name!r})')
@@ -56,12 +57,21 @@ def _allowed_globals() -> list:
     """What the hosts' own checkpoints hold besides tensors and plain types, each harmless when called with any argument."""
     numpy_core: Any = np._core if hasattr(np, '_core') else np.core
     multiarray = numpy_core.multiarray
-    allowed: list = [np.ndarray, np.dtype, slice, argparse.Namespace, (_history_statistic, 'builtins.getattr')]
+    allowed: list = [
+        np.ndarray,
+        np.dtype,
+        slice,
+        argparse.Namespace,
+        (_history_statistic, 'builtins.getattr'),
+    ]
     for name in ('_reconstruct', 'scalar'):
-        allowed += [(getattr(multiarray, name), f'numpy.{core}.multiarray.{name}') for core in ('core', '_core')]
+        allowed += [
+            (getattr(multiarray, name), f'numpy.{core}.multiarray.{name}') for core in ('core', '_core')
+        ]
     allowed += [type(np.dtype(code)) for code in '?bhilqBHILQefdFDSU']
     try:
         from mmengine.logging import HistoryBuffer
+
         allowed.append(HistoryBuffer)
     except ImportError:
         pass
@@ -74,24 +84,54 @@ def safe_loading(source) -> Iterator[None]:
     try:
         with torch.serialization.safe_globals(_allowed_globals()):
             yield
-    except (RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError, OSError, pickle.UnpicklingError) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OSError,
+        pickle.UnpicklingError,
+    ) as error:
         text = str(error)
-        refused = re.search(r'GLOBAL (\S+(?:\(.*\))?)', text) or re.search(r'unrecognized function (.+)', text) \
-            or re.search(r'object of type (.+)', text) or re.search(r'instantiate (?:class|object) (.+)', text)
+        refused = (
+            re.search(r'GLOBAL (\S+(?:\(.*\))?)', text)
+            or re.search(r'unrecognized function (.+)', text)
+            or re.search(r'object of type (.+)', text)
+            or re.search(r'instantiate (?:class|object) (.+)', text)
+        )
         if isinstance(error, pickle.UnpicklingError) and refused:
             raise UnsafeCheckpointError(
                 f'{source} holds {refused.group(1).strip()}, which loading would execute; nothing was run. If you know who made the file, '
-                f'pass --trust-checkpoint (in Python trust=True); otherwise ask for a file of tensors only, such as .safetensors') from None
-        broken = ('PytorchStreamReader', 'unexpected EOF', 'might be corrupted', 'central directory', 'Invalid magic number')
+                f'pass --trust-checkpoint (in Python trust=True); otherwise ask for a file of tensors only, such as .safetensors'
+            ) from None
+        broken = (
+            'PytorchStreamReader',
+            'unexpected EOF',
+            'might be corrupted',
+            'central directory',
+            'Invalid magic number',
+        )
         if isinstance(error, RuntimeError) and not any(sign in text for sign in broken):
             raise  # such as no memory, or a device that is not there: the file is not to blame
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: a seek before the start, in a cut archive
+        if (
+            isinstance(error, OSError) and error.errno != errno.EINVAL
+        ):  # EINVAL: a seek before the start, in a cut archive
             raise
         size = _size(source)
-        state = 'not a whole checkpoint' if size is None else 'empty (0 bytes)' if size == 0 else f'not a whole checkpoint ({size:,} bytes)'
+        state = (
+            'not a whole checkpoint'
+            if size is None
+            else 'empty (0 bytes)'
+            if size == 0
+            else f'not a whole checkpoint ({size:,} bytes)'
+        )
         reason = re.split(r'[.] |\n', text)[0][:160]
-        raise CheckpointError(f'{source} is {state}: {type(error).__name__} {reason}; '
-                              'copy or download it again, or name an older one') from None
+        raise CheckpointError(
+            f'{source} is {state}: {type(error).__name__} {reason}; '
+            'copy or download it again, or name an older one'
+        ) from None
 
 
 def _size(source) -> int | None:
@@ -122,13 +162,19 @@ def load_file(path, map_location='cpu', trust: bool = False, mmap: bool = False)
     if is_name:
         path = Path(path).expanduser()
         if not path.is_file():
-            raise FileNotFoundError(f'no checkpoint {path}' + (': it is a directory' if path.is_dir() else '; check the path'))
+            raise FileNotFoundError(
+                f'no checkpoint {path}' + (': it is a directory' if path.is_dir() else '; check the path')
+            )
         if path.suffix == '.safetensors':
             return _load_safetensors(path, map_location)
     source = path if is_name else getattr(path, 'name', 'the checkpoint')
     with safe_loading(source):
-        return torch.load(path, map_location=map_location, weights_only=not (trust or _trust),
-                          mmap=mmap and is_name and zipfile.is_zipfile(path) or None)
+        return torch.load(
+            path,
+            map_location=map_location,
+            weights_only=not (trust or _trust),
+            mmap=mmap and is_name and zipfile.is_zipfile(path) or None,
+        )
 
 
 def _load_safetensors(path: Path, map_location) -> dict[str, torch.Tensor]:
@@ -140,8 +186,10 @@ def _load_safetensors(path: Path, map_location) -> dict[str, torch.Tensor]:
     try:
         return load_safetensors(path, device=str(map_location or 'cpu'))
     except SafetensorError as error:
-        raise CheckpointError(f'{path} is not a whole safetensors file ({_size(path):,} bytes): {error}; '
-                              'copy or download it again') from None
+        raise CheckpointError(
+            f'{path} is not a whole safetensors file ({_size(path):,} bytes): {error}; '
+            'copy or download it again'
+        ) from None
 
 
 class Metered:
@@ -215,7 +263,10 @@ def _save_failure(error: OSError, obj, target: Path) -> str:
     existing = next(parent for parent in target.parents if parent.exists())
     with contextlib.suppress(OSError):
         text += f', {shutil.disk_usage(existing).free:,} are free'
-    return text + '. What was there before is untouched: make room, or choose another --work-dir, and go on with --resume'
+    return (
+        text
+        + '. What was there before is untouched: make room, or choose another --work-dir, and go on with --resume'
+    )
 
 
 def _sync_directory(directory: Path) -> None:
@@ -272,12 +323,15 @@ def find_resume_checkpoint(work_dir, quiet: bool = False) -> Path | str | None:
         the file (a directory for sharded checkpoints, a string for another storage backend's), or None when there is nothing to resume.
     """
     from mmengine.logging import print_log
+
     work_dir = Path(work_dir)
     note = work_dir / 'last_checkpoint'
     named = note.read_text(encoding='utf-8').strip() if note.is_file() else ''
     if '://' in named:
         return named  # kept by another storage backend, which alone can look at it
-    trouble: str | None = 'last_checkpoint is missing' if not named else f'{named}, named by last_checkpoint, is not there'
+    trouble: str | None = (
+        'last_checkpoint is missing' if not named else f'{named}, named by last_checkpoint, is not there'
+    )
     if named:
         # Windows and POSIX names alike
         for candidate in (work_dir / named, work_dir / re.split(r'[\\/]', named)[-1]):
@@ -287,15 +341,26 @@ def find_resume_checkpoint(work_dir, quiet: bool = False) -> Path | str | None:
                 trouble = _trouble(candidate)
                 if trouble is None:
                     return candidate
-    found = sorted((path for path in work_dir.glob('*.pth') if path.is_file()), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    found = sorted(
+        (path for path in work_dir.glob('*.pth') if path.is_file()),
+        key=lambda path: path.stat().st_mtime_ns,
+        reverse=True,
+    )
     for path in found:
         if _trouble(path, ('meta', 'optimizer')) is None:
             if not quiet:
-                print_log(f'{trouble}; going on from {path.name}, the newest checkpoint in {work_dir} that can be resumed',
-                          logger='current', level=30)
+                print_log(
+                    f'{trouble}; going on from {path.name}, the newest checkpoint in {work_dir} that can be resumed',
+                    logger='current',
+                    level=30,
+                )
             return path
     if (named or found) and not quiet:
-        print_log(f'{trouble}; no other checkpoint in {work_dir} can be resumed: starting from the beginning', logger='current', level=30)
+        print_log(
+            f'{trouble}; no other checkpoint in {work_dir} can be resumed: starting from the beginning',
+            logger='current',
+            level=30,
+        )
     return None
 
 
@@ -305,7 +370,11 @@ def _trouble(path: Path, needed: tuple[str, ...] = ('meta',)) -> str | None:
         checkpoint = load_file(path, mmap=True)
     except (ValueError, OSError, RuntimeError) as error:
         return str(error)
-    if not isinstance(checkpoint, dict) or any(key not in checkpoint for key in needed) or 'iter' not in checkpoint['meta']:
+    if (
+        not isinstance(checkpoint, dict)
+        or any(key not in checkpoint for key in needed)
+        or 'iter' not in checkpoint['meta']
+    ):
         return f'{path} holds weights only'
     return None
 
@@ -322,7 +391,9 @@ def seed_from_checkpoint(path) -> int | None:
 def weights_of(checkpoint, source='the checkpoint') -> Mapping[str, torch.Tensor]:
     """The weights in a checkpoint: under ``state_dict`` (the hosts), under ``model`` (many papers' code), or the file itself."""
     if not isinstance(checkpoint, Mapping):
-        raise CheckpointError(f'{source} holds a {type(checkpoint).__name__}, not weights by name; save model.state_dict()')
+        raise CheckpointError(
+            f'{source} holds a {type(checkpoint).__name__}, not weights by name; save model.state_dict()'
+        )
     for key in ('state_dict', 'model'):
         if isinstance(checkpoint.get(key), Mapping):
             return checkpoint[key]
@@ -331,10 +402,14 @@ def weights_of(checkpoint, source='the checkpoint') -> Mapping[str, torch.Tensor
 
 def strip_prefix(state_dict: Mapping, prefix: str) -> OrderedDict:
     """The entries under ``prefix`` without it; the versions that modules keep in ``_metadata`` come along."""
-    kept: Any = OrderedDict((key[len(prefix):], value) for key, value in state_dict.items() if key.startswith(prefix))
+    kept: Any = OrderedDict(
+        (key[len(prefix) :], value) for key, value in state_dict.items() if key.startswith(prefix)
+    )
     metadata = getattr(state_dict, '_metadata', None)
     if metadata is not None:
-        kept._metadata = {key[len(prefix):]: value for key, value in metadata.items() if key.startswith(prefix)}
+        kept._metadata = {
+            key[len(prefix) :]: value for key, value in metadata.items() if key.startswith(prefix)
+        }
         kept._metadata.setdefault('', metadata.get(prefix[:-1], {}))
     return kept
 
@@ -346,8 +421,15 @@ def strip_module(state_dict: Mapping) -> Mapping:
     return strip_prefix(state_dict, 'module.')
 
 
-def load_weights(model: nn.Module, source, prefix: str | None = None, strict: bool = False, map_location='cpu', trust: bool = False,
-                 logger='current'):
+def load_weights(
+    model: nn.Module,
+    source,
+    prefix: str | None = None,
+    strict: bool = False,
+    map_location='cpu',
+    trust: bool = False,
+    logger='current',
+):
     """Copy weights into ``model`` and say what matched.
 
     Args:
@@ -366,6 +448,7 @@ def load_weights(model: nn.Module, source, prefix: str | None = None, strict: bo
         ValueError: nothing matched, or not everything did and ``strict`` is set.
     """
     from mmssl.matching import load_matching, select_prefix
+
     is_name = isinstance(source, (str, os.PathLike))
     name = str(source) if is_name else 'the given weights'
     weights = weights_of(load_file(source, map_location, trust) if is_name else source, name)

@@ -41,7 +41,13 @@ COMMANDS = {
 }
 MOST_COLUMNS = 110
 # the headings of `mmssl --help`, each before its first command
-HEADINGS = {'train': 'train and measure', 'attention': 'look', 'segment': 'prompt', 'tokenizer': 'weights', 'list': 'configs, data, runs'}
+HEADINGS = {
+    'train': 'train and measure',
+    'attention': 'look',
+    'segment': 'prompt',
+    'tokenizer': 'weights',
+    'list': 'configs, data, runs',
+}
 
 # what a command raises for bad input or a run that cannot go on; anything else is a fault of ours and keeps its traceback
 USER_ERRORS = (ValueError, TypeError, KeyError, OSError, ImportError)
@@ -59,13 +65,25 @@ class HelpFormatter(argparse.HelpFormatter):
         if usage is not None:
             return super()._format_usage(usage, actions, groups, prefix)
         words = [self._values(action) for action in actions if not action.option_strings]
-        words += [f'{action.option_strings[-1]} {self._values(action)}' for action in actions if action.option_strings and action.required]
-        words += ['[options]'] * any(action.option_strings and not action.required and action.dest != 'help' for action in actions)
+        words += [
+            f'{action.option_strings[-1]} {self._values(action)}'
+            for action in actions
+            if action.option_strings and action.required
+        ]
+        words += ['[options]'] * any(
+            action.option_strings and not action.required and action.dest != 'help' for action in actions
+        )
         words = [word for word in words if word]
         begin = f'{"usage: " if prefix is None else prefix}{self._prog} '
         nothing = chr(160)  # a word is not broken
-        lines = textwrap.wrap(' '.join(word.replace(' ', nothing) for word in words), self._width, initial_indent=begin,
-                              subsequent_indent=' ' * min(len(begin), 24), break_on_hyphens=False, break_long_words=False)
+        lines = textwrap.wrap(
+            ' '.join(word.replace(' ', nothing) for word in words),
+            self._width,
+            initial_indent=begin,
+            subsequent_indent=' ' * min(len(begin), 24),
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
         return '\n'.join(lines or [begin.rstrip()]).replace(nothing, ' ') + '\n\n'
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
@@ -77,13 +95,21 @@ class HelpFormatter(argparse.HelpFormatter):
         return textwrap.wrap(' '.join(text.split()), width, break_on_hyphens=False)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return textwrap.fill(' '.join(text.split()), width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+        return textwrap.fill(
+            ' '.join(text.split()),
+            width,
+            initial_indent=indent,
+            subsequent_indent=indent,
+            break_on_hyphens=False,
+        )
 
     def _values(self, action: argparse.Action) -> str:
         """What stands for the value of an argument."""
         if isinstance(action.metavar, tuple):
             return ' '.join(action.metavar)
-        word = action.metavar or ('{' + ','.join(map(str, action.choices)) + '}' if action.choices else action.dest.upper())
+        word = action.metavar or (
+            '{' + ','.join(map(str, action.choices)) + '}' if action.choices else action.dest.upper()
+        )
         word += ' ...' if action.nargs in ('+', '*', argparse.PARSER) else ''
         return f'[{word}]' if action.nargs in ('?', '*') else word
 
@@ -96,7 +122,10 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str):
         """End with status 2."""
-        self.exit(2, f'{self.prog}: error: {message}{self._near(message)}\n({self.prog} --help shows the arguments)\n')
+        self.exit(
+            2,
+            f'{self.prog}: error: {message}{self._near(message)}\n({self.prog} --help shows the arguments)\n',
+        )
 
     def _near(self, message: str) -> str:
         choice = re.search(r"invalid choice: '?(.+?)'? \(choose from (.*)\)", message)
@@ -143,14 +172,19 @@ def main(argv: list[str] | None = None, command: str | None = None) -> int:
         else:
             return _overview(argv)
     if command not in COMMANDS:
-        print(f'mmssl: error: no command {command!r}{nearest(command, COMMANDS) or "; one of " + ", ".join(COMMANDS)}', file=sys.stderr)
+        print(
+            f'mmssl: error: no command {command!r}{nearest(command, COMMANDS) or "; one of " + ", ".join(COMMANDS)}',
+            file=sys.stderr,
+        )
         return 2
     module = importlib.import_module(COMMANDS[command])
     args = command_parser(command).parse_args(argv)
     try:
         return int(module.run(args) or 0)
     except Exception as error:
-        known = isinstance(error, USER_ERRORS) or type(error).__name__ in STOPS  # by name: their modules import torch
+        known = (
+            isinstance(error, USER_ERRORS) or type(error).__name__ in STOPS
+        )  # by name: their modules import torch
         if os.environ.get('MMSSL_DEBUG') or not known:
             raise
         message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
@@ -171,18 +205,29 @@ def _overview(argv: list[str]) -> int:
 
 def overview(width: int) -> str:
     """What ``mmssl --help`` prints, ``width`` columns wide."""
+
     def lines(text: str, first: str = '', rest: str = '') -> str:
-        return textwrap.fill(text, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
+        return textwrap.fill(
+            text, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
+        )
 
     column = 6 + max(map(len, COMMANDS))
-    parts = ['usage: mmssl COMMAND ...', '',
-             lines('Self-supervised pre-training, detection, segmentation and prompting on OpenMMLab.')]
+    parts = [
+        'usage: mmssl COMMAND ...',
+        '',
+        lines('Self-supervised pre-training, detection, segmentation and prompting on OpenMMLab.'),
+    ]
     for name, module in COMMANDS.items():
         if name in HEADINGS:
             parts += ['', f'{HEADINGS[name]}:']
         parts.append(lines(importlib.import_module(module).HELP, f'    {name}'.ljust(column), ' ' * column))
-    parts += ['', lines('mmssl COMMAND --help shows the arguments of a command, mmssl --version the version. With MMSSL_DEBUG=1 an error '
-                        'keeps its traceback. `mmssl completion bash` (or zsh, fish) prints what completes commands, options and configs.')]
+    parts += [
+        '',
+        lines(
+            'mmssl COMMAND --help shows the arguments of a command, mmssl --version the version. With MMSSL_DEBUG=1 an error '
+            'keeps its traceback. `mmssl completion bash` (or zsh, fish) prints what completes commands, options and configs.'
+        ),
+    ]
     return '\n'.join(parts)
 
 

@@ -23,7 +23,9 @@ DISTRIBUTIONS = {
     'mmpretrain': ('onedl-mmpretrain', 'mmpretrain'),
 }
 HOSTS = tuple(DISTRIBUTIONS)
-UPSTREAM_SETUPTOOLS = 82  # the first without pkg_resources, which upstream mmengine 0.10 and the build of mmcv import
+UPSTREAM_SETUPTOOLS = (
+    82  # the first without pkg_resources, which upstream mmengine 0.10 and the build of mmcv import
+)
 EXTENSION = 'mmcv._ext'
 STAND_IN = 'mmssl.ops.mmcv_ext'
 
@@ -47,7 +49,9 @@ def _installed(distribution: str) -> bool:
 def distribution_of(import_name: str) -> str | None:
     """The distribution that carries the package, or None when none does; of several OneDL's comes first."""
     owners = owners_of(import_name)
-    return next((name for name in DISTRIBUTIONS.get(import_name, ()) if name in owners), owners[0] if owners else None)
+    return next(
+        (name for name in DISTRIBUTIONS.get(import_name, ()) if name in owners), owners[0] if owners else None
+    )
 
 
 def version(import_name: str) -> str | None:
@@ -68,7 +72,9 @@ def flavour() -> str:
 def has_ops() -> bool:
     """Whether mmcv's compiled operators can be used; False for the stand-in of :func:`stand_in_for_ops`, which serves detection too."""
     try:
-        spec = importlib.util.find_spec(EXTENSION) if EXTENSION in sys.modules or not ops_are_hidden() else None
+        spec = (
+            importlib.util.find_spec(EXTENSION) if EXTENSION in sys.modules or not ops_are_hidden() else None
+        )
         if spec is None or spec.origin == STAND_IN:
             return False
         importlib.import_module(EXTENSION)
@@ -93,8 +99,10 @@ class _StandIn(types.ModuleType):
         if name in ours.PROVIDED:
             function = getattr(ours, name)
         else:
+
             def function(*args, **kwargs):
                 raise missing_operator(name)
+
             function.__name__ = name
         setattr(self, name, function)
         return function
@@ -152,10 +160,13 @@ def stand_in_for_ops() -> None:
 def missing_operator(name: str) -> ImportError:
     """The error for an operator that the stand-in lacks."""
     import torch
+
     mmcv, cuda = distribution_of('mmcv') or DISTRIBUTIONS['mmcv'][0], torch.version.cuda
-    return ImportError(f'{name} needs the compiled operators of mmcv, which are not installed (mmssl stands in for those that R-FCN, '
-                       f'Faster R-CNN, Mask R-CNN and deformable backbones call): '
-                       f'{ops_command(mmcv, version("mmcv"), torch.__version__, cuda)}')
+    return ImportError(
+        f'{name} needs the compiled operators of mmcv, which are not installed (mmssl stands in for those that R-FCN, '
+        f'Faster R-CNN, Mask R-CNN and deformable backbones call): '
+        f'{ops_command(mmcv, version("mmcv"), torch.__version__, cuda)}'
+    )
 
 
 def ops_command(mmcv: str, mmcv_version: str | None, torch_version: str, cuda: str | None) -> str:
@@ -171,11 +182,19 @@ def ops_command(mmcv: str, mmcv_version: str | None, torch_version: str, cuda: s
     pinned = f'{mmcv}=={mmcv_version}' if mmcv_version else mmcv
     build = 'cu' + cuda.replace('.', '') if cuda else 'cpu'
     numbers = ''.join(re.findall(r'\d+', torch_version.partition('+')[0])[:3])
-    source = (f"{pip} install ninja 'setuptools>=80,<{UPSTREAM_SETUPTOOLS}' wheel packaging && "
-              f'MAX_JOBS=2 {pip} install --force-reinstall --no-deps --no-build-isolation --no-binary {mmcv} {pinned}')
-    wheel = (f'{pip} install --force-reinstall --no-deps --only-binary {mmcv} '
-             f'--extra-index-url https://mmwheels.onedl.ai/{build}-torch{numbers}/simple {pinned}')
-    return f'{wheel}; where there is no such wheel, with a compiler: {source}' if mmcv.startswith('onedl-') else source
+    source = (
+        f"{pip} install ninja 'setuptools>=80,<{UPSTREAM_SETUPTOOLS}' wheel packaging && "
+        f'MAX_JOBS=2 {pip} install --force-reinstall --no-deps --no-build-isolation --no-binary {mmcv} {pinned}'
+    )
+    wheel = (
+        f'{pip} install --force-reinstall --no-deps --only-binary {mmcv} '
+        f'--extra-index-url https://mmwheels.onedl.ai/{build}-torch{numbers}/simple {pinned}'
+    )
+    return (
+        f'{wheel}; where there is no such wheel, with a compiler: {source}'
+        if mmcv.startswith('onedl-')
+        else source
+    )
 
 
 def patch() -> None:
@@ -188,6 +207,7 @@ def patch() -> None:
         raise ImportError("mmengine is not installed: pip install 'mmssl[onedl]'")
     stand_in_for_ops()
     from mmengine.config import utils
+
     if getattr(utils, '_mmssl_patched', False):
         return
     utils._mmssl_patched = True
@@ -211,6 +231,7 @@ def _patch_config_inheritance() -> None:
             return get_path(cfg_path, filename)
         # our configs name every part with its prefix and are built in their host's scope: a stamp of ours would hide the host's parts
         from mmssl.paths import config_root
+
         return os.path.join(config_root(), cfg_path.removeprefix('mmssl::')), None
 
     Config._get_cfg_path = staticmethod(get_cfg_path)
@@ -242,8 +263,11 @@ def _patch_checkpoints() -> None:
     @functools.wraps(host.load_url)
     def load_url(url, model_dir=None, map_location=None, progress=True, check_hash=False, file_name=None):
         import torch
+
         with ours.safe_loading(url):
-            return torch.hub.load_state_dict_from_url(url, model_dir, map_location, progress, check_hash, file_name, weights_only=True)
+            return torch.hub.load_state_dict_from_url(
+                url, model_dir, map_location, progress, check_hash, file_name, weights_only=True
+            )
 
     @functools.wraps(host_save)
     def save_checkpoint(checkpoint, filename, file_client_args=None, backend_args=None):
@@ -262,9 +286,13 @@ def _patch_checkpoints() -> None:
         return matching.select_prefix(ours.strip_module(weights), prefix, filename)
 
     @functools.wraps(host_to_model)
-    def load_checkpoint_to_model(model, checkpoint, strict=False, logger=None, revise_keys=((r'^module\.', ''),)):
+    def load_checkpoint_to_model(
+        model, checkpoint, strict=False, logger=None, revise_keys=((r'^module\.', ''),)
+    ):
         # the runners' default pattern has a bare dot, which also eats the head of 'modules.' or 'module1'
-        revise_keys = [(r'^module\.' if pattern == r'^module.' else pattern, new) for pattern, new in revise_keys]
+        revise_keys = [
+            (r'^module\.' if pattern == r'^module.' else pattern, new) for pattern, new in revise_keys
+        ]
         if 'state_dict' in checkpoint:
             return host_to_model(model, checkpoint, strict, logger, revise_keys)
         host_to_model(model, {'state_dict': ours.weights_of(checkpoint)}, strict, logger, revise_keys)
@@ -276,9 +304,15 @@ def _patch_checkpoints() -> None:
         return None if found is None else os.fspath(found)
 
     # modules that took a function under its name before are mended too
-    for name, new in (('_safe_torch_load', safe_torch_load), ('load_url', load_url), ('save_checkpoint', save_checkpoint),
-                      ('load_state_dict', load_state_dict), ('_load_checkpoint_with_prefix', load_checkpoint_with_prefix),
-                      ('_load_checkpoint_to_model', load_checkpoint_to_model), ('find_latest_checkpoint', find_latest_checkpoint)):
+    for name, new in (
+        ('_safe_torch_load', safe_torch_load),
+        ('load_url', load_url),
+        ('save_checkpoint', save_checkpoint),
+        ('load_state_dict', load_state_dict),
+        ('_load_checkpoint_with_prefix', load_checkpoint_with_prefix),
+        ('_load_checkpoint_to_model', load_checkpoint_to_model),
+        ('find_latest_checkpoint', find_latest_checkpoint),
+    ):
         if hasattr(host, name):
             replace_everywhere(getattr(host, name), new)
 
@@ -293,15 +327,22 @@ def _patch_ranks_on_cpu() -> None:
 
     @functools.wraps(host_init)
     def init_dist_pytorch(backend, init_backend='torch', **kwargs):
-        accelerators = (utils.is_mlu_available, utils.is_npu_available, utils.is_musa_available, torch.cuda.is_available)
+        accelerators = (
+            utils.is_mlu_available,
+            utils.is_npu_available,
+            utils.is_musa_available,
+            torch.cuda.is_available,
+        )
         if init_backend != 'torch' or any(available() for available in accelerators):
             return host_init(backend, init_backend=init_backend, **kwargs)
         torch.distributed.init_process_group(backend=backend, **kwargs)
 
     utils._init_dist_pytorch = init_dist_pytorch
     # DDP takes no devices for a model on the CPU; FSDP has to be told that it is to stay there
-    for name, argument, value in (('MMDistributedDataParallel', 'device_ids', None),
-                                  ('MMFullyShardedDataParallel', 'device_id', torch.device('cpu'))):
+    for name, argument, value in (
+        ('MMDistributedDataParallel', 'device_ids', None),
+        ('MMFullyShardedDataParallel', 'device_id', torch.device('cpu')),
+    ):
         if hasattr(wrappers, name):
             _set_on_cpu(getattr(wrappers, name), argument, value)
 
@@ -312,6 +353,7 @@ def _set_on_cpu(wrapper: type[Any], argument: str, value) -> None:
     @functools.wraps(host_init)
     def init(self, module, *args, **kwargs):
         import torch
+
         first = next(module.parameters(), None)
         if not torch.cuda.is_available() and (first is None or first.device.type == 'cpu'):
             kwargs[argument] = value
@@ -324,4 +366,5 @@ def _patch_test_results() -> None:
     """Let the first rank alone write the results of a test: mmengine's ranks all write the same file at once, and spoil it."""
     from mmengine.dist import master_only
     from mmengine.hooks import LoggerHook
+
     LoggerHook.after_test_epoch = master_only(LoggerHook.after_test_epoch)

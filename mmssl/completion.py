@@ -19,6 +19,7 @@ class Argument(NamedTuple):
 
     ``kind`` is 'flag', 'config', 'name', 'dir', 'file', 'none' or 'choices'; ``many`` tells that it takes more than one value.
     """
+
     options: tuple[str, ...]
     kind: str
     choices: tuple[str, ...]
@@ -30,6 +31,7 @@ class Argument(NamedTuple):
 def commands() -> dict[str, tuple[str, list[Argument]]]:
     """Every command, 'visualize curves' too: its line of help and its arguments; 'visualize' has its pictures as choices."""
     from mmssl import cli
+
     found = {}
     for name in cli.COMMANDS:
         parser = cli.command_parser(name)
@@ -37,7 +39,10 @@ def commands() -> dict[str, tuple[str, list[Argument]]]:
         for action in parser._actions:
             if isinstance(action, argparse._SubParsersAction):
                 for choice in action._choices_actions:
-                    found[f'{name} {choice.dest}'] = (choice.help or '', list(_arguments(action.choices[choice.dest])))
+                    found[f'{name} {choice.dest}'] = (
+                        choice.help or '',
+                        list(_arguments(action.choices[choice.dest])),
+                    )
     return found
 
 
@@ -45,6 +50,7 @@ def _help_of(name: str) -> str:
     import importlib
 
     from mmssl import cli
+
     return importlib.import_module(cli.COMMANDS[name]).HELP
 
 
@@ -52,13 +58,34 @@ def _arguments(parser: argparse.ArgumentParser) -> Iterator[Argument]:
     for action in parser._actions:
         if action.help == argparse.SUPPRESS:
             continue
-        metavar = action.metavar if isinstance(action.metavar, str) else action.metavar[0] if action.metavar else action.dest.upper()
+        metavar = (
+            action.metavar
+            if isinstance(action.metavar, str)
+            else action.metavar[0]
+            if action.metavar
+            else action.dest.upper()
+        )
         choices = tuple(map(str, action.choices or ()))
-        if action.dest == 'family':  # of convert; what is there is named in its help, since looking at them imports torch
-            choices = tuple(word for word in re.findall(r'[a-z][a-z0-9-]+', action.help or '') if word != 'or')
+        if (
+            action.dest == 'family'
+        ):  # of convert; what is there is named in its help, since looking at them imports torch
+            choices = tuple(
+                word for word in re.findall(r'[a-z][a-z0-9-]+', action.help or '') if word != 'or'
+            )
         many = action.nargs in ('+', '*') or isinstance(action.nargs, int) and action.nargs > 1
-        text = (action.help or '') % {'default': action.default} if '%(' in (action.help or '') else action.help or ''
-        yield Argument(tuple(action.option_strings), 'choices' if choices else _kind(action, metavar), choices, text, metavar, many)
+        text = (
+            (action.help or '') % {'default': action.default}
+            if '%(' in (action.help or '')
+            else action.help or ''
+        )
+        yield Argument(
+            tuple(action.option_strings),
+            'choices' if choices else _kind(action, metavar),
+            choices,
+            text,
+            metavar,
+            many,
+        )
 
 
 def _kind(action: argparse.Action, metavar: str) -> str:
@@ -78,6 +105,7 @@ def _kind(action: argparse.Action, metavar: str) -> str:
 def names() -> list[str]:
     """What ``mmssl list`` finds: registered types, read off the source, since importing them takes seconds."""
     from mmssl.paths import PACKAGE
+
     found = set()
     for path in PACKAGE.rglob('*.py'):
         text = path.read_text(encoding='utf-8')
@@ -85,7 +113,9 @@ def names() -> list[str]:
             continue
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and any(
-                    isinstance(call, ast.Call) and getattr(call.func, 'attr', '') == 'register_module' for call in node.decorator_list):
+                isinstance(call, ast.Call) and getattr(call.func, 'attr', '') == 'register_module'
+                for call in node.decorator_list
+            ):
                 found.add(f'mmssl.{node.name}')
     return sorted(found)
 
@@ -97,23 +127,31 @@ def _words(argument: Argument) -> str:
 def bash() -> str:
     """For bash 3.2 and later."""
     from mmssl.paths import config_root
+
     every = commands()
     options, kinds, places = [], [], []
     for name, (_, arguments) in every.items():
         flags = ' '.join(option for argument in arguments for option in argument.options)
-        options.append(f"        {shlex.quote(name)}) echo {shlex.quote(flags)} ;;")
+        options.append(f'        {shlex.quote(name)}) echo {shlex.quote(flags)} ;;')
         for argument in arguments:
             if argument.options and argument.kind != 'flag':
                 pattern = '|'.join(shlex.quote(f'{name} {option}') for option in argument.options)
-                kinds.append(f"        {pattern}) echo {shlex.quote(_bash_kind(argument))} ;;")
+                kinds.append(f'        {pattern}) echo {shlex.quote(_bash_kind(argument))} ;;')
         positional = [argument for argument in arguments if not argument.options]
         for number, argument in enumerate(positional):
             pattern = f'{shlex.quote(name)}" "*' if argument.many else shlex.quote(f'{name} {number}')
-            places.append(f"        {pattern}) echo {shlex.quote(_bash_kind(argument))} ;;")
+            places.append(f'        {pattern}) echo {shlex.quote(_bash_kind(argument))} ;;')
     top = ' '.join(dict.fromkeys(name.split()[0] for name in every))
     nested = ' '.join(dict.fromkeys(name.split()[0] for name in every if ' ' in name))
-    return BASH % dict(top=top, nested=nested, root=shlex.quote(str(config_root())), names=' '.join(names()), options='\n'.join(options),
-                       kinds='\n'.join(kinds), places='\n'.join(places))
+    return BASH % dict(
+        top=top,
+        nested=nested,
+        root=shlex.quote(str(config_root())),
+        names=' '.join(names()),
+        options='\n'.join(options),
+        kinds='\n'.join(kinds),
+        places='\n'.join(places),
+    )
 
 
 def _bash_kind(argument: Argument) -> str:
@@ -216,6 +254,7 @@ complete -F _mmssl mmssl
 def zsh() -> str:
     """For zsh's own system of completion."""
     from mmssl.paths import config_root
+
     every = commands()
     lines = []
     for name, (text, _) in every.items():
@@ -231,9 +270,13 @@ def zsh() -> str:
             else:
                 number += 1
                 place = '*' if argument.many else number
-                specs.append(_zsh_quoted(f'{place}:{_zsh_plain(argument.metavar.lower())}:{_zsh_action(argument)}'))
+                specs.append(
+                    _zsh_quoted(f'{place}:{_zsh_plain(argument.metavar.lower())}:{_zsh_action(argument)}')
+                )
         body = ' \\\n                '.join(specs)
-        cases.append(f"        ({shlex.quote(name)})\n            _arguments -s \\\n                {body}\n            ;;")
+        cases.append(
+            f'        ({shlex.quote(name)})\n            _arguments -s \\\n                {body}\n            ;;'
+        )
     nested = []
     for name in dict.fromkeys(name.split()[0] for name in every if ' ' in name):
         below = ' '.join(other.split()[1] for other in every if other.startswith(f'{name} '))
@@ -241,13 +284,22 @@ def zsh() -> str:
             if (( CURRENT == 2 )); then compadd {below}; return; fi
             command="$command ${{words[2]}}"
             shift words; (( CURRENT-- )) ;;""")
-    return ZSH % dict(commands='\n'.join(lines), cases='\n'.join(cases), root=shlex.quote(str(config_root())), names=' '.join(names()),
-                      nested='\n'.join(nested))
+    return ZSH % dict(
+        commands='\n'.join(lines),
+        cases='\n'.join(cases),
+        root=shlex.quote(str(config_root())),
+        names=' '.join(names()),
+        nested='\n'.join(nested),
+    )
 
 
 def _zsh_plain(text: str) -> str:
     """Text without the characters that zsh's specifications take for their own."""
-    return re.sub(r'\s+', ' ', text.replace('\\', '').replace('[', '(').replace(']', ')').replace(':', ',').replace('`', ''))
+    return re.sub(
+        r'\s+',
+        ' ',
+        text.replace('\\', '').replace('[', '(').replace(']', ')').replace(':', ',').replace('`', ''),
+    )
 
 
 def _zsh_quoted(text: str) -> str:
@@ -257,13 +309,19 @@ def _zsh_quoted(text: str) -> str:
 def _zsh_option(option: str, argument: Argument) -> str:
     spec = f'{option}[{_zsh_plain(argument.help)}]'
     if argument.kind != 'flag':
-        spec = f"{'*' if argument.many else ''}{spec}:{_zsh_plain(argument.metavar.lower())}:{_zsh_action(argument)}"
+        spec = f'{"*" if argument.many else ""}{spec}:{_zsh_plain(argument.metavar.lower())}:{_zsh_action(argument)}'
     return _zsh_quoted(spec)
 
 
 def _zsh_action(argument: Argument) -> str:
-    return {'choices': f'({_words(argument)})', 'config': '_mmssl_configs', 'name': '_mmssl_names', 'dir': '_files -/', 'file': '_files',
-            'none': ' '}[argument.kind]
+    return {
+        'choices': f'({_words(argument)})',
+        'config': '_mmssl_configs',
+        'name': '_mmssl_names',
+        'dir': '_files -/',
+        'file': '_files',
+        'none': ' ',
+    }[argument.kind]
 
 
 ZSH = r"""#compdef mmssl
@@ -314,6 +372,7 @@ if [[ ${zsh_eval_context[-1]} == loadautofunc ]]; then _mmssl "$@"; else compdef
 def fish() -> str:
     """For fish 3."""
     from mmssl.paths import config_root
+
     every = commands()
     quoted = _fish_quoted
     lines = []
@@ -323,7 +382,9 @@ def fish() -> str:
             lines.append(f'complete -c mmssl -n __fish_use_subcommand -f -a {name} -d {quoted(text)}')
             seen = f'__mmssl_is {name}'
         else:
-            lines.append(f'complete -c mmssl -n {quoted(f"__mmssl_is {parts[0]}; and __mmssl_place 0")} -f -a {parts[1]} -d {quoted(text)}')
+            lines.append(
+                f'complete -c mmssl -n {quoted(f"__mmssl_is {parts[0]}; and __mmssl_place 0")} -f -a {parts[1]} -d {quoted(text)}'
+            )
             seen = f'__mmssl_is {parts[0]}; and __fish_seen_subcommand_from {parts[1]}'
         positional = [argument for argument in arguments if not argument.options]
         for number, argument in enumerate(positional):
@@ -345,8 +406,14 @@ def _fish_quoted(text: str) -> str:
 
 
 def _fish_action(argument: Argument) -> str:
-    return {'choices': f'-f -a {_fish_quoted(_words(argument))}', 'config': "-f -a '(__mmssl_configs)'", 'name': "-f -a '(__mmssl_names)'",
-            'dir': "-f -a '(__fish_complete_directories)'", 'file': '-F', 'none': '-f'}[argument.kind]
+    return {
+        'choices': f'-f -a {_fish_quoted(_words(argument))}',
+        'config': "-f -a '(__mmssl_configs)'",
+        'name': "-f -a '(__mmssl_names)'",
+        'dir': "-f -a '(__fish_complete_directories)'",
+        'file': '-F',
+        'none': '-f',
+    }[argument.kind]
 
 
 FISH = r"""# completion of mmssl for fish: save it as ~/.config/fish/completions/mmssl.fish

@@ -11,6 +11,7 @@ MISSING = object()
 
 class Change(NamedTuple):
     """One difference; ``old`` or ``new`` is ``MISSING`` where the path was added or removed."""
+
     path: str
     old: Any
     new: Any
@@ -26,7 +27,9 @@ def to_python(settings: Mapping, width: int = 80) -> str:
     Returns:
         the text, with a newline at its end where there is any.
     """
-    return ''.join(f'{name} = {value_text(value, width, used=len(name) + 3)}\n' for name, value in settings.items())
+    return ''.join(
+        f'{name} = {value_text(value, width, used=len(name) + 3)}\n' for name, value in settings.items()
+    )
 
 
 def value_text(value, width: int = 80, indent: int = 0, used: int = 0) -> str:
@@ -45,11 +48,16 @@ def value_text(value, width: int = 80, indent: int = 0, used: int = 0) -> str:
     pad, end = '\n' + ' ' * inner, '\n' + ' ' * indent
     if isinstance(value, Mapping):
         if _keyworded(value):
-            rows = [f'{key}={value_text(item, width - 1, inner, inner + len(key) + 1)}' for key, item in value.items()]
+            rows = [
+                f'{key}={value_text(item, width - 1, inner, inner + len(key) + 1)}'
+                for key, item in value.items()
+            ]
             return f'dict({pad}{("," + pad).join(rows)}{end})'
         keys = [_flat(key) for key in value]
-        rows = [f'{key}: {value_text(item, width - 1, inner, inner + len(key) + 2)}'
-                for key, item in zip(keys, value.values(), strict=True)]
+        rows = [
+            f'{key}: {value_text(item, width - 1, inner, inner + len(key) + 2)}'
+            for key, item in zip(keys, value.values(), strict=True)
+        ]
         return f'{{{pad}{("," + pad).join(rows)}{end}}}'
     opening, closing = '[]' if isinstance(value, list) else '()'
     if any(isinstance(item, (Mapping, list, tuple)) and len(_flat(item)) > width // 2 for item in value):
@@ -108,7 +116,9 @@ def changes(old, new, path: str = '') -> Iterator[Change]:
     """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in [*old, *(key for key in new if key not in old)]:
-            yield from changes(old.get(key, MISSING), new.get(key, MISSING), f'{path}.{key}' if path else str(key))
+            yield from changes(
+                old.get(key, MISSING), new.get(key, MISSING), f'{path}.{key}' if path else str(key)
+            )
     elif _dicts(old) and _dicts(new):
         yield from _list_changes(old, new, path)
     elif old is MISSING or new is MISSING or type(old) is not type(new) or _flat(old) != _flat(new):
@@ -122,17 +132,27 @@ def _same(old, new) -> bool:
 
 
 def _dicts(value) -> bool:
-    return isinstance(value, (list, tuple)) and len(value) > 0 and all(isinstance(item, Mapping) for item in value)
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) > 0
+        and all(isinstance(item, Mapping) for item in value)
+    )
 
 
 def _list_changes(old, new, path: str) -> Iterator[Change]:
     kinds = [[_flat(item.get('type', '')) for item in entries] for entries in (old, new)]
-    for action, first, last, begin, end in difflib.SequenceMatcher(None, kinds[0], kinds[1], autojunk=False).get_opcodes():
+    for action, first, last, begin, end in difflib.SequenceMatcher(
+        None, kinds[0], kinds[1], autojunk=False
+    ).get_opcodes():
         pairs = list(zip(range(first, last), range(begin, end), strict=False))
         if action in ('equal', 'replace'):
             for was, now in pairs:
                 same_kind = kinds[0][was] == kinds[1][now]
-                yield from (changes(old[was], new[now], f'{path}.{now}') if same_kind else [Change(f'{path}.{now}', old[was], new[now])])
+                yield from (
+                    changes(old[was], new[now], f'{path}.{now}')
+                    if same_kind
+                    else [Change(f'{path}.{now}', old[was], new[now])]
+                )
         done = len(pairs) if action == 'replace' else 0
         if action != 'equal':
             yield from (Change(f'{path}.{was}', old[was], MISSING) for was in range(first + done, last))
@@ -149,12 +169,17 @@ def change_lines(change: Change, width: int = 80) -> list[tuple[str, str]]:
     if old is MISSING or new is MISSING:
         sign, value = ('+', new) if old is MISSING else ('-', old)
         body = f'{path} = {value_text(value, width - 2, 0, len(path) + 3)}'
-        return [(sign, f'{sign if not number else " "} {line}') for number, line in enumerate(body.split('\n'))]
+        return [
+            (sign, f'{sign if not number else " "} {line}') for number, line in enumerate(body.split('\n'))
+        ]
     flat = f'~ {path}: {_flat(old)} -> {_flat(new)}'
     if len(flat) <= width:
         return [('~', flat)]
     lines = [('~', f'~ {path}')]
     for sign, value in (('-', old), ('+', new)):
         text = value_text(value, width - 6, 0, 0)
-        lines += [(sign, f'    {sign if not number else " "} {line}') for number, line in enumerate(text.split('\n'))]
+        lines += [
+            (sign, f'    {sign if not number else " "} {line}')
+            for number, line in enumerate(text.split('\n'))
+        ]
     return lines

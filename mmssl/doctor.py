@@ -68,32 +68,47 @@ class Finding:
 
 # name -> (module that must exist, code that may set `value`)
 PROBES = {
-    'torch': ('torch', 'import torch\n'
-              'cuda = torch.cuda.is_available()\n'
-              'value = dict(cuda=torch.version.cuda, devices=[torch.cuda.get_device_name(i) '
-              'for i in range(torch.cuda.device_count())] if cuda else [])'),
-    'gpu': ('torch', 'import torch\n'
-            'if torch.cuda.is_available(): torch.ones(8, 8, device="cuda").mm(torch.ones(8, 8, device="cuda")).sum().item()'),
-    'torchvision': ('torchvision', 'import torch, torchvision\n'
-                    'torchvision.ops.nms(torch.tensor([[0., 0., 1., 1.]]), torch.ones(1), 0.5)'),
+    'torch': (
+        'torch',
+        'import torch\n'
+        'cuda = torch.cuda.is_available()\n'
+        'value = dict(cuda=torch.version.cuda, devices=[torch.cuda.get_device_name(i) '
+        'for i in range(torch.cuda.device_count())] if cuda else [])',
+    ),
+    'gpu': (
+        'torch',
+        'import torch\n'
+        'if torch.cuda.is_available(): torch.ones(8, 8, device="cuda").mm(torch.ones(8, 8, device="cuda")).sum().item()',
+    ),
+    'torchvision': (
+        'torchvision',
+        'import torch, torchvision\n'
+        'torchvision.ops.nms(torch.tensor([[0., 0., 1., 1.]]), torch.ones(1), 0.5)',
+    ),
     'mmengine': ('mmengine', 'import mmengine, mmengine.runner'),
     'mmcv': ('mmcv', 'import mmcv'),
-    'ops': ('mmcv', 'import importlib.util, mmcv\n'
-            'from mmssl import compat\n'
-            'there = importlib.util.find_spec("mmcv._ext") is not None\n'
-            'value = dict(compiled=there and not compat.ops_are_hidden(), hidden=there and compat.ops_are_hidden())\n'
-            'compat.stand_in_for_ops()\n'
-            'import mmcv.ops'),
+    'ops': (
+        'mmcv',
+        'import importlib.util, mmcv\n'
+        'from mmssl import compat\n'
+        'there = importlib.util.find_spec("mmcv._ext") is not None\n'
+        'value = dict(compiled=there and not compat.ops_are_hidden(), hidden=there and compat.ops_are_hidden())\n'
+        'compat.stand_in_for_ops()\n'
+        'import mmcv.ops',
+    ),
     'mmpretrain': ('mmpretrain', 'import mmpretrain'),
     'mmdet': ('mmdet', 'import mmdet'),
     'mmseg': ('mmseg', 'import mmseg'),
-    'inheritance': ('mmengine', 'import importlib.util, os, mmssl.registry\n'
-                    'from mmengine.config.utils import MODULE2PACKAGE\n'
-                    'from mmengine.utils import get_installed_path\n'
-                    'def reach(scope):\n'
-                    '    try: return os.path.isdir(os.path.join(get_installed_path(MODULE2PACKAGE[scope]), ".mim", "configs"))\n'
-                    '    except Exception: return False\n'
-                    'value = {s: reach(s) for s in ("mmssl", "mmpretrain", "mmdet", "mmseg") if importlib.util.find_spec(s)}'),
+    'inheritance': (
+        'mmengine',
+        'import importlib.util, os, mmssl.registry\n'
+        'from mmengine.config.utils import MODULE2PACKAGE\n'
+        'from mmengine.utils import get_installed_path\n'
+        'def reach(scope):\n'
+        '    try: return os.path.isdir(os.path.join(get_installed_path(MODULE2PACKAGE[scope]), ".mim", "configs"))\n'
+        '    except Exception: return False\n'
+        'value = {s: reach(s) for s in ("mmssl", "mmpretrain", "mmdet", "mmseg") if importlib.util.find_spec(s)}',
+    ),
 }
 
 _CHILD = """
@@ -131,10 +146,13 @@ def run_probes(probes: list[tuple[str, str]], timeout: float = 300) -> dict[str,
             child = subprocess.run(command, capture_output=True, text=True, errors='replace', timeout=timeout)
             output, reason = child.stdout, f'the process died with status {child.returncode}'
         except subprocess.TimeoutExpired as expired:
-            output, reason = (expired.stdout or b'').decode(errors='replace'), f'no answer after {timeout:g} s'
+            output, reason = (
+                (expired.stdout or b'').decode(errors='replace'),
+                f'no answer after {timeout:g} s',
+            )
         for line in output.splitlines():
             if line.startswith('probe '):
-                name, value, error = json.loads(line[len('probe '):])
+                name, value, error = json.loads(line[len('probe ') :])
                 outcome[name] = Probe(not error, value, error)
         left = [(name, code) for name, code in left if name not in outcome]
         if left:
@@ -157,9 +175,17 @@ def look() -> Environment:
         name = normalise(distribution.metadata['Name'])
         versions.setdefault(name, distribution.version)  # the first on the path is the one that is imported
         if name == 'mmssl':
-            editable |= json.loads(distribution.read_text('direct_url.json') or '{}').get('dir_info', {}).get('editable', False)
+            editable |= (
+                json.loads(distribution.read_text('direct_url.json') or '{}')
+                .get('dir_info', {})
+                .get('editable', False)
+            )
     owners = {module: names for module in (*compat.HOSTS, 'cv2') if (names := compat.owners_of(module))}
-    probes = [(name, code) for name, (module, code) in PROBES.items() if importlib.util.find_spec(module) is not None]
+    probes = [
+        (name, code)
+        for name, (module, code) in PROBES.items()
+        if importlib.util.find_spec(module) is not None
+    ]
     try:
         configs = sum('_base_' not in path.parts for path in paths.config_root().rglob('*.py'))
     except FileNotFoundError:
@@ -167,7 +193,9 @@ def look() -> Environment:
     # a checkout may hold metadata of its own (mmssl.egg-info), which says nothing about how it is installed
     checkout = (paths.PACKAGE.parent / 'setup.cfg').is_file()
     installed = 'editable' if checkout and editable else 'checkout' if checkout else 'wheel'
-    return Environment(sys.version_info[:2], versions, owners, run_probes(probes), installed, configs, mim.is_found())
+    return Environment(
+        sys.version_info[:2], versions, owners, run_probes(probes), installed, configs, mim.is_found()
+    )
 
 
 def diagnose(env: Environment) -> list[Finding]:
@@ -207,19 +235,46 @@ def _package(env: Environment) -> list[Finding]:
     if env.configs:
         findings.append(Finding('ok', 'configs', f'{env.configs} found'))
     else:
-        findings.append(Finding('broken', 'configs', 'none found beside the code',
-                                f'{PIP} install --force-reinstall --no-deps mmssl, or in a clone: {PIP} install -e .'))
+        findings.append(
+            Finding(
+                'broken',
+                'configs',
+                'none found beside the code',
+                f'{PIP} install --force-reinstall --no-deps mmssl, or in a clone: {PIP} install -e .',
+            )
+        )
     if 'onedl-mim' in env.versions and env.installed == 'wheel' and not env.in_mim:
-        findings.append(Finding('note', 'mim', f'onedl-mim {env.versions["onedl-mim"]} does not find mmssl; '
-                                '`mmssl train` is the same as `mim train mmssl`', 'mmssl doctor --mim'))
+        findings.append(
+            Finding(
+                'note',
+                'mim',
+                f'onedl-mim {env.versions["onedl-mim"]} does not find mmssl; '
+                '`mmssl train` is the same as `mim train mmssl`',
+                'mmssl doctor --mim',
+            )
+        )
     python = '.'.join(map(str, env.python))
     if (3, 10) <= env.python < (3, 13):
         findings.append(Finding('ok', 'python', python))
     else:
-        findings.append(Finding('broken', 'python', f'{python}; mmssl needs 3.10, 3.11 or 3.12', 'make install PYTHON=/path/to/python3.11'))
+        findings.append(
+            Finding(
+                'broken',
+                'python',
+                f'{python}; mmssl needs 3.10, 3.11 or 3.12',
+                'make install PYTHON=/path/to/python3.11',
+            )
+        )
     numpy = env.versions.get('numpy')
     if numpy is None or _numbers(numpy) < (1, 26):
-        findings.append(Finding('broken', 'numpy', f'{numpy or "missing"}; mmssl needs 1.26 or later', f"{PIP} install 'numpy>=1.26'"))
+        findings.append(
+            Finding(
+                'broken',
+                'numpy',
+                f'{numpy or "missing"}; mmssl needs 1.26 or later',
+                f"{PIP} install 'numpy>=1.26'",
+            )
+        )
     else:
         findings.append(Finding('ok', 'numpy', numpy))
     return findings
@@ -236,17 +291,42 @@ def _torch(env: Environment) -> list[Finding]:
     if torch is None:
         return [Finding('broken', 'torch', 'missing', f"{PIP} install 'torch>=2.6' torchvision")]
     if _numbers(torch) < (2, 6):
-        return [Finding('broken', 'torch', f'{torch}; mmssl needs 2.6 or later', f"{PIP} install -U 'torch>=2.6' torchvision")]
+        return [
+            Finding(
+                'broken',
+                'torch',
+                f'{torch}; mmssl needs 2.6 or later',
+                f"{PIP} install -U 'torch>=2.6' torchvision",
+            )
+        ]
     probe = env.probes.get('torch', Probe(False, error='no module torch'))
     if not probe.ok:
-        return [Finding('broken', 'torch', f'{torch} does not import: {probe.error}',
-                        f'{PIP} install --force-reinstall torch=={torch}{_index(torch)}')]
-    findings = [Finding('ok', 'torch', f'{torch}, CUDA {probe.value["cuda"]}' if probe.value.get('cuda') else f'{torch}, CPU build')]
+        return [
+            Finding(
+                'broken',
+                'torch',
+                f'{torch} does not import: {probe.error}',
+                f'{PIP} install --force-reinstall torch=={torch}{_index(torch)}',
+            )
+        ]
+    findings = [
+        Finding(
+            'ok',
+            'torch',
+            f'{torch}, CUDA {probe.value["cuda"]}' if probe.value.get('cuda') else f'{torch}, CPU build',
+        )
+    ]
     devices = probe.value.get('devices') or []
     gpu = env.probes.get('gpu', Probe(True))
     if devices and not gpu.ok:
-        findings.append(Finding('broken', 'gpu', f'{", ".join(devices)}: a matrix product fails: {gpu.error}',
-                                'nvidia-smi, then a torch built for this GPU and driver: https://pytorch.org/get-started/locally'))
+        findings.append(
+            Finding(
+                'broken',
+                'gpu',
+                f'{", ".join(devices)}: a matrix product fails: {gpu.error}',
+                'nvidia-smi, then a torch built for this GPU and driver: https://pytorch.org/get-started/locally',
+            )
+        )
     else:
         findings.append(Finding('ok', 'gpu', ', '.join(devices) or 'none; training runs on the CPU'))
     return findings + _torchvision(env, torch)
@@ -259,12 +339,25 @@ def _torchvision(env: Environment, torch: str) -> list[Finding]:
     wanted = f'0.{minor + 15}' if major == 2 else None
     cure = f'{PIP} install --force-reinstall --no-deps torchvision{f"=={wanted}.*" if wanted else ""}{_index(torch)}'
     if vision is None:
-        return [Finding('note', 'torchvision', 'missing; the toolboxes need it', cure.replace(' --force-reinstall', ''))]
+        return [
+            Finding(
+                'note',
+                'torchvision',
+                'missing; the toolboxes need it',
+                cure.replace(' --force-reinstall', ''),
+            )
+        ]
     if wanted and '.'.join(map(str, _numbers(vision)[:2])) != wanted:
-        return [Finding('broken', 'torchvision', f'{vision} is not made for torch {torch}, {wanted} is', cure)]
+        return [
+            Finding('broken', 'torchvision', f'{vision} is not made for torch {torch}, {wanted} is', cure)
+        ]
     probe = env.probes.get('torchvision', Probe(False, error='no module torchvision'))
     if not probe.ok:
-        return [Finding('broken', 'torchvision', f'{vision} does not work with torch {torch}: {probe.error}', cure)]
+        return [
+            Finding(
+                'broken', 'torchvision', f'{vision} does not work with torch {torch}: {probe.error}', cure
+            )
+        ]
     return [Finding('ok', 'torchvision', vision)]
 
 
@@ -278,32 +371,66 @@ def _owners(env: Environment) -> list[Finding]:
             listed = ' and '.join(f'{name} {env.versions[name]}' for name in names)
             newest = max((env.versions[name] for name in names), key=_numbers)
             same = all(env.versions[name] == newest for name in names)
-            text = f'{listed} share its files' + (', of one version' if same else '; the last one installed wins')
+            text = f'{listed} share its files' + (
+                ', of one version' if same else '; the last one installed wins'
+            )
             pins = ' '.join(f'{name}=={newest}' for name in names)
-            findings.append(Finding('note', 'cv2', text, '' if same else f'{PIP} install --force-reinstall --no-deps {pins}'))
+            findings.append(
+                Finding(
+                    'note', 'cv2', text, '' if same else f'{PIP} install --force-reinstall --no-deps {pins}'
+                )
+            )
             continue
         keep = next(name for name in (*compat.DISTRIBUTIONS[module], *names) if name in names)
-        findings.append(Finding('broken', module, f'two distributions own it: {", ".join(names)}; their files overwrite each other',
-                                f'{PIP} uninstall -y {" ".join(names)} && {PIP} install {keep}=={env.versions[keep]}'))
+        findings.append(
+            Finding(
+                'broken',
+                module,
+                f'two distributions own it: {", ".join(names)}; their files overwrite each other',
+                f'{PIP} uninstall -y {" ".join(names)} && {PIP} install {keep}=={env.versions[keep]}',
+            )
+        )
     return findings
 
 
 def _flavour(env: Environment) -> list[Finding]:
-    fork = {module for module in compat.HOSTS if any(name.startswith('onedl-') for name in env.owners.get(module, ()))}
-    upstream = {module for module in compat.HOSTS if any(not name.startswith('onedl-') for name in env.owners.get(module, ()))}
+    fork = {
+        module
+        for module in compat.HOSTS
+        if any(name.startswith('onedl-') for name in env.owners.get(module, ()))
+    }
+    upstream = {
+        module
+        for module in compat.HOSTS
+        if any(not name.startswith('onedl-') for name in env.owners.get(module, ()))
+    }
     if fork and upstream:
         wrong = [name for module in upstream for name in env.owners[module] if not name.startswith('onedl-')]
         wanted = [compat.DISTRIBUTIONS[module][0] for module in compat.HOSTS if module in upstream]
-        return [Finding('note', 'flavour', f'mixed: OneDL {", ".join(sorted(fork))}; upstream {", ".join(sorted(upstream))}',
-                        f'{PIP} uninstall -y {" ".join(sorted(wrong))} && {PIP} install --force-reinstall --no-deps {" ".join(wanted)}')]
+        return [
+            Finding(
+                'note',
+                'flavour',
+                f'mixed: OneDL {", ".join(sorted(fork))}; upstream {", ".join(sorted(upstream))}',
+                f'{PIP} uninstall -y {" ".join(sorted(wrong))} && {PIP} install --force-reinstall --no-deps {" ".join(wanted)}',
+            )
+        ]
     if upstream:
         findings = [Finding('ok', 'flavour', 'upstream OpenMMLab (OneDL is the tested one)')]
         setuptools = env.versions.get('setuptools')
         if setuptools is None or _numbers(setuptools)[0] >= compat.UPSTREAM_SETUPTOOLS:
             text = f'{setuptools or "missing"}; upstream mmengine needs pkg_resources, which {compat.UPSTREAM_SETUPTOOLS} dropped'
-            findings.append(Finding('broken', 'setuptools', text, f"{PIP} install 'setuptools<{compat.UPSTREAM_SETUPTOOLS}'"))
+            findings.append(
+                Finding(
+                    'broken', 'setuptools', text, f"{PIP} install 'setuptools<{compat.UPSTREAM_SETUPTOOLS}'"
+                )
+            )
         return findings
-    return [Finding('ok', 'flavour', 'OneDL') if fork else Finding('note', 'flavour', 'no OpenMMLab toolbox is installed')]
+    return [
+        Finding('ok', 'flavour', 'OneDL')
+        if fork
+        else Finding('note', 'flavour', 'no OpenMMLab toolbox is installed')
+    ]
 
 
 def _hosts(env: Environment) -> list[Finding]:
@@ -312,15 +439,29 @@ def _hosts(env: Environment) -> list[Finding]:
         names = env.owners.get(module)
         cure = f"{PIP} install 'mmssl[{EXTRAS[module]}]'"
         if not names and module not in env.probes:
-            findings.append(Finding('broken' if module == 'mmengine' else 'note', module, f'missing; {use} needs it', cure))
+            findings.append(
+                Finding(
+                    'broken' if module == 'mmengine' else 'note', module, f'missing; {use} needs it', cure
+                )
+            )
             continue
-        label = ', '.join(f'{name} {env.versions[name]}' for name in names) if names else 'no distribution owns it (a folder on the path?)'
+        label = (
+            ', '.join(f'{name} {env.versions[name]}' for name in names)
+            if names
+            else 'no distribution owns it (a folder on the path?)'
+        )
         probe = env.probes.get(module, Probe(False, error=f'no module {module}'))
         if not probe.ok:
             source = names[0] if names else f'mmssl[{EXTRAS[module]}]'
             pin = f'=={env.versions[source]}' if source in env.versions else ''
-            findings.append(Finding('broken', module, f'{label} does not import: {probe.error}',
-                                    f"{PIP} install --force-reinstall --no-deps '{source}{pin}'"))
+            findings.append(
+                Finding(
+                    'broken',
+                    module,
+                    f'{label} does not import: {probe.error}',
+                    f"{PIP} install --force-reinstall --no-deps '{source}{pin}'",
+                )
+            )
         elif names is None or len(names) == 1:
             findings.append(Finding('ok' if names else 'note', module, label))
     return findings
@@ -340,7 +481,14 @@ def _ops(env: Environment) -> list[Finding]:
         return [Finding('note', 'mmcv ops', f'MMSSL_NO_EXT is set; {use}', 'unset MMSSL_NO_EXT')]
     if probe.ok:
         return [Finding('note', 'mmcv ops', f'not compiled; {use}', cure)]
-    return [Finding('broken', 'mmcv ops', f'compiled for another torch or Python: {probe.error}', f'{cure}; or do without: MMSSL_NO_EXT=1')]
+    return [
+        Finding(
+            'broken',
+            'mmcv ops',
+            f'compiled for another torch or Python: {probe.error}',
+            f'{cure}; or do without: MMSSL_NO_EXT=1',
+        )
+    ]
 
 
 def _inheritance(env: Environment) -> list[Finding]:
@@ -352,5 +500,14 @@ def _inheritance(env: Environment) -> list[Finding]:
         return [Finding('broken', 'registry', f'mmssl.registry does not import: {probe.error}', cure)]
     lost = [scope for scope, found in probe.value.items() if not found]
     if lost:
-        return [Finding('broken', 'inheritance', f'_base_ cannot reach {", ".join(f"{scope}::" for scope in lost)}', cure)]
-    return [Finding('ok', 'inheritance', '_base_ reaches ' + ', '.join(f'{scope}::' for scope in probe.value))]
+        return [
+            Finding(
+                'broken',
+                'inheritance',
+                f'_base_ cannot reach {", ".join(f"{scope}::" for scope in lost)}',
+                cure,
+            )
+        ]
+    return [
+        Finding('ok', 'inheritance', '_base_ reaches ' + ', '.join(f'{scope}::' for scope in probe.value))
+    ]

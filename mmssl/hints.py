@@ -9,8 +9,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 # gloo's and NCCL's words for a rank that is no more
-_PEER_GONE = re.compile(r'(?i)(gloo|nccl)(.|\n)*(connection (closed|reset)|closed by (remote )?peer|read error|write error|broken pipe|'
-                        r'remote process (has )?exited)')
+_PEER_GONE = re.compile(
+    r'(?i)(gloo|nccl)(.|\n)*(connection (closed|reset)|closed by (remote )?peer|read error|write error|broken pipe|'
+    r'remote process (has )?exited)'
+)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -33,6 +35,7 @@ def nearest_path(path: str | os.PathLike) -> str:
 def _registered() -> Iterator[tuple[str, object]]:
     """Every registered (name, part) that has been imported, of all toolboxes; names of other scopes than mmengine's carry their prefix."""
     import mmengine.registry as root
+
     todo = [registry for registry in vars(root).values() if isinstance(registry, root.Registry)]
     while todo:
         registry = todo.pop()
@@ -47,7 +50,11 @@ def _arguments(part: type) -> set[str]:
     for base in part.__mro__:
         if '__init__' in vars(base):
             parameters = inspect.signature(vars(base)['__init__']).parameters.values()
-            names |= {parameter.name for parameter in parameters if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)}
+            names |= {
+                parameter.name
+                for parameter in parameters
+                if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            }
     return names - {'self'}
 
 
@@ -56,8 +63,16 @@ def _missing_hosts(scope: str) -> str:
     if not scope.startswith('mmssl'):
         return ''
     from mmssl import registry
-    missing = sorted({host for found in vars(registry).values() if isinstance(found, registry.HostBoundRegistry)
-                      for host in found.hosts.values() if not registry.installed(host)})
+
+    missing = sorted(
+        {
+            host
+            for found in vars(registry).values()
+            if isinstance(found, registry.HostBoundRegistry)
+            for host in found.hosts.values()
+            if not registry.installed(host)
+        }
+    )
     extras = {'mmseg': 'seg', 'mmdet': 'det'}
     return ''.join(f"; parts for {host} need it: pip install 'mmssl[{extras[host]}]'" for host in missing)
 
@@ -94,16 +109,26 @@ def explain(error: Exception) -> str:
     keyword = re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", text)
     if keyword:
         owner, key = keyword.groups()
-        classes = [part for _, part in _registered() if inspect.isclass(part) and owner in {base.__name__ for base in part.__mro__}]
+        classes = [
+            part
+            for _, part in _registered()
+            if inspect.isclass(part) and owner in {base.__name__ for base in part.__mro__}
+        ]
         known = set().union(*map(_arguments, classes)) if classes else set()
         return f'{owner} has no argument {key!r}' + nearest(key, known)
     missing = re.search(r'(\S+) is not in the (\S+) registry', text)
     if missing:
         name = missing.group(1).strip("'`")
-        return f'type {name!r} is not registered' + nearest(name, (other for other, _ in _registered())) + _missing_hosts(missing.group(2))
+        return (
+            f'type {name!r} is not registered'
+            + nearest(name, (other for other, _ in _registered()))
+            + _missing_hosts(missing.group(2))
+        )
     if isinstance(error, KeyError) and re.fullmatch(r'\w+', text):
         text = f'the key {text!r} is missing'
-    elif not isinstance(error, (TypeError, ValueError, KeyError)) and not text.startswith(type(error).__name__):
+    elif not isinstance(error, (TypeError, ValueError, KeyError)) and not text.startswith(
+        type(error).__name__
+    ):
         text = f'{type(error).__name__}: {text or "no message"} ({place(error)})'
     part = part_being_built(error)
     return f'{text} (while building {part})' if part and part.rpartition('.')[2] not in text else text

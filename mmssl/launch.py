@@ -18,10 +18,41 @@ from mmssl.paths import config_root
 DEMO_DATA = 'data/demo'
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # what a run of mmengine reads, and mmssl beside it; a config may have names of its own too
-SETTINGS = ('model', *LOADERS, 'train_cfg', 'val_cfg', 'test_cfg', 'auto_scale_lr', 'optim_wrapper', 'param_scheduler', 'val_evaluator',
-            'test_evaluator', 'default_hooks', 'custom_hooks', 'data_preprocessor', 'load_from', 'resume', 'launcher', 'env_cfg',
-            'log_processor', 'log_level', 'visualizer', 'vis_backends', 'default_scope', 'randomness', 'experiment_name', 'runner_type',
-            'work_dir', 'strategy', 'tta_model', 'custom_imports', 'sync_bn', 'model_wrapper_cfg', 'compile', 'cfg')
+SETTINGS = (
+    'model',
+    *LOADERS,
+    'train_cfg',
+    'val_cfg',
+    'test_cfg',
+    'auto_scale_lr',
+    'optim_wrapper',
+    'param_scheduler',
+    'val_evaluator',
+    'test_evaluator',
+    'default_hooks',
+    'custom_hooks',
+    'data_preprocessor',
+    'load_from',
+    'resume',
+    'launcher',
+    'env_cfg',
+    'log_processor',
+    'log_level',
+    'visualizer',
+    'vis_backends',
+    'default_scope',
+    'randomness',
+    'experiment_name',
+    'runner_type',
+    'work_dir',
+    'strategy',
+    'tta_model',
+    'custom_imports',
+    'sync_bn',
+    'model_wrapper_cfg',
+    'compile',
+    'cfg',
+)
 # errors whose message names a file of the work directory, or the images that a person will look for there
 KEEP_WORK_DIR = ('BadFilesError', 'NonFiniteError')
 
@@ -32,14 +63,28 @@ class TrainingError(RuntimeError):
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments that training and testing share."""
-    parser.add_argument('--data', metavar='DIR', help='use this folder (or archive) in place of the data of the config')
-    parser.add_argument('--work-dir', metavar='DIR', help='where logs and checkpoints go; work_dirs/<config> by default')
-    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
-                        help='override settings, e.g. train_dataloader.batch_size=8')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    parser.add_argument(
+        '--data', metavar='DIR', help='use this folder (or archive) in place of the data of the config'
+    )
+    parser.add_argument(
+        '--work-dir', metavar='DIR', help='where logs and checkpoints go; work_dirs/<config> by default'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        default=[],
+        metavar='KEY=VALUE',
+        help='override settings, e.g. train_dataloader.batch_size=8',
+    )
+    parser.add_argument(
+        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher'
+    )
     parser.add_argument('--local-rank', '--local_rank', type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument('--trust-checkpoint', action='store_true',
-                        help='load checkpoints that hold pickled code; they can do anything on this machine')
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='load checkpoints that hold pickled code; they can do anything on this machine',
+    )
 
 
 def find_config(name: str) -> Path:
@@ -55,8 +100,10 @@ def find_config(name: str) -> Path:
             return candidate
     shipped = [path.relative_to(config_root()).as_posix() for path in config_root().rglob('*.py')]
     by_stem = [path for path in shipped if Path(path).stem == Path(name).stem]
-    raise FileNotFoundError(f'config {name} does not exist' + (f'; did you mean {by_stem[0]!r}?' if by_stem else
-                                                               nearest(below, shipped) or nearest_path(name)))
+    raise FileNotFoundError(
+        f'config {name} does not exist'
+        + (f'; did you mean {by_stem[0]!r}?' if by_stem else nearest(below, shipped) or nearest_path(name))
+    )
 
 
 def load_config(name: str, options: Sequence[str] = ()):
@@ -70,6 +117,7 @@ def load_config(name: str, options: Sequence[str] = ()):
     from mmengine.config import Config, DictAction
 
     from mmssl import compat
+
     compat.patch()
     path = find_config(name)
     try:
@@ -110,9 +158,12 @@ def check_bases(path: str | os.PathLike, below: tuple[Path, ...] = ()) -> None:
         ValueError: a circle; names all its files.
     """
     from mmengine.config import Config
+
     here = Path(os.path.abspath(path))
     if here in below:
-        raise ValueError(f'{here} inherits from itself: {" -> ".join(other.name for other in (*below[below.index(here):], here))}')
+        raise ValueError(
+            f'{here} inherits from itself: {" -> ".join(other.name for other in (*below[below.index(here) :], here))}'
+        )
     if not here.is_file():
         raise FileNotFoundError(f'{below[-1]} inherits from {path}, which does not exist{nearest_path(path)}')
     for base in Config._get_base_files(str(here)):
@@ -153,7 +204,7 @@ def use_data(cfg, data: str) -> None:
         if isinstance(node, str):
             for root in roots:
                 if root and (node == root or node.startswith(f'{root}/')):
-                    return new + node[len(root):]
+                    return new + node[len(root) :]
             return node
         if isinstance(node, dict):
             for key, value in node.items():
@@ -182,7 +233,15 @@ def check_settings(cfg) -> None:
             raise ValueError(f'{cfg.filename}: nothing reads {key!r}; did you mean {near[0]!r}?')
     if 'model' not in cfg:
         raise ValueError(f"{cfg.filename} has no 'model'{nearest('model', cfg)}")
-    for key in ('model', *LOADERS, 'default_hooks', 'env_cfg', 'optim_wrapper', 'auto_scale_lr', 'randomness'):
+    for key in (
+        'model',
+        *LOADERS,
+        'default_hooks',
+        'env_cfg',
+        'optim_wrapper',
+        'auto_scale_lr',
+        'randomness',
+    ):
         value = cfg.get(key)
         if value is not None and not isinstance(value, dict):
             raise TypeError(f'{cfg.filename}: {key} = {value!r} has to be a dict')
@@ -197,6 +256,7 @@ def check_settings(cfg) -> None:
 def prepare(cfg, args, name: str) -> None:
     """Settings that every run shares: data, work directory, launcher, our checkpoint hook and guards; see also :func:`check_settings`."""
     import torch
+
     check_settings(cfg)
     if args.data:
         use_data(cfg, args.data)
@@ -217,17 +277,26 @@ def prepare(cfg, args, name: str) -> None:
     if checkpoint and checkpoint.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook'):
         checkpoint['type'] = 'mmssl.CheckpointHook'
     hooks = cfg.setdefault('custom_hooks', None) or []
-    guards = ['mmssl.NonFiniteHook', 'mmssl.BadFilesHook', 'mmssl.SanityHook'] + ['mmssl.ProgressHook'] * sys.stderr.isatty()
-    cfg.custom_hooks = list(hooks) + [{'type': guard} for guard in guards if guard not in [hook.get('type') for hook in hooks]]
+    guards = ['mmssl.NonFiniteHook', 'mmssl.BadFilesHook', 'mmssl.SanityHook'] + [
+        'mmssl.ProgressHook'
+    ] * sys.stderr.isatty()
+    cfg.custom_hooks = list(hooks) + [
+        {'type': guard} for guard in guards if guard not in [hook.get('type') for hook in hooks]
+    ]
 
 
 def make_demo_data_if_asked(cfg) -> None:
     """Generate ``data/demo`` where a config reads it and it is not there yet (smoke configs, tutorials)."""
-    wanted = [dataset['data_root'] for dataset in datasets_of(cfg) if f"{dataset['data_root']}/".startswith(f'{DEMO_DATA}/')]
+    wanted = [
+        dataset['data_root']
+        for dataset in datasets_of(cfg)
+        if f'{dataset["data_root"]}/'.startswith(f'{DEMO_DATA}/')
+    ]
     if all(os.path.exists(root) for root in wanted):
         return
     if int(os.environ.get('RANK', 0)) == 0:
         from mmssl.data.demo import make_demo_data
+
         make_demo_data(DEMO_DATA)
     deadline = time.monotonic() + 300
     while not all(os.path.exists(root) for root in wanted):  # the other ranks wait for the first one
@@ -251,7 +320,9 @@ def whole_work_dir(work_dir: str) -> Iterator[list]:
         yield runners
     except BaseException as error:
         runner = runners[0] if runners else None
-        started = runner is not None and (getattr(runner, 'started', False) or runner.rank > 0 or type(error).__name__ in KEEP_WORK_DIR)
+        started = runner is not None and (
+            getattr(runner, 'started', False) or runner.rank > 0 or type(error).__name__ in KEEP_WORK_DIR
+        )
         if not started and int(os.environ.get('RANK', 0)) == 0:
             _close_logs_below(root)
             if made:
@@ -268,6 +339,7 @@ def whole_work_dir(work_dir: str) -> Iterator[list]:
 def _close_logs_below(root: Path) -> None:
     """Take the log files of a run out of mmengine's loggers: they go, and the loggers may be used again."""
     from mmengine.logging import MMLogger
+
     for logger in MMLogger._instance_dict.values():
         for handler in list(logger.handlers):
             if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).is_relative_to(root):
@@ -283,6 +355,7 @@ def leave_process_group() -> None:
     while it waits for these threads, for ever if they have not had it yet; so they get the time.
     """
     import torch
+
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
         time.sleep(0.05)

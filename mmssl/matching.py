@@ -29,6 +29,7 @@ class MatchReport:
         unexpected: keys of the file that the model has no place for.
         mismatched: (key, shape in the file, shape in the model), not set.
     """
+
     source: str
     matched: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -43,18 +44,32 @@ class MatchReport:
     def __str__(self) -> str:
         total = len(self.matched) + len(self.missing) + len(self.mismatched)
         lines = [f'{self.source}: {len(self.matched)} of the {total} entries of the model are set']
-        shapes = [f'{key} ({"x".join(map(str, in_file))} in the file, {"x".join(map(str, in_model))} in the model)'
-                  for key, in_file, in_model in self.mismatched]
-        for title, keys in (('missing in the file', self.missing), ('unknown to the model', self.unexpected), ('other shape', shapes)):
+        shapes = [
+            f'{key} ({"x".join(map(str, in_file))} in the file, {"x".join(map(str, in_model))} in the model)'
+            for key, in_file, in_model in self.mismatched
+        ]
+        for title, keys in (
+            ('missing in the file', self.missing),
+            ('unknown to the model', self.unexpected),
+            ('other shape', shapes),
+        ):
             if keys:
-                lines += [f'  {title + " " + str(len(keys)) if n == 0 else "":<28}{key}' for n, key in enumerate(keys[:SHOWN])]
+                lines += [
+                    f'  {title + " " + str(len(keys)) if n == 0 else "":<28}{key}'
+                    for n, key in enumerate(keys[:SHOWN])
+                ]
                 if len(keys) > SHOWN:
                     lines.append(f'{"":<30}... and {len(keys) - SHOWN} more')
         return '\n'.join(lines)
 
 
-def load_matching(model: nn.Module, state_dict: Mapping, strict: bool = False, source: str = 'the checkpoint',
-                  logger='current') -> MatchReport:
+def load_matching(
+    model: nn.Module,
+    state_dict: Mapping,
+    strict: bool = False,
+    source: str = 'the checkpoint',
+    logger='current',
+) -> MatchReport:
     """Copy the entries of ``state_dict`` that fit into ``model``; keys are those of the bare model, without wrappers' ``module.``.
 
     Args:
@@ -71,14 +86,17 @@ def load_matching(model: nn.Module, state_dict: Mapping, strict: bool = False, s
         MismatchError: nothing matched, or ``strict`` and not everything did.
     """
     from mmengine.logging import print_log
+
     report = _copy(model, state_dict, source)
     counted = [key for key in report.matched if not key.endswith('num_batches_tracked')]
     if not counted and (report.missing or report.mismatched):
         model_keys = report.missing + [key for key, *_ in report.mismatched]
-        raise MismatchError(f'no weight of {source} fits the model {type(model).__name__}.\n'
-                            f'  the file has   {_few(state_dict)}\n  the model has  {_few(model_keys)}\n'
-                            f'  {_advice(list(state_dict), model_keys) or "is it the checkpoint of another model?"}'
-                            + (f'\n{report}' if report.mismatched else ''))
+        raise MismatchError(
+            f'no weight of {source} fits the model {type(model).__name__}.\n'
+            f'  the file has   {_few(state_dict)}\n  the model has  {_few(model_keys)}\n'
+            f'  {_advice(list(state_dict), model_keys) or "is it the checkpoint of another model?"}'
+            + (f'\n{report}' if report.mismatched else '')
+        )
     if report.complete:
         print_log(f'{source}: all {len(report.matched)} entries of the model are set', logger=logger)
     elif strict:
@@ -94,8 +112,10 @@ def select_prefix(state_dict: Mapping, prefix: str, source: str = 'the checkpoin
     selected = strip_prefix(state_dict, prefix)
     if not selected:
         heads = sorted({key.partition('.')[0] + '.' for key in state_dict})
-        raise MismatchError(f'{source} has no key under prefix={prefix!r}; it has {_few(state_dict)}, under {_few(heads)}: '
-                            'name one of these, or leave the prefix out')
+        raise MismatchError(
+            f'{source} has no key under prefix={prefix!r}; it has {_few(state_dict)}, under {_few(heads)}: '
+            'name one of these, or leave the prefix out'
+        )
     return selected
 
 
@@ -107,7 +127,8 @@ def _copy(model: nn.Module, state_dict: Mapping, source: str) -> MatchReport:
         weights._metadata = {_inside(key, wrappers): value for key, value in metadata.items()}
     seen = []
     handle = model.register_load_state_dict_post_hook(
-        lambda module, keys: seen.append((list(keys.missing_keys), list(keys.unexpected_keys))))
+        lambda module, keys: seen.append((list(keys.missing_keys), list(keys.unexpected_keys)))
+    )
     failures = ''
     try:
         nn.Module.load_state_dict(model, weights, strict=False)
@@ -119,8 +140,10 @@ def _copy(model: nn.Module, state_dict: Mapping, source: str) -> MatchReport:
         handle.remove()
     # torch reports a shape only in words
     pattern = r'size mismatch for (\S+): .*?\[([\d, ]*)\]\).*?\[([\d, ]*)\]\)'
-    shapes = [(key, *(tuple(int(n) for n in text.split(',') if n.strip()) for text in pair))
-              for key, *pair in re.findall(pattern, failures)]
+    shapes = [
+        (key, *(tuple(int(n) for n in text.split(',') if n.strip()) for text in pair))
+        for key, *pair in re.findall(pattern, failures)
+    ]
     if failures and len(shapes) < failures.count('\n\t'):
         raise MismatchError(f'{source}: {failures}')
     missing, unexpected = seen[-1]
@@ -130,27 +153,32 @@ def _copy(model: nn.Module, state_dict: Mapping, source: str) -> MatchReport:
         matched=[_outside(key, wrappers) for key in model.state_dict() if key not in unset],
         missing=[_outside(key, wrappers) for key in missing if not key.endswith('num_batches_tracked')],
         unexpected=[_outside(key, wrappers) for key in unexpected],
-        mismatched=[(_outside(key, wrappers), in_file, in_model) for key, in_file, in_model in shapes])
+        mismatched=[(_outside(key, wrappers), in_file, in_model) for key, in_file, in_model in shapes],
+    )
 
 
 def _wrapper_paths(model: nn.Module) -> list[str]:
     """Names of the wrappers (DDP, test-time augmentation, ...) inside ``model``, outermost first, each ending in a dot unless the root."""
     from mmengine.model import BaseTTAModel, is_model_wrapper
-    return [name + '.' if name else '' for name, module in model.named_modules()
-            if is_model_wrapper(module) or isinstance(module, BaseTTAModel)]
+
+    return [
+        name + '.' if name else ''
+        for name, module in model.named_modules()
+        if is_model_wrapper(module) or isinstance(module, BaseTTAModel)
+    ]
 
 
 def _inside(key: str, wrappers: list[str]) -> str:
     for path in wrappers:
         if key.startswith(path):
-            key = f'{path}module.{key[len(path):]}'
+            key = f'{path}module.{key[len(path) :]}'
     return key
 
 
 def _outside(key: str, wrappers: list[str]) -> str:
     for path in reversed(wrappers):
         if key.startswith(path + 'module.'):
-            key = path + key[len(path) + len('module.'):]
+            key = path + key[len(path) + len('module.') :]
     return key
 
 
@@ -176,7 +204,7 @@ def _best_prefix(whole: list[str], part: list[str]) -> str | None:
     for key in whole:
         cut = key.find('.')
         while cut >= 0:
-            if key[cut + 1:] in wanted:
-                hits[key[:cut + 1]] = hits.get(key[:cut + 1], 0) + 1
+            if key[cut + 1 :] in wanted:
+                hits[key[: cut + 1]] = hits.get(key[: cut + 1], 0) + 1
             cut = key.find('.', cut + 1)
     return max(hits, key=lambda prefix: hits[prefix]) if hits else None

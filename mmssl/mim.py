@@ -17,7 +17,11 @@ def record_of(name: str = DISTRIBUTION) -> Path | None:
         files = importlib.metadata.distribution(name).files or []
     except importlib.metadata.PackageNotFoundError:
         return None
-    found = [Path(file.locate()) for file in files if file.name == 'RECORD' and file.parent.name.endswith('.dist-info')]
+    found = [
+        Path(file.locate())
+        for file in files
+        if file.name == 'RECORD' and file.parent.name.endswith('.dist-info')
+    ]
     return found[0] if found and found[0].is_file() else None
 
 
@@ -38,9 +42,12 @@ def put_package_first(name: str = DISTRIBUTION) -> Path | None:
         OSError: the file cannot be written.
     """
     from mmssl.checkpoint import write_text
+
     record = record_of(name)
     if record is None:
-        raise ValueError(f'{name} is not installed from a wheel; in a clone mim takes the path of a config: mim train {name} configs/...')
+        raise ValueError(
+            f'{name} is not installed from a wheel; in a clone mim takes the path of a config: mim train {name} configs/...'
+        )
     lines = record.read_text(encoding='utf-8').splitlines(keepends=True)
     ordered = sorted(lines, key=lambda line: not line.startswith(f'{name}/'))
     if ordered == lines:

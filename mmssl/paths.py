@@ -17,8 +17,10 @@ def mim_root() -> Path:
     for root in (PACKAGE / '.mim', PACKAGE.parent):
         if (root / 'configs').is_dir():
             return root
-    raise FileNotFoundError(f'no configs in {PACKAGE / ".mim"} nor in {PACKAGE.parent}; install mmssl again: pip install --force-reinstall '
-                            '--no-deps mmssl, or pip install -e . in a clone')
+    raise FileNotFoundError(
+        f'no configs in {PACKAGE / ".mim"} nor in {PACKAGE.parent}; install mmssl again: pip install --force-reinstall '
+        '--no-deps mmssl, or pip install -e . in a clone'
+    )
 
 
 def config_root() -> Path:

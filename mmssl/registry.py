@@ -73,19 +73,36 @@ class HostBoundRegistry(Registry):
 
 
 def _child(name: str, parent: Registry, *locations: str, **hosts: str) -> HostBoundRegistry:
-    return HostBoundRegistry(name, parent=parent, scope=SCOPE, locations=list(locations), hosts={at: host for host, at in hosts.items()})
+    return HostBoundRegistry(
+        name,
+        parent=parent,
+        scope=SCOPE,
+        locations=list(locations),
+        hosts={at: host for host, at in hosts.items()},
+    )
 
 
-MODELS = _child('model', MMENGINE_MODELS, 'mmssl.layers', 'mmssl.selfsup', 'mmssl.promptable', mmseg='mmssl.segmentation',
-                mmdet='mmssl.detection')
-DATASETS = _child('dataset', MMENGINE_DATASETS, 'mmssl.data', 'mmssl.promptable.data', mmseg='mmssl.segmentation.datasets')
+MODELS = _child(
+    'model',
+    MMENGINE_MODELS,
+    'mmssl.layers',
+    'mmssl.selfsup',
+    'mmssl.promptable',
+    mmseg='mmssl.segmentation',
+    mmdet='mmssl.detection',
+)
+DATASETS = _child(
+    'dataset', MMENGINE_DATASETS, 'mmssl.data', 'mmssl.promptable.data', mmseg='mmssl.segmentation.datasets'
+)
 TRANSFORMS = _child('transform', MMENGINE_TRANSFORMS, 'mmssl.data', 'mmssl.promptable.transforms')
 DATA_SAMPLERS = _child('data sampler', MMENGINE_DATA_SAMPLERS, 'mmssl.data')
 HOOKS = _child('hook', MMENGINE_HOOKS, 'mmssl.engine', 'mmssl.data', 'mmssl.promptable.hooks')
 METRICS = _child('metric', MMENGINE_METRICS, 'mmssl.evaluation')
 OPTIMIZERS = _child('optimizer', MMENGINE_OPTIMIZERS, 'mmssl.engine')
 OPTIM_WRAPPERS = _child('optim_wrapper', MMENGINE_OPTIM_WRAPPERS, 'mmssl.engine')
-OPTIM_WRAPPER_CONSTRUCTORS = _child('optim_wrapper_constructor', MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS, 'mmssl.engine')
+OPTIM_WRAPPER_CONSTRUCTORS = _child(
+    'optim_wrapper_constructor', MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS, 'mmssl.engine'
+)
 PARAM_SCHEDULERS = _child('parameter scheduler', MMENGINE_PARAM_SCHEDULERS, 'mmssl.engine')
 STRATEGIES = _child('strategy', MMENGINE_STRATEGIES, 'mmssl.engine.fsdp')
 

@@ -53,7 +53,9 @@ class Watch:
         if self.immediate:
             raise Stop(signum)
         if os.environ.get('RANK', '0') == '0':
-            tell(f'mmssl: {signal.Signals(signum).name}: saving after this step, then leaving; once more to leave at once')
+            tell(
+                f'mmssl: {signal.Signals(signum).name}: saving after this step, then leaving; once more to leave at once'
+            )
 
     def wait_for_second(self) -> None:
         """A thread: the main one may be inside of a library, where no handler is called."""

@@ -20,12 +20,35 @@ if os.environ.get('MMSSL_DATA'):
 ROOT = Path(__file__).resolve().parents[1]
 # files that take longest come first, so that no worker is left alone with one of them at the end
 # before them those that fork processes which learn: autograd refuses that once a test before has started its threads
-LONGEST = ('test_sam_two_processes', 'test_rfcn_detector', 'test_sync_bn', 'test_moby', 'test_moco', 'test_dino', 'test_mocov3',
-           'test_swav',
-           'test_all_configs', 'test_distributed', 'test_mmcv_ext', 'test_all_models', 'test_docs', 'test_evaluation_commands',
-           'test_train', 'test_hosts', 'test_resume', 'test_fsdp', 'test_segmentation_commands', 'test_rfcn_launchers',
-           'test_resume_processes', 'test_convert_command', 'test_deform_ps_roi', 'test_ps_roi', 'test_demo', 'test_doctor',
-           'test_packaging')
+LONGEST = (
+    'test_sam_two_processes',
+    'test_rfcn_detector',
+    'test_sync_bn',
+    'test_moby',
+    'test_moco',
+    'test_dino',
+    'test_mocov3',
+    'test_swav',
+    'test_all_configs',
+    'test_distributed',
+    'test_mmcv_ext',
+    'test_all_models',
+    'test_docs',
+    'test_evaluation_commands',
+    'test_train',
+    'test_hosts',
+    'test_resume',
+    'test_fsdp',
+    'test_segmentation_commands',
+    'test_rfcn_launchers',
+    'test_resume_processes',
+    'test_convert_command',
+    'test_deform_ps_roi',
+    'test_ps_roi',
+    'test_demo',
+    'test_doctor',
+    'test_packaging',
+)
 
 
 def pytest_configure(config):
@@ -64,8 +87,14 @@ def run_cli():
 
     def run(*arguments, cwd=None, env=None, timeout=300) -> subprocess.CompletedProcess:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
-        return subprocess.run([sys.executable, '-m', 'mmssl.cli', *map(str, arguments)], capture_output=True, text=True, cwd=cwd,
-                              env={**os.environ, 'PYTHONPATH': path, **(env or {})}, timeout=timeout)
+        return subprocess.run(
+            [sys.executable, '-m', 'mmssl.cli', *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            env={**os.environ, 'PYTHONPATH': path, **(env or {})},
+            timeout=timeout,
+        )
 
     return run
 
@@ -78,16 +107,29 @@ def warm_cli(tmp_path_factory):
     """
     logs = tmp_path_factory.mktemp('warm')
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
-    server = subprocess.Popen([sys.executable, str(ROOT / 'tests/warm.py')], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                              env={**os.environ, 'PYTHONPATH': path})
+    server = subprocess.Popen(
+        [sys.executable, str(ROOT / 'tests/warm.py')],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': path},
+    )
 
-    def run(*arguments, cwd=None, env=None, timeout=300, ranks=1, program=None) -> subprocess.CompletedProcess:
+    def run(
+        *arguments, cwd=None, env=None, timeout=300, ranks=1, program=None
+    ) -> subprocess.CompletedProcess:
         command = list(map(str, arguments))
         if ranks > 1 and not program:
             command[1:1] = ['--launcher', 'pytorch']
         files = {name: str(logs / name) for name in ('stdout', 'stderr')}
-        request = {'arguments': command, 'cwd': str(cwd or os.getcwd()), 'env': env or {}, 'ranks': ranks,
-                   'program': program and str(program), **files}
+        request = {
+            'arguments': command,
+            'cwd': str(cwd or os.getcwd()),
+            'env': env or {},
+            'ranks': ranks,
+            'program': program and str(program),
+            **files,
+        }
         server.stdin.write(json.dumps(request) + '\n')
         server.stdin.flush()
         pid = json.loads(server.stdout.readline())['pid']
@@ -107,6 +149,7 @@ def warm_cli(tmp_path_factory):
 def demo_data(tmp_path_factory) -> Path:
     """The demo data, made once for all workers; to be read only."""
     from mmssl.data.demo import make_demo_data
+
     root = tmp_path_factory.getbasetemp()
     if os.environ.get('PYTEST_XDIST_WORKER'):
         root = root.parent

@@ -12,24 +12,49 @@ from mmengine import registry as root
 from mmengine.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
+NAMES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / 'configs').rglob('*.py')
+    if '_base_' not in path.parts
+)
 SMOKE = [name for name in NAMES if name.startswith('configs/smoke/')]
 FULL = [name for name in NAMES if name not in SMOKE]
 # where a dict with a type stands -> the registry that must know it; what the model holds is checked by building it
 REGISTRIES = {
-    'model': root.MODELS, 'tta_model': root.MODELS, 'datasets': root.DATASETS, 'dataset_train': root.DATASETS, 'dataset_aug': root.DATASETS,
-    'data_preprocessor': root.MODELS, 'pipeline': root.TRANSFORMS, 'train_pipeline': root.TRANSFORMS,
-    'test_pipeline': root.TRANSFORMS, 'tta_pipeline': root.TRANSFORMS, 'transforms': root.TRANSFORMS, 'dataset': root.DATASETS,
-    'sampler': root.DATA_SAMPLERS, 'batch_sampler': root.DATA_SAMPLERS, 'collate_fn': root.FUNCTIONS, 'train_cfg': root.LOOPS,
-    'val_cfg': root.LOOPS, 'test_cfg': root.LOOPS, 'val_evaluator': root.METRICS, 'test_evaluator': root.METRICS,
-    'optim_wrapper': root.OPTIM_WRAPPERS, 'optimizer': root.OPTIMIZERS, 'param_scheduler': root.PARAM_SCHEDULERS,
-    'custom_hooks': root.HOOKS, 'visualizer': root.VISUALIZERS, 'vis_backends': root.VISBACKENDS, 'strategy': root.STRATEGIES,
+    'model': root.MODELS,
+    'tta_model': root.MODELS,
+    'datasets': root.DATASETS,
+    'dataset_train': root.DATASETS,
+    'dataset_aug': root.DATASETS,
+    'data_preprocessor': root.MODELS,
+    'pipeline': root.TRANSFORMS,
+    'train_pipeline': root.TRANSFORMS,
+    'test_pipeline': root.TRANSFORMS,
+    'tta_pipeline': root.TRANSFORMS,
+    'transforms': root.TRANSFORMS,
+    'dataset': root.DATASETS,
+    'sampler': root.DATA_SAMPLERS,
+    'batch_sampler': root.DATA_SAMPLERS,
+    'collate_fn': root.FUNCTIONS,
+    'train_cfg': root.LOOPS,
+    'val_cfg': root.LOOPS,
+    'test_cfg': root.LOOPS,
+    'val_evaluator': root.METRICS,
+    'test_evaluator': root.METRICS,
+    'optim_wrapper': root.OPTIM_WRAPPERS,
+    'optimizer': root.OPTIMIZERS,
+    'param_scheduler': root.PARAM_SCHEDULERS,
+    'custom_hooks': root.HOOKS,
+    'visualizer': root.VISUALIZERS,
+    'vis_backends': root.VISBACKENDS,
+    'strategy': root.STRATEGIES,
     'init_cfg': root.WEIGHT_INITIALIZERS,
 }
 
 
 def read(name):
     from mmssl import compat
+
     compat.patch()
     return Config.fromfile(ROOT / name)
 
@@ -71,12 +96,24 @@ def test_configs_were_found():
 def test_header_tells_the_story(name):
     text = header(name)
     script = r'(python tools/train\.py|tools/dist_train\.sh|tools/slurm_train\.sh)'
-    assert re.search(rf'{script}[^#]*?{re.escape(name)}(\s|$)', text), 'the header has no command with this very file'
+    assert re.search(rf'{script}[^#]*?{re.escape(name)}(\s|$)', text), (
+        'the header has no command with this very file'
+    )
     if name in FULL:
         assert re.search(r'https://arxiv\.org/abs/\d{4}\.\d{4,5}', text), 'the header names no paper'
         assert 'Expected' in text, 'the header does not say which number to expect'
-        whose = ('paper', 'official repository', 'released code', 'mmpretrain', 'no figure', 'measured here', 'as mae_')
-        assert any(source in text.partition('Expected')[2] for source in whose), 'the header does not say whose number it is'
+        whose = (
+            'paper',
+            'official repository',
+            'released code',
+            'mmpretrain',
+            'no figure',
+            'measured here',
+            'as mae_',
+        )
+        assert any(source in text.partition('Expected')[2] for source in whose), (
+            'the header does not say whose number it is'
+        )
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -117,14 +154,19 @@ def build(cfg):
 @pytest.mark.parametrize('name', FULL)
 def test_builds_and_agrees_with_its_metafile(name):
     from mmengine.registry import init_default_scope
+
     cfg = read(name)
     init_default_scope(cfg.default_scope)
     model = build(cfg)
-    entry, = metafile_entries(name)
+    (entry,) = metafile_entries(name)
     facts = entry['Metadata']
     assert entry['Name'].endswith(Path(name).stem)
     assert facts['Parameters'] == sum(parameter.numel() for parameter in model.parameters())
-    unit, length = ('Epochs', cfg.train_cfg.max_epochs) if 'max_epochs' in cfg.train_cfg else ('Iterations', cfg.train_cfg.max_iters)
+    unit, length = (
+        ('Epochs', cfg.train_cfg.max_epochs)
+        if 'max_epochs' in cfg.train_cfg
+        else ('Iterations', cfg.train_cfg.max_iters)
+    )
     assert facts[unit] == length
     gpus, batch = map(int, re.search(r'_(\d+)xb(\d+)', Path(name).stem).groups())
     assert batch == cfg.train_dataloader.batch_size
@@ -153,9 +195,15 @@ def test_smoke_config_trains(name, warm_cli, with_demo, tmp_path):
     with_demo(tmp_path)
     done = warm_cli('train', ROOT / name, '--work-dir', tmp_path / 'run', cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    log, = (tmp_path / 'run').glob('*/vis_data/scalars.json')
+    (log,) = (tmp_path / 'run').glob('*/vis_data/scalars.json')
     losses = [json.loads(line)['loss'] for line in log.read_text().splitlines() if '"loss"' in line]
     assert len(losses) == 10 and all(map(math.isfinite, losses))
-    checkpoint = torch.load(tmp_path / 'run' / (tmp_path / 'run/last_checkpoint').read_text(), weights_only=True)
+    checkpoint = torch.load(
+        tmp_path / 'run' / (tmp_path / 'run/last_checkpoint').read_text(), weights_only=True
+    )
     assert checkpoint['meta']['iter'] == 10
-    assert all(bool(torch.isfinite(value).all()) for value in checkpoint['state_dict'].values() if value.is_floating_point())
+    assert all(
+        bool(torch.isfinite(value).all())
+        for value in checkpoint['state_dict'].values()
+        if value.is_floating_point()
+    )

@@ -37,7 +37,9 @@ def by_definition(backbone, image):
     for layer in backbone.layers[:-1]:
         x = layer(x)
     x = backbone.layers[-1].ln1(x)[0]
-    query, key, _ = (x @ weights['layers.2.attn.qkv.weight'].T + weights['layers.2.attn.qkv.bias']).split(32, dim=1)
+    query, key, _ = (x @ weights['layers.2.attn.qkv.weight'].T + weights['layers.2.attn.qkv.bias']).split(
+        32, dim=1
+    )
     found = []
     for head in range(4):
         part = slice(8 * head, 8 * head + 8)
@@ -47,8 +49,16 @@ def by_definition(backbone, image):
     return torch.tensor(found, dtype=torch.float64)
 
 
-@pytest.mark.parametrize(('kind', 'out_type'), [(ViT, 'featmap'), (ViT, 'avg_featmap'), (DINOViT, 'cls_token'), (MAEViT, 'featmap'),
-                                                (MoCoV3ViT, 'cls_token')])
+@pytest.mark.parametrize(
+    ('kind', 'out_type'),
+    [
+        (ViT, 'featmap'),
+        (ViT, 'avg_featmap'),
+        (DINOViT, 'cls_token'),
+        (MAEViT, 'featmap'),
+        (MoCoV3ViT, 'cls_token'),
+    ],
+)
 def test_weights_are_those_of_the_last_block(kind, out_type):
     backbone = random_backbone(kind, out_type=out_type)
     images = torch.randn(2, 3, 24, 40, dtype=torch.float64)
@@ -57,7 +67,11 @@ def test_weights_are_those_of_the_last_block(kind, out_type):
     for image, found in zip(images, maps, strict=True):
         expected = by_definition(backbone, image)
         torch.testing.assert_close(found.flatten(1), expected[:, 1:], atol=1e-12, rtol=1e-9)
-    assert backbone.out_type == out_type and backbone.training and not backbone.layers[-1].attn._forward_pre_hooks
+    assert (
+        backbone.out_type == out_type
+        and backbone.training
+        and not backbone.layers[-1].attn._forward_pre_hooks
+    )
 
 
 @pytest.fixture(scope='module')
@@ -66,6 +80,7 @@ def folder(tmp_path_factory, repo_root):
     import sklearn
 
     from mmssl.commands.features import build_model
+
     folder = tmp_path_factory.mktemp('pictures ü')
     photo = Image.open(Path(sklearn.__file__).parent / 'datasets/images/china.jpg').convert('RGB')
     photo.crop((200, 100, 248, 148)).save(folder / 'one.png')
@@ -73,7 +88,7 @@ def folder(tmp_path_factory, repo_root):
     model, _ = build_model(str(repo_root / CONFIG), 'random')
     with torch.no_grad():
         for parameter in model.teacher.parameters():
-            parameter.mul_(3.)
+            parameter.mul_(3.0)
     torch.save(dict(state_dict=model.state_dict(), meta=dict(iter=0)), folder / 'dino.pth')
     return folder
 
@@ -88,14 +103,24 @@ def read(path):
 
 def tile(sheet, row, column, side):
     top, left = HEADER + row * (TILE + GAP), GAP + column * (TILE + GAP)
-    enlarged = sheet[top:top + TILE, left:left + TILE]
+    enlarged = sheet[top : top + TILE, left : left + TILE]
     centres = ((np.arange(side) + 0.5) * TILE / side).astype(int)
     return enlarged[centres][:, centres]
 
 
 def test_the_picture_has_the_image_the_mean_and_every_head(warm_cli, repo_root, folder):
     from mmssl.commands.features import build_model
-    done = warm_cli('attention', repo_root / CONFIG, 'dino.pth', 'one.png', 'large.jpg', '--out', 'new/picture.png', cwd=folder)
+
+    done = warm_cli(
+        'attention',
+        repo_root / CONFIG,
+        'dino.pth',
+        'one.png',
+        'large.jpg',
+        '--out',
+        'new/picture.png',
+        cwd=folder,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert 'new/picture.png: 2 images, 4 heads, 6x6 patches' in done.stdout
     sheet = read(folder / 'new/picture.png')
@@ -103,7 +128,9 @@ def test_the_picture_has_the_image_the_mean_and_every_head(warm_cli, repo_root, 
     image = read(folder / 'one.png')
     assert np.array_equal(tile(sheet, 0, 0, 48), image)
     model, _ = build_model(str(repo_root / CONFIG), str(folder / 'dino.pth'))
-    normalised = (torch.from_numpy(image).permute(2, 0, 1)[None].float() - model.data_preprocessor.mean) / model.data_preprocessor.std
+    normalised = (
+        torch.from_numpy(image).permute(2, 0, 1)[None].float() - model.data_preprocessor.mean
+    ) / model.data_preprocessor.std
     maps = class_attention(model.teacher.module[0].eval(), normalised)[0]
     for column, weights in enumerate([maps.mean(0), *maps], start=1):
         # the grey of the photograph taken off, brightness rises with the weight: compared at the centres of the patches
@@ -115,19 +142,40 @@ def test_the_picture_has_the_image_the_mean_and_every_head(warm_cli, repo_root, 
 
 
 def test_a_larger_image_has_finer_maps(repo_root, folder, capsys):
-    assert run(repo_root / CONFIG, folder / 'dino.pth', folder / 'large.jpg', '--out', folder / 'fine.png', '--image-size', 100) == 0
+    assert (
+        run(
+            repo_root / CONFIG,
+            folder / 'dino.pth',
+            folder / 'large.jpg',
+            '--out',
+            folder / 'fine.png',
+            '--image-size',
+            100,
+        )
+        == 0
+    )
     assert '12x12 patches' in capsys.readouterr().out
-    assert run(repo_root / CONFIG, 'random', folder / 'large.jpg', '--out', folder / 'random.png', '--seed', 3) == 0
+    assert (
+        run(repo_root / CONFIG, 'random', folder / 'large.jpg', '--out', folder / 'random.png', '--seed', 3)
+        == 0
+    )
     assert not np.array_equal(read(folder / 'fine.png'), read(folder / 'random.png'))
 
 
 def test_a_constant_map_is_drawn_and_other_backbones_are_looked_at(repo_root, folder):
     from mmssl.commands.features import build_model
+
     model, _ = build_model(str(repo_root / 'configs/smoke/mae.py'), 'random')
     with torch.no_grad():
         model.backbone.layers[-1].attn.qkv.weight.zero_()
     rows, titles = attention_rows(model, torch.full((1, 3, 48, 48), 100, dtype=torch.uint8))
-    assert titles == ['input', 'mean', 'head 1', 'head 2', 'head 3', 'head 4'] and rows.shape == (1, 6, 48, 48, 3)
+    assert titles == ['input', 'mean', 'head 1', 'head 2', 'head 3', 'head 4'] and rows.shape == (
+        1,
+        6,
+        48,
+        48,
+        3,
+    )
     assert (rows[0, 0] == 100).all() and (rows[0, 1:] == rows[0, 1, 0, 0]).all()
 
 
@@ -137,17 +185,32 @@ def test_what_is_refused(repo_root, folder, tmp_path, capsys):
         assert not (tmp_path / 'x.png').exists()
         return capsys.readouterr().err
 
-    config, checkpoint, image, out = repo_root / CONFIG, folder / 'dino.pth', folder / 'one.png', ['--out', tmp_path / 'x.png']
+    config, checkpoint, image, out = (
+        repo_root / CONFIG,
+        folder / 'dino.pth',
+        folder / 'one.png',
+        ['--out', tmp_path / 'x.png'],
+    )
     assert "did you mean 'dino.pth'" in refused(config, folder / 'dnio.pth', image, *out)
     assert "did you mean 'one.png'" in refused(config, checkpoint, folder / 'onee.png', *out)
     assert 'is not a file' in refused(config, checkpoint, folder, *out)
     assert 'give a name that ends in .png' in refused(config, checkpoint, image, '--out', tmp_path / 'x.pth')
-    assert '--image-size 7 is less than a patch of 8x8 pixels' in refused(config, checkpoint, image, *out, '--image-size', 7)
+    assert '--image-size 7 is less than a patch of 8x8 pixels' in refused(
+        config, checkpoint, image, *out, '--image-size', 7
+    )
     (tmp_path / 'note.txt').write_text('hello')
     assert 'note.txt' in refused(config, checkpoint, tmp_path / 'note.txt', *out)
-    assert 'ResNet has no attention of a class token' in refused(repo_root / 'configs/smoke/moco.py', 'random', image, *out)
+    assert 'ResNet has no attention of a class token' in refused(
+        repo_root / 'configs/smoke/moco.py', 'random', image, *out
+    )
     options = ['--cfg-options', 'model.backbone.with_cls_token=False']
-    assert 'has no class token (with_cls_token=False)' in refused(repo_root / 'configs/smoke/mae.py', 'random', image, *out, *options)
-    weights = {key: value for key, value in torch.load(checkpoint, weights_only=True)['state_dict'].items() if 'layers.1' not in key}
+    assert 'has no class token (with_cls_token=False)' in refused(
+        repo_root / 'configs/smoke/mae.py', 'random', image, *out, *options
+    )
+    weights = {
+        key: value
+        for key, value in torch.load(checkpoint, weights_only=True)['state_dict'].items()
+        if 'layers.1' not in key
+    }
     torch.save(weights, tmp_path / 'part.pth')
     assert 'at their random initialisation' in refused(config, tmp_path / 'part.pth', image, *out)

@@ -14,7 +14,14 @@ from mmengine.logging import HistoryBuffer, MMLogger
 from torch import nn
 
 from mmssl import checkpoint as ckpt
-from mmssl.checkpoint import CheckpointError, UnsafeCheckpointError, find_resume_checkpoint, load_file, load_weights, save_file
+from mmssl.checkpoint import (
+    CheckpointError,
+    UnsafeCheckpointError,
+    find_resume_checkpoint,
+    load_file,
+    load_weights,
+    save_file,
+)
 
 
 class Call:
@@ -31,7 +38,9 @@ class Call:
 def test_code_in_a_checkpoint_is_not_run(tmp_path, archive):
     canary = tmp_path / 'canary'
     path = tmp_path / 'evil.pth'
-    torch.save({'state_dict': Call(os.system, f'touch {canary}')}, path, _use_new_zipfile_serialization=archive)
+    torch.save(
+        {'state_dict': Call(os.system, f'touch {canary}')}, path, _use_new_zipfile_serialization=archive
+    )
     with pytest.raises(UnsafeCheckpointError, match=r'evil.pth holds posix.system.*--trust-checkpoint'):
         load_file(path)
     assert not canary.exists()
@@ -42,7 +51,9 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, archive):
         load_file(path)
 
 
-@pytest.mark.parametrize('owner,name', [(HistoryBuffer, '__init__'), (HistoryBuffer, 'register_statistics'), (np.ndarray, 'dump')])
+@pytest.mark.parametrize(
+    'owner,name', [(HistoryBuffer, '__init__'), (HistoryBuffer, 'register_statistics'), (np.ndarray, 'dump')]
+)
 def test_getattr_serves_statistics_only(tmp_path, owner, name):
     torch.save(Call(getattr, owner, name), tmp_path / 'x.pth')
     with pytest.raises(UnsafeCheckpointError, match='getattr'):
@@ -50,10 +61,19 @@ def test_getattr_serves_statistics_only(tmp_path, owner, name):
 
 
 def test_hosts_types_are_read(tmp_path):
-    saved = dict(history=HistoryBuffer([1, 3], [1, 1]), array=np.arange(3), number=np.float32(2), image=np.zeros((2, 2), np.uint8))
+    saved = dict(
+        history=HistoryBuffer([1, 3], [1, 1]),
+        array=np.arange(3),
+        number=np.float32(2),
+        image=np.zeros((2, 2), np.uint8),
+    )
     torch.save(saved, tmp_path / 'x.pth')
     loaded = load_file(tmp_path / 'x.pth')
-    assert loaded['history'].statistics('mean') == 2 and loaded['array'].tolist() == [0, 1, 2] and loaded['number'] == 2
+    assert (
+        loaded['history'].statistics('mean') == 2
+        and loaded['array'].tolist() == [0, 1, 2]
+        and loaded['number'] == 2
+    )
 
 
 @pytest.mark.parametrize('archive', [True, False])
@@ -63,7 +83,10 @@ def test_broken_files_are_named(tmp_path, archive):
     whole = path.read_bytes()
     for content in (b'', b'hello world', b'<html>404</html>', whole[:100], whole[:2000], whole[:-10]):
         path.write_bytes(content)
-        with pytest.raises(CheckpointError, match=r'x.pth is (empty|not a whole checkpoint) \([\d,]+ bytes\).*download it again'):
+        with pytest.raises(
+            CheckpointError,
+            match=r'x.pth is (empty|not a whole checkpoint) \([\d,]+ bytes\).*download it again',
+        ):
             load_file(path)
     with pytest.raises(FileNotFoundError, match='gone.pth'):
         load_file(tmp_path / 'gone.pth')
@@ -131,7 +154,9 @@ def test_find_resume_checkpoint(tmp_path, capsys):
     for step in (1, 2, 3):
         save_file(state, tmp_path / f'iter_{step}.pth')
         os.utime(tmp_path / f'iter_{step}.pth', (step, step))
-    save_file(dict(meta=dict(iter=9), state_dict={}), tmp_path / 'best_acc_iter_9.pth')  # nothing to resume from
+    save_file(
+        dict(meta=dict(iter=9), state_dict={}), tmp_path / 'best_acc_iter_9.pth'
+    )  # nothing to resume from
     note = tmp_path / 'last_checkpoint'
     for named in ('iter_2.pth', '/another/machine/run/iter_2.pth', r'C:\runs\iter_2.pth'):
         note.write_text(named)
@@ -153,14 +178,18 @@ def net():
 def test_backbone_out_of_an_algorithm(tmp_path):
     source, target = net(), net()
     nn.init.ones_(source[0].weight)
-    weights = {f'backbone.{key}': value for key, value in source.state_dict().items()} | {'head.weight': torch.zeros(1)}
+    weights = {f'backbone.{key}': value for key, value in source.state_dict().items()} | {
+        'head.weight': torch.zeros(1)
+    }
     torch.save({'state_dict': weights}, tmp_path / 'x.pth')
     report = load_weights(target, tmp_path / 'x.pth', prefix='backbone.', strict=True)
     assert report.complete and len(report.matched) == 7 and torch.equal(target[0].weight, source[0].weight)
     with pytest.raises(ValueError, match=r"(?s)no weight of .*x.pth fits.*prefix='backbone.'") as error:
         load_weights(net(), tmp_path / 'x.pth')
     assert 'backbone.0.weight' in str(error.value) and '0.weight' in str(error.value)
-    with pytest.raises(ValueError, match="no key under prefix='neck.'; it has backbone.0.weight.*backbone., head."):
+    with pytest.raises(
+        ValueError, match="no key under prefix='neck.'; it has backbone.0.weight.*backbone., head."
+    ):
         load_weights(net(), tmp_path / 'x.pth', prefix='neck')
     with pytest.raises(ValueError, match='load it into model.backbone'):
         load_weights(nn.ModuleDict(dict(backbone=net())), source.state_dict())
@@ -172,8 +201,14 @@ def test_partial_match_prints_a_table(capsys):
     weights['0.weight'] = torch.zeros(3, 5)
     del weights['1.bias']
     report = load_weights(net(), {'model': weights}, logger=None)
-    assert (report.missing, report.unexpected, report.mismatched) == (['1.bias'], ['extra'], [('0.weight', (3, 5), (3, 2))])
-    assert str(report) in ''.join(capsys.readouterr()) and '0.weight (3x5 in the file, 3x2 in the model)' in str(report)
+    assert (report.missing, report.unexpected, report.mismatched) == (
+        ['1.bias'],
+        ['extra'],
+        [('0.weight', (3, 5), (3, 2))],
+    )
+    assert str(report) in ''.join(
+        capsys.readouterr()
+    ) and '0.weight (3x5 in the file, 3x2 in the model)' in str(report)
     with pytest.raises(ValueError, match='must match exactly'):
         load_weights(net(), weights, strict=True)
 
@@ -221,7 +256,13 @@ def _evil(tmp_path):
 
 def test_bytes_that_are_read_and_written_are_told(tmp_path):
     from mmssl.checkpoint import Metered
-    weights, path, written, seen = {'a': torch.randn(300, 1000), 'b': torch.arange(7)}, tmp_path / 'w.pth', [], []
+
+    weights, path, written, seen = (
+        {'a': torch.randn(300, 1000), 'b': torch.arange(7)},
+        tmp_path / 'w.pth',
+        [],
+        [],
+    )
     save_file(weights, path, written.append)
     assert 1_200_000 < sum(written) <= path.stat().st_size + 4096 and len(written) > 2
     with open(path, 'rb') as file:

@@ -23,26 +23,34 @@ def test_overview_names_every_command_and_imports_no_torch(run_cli):
 
 
 def test_help_of_everything_leaves_torch_and_the_hosts_alone(repo_root):
-    script = ('import contextlib, io, sys\n'
-              'from mmssl import cli\n'
-              'for name in cli.COMMANDS:\n'
-              '    out = io.StringIO()\n'
-              '    try:\n'
-              '        with contextlib.redirect_stdout(out): cli.main([name, "--help"])\n'
-              '    except SystemExit as end:\n'
-              '        assert end.code == 0, (name, end.code)\n'
-              '    assert out.getvalue().startswith(f"usage: mmssl {name}"), (name, out.getvalue())\n'
-              'heavy = {"torch", "torchvision", "mmengine", "mmcv", "mmpretrain", "mmdet", "mmseg"} & set(sys.modules)\n'
-              'assert not heavy, heavy\n')
+    script = (
+        'import contextlib, io, sys\n'
+        'from mmssl import cli\n'
+        'for name in cli.COMMANDS:\n'
+        '    out = io.StringIO()\n'
+        '    try:\n'
+        '        with contextlib.redirect_stdout(out): cli.main([name, "--help"])\n'
+        '    except SystemExit as end:\n'
+        '        assert end.code == 0, (name, end.code)\n'
+        '    assert out.getvalue().startswith(f"usage: mmssl {name}"), (name, out.getvalue())\n'
+        'heavy = {"torch", "torchvision", "mmengine", "mmcv", "mmpretrain", "mmdet", "mmseg"} & set(sys.modules)\n'
+        'assert not heavy, heavy\n'
+    )
     done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, cwd=repo_root)
     assert done.returncode == 0, done.stderr
 
 
 def test_import_is_light(repo_root):
-    script = ('import sys, time; started = time.perf_counter(); import mmssl; took = time.perf_counter() - started; '
-              'print(took, "torch" in sys.modules, "numpy" in sys.modules)')
-    runs = [subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, cwd=repo_root, check=True).stdout.split()
-            for _ in range(3)]
+    script = (
+        'import sys, time; started = time.perf_counter(); import mmssl; took = time.perf_counter() - started; '
+        'print(took, "torch" in sys.modules, "numpy" in sys.modules)'
+    )
+    runs = [
+        subprocess.run(
+            [sys.executable, '-c', script], capture_output=True, text=True, cwd=repo_root, check=True
+        ).stdout.split()
+        for _ in range(3)
+    ]
     assert all(run[1:] == ['False', 'False'] for run in runs)
     assert min(float(run[0]) for run in runs) < 0.2
 
@@ -58,7 +66,9 @@ def test_version(run_cli):
     assert (done.returncode, done.stdout.strip()) == (0, f'mmssl {__version__}')
 
 
-@pytest.mark.parametrize(('typed', 'near'), [('trian', 'train'), ('docter', 'doctor'), ('lst', 'list'), ('demo_data', 'demo-data')])
+@pytest.mark.parametrize(
+    ('typed', 'near'), [('trian', 'train'), ('docter', 'doctor'), ('lst', 'list'), ('demo_data', 'demo-data')]
+)
 def test_unknown_command_suggests_the_nearest(run_cli, typed, near):
     done = run_cli(typed)
     assert done.returncode == 2
@@ -83,7 +93,9 @@ def raising(error):
     return module
 
 
-@pytest.mark.parametrize('error', [ValueError('mask_ratio is 2'), KeyError('no key mask_ration'), FileNotFoundError('no a.py')])
+@pytest.mark.parametrize(
+    'error', [ValueError('mask_ratio is 2'), KeyError('no key mask_ration'), FileNotFoundError('no a.py')]
+)
 def test_bad_input_is_one_line_and_the_traceback_on_request(monkeypatch, capsys, error):
     monkeypatch.setitem(sys.modules, 'mmssl.commands.raising', raising(error))
     monkeypatch.setitem(COMMANDS, 'raising', 'mmssl.commands.raising')

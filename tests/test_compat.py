@@ -38,9 +38,14 @@ def save(path, model, prefix=''):
     return str(path)
 
 
-@pytest.mark.parametrize('host_name,base', [('mmseg', 'fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py'),
-                                            ('mmdet', 'retinanet/retinanet_r50_fpn_1x_coco.py'),
-                                            ('mmpretrain', 'resnet/resnet18_8xb32_in1k.py')])
+@pytest.mark.parametrize(
+    'host_name,base',
+    [
+        ('mmseg', 'fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py'),
+        ('mmdet', 'retinanet/retinanet_r50_fpn_1x_coco.py'),
+        ('mmpretrain', 'resnet/resnet18_8xb32_in1k.py'),
+    ],
+)
 def test_configs_of_hosts_are_inherited(tmp_path, host_name, base, monkeypatch):
     pytest.importorskip(host_name)
     monkeypatch.setattr(subprocess, 'check_call', lambda *args, **kwargs: pytest.fail(f'ran {args}'))
@@ -54,7 +59,10 @@ def test_our_configs_are_inherited_in_their_hosts_scope(tmp_path):
     assert config.default_scope == 'mmpretrain' and '_scope_' not in config.model
 
 
-@pytest.mark.parametrize('load', [host._load_checkpoint, lambda path: load_checkpoint(nn.Linear(1, 1), path), host._safe_torch_load])
+@pytest.mark.parametrize(
+    'load',
+    [host._load_checkpoint, lambda path: load_checkpoint(nn.Linear(1, 1), path), host._safe_torch_load],
+)
 def test_every_road_is_safe(tmp_path, load):
     torch.save({'state_dict': Evil(tmp_path / 'canary')}, tmp_path / 'x.pth')
     with pytest.raises(UnsafeCheckpointError):
@@ -73,10 +81,12 @@ def test_downloads_are_safe(tmp_path, monkeypatch):
 
 def test_hosts_save_atomically(tmp_path, monkeypatch):
     from mmengine.runner import save_checkpoint
+
     save_checkpoint({'a': 1}, str(tmp_path / 'x.pth'))
 
     def fail(*args):
         raise OSError(28, 'No space left on device')
+
     monkeypatch.setattr(os, 'fsync', fail)
     with pytest.raises(OSError, match='x.pth: No space left'):
         save_checkpoint({'a': 2}, str(tmp_path / 'x.pth'))
@@ -100,11 +110,18 @@ def test_pretrained_with_prefix(tmp_path, capsys):
     assert '2 of the 4 entries' in printed and 'modules1.weight' in printed
 
 
-@pytest.mark.parametrize('name,cfg', [
-    ('mmpretrain', dict(type='ResNet', depth=18)), ('mmseg', dict(type='ResNet', depth=18)), ('mmdet', dict(type='ResNet', depth=18))])
+@pytest.mark.parametrize(
+    'name,cfg',
+    [
+        ('mmpretrain', dict(type='ResNet', depth=18)),
+        ('mmseg', dict(type='ResNet', depth=18)),
+        ('mmdet', dict(type='ResNet', depth=18)),
+    ],
+)
 def test_pretrained_backbone_in_every_host(name, cfg, tmp_path):
     pytest.importorskip(f'{name}.models', exc_type=ImportError)
     from mmengine.registry import MODELS, init_default_scope
+
     init_default_scope(name)
     source = MODELS.build(cfg)
     path = save(tmp_path / 'x.pth', source, 'backbone.')
@@ -118,7 +135,9 @@ def test_pretrained_backbone_in_every_host(name, cfg, tmp_path):
 def test_runners_pattern_takes_modules_for_what_it_is():
     """The runners pass '^module.' with a bare dot, which takes 'modules' off 'modules1.weight'."""
     source, model = Backbone(), Backbone()
-    host._load_checkpoint_to_model(model, {'state_dict': source.state_dict()}, strict=True, revise_keys=[(r'^module.', '')])
+    host._load_checkpoint_to_model(
+        model, {'state_dict': source.state_dict()}, strict=True, revise_keys=[(r'^module.', '')]
+    )
     assert torch.equal(model.modules1.weight, source.modules1.weight)
 
 

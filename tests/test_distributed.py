@@ -12,7 +12,7 @@ import pytest
 import torch
 
 # what every rank sees and computes, written beside the run's own files
-PROBE = '''
+PROBE = """
 from pathlib import Path
 
 import torch
@@ -43,15 +43,15 @@ class Probe(Hook):
     def after_train(self, runner):
         self.record['end'] = {key: value.clone() for key, value in self.model.state_dict().items()}
         torch.save(self.record, Path(runner.work_dir) / f'rank{get_rank()}.pt')
-'''
-CONFIG = '''
+"""
+CONFIG = """
 _base_ = '{root}/configs/smoke/mae.py'
 custom_imports = dict(imports=['rank_probe'])
 custom_hooks = [dict(type='Probe')]
 train_dataloader = dict(batch_size=8)
 optim_wrapper = dict(_delete_=True, type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3))
-'''
-CLASSIFIER = '''
+"""
+CLASSIFIER = """
 _base_ = '{root}/configs/mae/benchmarks/vit-b_8xb128-coslr-100e_in1k.py'
 model = dict(
     backbone=dict(
@@ -63,7 +63,7 @@ model = dict(
 data_preprocessor = dict(num_classes=10)
 test_pipeline = [dict(type='mmssl.LoadCenterCrop', scale=32, ratio=1.0), dict(type='PackInputs')]
 test_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
-'''
+"""
 
 
 def free_port():
@@ -74,7 +74,13 @@ def free_port():
 
 def launch(root, script, *arguments, cwd):
     """Run a launcher of tools/ as a person would; returns the CompletedProcess."""
-    env = {**os.environ, 'PYTHON': sys.executable, 'PORT': free_port(), 'PYTHONPATH': f'{root}{os.pathsep}{cwd}', 'OMP_NUM_THREADS': '1'}
+    env = {
+        **os.environ,
+        'PYTHON': sys.executable,
+        'PORT': free_port(),
+        'PYTHONPATH': f'{root}{os.pathsep}{cwd}',
+        'OMP_NUM_THREADS': '1',
+    }
     command = [str(root / 'tools' / script), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, timeout=300)
     assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-4000:]
@@ -95,7 +101,9 @@ def folder(tmp_path_factory, repo_root):
 def straight(repo_root, folder):
     """Ten iterations on two ranks: the folder of the run, and what each rank saw."""
     launch(repo_root, 'dist_train.sh', 'pretrain.py', 2, '--work-dir', 'straight', cwd=folder)
-    return folder / 'straight', [torch.load(folder / f'straight/rank{rank}.pt', weights_only=True) for rank in (0, 1)]
+    return folder / 'straight', [
+        torch.load(folder / f'straight/rank{rank}.pt', weights_only=True) for rank in (0, 1)
+    ]
 
 
 def test_ranks_share_the_weights_and_not_the_images(straight):
@@ -117,6 +125,7 @@ def build_smoke_model(root):
     from mmengine.registry import init_default_scope
 
     from mmssl.registry import MODELS, build
+
     cfg = Config.fromfile(root / 'configs/smoke/mae.py')
     init_default_scope('mmpretrain')
     return build({'data_preprocessor': cfg.data_preprocessor, **cfg.model}, MODELS)
@@ -130,14 +139,18 @@ def test_the_gradient_is_that_of_one_process_with_the_whole_batch(repo_root, str
     for rank in ranks:
         torch.set_rng_state(rank['rng'])
         noise.append(torch.rand(8, 36))
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375]))
+    mean, std = (
+        torch.tensor(values).view(3, 1, 1) for values in ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
+    )
     inputs = (torch.cat([rank['inputs'] for rank in ranks]).flip(1).float() - mean) / std  # stored as BGR
     assert inputs.shape == (16, 3, 48, 48)
     loss = model.loss(inputs, noise=torch.cat(noise))['loss']
     loss.backward()
     # every image has as many masked patches, so the mean over 16 images is the mean of two means over 8
     assert loss.item() == pytest.approx((ranks[0]['losses'][1] + ranks[1]['losses'][1]) / 2, abs=1e-6)
-    wanted = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    wanted = {
+        name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None
+    }
     for rank in ranks:
         assert rank['gradients'].keys() == wanted.keys()
         for name, gradient in wanted.items():
@@ -146,6 +159,7 @@ def test_the_gradient_is_that_of_one_process_with_the_whole_batch(repo_root, str
 
 def test_the_checkpoint_is_that_of_the_bare_model(repo_root, straight):
     from mmssl.checkpoint import load_weights
+
     work_dir, ranks = straight
     assert (work_dir / 'last_checkpoint').read_text() == 'iter_10.pth'
     model = build_smoke_model(repo_root)
@@ -156,11 +170,22 @@ def test_the_checkpoint_is_that_of_the_bare_model(repo_root, straight):
 
 def test_resume_on_two_ranks_is_exact(warm_cli, folder, straight):
     work_dir, ranks = straight
-    done = warm_cli('train', 'pretrain.py', '--work-dir', 'resumed', '--resume', work_dir / 'iter_5.pth', cwd=folder, ranks=2)
+    done = warm_cli(
+        'train',
+        'pretrain.py',
+        '--work-dir',
+        'resumed',
+        '--resume',
+        work_dir / 'iter_5.pth',
+        cwd=folder,
+        ranks=2,
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     for number, rank in enumerate(ranks):
         resumed = torch.load(folder / f'resumed/rank{number}.pt', weights_only=True)
-        assert resumed['losses'] == {step: loss for step, loss in rank['losses'].items() if step > 5}  # bit for bit
+        assert resumed['losses'] == {
+            step: loss for step, loss in rank['losses'].items() if step > 5
+        }  # bit for bit
         assert len(resumed['losses']) == 5
         assert resumed['files'] == rank['files'][5:]
         for key, value in rank['end'].items():
@@ -168,7 +193,7 @@ def test_resume_on_two_ranks_is_exact(warm_cli, folder, straight):
 
 
 def metrics(work_dir):
-    path, = work_dir.glob('*/*.json')
+    (path,) = work_dir.glob('*/*.json')
     return {key: value for key, value in json.loads(path.read_text()).items() if key.startswith('accuracy')}
 
 
@@ -177,6 +202,7 @@ def test_two_ranks_test_as_one(repo_root, folder, straight, warm_cli):
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
     from mmpretrain.registry import MODELS
+
     torch.manual_seed(3)
     cfg = Config.fromfile(folder / 'classify.py')
     init_default_scope('mmpretrain')
@@ -185,7 +211,7 @@ def test_two_ranks_test_as_one(repo_root, folder, straight, warm_cli):
         torch.nn.init.normal_(parameter, std=0.5)
     torch.save(model.state_dict(), folder / 'classifier.pth')
     files = sorted((folder / 'data/demo/imagenet/val').glob('*/*.jpg'))
-    for path in files[::max(1, len(files) // 37)][:37]:
+    for path in files[:: max(1, len(files) // 37)][:37]:
         target = folder / 'odd/val' / path.parent.name
         target.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)

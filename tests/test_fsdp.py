@@ -5,12 +5,28 @@ import torch
 from test_train import losses
 
 CONFIG = 'configs/mae/mae_vit-l_8xb512-fsdp-amp-coslr-1600e_in1k.py'
-MODEL = ['model.backbone.arch=tiny', 'model.backbone.img_size=32', 'model.backbone.patch_size=8', 'model.neck.patch_size=8',
-         'model.head.patch_size=8', 'model.neck.num_patches=16', 'model.neck.embed_dim=192', 'model.neck.decoder_embed_dim=32',
-         'model.neck.decoder_depth=1', 'model.neck.decoder_num_heads=2']
-SHORT = ['train_dataloader.dataset.pipeline.0.scale=32', 'train_dataloader.batch_size=4', 'train_dataloader.num_workers=0',
-         'train_dataloader.persistent_workers=False', 'train_dataloader.num_batch_per_epoch=2', 'param_scheduler.warmup=0',
-         'param_scheduler.end=2', 'default_hooks.logger.interval=1']
+MODEL = [
+    'model.backbone.arch=tiny',
+    'model.backbone.img_size=32',
+    'model.backbone.patch_size=8',
+    'model.neck.patch_size=8',
+    'model.head.patch_size=8',
+    'model.neck.num_patches=16',
+    'model.neck.embed_dim=192',
+    'model.neck.decoder_embed_dim=32',
+    'model.neck.decoder_depth=1',
+    'model.neck.decoder_num_heads=2',
+]
+SHORT = [
+    'train_dataloader.dataset.pipeline.0.scale=32',
+    'train_dataloader.batch_size=4',
+    'train_dataloader.num_workers=0',
+    'train_dataloader.persistent_workers=False',
+    'train_dataloader.num_batch_per_epoch=2',
+    'param_scheduler.warmup=0',
+    'param_scheduler.end=2',
+    'default_hooks.logger.interval=1',
+]
 
 
 @pytest.fixture(scope='module')
@@ -26,8 +42,22 @@ def train(repo_root, warm_cli, demo_data):
     """``train(folder, work_dir, *arguments, epochs=N)`` trains on two processes."""
 
     def train(folder, work_dir, *arguments, epochs, options=()):
-        done = warm_cli('train', repo_root / CONFIG, '--data', demo_data / 'imagenet', '--work-dir', work_dir, *arguments, '--cfg-options',
-                        *MODEL, *SHORT, f'train_cfg.max_epochs={epochs}', *options, cwd=folder, ranks=2)
+        done = warm_cli(
+            'train',
+            repo_root / CONFIG,
+            '--data',
+            demo_data / 'imagenet',
+            '--work-dir',
+            work_dir,
+            *arguments,
+            '--cfg-options',
+            *MODEL,
+            *SHORT,
+            f'train_cfg.max_epochs={epochs}',
+            *options,
+            cwd=folder,
+            ranks=2,
+        )
         assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-4000:]
 
     return train
@@ -38,6 +68,7 @@ def build_model(root):
 
     from mmssl.launch import load_config
     from mmssl.registry import MODELS, build
+
     cfg = load_config(str(root / CONFIG), MODEL)
     init_default_scope('mmpretrain')
     return build({'data_preprocessor': cfg.data_preprocessor, **cfg.model}, MODELS)
@@ -45,6 +76,7 @@ def build_model(root):
 
 def test_the_losses_are_those_of_ddp(train, folder):
     from mmssl.checkpoint import strip_module
+
     train(folder, 'ddp', epochs=1, options=['strategy=None'])
     sharded, ddp = losses(folder / 'sharded'), losses(folder / 'ddp')
     assert len(sharded) == 4 and len(ddp) == 2
@@ -52,7 +84,10 @@ def test_the_losses_are_those_of_ddp(train, folder):
         assert sharded[step] == pytest.approx(loss, abs=1e-4)
     assert sharded[4] < sharded[1]
     # the same steps, not only the same start
-    one, other = (strip_module(torch.load(folder / name / 'epoch_1.pth', weights_only=True)['state_dict']) for name in ('sharded', 'ddp'))
+    one, other = (
+        strip_module(torch.load(folder / name / 'epoch_1.pth', weights_only=True)['state_dict'])
+        for name in ('sharded', 'ddp')
+    )
     assert one.keys() == other.keys()
     for key, value in one.items():
         assert value.shape == other[key].shape and torch.allclose(value, other[key], atol=2e-2), key
@@ -60,22 +95,27 @@ def test_the_losses_are_those_of_ddp(train, folder):
 
 def test_the_checkpoint_fits_an_unsharded_model(repo_root, folder):
     from mmssl.checkpoint import load_weights
+
     model = build_model(repo_root)
     checkpoint = folder / 'sharded/epoch_2.pth'
     assert checkpoint.is_file() and (folder / 'sharded/last_checkpoint').read_text() == 'epoch_2.pth'
     assert load_weights(model, checkpoint, strict=True).complete
     # biases, norms and frozen tables apart, everything is decayed, sharded or not
     groups = torch.load(checkpoint, weights_only=True)['optimizer']['param_groups']
-    trained = {name: parameter.ndim for name, parameter in model.named_parameters() if parameter.requires_grad}
+    trained = {
+        name: parameter.ndim for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
     decay = {name: group['weight_decay'] for group in groups for name in group['params']}
-    assert decay == {name: 0.05 if ndim > 1 else 0. for name, ndim in trained.items()}
+    assert decay == {name: 0.05 if ndim > 1 else 0.0 for name, ndim in trained.items()}
 
 
 def test_resume_is_exact(train, folder):
     train(folder, 'resumed', '--resume', folder / 'sharded/epoch_1.pth', epochs=2)
     straight = losses(folder / 'sharded')
     assert losses(folder / 'resumed') == {step: straight[step] for step in (3, 4)}  # bit for bit
-    one, other = (torch.load(folder / name / 'epoch_2.pth', weights_only=True) for name in ('sharded', 'resumed'))
+    one, other = (
+        torch.load(folder / name / 'epoch_2.pth', weights_only=True) for name in ('sharded', 'resumed')
+    )
     for key, value in one['state_dict'].items():
         assert torch.equal(value, other['state_dict'][key]), key
     for name, state in one['optimizer']['state'].items():
@@ -88,14 +128,15 @@ def test_what_needs_whole_parameters_is_refused():
 
     from mmssl.engine import LARS
     from mmssl.engine.fsdp import FSDPStrategy, _copy_from_first_rank
+
     refuse = FSDPStrategy._refuse_what_needs_whole_parameters
     parameter = torch.nn.Parameter(torch.zeros(2, 2))
     refuse(OptimWrapper(torch.optim.AdamW([parameter])))
-    refuse(OptimWrapper(torch.optim.AdamW([parameter]), clip_grad=dict(type='value', clip_value=1.)))
+    refuse(OptimWrapper(torch.optim.AdamW([parameter]), clip_grad=dict(type='value', clip_value=1.0)))
     with pytest.raises(ValueError, match='LARS takes norms of whole parameters'):
-        refuse(OptimWrapper(LARS([parameter], lr=1.)))
+        refuse(OptimWrapper(LARS([parameter], lr=1.0)))
     with pytest.raises(ValueError, match='clip_grad takes the norm of whole gradients'):
-        refuse(OptimWrapper(torch.optim.AdamW([parameter]), clip_grad=dict(max_norm=1.)))
+        refuse(OptimWrapper(torch.optim.AdamW([parameter]), clip_grad=dict(max_norm=1.0)))
     with pytest.raises(ValueError, match="state_dict_cfg='local'"):
         FSDPStrategy(state_dict_cfg='local')
     with pytest.raises(ValueError, match=r'start it with tools/dist_train\.sh'):

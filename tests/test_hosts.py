@@ -13,7 +13,7 @@ from mmssl.cli import main
 
 ARCH = dict(embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=64)
 SIZES = dict(arch=ARCH, img_size=48, patch_size=8)
-COMMON = '''
+COMMON = """
 default_hooks = dict(
     timer=dict(type='IterTimerHook'), logger=dict(type='LoggerHook', interval=1), param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=3), sampler_seed=dict(type='DistSamplerSeedHook'))
@@ -26,8 +26,10 @@ optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01))
 def loader(dataset, shuffle):
     return dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=dataset, sampler=dict(
         type='InfiniteSampler' if shuffle else 'DefaultSampler', shuffle=shuffle))
-'''
-SEGMENTATION = COMMON + '''
+"""
+SEGMENTATION = (
+    COMMON
+    + """
 default_scope = 'mmseg'
 data_preprocessor = dict(type='SegDataPreProcessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True,
                          size=(64, 64), pad_val=0, seg_pad_val=255)
@@ -49,8 +51,11 @@ val_dataloader = loader(scenes('val', [load[0], dict(type='Resize', scale=(96, 7
 test_dataloader = val_dataloader
 val_evaluator = test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 del loader, scenes
-'''
-DETECTION = COMMON + '''
+"""
+)
+DETECTION = (
+    COMMON
+    + """
 default_scope = 'mmdet'
 data_preprocessor = dict(type='DetDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True,
                          pad_size_divisor=32)
@@ -71,7 +76,8 @@ val_dataloader = loader(scenes('val', [load[0], load[2], load[1], pack], True), 
 test_dataloader = val_dataloader
 val_evaluator = test_evaluator = dict(type='CocoMetric', ann_file='data/elsewhere/annotations/instances_val.json', metric='bbox')
 del loader, scenes
-'''
+"""
+)
 
 
 @pytest.fixture(scope='module')
@@ -81,14 +87,29 @@ def folder(tmp_path_factory, demo_data):
 
     from mmssl.data.demo import CLASSES
     from mmssl.registry import MODELS, build
+
     folder = tmp_path_factory.mktemp('hosts')
     (folder / 'demo').symlink_to(demo_data, target_is_directory=True)
     init_default_scope('mmpretrain')
     torch.manual_seed(1)
-    neck = dict(type='mmssl.MAEDecoder', num_patches=36, patch_size=8, embed_dim=32, decoder_embed_dim=16, decoder_depth=1,
-                decoder_num_heads=2)
-    mae = build(dict(type='mmssl.MAE', backbone=dict(type='mmssl.MAEViT', **SIZES), neck=neck,
-                     head=dict(type='mmssl.MAEHead', patch_size=8)), MODELS)
+    neck = dict(
+        type='mmssl.MAEDecoder',
+        num_patches=36,
+        patch_size=8,
+        embed_dim=32,
+        decoder_embed_dim=16,
+        decoder_depth=1,
+        decoder_num_heads=2,
+    )
+    mae = build(
+        dict(
+            type='mmssl.MAE',
+            backbone=dict(type='mmssl.MAEViT', **SIZES),
+            neck=neck,
+            head=dict(type='mmssl.MAEHead', patch_size=8),
+        ),
+        MODELS,
+    )
     for parameter in mae.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     torch.save(dict(state_dict=mae.state_dict(), meta={}), folder / 'mae.pth')
@@ -101,14 +122,35 @@ def folder(tmp_path_factory, demo_data):
 def host_model(host, backbone):
     """A model of the host around our backbone."""
     from mmengine.registry import MODELS, init_default_scope
+
     parts = {
-        'mmpretrain': dict(type='ImageClassifier', backbone=backbone, neck=dict(type='GlobalAveragePooling'),
-                           head=dict(type='LinearClsHead', num_classes=10, in_channels=32)),
-        'mmseg': dict(type='EncoderDecoder', backbone=backbone,
-                      decode_head=dict(type='FCNHead', in_channels=32, in_index=0, channels=8, num_convs=1, num_classes=3)),
-        'mmdet': dict(type='FCOS', backbone=backbone, neck=dict(type='FPN', in_channels=[32], out_channels=8, num_outs=1),
-                      bbox_head=dict(type='FCOSHead', num_classes=3, in_channels=8, feat_channels=32, strides=[8],
-                                     regress_ranges=((-1, 1e8), )))}
+        'mmpretrain': dict(
+            type='ImageClassifier',
+            backbone=backbone,
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LinearClsHead', num_classes=10, in_channels=32),
+        ),
+        'mmseg': dict(
+            type='EncoderDecoder',
+            backbone=backbone,
+            decode_head=dict(
+                type='FCNHead', in_channels=32, in_index=0, channels=8, num_convs=1, num_classes=3
+            ),
+        ),
+        'mmdet': dict(
+            type='FCOS',
+            backbone=backbone,
+            neck=dict(type='FPN', in_channels=[32], out_channels=8, num_outs=1),
+            bbox_head=dict(
+                type='FCOSHead',
+                num_classes=3,
+                in_channels=8,
+                feat_channels=32,
+                strides=[8],
+                regress_ranges=((-1, 1e8),),
+            ),
+        ),
+    }
     init_default_scope(host)
     return MODELS.build(parts[host])
 
@@ -121,7 +163,9 @@ def test_a_backbone_moves_out_of_an_algorithms_checkpoint(folder, host):
         model = host_model(host, dict(type=kind, **SIZES, init_cfg=pretrained))
         model.init_weights()
         loaded = model.backbone.state_dict()
-        assert {f'backbone.{key}' for key in loaded} == {key for key in weights if key.startswith('backbone.')}
+        assert {f'backbone.{key}' for key in loaded} == {
+            key for key in weights if key.startswith('backbone.')
+        }
         for key, value in loaded.items():
             assert torch.equal(value, weights[f'backbone.{key}']), key
         maps = model.eval().extract_feat(torch.rand(1, 3, 64, 48))  # another size, not square
@@ -136,18 +180,35 @@ def short(host, folder):
     """Arguments of a run of three iterations on the demo data: (config, data, options)."""
     if host != 'mmpretrain':
         return folder / f'config_{host}.py', folder / 'demo/scenes', []
-    options = ['model.backbone.img_size=48', 'model.backbone.patch_size=8', 'model.head.in_channels=32',
-               f'model.backbone.init_cfg.checkpoint={folder / "mae.pth"}', 'model.head.num_classes=10', 'data_preprocessor.num_classes=10',
-               'train_dataloader.num_batch_per_epoch=3', 'train_cfg.max_epochs=1', 'param_scheduler.warmup=0', 'param_scheduler.end=1',
-               'train_dataloader.dataset.pipeline.0.scale=48', 'train_dataloader.batch_size=4']
+    options = [
+        'model.backbone.img_size=48',
+        'model.backbone.patch_size=8',
+        'model.head.in_channels=32',
+        f'model.backbone.init_cfg.checkpoint={folder / "mae.pth"}',
+        'model.head.num_classes=10',
+        'data_preprocessor.num_classes=10',
+        'train_dataloader.num_batch_per_epoch=3',
+        'train_cfg.max_epochs=1',
+        'param_scheduler.warmup=0',
+        'param_scheduler.end=1',
+        'train_dataloader.dataset.pipeline.0.scale=48',
+        'train_dataloader.batch_size=4',
+    ]
     for split in ('val', 'test'):
-        options += [f'{split}_dataloader.dataset.pipeline.0.scale=48', f'{split}_dataloader.dataset.pipeline.0.ratio=1.0']
+        options += [
+            f'{split}_dataloader.dataset.pipeline.0.scale=48',
+            f'{split}_dataloader.dataset.pipeline.0.ratio=1.0',
+        ]
     for split in ('train', 'val', 'test'):
         options += [f'{split}_dataloader.num_workers=0', f'{split}_dataloader.persistent_workers=False']
     config = folder / 'config_mmpretrain.py'
-    if not config.exists():  # the ViT-B recipe with a smaller encoder: a name cannot be turned into sizes on the command line
-        config.write_text("_base_ = 'mmssl::mae/benchmarks/vit-b_8xb128-coslr-100e_in1k.py'\n"
-                          f'model = dict(backbone=dict(arch=dict(_delete_=True, **{ARCH})))\n')
+    if (
+        not config.exists()
+    ):  # the ViT-B recipe with a smaller encoder: a name cannot be turned into sizes on the command line
+        config.write_text(
+            "_base_ = 'mmssl::mae/benchmarks/vit-b_8xb128-coslr-100e_in1k.py'\n"
+            f'model = dict(backbone=dict(arch=dict(_delete_=True, **{ARCH})))\n'
+        )
     return config, folder / 'demo/imagenet', options
 
 
@@ -160,12 +221,27 @@ COUNTS = {'mmpretrain': 10, 'mmseg': 11, 'mmdet': 10}
 def test_a_config_of_the_host_trains_and_tests(warm_cli, folder, host, capsys, monkeypatch):
     config, data, options = short(host, folder)
     work_dir = folder / f'{host} run'
-    done = warm_cli('train', config, '--data', data, '--work-dir', work_dir, '--cfg-options', *options,
-                   'default_hooks.logger.interval=1', cwd=folder)
+    done = warm_cli(
+        'train',
+        config,
+        '--data',
+        data,
+        '--work-dir',
+        work_dir,
+        '--cfg-options',
+        *options,
+        'default_hooks.logger.interval=1',
+        cwd=folder,
+    )
     assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
     checkpoint = work_dir / ('epoch_1.pth' if host == 'mmpretrain' else 'iter_3.pth')
-    log_dir, = (path for path in work_dir.iterdir() if path.is_dir())
-    assert {path.name for path in work_dir.iterdir()} == {log_dir.name, config.name, checkpoint.name, 'last_checkpoint'}
+    (log_dir,) = (path for path in work_dir.iterdir() if path.is_dir())
+    assert {path.name for path in work_dir.iterdir()} == {
+        log_dir.name,
+        config.name,
+        checkpoint.name,
+        'last_checkpoint',
+    }
     lines = [json.loads(line) for line in (log_dir / 'vis_data/scalars.json').read_text().splitlines()]
     losses = [line['loss'] for line in lines if 'loss' in line]
     assert len(losses) == 3 and np.isfinite(losses).all()
@@ -174,10 +250,24 @@ def test_a_config_of_the_host_trains_and_tests(warm_cli, folder, host, capsys, m
 
     monkeypatch.chdir(folder)
     out = folder / f'{host}.pkl' if host != 'mmseg' else folder / 'masks'
-    arguments = ['test', config, checkpoint, '--data', data, '--work-dir', folder / f'{host} test', '--out', out]
-    assert main([*map(str, arguments), *(['--cfg-options', *options] if options else [])]) == 0, capsys.readouterr().err
-    report, = (folder / f'{host} test').glob('*/*.json')
-    assert json.loads(report.read_text())[METRIC[host]] == pytest.approx(validated[0], abs=1e-3)  # as it was at the end of training
+    arguments = [
+        'test',
+        config,
+        checkpoint,
+        '--data',
+        data,
+        '--work-dir',
+        folder / f'{host} test',
+        '--out',
+        out,
+    ]
+    assert main([*map(str, arguments), *(['--cfg-options', *options] if options else [])]) == 0, (
+        capsys.readouterr().err
+    )
+    (report,) = (folder / f'{host} test').glob('*/*.json')
+    assert json.loads(report.read_text())[METRIC[host]] == pytest.approx(
+        validated[0], abs=1e-3
+    )  # as it was at the end of training
     if host == 'mmseg':
         masks = sorted(out.glob('*.png'))
         assert len(masks) == 20 and np.asarray(Image.open(masks[0])).shape == (240, 320)
@@ -194,12 +284,32 @@ def test_classes_that_do_not_fit_are_refused(folder, host, capsys, monkeypatch):
     monkeypatch.chdir(folder)
     config, data, options = short(host, folder)
     setting = f'model.{HEAD[host]}.num_classes'
-    options = [option for option in options if not option.startswith((setting, 'data_preprocessor.num_classes'))]
+    options = [
+        option for option in options if not option.startswith((setting, 'data_preprocessor.num_classes'))
+    ]
     extra = [f'{setting}=7'] + (['data_preprocessor.num_classes=7'] if host == 'mmpretrain' else [])
     has = COUNTS[host]
-    assert main(['train', str(config), '--data', str(data), '--work-dir', str(folder / 'refused'), '--cfg-options', *options, *extra]) == 1
+    assert (
+        main(
+            [
+                'train',
+                str(config),
+                '--data',
+                str(data),
+                '--work-dir',
+                str(folder / 'refused'),
+                '--cfg-options',
+                *options,
+                *extra,
+            ]
+        )
+        == 1
+    )
     error = capsys.readouterr().err
-    assert re.search(rf'{HEAD[host]} predicts 7 classes, but the data has {has} .*set model\.{HEAD[host]}\.num_classes={has}', error), error
+    assert re.search(
+        rf'{HEAD[host]} predicts 7 classes, but the data has {has} .*set model\.{HEAD[host]}\.num_classes={has}',
+        error,
+    ), error
     assert not (folder / 'refused').exists()
 
 
@@ -208,7 +318,19 @@ def test_classes_none_of_which_the_annotations_have_are_refused(folder, capsys, 
     monkeypatch.chdir(folder)
     wrong = folder / 'wrong_names.py'
     wrong.write_text((folder / 'config_mmdet.py').read_text().replace("'digit_", "'number_"))
-    assert main(['train', str(wrong), '--data', str(folder / 'demo/scenes'), '--work-dir', str(folder / 'refused')]) == 1
+    assert (
+        main(
+            [
+                'train',
+                str(wrong),
+                '--data',
+                str(folder / 'demo/scenes'),
+                '--work-dir',
+                str(folder / 'refused'),
+            ]
+        )
+        == 1
+    )
     error = capsys.readouterr().err
     said = r'instances_train\.json: none of the 10 classes \(number_0, .*\) is one of its 10 categories \(digit_0, .*set metainfo'
     assert re.search(said, error), error
@@ -218,6 +340,21 @@ def test_classes_none_of_which_the_annotations_have_are_refused(folder, capsys, 
 def test_out_knows_what_the_host_writes(folder, capsys, monkeypatch):
     monkeypatch.chdir(folder)
     config, data, options = short('mmpretrain', folder)
-    assert main(['test', str(config), str(folder / 'mae.pth'), '--data', str(data), '--out', 'scores.json', '--cfg-options', *options]) == 1
+    assert (
+        main(
+            [
+                'test',
+                str(config),
+                str(folder / 'mae.pth'),
+                '--data',
+                str(data),
+                '--out',
+                'scores.json',
+                '--cfg-options',
+                *options,
+            ]
+        )
+        == 1
+    )
     assert '--out scores.json: predictions of mmpretrain are written as .pkl' in capsys.readouterr().err
     assert not (folder / 'work_dirs').exists()

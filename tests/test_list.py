@@ -17,12 +17,15 @@ def tree(tmp_path):
     (configs / 'other').mkdir()
     (configs / '_base_' / 'runtime.py').write_text("default_scope = 'mmpretrain'\n")
     (configs / 'mae' / 'mae_tiny.py').write_text("_base_ = ['../_base_/runtime.py']\n")
-    (configs / 'mae' / 'benchmarks' / 'probe.py').write_text("_base_ = '../mae_tiny.py'\nx = [i for i in range(3)]\n")
+    (configs / 'mae' / 'benchmarks' / 'probe.py').write_text(
+        "_base_ = '../mae_tiny.py'\nx = [i for i in range(3)]\n"
+    )
     (configs / 'other' / 'own.py').write_text("_base_ = ['../_base_/runtime.py']\ndefault_scope = 'mmdet'\n")
     (configs / 'other' / 'none.py').write_text("_base_ = ['mmseg::x/y.py']\n")
     (configs / 'mae' / 'metafile.yml').write_text(
         'Collections:\n  - Name: MAE\n    Paper: {Title: Masked Autoencoders, URL: u}\n'
-        'Models:\n  - {Name: mae_tiny, In Collection: MAE, Config: configs/mae/mae_tiny.py, Metadata: {Parameters: 1250000}}\n')
+        'Models:\n  - {Name: mae_tiny, In Collection: MAE, Config: configs/mae/mae_tiny.py, Metadata: {Parameters: 1250000}}\n'
+    )
     return tmp_path
 
 
@@ -47,10 +50,17 @@ def test_broken_metafile_names_the_file(tree):
         command.find_configs(tree)
 
 
-@pytest.mark.parametrize(('name', 'pattern', 'expected'), [
-    ('mae/mae_vit-b.py', None, True), ('mae/mae_vit-b.py', 'VIT', True), ('mae/mae_vit-b.py', 'mae/*', True),
-    ('mae/mae_vit-b.py', '*_vit-?.py', True), ('mae/mae_vit-b.py', 'vit-?', False), ('mae/mae_vit-b.py', 'beit', False),
-])
+@pytest.mark.parametrize(
+    ('name', 'pattern', 'expected'),
+    [
+        ('mae/mae_vit-b.py', None, True),
+        ('mae/mae_vit-b.py', 'VIT', True),
+        ('mae/mae_vit-b.py', 'mae/*', True),
+        ('mae/mae_vit-b.py', '*_vit-?.py', True),
+        ('mae/mae_vit-b.py', 'vit-?', False),
+        ('mae/mae_vit-b.py', 'beit', False),
+    ],
+)
 def test_patterns(name, pattern, expected):
     assert command.matches(name, pattern) is expected
 
@@ -61,14 +71,23 @@ def test_columns_are_aligned():
 
 def test_columns_fit_the_terminal():
     rows = [['x' * 20, 'b', 'word ' * 10]]
-    assert command.table(['A', 'B', 'C'], rows, 50).splitlines()[1] == 'x' * 20 + '  b  word word word word wo...'
+    assert (
+        command.table(['A', 'B', 'C'], rows, 50).splitlines()[1]
+        == 'x' * 20 + '  b  word word word word wo...'
+    )
     assert command.table(['A', 'B', 'C'], rows, 30).splitlines() == ['A' + ' ' * 21 + 'B', 'x' * 20 + '  b']
     assert command.table(['A', 'B', 'C'], rows, 10).splitlines() == ['A', 'x' * 20]
-    assert command.table(['A', 'B', 'C'], rows).splitlines()[1] == 'x' * 20 + '  b  ' + ('word ' * 10).rstrip()
+    assert (
+        command.table(['A', 'B', 'C'], rows).splitlines()[1] == 'x' * 20 + '  b  ' + ('word ' * 10).rstrip()
+    )
 
 
 def test_a_host_that_is_missing_is_told():
-    assert [command.needs(host) for host in ('', 'argparse', 'mmnone')] == ['', 'argparse', 'mmnone (not installed)']
+    assert [command.needs(host) for host in ('', 'argparse', 'mmnone')] == [
+        '',
+        'argparse',
+        'mmnone (not installed)',
+    ]
 
 
 def test_lists_what_the_package_brings(warm_cli, tmp_path):
@@ -78,8 +97,15 @@ def test_lists_what_the_package_brings(warm_cli, tmp_path):
     assert [line for line in lines if line.startswith('mmssl.MAEViT ')]
     shown = {line.split()[0] for line in lines if '.py ' in line or line.endswith('.py')}
     types = {line.split()[0] for line in lines if line.startswith('mmssl.')}
-    assert types <= {*completion.names(), 'mmssl.OptimWrapper'}  # a shell completes what is listed; the one is mmengine's, taken over
-    on_disk = {path.relative_to(paths.config_root()).as_posix() for path in paths.config_root().rglob('*.py') if '_base_' not in path.parts}
+    assert types <= {
+        *completion.names(),
+        'mmssl.OptimWrapper',
+    }  # a shell completes what is listed; the one is mmengine's, taken over
+    on_disk = {
+        path.relative_to(paths.config_root()).as_posix()
+        for path in paths.config_root().rglob('*.py')
+        if '_base_' not in path.parts
+    }
     assert shown == on_disk
 
 
@@ -89,5 +115,7 @@ def test_pattern_keeps_only_what_fits(capsys):
 
 
 def test_nothing_fits_suggests_the_nearest():
-    with pytest.raises(ValueError, match="no config and no type matches 'mmssl.MAEVit2'; did you mean 'mmssl.MAEViT'"):
+    with pytest.raises(
+        ValueError, match="no config and no type matches 'mmssl.MAEVit2'; did you mean 'mmssl.MAEViT'"
+    ):
         command.run(argparse.Namespace(pattern='mmssl.MAEVit2'))

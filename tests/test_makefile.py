@@ -36,7 +36,14 @@ def clone(tmp_path, repo_root):
 
 def make(clone, *arguments, python='bin/python3.11'):
     env = {key: value for key, value in os.environ.items() if not key.startswith(('MAKE', 'MFLAGS'))}
-    return subprocess.run(['make', *arguments, f'PYTHON={python}'], capture_output=True, text=True, cwd=clone, env=env, timeout=60)
+    return subprocess.run(
+        ['make', *arguments, f'PYTHON={python}'],
+        capture_output=True,
+        text=True,
+        cwd=clone,
+        env=env,
+        timeout=60,
+    )
 
 
 def log_of(clone):
@@ -105,7 +112,9 @@ def test_python_too_old_is_named(clone):
 
 def test_help_needs_no_environment(clone):
     done = make(clone, 'help')
-    assert all(f'make {target}' in done.stdout for target in ('demo', 'test', 'lint', 'docs', 'install', 'clean'))
+    assert all(
+        f'make {target}' in done.stdout for target in ('demo', 'test', 'lint', 'docs', 'install', 'clean')
+    )
     assert log_of(clone) == []
 
 
@@ -121,8 +130,13 @@ def test_ci_lints_tests_and_builds_the_docs_with_the_shared_data(tmp_path, repo_
     program.write_text('#!/bin/sh\necho "$1" "$PWD" "${MMSSL_DATA:-none}" "${PIP_FIND_LINKS:-none}"\n')
     program.chmod(0o755)
     env = {key: value for key, value in os.environ.items() if key not in ('MMSSL_DATA', 'PIP_FIND_LINKS')}
-    done = subprocess.run([folder / '.ci' / 'run'], capture_output=True, text=True, cwd=tmp_path,
-                          env={**env, 'PATH': f'{program.parent}{os.pathsep}{env["PATH"]}'})
+    done = subprocess.run(
+        [folder / '.ci' / 'run'],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**env, 'PATH': f'{program.parent}{os.pathsep}{env["PATH"]}'},
+    )
     seen = f'{tmp_path}/shared/data {tmp_path}/shared/wheels' if shared else 'none none'
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [f'{target} {folder} {seen}' for target in ('lint', 'test', 'docs')]

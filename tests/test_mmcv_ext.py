@@ -30,7 +30,7 @@ def swap(monkeypatch):
     return swap
 
 
-def draw_boxes(count, seed=0, size=100., whole=False):
+def draw_boxes(count, seed=0, size=100.0, whole=False):
     generator = torch.Generator().manual_seed(seed)
     corners = torch.rand(count, 2, 2, generator=generator) * size
     boxes = torch.cat([corners.amin(1), corners.amax(1)], dim=1)
@@ -49,14 +49,22 @@ def test_nms_keeps_the_same_boxes(swap, offset, whole):
         for ours in (False, True):
             module = swap('nms', ours)
             dets, kept = module.nms(boxes, scores, threshold, offset=offset, score_threshold=0.1, max_num=50)
-            found.append((dets, kept, *module.batched_nms(boxes, scores, labels, dict(type='nms', iou_threshold=threshold)),
-                          *module.batched_nms(boxes, scores, labels, dict(type='soft_nms', iou_threshold=threshold, min_score=0.01))))
+            found.append(
+                (
+                    dets,
+                    kept,
+                    *module.batched_nms(boxes, scores, labels, dict(type='nms', iou_threshold=threshold)),
+                    *module.batched_nms(
+                        boxes, scores, labels, dict(type='soft_nms', iou_threshold=threshold, min_score=0.01)
+                    ),
+                )
+            )
         for theirs, mine in zip(*found, strict=True):
             assert torch.equal(theirs, mine)
 
 
 def test_an_overlap_of_exactly_the_threshold_stays(swap):
-    boxes = torch.tensor([[0., 0., 10., 1.], [0., 0., 3., 1.]])  # 0.3, which float32 rounds up
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 1.0], [0.0, 0.0, 3.0, 1.0]])  # 0.3, which float32 rounds up
     kept = swap('nms').nms(boxes, torch.tensor([0.9, 0.8]), 0.3)[1]
     assert kept.tolist() == [0, 1]
     assert swap('nms').nms(boxes[:0], torch.zeros(0), 0.5)[1].dtype == torch.long
@@ -67,7 +75,7 @@ def test_an_overlap_of_exactly_the_threshold_stays(swap):
 @pytest.mark.parametrize('whole', [False, True], ids=['real', 'ties'])
 def test_soft_nms_is_the_compiled_one(swap, method, whole):
     for count, offset in ((1, 0), (40, 0), (120, 1)):
-        boxes, scores = draw_boxes(count, seed=count, size=30., whole=whole)
+        boxes, scores = draw_boxes(count, seed=count, size=30.0, whole=whole)
         arguments = dict(iou_threshold=0.3, sigma=0.5, min_score=0.05, method=method, offset=offset)
         theirs, their_indices = swap('nms', False).soft_nms(boxes, scores, **arguments)
         mine, indices = swap('nms').soft_nms(boxes, scores, **arguments)
@@ -77,11 +85,13 @@ def test_soft_nms_is_the_compiled_one(swap, method, whole):
 
 def test_soft_nms_by_hand(swap):
     """Two boxes that share a half of each (IoU 1/3) and one apart: exp(-(1/9) / 0.5) of the second score is left."""
-    boxes = torch.tensor([[0., 0., 2., 1.], [1., 0., 3., 1.], [8., 8., 9., 9.]])
+    boxes = torch.tensor([[0.0, 0.0, 2.0, 1.0], [1.0, 0.0, 3.0, 1.0], [8.0, 8.0, 9.0, 9.0]])
     dets, indices = swap('nms').soft_nms(boxes, torch.tensor([0.9, 0.8, 0.7]), sigma=0.5, method='gaussian')
     assert indices.tolist() == [0, 2, 1]
     torch.testing.assert_close(dets[:, 4], torch.tensor([0.9, 0.7, 0.8 * math.exp(-2 / 9)]))
-    dets, indices = swap('nms').soft_nms(boxes, torch.tensor([0.9, 0.8, 0.7]), iou_threshold=0.3, method='linear')
+    dets, indices = swap('nms').soft_nms(
+        boxes, torch.tensor([0.9, 0.8, 0.7]), iou_threshold=0.3, method='linear'
+    )
     torch.testing.assert_close(dets[:, 4], torch.tensor([0.9, 0.7, 0.8 * 2 / 3]))
     assert swap('nms').soft_nms(boxes[:0], torch.zeros(0))[1].numel() == 0
 
@@ -103,14 +113,21 @@ def compare(run, tensors, swap, name, tolerance):
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 def test_roi_align_is_the_compiled_one(swap, dtype):
     torch.manual_seed(0)
-    boxes = draw_boxes(12, size=60.)[0]
-    boxes[0] = torch.tensor([50., 50., 90., 90.])  # half outside
-    boxes[1] = torch.tensor([5., 5., 5., 5.])
+    boxes = draw_boxes(12, size=60.0)[0]
+    boxes[0] = torch.tensor([50.0, 50.0, 90.0, 90.0])  # half outside
+    boxes[1] = torch.tensor([5.0, 5.0, 5.0, 5.0])
     rois = torch.cat([torch.arange(12)[:, None] % 2, boxes], dim=1).to(dtype)
     features = torch.randn(2, 3, 9, 11, dtype=dtype)
     for ratio, aligned in ((0, True), (2, False)):
-        compare(lambda module, x, ratio=ratio, aligned=aligned: module.roi_align(x, rois, (3, 2), 1 / 8, ratio, 'avg', aligned),
-                [features], swap, 'roi_align', 1e-5 if dtype == torch.float32 else 1e-10)
+        compare(
+            lambda module, x, ratio=ratio, aligned=aligned: module.roi_align(
+                x, rois, (3, 2), 1 / 8, ratio, 'avg', aligned
+            ),
+            [features],
+            swap,
+            'roi_align',
+            1e-5 if dtype == torch.float32 else 1e-10,
+        )
 
 
 @needs_ops
@@ -119,19 +136,38 @@ def test_deformable_convolutions_are_the_compiled_ones(swap, dtype):
     torch.manual_seed(0)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-10
     for (groups, deform_groups), stride, dilation in (((1, 1), 1, 1), ((2, 4), (2, 1), (1, 2))):
-        size = [(6 + 2 * dilated - 2 * dilated - 1) // step + 1 for step, dilated in
-                zip(torch.nn.modules.utils._pair(stride), torch.nn.modules.utils._pair(dilation), strict=True)]
+        size = [
+            (6 + 2 * dilated - 2 * dilated - 1) // step + 1
+            for step, dilated in zip(
+                torch.nn.modules.utils._pair(stride), torch.nn.modules.utils._pair(dilation), strict=True
+            )
+        ]
         x = torch.randn(2, 8, 6, 6, dtype=dtype)
         offset = 1.5 * torch.randn(2, 18 * deform_groups, *size, dtype=dtype)
         mask = torch.rand(2, 9 * deform_groups, *size, dtype=dtype)
         weight, bias = torch.randn(4, 8 // groups, 3, 3, dtype=dtype) / 8, torch.randn(4, dtype=dtype)
         common = (stride, dilation, dilation, groups, deform_groups)
-        compare(lambda module, *args, common=common: module.deform_conv2d(*args, *common), [x, offset, weight], swap, 'deform_conv',
-                tolerance)
-        compare(lambda module, *args, common=common: module.modulated_deform_conv2d(*args, *common), [x, offset, mask, weight, bias],
-                swap, 'modulated_deform_conv', tolerance)
-        compare(lambda module, *args, common=common: module.modulated_deform_conv2d(*args, None, *common), [x, offset, mask, weight], swap,
-                'modulated_deform_conv', tolerance)
+        compare(
+            lambda module, *args, common=common: module.deform_conv2d(*args, *common),
+            [x, offset, weight],
+            swap,
+            'deform_conv',
+            tolerance,
+        )
+        compare(
+            lambda module, *args, common=common: module.modulated_deform_conv2d(*args, *common),
+            [x, offset, mask, weight, bias],
+            swap,
+            'modulated_deform_conv',
+            tolerance,
+        )
+        compare(
+            lambda module, *args, common=common: module.modulated_deform_conv2d(*args, None, *common),
+            [x, offset, mask, weight],
+            swap,
+            'modulated_deform_conv',
+            tolerance,
+        )
 
 
 def test_deformable_convolution_without_offset_is_a_convolution(swap):
@@ -141,15 +177,22 @@ def test_deformable_convolution_without_offset_is_a_convolution(swap):
     output = swap('deform_conv').deform_conv2d(x, torch.zeros(1, 18, 5, 6), weight, 1, 1)
     expected = torch.nn.functional.conv2d(x, weight, padding=1)
     torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(*(torch.autograd.grad(result.square().sum(), weight)[0] for result in (output, expected)), rtol=1e-4,
-                               atol=1e-4)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(result.square().sum(), weight)[0] for result in (output, expected)),
+        rtol=1e-4,
+        atol=1e-4,
+    )
     x.requires_grad_()
     output = swap('deform_conv').deform_conv2d(x, torch.zeros(1, 18, 5, 6), weight.detach(), 1, 1)
     expected = torch.nn.functional.conv2d(x, weight.detach(), padding=1)
-    torch.testing.assert_close(*(torch.autograd.grad(result.square().sum(), x)[0] for result in (output, expected)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(result.square().sum(), x)[0] for result in (output, expected)),
+        rtol=1e-4,
+        atol=1e-4,
+    )
 
 
-@pytest.mark.parametrize('weight', [None, torch.tensor([0.5, 2., 1.])])
+@pytest.mark.parametrize('weight', [None, torch.tensor([0.5, 2.0, 1.0])])
 def test_focal_loss_is_the_formula(swap, weight):
     """FL(p_t) = -alpha_t (1 - p_t)^gamma log(p_t); mmcv's own has no kernel for the CPU."""
     torch.manual_seed(0)
@@ -158,7 +201,7 @@ def test_focal_loss_is_the_formula(swap, weight):
     p = logits.sigmoid()
     hot = torch.nn.functional.one_hot(target, 3)
     p_t, alpha_t = torch.where(hot == 1, p, 1 - p), torch.where(hot == 1, 0.25, 0.75)
-    expected = -alpha_t * (1 - p_t)**1.5 * p_t.log()
+    expected = -alpha_t * (1 - p_t) ** 1.5 * p_t.log()
     if weight is not None:
         expected = expected * weight[target][:, None]
     module = swap('focal_loss')
@@ -166,34 +209,45 @@ def test_focal_loss_is_the_formula(swap, weight):
     found = module.sigmoid_focal_loss(logits, target, 1.5, 0.25, weight, 'none')
     torch.testing.assert_close(found, expected)
     mean = module.sigmoid_focal_loss(logits, target, 1.5, 0.25, weight, 'mean')
-    torch.testing.assert_close(torch.autograd.grad(mean, logits)[0], torch.autograd.grad(expected.sum() / 7, logits)[0])
+    torch.testing.assert_close(
+        torch.autograd.grad(mean, logits)[0], torch.autograd.grad(expected.sum() / 7, logits)[0]
+    )
     background = module.sigmoid_focal_loss(logits[:1], torch.tensor([3]), 1.5, 0.25, weight, 'none')
-    torch.testing.assert_close(background, -0.75 * p[:1]**1.5 * (1 - p[:1]).log())
+    torch.testing.assert_close(background, -0.75 * p[:1] ** 1.5 * (1 - p[:1]).log())
 
 
 def test_half_precision_is_computed_in_float32(swap):
-    x, rois = torch.randn(1, 2, 6, 6), torch.tensor([[0., 0., 0., 40., 40.]])
+    x, rois = torch.randn(1, 2, 6, 6), torch.tensor([[0.0, 0.0, 0.0, 40.0, 40.0]])
     align = swap('roi_align').roi_align
     halves = align(x.bfloat16(), rois.bfloat16(), 2, 1 / 8, 2, 'avg', True)
     assert halves.dtype == torch.bfloat16
-    torch.testing.assert_close(halves.float(), align(x.bfloat16().float(), rois, 2, 1 / 8, 2, 'avg', True), rtol=1e-2, atol=1e-2)
-    leaves = [torch.randn(shape, dtype=torch.bfloat16, requires_grad=True) for shape in ((1, 2, 4, 4), (1, 18, 4, 4), (2, 2, 3, 3))]
+    torch.testing.assert_close(
+        halves.float(), align(x.bfloat16().float(), rois, 2, 1 / 8, 2, 'avg', True), rtol=1e-2, atol=1e-2
+    )
+    leaves = [
+        torch.randn(shape, dtype=torch.bfloat16, requires_grad=True)
+        for shape in ((1, 2, 4, 4), (1, 18, 4, 4), (2, 2, 3, 3))
+    ]
     swap('deform_conv').deform_conv2d(*leaves, 1, 1).sum().backward()
     assert all(leaf.grad.dtype == torch.bfloat16 and leaf.grad.isfinite().all() for leaf in leaves)
 
 
 def test_other_operators_name_the_command():
     for call in (lambda: STAND_IN.ms_deform_attn_forward(1, 2), lambda: STAND_IN.roi_pool_forward(a=1)):
-        with pytest.raises(ImportError, match=r'(ms_deform_attn|roi_pool)_forward needs the compiled operators.*pip install .*mmcv'):
+        with pytest.raises(
+            ImportError,
+            match=r'(ms_deform_attn|roi_pool)_forward needs the compiled operators.*pip install .*mmcv',
+        ):
             call()
     assert STAND_IN.carafe_forward.__name__ == 'carafe_forward' and not hasattr(STAND_IN, '__file__')
     with pytest.raises(ImportError, match="pool_mode='max'"):
-        STAND_IN.roi_align_forward(None, None, None, None, None, 1, 1, 1., 0, 0, True)
+        STAND_IN.roi_align_forward(None, None, None, None, None, 1, 1, 1.0, 0, 0, True)
 
 
 @pytest.mark.parametrize('how', ['blocked', 'hidden', 'missing'])
 def test_the_stand_in_takes_an_empty_place(how, monkeypatch):
     """Blocked in sys.modules, hidden by the user, found by nobody; a real one that is found is left to its finder."""
+
     class Finder:
         def find_spec(self, name, path=None, target=None):
             return None if how == 'missing' else importlib.machinery.ModuleSpec(name, None, origin='real')
@@ -216,7 +270,7 @@ def test_the_stand_in_takes_an_empty_place(how, monkeypatch):
     compat.has_ops.cache_clear()
 
 
-RUN = '''
+RUN = """
 import sys
 how, work_dir, *configs = sys.argv[1:]
 
@@ -240,8 +294,8 @@ import mmcv, mmcv.ops, mmcv._ext
 from mmcv.utils import ext_loader
 assert ext_loader.load_ext('_ext', ['nms', 'carafe_forward']) is mmcv._ext is sys.modules['mmcv._ext']
 assert hasattr(mmcv._ext, '__file__') == (how == 'compiled')
-'''
-FASTER_RCNN = '''
+"""
+FASTER_RCNN = """
 default_scope = 'mmdet'
 default_hooks = dict(logger=dict(type='LoggerHook', interval=1), checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=3))
 log_processor = dict(by_epoch=False)
@@ -288,10 +342,10 @@ train_dataloader = loader('train', load + [pack], True)
 val_dataloader = test_dataloader = loader('val', [load[0], load[2], load[1], pack], False)
 val_evaluator = test_evaluator = dict(type='CocoMetric', ann_file='{data}/annotations/instances_val.json', metric='bbox')
 del loader, rcnn, proposals, coder
-'''
+"""
 
 
-RFCN = '''
+RFCN = """
 _base_ = 'mmssl::smoke/rfcn.py'
 train_dataloader = dict(batch_size=2, dataset=dict(data_root='{data}'))
 val_dataloader = test_dataloader = dict(dataset=dict(data_root='{data}', indices=5))
@@ -299,15 +353,19 @@ val_evaluator = test_evaluator = dict(ann_file='{data}/annotations/instances_val
 randomness = dict(seed=0)
 train_cfg = dict(max_iters=3, val_interval=10)
 default_hooks = dict(checkpoint=dict(interval=3))
-'''
+"""
 
 
 @pytest.fixture(scope='module')
 def configs(tmp_path_factory, demo_data):
     """A config of mmdet alone, Faster R-CNN with a deformable stage, and our R-FCN, both on the demo scenes."""
     from mmssl.data.demo import CLASSES
+
     folder = tmp_path_factory.mktemp('detectors')
-    for name, text in (('faster_rcnn', FASTER_RCNN.replace('{classes}', ', '.join(map(repr, CLASSES)))), ('rfcn', RFCN)):
+    for name, text in (
+        ('faster_rcnn', FASTER_RCNN.replace('{classes}', ', '.join(map(repr, CLASSES)))),
+        ('rfcn', RFCN),
+    ):
         (folder / f'{name}.py').write_text(text.replace('{data}', str(demo_data / 'scenes')))
     return [folder / 'faster_rcnn.py', folder / 'rfcn.py']
 
@@ -320,10 +378,12 @@ def train_and_test(warm_cli, how, configs, folder):
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
     runs = []
     for number in range(len(configs)):
-        log, = (folder / how / str(number)).glob('train/*/vis_data/scalars.json')
-        report, = (folder / how / str(number)).glob('test/*/*.json')
+        (log,) = (folder / how / str(number)).glob('train/*/vis_data/scalars.json')
+        (report,) = (folder / how / str(number)).glob('test/*/*.json')
         lines = [json.loads(line) for line in log.read_text().splitlines()]
-        losses = [{key: value for key, value in line.items() if 'loss' in key} for line in lines if 'loss' in line]
+        losses = [
+            {key: value for key, value in line.items() if 'loss' in key} for line in lines if 'loss' in line
+        ]
         runs.append((losses, json.loads(report.read_text())))
     return runs
 
@@ -336,8 +396,9 @@ def test_detectors_train_and_test_without_the_extension(warm_cli, configs, tmp_p
         assert 'coco/bbox_mAP' in report
     if not compat.has_ops():
         pytest.skip('trained and tested; mmcv has no compiled operators to compare with')
-    for (losses, report), (expected, expected_report) in zip(without, train_and_test(warm_cli, 'compiled', configs, tmp_path),
-                                                           strict=True):
+    for (losses, report), (expected, expected_report) in zip(
+        without, train_and_test(warm_cli, 'compiled', configs, tmp_path), strict=True
+    ):
         assert len(expected) == 3
         for line, expected_line in zip(losses, expected, strict=True):
             assert line == pytest.approx(expected_line, abs=1e-4)

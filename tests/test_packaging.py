@@ -12,12 +12,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-CARRIED = ('mmssl', 'configs', 'tools', 'setup.cfg', 'pyproject.toml', 'model-index.yml', 'LICENSE', 'README.md')
+CARRIED = (
+    'mmssl',
+    'configs',
+    'tools',
+    'setup.cfg',
+    'pyproject.toml',
+    'model-index.yml',
+    'LICENSE',
+    'README.md',
+)
 HOST_PREFIXES = ('mm', 'onedl')
 
 
 def pip(*arguments, cwd=None):
-    done = subprocess.run([sys.executable, '-m', 'pip', *map(str, arguments)], capture_output=True, text=True, cwd=cwd)
+    done = subprocess.run(
+        [sys.executable, '-m', 'pip', *map(str, arguments)], capture_output=True, text=True, cwd=cwd
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -48,19 +59,33 @@ def target(wheel, tmp_path_factory):
 def python(target, cwd, *arguments, timeout=300):
     """Run Python outside the checkout, with only the target on PYTHONPATH."""
     env = {**os.environ, 'PYTHONPATH': str(target)}
-    return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=env, timeout=timeout)
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=env,
+        timeout=timeout,
+    )
 
 
 def files_below(folder):
-    return {path.relative_to(folder).as_posix() for path in folder.rglob('*')
-            if path.is_file() and '__pycache__' not in path.parts and path.suffix != '.pyc'}
+    return {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob('*')
+        if path.is_file() and '__pycache__' not in path.parts and path.suffix != '.pyc'
+    }
 
 
 def test_wheel_has_every_file_of_the_tree_and_no_other(wheel, repo_root):
     with zipfile.ZipFile(wheel) as archive:
         inside = {name for name in archive.namelist() if '.dist-info/' not in name}
     expected = {f'mmssl/{name}' for name in files_below(repo_root / 'mmssl') if not name.startswith('.mim/')}
-    expected |= {f'mmssl/.mim/{folder}/{name}' for folder in ('configs', 'tools') for name in files_below(repo_root / folder)}
+    expected |= {
+        f'mmssl/.mim/{folder}/{name}'
+        for folder in ('configs', 'tools')
+        for name in files_below(repo_root / folder)
+    }
     expected.add('mmssl/.mim/model-index.yml')
     assert inside == expected
 
@@ -75,14 +100,17 @@ def test_metadata_asks_for_no_toolbox_unless_an_extra_does(wheel):
     assert sorted(plain) == ['numpy>=1.26', 'pillow', 'scipy>=1.11', 'torch>=2.6', 'tqdm']
     assert 'Requires-Python: <3.13,>=3.10' in lines
     assert {'onedl', 'det', 'seg', 'openmmlab', 'demo', 'lmdb', 'bench', 'test', 'all'} <= {
-        line.partition(': ')[2] for line in lines if line.startswith('Provides-Extra')}
+        line.partition(': ')[2] for line in lines if line.startswith('Provides-Extra')
+    }
 
 
 def test_no_extra_mixes_the_two_flavours(repo_root):
     config = configparser.ConfigParser()
     config.read(repo_root / 'setup.cfg')
     for extra, text in config['options.extras_require'].items():
-        hosts = [line for line in text.split() if line.startswith(HOST_PREFIXES) and not line.startswith('mmssl')]
+        hosts = [
+            line for line in text.split() if line.startswith(HOST_PREFIXES) and not line.startswith('mmssl')
+        ]
         assert len({line.startswith('onedl') for line in hosts}) < 2, extra
     assert 'openmmlab' not in config['options.extras_require']['all']
 
@@ -96,12 +124,20 @@ def test_links_are_relative_and_lead_into_the_tree(repo_root):
 
 def test_model_index_imports_every_metafile(repo_root):
     import yaml
+
     listed = yaml.safe_load((repo_root / 'model-index.yml').read_text())['Import']
-    assert sorted(listed) == sorted(path.relative_to(repo_root).as_posix() for path in (repo_root / 'configs').rglob('metafile.yml'))
+    assert sorted(listed) == sorted(
+        path.relative_to(repo_root).as_posix() for path in (repo_root / 'configs').rglob('metafile.yml')
+    )
 
 
 def test_config_root_of_the_installed_wheel(target, tmp_path):
-    done = python(target, tmp_path, '-c', 'import mmssl; from mmssl import paths; print(mmssl.__file__, paths.config_root())')
+    done = python(
+        target,
+        tmp_path,
+        '-c',
+        'import mmssl; from mmssl import paths; print(mmssl.__file__, paths.config_root())',
+    )
     assert done.stdout.split() == [f'{target}/mmssl/__init__.py', f'{target}/mmssl/.mim/configs'], done.stderr
 
 
@@ -124,8 +160,21 @@ def test_trains_three_iterations_from_the_wheel(target, tmp_path):
         Image.fromarray(draw.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(images / f'{index}.jpg')
     config, work_dir = tmp_path / 'mine.py', tmp_path / 'out'
     config.write_text("_base_ = 'mmssl::smoke/mae.py'\n")
-    done = python(target, tmp_path, '-m', 'mmssl.cli', 'train', config, '--data', images, '--work-dir', work_dir, '--no-validate',
-                  '--cfg-options', 'train_cfg.max_iters=3')
+    done = python(
+        target,
+        tmp_path,
+        '-m',
+        'mmssl.cli',
+        'train',
+        config,
+        '--data',
+        images,
+        '--work-dir',
+        work_dir,
+        '--no-validate',
+        '--cfg-options',
+        'train_cfg.max_iters=3',
+    )
     log = done.stdout + done.stderr
     assert done.returncode == 0, log[-3000:]
     steps = re.findall(r'\[(\d)/3\].* loss: ([\d.]+)', log)

@@ -21,6 +21,7 @@ def folder(tmp_path_factory, repo_root):
     from mmssl.commands.reconstruct import load_mae
     from mmssl.launch import load_config
     from mmssl.registry import MODELS, build
+
     folder = tmp_path_factory.mktemp('pictures ü')
     photo = Image.open(Path(sklearn.__file__).parent / 'datasets/images/china.jpg').convert('RGB')
     photo.crop((200, 100, 248, 148)).save(folder / 'one.png')
@@ -31,14 +32,17 @@ def folder(tmp_path_factory, repo_root):
     model = build({'data_preprocessor': cfg.data_preprocessor, **cfg.model}, MODELS)
     torch.save(dict(state_dict=model.state_dict(), meta=dict(iter=0)), folder / 'mae.pth')
     loaded = load_mae(str(repo_root / CONFIG), str(folder / 'mae.pth'))
-    assert all(torch.equal(value, model.state_dict()[key]) for key, value in loaded.state_dict().items()) and not loaded.training
+    assert (
+        all(torch.equal(value, model.state_dict()[key]) for key, value in loaded.state_dict().items())
+        and not loaded.training
+    )
     return folder
 
 
 def tile(sheet, row, column):
     """The part of the picture that shows one image, back at the size of the model."""
     top, left = HEADER + row * (TILE + GAP), GAP + column * (TILE + GAP)
-    enlarged = sheet[top:top + TILE, left:left + TILE]
+    enlarged = sheet[top : top + TILE, left : left + TILE]
     centres = ((np.arange(SIDE) + 0.5) * TILE / SIDE).astype(int)
     return enlarged[centres][:, centres].astype(int)
 
@@ -52,7 +56,18 @@ def run(*arguments):
 
 
 def test_visible_patches_are_the_input_and_masked_ones_are_drawn(warm_cli, repo_root, folder):
-    done = warm_cli('reconstruct', repo_root / CONFIG, 'mae.pth', 'one.png', 'two.png', '--out', 'new/picture.png', '--seed', 5, cwd=folder)
+    done = warm_cli(
+        'reconstruct',
+        repo_root / CONFIG,
+        'mae.pth',
+        'one.png',
+        'two.png',
+        '--out',
+        'new/picture.png',
+        '--seed',
+        5,
+        cwd=folder,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert 'new/picture.png: 2 images, 75% of the patches masked' in done.stdout
     sheet = read(folder / 'new/picture.png')
@@ -64,7 +79,9 @@ def test_visible_patches_are_the_input_and_masked_ones_are_drawn(warm_cli, repo_
         masked, drawn = tile(sheet, row, 1), tile(sheet, row, 2)
         visible = set(noise[row].argsort()[:9].tolist())
         for number in range(36):
-            area = np.s_[number // 6 * PATCH:(number // 6 + 1) * PATCH, number % 6 * PATCH:(number % 6 + 1) * PATCH]
+            area = np.s_[
+                number // 6 * PATCH : (number // 6 + 1) * PATCH, number % 6 * PATCH : (number % 6 + 1) * PATCH
+            ]
             if number in visible:
                 assert np.array_equal(masked[area], image[area])
                 assert np.abs(drawn[area] - image[area]).max() <= 1  # normalised and back
@@ -75,8 +92,20 @@ def test_visible_patches_are_the_input_and_masked_ones_are_drawn(warm_cli, repo_
 
 def test_the_seed_and_the_ratio_choose_the_mask(repo_root, folder, capsys):
     pictures = []
-    for number, extra in enumerate((['--seed', 1], ['--seed', 1], ['--seed', 2], ['--seed', 1, '--mask-ratio', 0.5])):
-        assert run(repo_root / CONFIG, folder / 'mae.pth', folder / 'large.jpg', '--out', folder / f'{number}.png', *extra) == 0
+    for number, extra in enumerate(
+        (['--seed', 1], ['--seed', 1], ['--seed', 2], ['--seed', 1, '--mask-ratio', 0.5])
+    ):
+        assert (
+            run(
+                repo_root / CONFIG,
+                folder / 'mae.pth',
+                folder / 'large.jpg',
+                '--out',
+                folder / f'{number}.png',
+                *extra,
+            )
+            == 0
+        )
         pictures.append(read(folder / f'{number}.png'))
     assert '50% of the patches masked' in capsys.readouterr().out
     assert np.array_equal(pictures[0], pictures[1])
@@ -86,19 +115,38 @@ def test_the_seed_and_the_ratio_choose_the_mask(repo_root, folder, capsys):
         assert int((patches == 128).all(axis=(1, 3, 4)).sum()) == hidden
 
 
-@pytest.mark.parametrize(('change', 'message'), [
-    (lambda w: {key: value for key, value in w.items() if key.startswith('backbone.')}, 'an encoder without a decoder'),
-    (lambda w: {key.removeprefix('backbone.'): value for key, value in w.items() if key.startswith('backbone.')},
-     'an encoder without a decoder'),
-    (lambda w: {'cls_token': w['backbone.cls_token'], 'decoder_blocks.0.norm1.weight': torch.ones(3)},
-     'convert it first: mmssl convert mae'),
-    (lambda w: {key: value for key, value in w.items() if key != 'neck.mask_token'}, 'missing in the file 1'),
-    (lambda w: {**w, 'neck.mask_token': torch.zeros(1, 1, 7)}, '1x1x7 in the file, 1x1x32 in the model'),
-])
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (
+            lambda w: {key: value for key, value in w.items() if key.startswith('backbone.')},
+            'an encoder without a decoder',
+        ),
+        (
+            lambda w: {
+                key.removeprefix('backbone.'): value
+                for key, value in w.items()
+                if key.startswith('backbone.')
+            },
+            'an encoder without a decoder',
+        ),
+        (
+            lambda w: {'cls_token': w['backbone.cls_token'], 'decoder_blocks.0.norm1.weight': torch.ones(3)},
+            'convert it first: mmssl convert mae',
+        ),
+        (
+            lambda w: {key: value for key, value in w.items() if key != 'neck.mask_token'},
+            'missing in the file 1',
+        ),
+        (lambda w: {**w, 'neck.mask_token': torch.zeros(1, 1, 7)}, '1x1x7 in the file, 1x1x32 in the model'),
+    ],
+)
 def test_weights_that_cannot_draw_are_refused(repo_root, folder, tmp_path, capsys, change, message):
     weights = torch.load(folder / 'mae.pth', weights_only=True)['state_dict']
     torch.save(dict(state_dict=change(weights)), tmp_path / 'other.pth')
-    assert run(repo_root / CONFIG, tmp_path / 'other.pth', folder / 'one.png', '--out', tmp_path / 'x.png') == 1
+    assert (
+        run(repo_root / CONFIG, tmp_path / 'other.pth', folder / 'one.png', '--out', tmp_path / 'x.png') == 1
+    )
     error = capsys.readouterr().err
     assert message in error and 'other.pth' in error
     assert not (tmp_path / 'x.png').exists()
@@ -117,7 +165,12 @@ def test_other_wrong_arguments(repo_root, folder, tmp_path, capsys):
         assert not (tmp_path / 'x.png').exists()
         return capsys.readouterr().err
 
-    config, checkpoint, image, out = repo_root / CONFIG, folder / 'mae.pth', folder / 'one.png', ['--out', tmp_path / 'x.png']
+    config, checkpoint, image, out = (
+        repo_root / CONFIG,
+        folder / 'mae.pth',
+        folder / 'one.png',
+        ['--out', tmp_path / 'x.png'],
+    )
     assert "did you mean 'mae.pth'" in refused(config, folder / 'mea.pth', image, *out)
     assert "did you mean 'one.png'" in refused(config, checkpoint, folder / 'onee.png', *out)
     assert 'is not a file' in refused(config, checkpoint, folder, *out)

@@ -5,17 +5,17 @@ import pickle
 
 import torch
 
-CONFIG = '''
+CONFIG = """
 _base_ = '{root}/configs/smoke/rfcn.py'
 train_cfg = dict(max_iters=2, val_interval=2)
 train_dataloader = dict(batch_size=2)
 test_dataloader = dict(dataset=dict(indices=7))
 default_hooks = dict(checkpoint=dict(interval=2))
-'''
+"""
 
 
 def metrics(work_dir):
-    path, = work_dir.glob('*/*.json')
+    (path,) = work_dir.glob('*/*.json')
     return {key: value for key, value in json.loads(path.read_text()).items() if key.startswith('coco/')}
 
 
@@ -27,7 +27,9 @@ def test_two_processes_train_and_detect_what_one_detects(repo_root, warm_cli, wi
     weights = torch.load(tmp_path / 'run/iter_2.pth', weights_only=True)['state_dict']
     assert all(bool(torch.isfinite(value).all()) for value in weights.values() if value.is_floating_point())
     # after two iterations nothing is found: large weights, so that detections differ from image to image
-    weights['roi_head.bbox_head.rfcn_cls.weight'] = torch.randn(weights['roi_head.bbox_head.rfcn_cls.weight'].shape) * 0.5
+    weights['roi_head.bbox_head.rfcn_cls.weight'] = (
+        torch.randn(weights['roi_head.bbox_head.rfcn_cls.weight'].shape) * 0.5
+    )
     torch.save(weights, tmp_path / 'weights.pth')
     arguments = ['two.py', 'weights.pth']
     both = warm_cli('test', *arguments, '--out', 'two.pkl', '--work-dir', 'two', cwd=tmp_path, ranks=2)
@@ -41,4 +43,6 @@ def test_two_processes_train_and_detect_what_one_detects(repo_root, warm_cli, wi
     for own, other in zip(first, second, strict=True):
         assert own['img_id'] == other['img_id'] and len(own['pred_instances']['scores'])
         for key in ('bboxes', 'scores', 'labels'):
-            assert torch.allclose(own['pred_instances'][key].float(), other['pred_instances'][key].float(), atol=1e-5), key
+            assert torch.allclose(
+                own['pred_instances'][key].float(), other['pred_instances'][key].float(), atol=1e-5
+            ), key

@@ -1,6 +1,6 @@
 """What others call by name imports, and works, where neither mmdet nor mmseg is installed."""
 
-CODE = '''
+CODE = """
 import random
 import sys
 
@@ -54,7 +54,7 @@ from mmssl.registry import MODELS
 for name in ('MoCo', 'MoCoV3', 'BEiT', 'DINO', 'SwAV', 'MoBY', 'DeepInfoMax', 'RotationPrediction', 'RelativeLocation'):
     assert MODELS.get(f'mmssl.{name}') is not None, name
 assert not {'mmdet', 'mmseg'} & {name.partition('.')[0] for name in sys.modules}
-'''
+"""
 
 
 def test_names_and_methods_need_neither_mmdet_nor_mmseg(warm_cli, tmp_path):

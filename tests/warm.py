@@ -14,21 +14,40 @@ import socket
 import sys
 import traceback
 
-LIBRARIES = ('torch', 'torchvision', 'numpy', 'cv2', 'scipy.stats', 'PIL.Image', 'matplotlib.figure', 'mmengine.runner', 'mmcv.transforms',
-             'mmcv.cnn', 'sklearn', 'skimage', 'pycocotools.coco', 'mmengine.visualization', 'transformers', 'timm',
-             'torch.distributed.fsdp')
+LIBRARIES = (
+    'torch',
+    'torchvision',
+    'numpy',
+    'cv2',
+    'scipy.stats',
+    'PIL.Image',
+    'matplotlib.figure',
+    'mmengine.runner',
+    'mmcv.transforms',
+    'mmcv.cnn',
+    'sklearn',
+    'skimage',
+    'pycocotools.coco',
+    'mmengine.visualization',
+    'transformers',
+    'timm',
+    'torch.distributed.fsdp',
+)
 
 
 def child(request: dict) -> int:
     """Run one command, or one program, in this process."""
     arguments, program = request['arguments'], request['program']
     sys.argv = [program or 'mmssl', *arguments]
-    sys.path[0] = os.path.dirname(program) if program else request['cwd']  # as ``python program`` and ``python -m mmssl.cli`` have it
+    sys.path[0] = (
+        os.path.dirname(program) if program else request['cwd']
+    )  # as ``python program`` and ``python -m mmssl.cli`` have it
     try:
         if program:
             runpy.run_path(program, run_name='__main__')
             return 0
         from mmssl.cli import main
+
         return main(arguments)
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -44,7 +63,7 @@ def leave(status: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
-        os._exit(status & 0xff)
+        os._exit(status & 0xFF)
 
 
 def ranks(request: dict) -> int:
@@ -57,8 +76,14 @@ def ranks(request: dict) -> int:
     for rank in map(str, range(request['ranks'])):
         pid = os.fork()
         if not pid:
-            os.environ.update(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=world, LOCAL_WORLD_SIZE=world, MASTER_ADDR='127.0.0.1',
-                              MASTER_PORT=port)
+            os.environ.update(
+                RANK=rank,
+                LOCAL_RANK=rank,
+                WORLD_SIZE=world,
+                LOCAL_WORLD_SIZE=world,
+                MASTER_ADDR='127.0.0.1',
+                MASTER_PORT=port,
+            )
             leave(child(request))
         running.append(pid)
     status = 0
@@ -90,6 +115,7 @@ def remember_formatted() -> None:
     """mmengine formats the same config once a log and once a checkpoint, for a second each time: do it once a process."""
     with contextlib.suppress(ImportError):
         from yapf.yapflib import yapf_api
+
         plain, known = yapf_api.FormatCode, {}
 
         def format_code(text, **options):

@@ -25,8 +25,16 @@ def main() -> int:
     shutil.rmtree(work_dir, ignore_errors=True)
 
     from mmssl.launch import load_config, make_demo_data_if_asked
-    cfg = load_config(CONFIG, [f'train_cfg.max_iters={args.iters}', f'param_scheduler.end={args.iters}',
-                               f'param_scheduler.warmup={args.iters // 20}', 'log_level=ERROR'])
+
+    cfg = load_config(
+        CONFIG,
+        [
+            f'train_cfg.max_iters={args.iters}',
+            f'param_scheduler.end={args.iters}',
+            f'param_scheduler.warmup={args.iters // 20}',
+            'log_level=ERROR',
+        ],
+    )
     cfg.work_dir, cfg.train_dataloader.pin_memory = str(work_dir), False
     cfg.env_cfg.dist_cfg.backend = 'gloo'
     cfg.custom_hooks.append({'type': 'mmssl.ProgressHook'})
@@ -35,27 +43,38 @@ def main() -> int:
     make_demo_data_if_asked(cfg)
 
     from mmssl.engine.runner import runner_class
+
     runner = runner_class(cfg).from_cfg(cfg)
     runner.model.init_weights()
     before = neighbours(runner.model, data)
-    print(f'k-NN before: {before:.1f} % of {len(list((data / "val").glob("*/*")))} pieces are given to the right photograph', flush=True)
+    print(
+        f'k-NN before: {before:.1f} % of {len(list((data / "val").glob("*/*")))} pieces are given to the right photograph',
+        flush=True,
+    )
     runner.train()
     after = neighbours(runner.model, data)
     picture = work_dir / 'reconstruction.png'
     draw(runner.model, data, picture)
-    print(f'k-NN after:  {after:.1f} % (before: {before:.1f} %, chance: {100 / len(list((data / "val").iterdir())):.1f} %)')
+    print(
+        f'k-NN after:  {after:.1f} % (before: {before:.1f} %, chance: {100 / len(list((data / "val").iterdir())):.1f} %)'
+    )
     print(f'picture:     {picture}')
     print(f'checkpoint:  {work_dir / (work_dir / "last_checkpoint").read_text()}')
-    print(f'{time.monotonic() - start:.0f} s in all. Now your own pictures:\n'
-          '  python tools/train.py configs/mae/mae_vit-b_8xb512.py --data DIR --auto-scale-lr --cfg-options train_dataloader.batch_size=64')
+    print(
+        f'{time.monotonic() - start:.0f} s in all. Now your own pictures:\n'
+        '  python tools/train.py configs/mae/mae_vit-b_8xb512.py --data DIR --auto-scale-lr --cfg-options train_dataloader.batch_size=64'
+    )
     return 0
 
 
 def neighbours(model, data: Path) -> float:
     """Top-1 accuracy of 20-NN, percent: neighbours among data/train, questions from data/val."""
     from mmssl.evaluation import extract_features, image_loader, knn_accuracy, labelled_images
+
     parts = labelled_images(str(data), 48)
-    train, val = (extract_features(model, image_loader(images, batch_size=128), progress=False) for images in parts)
+    train, val = (
+        extract_features(model, image_loader(images, batch_size=128), progress=False) for images in parts
+    )
     return knn_accuracy(*train, *val, k=20)['top1']
 
 
@@ -66,8 +85,11 @@ def draw(model, data: Path, out: Path) -> None:
     from PIL import Image
 
     from mmssl.visual.reconstruction import TITLES, picture, reconstruction_rows
+
     files = [sorted(folder.iterdir())[3] for folder in sorted((data / 'val').iterdir())][:12]
-    images = torch.stack([torch.from_numpy(np.array(Image.open(path).convert('RGB'))).permute(2, 0, 1) for path in files])
+    images = torch.stack(
+        [torch.from_numpy(np.array(Image.open(path).convert('RGB'))).permute(2, 0, 1) for path in files]
+    )
     noise = torch.rand(len(images), 36, generator=torch.Generator().manual_seed(0))
     rows = reconstruction_rows(model, images, noise)
     half = len(rows) // 2

@@ -41,7 +41,11 @@ def pool(out: Path, sources: list[str], short_side: int) -> list[int]:
         folder, _, names = source.partition(':')
         wanted = listed(names)
         root, found = find_images(folder, '')
-        found = [name for name in found if wanted is None or not wanted.isdisjoint((name, Path(name).name, Path(name).stem))]
+        found = [
+            name
+            for name in found
+            if wanted is None or not wanted.isdisjoint((name, Path(name).name, Path(name).stem))
+        ]
         if not found:
             raise ValueError(f'{source}: none of the images of {folder} is named in {names}')
         for name in found:
@@ -55,7 +59,12 @@ def pool(out: Path, sources: list[str], short_side: int) -> list[int]:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('out', type=Path, help='the folder to write')
-    parser.add_argument('sources', nargs='+', metavar='FOLDER[:LIST]', help='images to take, and a file that names them where not all')
+    parser.add_argument(
+        'sources',
+        nargs='+',
+        metavar='FOLDER[:LIST]',
+        help='images to take, and a file that names them where not all',
+    )
     parser.add_argument('--short-side', type=int, default=192, help='pixels (default: 192)')
     args = parser.parse_args(arguments)
     counts = pool(args.out, args.sources, args.short_side)

@@ -3,7 +3,8 @@ _base_ = './runtime.py'
 default_hooks = dict(
     logger=dict(log_metric_by_epoch=False),
     checkpoint=dict(by_epoch=False, interval=10000),
-    visualization=dict(type='DetVisualizationHook'))
+    visualization=dict(type='DetVisualizationHook'),
+)
 visualizer = dict(type='DetLocalVisualizer', name='visualizer')
 log_processor = dict(by_epoch=False)
 val_cfg = dict(type='ValLoop')

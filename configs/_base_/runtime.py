@@ -9,7 +9,9 @@ default_hooks = dict(
 custom_hooks = [
     dict(type='mmssl.SanityHook'),  # classes that do not fit the head are refused before the first step
     dict(type='mmssl.NonFiniteHook', policy='stop'),  # or policy='skip', budget=10
-    dict(type='mmssl.BadFilesHook'),  # unreadable images are skipped, listed, and stop the run when they are many
+    dict(
+        type='mmssl.BadFilesHook'
+    ),  # unreadable images are skipped, listed, and stop the run when they are many
 ]
 env_cfg = dict(
     cudnn_benchmark=True,

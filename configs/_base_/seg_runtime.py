@@ -3,7 +3,8 @@ _base_ = './runtime.py'
 default_hooks = dict(
     logger=dict(log_metric_by_epoch=False),
     checkpoint=dict(by_epoch=False, interval=4000, save_best='mIoU'),
-    visualization=dict(type='SegVisualizationHook'))
+    visualization=dict(type='SegVisualizationHook'),
+)
 visualizer = dict(type='SegLocalVisualizer', name='visualizer')
 log_processor = dict(by_epoch=False)
 tta_model = dict(type='SegTTAModel')

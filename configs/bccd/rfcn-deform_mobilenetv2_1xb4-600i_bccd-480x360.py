@@ -11,11 +11,25 @@ model = dict(
         bbox_head=dict(
             deformable=True,
             sample_per_part=2,
-            init_cfg=dict(type='Normal', layer='Conv2d', std=0.01, override=[
-                dict(type='Xavier', name='conv_new', distribution='uniform'),
-                dict(type='Normal', name='rfcn_cls', std=0.1),
-                dict(type='Constant', name='rfcn_cls_offset', val=0),
-                dict(type='Constant', name='rfcn_bbox_offset', val=0)]))))
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys={
-    'bbox_head.rfcn_cls_offset': dict(lr_mult=1.),
-    'bbox_head.rfcn_bbox_offset': dict(lr_mult=1.)}))
+            init_cfg=dict(
+                type='Normal',
+                layer='Conv2d',
+                std=0.01,
+                override=[
+                    dict(type='Xavier', name='conv_new', distribution='uniform'),
+                    dict(type='Normal', name='rfcn_cls', std=0.1),
+                    dict(type='Constant', name='rfcn_cls_offset', val=0),
+                    dict(type='Constant', name='rfcn_bbox_offset', val=0),
+                ],
+            ),
+        )
+    )
+)
+optim_wrapper = dict(
+    paramwise_cfg=dict(
+        custom_keys={
+            'bbox_head.rfcn_cls_offset': dict(lr_mult=1.0),
+            'bbox_head.rfcn_bbox_offset': dict(lr_mult=1.0),
+        }
+    )
+)

@@ -8,10 +8,22 @@
 # without a download: beit_vit-base-p16_8xb256-kmeans-amp-coslr-300e_in1k.py.
 # Expected, ImageNet-1k: mmpretrain reports 83.1 top-1 after fine-tuning, for its own 300 epochs. Not measured here.
 default_scope = 'mmpretrain'
-_base_ = ['../_base_/datasets/images_beit_224.py', '../_base_/schedules/adamw_beit.py', '../_base_/runtime.py']
+_base_ = [
+    '../_base_/datasets/images_beit_224.py',
+    '../_base_/schedules/adamw_beit.py',
+    '../_base_/runtime.py',
+]
 model = dict(
     type='mmssl.BEiT',
-    backbone=dict(type='mmssl.BEiTViT', arch='base', img_size=224, patch_size=16, drop_path_rate=0.1, layer_scale_init_value=0.1),
+    backbone=dict(
+        type='mmssl.BEiTViT',
+        arch='base',
+        img_size=224,
+        patch_size=16,
+        drop_path_rate=0.1,
+        layer_scale_init_value=0.1,
+    ),
     tokenizer=dict(type='mmssl.DALLEEncoder', checkpoint='data/dalle/encoder.pkl', num_tokens=8192),
     num_masked=75,
-    min_masked=16)
+    min_masked=16,
+)

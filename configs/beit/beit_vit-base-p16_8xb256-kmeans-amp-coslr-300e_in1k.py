@@ -8,7 +8,14 @@
 # DALL-E's.
 _base_ = './beit_vit-base-p16_8xb256-amp-coslr-300e_in1k.py'
 model = dict(
-    tokenizer=dict(_delete_=True, type='mmssl.KMeansTokenizer', checkpoint='data/tokenizer_8192.pth', num_tokens=8192, patch_size=16))
+    tokenizer=dict(
+        _delete_=True,
+        type='mmssl.KMeansTokenizer',
+        checkpoint='data/tokenizer_8192.pth',
+        num_tokens=8192,
+        patch_size=16,
+    )
+)
 # one picture: transformer and tokenizer look at the same patches
 train_pipeline = [
     dict(type='mmssl.LoadBEiTViews', scale=224, second_scale=None, crop_ratio_range=(0.08, 1.0), jitter=0.4),

@@ -13,16 +13,20 @@ model = dict(
         arch=dict(_delete_=True, embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512),
         img_size=64,
         patch_size=8,
-        drop_path_rate=0.,
-        layer_scale_init_value=0),
+        drop_path_rate=0.0,
+        layer_scale_init_value=0,
+    ),
     tokenizer=dict(checkpoint='data/tokenizer_tiny-imagenet.pth', num_tokens=512, patch_size=8),
     num_masked=26,
-    min_masked=4)
+    min_masked=4,
+)
 train_pipeline = [
     dict(type='mmssl.LoadBEiTViews', scale=64, second_scale=None, crop_ratio_range=(0.3, 1.0), jitter=0),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(batch_size=64, num_workers=1, dataset=dict(data_root='data/tiny-imagenet', pipeline=train_pipeline))
+train_dataloader = dict(
+    batch_size=64, num_workers=1, dataset=dict(data_root='data/tiny-imagenet', pipeline=train_pipeline)
+)
 optim_wrapper = dict(optimizer=dict(lr=2e-3))
 param_scheduler = dict(warmup=1, end=18)
 train_cfg = dict(max_epochs=18)

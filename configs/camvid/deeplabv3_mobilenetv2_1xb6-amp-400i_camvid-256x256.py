@@ -6,11 +6,21 @@
 # Expected: no figure in the paper.
 default_scope = 'mmseg'
 _base_ = [
-    '../_base_/models/camvid_mobilenetv2.py', '../_base_/datasets/camvid_360x480.py', '../_base_/schedules/adamw_camvid.py'
+    '../_base_/models/camvid_mobilenetv2.py',
+    '../_base_/datasets/camvid_360x480.py',
+    '../_base_/schedules/adamw_camvid.py',
 ]
 model = dict(
     backbone=dict(strides=(1, 2, 2, 1, 1, 1, 1), dilations=(1, 1, 1, 2, 2, 4, 4)),
     decode_head=dict(
-        type='ASPPHead', in_channels=320, channels=128, dilations=(1, 12, 24, 36), num_classes=11, ignore_index=11,
-        norm_cfg=dict(type='BN'), loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True)))
+        type='ASPPHead',
+        in_channels=320,
+        channels=128,
+        dilations=(1, 12, 24, 36),
+        num_classes=11,
+        ignore_index=11,
+        norm_cfg=dict(type='BN'),
+        loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True),
+    ),
+)
 auto_scale_lr = dict(base_batch_size=6)

@@ -7,8 +7,11 @@
 # k-NN and 75.3 by linear probing. Not measured here.
 _base_ = './dino_vit-s16_8xb64-amp-coslr-100e_in1k.py'
 model = dict(
-    backbone=dict(_delete_=True, type='mmpretrain.ResNet', depth=50, norm_eval=False, zero_init_residual=False),
-    head=dict(in_dim=2048))
+    backbone=dict(
+        _delete_=True, type='mmpretrain.ResNet', depth=50, norm_eval=False, zero_init_residual=False
+    ),
+    head=dict(in_dim=2048),
+)
 sync_bn = 'torch'
 train_pipeline = [
     dict(
@@ -18,7 +21,8 @@ train_pipeline = [
         crop_ratio_range=(0.14, 1.0),
         local_scale=96,
         local_crop_ratio_range=(0.05, 0.14),
-        num_local=8),
+        num_local=8,
+    ),
     dict(type='PackInputs'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
@@ -29,7 +33,15 @@ optim_wrapper = dict(
     constructor='mmssl.MergedOptimWrapperConstructor',
     optimizer=dict(type='SGD', lr=0.03 * 512 / 256, momentum=0.9, weight_decay=1e-4),
     paramwise_cfg=dict(flat_decay_mult=0.0),
-    clip_grad=dict(type='each', max_norm=3.0))
+    clip_grad=dict(type='each', max_norm=3.0),
+)
 param_scheduler = [
-    dict(type='mmssl.WarmupCosineLR', warmup=10, end=100, eta_min=1e-6, by_epoch=True, convert_to_iter_based=True),
+    dict(
+        type='mmssl.WarmupCosineLR',
+        warmup=10,
+        end=100,
+        eta_min=1e-6,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    ),
 ]

@@ -9,7 +9,14 @@ _base_ = './dino_vit-s16_8xb64-amp-coslr-100e_in1k.py'
 model = dict(head=dict(norm_last_layer=False), teacher_temp=0.07, warmup_teacher_temp_epochs=30)
 optim_wrapper = dict(optimizer=dict(lr=5e-4 * 1024 / 256))
 param_scheduler = [
-    dict(type='mmssl.WarmupCosineLR', warmup=10, end=300, eta_min=1e-6, by_epoch=True, convert_to_iter_based=True),
+    dict(
+        type='mmssl.WarmupCosineLR',
+        warmup=10,
+        end=300,
+        eta_min=1e-6,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    ),
     dict(type='mmssl.CosineWeightDecay', final=0.4, end=300, by_epoch=True, convert_to_iter_based=True),
 ]
 train_cfg = dict(max_epochs=300)

@@ -12,7 +12,14 @@ model = dict(
     type='mmssl.DINO',
     backbone=dict(type='mmssl.DINOViT', arch='s', img_size=224, patch_size=16, drop_path_rate=0.1),
     head=dict(
-        type='mmssl.DINOHead', in_dim=384, out_dim=65536, hidden_dim=2048, bottleneck_dim=256, nlayers=3, norm_last_layer=True),
+        type='mmssl.DINOHead',
+        in_dim=384,
+        out_dim=65536,
+        hidden_dim=2048,
+        bottleneck_dim=256,
+        nlayers=3,
+        norm_last_layer=True,
+    ),
     num_crops=10,
     warmup_teacher_temp=0.04,
     teacher_temp=0.04,
@@ -20,5 +27,6 @@ model = dict(
     student_temp=0.1,
     center_momentum=0.9,
     momentum=0.996,
-    freeze_last_layer=1)
+    freeze_last_layer=1,
+)
 train_dataloader = dict(batch_size=64)

@@ -13,4 +13,5 @@ optim_wrapper = dict(
     constructor='mmssl.MergedOptimWrapperConstructor',
     optimizer=dict(type='AdamW', lr=5e-4 * 1024 / 256, betas=(0.9, 0.999), weight_decay=0.04, fused=True),
     paramwise_cfg=dict(flat_decay_mult=0.0),
-    clip_grad=dict(type='each', max_norm=3.0))
+    clip_grad=dict(type='each', max_norm=3.0),
+)

@@ -7,14 +7,17 @@
 # Not measured here.
 default_scope = 'mmseg'
 _base_ = [
-    '../_base_/models/gcn_resnet50.py', '../_base_/datasets/voc12aug_512.py', '../_base_/schedules/sgd_seg.py',
-    '../_base_/seg_runtime.py'
+    '../_base_/models/gcn_resnet50.py',
+    '../_base_/datasets/voc12aug_512.py',
+    '../_base_/schedules/sgd_seg.py',
+    '../_base_/seg_runtime.py',
 ]
 data_preprocessor = dict(size=(512, 512))
 model = dict(
     backbone=dict(depth=152, init_cfg=dict(checkpoint='torchvision://resnet152')),
     data_preprocessor=data_preprocessor,
-    decode_head=dict(num_classes=21))
+    decode_head=dict(num_classes=21),
+)
 train_dataloader = dict(batch_size=4)
 val_evaluator = [dict(type='mmssl.SegmentationMetric'), dict(type='mmssl.BoundaryMetric')]
 test_evaluator = val_evaluator

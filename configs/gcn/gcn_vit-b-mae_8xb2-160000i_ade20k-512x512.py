@@ -21,20 +21,26 @@ model = dict(
         out_indices=(3, 5, 7, 11),
         final_norm=False,
         drop_path_rate=0.1,
-        init_cfg=dict(type='Pretrained', checkpoint='work_dirs/mae_vit-b_8xb512/epoch_300.pth', prefix='backbone.')),
+        init_cfg=dict(
+            type='Pretrained', checkpoint='work_dirs/mae_vit-b_8xb512/epoch_300.pth', prefix='backbone.'
+        ),
+    ),
     neck=dict(type='Feature2Pyramid', embed_dim=768, rescales=[4, 2, 1, 0.5]),
-    decode_head=dict(in_channels=[768, 768, 768, 768]))
+    decode_head=dict(in_channels=[768, 768, 768, 768]),
+)
 optim_wrapper = dict(
     _delete_=True,
     type='mmssl.AmpOptimWrapper',
     constructor='mmssl.MergedOptimWrapperConstructor',
     optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
     paramwise_cfg=dict(
-        norm_decay_mult=0.,
-        bias_decay_mult=0.,
-        custom_keys=dict(pos_embed=dict(decay_mult=0.), cls_token=dict(decay_mult=0.))))
+        norm_decay_mult=0.0,
+        bias_decay_mult=0.0,
+        custom_keys=dict(pos_embed=dict(decay_mult=0.0), cls_token=dict(decay_mult=0.0)),
+    ),
+)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, begin=0, end=1500, by_epoch=False),
-    dict(type='PolyLR', eta_min=0., power=1., begin=1500, end=160000, by_epoch=False),
+    dict(type='PolyLR', eta_min=0.0, power=1.0, begin=1500, end=160000, by_epoch=False),
 ]
 train_dataloader = dict(batch_size=2)

@@ -6,13 +6,13 @@
 # Expected: the official repository reports 79.1 mIoU on the test set at one scale with its own schedule. Not measured here.
 default_scope = 'mmseg'
 _base_ = [
-    '../_base_/models/hdc-duc_resnet101.py', '../_base_/datasets/cityscapes_512x1024.py', '../_base_/schedules/sgd_seg.py',
-    '../_base_/seg_runtime.py'
+    '../_base_/models/hdc-duc_resnet101.py',
+    '../_base_/datasets/cityscapes_512x1024.py',
+    '../_base_/schedules/sgd_seg.py',
+    '../_base_/seg_runtime.py',
 ]
 data_preprocessor = dict(size=(512, 1024))
-model = dict(
-    data_preprocessor=data_preprocessor,
-    decode_head=dict(num_classes=19))
+model = dict(data_preprocessor=data_preprocessor, decode_head=dict(num_classes=19))
 train_dataloader = dict(batch_size=2)
 val_evaluator = [dict(type='mmssl.SegmentationMetric'), dict(type='mmssl.BoundaryMetric')]
 test_evaluator = val_evaluator

@@ -14,11 +14,23 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(num_workers=1, dataset=dict(data_root=data_root, data_prefix='train', pipeline=train_pipeline))
+train_dataloader = dict(
+    num_workers=1, dataset=dict(data_root=data_root, data_prefix='train', pipeline=train_pipeline)
+)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
-param_scheduler = dict(_delete_=True, type='mmssl.WarmupCosineLR', warmup=1, end=15, by_epoch=True, convert_to_iter_based=True)
+param_scheduler = dict(
+    _delete_=True, type='mmssl.WarmupCosineLR', warmup=1, end=15, by_epoch=True, convert_to_iter_based=True
+)
 train_cfg = dict(max_epochs=15)
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=5))
 custom_hooks = _base_.custom_hooks + [
-    dict(type='mmssl.KNNHook', data=data_root, interval=5, at_start=True, image_size=32, batch_size=250, num_workers=1)
+    dict(
+        type='mmssl.KNNHook',
+        data=data_root,
+        interval=5,
+        at_start=True,
+        image_size=32,
+        batch_size=250,
+        num_workers=1,
+    )
 ]

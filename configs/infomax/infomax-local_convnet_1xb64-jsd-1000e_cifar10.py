@@ -7,7 +7,11 @@
 # Expected, CIFAR-10: a classifier with one hidden layer of 200 units on the frozen encoder has 73.25 top-1 on the last map, 73.62 on the
 # dense layer and 66.96 on the vector in the paper (table 1); 73 to 74 from the official repository. Not measured here.
 default_scope = 'mmpretrain'
-_base_ = ['../_base_/datasets/images_infomax_32.py', '../_base_/schedules/adam_infomax.py', '../_base_/runtime.py']
+_base_ = [
+    '../_base_/datasets/images_infomax_32.py',
+    '../_base_/schedules/adam_infomax.py',
+    '../_base_/runtime.py',
+]
 model = dict(
     type='mmssl.DeepInfoMax',
     backbone=dict(type='mmssl.InfoMaxEncoder', img_size=32, channels=(64, 128, 256), hidden=1024),
@@ -18,5 +22,6 @@ model = dict(
     estimator='JSD',
     local_index=1,
     local_channels=128,
-    units=2048)
+    units=2048,
+)
 default_hooks = dict(checkpoint=dict(interval=50))

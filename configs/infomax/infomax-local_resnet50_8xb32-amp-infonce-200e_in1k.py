@@ -5,7 +5,11 @@
 #
 # Expected: no figure, the paper has no ResNet-50 on ImageNet. Not measured here.
 default_scope = 'mmpretrain'
-_base_ = ['../_base_/datasets/images_single_224.py', '../_base_/schedules/adam_infomax.py', '../_base_/runtime.py']
+_base_ = [
+    '../_base_/datasets/images_single_224.py',
+    '../_base_/schedules/adam_infomax.py',
+    '../_base_/runtime.py',
+]
 model = dict(
     type='mmssl.DeepInfoMax',
     backbone=dict(type='mmpretrain.ResNet', depth=50, out_indices=(2, 3), zero_init_residual=False),
@@ -16,7 +20,8 @@ model = dict(
     estimator='InfoNCE',
     local_index=0,
     local_channels=1024,
-    units=2048)
+    units=2048,
+)
 train_dataloader = dict(batch_size=32)
 optim_wrapper = dict(type='mmssl.AmpOptimWrapper', dtype='bfloat16')
 param_scheduler = dict(end=200)

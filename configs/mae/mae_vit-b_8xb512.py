@@ -19,5 +19,7 @@ model = dict(
         decoder_embed_dim=512,
         decoder_depth=8,
         decoder_num_heads=16,
-        mlp_ratio=4.),
-    head=dict(type='mmssl.MAEHead', norm_pix=True, patch_size=16))
+        mlp_ratio=4.0,
+    ),
+    head=dict(type='mmssl.MAEHead', norm_pix=True, patch_size=16),
+)

@@ -7,4 +7,5 @@ _base_ = './mae_vit-b_8xb512.py'
 model = dict(
     backbone=dict(arch='h', patch_size=14),
     neck=dict(num_patches=256, patch_size=14, embed_dim=1280),
-    head=dict(patch_size=14))
+    head=dict(patch_size=14),
+)

@@ -15,7 +15,9 @@ model = dict(
         drop_path_rate=0.2,  # of the online encoder; the target encoder has none
         out_type='cls_token',
         init_cfg=[
-            dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.),
-            dict(type='Constant', layer='LayerNorm', val=1., bias=0.),
-        ]),
-    neck=dict(dims=(384, 4096, 256)))
+            dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
+            dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
+        ],
+    ),
+    neck=dict(dims=(384, 4096, 256)),
+)

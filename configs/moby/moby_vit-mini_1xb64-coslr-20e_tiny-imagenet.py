@@ -15,15 +15,28 @@ model = dict(
         patch_size=8,
         drop_path_rate=0.05,
         out_type='featmap',  # averaged
-        init_cfg=None),
+        init_cfg=None,
+    ),
     neck=dict(dims=(96, 512, 128)),
     head=dict(dims=(128, 512, 128)),
-    queue_len=1024)
+    queue_len=1024,
+)
 train_pipeline = [
-    dict(type='mmssl.LoadViews', preset='moco-v3', scale=48, crop_ratio_range=(0.2, 1.0), blur_prob=0.0, solarize_prob=0.0),
+    dict(
+        type='mmssl.LoadViews',
+        preset='moco-v3',
+        scale=48,
+        crop_ratio_range=(0.2, 1.0),
+        blur_prob=0.0,
+        solarize_prob=0.0,
+    ),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(batch_size=64, num_workers=1, dataset=dict(data_root=data_root, data_prefix='train', pipeline=train_pipeline))
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=1,
+    dataset=dict(data_root=data_root, data_prefix='train', pipeline=train_pipeline),
+)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = dict(warmup=1, end=20)
 train_cfg = dict(max_epochs=20)

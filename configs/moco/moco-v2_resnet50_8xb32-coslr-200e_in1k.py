@@ -7,11 +7,16 @@
 # DIR is any folder of images. Expected, ImageNet-1k: the official repository reports 67.5 (+-0.1) top-1 by linear probing.
 # Not measured here.
 default_scope = 'mmpretrain'
-_base_ = ['../_base_/datasets/images_moco-v2_224.py', '../_base_/schedules/sgd_moco.py', '../_base_/runtime.py']
+_base_ = [
+    '../_base_/datasets/images_moco-v2_224.py',
+    '../_base_/schedules/sgd_moco.py',
+    '../_base_/runtime.py',
+]
 model = dict(
     type='mmssl.MoCo',
     backbone=dict(type='mmpretrain.ResNet', depth=50, zero_init_residual=False),
     neck=dict(type='mmssl.MoCoV2Neck', in_channels=2048, hid_channels=2048, out_channels=128),
     queue_len=65536,
     momentum=0.999,
-    temperature=0.2)
+    temperature=0.2,
+)

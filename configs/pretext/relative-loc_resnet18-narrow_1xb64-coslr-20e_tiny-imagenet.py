@@ -16,22 +16,44 @@ model = dict(
         num_stages=3,
         strides=(1, 2, 2),
         dilations=(1, 1, 1),
-        out_indices=(2, )),
+        out_indices=(2,),
+    ),
     head=dict(in_channels=128, hid_channels=256),
     patch_size=24,
     gap=8,
     jitter=3,
-    drop_prob=0.0)  # photographs of 64 pixels show no chromatic aberration
+    drop_prob=0.0,
+)  # photographs of 64 pixels show no chromatic aberration
 train_pipeline = [
-    dict(type='mmssl.LoadRandomResizedCrop', scale=96, crop_ratio_range=(0.5, 1.0), aspect_ratio_range=(1.0, 1.0), interpolation='bicubic'),
+    dict(
+        type='mmssl.LoadRandomResizedCrop',
+        scale=96,
+        crop_ratio_range=(0.5, 1.0),
+        aspect_ratio_range=(1.0, 1.0),
+        interpolation='bicubic',
+    ),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(batch_size=64, num_workers=1, dataset=dict(data_root=data_root, data_prefix='train', pipeline=train_pipeline))
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=1,
+    dataset=dict(data_root=data_root, data_prefix='train', pipeline=train_pipeline),
+)
 optim_wrapper = dict(optimizer=dict(lr=0.05, weight_decay=5e-4), paramwise_cfg=dict(_delete_=True))
-param_scheduler = dict(_delete_=True, type='mmssl.WarmupCosineLR', warmup=1, end=20, by_epoch=True, convert_to_iter_based=True)
+param_scheduler = dict(
+    _delete_=True, type='mmssl.WarmupCosineLR', warmup=1, end=20, by_epoch=True, convert_to_iter_based=True
+)
 train_cfg = dict(max_epochs=20)
 default_hooks = dict(logger=dict(interval=10))
 custom_hooks = _base_.custom_hooks + [
-    dict(type='mmssl.KNNHook', data=data_root, interval=20, at_start=True, image_size=96, batch_size=256, num_workers=1)
+    dict(
+        type='mmssl.KNNHook',
+        data=data_root,
+        interval=20,
+        at_start=True,
+        image_size=96,
+        batch_size=256,
+        num_workers=1,
+    )
 ]
 auto_scale_lr = dict(base_batch_size=64)

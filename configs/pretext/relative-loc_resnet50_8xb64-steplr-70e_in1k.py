@@ -7,7 +7,11 @@
 # ImageNet-1k: no figure for this very recipe; mmselfsup reports 39.65 top-1 by linear probing of averaged features with patches of 64
 # pixels, two thirds of the images grey. Not measured here.
 default_scope = 'mmpretrain'
-_base_ = ['../_base_/datasets/images_relative-loc_398.py', '../_base_/schedules/sgd_pretext.py', '../_base_/runtime.py']
+_base_ = [
+    '../_base_/datasets/images_relative-loc_398.py',
+    '../_base_/schedules/sgd_pretext.py',
+    '../_base_/runtime.py',
+]
 model = dict(
     type='mmssl.RelativeLocation',
     backbone=dict(type='mmpretrain.ResNet', depth=50, zero_init_residual=False),
@@ -15,6 +19,7 @@ model = dict(
     patch_size=96,
     gap=48,
     jitter=7,
-    drop_prob=1.0)
+    drop_prob=1.0,
+)
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(head=dict(decay_mult=5.0))))
 auto_scale_lr = dict(base_batch_size=512)

@@ -13,12 +13,26 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(batch_size=64, num_workers=1, dataset=dict(data_root=data_root, data_prefix='train', pipeline=train_pipeline))
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=1,
+    dataset=dict(data_root=data_root, data_prefix='train', pipeline=train_pipeline),
+)
 optim_wrapper = dict(optimizer=dict(lr=0.05, weight_decay=5e-4))
-param_scheduler = dict(_delete_=True, type='mmssl.WarmupCosineLR', warmup=1, end=11, by_epoch=True, convert_to_iter_based=True)
+param_scheduler = dict(
+    _delete_=True, type='mmssl.WarmupCosineLR', warmup=1, end=11, by_epoch=True, convert_to_iter_based=True
+)
 train_cfg = dict(max_epochs=11)
 default_hooks = dict(logger=dict(interval=10))
 custom_hooks = _base_.custom_hooks + [
-    dict(type='mmssl.KNNHook', data=data_root, interval=11, at_start=True, image_size=64, batch_size=256, num_workers=1)
+    dict(
+        type='mmssl.KNNHook',
+        data=data_root,
+        interval=11,
+        at_start=True,
+        image_size=64,
+        batch_size=256,
+        num_workers=1,
+    )
 ]
 auto_scale_lr = dict(base_batch_size=64)

@@ -6,14 +6,20 @@
 # Expected: the released code reports 82.3 mAP at IoU 0.5 and 67.8 at 0.7 on VOC 2007 test (R-FCN: 79.6 and 63.1). Not measured here.
 default_scope = 'mmdet'
 _base_ = [
-    '../_base_/models/rfcn_resnet50.py', '../_base_/datasets/voc0712_600.py', '../_base_/schedules/sgd_det.py',
-    '../_base_/det_runtime.py'
+    '../_base_/models/rfcn_resnet50.py',
+    '../_base_/datasets/voc0712_600.py',
+    '../_base_/schedules/sgd_det.py',
+    '../_base_/det_runtime.py',
 ]
 model = dict(
     backbone=dict(
-        type='mmssl.DeformResNet', depth=101, init_cfg=dict(checkpoint='open-mmlab://detectron2/resnet101_caffe')),
+        type='mmssl.DeformResNet',
+        depth=101,
+        init_cfg=dict(checkpoint='open-mmlab://detectron2/resnet101_caffe'),
+    ),
     roi_head=dict(bbox_head=dict(deformable=True)),
-    train_cfg=dict(rcnn=dict(ohem=128)))
+    train_cfg=dict(rcnn=dict(ohem=128)),
+)
 train_dataloader = dict(batch_size=1)
 optim_wrapper = dict(optimizer=dict(lr=0.002))
 train_cfg = dict(max_iters=58000)

@@ -6,15 +6,21 @@
 # Expected: the released code reports 35.7 AP on COCO test-dev. Not measured here.
 default_scope = 'mmdet'
 _base_ = [
-    '../_base_/models/rfcn_resnet50.py', '../_base_/datasets/coco_det_600.py', '../_base_/schedules/sgd_det.py',
-    '../_base_/det_runtime.py'
+    '../_base_/models/rfcn_resnet50.py',
+    '../_base_/datasets/coco_det_600.py',
+    '../_base_/schedules/sgd_det.py',
+    '../_base_/det_runtime.py',
 ]
 model = dict(
     backbone=dict(
-        type='mmssl.DeformResNet', depth=101, init_cfg=dict(checkpoint='open-mmlab://detectron2/resnet101_caffe')),
+        type='mmssl.DeformResNet',
+        depth=101,
+        init_cfg=dict(checkpoint='open-mmlab://detectron2/resnet101_caffe'),
+    ),
     rpn_head=dict(anchor_generator=dict(scales=[4, 8, 16, 32])),
     roi_head=dict(bbox_head=dict(deformable=True, num_classes=80)),
-    train_cfg=dict(rcnn=dict(ohem=128)))
+    train_cfg=dict(rcnn=dict(ohem=128)),
+)
 optim_wrapper = dict(optimizer=dict(lr=0.004))
 train_cfg = dict(max_iters=234000)
 param_scheduler = [

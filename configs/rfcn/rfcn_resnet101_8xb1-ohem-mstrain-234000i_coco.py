@@ -6,21 +6,25 @@
 # Expected: no figure in the released code. Not measured here.
 default_scope = 'mmdet'
 _base_ = [
-    '../_base_/models/rfcn_resnet50.py', '../_base_/datasets/coco_det_600.py', '../_base_/schedules/sgd_det.py',
-    '../_base_/det_runtime.py'
+    '../_base_/models/rfcn_resnet50.py',
+    '../_base_/datasets/coco_det_600.py',
+    '../_base_/schedules/sgd_det.py',
+    '../_base_/det_runtime.py',
 ]
 model = dict(
     backbone=dict(depth=101, init_cfg=dict(checkpoint='open-mmlab://detectron2/resnet101_caffe')),
     rpn_head=dict(anchor_generator=dict(scales=[4, 8, 16, 32])),
     roi_head=dict(bbox_head=dict(num_classes=80)),
-    train_cfg=dict(rcnn=dict(ohem=128)))
+    train_cfg=dict(rcnn=dict(ohem=128)),
+)
 train_pipeline = [
     dict(type='mmssl.LoadImage'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='RandomChoiceResize',
         scales=[(1333, 400), (1333, 500), (1333, 600), (1333, 700), (1333, 800)],
-        keep_ratio=True),
+        keep_ratio=True,
+    ),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]

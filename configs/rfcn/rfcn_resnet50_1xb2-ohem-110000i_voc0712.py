@@ -6,9 +6,10 @@
 # Expected: the released code reports 77.4 mAP (IoU 0.5) on VOC 2007 test, the mean of five runs from 77.0 to 77.9. Not measured here.
 default_scope = 'mmdet'
 _base_ = [
-    '../_base_/models/rfcn_resnet50.py', '../_base_/datasets/voc0712_600.py', '../_base_/schedules/sgd_det.py',
-    '../_base_/det_runtime.py'
+    '../_base_/models/rfcn_resnet50.py',
+    '../_base_/datasets/voc0712_600.py',
+    '../_base_/schedules/sgd_det.py',
+    '../_base_/det_runtime.py',
 ]
-model = dict(
-    train_cfg=dict(rcnn=dict(ohem=128)))
+model = dict(train_cfg=dict(rcnn=dict(ohem=128)))
 auto_scale_lr = dict(base_batch_size=2)

@@ -13,6 +13,7 @@ model = dict(
     _delete_=True,
     type='mmssl.PromptedInstanceSegmentor',
     detector=_base_.model,
-    sam=dict(type='mmssl.SAM', image_encoder=dict(type='mmssl.SAMImageEncoder', arch='vit_b')))
+    sam=dict(type='mmssl.SAM', image_encoder=dict(type='mmssl.SAMImageEncoder', arch='vit_b')),
+)
 val_evaluator = dict(metric=['bbox', 'segm'])
 test_evaluator = val_evaluator

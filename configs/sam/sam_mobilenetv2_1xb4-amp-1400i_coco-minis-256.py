@@ -9,16 +9,20 @@
 default_scope = 'mmpretrain'
 _base_ = ['../_base_/datasets/coco_masks_mini_256.py', '../_base_/schedules/adamw_sam_mini.py']
 data_preprocessor = dict(
-    type='mmengine.ImgDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True,
-    pad_size_divisor=256)
+    type='mmengine.ImgDataPreprocessor',
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    bgr_to_rgb=True,
+    pad_size_divisor=256,
+)
 model = dict(
     type='mmssl.InteractiveSAM',
     data_preprocessor=data_preprocessor,
-    losses=dict(focal_weight=1., alpha=-1.),
+    losses=dict(focal_weight=1.0, alpha=-1.0),
     rounds=3,
     silent_rounds=0,
     max_masks=6,
-    ambiguous=('point', ),
+    ambiguous=('point',),
     clicks=dict(clicks=5),
     model=dict(
         type='mmssl.SAM',
@@ -28,6 +32,9 @@ model = dict(
             in_channels=(32, 96, 320),
             out_chans=128,
             img_size=256,
-            stride=16),
-        mask_decoder=dict(transformer=dict(mlp_dim=512), iou_head_hidden_dim=128)))
+            stride=16,
+        ),
+        mask_decoder=dict(transformer=dict(mlp_dim=512), iou_head_hidden_dim=128),
+    ),
+)
 auto_scale_lr = dict(base_batch_size=4)

@@ -5,7 +5,11 @@
 # FILE is sam_vit_b_01ec64.pth of the released code, as it is. sam.pth in the work directory has the same names.
 # Expected: no figure in the paper.
 default_scope = 'mmpretrain'
-_base_ = ['../_base_/models/sam_vit-b.py', '../_base_/datasets/coco_masks_1024.py', '../_base_/schedules/adamw_sam.py']
+_base_ = [
+    '../_base_/models/sam_vit-b.py',
+    '../_base_/datasets/coco_masks_1024.py',
+    '../_base_/schedules/adamw_sam.py',
+]
 # with --cfg-options model.cache_dir=DIR embeddings are computed once and kept: 2 MB an image in float16; so no jitter and no flips
 model = dict(tune='decoder')
 train_pipeline = [

@@ -8,7 +8,11 @@
 # DIR holds train and val of SA-1B.
 # Expected: no figure in the paper for a ViT-B with this schedule.
 default_scope = 'mmpretrain'
-_base_ = ['../_base_/models/sam_vit-b.py', '../_base_/datasets/sa1b_1024.py', '../_base_/schedules/adamw_sam.py']
+_base_ = [
+    '../_base_/models/sam_vit-b.py',
+    '../_base_/datasets/sa1b_1024.py',
+    '../_base_/schedules/adamw_sam.py',
+]
 model = dict(model=dict(image_encoder=dict(drop_path_rate=0.4)))
 optim_wrapper = dict(optimizer=dict(lr=8e-4), paramwise_cfg=dict(layer_decay_rate=0.8))
 param_scheduler = [

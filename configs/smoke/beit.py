@@ -3,7 +3,11 @@
 #
 #   python tools/train.py configs/smoke/beit.py
 default_scope = 'mmpretrain'
-_base_ = ['../_base_/datasets/images_beit_224.py', '../_base_/schedules/adamw_beit.py', '../_base_/runtime.py']
+_base_ = [
+    '../_base_/datasets/images_beit_224.py',
+    '../_base_/schedules/adamw_beit.py',
+    '../_base_/runtime.py',
+]
 model = dict(
     type='mmssl.BEiT',
     backbone=dict(
@@ -11,10 +15,12 @@ model = dict(
         arch=dict(embed_dims=64, num_layers=2, num_heads=4, feedforward_channels=128),
         img_size=48,
         patch_size=8,
-        drop_path_rate=0.1),
+        drop_path_rate=0.1,
+    ),
     tokenizer=dict(type='mmssl.KMeansTokenizer', checkpoint='random', num_tokens=64, patch_size=8),
     num_masked=14,
-    min_masked=4)
+    min_masked=4,
+)
 train_pipeline = [
     dict(type='mmssl.LoadBEiTViews', scale=48, second_scale=None, crop_ratio_range=(0.2, 1.0), jitter=0.4),
     dict(type='PackInputs'),
@@ -25,7 +31,8 @@ train_dataloader = dict(
     persistent_workers=False,
     pin_memory=False,
     sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(data_root='data/demo/imagenet', data_prefix='train', pipeline=train_pipeline))
+    dataset=dict(data_root='data/demo/imagenet', data_prefix='train', pipeline=train_pipeline),
+)
 param_scheduler = dict(_delete_=True, type='mmssl.WarmupCosineLR', warmup=2, end=10, by_epoch=False)
 train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=10)
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(by_epoch=False, interval=5))

@@ -4,8 +4,14 @@
 default_scope = 'mmseg'
 _base_ = ['../_base_/schedules/sgd_seg.py', '../_base_/seg_runtime.py']
 data_preprocessor = dict(
-    type='SegDataPreProcessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True, pad_val=0, seg_pad_val=255,
-    size=(64, 64))
+    type='SegDataPreProcessor',
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    bgr_to_rgb=True,
+    pad_val=0,
+    seg_pad_val=255,
+    size=(64, 64),
+)
 model = dict(
     type='mmssl.EncoderDecoder',
     data_preprocessor=data_preprocessor,
@@ -15,9 +21,11 @@ model = dict(
         in_channels=[8, 16, 32, 64],
         num_classes=11,
         kernel_size=5,
-        loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True)),
+        loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True),
+    ),
     train_cfg=dict(),
-    test_cfg=dict(mode='whole'))
+    test_cfg=dict(mode='whole'),
+)
 train_pipeline = [
     dict(type='mmssl.LoadImage'),
     dict(type='mmssl.LoadLabelMap'),
@@ -33,7 +41,8 @@ test_pipeline = [
 ]
 metainfo = dict(
     classes=('background', 'zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine'),
-    palette=[[23 * n, 255 - 23 * n, 90] for n in range(11)])
+    palette=[[23 * n, 255 - 23 * n, 90] for n in range(11)],
+)
 train_dataloader = dict(
     batch_size=4,
     num_workers=0,
@@ -45,7 +54,9 @@ train_dataloader = dict(
         seg_map_suffix='.png',
         data_prefix=dict(img_path='images/train', seg_map_path='labels/train'),
         metainfo=metainfo,
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    ),
+)
 val_dataloader = dict(
     batch_size=1,
     num_workers=0,
@@ -57,7 +68,9 @@ val_dataloader = dict(
         seg_map_suffix='.png',
         data_prefix=dict(img_path='images/val', seg_map_path='labels/val'),
         metainfo=metainfo,
-        pipeline=test_pipeline))
+        pipeline=test_pipeline,
+    ),
+)
 test_dataloader = val_dataloader
 val_evaluator = [dict(type='mmssl.SegmentationMetric'), dict(type='mmssl.BoundaryMetric')]
 test_evaluator = val_evaluator

@@ -10,7 +10,8 @@ model = dict(
         arch=dict(embed_dims=64, num_layers=2, num_heads=4, feedforward_channels=128),
         img_size=48,
         patch_size=8,
-        mask_ratio=0.75),
+        mask_ratio=0.75,
+    ),
     neck=dict(
         type='mmssl.MAEDecoder',
         num_patches=36,
@@ -18,8 +19,10 @@ model = dict(
         embed_dim=64,
         decoder_embed_dim=32,
         decoder_depth=1,
-        decoder_num_heads=4),
-    head=dict(type='mmssl.MAEHead', norm_pix=True, patch_size=8))
+        decoder_num_heads=4,
+    ),
+    head=dict(type='mmssl.MAEHead', norm_pix=True, patch_size=8),
+)
 train_pipeline = [
     dict(type='mmssl.LoadRandomResizedCrop', scale=48, crop_ratio_range=(0.2, 1.0), interpolation='bicubic'),
     dict(type='RandomFlip', prob=0.5),
@@ -31,7 +34,8 @@ train_dataloader = dict(
     persistent_workers=False,
     pin_memory=False,
     sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(data_root='data/demo/imagenet', data_prefix='train', pipeline=train_pipeline))
+    dataset=dict(data_root='data/demo/imagenet', data_prefix='train', pipeline=train_pipeline),
+)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = dict(_delete_=True, type='mmssl.WarmupCosineLR', warmup=2, end=10, by_epoch=False)
 train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=10)

@@ -2,15 +2,22 @@
 #
 #   python tools/train.py configs/smoke/moco.py
 default_scope = 'mmpretrain'
-_base_ = ['../_base_/datasets/images_moco-v2_224.py', '../_base_/schedules/sgd_moco.py', '../_base_/runtime.py']
+_base_ = [
+    '../_base_/datasets/images_moco-v2_224.py',
+    '../_base_/schedules/sgd_moco.py',
+    '../_base_/runtime.py',
+]
 model = dict(
     type='mmssl.MoCo',
-    backbone=dict(type='mmpretrain.ResNet', depth=18, stem_channels=16, base_channels=16, zero_init_residual=False),
+    backbone=dict(
+        type='mmpretrain.ResNet', depth=18, stem_channels=16, base_channels=16, zero_init_residual=False
+    ),
     neck=dict(type='mmssl.MoCoV2Neck', in_channels=128, hid_channels=128, out_channels=32),
     queue_len=64,
     momentum=0.99,
     temperature=0.2,
-    bn_groups=2)
+    bn_groups=2,
+)
 train_pipeline = [
     dict(type='mmssl.LoadViews', preset='moco-v2', scale=48),
     dict(type='PackInputs'),
@@ -21,7 +28,8 @@ train_dataloader = dict(
     persistent_workers=False,
     pin_memory=False,
     sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(data_root='data/demo/imagenet', data_prefix='train', pipeline=train_pipeline))
+    dataset=dict(data_root='data/demo/imagenet', data_prefix='train', pipeline=train_pipeline),
+)
 param_scheduler = dict(_delete_=True, type='mmssl.WarmupCosineLR', warmup=0, end=10, by_epoch=False)
 train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=10)
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(by_epoch=False, interval=5))

@@ -2,16 +2,26 @@
 #
 #   python tools/train.py configs/smoke/mocov3.py
 default_scope = 'mmpretrain'
-_base_ = ['../_base_/datasets/images_moco-v3_224.py', '../_base_/schedules/adamw_mocov3.py', '../_base_/runtime.py']
+_base_ = [
+    '../_base_/datasets/images_moco-v3_224.py',
+    '../_base_/schedules/adamw_mocov3.py',
+    '../_base_/runtime.py',
+]
 model = dict(
     type='mmssl.MoCoV3',
     backbone=dict(
         type='mmssl.MoCoV3ViT',
         arch=dict(embed_dims=64, num_layers=2, num_heads=4, feedforward_channels=128),
         img_size=32,
-        patch_size=8),
+        patch_size=8,
+    ),
     neck=dict(type='mmssl.MLP', dims=(64, 128, 128, 32), last_bn=True),
-    head=dict(type='mmssl.MoCoV3Head', predictor=dict(type='mmssl.MLP', dims=(32, 128, 32), last_bn=True), temperature=0.2))
+    head=dict(
+        type='mmssl.MoCoV3Head',
+        predictor=dict(type='mmssl.MLP', dims=(32, 128, 32), last_bn=True),
+        temperature=0.2,
+    ),
+)
 train_pipeline = [
     dict(type='mmssl.LoadViews', preset='moco-v3', scale=32),
     dict(type='PackInputs'),
@@ -22,7 +32,8 @@ train_dataloader = dict(
     persistent_workers=False,
     pin_memory=False,
     sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(data_root='data/demo/imagenet', data_prefix='train', pipeline=train_pipeline))
+    dataset=dict(data_root='data/demo/imagenet', data_prefix='train', pipeline=train_pipeline),
+)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = dict(_delete_=True, type='mmssl.WarmupCosineLR', warmup=2, end=10, by_epoch=False)
 train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=10)

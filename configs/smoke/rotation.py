@@ -2,11 +2,18 @@
 #
 #   python tools/train.py configs/smoke/rotation.py
 default_scope = 'mmpretrain'
-_base_ = ['../_base_/datasets/images_rotation_224.py', '../_base_/schedules/sgd_pretext.py', '../_base_/runtime.py']
+_base_ = [
+    '../_base_/datasets/images_rotation_224.py',
+    '../_base_/schedules/sgd_pretext.py',
+    '../_base_/runtime.py',
+]
 model = dict(
     type='mmssl.RotationPrediction',
-    backbone=dict(type='mmpretrain.ResNet', depth=18, stem_channels=16, base_channels=16, zero_init_residual=False),
-    head=dict(type='mmssl.PretextHead', in_channels=128))
+    backbone=dict(
+        type='mmpretrain.ResNet', depth=18, stem_channels=16, base_channels=16, zero_init_residual=False
+    ),
+    head=dict(type='mmssl.PretextHead', in_channels=128),
+)
 train_pipeline = [
     dict(type='mmssl.LoadRandomResizedCrop', scale=32, crop_ratio_range=(0.2, 1.0), interpolation='bilinear'),
     dict(type='RandomFlip', prob=0.5),
@@ -18,7 +25,8 @@ train_dataloader = dict(
     persistent_workers=False,
     pin_memory=False,
     sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(data_root='data/demo/imagenet', data_prefix='train', pipeline=train_pipeline))
+    dataset=dict(data_root='data/demo/imagenet', data_prefix='train', pipeline=train_pipeline),
+)
 optim_wrapper = dict(optimizer=dict(lr=0.02))
 param_scheduler = dict(_delete_=True, type='mmssl.WarmupCosineLR', warmup=2, end=10, by_epoch=False)
 train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=10)

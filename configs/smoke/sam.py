@@ -4,8 +4,12 @@
 default_scope = 'mmpretrain'
 _base_ = '../_base_/sam_runtime.py'
 data_preprocessor = dict(
-    type='mmengine.ImgDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True,
-    pad_size_divisor=64)
+    type='mmengine.ImgDataPreprocessor',
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    bgr_to_rgb=True,
+    pad_size_divisor=64,
+)
 model = dict(
     type='mmssl.InteractiveSAM',
     data_preprocessor=data_preprocessor,
@@ -16,9 +20,18 @@ model = dict(
     model=dict(
         type='mmssl.SAM',
         image_encoder=dict(
-            type='mmssl.SAMImageEncoder', img_size=64, embed_dim=32, depth=2, num_heads=2, out_chans=32, window_size=3,
-            global_attn_indexes=(1, )),
-        mask_decoder=dict(transformer=dict(num_heads=4, mlp_dim=64), iou_head_hidden_dim=32)))
+            type='mmssl.SAMImageEncoder',
+            img_size=64,
+            embed_dim=32,
+            depth=2,
+            num_heads=2,
+            out_chans=32,
+            window_size=3,
+            global_attn_indexes=(1,),
+        ),
+        mask_decoder=dict(transformer=dict(num_heads=4, mlp_dim=64), iou_head_hidden_dim=32),
+    ),
+)
 train_pipeline = [
     dict(type='mmssl.LoadImage'),
     dict(type='mmssl.LoadMasks', max_masks=4),
@@ -41,7 +54,9 @@ train_dataloader = dict(
         data_root='data/demo/scenes',
         ann_file='annotations/instances_train.json',
         data_prefix=dict(img_path='images/train'),
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    ),
+)
 val_dataloader = dict(
     batch_size=2,
     num_workers=0,
@@ -52,13 +67,18 @@ val_dataloader = dict(
         ann_file='annotations/instances_val.json',
         data_prefix=dict(img_path='images/val'),
         test_mode=True,
-        pipeline=test_pipeline))
+        pipeline=test_pipeline,
+    ),
+)
 test_dataloader = val_dataloader
 val_evaluator = dict(type='mmssl.ClickMetric')
 test_evaluator = val_evaluator
 optim_wrapper = dict(
-    type='OptimWrapper', constructor='mmssl.MergedOptimWrapperConstructor', optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.1),
-    paramwise_cfg=dict(layer_decay_rate=0.8))
+    type='OptimWrapper',
+    constructor='mmssl.MergedOptimWrapperConstructor',
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.1),
+    paramwise_cfg=dict(layer_decay_rate=0.8),
+)
 param_scheduler = [dict(type='LinearLR', start_factor=0.1, begin=0, end=10, by_epoch=False)]
 train_cfg = dict(max_iters=10, val_interval=10)
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=5, save_best=None))

@@ -12,7 +12,8 @@ model = dict(
     backbone=dict(depth=18, stem_channels=32, base_channels=32),
     neck=dict(in_channels=256, hid_channels=512, out_channels=128),
     head=dict(num_prototypes=512, epsilon=0.015),
-    freeze_prototypes=46)
+    freeze_prototypes=46,
+)
 train_pipeline = [
     dict(
         type='mmssl.LoadViews',
@@ -23,15 +24,28 @@ train_pipeline = [
         local_scale=32,
         local_crop_ratio_range=(0.08, 0.3),
         jitter=(0.4, 0.4, 0.4, 0.1),
-        blur_prob=0.0),
+        blur_prob=0.0,
+    ),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(batch_size=128, num_workers=1, dataset=dict(data_root=data_root, data_prefix='train', pipeline=train_pipeline))
+train_dataloader = dict(
+    batch_size=128,
+    num_workers=1,
+    dataset=dict(data_root=data_root, data_prefix='train', pipeline=train_pipeline),
+)
 optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=2e-3, weight_decay=0.01, fused=True))
-param_scheduler = dict(warmup=1, end=12, start_factor=0., eta_min=0.)
+param_scheduler = dict(warmup=1, end=12, start_factor=0.0, eta_min=0.0)
 train_cfg = dict(max_epochs=12)
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=6, max_keep_ckpts=1))
 custom_hooks = _base_.custom_hooks + [
-    dict(type='mmssl.KNNHook', data=data_root, interval=6, at_start=True, image_size=64, batch_size=256, num_workers=0)
+    dict(
+        type='mmssl.KNNHook',
+        data=data_root,
+        interval=6,
+        at_start=True,
+        image_size=64,
+        batch_size=256,
+        num_workers=0,
+    )
 ]
 auto_scale_lr = dict(base_batch_size=128)

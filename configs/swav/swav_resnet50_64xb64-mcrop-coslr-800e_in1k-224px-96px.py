@@ -17,6 +17,8 @@ model = dict(
         temperature=0.1,
         epsilon=0.05,
         iterations=3,
-        crops_for_assign=(0, 1)),
-    freeze_prototypes=313)
+        crops_for_assign=(0, 1),
+    ),
+    freeze_prototypes=313,
+)
 train_dataloader = dict(batch_size=64)

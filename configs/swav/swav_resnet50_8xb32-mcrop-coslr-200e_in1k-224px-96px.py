@@ -11,6 +11,6 @@ _base_ = './swav_resnet50_64xb64-mcrop-coslr-800e_in1k-224px-96px.py'
 model = dict(freeze_prototypes=5005, queue_length=3840, queue_start_epoch=15)
 train_dataloader = dict(batch_size=32)
 optim_wrapper = dict(optimizer=dict(lr=0.6))
-param_scheduler = dict(warmup=0, end=200, start_factor=0., eta_min=0.0006)
+param_scheduler = dict(warmup=0, end=200, start_factor=0.0, eta_min=0.0006)
 train_cfg = dict(max_epochs=200)
 auto_scale_lr = dict(base_batch_size=256)

@@ -12,10 +12,19 @@ model = dict(
     model=dict(
         image_encoder=dict(
             backbone=dict(
-                _delete_=True, type='ResNet', depth=18, stem_channels=32, base_channels=32, out_indices=(1, 2, 3),
-                init_cfg=dict(type='Pretrained', checkpoint=pretrained, prefix='backbone')),
-            in_channels=(64, 128, 256))))
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'image_encoder.backbone': dict(lr_mult=1.)}))
+                _delete_=True,
+                type='ResNet',
+                depth=18,
+                stem_channels=32,
+                base_channels=32,
+                out_indices=(1, 2, 3),
+                init_cfg=dict(type='Pretrained', checkpoint=pretrained, prefix='backbone'),
+            ),
+            in_channels=(64, 128, 256),
+        )
+    )
+)
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'image_encoder.backbone': dict(lr_mult=1.0)}))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=30, by_epoch=False),
     dict(type='CosineAnnealingLR', eta_min=8e-6, begin=30, end=500, by_epoch=False),

@@ -22,6 +22,7 @@ __all__ = list(_WHERE)
 def __getattr__(name: str):
     if name not in _WHERE:
         from mmssl.hints import nearest
+
         raise AttributeError(f'mmssl.apis has no {name!r}{nearest(name, _WHERE)}')
     value = getattr(importlib.import_module(f'{__name__}.{_WHERE[name]}'), name)
     globals()[name] = value

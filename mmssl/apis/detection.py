@@ -38,8 +38,11 @@ class DetectionInferencer(HostInferencer):
     def prepare(self, checkpoint: str | None, trust: bool) -> None:
         """Model, pipeline, classes."""
         from torch import nn
+
         content = self.build(checkpoint, trust)
-        head = getattr(getattr(self.model, 'roi_head', None), 'bbox_head', None) or getattr(self.model, 'bbox_head', None)
+        head = getattr(getattr(self.model, 'roi_head', None), 'bbox_head', None) or getattr(
+            self.model, 'bbox_head', None
+        )
         if isinstance(head, nn.ModuleList):  # of a cascade
             head = head[-1]
         self.classes = self.meta(content, getattr(head, 'num_classes', None))['classes']
@@ -47,11 +50,16 @@ class DetectionInferencer(HostInferencer):
     def predict(self, sources: Sequence[Source], files: Sequence[Path], **options) -> list[dict]:
         """See the class."""
         from mmssl.promptable.annotations import encode
+
         results = []
         for sample in self.test(files):
             found = sample.pred_instances.cpu()
             found = found[found.scores.argsort(descending=True, stable=True)]
-            result = {'bboxes': found.bboxes.numpy(), 'labels': found.labels.numpy(), 'scores': found.scores.numpy()}
+            result = {
+                'bboxes': found.bboxes.numpy(),
+                'labels': found.labels.numpy(),
+                'scores': found.scores.numpy(),
+            }
             if 'masks' in found:
                 result['masks'] = [encode(mask)['segmentation'] for mask in found.masks.numpy()]
             results.append(result)
@@ -67,12 +75,16 @@ class DetectionInferencer(HostInferencer):
 
         from mmssl.visual.colours import class_colour
         from mmssl.visual.detection import draw_detections
+
         image = read_rgb(file)
         kept = result['scores'] >= self.score_thr
         if 'masks' in result:
             from mmssl.visual.promptable import overlay_codes
+
             codes = [code for code, keep in zip(result['masks'], kept, strict=True) if keep]
-            image = overlay_codes(image, codes, [class_colour(int(label)) for label in result['labels'][kept]])
+            image = overlay_codes(
+                image, codes, [class_colour(int(label)) for label in result['labels'][kept]]
+            )
         boxes, labels, scores = (np.asarray(result[key])[kept] for key in ('bboxes', 'labels', 'scores'))
         picture = draw_detections(image, boxes, labels, scores, self.classes or list(map(str, range(1000))))
         write_picture(picture, folder / 'pictures' / f'{source.name}.png')

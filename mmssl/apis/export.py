@@ -47,6 +47,7 @@ def export_backbone(model: nn.Module, out: str | os.PathLike, to: str, force: bo
     """
     from mmssl.commands.convert import write_weights
     from mmssl.hints import nearest
+
     if to not in TARGETS:
         raise ValueError(f'no target {to!r}{nearest(str(to), TARGETS)}; one of {", ".join(TARGETS)}')
     out, backbone = Path(out), getattr(model, 'backbone', model)
@@ -62,11 +63,15 @@ def export_backbone(model: nn.Module, out: str | os.PathLike, to: str, force: bo
     if to == 'torchvision':
         write_weights(weights, str(out))
         name, last = (f'resnet{backbone.depth}', 'fc') if kind == 'resnet' else ('mobilenet_v2', 'classifier')
-        return (f'{len(weights)} weights: model = torchvision.models.{name}(); model.{last} = torch.nn.Identity(); '
-                f'model.load_state_dict({_opened(out)})')
+        return (
+            f'{len(weights)} weights: model = torchvision.models.{name}(); model.{last} = torch.nn.Identity(); '
+            f'model.load_state_dict({_opened(out)})'
+        )
     if is_file:
         write_weights(weights, str(out))
-        return f'{len(weights)} weights of {_architecture(backbone, kind, to)}: load_state_dict({_opened(out)})'
+        return (
+            f'{len(weights)} weights of {_architecture(backbone, kind, to)}: load_state_dict({_opened(out)})'
+        )
     config = (_timm_config if to == 'timm' else _hf_config)(model, backbone, kind)
     write_weights(weights, str(out / 'model.safetensors'))
     _write_json(out / 'config.json', config)
@@ -90,7 +95,7 @@ def _check_name(out: Path, to: str, force: bool) -> bool:
         cure = 'name another folder' if out.is_dir() else '--force (in Python force=True) replaces it'
         raise FileExistsError(f'{out} exists; {cure}')
     ending = out.suffix.lower()
-    wanted = {'onnx': ('.onnx', ), 'safetensors': ('.safetensors', ), 'torchvision': WEIGHT_FILES}.get(to)
+    wanted = {'onnx': ('.onnx',), 'safetensors': ('.safetensors',), 'torchvision': WEIGHT_FILES}.get(to)
     if wanted and ending not in wanted:
         raise ValueError(f'{out}: give a name that ends in {" or ".join(wanted)} for {to}')
     return ending in WEIGHT_FILES
@@ -99,19 +104,35 @@ def _check_name(out: Path, to: str, force: bool) -> bool:
 def _renamed(backbone: nn.Module, kind: str | None, to: str, weights: dict) -> dict:
     """The weights in the library's names; ValueError where it has no such network."""
     from mmssl.convert import to_official
+
     name = type(backbone).__name__
     if kind not in FAMILIES[to]:
         targets = [target for target, kinds in FAMILIES.items() if kind in kinds] + ['safetensors', 'onnx']
-        raise ValueError(f"{to} takes {' and '.join(FAMILIES[to])} here, not {name}; what it can be exported to: {', '.join(targets)}")
-    if kind == 'resnet' and any(block.conv2.stride == (1, 1) and block.conv1.stride != (1, 1) for block in _bottlenecks(backbone)):
-        raise ValueError(f"{name} has style='caffe' (strides in the 1x1 convolutions), which {to} has not: the features would differ")
-    if kind == 'resnet' and (max(layer.dilation[0] for layer in _convolutions(backbone)) > 1 or tuple(backbone.strides) != (1, 2, 2, 2)):
-        raise ValueError(f'{name} has strides {tuple(backbone.strides)} and dilations {tuple(backbone.dilations)}, with which {to} would '
-                         'compute something else; export it from the pre-training config, or with --cfg-options model.backbone.strides=...')
+        raise ValueError(
+            f'{to} takes {" and ".join(FAMILIES[to])} here, not {name}; what it can be exported to: {", ".join(targets)}'
+        )
+    if kind == 'resnet' and any(
+        block.conv2.stride == (1, 1) and block.conv1.stride != (1, 1) for block in _bottlenecks(backbone)
+    ):
+        raise ValueError(
+            f"{name} has style='caffe' (strides in the 1x1 convolutions), which {to} has not: the features would differ"
+        )
+    if kind == 'resnet' and (
+        max(layer.dilation[0] for layer in _convolutions(backbone)) > 1
+        or tuple(backbone.strides) != (1, 2, 2, 2)
+    ):
+        raise ValueError(
+            f'{name} has strides {tuple(backbone.strides)} and dilations {tuple(backbone.dilations)}, with which {to} would '
+            'compute something else; export it from the pre-training config, or with --cfg-options model.backbone.strides=...'
+        )
     if kind == 'resnet' and backbone.conv1.out_channels != 64:
-        raise ValueError(f'{name} has {backbone.conv1.out_channels} channels in its stem, and those of {to} have 64')
+        raise ValueError(
+            f'{name} has {backbone.conv1.out_channels} channels in its stem, and those of {to} have 64'
+        )
     if kind == 'vit' and not (hasattr(backbone, 'ln1') or hasattr(backbone, 'ln2')):
-        raise ValueError(f'{name} has no norm after its last layer (final_norm=False), and those of {to} have one')
+        raise ValueError(
+            f'{name} has no norm after its last layer (final_norm=False), and those of {to} have one'
+        )
     try:
         return to_official(FAMILIES[to][kind], weights, prefix='')
     except ValueError as error:
@@ -127,7 +148,11 @@ def _bottlenecks(backbone: nn.Module) -> list[nn.Module]:
 
 
 def _opened(path: Path) -> str:
-    return f"safetensors.torch.load_file('{path}')" if path.suffix == '.safetensors' else f"torch.load('{path}', weights_only=True)"
+    return (
+        f"safetensors.torch.load_file('{path}')"
+        if path.suffix == '.safetensors'
+        else f"torch.load('{path}', weights_only=True)"
+    )
 
 
 def _architecture(backbone: nn.Module, kind: str | None, to: str) -> str:
@@ -145,8 +170,15 @@ def _sizes(backbone: nn.Module) -> dict[str, Any]:
         raise ValueError(f'patches of {rows}x{columns} pixels; the other libraries have square ones')
     layer = backbone.layers[0]
     hidden = dict(layer.named_parameters())['ffn.layers.0.0.weight'].shape[0]
-    return dict(img_size=height if height == width else (height, width), patch_size=rows, embed_dim=backbone.embed_dims,
-                depth=len(backbone.layers), num_heads=layer.attn.num_heads, hidden=hidden, in_chans=projection.in_channels)
+    return dict(
+        img_size=height if height == width else (height, width),
+        patch_size=rows,
+        embed_dim=backbone.embed_dims,
+        depth=len(backbone.layers),
+        num_heads=layer.attn.num_heads,
+        hidden=hidden,
+        in_chans=projection.in_channels,
+    )
 
 
 def _statistics(model: nn.Module) -> tuple[list[float], list[float]]:
@@ -154,7 +186,10 @@ def _statistics(model: nn.Module) -> tuple[list[float], list[float]]:
     preprocessor: Any = getattr(model, 'data_preprocessor', None)
     if getattr(preprocessor, 'mean', None) is None:
         return [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-    mean, std = ([round(float(value) / 255, 6) for value in part.flatten()] for part in (preprocessor.mean, preprocessor.std))
+    mean, std = (
+        [round(float(value) / 255, 6) for value in part.flatten()]
+        for part in (preprocessor.mean, preprocessor.std)
+    )
     return mean, std
 
 
@@ -162,19 +197,43 @@ def _timm_config(model: nn.Module, backbone: nn.Module, kind: str | None) -> dic
     mean, std = _statistics(model)
     shared = dict(mean=mean, std=std, interpolation='bicubic', crop_pct=0.875, num_classes=0)
     if kind == 'resnet':
-        features = backbone.feat_dim if hasattr(backbone, 'feat_dim') else 512 * (4 if _bottlenecks(backbone) else 1)
-        return dict(architecture=f'resnet{backbone.depth}', num_classes=0, num_features=features,
-                    pretrained_cfg=dict(shared, input_size=[3, 224, 224], pool_size=[7, 7], first_conv='conv1', classifier='fc'))
+        features = (
+            backbone.feat_dim if hasattr(backbone, 'feat_dim') else 512 * (4 if _bottlenecks(backbone) else 1)
+        )
+        return dict(
+            architecture=f'resnet{backbone.depth}',
+            num_classes=0,
+            num_features=features,
+            pretrained_cfg=dict(
+                shared, input_size=[3, 224, 224], pool_size=[7, 7], first_conv='conv1', classifier='fc'
+            ),
+        )
     sizes = _sizes(backbone)
     if _eps(backbone) != 1e-6:
         raise ValueError(f"layer norms with eps={_eps(backbone)}; timm's have 1e-6")
     pooled = not hasattr(backbone, 'ln1')
-    arguments = {key: sizes[key] for key in ('img_size', 'patch_size', 'embed_dim', 'depth', 'num_heads', 'in_chans')}
-    side = sizes['img_size'] if isinstance(sizes['img_size'], tuple) else (sizes['img_size'], ) * 2
-    return dict(architecture='vit_base_patch16_224', num_classes=0, num_features=sizes['embed_dim'],
-                model_args=dict(arguments, mlp_ratio=sizes['hidden'] / sizes['embed_dim'], global_pool='avg' if pooled else 'token'),
-                pretrained_cfg=dict(shared, input_size=[sizes['in_chans'], *side], fixed_input_size=True, pool_size=None,
-                                    first_conv='patch_embed.proj', classifier='head'))
+    arguments = {
+        key: sizes[key] for key in ('img_size', 'patch_size', 'embed_dim', 'depth', 'num_heads', 'in_chans')
+    }
+    side = sizes['img_size'] if isinstance(sizes['img_size'], tuple) else (sizes['img_size'],) * 2
+    return dict(
+        architecture='vit_base_patch16_224',
+        num_classes=0,
+        num_features=sizes['embed_dim'],
+        model_args=dict(
+            arguments,
+            mlp_ratio=sizes['hidden'] / sizes['embed_dim'],
+            global_pool='avg' if pooled else 'token',
+        ),
+        pretrained_cfg=dict(
+            shared,
+            input_size=[sizes['in_chans'], *side],
+            fixed_input_size=True,
+            pool_size=None,
+            first_conv='patch_embed.proj',
+            classifier='head',
+        ),
+    )
 
 
 def _eps(backbone: nn.Module) -> float:
@@ -183,21 +242,44 @@ def _eps(backbone: nn.Module) -> float:
 
 def _hf_config(model: nn.Module, backbone: nn.Module, kind: str | None) -> dict:
     sizes = _sizes(backbone)
-    return dict(architectures=['ViTModel'], model_type='vit', hidden_size=sizes['embed_dim'], num_hidden_layers=sizes['depth'],
-                num_attention_heads=sizes['num_heads'], intermediate_size=sizes['hidden'], hidden_act='gelu', hidden_dropout_prob=0.0,
-                attention_probs_dropout_prob=0.0, layer_norm_eps=_eps(backbone), image_size=sizes['img_size'],
-                patch_size=sizes['patch_size'], num_channels=sizes['in_chans'], qkv_bias=True, torch_dtype='float32')
+    return dict(
+        architectures=['ViTModel'],
+        model_type='vit',
+        hidden_size=sizes['embed_dim'],
+        num_hidden_layers=sizes['depth'],
+        num_attention_heads=sizes['num_heads'],
+        intermediate_size=sizes['hidden'],
+        hidden_act='gelu',
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        layer_norm_eps=_eps(backbone),
+        image_size=sizes['img_size'],
+        patch_size=sizes['patch_size'],
+        num_channels=sizes['in_chans'],
+        qkv_bias=True,
+        torch_dtype='float32',
+    )
 
 
 def _hf_preprocessor(model: nn.Module, backbone: nn.Module) -> dict:
     mean, std = _statistics(model)
     height, width = backbone.img_size
-    return dict(image_processor_type='ViTImageProcessor', do_resize=True, size=dict(height=height, width=width), resample=3,
-                do_rescale=True, rescale_factor=1 / 255, do_normalize=True, image_mean=mean, image_std=std)
+    return dict(
+        image_processor_type='ViTImageProcessor',
+        do_resize=True,
+        size=dict(height=height, width=width),
+        resample=3,
+        do_rescale=True,
+        rescale_factor=1 / 255,
+        do_normalize=True,
+        image_mean=mean,
+        image_std=std,
+    )
 
 
 def _write_json(path: Path, content: dict) -> None:
     from mmssl.checkpoint import write_text
+
     write_text(path, json.dumps(content, indent=2) + '\n')
 
 
@@ -219,6 +301,7 @@ class FeatureGraph(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) RGB pixels from 0 to 255, to (B, D)."""
         from mmssl.evaluation.features import pool_features
+
         return pool_features(self.backbone((image - self.mean) / self.std), 'avg', self.extra)
 
 
@@ -226,6 +309,7 @@ def _export_onnx(model: nn.Module, out: Path) -> str:
     import copy
 
     from mmssl.evaluation.features import image_size_of
+
     try:
         import onnxscript  # noqa: F401
     except ImportError:
@@ -237,14 +321,26 @@ def _export_onnx(model: nn.Module, out: Path) -> str:
     batch = 'batch'
     with torch.no_grad():
         try:
-            program = torch.export.export(graph, (torch.zeros(2, 3, height, width), ),
-                                          dynamic_shapes={'image': {0: torch.export.Dim('batch', min=1, max=1 << 12)}})
+            program = torch.export.export(
+                graph,
+                (torch.zeros(2, 3, height, width),),
+                dynamic_shapes={'image': {0: torch.export.Dim('batch', min=1, max=1 << 12)}},
+            )
         except torch._dynamo.exc.UserError:  # a host's code that fixes the batch
-            program, batch = torch.export.export(graph, (torch.zeros(1, 3, height, width), )), '1'
+            program, batch = torch.export.export(graph, (torch.zeros(1, 3, height, width),)), '1'
     part = out.with_name(f'.{out.stem}.{os.getpid()}.part.onnx')
     try:
-        torch.onnx.export(program, (), str(part), dynamo=True, opset_version=OPSET, input_names=['image'], output_names=['features'],
-                          verbose=False, external_data=False)
+        torch.onnx.export(
+            program,
+            (),
+            str(part),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=['image'],
+            output_names=['features'],
+            verbose=False,
+            external_data=False,
+        )
         os.replace(part, out)
     finally:
         part.unlink(missing_ok=True)

@@ -33,8 +33,17 @@ class FeatureInferencer(HostInferencer):
         >>> features = [result['features'] for result in infer('photos/', batch_size=32)]
     """
 
-    def __init__(self, config, checkpoint=None, device=None, trust: bool = False, pool: str = 'avg', image_size: int | None = None):
+    def __init__(
+        self,
+        config,
+        checkpoint=None,
+        device=None,
+        trust: bool = False,
+        pool: str = 'avg',
+        image_size: int | None = None,
+    ):
         from mmssl.evaluation.features import POOLS
+
         if pool not in POOLS:
             raise ValueError(f'pool {pool!r} is unknown; one of {", ".join(POOLS)}')
         self.pool, self.image_size = pool, image_size
@@ -46,12 +55,15 @@ class FeatureInferencer(HostInferencer):
         other = {'mmdet': 'DetectionInferencer', 'mmseg': 'SegmentationInferencer'}.get(scope)
         other = 'PromptInferencer' if kind in ('InteractiveSAM', 'SAM') else other
         if other:
-            raise ValueError(f'{name} is no backbone to take features of: its model, {kind}, is one of mmssl.apis.{other}')
+            raise ValueError(
+                f'{name} is no backbone to take features of: its model, {kind}, is one of mmssl.apis.{other}'
+            )
 
     def prepare(self, checkpoint: str | None, trust: bool) -> None:
         """Model, pipeline, classes."""
         from mmssl.data.transforms import LoadCenterCrop
         from mmssl.evaluation.features import image_size_of
+
         self.is_classifier = bool(self.test_dataset()) and self.cfg.model.get('head') is not None
         content = self.build(checkpoint, trust, whole=self.is_classifier)
         if self.is_classifier:
@@ -64,38 +76,58 @@ class FeatureInferencer(HostInferencer):
         import torch
 
         from mmssl.evaluation.features import extract_features
+
         if self.is_classifier:
             return self.test(files)
-        images = [torch.from_numpy(self.crop(dict(img_path=str(file)))['img'].copy()).permute(2, 0, 1) for file in files]
-        features, _ = extract_features(self.model, [(torch.stack(images), torch.zeros(len(images)))], self.pool, progress=False)
+        images = [
+            torch.from_numpy(self.crop(dict(img_path=str(file)))['img'].copy()).permute(2, 0, 1)
+            for file in files
+        ]
+        features, _ = extract_features(
+            self.model, [(torch.stack(images), torch.zeros(len(images)))], self.pool, progress=False
+        )
         return [{'features': row} for row in features.numpy()]
 
     def run(self, batch: dict) -> list[dict]:
         """Classes and features of a batch by one pass through the backbone; two where the class token is asked for and not put out."""
         from mmssl.evaluation.features import extract_features, pool_features
+
         kept: list = []
         hook = self.model.backbone.register_forward_hook(lambda module, args, output: kept.append(output))
         try:
             samples = self.model.test_step(batch)
         finally:
             hook.remove()
-        extra, kind = getattr(self.model.backbone, 'num_extra_tokens', 1), getattr(self.model.backbone, 'out_type', None)
+        extra, kind = (
+            getattr(self.model.backbone, 'num_extra_tokens', 1),
+            getattr(self.model.backbone, 'out_type', None),
+        )
         if self.pool == 'cls' and kind not in (None, 'cls_token', 'raw'):
             inputs = self.stacked(batch)
-            features = extract_features(self.model, [(inputs, inputs.new_zeros(len(inputs)))], 'cls', progress=False)[0]
+            features = extract_features(
+                self.model, [(inputs, inputs.new_zeros(len(inputs)))], 'cls', progress=False
+            )[0]
         else:
             features = pool_features(kept[0], self.pool, extra).float().cpu()
         results = []
         for sample, row in zip(samples, features.numpy(), strict=True):
             label, scores = int(sample.pred_label.flatten()[0]), sample.pred_score.cpu().numpy()
-            results.append({'features': row, 'pred_label': label, 'pred_class': self.class_name(label), 'pred_score': float(scores[label]),
-                            'pred_scores': scores})
+            results.append(
+                {
+                    'features': row,
+                    'pred_label': label,
+                    'pred_class': self.class_name(label),
+                    'pred_score': float(scores[label]),
+                    'pred_scores': scores,
+                }
+            )
         return results
 
     @staticmethod
     def stacked(batch: dict):
         """(B, 3, H, W) of a batch of images of one size."""
         import torch
+
         return torch.stack(list(batch['inputs']))
 
     def save(self, source: Source, file: Path, result: dict, folder: Path) -> None:
@@ -103,7 +135,10 @@ class FeatureInferencer(HostInferencer):
         if 'pred_scores' in result:
             best = np.argsort(-result['pred_scores'], kind='stable')[:TOP]
             names = [self.class_name(label) for label in best]
-            write_picture(captioned(read_rgb(file), names, result['pred_scores'][best]), folder / 'pictures' / f'{source.name}.png')
+            write_picture(
+                captioned(read_rgb(file), names, result['pred_scores'][best]),
+                folder / 'pictures' / f'{source.name}.png',
+            )
 
 
 def captioned(image: np.ndarray, names: Sequence[str], scores: Sequence[float], height: int = 360):
@@ -111,14 +146,22 @@ def captioned(image: np.ndarray, names: Sequence[str], scores: Sequence[float], 
     from PIL import Image, ImageDraw, ImageFont
 
     from mmssl.visual.colours import class_colour
+
     scale = height / image.shape[0]
-    body = Image.fromarray(image).resize((max(160, round(image.shape[1] * scale)), height), Image.Resampling.BICUBIC)
+    body = Image.fromarray(image).resize(
+        (max(160, round(image.shape[1] * scale)), height), Image.Resampling.BICUBIC
+    )
     line, font = 22, ImageFont.load_default(size=14)
     whole = Image.new('RGB', (body.width, height + line * len(names) + 4), 'white')
     whole.paste(body, (0, 0))
     draw = ImageDraw.Draw(whole)
     for number, (name, score) in enumerate(zip(names, scores, strict=True)):
         top = height + 4 + number * line
-        draw.rectangle((0, top, round(float(score) * (body.width - 1)), top + line - 5), fill=class_colour(0) if number == 0 else '#c8d2dc')
-        draw.text((4, top + line / 2 - 2), f'{float(score):.2f}  {name}', fill='black', font=font, anchor='lm')
+        draw.rectangle(
+            (0, top, round(float(score) * (body.width - 1)), top + line - 5),
+            fill=class_colour(0) if number == 0 else '#c8d2dc',
+        )
+        draw.text(
+            (4, top + line / 2 - 2), f'{float(score):.2f}  {name}', fill='black', font=font, anchor='lm'
+        )
     return whole

@@ -20,6 +20,7 @@ _SCOPES = {'mmdet': 'detection', 'mmseg': 'segmentation'}
 
 class Entry(NamedTuple):
     """A config of the package: its name, its file, the system that its model belongs to, and where its weights are, if anywhere."""
+
     name: str
     path: Path
     system: str
@@ -48,7 +49,9 @@ def list_models(pattern: str | None = None, system: str | None = None) -> list[s
     """
     if system is not None and system not in SYSTEMS:
         raise ValueError(f'system {system!r} is none of {", ".join(SYSTEMS)}{nearest(str(system), SYSTEMS)}')
-    return sorted(entry.name for entry in entries() if system in (None, entry.system) and _matches(entry.name, pattern))
+    return sorted(
+        entry.name for entry in entries() if system in (None, entry.system) and _matches(entry.name, pattern)
+    )
 
 
 def _matches(name: str, pattern: str | None) -> bool:
@@ -61,16 +64,27 @@ def entries() -> list[Entry]:
     """All configs of the package but ``_base_``; ValueError where a metafile is broken."""
     from mmssl.commands.list import read_scope
     from mmssl.paths import mim_root
+
     root = mim_root()
-    known = {path: entry for metafile in sorted((root / 'configs').rglob('metafile.yml')) for path, entry in _models_of(metafile).items()}
+    known = {
+        path: entry
+        for metafile in sorted((root / 'configs').rglob('metafile.yml'))
+        for path, entry in _models_of(metafile).items()
+    }
     found = []
     for path in sorted((root / 'configs').rglob('*.py')):
         below = path.relative_to(root / 'configs')
         if '_base_' in below.parts:
             continue
         entry = known.get(f'configs/{below.as_posix()}', {})
-        system = 'promptable' if 'sam' in (below.parts[0], below.stem.split('_')[0]) else _SCOPES.get(read_scope(path) or '', 'selfsup')
-        found.append(Entry(entry.get('Name') or below.with_suffix('').as_posix(), path, system, entry.get('Weights')))
+        system = (
+            'promptable'
+            if 'sam' in (below.parts[0], below.stem.split('_')[0])
+            else _SCOPES.get(read_scope(path) or '', 'selfsup')
+        )
+        found.append(
+            Entry(entry.get('Name') or below.with_suffix('').as_posix(), path, system, entry.get('Weights'))
+        )
     return found
 
 
@@ -105,9 +119,11 @@ def find_entry(name: str | os.PathLike) -> Entry:
         return shipped[0] if shipped else Entry(path.stem, path, 'selfsup', None)
     plain = text.removeprefix('mmssl::').removeprefix('configs/').removesuffix('.py')
     known = entries()
-    for candidates in ([entry for entry in known if entry.name == plain],
-                       [entry for entry in known if entry.path.with_suffix('').as_posix().endswith(f'/configs/{plain}')],
-                       [entry for entry in known if entry.path.stem == plain]):
+    for candidates in (
+        [entry for entry in known if entry.name == plain],
+        [entry for entry in known if entry.path.with_suffix('').as_posix().endswith(f'/configs/{plain}')],
+        [entry for entry in known if entry.path.stem == plain],
+    ):
         if len(candidates) == 1:
             return candidates[0]
         if candidates:
@@ -116,7 +132,9 @@ def find_entry(name: str | os.PathLike) -> Entry:
     if text.endswith('.py') and os.sep in text and not text.startswith('configs/'):
         raise FileNotFoundError(f'config {text} does not exist{nearest_path(text)}')
     names = [*(entry.name for entry in known), *(entry.path.stem for entry in known)]
-    raise ValueError(f'no model {text!r}' + (nearest(plain, names) or '; mmssl.apis.list_models() has all names'))
+    raise ValueError(
+        f'no model {text!r}' + (nearest(plain, names) or '; mmssl.apis.list_models() has all names')
+    )
 
 
 def read_config(source: 'str | os.PathLike | Config') -> 'tuple[Config, Entry]':
@@ -131,13 +149,19 @@ def read_config(source: 'str | os.PathLike | Config') -> 'tuple[Config, Entry]':
     from mmengine.config import Config
 
     from mmssl.launch import load_config
+
     if isinstance(source, Config):
-        cfg, entry = copy.deepcopy(source), Entry(Path(source.filename or 'the config').stem, Path(source.filename or '.'), 'selfsup', None)
+        cfg, entry = (
+            copy.deepcopy(source),
+            Entry(Path(source.filename or 'the config').stem, Path(source.filename or '.'), 'selfsup', None),
+        )
     elif isinstance(source, (str, os.PathLike)):
         entry = find_entry(source)
         cfg = load_config(str(entry.path))
     else:
-        raise TypeError(f'a config of type {type(source).__name__}; give a name of mmssl.apis.list_models(), a path, or a mmengine Config')
+        raise TypeError(
+            f'a config of type {type(source).__name__}; give a name of mmssl.apis.list_models(), a path, or a mmengine Config'
+        )
     if not cfg.get('model'):
         raise ValueError(f'{entry.name} has no model')
     return cfg, entry
@@ -147,12 +171,17 @@ def read_config(source: 'str | os.PathLike | Config') -> 'tuple[Config, Entry]':
 def scope_of(cfg: 'Config') -> Iterator[None]:
     """The config's default scope inside, and what was before it afterwards."""
     from mmengine.registry import DefaultScope
+
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         yield
 
 
-def get_model(name_or_config: 'str | os.PathLike | Config', pretrained: bool | str | os.PathLike | None = None,
-              device: Any = None, **overrides) -> 'nn.Module':
+def get_model(
+    name_or_config: 'str | os.PathLike | Config',
+    pretrained: bool | str | os.PathLike | None = None,
+    device: Any = None,
+    **overrides,
+) -> 'nn.Module':
     """A model by the name of its config.
 
     Args:
@@ -177,6 +206,7 @@ def get_model(name_or_config: 'str | os.PathLike | Config', pretrained: bool | s
         >>> model.backbone(images)  # (B, 3, 224, 224), normalised
     """
     from mmssl.commands.features import init_weights, load_backbone, model_of
+
     cfg, entry = read_config(name_or_config)
     checkpoint = find_weights(pretrained, entry)
     if overrides:
@@ -197,19 +227,28 @@ def find_weights(pretrained: bool | str | os.PathLike | None, entry: Entry) -> s
         return None
     if pretrained is True:
         if not entry.weights:
-            raise ValueError(f'no weights are published for {entry.name}: train it (mmssl train) or convert a release (mmssl convert), and '
-                             "give the file: pretrained='epoch_300.pth'")
+            raise ValueError(
+                f'no weights are published for {entry.name}: train it (mmssl train) or convert a release (mmssl convert), and '
+                "give the file: pretrained='epoch_300.pth'"
+            )
         return _download(entry.weights)
     path = os.path.expanduser(os.fspath(pretrained))
     if not os.path.isfile(path):
-        raise FileNotFoundError(f'checkpoint {path} ' + ('is a directory; name a file in it' if os.path.isdir(path) else
-                                                         f'does not exist{nearest_path(path)}'))
+        raise FileNotFoundError(
+            f'checkpoint {path} '
+            + (
+                'is a directory; name a file in it'
+                if os.path.isdir(path)
+                else f'does not exist{nearest_path(path)}'
+            )
+        )
     return path
 
 
 def _download(url: str) -> str:
     """A published file, kept where torch keeps its downloads."""
     import torch
+
     folder = Path(torch.hub.get_dir()) / 'checkpoints'
     path = folder / url.rsplit('/', 1)[-1]
     if not path.is_file():

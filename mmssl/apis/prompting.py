@@ -36,7 +36,9 @@ class PromptInferencer(Inferencer):
         >>> infer('photos/', out_dir='masks')  # everything in every image
     """
 
-    def __init__(self, config, checkpoint=None, device=None, trust: bool = False, multimask: bool = False, **generator):
+    def __init__(
+        self, config, checkpoint=None, device=None, trust: bool = False, multimask: bool = False, **generator
+    ):
         import warnings
 
         from mmengine.config import Config
@@ -45,30 +47,44 @@ class PromptInferencer(Inferencer):
         from mmssl.commands.prompting import RANDOM, load_sam, make_generator
         from mmssl.hints import nearest
         from mmssl.promptable.build import KINDS
+
         if not isinstance(config, (str, os.PathLike)):
-            raise TypeError(f'a config of type {type(config).__name__}; give one of {", ".join(KINDS)}, a name of '
-                            "mmssl.apis.list_models(system='promptable'), or a path")
+            raise TypeError(
+                f'a config of type {type(config).__name__}; give one of {", ".join(KINDS)}, a name of '
+                "mmssl.apis.list_models(system='promptable'), or a path"
+            )
         self.device, self.multimask = pick_device(device), multimask
         near = nearest(str(config), KINDS)
         if near and config not in KINDS:
             raise ValueError(f'no model {str(config)!r}{near}')
         entry = None if config in KINDS else find_entry(config)
         if checkpoint is True and entry is None:
-            raise ValueError(f"{config}'s weights are Meta's or MobileSAM's release: download the file and give its path")
+            raise ValueError(
+                f"{config}'s weights are Meta's or MobileSAM's release: download the file and give its path"
+            )
         path = find_weights(checkpoint, entry or Entry(str(config), Path(config), 'promptable', None))
         if path is None:
             warnings.warn(f'{config} runs with random weights: no checkpoint was given', stacklevel=2)
         self.cfg = Config(dict(default_scope='mmpretrain'))
         with scope_of(self.cfg):
             try:
-                self.model = load_sam(str(config if entry is None else entry.path), path or RANDOM, trust=trust)
+                self.model = load_sam(
+                    str(config if entry is None else entry.path), path or RANDOM, trust=trust
+                )
             except ValueError as error:
                 raise ValueError(str(error).replace('--model ', '')) from error
         self.model.to(self.device)
         self.generator = make_generator(self.model, generator)
 
-    def __call__(self, inputs: Any, batch_size: int = 1, out_dir: str | os.PathLike | None = None, image_format: str = 'BGR',
-                 progress: bool | None = None, prompts: Mapping | Sequence[Mapping | None] | None = None) -> list[dict]:
+    def __call__(
+        self,
+        inputs: Any,
+        batch_size: int = 1,
+        out_dir: str | os.PathLike | None = None,
+        image_format: str = 'BGR',
+        progress: bool | None = None,
+        prompts: Mapping | Sequence[Mapping | None] | None = None,
+    ) -> list[dict]:
         """Masks of images, in their order.
 
         Args:
@@ -84,22 +100,36 @@ class PromptInferencer(Inferencer):
         """
         return list(self.stream(inputs, batch_size, out_dir, image_format, progress, prompts))
 
-    def stream(self, inputs: Any, batch_size: int = 1, out_dir: str | os.PathLike | None = None, image_format: str = 'BGR',
-               progress: bool | None = None, prompts: Mapping | Sequence[Mapping | None] | None = None) -> Iterator[dict]:
+    def stream(
+        self,
+        inputs: Any,
+        batch_size: int = 1,
+        out_dir: str | os.PathLike | None = None,
+        image_format: str = 'BGR',
+        progress: bool | None = None,
+        prompts: Mapping | Sequence[Mapping | None] | None = None,
+    ) -> Iterator[dict]:
         """As calling it, one result after the other."""
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f'batch_size={batch_size!r} must be a whole number above 0')
         sources = find_sources(inputs, image_format)
         given = [prompts] * len(sources) if prompts is None or isinstance(prompts, Mapping) else list(prompts)
         if len(given) != len(sources):
-            raise ValueError(f'{len(given)} prompts for {len(sources)} images; give a dict for all of them, or one an image')
+            raise ValueError(
+                f'{len(given)} prompts for {len(sources)} images; give a dict for all of them, or one an image'
+            )
         objects = [None if one is None else objects_of(one) for one in given]
-        return self._results(sources, 1, None if out_dir is None else Path(out_dir), progress, objects=objects)
+        return self._results(
+            sources, 1, None if out_dir is None else Path(out_dir), progress, objects=objects
+        )
 
-    def predict(self, sources: Sequence[Source], files: Sequence[Path], objects: Sequence = (), **options) -> list[dict]:
+    def predict(
+        self, sources: Sequence[Source], files: Sequence[Path], objects: Sequence = (), **options
+    ) -> list[dict]:
         """See the class."""
         from mmssl.commands.segment import Prompted
         from mmssl.promptable.annotations import coco_masks
+
         results: list[dict] = []
         for source, file in zip(sources, files, strict=True):
             pixels, wanted = read_rgb(file), objects[source.number]
@@ -127,6 +157,7 @@ class PromptInferencer(Inferencer):
 
         from mmssl.promptable.annotations import coco_masks
         from mmssl.visual.promptable import draw_prompts, overlay_codes
+
         records = result['annotations']
         for number, record in enumerate(records):
             mask = Image.fromarray(coco_masks().decode(record['segmentation']) * 255)
@@ -134,8 +165,10 @@ class PromptInferencer(Inferencer):
         picture = overlay_codes(read_rgb(file), [record['segmentation'] for record in records])
         if 'masks' in result:
             first = {record['object']: record for record in records}.values()
-            points, labels = (np.array([item for record in first for item in record.get(key, [])])
-                              for key in ('point_coords', 'point_labels'))
+            points, labels = (
+                np.array([item for record in first for item in record.get(key, [])])
+                for key in ('point_coords', 'point_labels')
+            )
             boxes = np.array([record['box'] for record in first if 'box' in record])
             picture = draw_prompts(picture, points if len(points) else None, labels, boxes)
         write_picture(Image.fromarray(picture), folder / 'pictures' / f'{source.name}.png')
@@ -149,9 +182,12 @@ def objects_of(prompt: Mapping) -> list[dict]:
         ValueError: unknown keys, nothing to segment by, points and labels of different lengths, several boxes with points.
     """
     from mmssl.hints import nearest
+
     if not isinstance(prompt, Mapping):
-        raise TypeError(f'a prompt of type {type(prompt).__name__}; give dict(points=[(x, y)], labels=[1]) or '
-                        'dict(boxes=[(x1, y1, x2, y2)])')
+        raise TypeError(
+            f'a prompt of type {type(prompt).__name__}; give dict(points=[(x, y)], labels=[1]) or '
+            'dict(boxes=[(x1, y1, x2, y2)])'
+        )
     for key in prompt:
         if key not in PROMPTS:
             raise ValueError(f'a prompt has no {key!r}{nearest(key, PROMPTS)}; it has {", ".join(PROMPTS)}')
@@ -159,7 +195,9 @@ def objects_of(prompt: Mapping) -> list[dict]:
     labels = prompt.get('labels')
     labels = [1] * len(points) if labels is None else [int(label) for label in np.asarray(labels).reshape(-1)]
     if len(labels) != len(points):
-        raise ValueError(f'{len(labels)} labels for {len(points)} points; each has one, 1 on the object, 0 beside it')
+        raise ValueError(
+            f'{len(labels)} labels for {len(points)} points; each has one, 1 on the object, 0 beside it'
+        )
     if len(boxes) > 1 and points:
         raise ValueError(f'points refine a single box, and there are {len(boxes)}; give a prompt an object')
     if not points and not boxes:
@@ -173,7 +211,7 @@ def _rows(value: Any, width: int, what: str) -> list[list[float]]:
     if value is None or len(value) == 0:
         return []
     rows = np.asarray(value, dtype=float)
-    rows = rows[None] if rows.shape == (width, ) else rows
+    rows = rows[None] if rows.shape == (width,) else rows
     if rows.ndim != 2 or rows.shape[1] != width or not np.isfinite(rows).all():
         raise ValueError(f'{what} of shape {rows.shape}; give (N, {width}) numbers in pixels of the image')
     return rows.tolist()

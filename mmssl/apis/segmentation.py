@@ -39,20 +39,29 @@ class SegmentationInferencer(HostInferencer):
     def predict(self, sources: Sequence[Source], files: Sequence[Path], **options) -> list[dict]:
         """See the class."""
         maps = [sample.pred_sem_seg.data[0].cpu().numpy() for sample in self.test(files)]
-        return [{'pred_sem_seg': classes.astype(np.uint8) if max(len(self.classes), 2) <= 256 else classes} for classes in maps]
+        return [
+            {'pred_sem_seg': classes.astype(np.uint8) if max(len(self.classes), 2) <= 256 else classes}
+            for classes in maps
+        ]
 
     def in_json(self, result: dict) -> dict:
         """Pixels a class in the place of the map."""
         labels, counts = np.unique(result['pred_sem_seg'], return_counts=True)
-        return {'img_path': result['img_path'], 'size': list(result['pred_sem_seg'].shape),
-                'classes': [dict(label=int(label), name=self.class_name(label), pixels=int(count))
-                            for label, count in zip(labels, counts, strict=True)]}
+        return {
+            'img_path': result['img_path'],
+            'size': list(result['pred_sem_seg'].shape),
+            'classes': [
+                dict(label=int(label), name=self.class_name(label), pixels=int(count))
+                for label, count in zip(labels, counts, strict=True)
+            ],
+        }
 
     def save(self, source: Source, file: Path, result: dict, folder: Path) -> None:
         """The map of classes, and the image beside it with a legend."""
         from PIL import Image
 
         from mmssl.visual.segmentation import segmentation_picture
+
         classes = result['pred_sem_seg']
         mask = Image.fromarray(classes if classes.dtype == np.uint8 else classes.astype(np.int32))
         write_picture(mask, folder / 'masks' / f'{source.name}.png')

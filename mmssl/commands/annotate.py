@@ -12,14 +12,29 @@ SETTINGS_FILE, LOCK_FILE = '.annotate-settings', '.annotate-lock'
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     from mmssl.commands.prompting import add_generator_arguments, add_model_arguments
+
     parser.add_argument('images', metavar='DIR', help='folder of images, searched with its folders')
-    parser.add_argument('--out', required=True, metavar='DIR',
-                        help='gets NAME.json for every image, in the same folders; may be the folder of the images itself')
-    parser.add_argument('--workers', type=int, default=1, metavar='N',
-                        help='processes, each with a model of its own; with --device cuda spread over the GPUs (default: 1)')
-    parser.add_argument('--part', default='1/1', metavar='K/N', help='the K-th of N parts of the images, for several machines')
-    parser.add_argument('--overlay', metavar='DIR',
-                        help='gets NAME.png with the masks over the image and their numbers, which are the last four digits of their ids')
+    parser.add_argument(
+        '--out',
+        required=True,
+        metavar='DIR',
+        help='gets NAME.json for every image, in the same folders; may be the folder of the images itself',
+    )
+    parser.add_argument(
+        '--workers',
+        type=int,
+        default=1,
+        metavar='N',
+        help='processes, each with a model of its own; with --device cuda spread over the GPUs (default: 1)',
+    )
+    parser.add_argument(
+        '--part', default='1/1', metavar='K/N', help='the K-th of N parts of the images, for several machines'
+    )
+    parser.add_argument(
+        '--overlay',
+        metavar='DIR',
+        help='gets NAME.png with the masks over the image and their numbers, which are the last four digits of their ids',
+    )
     add_model_arguments(parser)
     add_generator_arguments(parser)
 
@@ -43,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from mmssl.commands import prompting
     from mmssl.commands.features import pick_device
     from mmssl.promptable import annotations
+
     if args.workers < 1:
         raise ValueError(f'--workers {args.workers} must be at least 1')
     part = read_part(args.part)
@@ -53,11 +69,21 @@ def run(args: argparse.Namespace) -> int:
         raise NotADirectoryError(f'--out {out} is a file; name a folder')
     jobs = annotations.plan(args.images, out, part)
     if args.overlay and Path(args.overlay).resolve().is_relative_to(Path(args.images).resolve()):
-        raise ValueError(f'--overlay {args.overlay} lies inside of the images, and pictures would be taken for some; name another folder')
+        raise ValueError(
+            f'--overlay {args.overlay} lies inside of the images, and pictures would be taken for some; name another folder'
+        )
     annotations.coco_masks()
     device = pick_device(args.device)
-    recipe = Recipe(args.model, args.checkpoint, tuple(args.cfg_options), args.trust_checkpoint, settings, str(device), args.overlay,
-                    args.cache_dir)
+    recipe = Recipe(
+        args.model,
+        args.checkpoint,
+        tuple(args.cfg_options),
+        args.trust_checkpoint,
+        settings,
+        str(device),
+        args.overlay,
+        args.cache_dir,
+    )
     check_settings(out, recipe)
     # before anything is written
     if args.workers == 1:
@@ -68,7 +94,11 @@ def run(args: argparse.Namespace) -> int:
         todo = [job for job in jobs if not annotations.is_done(job.file)]
         keep_settings(out, recipe)
         done, masks, bad = 0, 0, []
-        results = map(annotator, todo) if args.workers == 1 else in_processes(recipe, todo, min(args.workers, len(todo)))
+        results = (
+            map(annotator, todo)
+            if args.workers == 1
+            else in_processes(recipe, todo, min(args.workers, len(todo)))
+        )
         with tqdm(total=len(todo), desc='annotating', unit='image', disable=prompting.hidden(args)) as bar:
             for count, reason in results:
                 bar.update()
@@ -78,13 +108,18 @@ def run(args: argparse.Namespace) -> int:
                 else:
                     done, masks = done + 1, masks + count
     skipped = len(jobs) - len(todo)
-    print(f'{out}: {masks} masks of {done} images' + (f', {skipped} images were done before and skipped' if skipped else '')
-          + (f', {len(bad)} could not be read' if bad else '') + ('' if masks or not done else prompting.NOTHING))
+    print(
+        f'{out}: {masks} masks of {done} images'
+        + (f', {skipped} images were done before and skipped' if skipped else '')
+        + (f', {len(bad)} could not be read' if bad else '')
+        + ('' if masks or not done else prompting.NOTHING)
+    )
     return int(bool(bad))
 
 
 class Recipe(NamedTuple):
     """What a process needs to annotate: arguments of ``load_sam``, of the generator, the device, and where pictures go."""
+
     model: str
     checkpoint: str
     options: tuple
@@ -104,6 +139,7 @@ class Annotator:
 
     def __init__(self, recipe: Recipe):
         from mmssl.commands.prompting import load_sam, make_generator
+
         model = load_sam(recipe.model, recipe.checkpoint, recipe.options, recipe.trust).to(recipe.device)
         self.generator = make_generator(model, recipe.settings, recipe.cache_dir)
         self.overlay = recipe.overlay
@@ -113,6 +149,7 @@ class Annotator:
         from mmssl.commands.prompting import read_rgb
         from mmssl.data.images import BadImageError
         from mmssl.promptable import annotations
+
         try:
             pixels = read_rgb(job.image)
         except (BadImageError, OSError) as error:
@@ -130,6 +167,7 @@ class Annotator:
 
         from mmssl.commands.segment import write_picture
         from mmssl.visual.promptable import draw_numbers, overlay_codes
+
         picture = overlay_codes(pixels, [record['segmentation'] for record in records])
         places = [record['point_coords'][0] for record in records]
         picture = draw_numbers(picture, places, range(1, len(records) + 1))
@@ -145,6 +183,7 @@ def _start(recipe: Recipe, numbers, threads: int) -> None:
     import threading
 
     import torch
+
     global _annotator
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends the others
     threading.Thread(target=_end_with_the_first, daemon=True).start()
@@ -160,6 +199,7 @@ def _end_with_the_first() -> None:
     import multiprocessing
     import os
     from multiprocessing.connection import wait
+
     first = multiprocessing.parent_process()
     assert first is not None
     wait([first.sentinel])
@@ -171,7 +211,9 @@ def _annotate(job) -> tuple:
     return _annotator(job)
 
 
-def in_processes(recipe: Recipe, jobs: Iterable, workers: int, start_method: str = 'spawn') -> Iterator[tuple]:
+def in_processes(
+    recipe: Recipe, jobs: Iterable, workers: int, start_method: str = 'spawn'
+) -> Iterator[tuple]:
     """Results of several processes as they come; an image is handed to one process alone.
 
     Args:
@@ -188,6 +230,7 @@ def in_processes(recipe: Recipe, jobs: Iterable, workers: int, start_method: str
     from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
     from concurrent.futures.process import BrokenProcessPool
     from itertools import islice
+
     if not workers:
         return
     context = multiprocessing.get_context(start_method)
@@ -205,8 +248,10 @@ def in_processes(recipe: Recipe, jobs: Iterable, workers: int, start_method: str
             for future in finished:
                 yield future.result()
     except BrokenProcessPool:
-        raise ChildProcessError('a process died, of too little memory most often; what is written stays, and the same command goes on from '
-                                f'there. Fewer than {workers} --workers need less') from None
+        raise ChildProcessError(
+            'a process died, of too little memory most often; what is written stays, and the same command goes on from '
+            f'there. Fewer than {workers} --workers need less'
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -237,29 +282,42 @@ def only_one(out, part: tuple[int, int]) -> Iterator[None]:
             try:
                 fcntl.flock(file, kind | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise OSError(f'another mmssl annotate writes into {out}; wait for it, or give each a part of its own: --part 1/2 and '
-                              '--part 2/2') from None
+                raise OSError(
+                    f'another mmssl annotate writes into {out}; wait for it, or give each a part of its own: --part 1/2 and '
+                    '--part 2/2'
+                ) from None
         yield
 
 
 def _facts(recipe: Recipe) -> dict:
     import os
+
     size = os.path.getsize(recipe.checkpoint) if os.path.isfile(recipe.checkpoint) else 0
-    return dict(model=recipe.model, checkpoint=os.path.basename(recipe.checkpoint), checkpoint_bytes=size,
-                cfg_options=list(recipe.options), **recipe.settings)
+    return dict(
+        model=recipe.model,
+        checkpoint=os.path.basename(recipe.checkpoint),
+        checkpoint_bytes=size,
+        cfg_options=list(recipe.options),
+        **recipe.settings,
+    )
 
 
 def check_settings(out, recipe: Recipe) -> None:
     """Refuse to go on with other settings than those that a folder was begun with."""
     import json
+
     path = out / SETTINGS_FILE
     if not path.is_file():
         return
     before, now = json.loads(path.read_text(encoding='utf-8')), _facts(recipe)
     for name in {**before, **now}:
         if before.get(name) != now.get(name):
-            words = [f'{name}={facts[name]}' if name in facts else f'the usual {name}' for facts in (before, now)]
-            raise ValueError(f'{out} was begun with {words[0]}, not {words[1]}; give the same settings, or another --out')
+            words = [
+                f'{name}={facts[name]}' if name in facts else f'the usual {name}' for facts in (before, now)
+            ]
+            raise ValueError(
+                f'{out} was begun with {words[0]}, not {words[1]}; give the same settings, or another --out'
+            )
 
 
 def keep_settings(out, recipe: Recipe) -> None:
@@ -267,4 +325,5 @@ def keep_settings(out, recipe: Recipe) -> None:
     import json
 
     from mmssl.checkpoint import write_text
+
     write_text(out / SETTINGS_FILE, json.dumps(_facts(recipe), indent=2) + '\n')

@@ -3,10 +3,12 @@
 import argparse
 
 HELP = 'print what makes bash, zsh or fish complete commands, options, configs and names'
-DESCRIPTION = ('Print what makes a shell complete commands, options, configs and names. '
-               'bash: add eval "$(mmssl completion bash)" to ~/.bashrc; '
-               'zsh: mmssl completion zsh > ~/.zfunc/_mmssl, a folder of $fpath, before compinit; '
-               'fish: mmssl completion fish > ~/.config/fish/completions/mmssl.fish')
+DESCRIPTION = (
+    'Print what makes a shell complete commands, options, configs and names. '
+    'bash: add eval "$(mmssl completion bash)" to ~/.bashrc; '
+    'zsh: mmssl completion zsh > ~/.zfunc/_mmssl, a folder of $fpath, before compinit; '
+    'fish: mmssl completion fish > ~/.config/fish/completions/mmssl.fish'
+)
 SHELLS = ('bash', 'zsh', 'fish')
 
 
@@ -18,4 +20,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print the script."""
     from mmssl import completion
+
     print(getattr(completion, args.shell)(), end='')

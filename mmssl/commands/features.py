@@ -10,33 +10,65 @@ RANDOM = 'random'
 def add_arguments(parser) -> None:
     """Arguments of every evaluation of features."""
     parser.add_argument('config', help='path of a config, or its name below configs/')
-    parser.add_argument('checkpoint', help=f'weights of the model or of its backbone; {RANDOM!r} for a random initialisation')
-    parser.add_argument('--data', required=True, metavar='DIR',
-                        help='folder or archive with train/<class> and val/<class>, or with class folders only')
-    parser.add_argument('--pool', choices=['avg', 'cls'], default='avg', help='mean of the patches, or the class token (default: avg)')
-    parser.add_argument('--image-size', type=int, metavar='PIXELS',
-                        help="side of the crop; by default the backbone's img_size, or that of the crops in training")
-    parser.add_argument('--max-train', type=int, metavar='N', help='use N training images only, of every class its share')
+    parser.add_argument(
+        'checkpoint', help=f'weights of the model or of its backbone; {RANDOM!r} for a random initialisation'
+    )
+    parser.add_argument(
+        '--data',
+        required=True,
+        metavar='DIR',
+        help='folder or archive with train/<class> and val/<class>, or with class folders only',
+    )
+    parser.add_argument(
+        '--pool',
+        choices=['avg', 'cls'],
+        default='avg',
+        help='mean of the patches, or the class token (default: avg)',
+    )
+    parser.add_argument(
+        '--image-size',
+        type=int,
+        metavar='PIXELS',
+        help="side of the crop; by default the backbone's img_size, or that of the crops in training",
+    )
+    parser.add_argument(
+        '--max-train', type=int, metavar='N', help='use N training images only, of every class its share'
+    )
     parser.add_argument('--max-val', type=int, metavar='N', help='the same for the validation images')
     parser.add_argument('--batch-size', type=int, default=64, help='images at once (default: 64)')
     parser.add_argument('--workers', type=int, default=2, help='processes that read images (default: 2)')
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ...; a GPU by default where there is one')
     parser.add_argument('--seed', type=int, default=0, help='of every draw (default: 0)')
     parser.add_argument('--out', metavar='FILE', help='JSON file for the result')
-    parser.add_argument('--progress', action='store_true', help='show a progress line even where there is no terminal')
-    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='override settings of the config')
-    parser.add_argument('--trust-checkpoint', action='store_true',
-                        help='load checkpoints that hold pickled code; they can do anything on this machine')
+    parser.add_argument(
+        '--progress', action='store_true', help='show a progress line even where there is no terminal'
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='override settings of the config'
+    )
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='load checkpoints that hold pickled code; they can do anything on this machine',
+    )
 
 
 def check_arguments(args) -> None:
     """Refuse before anything is built what would fail after minutes."""
-    for name, least in (('batch_size', 1), ('workers', 0), ('image_size', 1), ('max_train', 2), ('max_val', 2)):
+    for name, least in (
+        ('batch_size', 1),
+        ('workers', 0),
+        ('image_size', 1),
+        ('max_train', 2),
+        ('max_val', 2),
+    ):
         value = getattr(args, name)
         if value is not None and value < least:
             raise ValueError(f'--{name.replace("_", "-")} {value} must be at least {least}')
     if args.checkpoint != RANDOM and not os.path.isfile(args.checkpoint):
-        raise FileNotFoundError(f'no checkpoint {args.checkpoint!r}; give a file, or {RANDOM!r} for a random initialisation')
+        raise FileNotFoundError(
+            f'no checkpoint {args.checkpoint!r}; give a file, or {RANDOM!r} for a random initialisation'
+        )
     if args.out and os.path.isdir(args.out):
         raise IsADirectoryError(f'--out {args.out} is a directory; name a file in it')
 
@@ -44,8 +76,13 @@ def check_arguments(args) -> None:
 def _without_pretrained(node):
     """A copy of a model's config without ``init_cfg=dict(type='Pretrained', ...)``, whose file need not exist here."""
     if isinstance(node, dict):
-        return type(node)({key: _without_pretrained(value) for key, value in node.items()
-                           if not (key == 'init_cfg' and isinstance(value, dict) and value.get('type') == 'Pretrained')})
+        return type(node)(
+            {
+                key: _without_pretrained(value)
+                for key, value in node.items()
+                if not (key == 'init_cfg' and isinstance(value, dict) and value.get('type') == 'Pretrained')
+            }
+        )
     return [_without_pretrained(value) for value in node] if isinstance(node, list) else node
 
 
@@ -68,6 +105,7 @@ def build_model(config: str, checkpoint: str, cfg_options=(), seed: int = 0, tru
     from mmengine.runner import set_random_seed
 
     from mmssl.launch import load_config
+
     cfg = load_config(config, list(cfg_options))
     if not cfg.get('model'):
         raise ValueError(f'{config} has no model')
@@ -91,6 +129,7 @@ def model_of(cfg) -> tuple:
 
     from mmssl.launch import describe
     from mmssl.registry import MODELS, build
+
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     settings = _without_pretrained(cfg.model.to_dict())
     # algorithms take their preprocessor from the runner's config, as mmengine's Runner does
@@ -105,6 +144,7 @@ def model_of(cfg) -> tuple:
 def init_weights(model) -> None:
     """The model's own initialisation, without three lines of log a parameter."""
     from mmengine.logging import MMLogger
+
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel('WARNING')
@@ -121,25 +161,33 @@ def load_backbone(model, checkpoint: str, trust: bool = False) -> None:
         ValueError: the file leaves a part of the backbone at its random initialisation.
     """
     from mmssl.checkpoint import load_file, load_weights, weights_of
+
     weights = weights_of(load_file(checkpoint, trust=trust), checkpoint)
     backbone = getattr(model, 'backbone', None)
     of_backbone = {key for key, _ in backbone.named_parameters()} if backbone is not None else set()
     if of_backbone and any(key in weights for key in of_backbone):
         report, part = load_weights(backbone, dict(weights)), ''
-        for momentum_copy, encoder in getattr(model, 'momentum_pairs', list)():  # whose features are the ones to look at in some methods
+        for momentum_copy, encoder in getattr(
+            model, 'momentum_pairs', list
+        )():  # whose features are the ones to look at in some methods
             momentum_copy.copy_from(encoder)
     else:
         report, part = load_weights(model, dict(weights)), 'backbone.' if of_backbone else ''
-    unset = [key for key in (*report.missing, *(key for key, *_ in report.mismatched)) if key.startswith(part)]
+    unset = [
+        key for key in (*report.missing, *(key for key, *_ in report.mismatched)) if key.startswith(part)
+    ]
     if unset:
-        raise ValueError(f'{checkpoint} leaves {len(unset)} weights of the backbone at their random initialisation ({", ".join(unset[:4])}'
-                         f'{", ..." if len(unset) > 4 else ""}); is it the checkpoint of this config?')
+        raise ValueError(
+            f'{checkpoint} leaves {len(unset)} weights of the backbone at their random initialisation ({", ".join(unset[:4])}'
+            f'{", ..." if len(unset) > 4 else ""}); is it the checkpoint of this config?'
+        )
 
 
 def image_size_for(args, model) -> int:
     """Side of the crops in pixels: as given, or what the backbone was made for, or what the config trains on."""
     from mmssl.evaluation.features import image_size_of
     from mmssl.launch import load_config
+
     return args.image_size or image_size_of(model, load_config(args.config, list(args.cfg_options)))
 
 
@@ -147,8 +195,14 @@ def features_of(model, images, args, device) -> tuple:
     """Features (N, D) and labels (N,) of a :class:`~mmssl.evaluation.labelled.LabelledImages`; says how many files were bad."""
     from mmssl.evaluation.features import extract_features
     from mmssl.evaluation.labelled import image_loader
-    features, labels = extract_features(model, image_loader(images, args.batch_size, args.workers), args.pool, device,
-                                        progress=True if args.progress else None)
+
+    features, labels = extract_features(
+        model,
+        image_loader(images, args.batch_size, args.workers),
+        args.pool,
+        device,
+        progress=True if args.progress else None,
+    )
     if len(labels) < len(images):
         print(f'{len(images) - len(labels)} of {len(images)} files cannot be read and are left out')
     return features, labels
@@ -161,6 +215,7 @@ def pick_device(name: str | None):
         ValueError: no such device on this machine.
     """
     import torch
+
     if name is None:
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     try:
@@ -168,8 +223,10 @@ def pick_device(name: str | None):
     except RuntimeError:
         raise ValueError(f'--device {name!r} is no device; use cpu, cuda or cuda:N') from None
     if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f'--device {name}: this machine has {torch.cuda.device_count()} GPUs; use cpu'
-                         + (f' or cuda:0 to cuda:{torch.cuda.device_count() - 1}' if torch.cuda.device_count() else ''))
+        raise ValueError(
+            f'--device {name}: this machine has {torch.cuda.device_count()} GPUs; use cpu'
+            + (f' or cuda:0 to cuda:{torch.cuda.device_count() - 1}' if torch.cuda.device_count() else '')
+        )
     return device
 
 
@@ -177,5 +234,6 @@ def save_result(result: dict, path: str | None) -> None:
     """Write the result as JSON, atomically; nothing for None."""
     if path:
         from mmssl.checkpoint import write_text
+
         Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(result, indent=2) + '\n')

@@ -18,8 +18,12 @@ LEAST_COLUMN = 16
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the pattern."""
-    parser.add_argument('pattern', nargs='?', metavar='PATTERN',
-                        help='part of a name, or a pattern with * and ?, in any case; everything without it')
+    parser.add_argument(
+        'pattern',
+        nargs='?',
+        metavar='PATTERN',
+        help='part of a name, or a pattern with * and ?, in any case; everything without it',
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -34,8 +38,10 @@ def run(args: argparse.Namespace) -> None:
     if not rows and not parts and args.pattern:
         names = [row[0] for row in [*configs, *types]]
         near = difflib.get_close_matches(args.pattern, names, n=1, cutoff=0.4)
-        raise ValueError(f'no config and no type matches {args.pattern!r}; '
-                         + (f'did you mean {near[0]!r}?' if near else '`mmssl list` shows them all'))
+        raise ValueError(
+            f'no config and no type matches {args.pattern!r}; '
+            + (f'did you mean {near[0]!r}?' if near else '`mmssl list` shows them all')
+        )
     tables = []
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     rows = [[*row[:3], needs(row[3]), row[4]] for row in rows]
@@ -82,12 +88,15 @@ def table(header: list[str], rows: list[list[str]], width: int | None = None) ->
             widths[-1] = left
         else:
             widths.pop()
-    return '\n'.join('  '.join(cut(cell, size).ljust(size) for cell, size in zip(row, widths, strict=False)).rstrip() for row in cells)
+    return '\n'.join(
+        '  '.join(cut(cell, size).ljust(size) for cell, size in zip(row, widths, strict=False)).rstrip()
+        for row in cells
+    )
 
 
 def cut(text: str, width: int) -> str:
     """The text, its end left out where it is too long."""
-    return text if len(text) <= width else f'{text[:width - 3]}...'
+    return text if len(text) <= width else f'{text[: width - 3]}...'
 
 
 def find_configs(root: Path) -> list[list[str]]:
@@ -108,7 +117,9 @@ def find_configs(root: Path) -> list[list[str]]:
         name = path.relative_to(folder)
         if '_base_' in name.parts:
             continue
-        method, paper, parameters = known.get(f'configs/{name.as_posix()}', (name.parts[0] if len(name.parts) > 1 else '', '', None))
+        method, paper, parameters = known.get(
+            f'configs/{name.as_posix()}', (name.parts[0] if len(name.parts) > 1 else '', '', None)
+        )
         rows.append([name.as_posix(), method, millions(parameters), read_scope(path) or '', paper])
     return rows
 
@@ -131,9 +142,15 @@ def read_metafile(path: Path) -> dict[str, tuple[str, str, int | None]]:
     for collection in meta.get('Collections') or []:
         paper = collection.get('Paper') or {}
         papers[collection.get('Name')] = paper.get('Title') or paper.get('URL') or ''
-    return {model['Config']: (model.get('In Collection') or '', papers.get(model.get('In Collection'), ''),
-                             (model.get('Metadata') or {}).get('Parameters'))
-            for model in meta.get('Models') or [] if model.get('Config')}
+    return {
+        model['Config']: (
+            model.get('In Collection') or '',
+            papers.get(model.get('In Collection'), ''),
+            (model.get('Metadata') or {}).get('Parameters'),
+        )
+        for model in meta.get('Models') or []
+        if model.get('Config')
+    }
 
 
 def read_scope(path: Path, depth: int = 10) -> str | None:
@@ -147,7 +164,11 @@ def read_scope(path: Path, depth: int = 10) -> str | None:
         return None
     values = {}
     for node in ast.parse(path.read_text(encoding='utf-8')).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in ('default_scope', '_base_'):
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and node.targets[0].id in ('default_scope', '_base_')
+        ):
             try:
                 values[node.targets[0].id] = ast.literal_eval(node.value)
             except ValueError:  # an expression: only running the config would tell
@@ -180,7 +201,9 @@ def find_types() -> tuple[list[list[str]], str]:
         try:
             found.import_from_location()
             missing = found.import_hosts()
-            trouble = trouble or (f'parts that need {" and ".join(missing)} are left out: not installed' if missing else '')
+            trouble = trouble or (
+                f'parts that need {" and ".join(missing)} are left out: not installed' if missing else ''
+            )
         except ImportError as error:
             trouble = f'{type(error).__name__}: {error}'
         for name, member in sorted(found.module_dict.items()):

@@ -10,8 +10,12 @@ WIDTHS = 40, 100
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument('config', help='path of a config, or its name below configs/')
-    parser.add_argument('--diff', metavar='BASE', help='only what differs from this config: + added, - removed, ~ changed')
-    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='override settings of CONFIG')
+    parser.add_argument(
+        '--diff', metavar='BASE', help='only what differs from this config: + added, - removed, ~ changed'
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='override settings of CONFIG'
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -26,6 +30,7 @@ def run(args: argparse.Namespace) -> None:
 
     from mmssl import launch
     from mmssl.config_text import change_lines, to_python
+
     cfg = launch.load_config(args.config, args.cfg_options).to_dict()
     # as narrow as the terminal, but the same everywhere where the text goes into a file
     width = min(max(shutil.get_terminal_size().columns, WIDTHS[0]), WIDTHS[1]) if sys.stdout.isatty() else 80
@@ -43,6 +48,7 @@ def run(args: argparse.Namespace) -> None:
 def coloured(stream) -> bool:
     """Whether a stream is a terminal that wants colours (no-color.org)."""
     import os
+
     return stream.isatty() and not os.environ.get('NO_COLOR') and os.environ.get('TERM') != 'dumb'
 
 
@@ -50,6 +56,7 @@ def difference(old: dict, new: dict, change_lines, width: int) -> list[tuple[str
     """(sign, line) pairs: what a run reads first, then variables that only the file itself uses, as ``train_pipeline``."""
     from mmssl import launch
     from mmssl.config_text import changes
+
     parts: list[list[tuple[str, str]]] = [[], []]
     for change in changes(old, new):
         parts[change.path.partition('.')[0] not in launch.SETTINGS] += change_lines(change, width)

@@ -16,23 +16,51 @@ GENERATOR = {
     'crop_n_layers': (int, 0, None, 'look at crops too, 2^n a side in layer n; for small objects (0)'),
     'crop_nms_thresh': (float, 0, 1, 'as --box-nms-thresh, between crops (0.7)'),
     'crop_overlap_ratio': (float, 0, 1, 'share of the shorter side by which crops overlap (0.34)'),
-    'crop_n_points_downscale_factor': (int, 1, None, 'the grid of layer n has this many times fewer points a side, n times over (1)'),
+    'crop_n_points_downscale_factor': (
+        int,
+        1,
+        None,
+        'the grid of layer n has this many times fewer points a side, n times over (1)',
+    ),
     'min_mask_region_area': (int, 0, None, 'holes and islands of fewer pixels are removed (0)'),
-    'tile': (int, 16, None, 'larger images are segmented by tiles of this many pixels, in the memory of one tile'),
+    'tile': (
+        int,
+        16,
+        None,
+        'larger images are segmented by tiles of this many pixels, in the memory of one tile',
+    ),
 }
 
 
 def add_model_arguments(parser) -> None:
     """The model, its weights and where it runs."""
-    parser.add_argument('--model', required=True, metavar='KIND',
-                        help='vit_b, vit_l, vit_h, vit_t (MobileSAM), or a config with a mmssl.SAM: a path, or its name below configs/')
-    parser.add_argument('--checkpoint', required=True, metavar='FILE',
-                        help=f'weights: a released file, or one of a training of ours; {RANDOM!r} for a random initialisation')
+    parser.add_argument(
+        '--model',
+        required=True,
+        metavar='KIND',
+        help='vit_b, vit_l, vit_h, vit_t (MobileSAM), or a config with a mmssl.SAM: a path, or its name below configs/',
+    )
+    parser.add_argument(
+        '--checkpoint',
+        required=True,
+        metavar='FILE',
+        help=f'weights: a released file, or one of a training of ours; {RANDOM!r} for a random initialisation',
+    )
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ...; a GPU by default where there is one')
-    parser.add_argument('--cache-dir', metavar='DIR', help='keep the embeddings of images here: the next prompts of an image start at once')
-    parser.add_argument('--progress', action='store_true', help='show a progress line even where there is no terminal')
-    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='override settings of the config')
-    parser.add_argument('--trust-checkpoint', action='store_true', help='load a checkpoint that holds pickled code')
+    parser.add_argument(
+        '--cache-dir',
+        metavar='DIR',
+        help='keep the embeddings of images here: the next prompts of an image start at once',
+    )
+    parser.add_argument(
+        '--progress', action='store_true', help='show a progress line even where there is no terminal'
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='override settings of the config'
+    )
+    parser.add_argument(
+        '--trust-checkpoint', action='store_true', help='load a checkpoint that holds pickled code'
+    )
 
 
 def add_generator_arguments(parser) -> None:
@@ -56,13 +84,17 @@ def generator_settings(args) -> dict:
     for name, value in given.items():
         _, least, largest, _ = GENERATOR[name]
         if not value >= least or (largest is not None and value > largest):
-            raise ValueError(f'{_flag(name)} {value} must be ' + (f'at least {least}' if largest is None else f'from {least} to {largest}'))
+            raise ValueError(
+                f'{_flag(name)} {value} must be '
+                + (f'at least {least}' if largest is None else f'from {least} to {largest}')
+            )
     return given
 
 
 def make_generator(model, settings: dict, cache_dir: str | None = None):
     """What segments an image by these settings; large images by tiles where they say so."""
     from mmssl.promptable import SamAutomaticMaskGenerator, TiledMaskGenerator
+
     settings = dict(settings)
     tile = settings.pop('tile', None)
     generator = SamAutomaticMaskGenerator(model, **settings, output_mode='coco_rle', cache_dir=cache_dir)
@@ -75,11 +107,20 @@ def decoder_calls(generator, size: tuple[int, int]) -> int:
 
     from mmssl.promptable.automatic import crop_boxes
     from mmssl.promptable.tiles import spans
+
     plain = getattr(generator, 'generator', generator)
-    rows, columns = (spans(edge, generator.tile, generator.overlap) if plain is not generator else [(0, edge)] for edge in size)
-    sizes = [(bottom - top, right - left) for (top, bottom), (left, right) in itertools.product(rows, columns)]
-    return sum(-(-len(plain.point_grids[layer]) // plain.points_per_batch) for tile in sizes
-               for _, layer in crop_boxes(tile, plain.crop_n_layers, plain.crop_overlap_ratio))
+    rows, columns = (
+        spans(edge, generator.tile, generator.overlap) if plain is not generator else [(0, edge)]
+        for edge in size
+    )
+    sizes = [
+        (bottom - top, right - left) for (top, bottom), (left, right) in itertools.product(rows, columns)
+    ]
+    return sum(
+        -(-len(plain.point_grids[layer]) // plain.points_per_batch)
+        for tile in sizes
+        for _, layer in crop_boxes(tile, plain.crop_n_layers, plain.crop_overlap_ratio)
+    )
 
 
 def generate(generator, pixels, hide: bool) -> list[dict]:
@@ -87,9 +128,17 @@ def generate(generator, pixels, hide: bool) -> list[dict]:
     if hide:
         return generator.generate(pixels)
     from tqdm import tqdm
+
     plain = getattr(generator, 'generator', generator)
     decode = plain.decode
-    with tqdm(total=decoder_calls(generator, pixels.shape[:2]), desc='decoding', unit='batch', leave=False, dynamic_ncols=True) as bar:
+    with tqdm(
+        total=decoder_calls(generator, pixels.shape[:2]),
+        desc='decoding',
+        unit='batch',
+        leave=False,
+        dynamic_ncols=True,
+    ) as bar:
+
         def counted(points):
             result = decode(points)
             bar.update()
@@ -105,9 +154,16 @@ def generate(generator, pixels, hide: bool) -> list[dict]:
 def check_files(checkpoint: str) -> None:
     """Refuse a missing checkpoint before anything is read."""
     from mmssl.hints import nearest_path
+
     if checkpoint != RANDOM and not os.path.isfile(checkpoint):
-        raise FileNotFoundError(f'--checkpoint {checkpoint} ' + ('is a directory; name a file in it' if os.path.isdir(checkpoint) else
-                                                                 f'does not exist{nearest_path(checkpoint)}'))
+        raise FileNotFoundError(
+            f'--checkpoint {checkpoint} '
+            + (
+                'is a directory; name a file in it'
+                if os.path.isdir(checkpoint)
+                else f'does not exist{nearest_path(checkpoint)}'
+            )
+        )
 
 
 def load_sam(kind: str, checkpoint: str, options=(), trust: bool = False):
@@ -127,6 +183,7 @@ def load_sam(kind: str, checkpoint: str, options=(), trust: bool = False):
 
     from mmssl.checkpoint import load_file, strip_module, strip_prefix, weights_of
     from mmssl.promptable.build import KINDS, build_sam
+
     check_files(checkpoint)
     torch.manual_seed(0)
     if kind in KINDS:
@@ -141,8 +198,10 @@ def load_sam(kind: str, checkpoint: str, options=(), trust: bool = False):
             weights = strip_prefix(weights, 'sam.')
         low_rank = any(name.endswith('.lora_a') for name in weights)
         if low_rank and not hasattr(model, 'to_sam'):
-            raise ValueError(f'{checkpoint} holds low-rank updates; --model must be the config that trained them, or take the sam.pth that '
-                             'the training wrote, where they are merged')
+            raise ValueError(
+                f'{checkpoint} holds low-rank updates; --model must be the config that trained them, or take the sam.pth that '
+                'the training wrote, where they are merged'
+            )
         model = model if low_rank else _plain(model)
         _load(model, weights, kind, checkpoint)
     return _plain(model).eval()
@@ -151,6 +210,7 @@ def load_sam(kind: str, checkpoint: str, options=(), trust: bool = False):
 def _plain(model):
     """The SAM of what trains one, low-rank updates merged."""
     from mmssl.promptable.lora import merge_lora
+
     return merge_lora(model).to_sam() if hasattr(model, 'to_sam') else model
 
 
@@ -162,20 +222,27 @@ def _of_config(name: str, options):
     from mmssl.launch import describe, find_config, load_config
     from mmssl.promptable.build import KINDS
     from mmssl.registry import MODELS, build
+
     try:
         find_config(name)
     except FileNotFoundError as error:
         if os.sep in name or name.endswith('.py'):
             raise
-        raise ValueError(f'--model {name!r} is none of {", ".join(KINDS)}, and no config{nearest(name, KINDS)}') from error
+        raise ValueError(
+            f'--model {name!r} is none of {", ".join(KINDS)}, and no config{nearest(name, KINDS)}'
+        ) from error
     cfg = load_config(name, list(options))
     settings = cfg.model.to_dict() if cfg.get('model') else {}
     if 'sam' in settings:  # PromptedInstanceSegmentor
         settings = settings['sam']
     elif 'image_encoder' in settings.get('model', ()):  # InteractiveSAM
-        settings = {key: value for key, value in settings.items() if key not in ('cache_dir', 'data_preprocessor')}
+        settings = {
+            key: value for key, value in settings.items() if key not in ('cache_dir', 'data_preprocessor')
+        }
     elif 'image_encoder' not in settings:
-        raise ValueError(f'--model {name}: its model is no mmssl.SAM and holds none; give a config of configs/sam, or {", ".join(KINDS)}')
+        raise ValueError(
+            f'--model {name}: its model is no mmssl.SAM and holds none; give a config of configs/sam, or {", ".join(KINDS)}'
+        )
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     try:
         return build(settings, MODELS)
@@ -185,6 +252,7 @@ def _of_config(name: str, options):
 
 def _load(model, weights, kind: str, checkpoint: str) -> None:
     from mmssl.matching import MismatchError, load_matching
+
     try:
         report = load_matching(model, weights, source=checkpoint, logger='silent')
     except MismatchError:
@@ -193,14 +261,24 @@ def _load(model, weights, kind: str, checkpoint: str) -> None:
         return
     parts = []
     if report is not None:
-        shapes = [f'{key} {"x".join(map(str, there))} for {"x".join(map(str, here))}' for key, there, here in report.mismatched]
+        shapes = [
+            f'{key} {"x".join(map(str, there))} for {"x".join(map(str, here))}'
+            for key, there, here in report.mismatched
+        ]
         named = (('missing', report.missing), ('unknown', report.unexpected), ('of another shape', shapes))
-        parts = [f'{len(keys)} weights {what} ({keys[0]}{", ..." if len(keys) > 1 else ""})' for what, keys in named if keys]
-    raise ValueError(f'{checkpoint} does not fit --model {kind}: {", ".join(parts) or "none of its names is known"}{_cure(weights, kind)}')
+        parts = [
+            f'{len(keys)} weights {what} ({keys[0]}{", ..." if len(keys) > 1 else ""})'
+            for what, keys in named
+            if keys
+        ]
+    raise ValueError(
+        f'{checkpoint} does not fit --model {kind}: {", ".join(parts) or "none of its names is known"}{_cure(weights, kind)}'
+    )
 
 
 def _cure(weights, kind: str) -> str:
     from mmssl.promptable.image_encoder import ARCHS
+
     if any(name.startswith('vision_encoder.') for name in weights):
         return "; it has Hugging Face's names: mmssl convert sam-hf FILE OUT.pth"
     positions = weights.get('image_encoder.pos_embed')
@@ -221,6 +299,7 @@ def read_rgb(path: str | Path):
     import numpy as np
 
     from mmssl.data.images import decode, open_image, orient
+
     image = open_image(str(path))
     return np.ascontiguousarray(orient(decode(image), image.orientation)[..., ::-1])
 
@@ -228,4 +307,5 @@ def read_rgb(path: str | Path):
 def hidden(args) -> bool:
     """Whether the progress line stays away."""
     import sys
+
     return not (args.progress or sys.stderr.isatty())

@@ -14,8 +14,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', required=True, metavar='PNG', help='picture to write')
     parser.add_argument('--mask-ratio', type=float, help="another share of masked patches than the config's")
     parser.add_argument('--seed', type=int, default=0, help='draw of the masks')
-    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='override settings of the config')
-    parser.add_argument('--trust-checkpoint', action='store_true', help='load a checkpoint that holds pickled code')
+    parser.add_argument(
+        '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='override settings of the config'
+    )
+    parser.add_argument(
+        '--trust-checkpoint', action='store_true', help='load a checkpoint that holds pickled code'
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -32,9 +36,14 @@ def run(args: argparse.Namespace) -> None:
 
     from mmssl.hints import nearest_path
     from mmssl.visual.reconstruction import picture, read_image, reconstruction_rows
+
     for path in (args.checkpoint, *args.images):
         if not os.path.isfile(path):
-            raise FileNotFoundError(f'{path} does not exist{nearest_path(path)}' if not os.path.exists(path) else f'{path} is not a file')
+            raise FileNotFoundError(
+                f'{path} does not exist{nearest_path(path)}'
+                if not os.path.exists(path)
+                else f'{path} is not a file'
+            )
     if Path(args.out).suffix.lower() not in ('.png', '.jpg', '.jpeg', '.webp'):
         raise ValueError(f'--out {args.out}: give a name that ends in .png')
     model = load_mae(args.config, args.checkpoint, args.cfg_options, args.trust_checkpoint)
@@ -60,17 +69,24 @@ def load_mae(config: str, checkpoint: str, options: Sequence[str] = (), trust: b
     from mmssl.checkpoint import load_file, load_weights, strip_module, weights_of
     from mmssl.launch import load_config
     from mmssl.registry import MODELS, build
+
     cfg = load_config(config, options)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     model = build({'data_preprocessor': cfg.get('data_preprocessor'), **cfg.model}, MODELS)
     if not hasattr(model, 'reconstruct'):
-        raise ValueError(f'{config} builds a {type(model).__name__}, which does not reconstruct; give a config of configs/mae')
+        raise ValueError(
+            f'{config} builds a {type(model).__name__}, which does not reconstruct; give a config of configs/mae'
+        )
     weights = strip_module(weights_of(load_file(checkpoint, trust=trust), checkpoint))
     if not any(key.startswith('neck.') for key in weights):
         if any(key.startswith(('decoder_blocks.', 'model.decoder_blocks.')) for key in weights):
-            raise ValueError(f"{checkpoint} has the official code's names; convert it first: mmssl convert mae {checkpoint} OUT.pth")
-        raise ValueError(f'{checkpoint} holds an encoder without a decoder (no neck.* weights): it encodes, it cannot draw pixels. '
-                         'Give the checkpoint of the pre-training itself')
+            raise ValueError(
+                f"{checkpoint} has the official code's names; convert it first: mmssl convert mae {checkpoint} OUT.pth"
+            )
+        raise ValueError(
+            f'{checkpoint} holds an encoder without a decoder (no neck.* weights): it encodes, it cannot draw pixels. '
+            'Give the checkpoint of the pre-training itself'
+        )
     report = load_weights(model, weights)
     if report.missing or report.mismatched:
         raise ValueError(f'{checkpoint} does not fit {config}:\n{report}')

@@ -11,18 +11,41 @@ SURE = 0.999
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     from mmssl.commands.prompting import add_generator_arguments, add_model_arguments
+
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files, and folders of them')
-    parser.add_argument('--point', action='append', default=[], metavar='X,Y[,LABEL]',
-                        help='in pixels of the image, from its upper left corner; label 1 (default) lies on the object, 0 beside it. All '
-                             'points are about one object')
-    parser.add_argument('--box', action='append', default=[], metavar='X1,Y1,X2,Y2', help='an object each; points refine a single box')
-    parser.add_argument('--mask', metavar='FILE',
-                        help='a rough mask of the object: a picture of the size of the image, not black where it is; or logits as .npy')
+    parser.add_argument(
+        '--point',
+        action='append',
+        default=[],
+        metavar='X,Y[,LABEL]',
+        help='in pixels of the image, from its upper left corner; label 1 (default) lies on the object, 0 beside it. All '
+        'points are about one object',
+    )
+    parser.add_argument(
+        '--box',
+        action='append',
+        default=[],
+        metavar='X1,Y1,X2,Y2',
+        help='an object each; points refine a single box',
+    )
+    parser.add_argument(
+        '--mask',
+        metavar='FILE',
+        help='a rough mask of the object: a picture of the size of the image, not black where it is; or logits as .npy',
+    )
     parser.add_argument('--separate', action='store_true', help='every --point is an object of its own')
-    parser.add_argument('--multimask', action='store_true',
-                        help='keep all three masks of an object; else the best of three of a single point, and the one of other prompts')
+    parser.add_argument(
+        '--multimask',
+        action='store_true',
+        help='keep all three masks of an object; else the best of three of a single point, and the one of other prompts',
+    )
     parser.add_argument('--auto', action='store_true', help='everything in the image, by a grid of points')
-    parser.add_argument('--out', required=True, metavar='DIR', help='gets annotations.json, masks/NAME/000.png ..., overlays/NAME.png')
+    parser.add_argument(
+        '--out',
+        required=True,
+        metavar='DIR',
+        help='gets annotations.json, masks/NAME/000.png ..., overlays/NAME.png',
+    )
     parser.add_argument('--force', action='store_true', help='replace the results that DIR holds')
     add_model_arguments(parser)
     add_generator_arguments(parser)
@@ -48,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     from mmssl.commands.features import pick_device
     from mmssl.data.images import BadImageError
     from mmssl.promptable import annotations
+
     objects = read_prompts(args)
     settings = check_auto(args, objects)
     prompting.check_files(args.checkpoint)
@@ -61,14 +85,25 @@ def run(args: argparse.Namespace) -> int:
         raise FileExistsError(f'{result} exists; --force replaces it, or name another folder')
     annotations.coco_masks()
     device = pick_device(args.device)
-    model = prompting.load_sam(args.model, args.checkpoint, args.cfg_options, args.trust_checkpoint).to(device)
-    segmenter = Automatic(model, settings, args.cache_dir, prompting.hidden(args)) if args.auto else Prompted(model, objects, args)
+    model = prompting.load_sam(args.model, args.checkpoint, args.cfg_options, args.trust_checkpoint).to(
+        device
+    )
+    segmenter = (
+        Automatic(model, settings, args.cache_dir, prompting.hidden(args))
+        if args.auto
+        else Prompted(model, objects, args)
+    )
 
     root, names = annotations.output_names(paths)
     images: list[dict] = []
     found, empty, bad = [], 0, []
     try:
-        for path, name in tqdm(list(zip(paths, names, strict=True)), desc='segmenting', unit='image', disable=prompting.hidden(args)):
+        for path, name in tqdm(
+            list(zip(paths, names, strict=True)),
+            desc='segmenting',
+            unit='image',
+            disable=prompting.hidden(args),
+        ):
             try:
                 pixels = prompting.read_rgb(path)
             except (BadImageError, OSError) as error:
@@ -78,16 +113,25 @@ def run(args: argparse.Namespace) -> int:
             kept = [record for record in records if record['area']]
             empty += len(records) - len(kept)
             save(out, name, pixels, kept, segmenter)
-            image = dict(id=len(images) + 1, file_name=path.resolve().relative_to(root).as_posix(), width=pixels.shape[1],
-                         height=pixels.shape[0])
+            image = dict(
+                id=len(images) + 1,
+                file_name=path.resolve().relative_to(root).as_posix(),
+                width=pixels.shape[1],
+                height=pixels.shape[0],
+            )
             images.append(image)
-            found += [dict(image_id=image['id'], mask_file=f'masks/{name}/{number:03d}.png', **record)
-                      for number, record in enumerate(kept)]
+            found += [
+                dict(image_id=image['id'], mask_file=f'masks/{name}/{number:03d}.png', **record)
+                for number, record in enumerate(kept)
+            ]
     finally:
         if images:
             annotations.write_json(result, annotations.coco_content(images, found))
-    print(f'{out}: {len(found)} masks of {len(images)} images' + (f', {empty} empty ones left out' if empty else '')
-          + (prompting.NOTHING if args.auto and images and not found else f'; file names are below {root}'))
+    print(
+        f'{out}: {len(found)} masks of {len(images)} images'
+        + (f', {empty} empty ones left out' if empty else '')
+        + (prompting.NOTHING if args.auto and images and not found else f'; file names are below {root}')
+    )
     for reason in bad:
         print(f'mmssl segment: left out: {reason}', file=sys.stderr)
     return int(bool(bad))
@@ -101,6 +145,7 @@ def numbers_of(option: str, text: str, form: str) -> list[float]:
         form: what they should look like, as 'x,y' or 'x,y[,label]'.
     """
     import math
+
     least, most = form.partition('[')[0].count(',') + 1, form.count(',') + 1
     try:
         values = [float(part) for part in text.split(',')]
@@ -121,7 +166,9 @@ def read_prompts(args: argparse.Namespace) -> list[dict]:
     for text in args.point:
         x, y, *label = numbers_of('--point', text, 'x,y[,label]')
         if label and label[0] not in (0, 1):
-            raise ValueError(f'--point {text}: the label is 1 (on the object) or 0 (beside it), not {label[0]:g}')
+            raise ValueError(
+                f'--point {text}: the label is 1 (on the object) or 0 (beside it), not {label[0]:g}'
+            )
         points.append([x, y])
         labels.append(int(label[0]) if label else 1)
     for text in args.box:
@@ -131,14 +178,22 @@ def read_prompts(args: argparse.Namespace) -> list[dict]:
         boxes.append(box)
     objects: list[dict[str, list]]
     if args.separate:
-        objects = [dict(points=[point], labels=[label], box=[]) for point, label in zip(points, labels, strict=True)]
+        objects = [
+            dict(points=[point], labels=[label], box=[]) for point, label in zip(points, labels, strict=True)
+        ]
         objects += [dict(points=[], labels=[], box=box) for box in boxes]
     elif len(boxes) > 1:
         if points:
-            raise ValueError(f'{len(points)} points and {len(boxes)} boxes: which box are they about? Give one box, or --separate')
+            raise ValueError(
+                f'{len(points)} points and {len(boxes)} boxes: which box are they about? Give one box, or --separate'
+            )
         objects = [dict(points=[], labels=[], box=box) for box in boxes]
     else:
-        objects = [dict(points=points, labels=labels, box=boxes[0] if boxes else [])] if points or boxes or args.mask else []
+        objects = (
+            [dict(points=points, labels=labels, box=boxes[0] if boxes else [])]
+            if points or boxes or args.mask
+            else []
+        )
     if args.mask and len(objects) > 1:
         raise ValueError(f'--mask {args.mask} is of one object, and the prompts are of {len(objects)}')
     for one in objects:
@@ -151,15 +206,28 @@ def read_prompts(args: argparse.Namespace) -> list[dict]:
 def check_auto(args: argparse.Namespace, objects: list[dict]) -> dict:
     """Settings of the generator; refuses prompts beside --auto, and neither of them."""
     from mmssl.commands.prompting import generator_settings
+
     settings = generator_settings(args)
     if args.auto:
-        beside = '--multimask' if args.multimask else '--separate' if args.separate else 'no prompts' if objects else ''
+        beside = (
+            '--multimask'
+            if args.multimask
+            else '--separate'
+            if args.separate
+            else 'no prompts'
+            if objects
+            else ''
+        )
         if beside:
-            raise ValueError(f'--auto segments everything and takes no {beside.removeprefix("no ")}; leave one of them out')
+            raise ValueError(
+                f'--auto segments everything and takes no {beside.removeprefix("no ")}; leave one of them out'
+            )
     elif not objects:
         raise ValueError('nothing to segment by: give --point, --box or --mask, or --auto for everything')
     elif settings:
-        raise ValueError(f'--{next(iter(settings)).replace("_", "-")} is of automatic masks; add --auto, or leave it out')
+        raise ValueError(
+            f'--{next(iter(settings)).replace("_", "-")} is of automatic masks; add --auto, or leave it out'
+        )
     return settings
 
 
@@ -174,12 +242,17 @@ def find_images(given: list[str], leave_out: tuple = ()) -> list:
 
     from mmssl.hints import nearest_path
     from mmssl.promptable.annotations import images_below, unique
+
     paths = []
     for path in map(Path, given):
         if not path.exists():
             raise FileNotFoundError(f'{path} does not exist{nearest_path(path)}')
         found = images_below(path) if path.is_dir() else [path]
-        found = [file for file in found if not any(file.resolve().is_relative_to(folder.resolve()) for folder in leave_out)]
+        found = [
+            file
+            for file in found
+            if not any(file.resolve().is_relative_to(folder.resolve()) for folder in leave_out)
+        ]
         if not found:
             raise ValueError(f'{path} holds no image')
         paths += found
@@ -192,6 +265,7 @@ def check_prompts(args: argparse.Namespace, objects: list[dict], paths: list) ->
 
     from mmssl.data.images import open_image
     from mmssl.hints import nearest_path
+
     if args.mask and not Path(args.mask).is_file():
         raise FileNotFoundError(f'--mask {args.mask} does not exist{nearest_path(args.mask)}')
     if args.mask and len(paths) > 1:
@@ -220,18 +294,23 @@ class Automatic:
 
     def __init__(self, model, settings: dict, cache_dir: str | None = None, hide: bool = True):
         from mmssl.commands.prompting import make_generator
+
         self.generator, self.hide = make_generator(model, settings, cache_dir), hide
 
     def __call__(self, pixels, path) -> list[dict]:
         """Records of masks of an image (H, W, 3) RGB, the best first."""
         from mmssl.commands.prompting import generate
-        return sorted(generate(self.generator, pixels, self.hide), key=lambda record: -record['predicted_iou'])
+
+        return sorted(
+            generate(self.generator, pixels, self.hide), key=lambda record: -record['predicted_iou']
+        )
 
     def picture(self, pixels, records: list[dict]):
         """The masks over the image."""
         from PIL import Image
 
         from mmssl.visual.promptable import overlay_codes
+
         return Image.fromarray(overlay_codes(pixels, [record['segmentation'] for record in records]))
 
 
@@ -246,6 +325,7 @@ class Prompted:
 
     def __init__(self, model, objects: list[dict], args: argparse.Namespace):
         from mmssl.promptable import SamPredictor
+
         self.predictor = SamPredictor(model, args.cache_dir)
         self.objects, self.multimask, self.mask = objects, args.multimask, args.mask
 
@@ -253,20 +333,32 @@ class Prompted:
         """Records of masks of an image (H, W, 3) RGB, in the order of the objects."""
         mask = None if self.mask is None else mask_prompt(self.mask, self.predictor.model, pixels.shape[:2])
         self.predictor.set_image(pixels)
-        return [record for number, one in enumerate(self.objects) for record in self._masks(number, one, mask)]
+        return [
+            record for number, one in enumerate(self.objects) for record in self._masks(number, one, mask)
+        ]
 
     def _masks(self, number: int, one: dict, mask) -> Iterator[dict]:
         import numpy as np
 
         from mmssl.promptable.annotations import encode
+
         points, box = one['points'], one['box']
         ambiguous = len(points) == 1 and not box and mask is None
         masks, ious, _ = self.predictor.predict(
-            np.array(points) if points else None, np.array(one['labels']) if points else None, np.array(box) if box else None, mask,
-            multimask_output=self.multimask or ambiguous)
+            np.array(points) if points else None,
+            np.array(one['labels']) if points else None,
+            np.array(box) if box else None,
+            mask,
+            multimask_output=self.multimask or ambiguous,
+        )
         for place in range(len(masks)) if self.multimask else [int(np.argmax(ious))]:
-            yield dict(encode(masks[place]), predicted_iou=float(ious[place]), object=number + 1,
-                       **(dict(point_coords=points, point_labels=one['labels']) if points else {}), **(dict(box=box) if box else {}))
+            yield dict(
+                encode(masks[place]),
+                predicted_iou=float(ious[place]),
+                object=number + 1,
+                **(dict(point_coords=points, point_labels=one['labels']) if points else {}),
+                **(dict(box=box) if box else {}),
+            )
 
     def picture(self, pixels, records: list[dict]):
         """The masks and the prompts over the image; with several masks an object, a picture each."""
@@ -277,8 +369,11 @@ class Prompted:
         from mmssl.visual.promptable import draw_prompts, overlay_codes
 
         def drawn(chosen, objects):
-            over = overlay_codes(pixels, [record['segmentation'] for record in chosen],
-                                 [class_colour(record['object'] - 1) for record in chosen])
+            over = overlay_codes(
+                pixels,
+                [record['segmentation'] for record in chosen],
+                [class_colour(record['object'] - 1) for record in chosen],
+            )
             points = [point for one in objects for point in one['points']]
             labels = [label for one in objects for label in one['labels']]
             boxes = [one['box'] for one in objects if one['box']]
@@ -286,8 +381,10 @@ class Prompted:
 
         if not self.multimask or not records:
             return drawn(records, self.objects)
-        return sheet([drawn([record], [self.objects[record['object'] - 1]]) for record in records],
-                     [f'object {record["object"]}, predicted IoU {record["predicted_iou"]:.2f}' for record in records])
+        return sheet(
+            [drawn([record], [self.objects[record['object'] - 1]]) for record in records],
+            [f'object {record["object"]}, predicted IoU {record["predicted_iou"]:.2f}' for record in records],
+        )
 
 
 def mask_prompt(path: str, model, size: tuple[int, int]):
@@ -308,6 +405,7 @@ def mask_prompt(path: str, model, size: tuple[int, int]):
     import numpy as np
 
     from mmssl.commands.prompting import read_rgb
+
     side = model.prompt_encoder.mask_input_size[0]
     if path.endswith('.npy'):
         try:
@@ -315,18 +413,24 @@ def mask_prompt(path: str, model, size: tuple[int, int]):
         except (ValueError, EOFError) as error:
             raise ValueError(f'--mask {path} is no array of numbers: {error}') from None
         if logits.shape not in ((side, side), (1, side, side)) or logits.dtype.kind != 'f':
-            raise ValueError(f'--mask {path} holds {logits.dtype} of shape {logits.shape}; logits of this model are float of '
-                             f'(1, {side}, {side})')
+            raise ValueError(
+                f'--mask {path} holds {logits.dtype} of shape {logits.shape}; logits of this model are float of '
+                f'(1, {side}, {side})'
+            )
         return logits.reshape(1, side, side).astype(np.float32)
     mask = read_rgb(path).any(2)
     if mask.shape != tuple(size):
-        raise ValueError(f'--mask {path} is {mask.shape[1]}x{mask.shape[0]} and the image {size[1]}x{size[0]} pixels (width x height); '
-                         'give it at the size of the image')
+        raise ValueError(
+            f'--mask {path} is {mask.shape[1]}x{mask.shape[0]} and the image {size[1]}x{size[0]} pixels (width x height); '
+            'give it at the size of the image'
+        )
     if not mask.any():
         raise ValueError(f'--mask {path} is black; the object is where it is not')
     height, width = (max(1, int(edge * side / max(size) + 0.5)) for edge in size)
     share = np.zeros((side, side))
-    share[:height, :width] = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+    share[:height, :width] = cv2.resize(
+        mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA
+    )
     share = share.clip(1 - SURE, SURE)
     return np.log(share / (1 - share)).astype(np.float32)[None]
 
@@ -335,10 +439,13 @@ def save(out, name: str, pixels, records: list[dict], segmenter) -> None:
     """Write the masks and the picture of an image, each file whole or not at all; masks of an earlier run go."""
     from PIL import Image
     from pycocotools import mask as coco
+
     folder = out / 'masks' / name
     folder.mkdir(parents=True, exist_ok=True)
     for number, record in enumerate(records):
-        write_picture(Image.fromarray(coco.decode(record['segmentation']) * 255), folder / f'{number:03d}.png')
+        write_picture(
+            Image.fromarray(coco.decode(record['segmentation']) * 255), folder / f'{number:03d}.png'
+        )
     for path in folder.glob('*.png'):
         if path.stem.isdigit() and int(path.stem) >= len(records):
             path.unlink()
@@ -348,6 +455,7 @@ def save(out, name: str, pixels, records: list[dict], segmenter) -> None:
 def write_picture(picture, path) -> None:
     """Write a PNG file whole or not at all; its folder is made."""
     import os
+
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'.{path.name}.{os.getpid()}.part')
     try:

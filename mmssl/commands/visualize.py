@@ -3,7 +3,9 @@ and the curves of runs."""
 
 import argparse
 
-HELP = 'draw detections, score maps of a class, sampling points of a deformable convolution, or training curves'
+HELP = (
+    'draw detections, score maps of a class, sampling points of a deformable convolution, or training curves'
+)
 PICTURES = {
     'detections': 'boxes with their classes and scores over images',
     'scores': "the k x k position-sensitive score maps of a class (R-FCN's)",
@@ -16,6 +18,7 @@ MOST_POINTS = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command: a picture each."""
     from mmssl.commands import curves
+
     kinds = parser.add_subparsers(dest='what', metavar='PICTURE', required=True, title='pictures')
     for name, text in PICTURES.items():
         kind = kinds.add_parser(name, help=text, description=f'draw {text}')
@@ -24,23 +27,65 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             continue
         kind.add_argument('config', help='config of a detector: a path, or its name below configs/')
         kind.add_argument('checkpoint', help="weights of the detector; 'random' for a random initialisation")
-        kind.add_argument('images', nargs='+', metavar='IMAGE', help='image files' if name == 'detections' else 'an image file')
+        kind.add_argument(
+            'images',
+            nargs='+',
+            metavar='IMAGE',
+            help='image files' if name == 'detections' else 'an image file',
+        )
         kind.add_argument('--out', required=True, metavar='PNG', help='picture to write')
         if name == 'detections':
-            kind.add_argument('--score-thr', type=float, default=0.3, metavar='SCORE', help='least score to draw (default: 0.3)')
+            kind.add_argument(
+                '--score-thr',
+                type=float,
+                default=0.3,
+                metavar='SCORE',
+                help='least score to draw (default: 0.3)',
+            )
         elif name == 'scores':
-            kind.add_argument('--class', dest='class_name', metavar='NAME', help='the class (default: that of the best detection)')
-            kind.add_argument('--box', type=float, nargs=4, metavar=('X1', 'Y1', 'X2', 'Y2'),
-                              help='the RoI in pixels of the image (default: the best detection of the class)')
+            kind.add_argument(
+                '--class',
+                dest='class_name',
+                metavar='NAME',
+                help='the class (default: that of the best detection)',
+            )
+            kind.add_argument(
+                '--box',
+                type=float,
+                nargs=4,
+                metavar=('X1', 'Y1', 'X2', 'Y2'),
+                help='the RoI in pixels of the image (default: the best detection of the class)',
+            )
         else:
-            kind.add_argument('--point', type=float, nargs=2, action='append', metavar=('X', 'Y'),
-                              help='where to look, in pixels of the image; may be repeated (default: middles of the best detections)')
-            kind.add_argument('--layer', metavar='NAME', help='the deformable convolution (default: the last one)')
-            kind.add_argument('--levels', type=int, default=1, metavar='N',
-                              help='follow the taps back through up to N deformable convolutions of one size (default: 1)')
+            kind.add_argument(
+                '--point',
+                type=float,
+                nargs=2,
+                action='append',
+                metavar=('X', 'Y'),
+                help='where to look, in pixels of the image; may be repeated (default: middles of the best detections)',
+            )
+            kind.add_argument(
+                '--layer', metavar='NAME', help='the deformable convolution (default: the last one)'
+            )
+            kind.add_argument(
+                '--levels',
+                type=int,
+                default=1,
+                metavar='N',
+                help='follow the taps back through up to N deformable convolutions of one size (default: 1)',
+            )
         kind.add_argument('--seed', type=int, default=0, help='of a random initialisation')
-        kind.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='override settings of the config')
-        kind.add_argument('--trust-checkpoint', action='store_true', help='load a checkpoint that holds pickled code')
+        kind.add_argument(
+            '--cfg-options',
+            nargs='+',
+            default=[],
+            metavar='KEY=VALUE',
+            help='override settings of the config',
+        )
+        kind.add_argument(
+            '--trust-checkpoint', action='store_true', help='load a checkpoint that holds pickled code'
+        )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -55,12 +100,18 @@ def run(args: argparse.Namespace) -> None:
 
     from mmssl.commands.features import RANDOM
     from mmssl.hints import nearest_path
+
     if args.what == 'curves':
         from mmssl.commands import curves
+
         return curves.run(args)
     for path in (*([] if args.checkpoint == RANDOM else [args.checkpoint]), *args.images):
         if not os.path.isfile(path):
-            raise FileNotFoundError(f'{path} does not exist{nearest_path(path)}' if not os.path.exists(path) else f'{path} is not a file')
+            raise FileNotFoundError(
+                f'{path} does not exist{nearest_path(path)}'
+                if not os.path.exists(path)
+                else f'{path} is not a file'
+            )
     if Path(args.out).suffix.lower() not in ('.png', '.jpg', '.jpeg', '.webp'):
         raise ValueError(f'--out {args.out}: give a name that ends in .png')
     if args.what != 'detections' and len(args.images) > 1:
@@ -68,7 +119,9 @@ def run(args: argparse.Namespace) -> None:
     if getattr(args, 'levels', 1) < 1:
         raise ValueError(f'--levels {args.levels} must be at least 1')
     detector = Detector(args)
-    picture, text = {'detections': draw_detections, 'scores': draw_scores, 'sampling': draw_sampling}[args.what](detector, args)
+    picture, text = {'detections': draw_detections, 'scores': draw_scores, 'sampling': draw_sampling}[
+        args.what
+    ](detector, args)
     os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)
     picture.save(args.out)
     print(f'{args.out}: {text}')
@@ -86,18 +139,27 @@ class Detector:
 
         from mmssl.commands.features import RANDOM, build_model
         from mmssl.launch import load_config
+
         cfg = load_config(args.config, args.cfg_options)
         if cfg.get('default_scope') != 'mmdet' or not cfg.get('test_dataloader'):
-            raise ValueError(f'{args.config} is of no detector with data to test on (default_scope={cfg.get("default_scope")!r}); '
-                             'give a config of mmdet or of configs/rfcn')
+            raise ValueError(
+                f'{args.config} is of no detector with data to test on (default_scope={cfg.get("default_scope")!r}); '
+                'give a config of mmdet or of configs/rfcn'
+            )
         self.model, _ = build_model(args.config, RANDOM, args.cfg_options, args.seed)
-        found = None if args.checkpoint == RANDOM else _load(self.model, args.checkpoint, args.trust_checkpoint)
+        found = (
+            None if args.checkpoint == RANDOM else _load(self.model, args.checkpoint, args.trust_checkpoint)
+        )
         self.model.eval()
         dataset = cfg.test_dataloader.dataset
         while 'dataset' in dataset:
             dataset = dataset['dataset']
         self.classes = _classes(found, dataset, self.model)
-        steps = [step for step in dataset.pipeline if not str(step['type']).endswith(('LoadAnnotations', 'LoadLabelMap'))]
+        steps = [
+            step
+            for step in dataset.pipeline
+            if not str(step['type']).endswith(('LoadAnnotations', 'LoadLabelMap'))
+        ]
         self.pipeline = [TRANSFORMS.build(step) for step in steps]
 
     def read(self, path: str) -> tuple:
@@ -116,13 +178,16 @@ class Detector:
     def test(self, batch: dict):
         """Detections of a batch of one, in pixels of the original image, best first."""
         import torch
+
         with torch.no_grad():
             found = self.model.test_step(dict(batch))[0].pred_instances.cpu()
         return found[found.scores.argsort(descending=True, stable=True)]
 
     def seen(self, batch: dict) -> tuple:
         """The image as the network saw it, (H, W, 3) RGB without padding; its (x, y) scale; and the height with padding."""
-        pixels = batch['inputs'][0].permute(1, 2, 0).numpy()[..., ::-1].round().clip(0, 255).astype('uint8').copy()
+        pixels = (
+            batch['inputs'][0].permute(1, 2, 0).numpy()[..., ::-1].round().clip(0, 255).astype('uint8').copy()
+        )
         original = batch['data_samples'][0].ori_shape
         padded = self.model.data_preprocessor(dict(inputs=list(batch['inputs'])), False)['inputs'].shape[2]
         return pixels, (pixels.shape[1] / original[1], pixels.shape[0] / original[0]), padded
@@ -130,6 +195,7 @@ class Detector:
 
 def _load(model, path: str, trust: bool) -> dict:
     from mmssl.checkpoint import load_file, load_weights, strip_module, weights_of
+
     checkpoint = load_file(path, trust=trust)
     report = load_weights(model, dict(strip_module(weights_of(checkpoint, path))))
     if report.missing or report.mismatched:
@@ -140,12 +206,16 @@ def _load(model, path: str, trust: bool) -> dict:
 def _classes(checkpoint: dict | None, dataset: dict, model) -> list[str]:
     """Names of the classes: of the checkpoint, of the data set's settings, of its class; numbers where nobody knows."""
     from mmengine.registry import DATASETS
+
     meta = (checkpoint or {}).get('meta') or {}
     head = getattr(getattr(model, 'roi_head', None), 'bbox_head', None) or getattr(model, 'bbox_head', None)
     count = getattr(head, 'num_classes', None)
     kind = DATASETS.get(dataset['type']) if isinstance(dataset['type'], str) else dataset['type']
-    for names in ((meta.get('dataset_meta') or {}).get('classes'), (dataset.get('metainfo') or {}).get('classes'),
-                  getattr(kind, 'METAINFO', {}).get('classes')):
+    for names in (
+        (meta.get('dataset_meta') or {}).get('classes'),
+        (dataset.get('metainfo') or {}).get('classes'),
+        getattr(kind, 'METAINFO', {}).get('classes'),
+    ):
         names = [names] if isinstance(names, str) else names
         if names and count in (None, len(names)):
             return list(names)
@@ -155,6 +225,7 @@ def _classes(checkpoint: dict | None, dataset: dict, model) -> list[str]:
 def draw_detections(detector: Detector, args: argparse.Namespace) -> tuple:
     """Picture and text of ``mmssl visualize detections``."""
     from mmssl.visual import detection
+
     pictures, count = [], 0
     for path in args.images:
         image, batch = detector.read(path)
@@ -163,20 +234,25 @@ def draw_detections(detector: Detector, args: argparse.Namespace) -> tuple:
         count += len(found)
         boxes, labels, scores = (found[name].numpy() for name in ('bboxes', 'labels', 'scores'))
         pictures.append(detection.draw_detections(image, boxes, labels, scores, detector.classes))
-    return detection.sheet(pictures), f'{len(pictures)} images, {count} objects with a score of {args.score_thr:g} or more'
+    return detection.sheet(
+        pictures
+    ), f'{len(pictures)} images, {count} objects with a score of {args.score_thr:g} or more'
 
 
 def draw_scores(detector: Detector, args: argparse.Namespace) -> tuple:
     """Picture and text of ``mmssl visualize scores``."""
     from mmssl.hints import nearest
     from mmssl.visual import detection
+
     head = detection.position_sensitive_head(detector.model)
     image, batch = detector.read(args.images[0])
     found = []
-    maps, = detection.record([head.rfcn_cls], lambda: found.append(detector.test(batch)))
+    (maps,) = detection.record([head.rfcn_cls], lambda: found.append(detector.test(batch)))
     found = found[0]
     if args.class_name is None and not len(found):
-        raise ValueError(f'nothing was found in {args.images[0]}; name a class: --class {detector.classes[0]}')
+        raise ValueError(
+            f'nothing was found in {args.images[0]}; name a class: --class {detector.classes[0]}'
+        )
     if args.class_name is not None and args.class_name not in detector.classes:
         near = nearest(args.class_name, detector.classes)
         raise ValueError(f'--class {args.class_name!r} is none of {", ".join(detector.classes)}{near}')
@@ -193,7 +269,9 @@ def draw_scores(detector: Detector, args: argparse.Namespace) -> tuple:
         box = [side * scale[axis % 2] for axis, side in enumerate(box)]
     own = maps[0].cpu().unflatten(0, (-1, head.k, head.k))[label]
     name = detector.classes[label]
-    picture = detection.score_picture(seen, own, detection.stride_of(padded, own.shape[2]), box, f'{name}, {text}')
+    picture = detection.score_picture(
+        seen, own, detection.stride_of(padded, own.shape[2]), box, f'{name}, {text}'
+    )
     return picture, f'{head.k} x {head.k} score maps of {name}, {text}'
 
 
@@ -203,22 +281,33 @@ def draw_sampling(detector: Detector, args: argparse.Namespace) -> tuple:
 
     from mmssl.hints import nearest
     from mmssl.visual import detection
+
     layers = detection.deformable_layers(detector.model)
     names = list(layers)
     last = args.layer or names[-1]
     if last not in layers:
-        raise ValueError(f'--layer {last!r} is no deformable convolution{nearest(last, names)}; there are {", ".join(names)}')
+        raise ValueError(
+            f'--layer {last!r} is no deformable convolution{nearest(last, names)}; there are {", ".join(names)}'
+        )
     _, batch = detector.read(args.images[0])
     found = []
-    offsets = detection.record([layer.conv_offset for layer in layers.values()], lambda: found.append(detector.test(batch)))
+    offsets = detection.record(
+        [layer.conv_offset for layer in layers.values()], lambda: found.append(detector.test(batch))
+    )
     moved = {name: value[0].cpu() for name, value in zip(names, offsets, strict=True)}
     chain = [last]
-    for name in reversed(names[:names.index(last)]):
-        if len(chain) == args.levels or moved[name].shape[1:] != moved[last].shape[1:] or max(layers[chain[0]].stride) > 1:
+    for name in reversed(names[: names.index(last)]):
+        if (
+            len(chain) == args.levels
+            or moved[name].shape[1:] != moved[last].shape[1:]
+            or max(layers[chain[0]].stride) > 1
+        ):
             break
         chain.insert(0, name)
     seen, scale, padded = detector.seen(batch)
-    places_of_boxes = [((box[0] + box[2]).item() / 2, (box[1] + box[3]).item() / 2) for box in found[0].bboxes[:MOST_POINTS]]
+    places_of_boxes = [
+        ((box[0] + box[2]).item() / 2, (box[1] + box[3]).item() / 2) for box in found[0].bboxes[:MOST_POINTS]
+    ]
     points = args.point or places_of_boxes or [(seen.shape[1] / scale[0] / 2, seen.shape[0] / scale[1] / 2)]
     cells_out = detection.stride_of(padded, moved[last].shape[1])
     first = layers[chain[0]]
@@ -229,10 +318,15 @@ def draw_sampling(detector: Detector, args: argparse.Namespace) -> tuple:
             raise ValueError(f'--point {x / scale[0]:g} {y / scale[1]:g} is outside of the image')
         cell = torch.tensor([y, x]).div(cells_out).round().long()
         cell = torch.minimum(cell, torch.tensor(moved[last].shape[1:]) - 1)
-        found_places, kinds = detection.stacked_places([layers[name] for name in chain], [moved[name] for name in chain], cell)
+        found_places, kinds = detection.stacked_places(
+            [layers[name] for name in chain], [moved[name] for name in chain], cell
+        )
         places.append(found_places)
         groups.append(kinds)
         drawn.append((int(cell[1]) * cells_out, int(cell[0]) * cells_out))
-    titles = [f'{len(found_places)} places for ({x:.0f}, {y:.0f})' for found_places, (x, y) in zip(places, points, strict=True)]
+    titles = [
+        f'{len(found_places)} places for ({x:.0f}, {y:.0f})'
+        for found_places, (x, y) in zip(places, points, strict=True)
+    ]
     picture = detection.sampling_picture(seen, drawn, places, groups, cells_out // max(first.stride), titles)
     return picture, f'{len(points)} points, {" <- ".join(reversed(chain))}'

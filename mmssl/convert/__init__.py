@@ -22,7 +22,11 @@ def get_family(name: str) -> keymap.Family:
     known = families()
     if name not in known:
         near = difflib.get_close_matches(str(name), known, n=1)
-        raise ValueError(f'no family {name!r}; ' + (f'did you mean {near[0]!r}? ' if near else '') + f'There are: {", ".join(known)}')
+        raise ValueError(
+            f'no family {name!r}; '
+            + (f'did you mean {near[0]!r}? ' if near else '')
+            + f'There are: {", ".join(known)}'
+        )
     return known[name]
 
 
@@ -47,4 +51,8 @@ def from_official(family: str, state_dict: Mapping, prefix: str = 'backbone.') -
 def to_official(family: str, state_dict: Mapping, prefix: str = 'backbone.') -> dict:
     """Rename our keys to those of a release; the inverse of :func:`from_official`, with the same arguments and errors."""
     known = get_family(family)
-    return dict(keymap.wrap(keymap.convert(known, keymap.unwrap(state_dict), to_official=True, prefix=prefix)[0], known.parts))
+    return dict(
+        keymap.wrap(
+            keymap.convert(known, keymap.unwrap(state_dict), to_official=True, prefix=prefix)[0], known.parts
+        )
+    )

@@ -6,8 +6,10 @@ The tokenizer of a checkpoint of ours (``target_generator.``) has its own releas
 from mmssl.convert.keymap import Family, Row, weights_and_biases
 
 # C embedding, I input channels, P and Q sides of a patch, D hidden, R relative positions, N heads, T tokens with the class token, K classes
-STEM = [Row('cls_token', 'backbone.cls_token', '1 1 C'), *weights_and_biases('patch_embed.proj', 'backbone.patch_embed.projection',
-                                                                             'C I P Q', 'C')]
+STEM = [
+    Row('cls_token', 'backbone.cls_token', '1 1 C'),
+    *weights_and_biases('patch_embed.proj', 'backbone.patch_embed.projection', 'C I P Q', 'C'),
+]
 MASK = [Row('mask_token', 'backbone.mask_token', '1 1 C')]
 
 
@@ -16,17 +18,32 @@ def _block(official: str, ours: str, shape: str) -> Row:
 
 
 def _bias(official: str, ours: str) -> list[Row]:
-    return [Row(f'{official}.relative_position_bias_table', f'{ours}.relative_position_bias_table', 'R N'),
-            Row(f'{official}.relative_position_index', f'{ours}.relative_position_index', 'T T')]
+    return [
+        Row(f'{official}.relative_position_bias_table', f'{ours}.relative_position_bias_table', 'R N'),
+        Row(f'{official}.relative_position_index', f'{ours}.relative_position_index', 'T T'),
+    ]
 
 
 BLOCKS = [
-    *(_block(f'{kind}{n}{part}', f'{ours}{n}{part}', 'C') for n in (1, 2)
-      for kind, ours, part in (('gamma_', 'gamma_', ''), ('norm', 'ln', '.weight'), ('norm', 'ln', '.bias'))),
-    *(_block(name, name, shape) for name, shape in (('attn.q_bias', 'C'), ('attn.v_bias', 'C'), ('attn.qkv.weight', '3C C'),
-                                                    ('attn.proj.weight', 'C C'), ('attn.proj.bias', 'C'))),
-    _block('mlp.fc1.weight', 'ffn.layers.0.0.weight', 'D C'), _block('mlp.fc1.bias', 'ffn.layers.0.0.bias', 'D'),
-    _block('mlp.fc2.weight', 'ffn.layers.1.weight', 'C D'), _block('mlp.fc2.bias', 'ffn.layers.1.bias', 'C'),
+    *(
+        _block(f'{kind}{n}{part}', f'{ours}{n}{part}', 'C')
+        for n in (1, 2)
+        for kind, ours, part in (('gamma_', 'gamma_', ''), ('norm', 'ln', '.weight'), ('norm', 'ln', '.bias'))
+    ),
+    *(
+        _block(name, name, shape)
+        for name, shape in (
+            ('attn.q_bias', 'C'),
+            ('attn.v_bias', 'C'),
+            ('attn.qkv.weight', '3C C'),
+            ('attn.proj.weight', 'C C'),
+            ('attn.proj.bias', 'C'),
+        )
+    ),
+    _block('mlp.fc1.weight', 'ffn.layers.0.0.weight', 'D C'),
+    _block('mlp.fc1.bias', 'ffn.layers.0.0.bias', 'D'),
+    _block('mlp.fc2.weight', 'ffn.layers.1.weight', 'C D'),
+    _block('mlp.fc2.bias', 'ffn.layers.1.bias', 'C'),
 ]
 SHARED = _bias('rel_pos_bias', 'backbone.rel_pos_bias')
 OWN = _bias('blocks.{i}.attn', 'backbone.layers.{i}.attn')
@@ -46,4 +63,5 @@ FAMILY = Family(
         'fine-tuned, class token': [*STEM, *OWN, *BLOCKS, *NORM, *CLASSES],
         'fine-tuned backbone, average pooling': [*STEM, *OWN, *BLOCKS, *POOL_NORM],
         'fine-tuned backbone': [*STEM, *OWN, *BLOCKS, *NORM],
-    })
+    },
+)

@@ -18,15 +18,28 @@ _JOINED = re.compile(r'(?P<start>.+\.attention\.attention)\.qkv\.(?P<end>weight|
 def _rows(official: str) -> list[Row]:
     """Rows of an encoder; C embedding, T tokens with the class token, I input channels, P and Q sides of a patch, H hidden."""
     layer = f'{official}encoder.layer.{{i}}'
-    inner = [('layernorm_before', 'ln1', 'C', 'C'), ('attention.attention.qkv', 'attn.qkv', '3C C', '3C'),
-             ('attention.output.dense', 'attn.proj', 'C C', 'C'), ('layernorm_after', 'ln2', 'C', 'C'),
-             ('intermediate.dense', 'ffn.layers.0.0', 'H C', 'H'), ('output.dense', 'ffn.layers.1', 'C H', 'C')]
+    inner = [
+        ('layernorm_before', 'ln1', 'C', 'C'),
+        ('attention.attention.qkv', 'attn.qkv', '3C C', '3C'),
+        ('attention.output.dense', 'attn.proj', 'C C', 'C'),
+        ('layernorm_after', 'ln2', 'C', 'C'),
+        ('intermediate.dense', 'ffn.layers.0.0', 'H C', 'H'),
+        ('output.dense', 'ffn.layers.1', 'C H', 'C'),
+    ]
     return [
         Row(f'{official}embeddings.cls_token', 'backbone.cls_token', '1 1 C'),
         Row(f'{official}embeddings.position_embeddings', 'backbone.pos_embed', '1 T C'),
-        *weights_and_biases(f'{official}embeddings.patch_embeddings.projection', 'backbone.patch_embed.projection', 'C I P Q', 'C'),
-        *(row for there, here, weight, bias in inner
-          for row in weights_and_biases(f'{layer}.{there}', f'backbone.layers.{{i}}.{here}', weight, bias)),
+        *weights_and_biases(
+            f'{official}embeddings.patch_embeddings.projection',
+            'backbone.patch_embed.projection',
+            'C I P Q',
+            'C',
+        ),
+        *(
+            row
+            for there, here, weight, bias in inner
+            for row in weights_and_biases(f'{layer}.{there}', f'backbone.layers.{{i}}.{here}', weight, bias)
+        ),
         *weights_and_biases(f'{official}layernorm', 'backbone.ln1', 'C', 'C'),
     ]
 
@@ -37,8 +50,12 @@ def _adapt(weights: Mapping, to_official: bool) -> dict:
     for key, value in weights.items():
         joined, part = _JOINED.fullmatch(key), _PART.fullmatch(key)
         if to_official and joined:
-            adapted.update({f'{joined["start"]}.{name}.{joined["end"]}': piece.clone()
-                            for name, piece in zip(PARTS, value.chunk(3), strict=True)})
+            adapted.update(
+                {
+                    f'{joined["start"]}.{name}.{joined["end"]}': piece.clone()
+                    for name, piece in zip(PARTS, value.chunk(3), strict=True)
+                }
+            )
         elif not to_official and part:
             names = [f'{part["start"]}.{name}.{part["end"]}' for name in PARTS]
             if all(name in weights for name in names):
@@ -57,4 +74,5 @@ FAMILY = Family(
         'backbone': _rows(''),
         'backbone in a larger model': _rows('vit.'),
         'classifier, class token': [*_rows('vit.'), *weights_and_biases('classifier', 'head.fc', 'K C', 'K')],
-    })
+    },
+)

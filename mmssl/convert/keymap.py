@@ -22,6 +22,7 @@ class Row(NamedTuple):
     ``shape`` holds one word a dimension: a number, a letter that stands for the same length in the whole table, or a multiple ('3C');
     '?' is any length. An empty string is a scalar.
     """
+
     official: str
     ours: str
     shape: str
@@ -36,6 +37,7 @@ class Family(NamedTuple):
     are looked up, one that has a row for every key, and ``adapt(renamed, True)`` makes the released one of that. ``parts`` are the keys
     under which its files keep several state dicts; in the rows a name begins with its part.
     """
+
     name: str
     layouts: Mapping[str, Sequence[Row]]
     wrapper: str | None = None
@@ -46,7 +48,10 @@ class Family(NamedTuple):
 
 def weights_and_biases(official: str, ours: str, weight: str, bias: str) -> list[Row]:
     """Rows of a module with a weight and a bias, given its two names and the two shapes."""
-    return [Row(f'{official}.weight', f'{ours}.weight', weight), Row(f'{official}.bias', f'{ours}.bias', bias)]
+    return [
+        Row(f'{official}.weight', f'{ours}.weight', weight),
+        Row(f'{official}.bias', f'{ours}.bias', bias),
+    ]
 
 
 def unwrap(checkpoint: Mapping, parts: Sequence[str] = ()) -> Mapping:
@@ -56,11 +61,15 @@ def unwrap(checkpoint: Mapping, parts: Sequence[str] = ()) -> Mapping:
         ValueError: what is there is not a mapping of names to tensors.
     """
     if isinstance(checkpoint, Mapping) and any(isinstance(checkpoint.get(part), Mapping) for part in parts):
-        checkpoint = {f'{part}.{key}': value for part in parts for key, value in checkpoint.get(part, {}).items()}
+        checkpoint = {
+            f'{part}.{key}': value for part in parts for key, value in checkpoint.get(part, {}).items()
+        }
     weights = weights_of(checkpoint)
     strange = [str(key) for key, value in weights.items() if not hasattr(value, 'shape')]
     if strange:
-        raise ValueError(f"not tensors: {listed(strange)}; pass the state dict, or a checkpoint with it under 'state_dict' or 'model'")
+        raise ValueError(
+            f"not tensors: {listed(strange)}; pass the state dict, or a checkpoint with it under 'state_dict' or 'model'"
+        )
     return weights
 
 
@@ -95,8 +104,11 @@ class _Match(NamedTuple):
 def _match(rows: Sequence[tuple[str, str]], keys: Sequence[str]) -> _Match:
     """Rename every key by the first row it fits; ``rows`` are pairs (source, target)."""
     exact = {source: number for number, (source, _) in enumerate(rows) if '{i}' not in source}
-    patterns = [(number, re.compile(re.escape(source).replace(r'\{i\}', r'(\d+)')), target)
-                for number, (source, target) in enumerate(rows) if '{i}' in source]
+    patterns = [
+        (number, re.compile(re.escape(source).replace(r'\{i\}', r'(\d+)')), target)
+        for number, (source, target) in enumerate(rows)
+        if '{i}' in source
+    ]
     renamed, row_of, unknown = {}, {}, []
     for key in keys:
         if key in exact:
@@ -118,7 +130,9 @@ def _match(rows: Sequence[tuple[str, str]], keys: Sequence[str]) -> _Match:
             # layers are counted over the whole stack, so that a layer that lacks one tensor is seen
             stack = re.compile(re.escape(source.split('{i}')[0]) + r'(\d+)\.')
             depth = max((int(found[1]) for found in map(stack.match, renamed) if found), default=0) + 1
-            missing += [name for name in (source.replace('{i}', str(i)) for i in range(depth)) if name not in renamed]
+            missing += [
+                name for name in (source.replace('{i}', str(i)) for i in range(depth)) if name not in renamed
+            ]
     return _Match(renamed, row_of, unknown, missing)
 
 
@@ -140,12 +154,16 @@ def _wrong_shapes(rows: Sequence[Row], state_dict: Mapping, match: _Match) -> li
                 lengths[letter] = length // factor
             expected.append(factor * lengths[letter] if letter else factor)
         if len(words) != len(found) or tuple(expected) != found:
-            wrong.append(f'{key} {found}, expected ({", ".join(words)})' +
-                         (f' = {tuple(expected)}' if len(words) == len(found) else ''))
+            wrong.append(
+                f'{key} {found}, expected ({", ".join(words)})'
+                + (f' = {tuple(expected)}' if len(words) == len(found) else '')
+            )
     return wrong
 
 
-def convert(family: Family, state_dict: Mapping, to_official: bool, prefix: str = 'backbone.') -> tuple[dict, str]:
+def convert(
+    family: Family, state_dict: Mapping, to_official: bool, prefix: str = 'backbone.'
+) -> tuple[dict, str]:
     """Rename the keys of a state dict; tensors are passed on, not copied, but for those that ``adapt`` reorders.
 
     Args:
@@ -170,7 +188,12 @@ def convert(family: Family, state_dict: Mapping, to_official: bool, prefix: str 
             state_dict = family.adapt(state_dict, False)
     best = None
     for layout, rows in family.layouts.items():
-        rows = [row._replace(ours=prefix + row.ours[len('backbone.'):]) if row.ours.startswith('backbone.') else row for row in rows]
+        rows = [
+            row._replace(ours=prefix + row.ours[len('backbone.') :])
+            if row.ours.startswith('backbone.')
+            else row
+            for row in rows
+        ]
         pairs = [(row.ours, row.official) if to_official else (row.official, row.ours) for row in rows]
         match = _match(pairs, list(state_dict))
         if best is None or match.misfits < best[2].misfits:
@@ -188,9 +211,13 @@ def convert(family: Family, state_dict: Mapping, to_official: bool, prefix: str 
         raise ValueError('; '.join(text) + _cure(family, match, to_official, prefix))
     wrong = _wrong_shapes(rows, state_dict, match)
     if wrong:
-        raise ValueError(f'{len(wrong)} tensors do not fit family {family.name!r} ({layout}): {listed(wrong)}')
+        raise ValueError(
+            f'{len(wrong)} tensors do not fit family {family.name!r} ({layout}): {listed(wrong)}'
+        )
     converted = {match.renamed[key]: value for key, value in state_dict.items()}
-    return dict(family.adapt(converted, True)) if to_official and family.adapt is not None else converted, layout
+    return dict(
+        family.adapt(converted, True)
+    ) if to_official and family.adapt is not None else converted, layout
 
 
 def _cure(family: Family, match: _Match, to_official: bool, prefix: str) -> str:

@@ -30,4 +30,5 @@ FAMILY = Family(
         'fine-tuned, class token': [*ENCODER, *NORM, *HEAD],
         'linear probe, class token': [*ENCODER, *NORM, *PROBE],
         'linear probe, average pooling': [*ENCODER, *POOL_NORM, *PROBE],
-    })
+    },
+)

@@ -9,7 +9,10 @@ LAST = 1280
 
 
 def _layer(weight: str, norm: str, ours: str, shape: str) -> list[Row]:
-    return [Row(f'{weight}.weight', f'{ours}.conv.weight', shape), *batch_norm_rows(norm, f'{ours}.bn', shape.split()[0])]
+    return [
+        Row(f'{weight}.weight', f'{ours}.conv.weight', shape),
+        *batch_norm_rows(norm, f'{ours}.bn', shape.split()[0]),
+    ]
 
 
 def _names(block: str, count: int, number: int, nested: bool) -> tuple[str, str]:
@@ -33,10 +36,16 @@ def _rows(nested: bool) -> list[Row]:
                 names = _names(f'features.{index}.conv', len(shapes), number, nested)
                 rows += _layer(*names, f'backbone.layer{stage}.{block}.conv.{number}', shape)
             inputs, index = outputs, index + 1
-    return rows + _layer(f'features.{index}.0', f'features.{index}.1', 'backbone.conv2', f'{LAST} {inputs} 1 1')
+    return rows + _layer(
+        f'features.{index}.0', f'features.{index}.1', 'backbone.conv2', f'{LAST} {inputs} 1 1'
+    )
 
 
 _CLASSIFIER = weights_and_biases('classifier.1', 'head.fc', f'K {LAST}', 'K')
-_LAYOUTS = {'torchvision': _rows(True), 'torchvision with its classifier': _rows(True) + _CLASSIFIER,
-            'flat': _rows(False), 'flat with a classifier': _rows(False) + _CLASSIFIER}
+_LAYOUTS = {
+    'torchvision': _rows(True),
+    'torchvision with its classifier': _rows(True) + _CLASSIFIER,
+    'flat': _rows(False),
+    'flat with a classifier': _rows(False) + _CLASSIFIER,
+}
 FAMILY = Family('mobilenetv2', _LAYOUTS)

@@ -26,7 +26,10 @@ def mlp_rows(official: str, ours: str, width: str) -> list[Row]:
 
 def vit_rows(official: str, ours: str) -> list[Row]:
     """Rows of a vision transformer, with these words before its names."""
-    return [row._replace(official=official + row.official, ours=ours + row.ours.removeprefix('backbone.')) for row in (*ENCODER, *NORM)]
+    return [
+        row._replace(official=official + row.official, ours=ours + row.ours.removeprefix('backbone.'))
+        for row in (*ENCODER, *NORM)
+    ]
 
 
 def _around(encoder: list[Row], target: list[Row], width: str) -> list[Row]:
@@ -58,9 +61,16 @@ FAMILY = Family(
     wrapper='model',
     adapt=adapt,
     layouts={
-        **{f'pre-training, Swin of {stages} stages': _around(swin_rows('encoder.', 'backbone.', stages),
-                                                             swin_rows('encoder_k.', 'momentum_encoder.module.0.', stages),
-                                                             f'{2**(stages - 1)}C') for stages in (4, 3, 2)},
-        'pre-training, vision transformer': _around(vit_rows('encoder.', 'backbone.'),
-                                                    vit_rows('encoder_k.', 'momentum_encoder.module.0.'), 'C'),
-    })
+        **{
+            f'pre-training, Swin of {stages} stages': _around(
+                swin_rows('encoder.', 'backbone.', stages),
+                swin_rows('encoder_k.', 'momentum_encoder.module.0.', stages),
+                f'{2 ** (stages - 1)}C',
+            )
+            for stages in (4, 3, 2)
+        },
+        'pre-training, vision transformer': _around(
+            vit_rows('encoder.', 'backbone.'), vit_rows('encoder_k.', 'momentum_encoder.module.0.'), 'C'
+        ),
+    },
+)

@@ -12,8 +12,10 @@ def head_rows(official: str, ours: str, depth: int, version: int) -> list[Row]:
     width = f'{32 if DEPTHS[depth][1] else 8}W'
     if version == 1:
         return weights_and_biases(f'{official}fc', f'{ours}fc', f'D {width}', 'D')
-    return [*weights_and_biases(f'{official}fc.0', f'{ours}mlp.0', f'M {width}', 'M'),
-            *weights_and_biases(f'{official}fc.2', f'{ours}mlp.2', 'D M', 'D')]
+    return [
+        *weights_and_biases(f'{official}fc.0', f'{ours}mlp.0', f'M {width}', 'M'),
+        *weights_and_biases(f'{official}fc.2', f'{ours}mlp.2', 'D M', 'D'),
+    ]
 
 
 def rows(depth: int, version: int) -> list[Row]:
@@ -32,4 +34,9 @@ FAMILY = Family(
     name='moco',
     wrapper='state_dict',
     file_prefix='module.',
-    layouts={f'v{version}, ResNet-{depth}': rows(depth, version) for depth in (50, 18, 34, 101) for version in (2, 1)})
+    layouts={
+        f'v{version}, ResNet-{depth}': rows(depth, version)
+        for depth in (50, 18, 34, 101)
+        for version in (2, 1)
+    },
+)

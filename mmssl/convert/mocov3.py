@@ -17,7 +17,9 @@ def mlp_rows(official: str, ours: str, inputs: str, layers: int, last_bn: bool =
         # there: linear, batch norm and ReLU are numbered through
         rows.append(Row(f'{official}.{3 * index}.weight', f'{ours}.fc{index}.weight', f'{outputs} {inputs}'))
         if last_bn or not last:
-            rows += batch_norm_rows(f'{official}.{3 * index + 1}', f'{ours}.bn{index}', outputs, affine=not last)
+            rows += batch_norm_rows(
+                f'{official}.{3 * index + 1}', f'{ours}.bn{index}', outputs, affine=not last
+            )
         inputs = 'M'
     return rows
 
@@ -25,9 +27,14 @@ def mlp_rows(official: str, ours: str, inputs: str, layers: int, last_bn: bool =
 def vit_rows() -> list[Row]:
     """Rows of both encoders and the predictor of a ViT."""
     rows = []
-    for encoder, backbone, neck in (('base_encoder', 'backbone.', 'neck'),
-                                    ('momentum_encoder', 'momentum_encoder.module.0.', 'momentum_encoder.module.1')):
-        rows += [Row(f'{encoder}.{row.official}', row.ours.replace('backbone.', backbone, 1), row.shape) for row in [*ENCODER, *NORM]]
+    for encoder, backbone, neck in (
+        ('base_encoder', 'backbone.', 'neck'),
+        ('momentum_encoder', 'momentum_encoder.module.0.', 'momentum_encoder.module.1'),
+    ):
+        rows += [
+            Row(f'{encoder}.{row.official}', row.ours.replace('backbone.', backbone, 1), row.shape)
+            for row in [*ENCODER, *NORM]
+        ]
         rows += mlp_rows(f'{encoder}.head', neck, 'C', 3)
     return rows + mlp_rows('predictor', 'head.predictor', 'D', 2)
 
@@ -35,8 +42,10 @@ def vit_rows() -> list[Row]:
 def residual_rows(depth: int) -> list[Row]:
     """Rows of both encoders and the predictor of a ResNet."""
     rows = []
-    for encoder, backbone, neck in (('base_encoder', 'backbone.', 'neck'),
-                                    ('momentum_encoder', 'momentum_encoder.module.0.', 'momentum_encoder.module.1')):
+    for encoder, backbone, neck in (
+        ('base_encoder', 'backbone.', 'neck'),
+        ('momentum_encoder', 'momentum_encoder.module.0.', 'momentum_encoder.module.1'),
+    ):
         rows += resnet_rows(f'{encoder}.', backbone, depth)
         rows += mlp_rows(f'{encoder}.fc', neck, WIDTHS[depth], 2)
     return rows + mlp_rows('predictor', 'head.predictor', 'D', 2, last_bn=False)
@@ -46,4 +55,5 @@ FAMILY = Family(
     name='mocov3',
     wrapper='state_dict',
     file_prefix='module.',
-    layouts={'ViT': vit_rows(), **{f'ResNet-{depth}': residual_rows(depth) for depth in (50, 18)}})
+    layouts={'ViT': vit_rows(), **{f'ResNet-{depth}': residual_rows(depth) for depth in (50, 18)}},
+)

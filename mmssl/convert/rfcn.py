@@ -38,33 +38,52 @@ def block_name(depth: int, stage: int, block: int) -> str:
 
 def batch_norm_rows(official: str, ours: str, width: str) -> list[Row]:
     """Rows of a batch norm."""
-    return [*(Row(f'{official}_{theirs}', f'{ours}.{name}', width) for theirs, name in STATISTICS.items()),
-            Row(f'{official}{TRACKED}', f'{ours}.num_batches_tracked', '')]
+    return [
+        *(Row(f'{official}_{theirs}', f'{ours}.{name}', width) for theirs, name in STATISTICS.items()),
+        Row(f'{official}{TRACKED}', f'{ours}.num_batches_tracked', ''),
+    ]
 
 
 def resnet_rows(depth: int, deformable: bool) -> list[Row]:
     """Rows of a ResNet of bottlenecks; deformable in all of conv5."""
-    rows = [Row('conv1_weight', 'backbone.conv1.weight', 'W 3 7 7'), *batch_norm_rows('bn_conv1', 'backbone.bn1', 'W')]
+    rows = [
+        Row('conv1_weight', 'backbone.conv1.weight', 'W 3 7 7'),
+        *batch_norm_rows('bn_conv1', 'backbone.bn1', 'W'),
+    ]
     inputs = 1
     for index, number in enumerate(DEPTHS[depth][0]):
         inner = 2**index
         for block in range(number):
             theirs, ours = block_name(depth, index + 2, block), f'backbone.layer{index + 1}.{block}.'
-            parts = [('2a', 'conv1', 'bn1', inner, inputs, 1), ('2b', 'conv2', 'bn2', inner, inner, 3),
-                     ('2c', 'conv3', 'bn3', 4 * inner, inner, 1)]
+            parts = [
+                ('2a', 'conv1', 'bn1', inner, inputs, 1),
+                ('2b', 'conv2', 'bn2', inner, inner, 3),
+                ('2c', 'conv3', 'bn3', 4 * inner, inner, 1),
+            ]
             if block == 0:
                 parts.append(('1', 'downsample.0', 'downsample.1', 4 * inner, inputs, 1))
             for branch, conv, norm, out, into, kernel in parts:
-                rows.append(Row(f'{theirs}_branch{branch}_weight', f'{ours}{conv}.weight', f'{out}W {into}W {kernel} {kernel}'))
+                rows.append(
+                    Row(
+                        f'{theirs}_branch{branch}_weight',
+                        f'{ours}{conv}.weight',
+                        f'{out}W {into}W {kernel} {kernel}',
+                    )
+                )
                 rows += batch_norm_rows(f'bn{theirs[3:]}_branch{branch}', f'{ours}{norm}', f'{out}W')
             if deformable and index == 3:
-                rows += _convolution(f'{theirs}_branch2b_offset', f'{ours}conv2.conv_offset', f'O {inner}W 3 3', 'O')
+                rows += _convolution(
+                    f'{theirs}_branch2b_offset', f'{ours}conv2.conv_offset', f'O {inner}W 3 3', 'O'
+                )
             inputs = 4 * inner
     return rows
 
 
 def _convolution(official: str, ours: str, weight: str, bias: str) -> list[Row]:
-    return [row._replace(official='_'.join(row.official.rsplit('.', 1))) for row in weights_and_biases(official, ours, weight, bias)]
+    return [
+        row._replace(official='_'.join(row.official.rsplit('.', 1)))
+        for row in weights_and_biases(official, ours, weight, bias)
+    ]
 
 
 def rows(depth: int, deformable: bool) -> list[Row]:
@@ -92,14 +111,22 @@ def cells(scores: int, boxes: int, official: bool) -> int:
         ValueError: no k fits.
     """
     if official:  # boxes of background and object, or of every class
-        found = next((k * k for k in (7, 3) if scores % (k * k) == 0), 0) if boxes == 4 * scores else boxes // 8 if boxes % 8 == 0 else 0
+        found = (
+            next((k * k for k in (7, 3) if scores % (k * k) == 0), 0)
+            if boxes == 4 * scores
+            else boxes // 8
+            if boxes % 8 == 0
+            else 0
+        )
     else:
         found = boxes // 4
-        if math.isqrt(found)**2 != found or not found or scores % found:
+        if math.isqrt(found) ** 2 != found or not found or scores % found:
             found = scores - found
-    if found < 1 or math.isqrt(found)**2 != found or scores % found:
-        raise ValueError(f'rfcn_cls has {scores} and rfcn_bbox {boxes} channels: not k * k * (classes + 1) and k * k * '
-                         f'{8 if official else 4}, or k * k * 4 a class, for any k')
+    if found < 1 or math.isqrt(found) ** 2 != found or scores % found:
+        raise ValueError(
+            f'rfcn_cls has {scores} and rfcn_bbox {boxes} channels: not k * k * (classes + 1) and k * k * '
+            f'{8 if official else 4}, or k * k * 4 a class, for any k'
+        )
     return found
 
 
@@ -114,7 +141,11 @@ def adapt(weights: Mapping, to_official: bool) -> dict:
     if not to_official:
         weights = {name.removeprefix('arg:').removeprefix('aux:'): value for name, value in weights.items()}
         weights = {name: value for name, value in weights.items() if not name.endswith('_test')}
-        weights |= {name.removesuffix('_gamma') + TRACKED: torch.zeros((), dtype=torch.long) for name in weights if name.endswith('_gamma')}
+        weights |= {
+            name.removesuffix('_gamma') + TRACKED: torch.zeros((), dtype=torch.long)
+            for name in weights
+            if name.endswith('_gamma')
+        }
     else:
         weights = {name: value for name, value in weights.items() if not name.endswith(TRACKED)}
     scores, boxes = weights.get('rfcn_cls_bias'), weights.get('rfcn_bbox_bias')
@@ -127,16 +158,24 @@ def adapt(weights: Mapping, to_official: bool) -> dict:
                 weights[f'{name}_{kind}'] = rotate(weights[f'{name}_{kind}'], size, 1 if to_official else -1)
         box = weights.get(f'rfcn_bbox_{kind}')
         if box is not None:
-            weights[f'rfcn_bbox_{kind}'] = torch.cat([torch.zeros_like(box[:4 * block]), box]) if to_official else box[4 * block:]
+            weights[f'rfcn_bbox_{kind}'] = (
+                torch.cat([torch.zeros_like(box[: 4 * block]), box]) if to_official else box[4 * block :]
+            )
         score = weights.get(f'rpn_cls_score_{kind}')
         if score is not None:
             background, foreground = (torch.zeros_like(score), score) if to_official else score.chunk(2)
-            weights[f'rpn_cls_score_{kind}'] = torch.cat([background, foreground]) if to_official else foreground - background
+            weights[f'rpn_cls_score_{kind}'] = (
+                torch.cat([background, foreground]) if to_official else foreground - background
+            )
     return weights
 
 
 FAMILY = Family(
     name='rfcn',
-    layouts={f'{"deformable " if deformable else ""}R-FCN, ResNet-{depth}': rows(depth, deformable)
-             for deformable in (False, True) for depth in (101, 50)},
-    adapt=adapt)
+    layouts={
+        f'{"deformable " if deformable else ""}R-FCN, ResNet-{depth}': rows(depth, deformable)
+        for deformable in (False, True)
+        for depth in (101, 50)
+    },
+    adapt=adapt,
+)

@@ -25,8 +25,13 @@ from mmssl.convert.keymap import Family
 
 STDS = (0.1, 0.1, 0.2, 0.2)
 # ending of a name in MXNet: layer and blob in Caffe
-NORMS = {'_gamma': ('scale', '0'), '_beta': ('scale', '1'), '_moving_mean': ('bn', '0'), '_moving_var': ('bn', '1'),
-         rfcn.TRACKED: ('bn', 'num_batches_tracked')}
+NORMS = {
+    '_gamma': ('scale', '0'),
+    '_beta': ('scale', '1'),
+    '_moving_mean': ('bn', '0'),
+    '_moving_var': ('bn', '1'),
+    rfcn.TRACKED: ('bn', 'num_batches_tracked'),
+}
 PLAIN = {'_weight': '0', '_bias': '1'}
 
 
@@ -68,7 +73,9 @@ def adapt(weights: Mapping, to_official: bool) -> dict:
         ours = {mxnet_name(name): value for name, value in weights.items()}
         scale_boxes(ours, stds)
         blobs = {caffe_name(name): value for name, value in rfcn.adapt(ours, True).items()}
-        blobs |= {f'{name[:-2]}.2': torch.ones(1) for name in blobs if name.startswith('bn') and name.endswith('.0')}
+        blobs |= {
+            f'{name[:-2]}.2': torch.ones(1) for name in blobs if name.startswith('bn') and name.endswith('.0')
+        }
         if 'res3b_branch2a.0' in blobs:  # ResNet-50
             blobs['conv1.1'] = torch.zeros_like(blobs['bn_conv1.0'])
         return blobs
@@ -77,7 +84,9 @@ def adapt(weights: Mapping, to_official: bool) -> dict:
         count = blobs.pop(name)
         for statistic in (f'{name[:-2]}.0', f'{name[:-2]}.1'):
             if statistic in blobs:
-                blobs[statistic] = blobs[statistic] / count if bool(count != 0) else torch.zeros_like(blobs[statistic])
+                blobs[statistic] = (
+                    blobs[statistic] / count if bool(count != 0) else torch.zeros_like(blobs[statistic])
+                )
     if 'conv1.1' in blobs and 'bn_conv1.0' in blobs:
         blobs['bn_conv1.0'] = blobs['bn_conv1.0'] - blobs.pop('conv1.1')
     # a name that is none of Caffe's stays as it is, and is refused under it
@@ -89,6 +98,10 @@ def adapt(weights: Mapping, to_official: bool) -> dict:
 
 FAMILY = Family(
     name='rfcn-caffe',
-    layouts={layout: [row._replace(official=caffe_name(row.official)) for row in rows] for layout, rows in rfcn.FAMILY.layouts.items()
-             if not layout.startswith('deformable')},
-    adapt=adapt)
+    layouts={
+        layout: [row._replace(official=caffe_name(row.official)) for row in rows]
+        for layout, rows in rfcn.FAMILY.layouts.items()
+        if not layout.startswith('deformable')
+    },
+    adapt=adapt,
+)

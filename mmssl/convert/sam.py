@@ -7,9 +7,13 @@ from torch import Tensor
 
 from mmssl.layers.pos_embed import grid_of
 
-_NAMES = [(r'layers\.(\d+)\.ln([12])\.', r'blocks.\1.norm\2.'), (r'layers\.(\d+)\.attn\.', r'blocks.\1.attn.'),
-          (r'layers\.(\d+)\.ffn\.layers\.0\.0\.', r'blocks.\1.mlp.lin1.'), (r'layers\.(\d+)\.ffn\.layers\.1\.', r'blocks.\1.mlp.lin2.'),
-          (r'patch_embed\.projection\.', r'patch_embed.proj.')]
+_NAMES = [
+    (r'layers\.(\d+)\.ln([12])\.', r'blocks.\1.norm\2.'),
+    (r'layers\.(\d+)\.attn\.', r'blocks.\1.attn.'),
+    (r'layers\.(\d+)\.ffn\.layers\.0\.0\.', r'blocks.\1.mlp.lin1.'),
+    (r'layers\.(\d+)\.ffn\.layers\.1\.', r'blocks.\1.mlp.lin2.'),
+    (r'patch_embed\.projection\.', r'patch_embed.proj.'),
+]
 
 
 def from_vit(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

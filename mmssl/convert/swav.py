@@ -23,6 +23,10 @@ FAMILY = Family(
     name='swav',
     file_prefix='module.',
     layouts={
-        **{f'ResNet-{depth}': [*resnet_rows('', 'backbone.', depth), *head_rows(depth)] for depth in (50, 18, 34, 101)},
+        **{
+            f'ResNet-{depth}': [*resnet_rows('', 'backbone.', depth), *head_rows(depth)]
+            for depth in (50, 18, 34, 101)
+        },
         **{f'ResNet-{depth}, backbone': resnet_rows('', 'backbone.', depth) for depth in (50, 18, 34, 101)},
-    })
+    },
+)

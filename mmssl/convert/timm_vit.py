@@ -15,11 +15,19 @@ def block_rows(official: str, ours: str, width: str, hidden: str) -> list[Row]:
         width: letter for the embedding dimension.
         hidden: letter for the dimension between the two layers of the feed-forward network.
     """
-    inner = [('norm1', 'ln1', width, width), ('attn.qkv', 'attn.qkv', f'3{width} {width}', f'3{width}'),
-             ('attn.proj', 'attn.proj', f'{width} {width}', width), ('norm2', 'ln2', width, width),
-             ('mlp.fc1', 'ffn.layers.0.0', f'{hidden} {width}', hidden), ('mlp.fc2', 'ffn.layers.1', f'{width} {hidden}', width)]
-    return [row for there, here, weight, bias in inner
-            for row in weights_and_biases(f'{official}.{{i}}.{there}', f'{ours}.{{i}}.{here}', weight, bias)]
+    inner = [
+        ('norm1', 'ln1', width, width),
+        ('attn.qkv', 'attn.qkv', f'3{width} {width}', f'3{width}'),
+        ('attn.proj', 'attn.proj', f'{width} {width}', width),
+        ('norm2', 'ln2', width, width),
+        ('mlp.fc1', 'ffn.layers.0.0', f'{hidden} {width}', hidden),
+        ('mlp.fc2', 'ffn.layers.1', f'{width} {hidden}', width),
+    ]
+    return [
+        row
+        for there, here, weight, bias in inner
+        for row in weights_and_biases(f'{official}.{{i}}.{there}', f'{ours}.{{i}}.{here}', weight, bias)
+    ]
 
 
 # C embedding, T tokens with the class token, I input channels, P and Q sides of a patch, H hidden, K classes
@@ -41,4 +49,5 @@ FAMILY = Family(
         'backbone, average pooling': [*ENCODER, *POOL_NORM],
         'classifier, class token': [*ENCODER, *NORM, *HEAD],
         'classifier, average pooling': [*ENCODER, *POOL_NORM, *HEAD],
-    })
+    },
+)

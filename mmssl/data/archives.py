@@ -21,8 +21,17 @@ class ZipArchive:
 
     def __init__(self, path: str):
         with zipfile.ZipFile(path) as archive:
-            self._entries = {info.filename: (info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC)
-                             for info in archive.infolist() if not info.is_dir() and not info.flag_bits & 1}
+            self._entries = {
+                info.filename: (
+                    info.header_offset,
+                    info.compress_size,
+                    info.file_size,
+                    info.compress_type,
+                    info.CRC,
+                )
+                for info in archive.infolist()
+                if not info.is_dir() and not info.flag_bits & 1
+            }
         self._file = os.open(path, os.O_RDONLY | getattr(os, 'O_CLOEXEC', 0))
         self.path = path
 
@@ -47,7 +56,9 @@ class ZipArchive:
             except zlib.error as error:
                 raise OSError(f'the entry {name!r} of {self.path} is damaged: {error}') from None
         else:
-            raise OSError(f'the entry {name!r} of {self.path} is compressed by method {method}; repack it as stored or deflated')
+            raise OSError(
+                f'the entry {name!r} of {self.path} is compressed by method {method}; repack it as stored or deflated'
+            )
         if len(data) != size or zlib.crc32(data) != checksum:
             raise OSError(f'the entry {name!r} of {self.path} is damaged: its checksum does not match')
         return data
@@ -64,9 +75,13 @@ class LmdbArchive:
         try:
             import lmdb
         except ImportError:
-            raise ImportError(f'{path} is an LMDB and the package lmdb is missing: pip install lmdb') from None
+            raise ImportError(
+                f'{path} is an LMDB and the package lmdb is missing: pip install lmdb'
+            ) from None
         # no lock and no readahead: many readers of single images in random order, on a disk that may be read-only
-        self._environment = lmdb.open(path, subdir=os.path.isdir(path), readonly=True, lock=False, readahead=False, meminit=False)
+        self._environment = lmdb.open(
+            path, subdir=os.path.isdir(path), readonly=True, lock=False, readahead=False, meminit=False
+        )
         self.path = path
         self.process = os.getpid()
 
@@ -156,4 +171,4 @@ def read_bytes(path: str) -> bytes:
 def _find_open(path: str) -> tuple[str, str] | None:
     """``split_archive`` among the archives that this process (or its parent) has opened: no look at the disk."""
     archive = next((archive for archive in _opened if path.startswith(archive + '/')), None)
-    return (archive, path[len(archive) + 1:]) if archive else None
+    return (archive, path[len(archive) + 1 :]) if archive else None

@@ -83,7 +83,10 @@ class BadFiles:
             self._reasons[path] = reason
             if self.list_file:
                 _append(self.list_file, f'{path}\t{reason}\n')
-            print_log(f'skipped a bad file ({len(self._reasons)}; {self.allowed(total)} allowed): {path}: {reason}', logger='current')
+            print_log(
+                f'skipped a bad file ({len(self._reasons)}; {self.allowed(total)} allowed): {path}: {reason}',
+                logger='current',
+            )
         self._raise_if_too_many(total)
 
     def check(self, total: int) -> None:
@@ -105,7 +108,9 @@ class BadFiles:
             return False
         if size == self._read_size:
             return False
-        self._reasons.update((path, reason) for path, reason in read_list(self.list_file) if path.startswith(self.root))
+        self._reasons.update(
+            (path, reason) for path, reason in read_list(self.list_file) if path.startswith(self.root)
+        )
         self._read_size = size
         return True
 
@@ -113,13 +118,18 @@ class BadFiles:
         count, allowed = len(self._reasons), self.allowed(total)
         if count <= allowed and count < total:
             return
-        where = f'listed in {self.list_file}' if self.list_file else 'among them ' + '; '.join(
-            f'{path} ({reason})' for path, reason in list(self._reasons.items())[:3])
+        where = (
+            f'listed in {self.list_file}'
+            if self.list_file
+            else 'among them '
+            + '; '.join(f'{path} ({reason})' for path, reason in list(self._reasons.items())[:3])
+        )
         if count >= total:
             raise BadFilesError(f'none of the {total} images can be decoded; {where}')
         raise BadFilesError(
             f'{count} of {total} images cannot be decoded, {allowed} are allowed; {where}. Mend or remove them, or raise the limit in the '
-            f'config: dataset=dict(max_bad_files={self.max_bad_files}, max_bad_fraction={self.max_bad_fraction:g}), the smaller counts')
+            f'config: dataset=dict(max_bad_files={self.max_bad_files}, max_bad_fraction={self.max_bad_fraction:g}), the smaller counts'
+        )
 
 
 def read_list(path: str | os.PathLike) -> list[tuple[str, str]]:
@@ -129,7 +139,7 @@ def read_list(path: str | os.PathLike) -> list[tuple[str, str]]:
     except FileNotFoundError:
         return []
     # a line that another process is just writing has no end yet
-    lines = text[:text.rfind('\n') + 1].split('\n')
+    lines = text[: text.rfind('\n') + 1].split('\n')
     pairs = (line.partition('\t') for line in lines if '\t' in line)
     return [(path, reason) for path, _, reason in pairs]
 
@@ -172,7 +182,11 @@ def _forget_mended(path: str) -> None:
         except (BadImageError, OSError):
             kept[name] = reason
     temporary = f'{path}.{os.getpid()}'
-    Path(temporary).write_text(''.join(f'{name}\t{reason}\n' for name, reason in kept.items()), encoding='utf-8', errors='surrogateescape')
+    Path(temporary).write_text(
+        ''.join(f'{name}\t{reason}\n' for name, reason in kept.items()),
+        encoding='utf-8',
+        errors='surrogateescape',
+    )
     os.replace(temporary, path)
 
 
@@ -223,7 +237,9 @@ class BadFilesHook(Hook):
         path = os.path.join(runner.work_dir, self.file_name)
         count = len(dict(read_list(path)))
         if count:
-            runner.logger.warning(f'{count} files could not be decoded and were skipped; they are listed in {path}')
+            runner.logger.warning(
+                f'{count} files could not be decoded and were skipped; they are listed in {path}'
+            )
 
     def _check(self) -> None:
         for dataset in self.datasets:

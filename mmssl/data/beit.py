@@ -38,12 +38,23 @@ class LoadBEiTViews(BaseTransform):
         max_pixels: a larger image is refused; width times height.
     """
 
-    def __init__(self, scale: int | tuple[int, int] = 224, second_scale: int | tuple[int, int] | None = 112,
-                 crop_ratio_range: tuple[float, float] = (0.08, 1.0), aspect_ratio_range: tuple[float, float] = (3 / 4, 4 / 3),
-                 interpolation: str = 'bicubic', second_interpolation: str = 'lanczos', jitter: float = 0.4, flip_prob: float = 0.5,
-                 reducing_gap: float | None = 1.0, max_pixels: int = MAX_PIXELS):
+    def __init__(
+        self,
+        scale: int | tuple[int, int] = 224,
+        second_scale: int | tuple[int, int] | None = 112,
+        crop_ratio_range: tuple[float, float] = (0.08, 1.0),
+        aspect_ratio_range: tuple[float, float] = (3 / 4, 4 / 3),
+        interpolation: str = 'bicubic',
+        second_interpolation: str = 'lanczos',
+        jitter: float = 0.4,
+        flip_prob: float = 0.5,
+        reducing_gap: float | None = 1.0,
+        max_pixels: int = MAX_PIXELS,
+    ):
         self.sizes = [transforms.check_size(size) for size in (scale, second_scale) if size is not None]
-        self.interpolations = [transforms.check_interpolation(name) for name in (interpolation, second_interpolation)]
+        self.interpolations = [
+            transforms.check_interpolation(name) for name in (interpolation, second_interpolation)
+        ]
         self.crop_ratio_range = transforms.check_range('crop_ratio_range', crop_ratio_range, 1.0)
         self.aspect_ratio_range = transforms.check_range('aspect_ratio_range', aspect_ratio_range, math.inf)
         if not 0 <= jitter <= 1:
@@ -57,24 +68,39 @@ class LoadBEiTViews(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Load a random crop of ``results['img_path']``; raises BadImageError naming the file."""
         image = open_image(results['img_path'], self.max_pixels)
-        box = transforms.random_resized_box(image.width, image.height, self.crop_ratio_range, self.aspect_ratio_range)
+        box = transforms.random_resized_box(
+            image.width, image.height, self.crop_ratio_range, self.aspect_ratio_range
+        )
         flip = random.random() < self.flip_prob
-        changes = [(name, random.uniform(1 - self.jitter, 1 + self.jitter)) for name in _ADJUST] if self.jitter else []
+        changes = (
+            [(name, random.uniform(1 - self.jitter, 1 + self.jitter)) for name in _ADJUST]
+            if self.jitter
+            else []
+        )
         random.shuffle(changes)
         box_size = box[2] - box[0], box[3] - box[1]
-        reduction = min(transforms.decode_reduction(image, box_size, size, self.reducing_gap) for size in self.sizes)
+        reduction = min(
+            transforms.decode_reduction(image, box_size, size, self.reducing_gap) for size in self.sizes
+        )
         pixels = decode(image, reduction)
         for name, factor in changes:
             pixels = _ADJUST[name](pixels, factor)
         views = []
         for size, interpolation in zip(self.sizes, self.interpolations, strict=False):
-            view, taken = transforms.crop_resized(image, pixels, reduction, box, size, interpolation, interleaved=True)
+            view, taken = transforms.crop_resized(
+                image, pixels, reduction, box, size, interpolation, interleaved=True
+            )
             views.append(planar(cv2.flip(view, 1) if flip else view))
         results['img'], results['crop_box'], results['flip'] = views, taken, flip
         results['img_shape'], results['ori_shape'] = views[0].shape[:2], (image.height, image.width)
         return results
 
     def __repr__(self) -> str:
-        sizes = ', '.join(f'{width}x{height} {name}' for (width, height), name in zip(self.sizes, self.interpolations, strict=False))
-        return (f'{type(self).__name__}({sizes}, crop_ratio_range={self.crop_ratio_range}, jitter={self.jitter}, '
-                f'flip_prob={self.flip_prob}, reducing_gap={self.reducing_gap})')
+        sizes = ', '.join(
+            f'{width}x{height} {name}'
+            for (width, height), name in zip(self.sizes, self.interpolations, strict=False)
+        )
+        return (
+            f'{type(self).__name__}({sizes}, crop_ratio_range={self.crop_ratio_range}, jitter={self.jitter}, '
+            f'flip_prob={self.flip_prob}, reducing_gap={self.reducing_gap})'
+        )

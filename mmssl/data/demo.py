@@ -23,11 +23,27 @@ TRAIN_CROPS, VAL_CROPS = 1600, 320
 TRAIN_DIGITS = 1500
 
 # photographs that the scikit-image wheel carries; drawings, microscope drawings and text are left out
-_PHOTOS = ('astronaut.png', 'brick.png', 'camera.png', 'chelsea.png', 'coffee.png', 'coins.png', 'grass.png', 'gravel.png',
-           'hubble_deep_field.jpg', 'ihc.png', 'moon.png', 'motorcycle_left.png', 'retina.jpg', 'rocket.jpg')
+_PHOTOS = (
+    'astronaut.png',
+    'brick.png',
+    'camera.png',
+    'chelsea.png',
+    'coffee.png',
+    'coins.png',
+    'grass.png',
+    'gravel.png',
+    'hubble_deep_field.jpg',
+    'ihc.png',
+    'moon.png',
+    'motorcycle_left.png',
+    'retina.jpg',
+    'rocket.jpg',
+)
 
 
-def make_demo_data(directory: str | os.PathLike, seed: int = 0, kinds: Sequence[str] = KINDS, size: int = 48) -> Path:
+def make_demo_data(
+    directory: str | os.PathLike, seed: int = 0, kinds: Sequence[str] = KINDS, size: int = 48
+) -> Path:
     """Write the demo data, or reuse what is there.
 
     Args:
@@ -46,6 +62,7 @@ def make_demo_data(directory: str | os.PathLike, seed: int = 0, kinds: Sequence[
         ImportError: scikit-learn or scikit-image is missing.
     """
     from mmssl.data.demo_scenes import write_scenes
+
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
         raise ValueError(f'kinds={tuple(kinds)!r}: choose from {", ".join(KINDS)}')
@@ -75,7 +92,9 @@ def make_demo_data(directory: str | os.PathLike, seed: int = 0, kinds: Sequence[
             else:
                 write_scenes(temporary / kind, rng, photos, digits, labels, split)
         packages = {name: version(name) for name in ('scikit-learn', 'scikit-image', 'pillow', 'numpy')}
-        manifest = dict(identity, kinds=[kind for kind in KINDS if kind in present or kind in missing], packages=packages)
+        manifest = dict(
+            identity, kinds=[kind for kind in KINDS if kind in present or kind in missing], packages=packages
+        )
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
         temporary.chmod(0o755)
         if present:
@@ -94,20 +113,27 @@ def load_photos() -> dict[str, np.ndarray]:
         import skimage
         import sklearn
     except ImportError as error:
-        raise ImportError(f"the demo data is made of what scikit-learn and scikit-image carry, and {error.name} is missing: "
-                          "pip install 'mmssl[demo]'") from None
+        raise ImportError(
+            f'the demo data is made of what scikit-learn and scikit-image carry, and {error.name} is missing: '
+            "pip install 'mmssl[demo]'"
+        ) from None
     paths = [Path(skimage.__file__).parent / 'data' / name for name in _PHOTOS]
-    paths += [Path(sklearn.__file__).parent / 'datasets' / 'images' / name for name in ('china.jpg', 'flower.jpg')]
+    paths += [
+        Path(sklearn.__file__).parent / 'datasets' / 'images' / name for name in ('china.jpg', 'flower.jpg')
+    ]
     photos = {path.stem: np.asarray(Image.open(path).convert('RGB')) for path in paths if path.is_file()}
     if len(photos) < 4:
-        raise ImportError(f'only {len(photos)} photographs found in {paths[0].parent} and {paths[-1].parent}: '
-                          'pip install --force-reinstall scikit-image scikit-learn')
+        raise ImportError(
+            f'only {len(photos)} photographs found in {paths[0].parent} and {paths[-1].parent}: '
+            'pip install --force-reinstall scikit-image scikit-learn'
+        )
     return photos
 
 
 def load_digits() -> tuple[np.ndarray, np.ndarray]:
     """Handwritten digits of scikit-learn: (1797, 8, 8) in [0, 1] and (1797,) labels."""
     from sklearn.datasets import load_digits as load
+
     data = load()
     return data.images / 16, data.target
 
@@ -126,15 +152,19 @@ def digit_mask(digit: np.ndarray, height: int, angle: float = 0.0) -> np.ndarray
     # padded, so that ink at the rim of the 8x8 cell fades out as well
     ink = Image.fromarray(np.pad(digit, 1).astype(np.float32))
     side = round(height * 10 / 8)
-    ink = np.asarray(ink.resize((side, side), Image.Resampling.BICUBIC).rotate(angle, Image.Resampling.BICUBIC))
+    ink = np.asarray(
+        ink.resize((side, side), Image.Resampling.BICUBIC).rotate(angle, Image.Resampling.BICUBIC)
+    )
     # a steep ramp: the enlarged grey levels become a stroke with a soft edge
     softness = min(0.25, 2.5 / height)
     ink = np.clip((ink - 0.45) / (2 * softness) + 0.5, 0, 1)
     rows, columns = np.flatnonzero(ink.max(axis=1) > 0.5), np.flatnonzero(ink.max(axis=0) > 0.5)
-    return ink[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def photo_crop(rng: np.random.Generator, photos: dict[str, np.ndarray], width: int, height: int) -> np.ndarray:
+def photo_crop(
+    rng: np.random.Generator, photos: dict[str, np.ndarray], width: int, height: int
+) -> np.ndarray:
     """A random crop of a random photograph, (height, width, 3) float32 in [0, 255]; enlarged at most twice."""
     photo = photos[sorted(photos)[rng.integers(len(photos))]]
     most = min(photo.shape[0] / height, photo.shape[1] / width)
@@ -142,10 +172,13 @@ def photo_crop(rng: np.random.Generator, photos: dict[str, np.ndarray], width: i
     crop_height, crop_width = max(1, int(height * factor)), max(1, int(width * factor))
     top = rng.integers(photo.shape[0] - crop_height + 1)
     left = rng.integers(photo.shape[1] - crop_width + 1)
-    crop = photo[top:top + crop_height, left:left + crop_width]
+    crop = photo[top : top + crop_height, left : left + crop_width]
     if rng.random() < 0.5:
         crop = crop[:, ::-1]
-    return np.asarray(Image.fromarray(np.ascontiguousarray(crop)).resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32)
+    return np.asarray(
+        Image.fromarray(np.ascontiguousarray(crop)).resize((width, height), Image.Resampling.BICUBIC),
+        dtype=np.float32,
+    )
 
 
 def paint(rng: np.random.Generator, canvas: np.ndarray, ink: np.ndarray, left: int, top: int) -> None:
@@ -158,7 +191,7 @@ def paint(rng: np.random.Generator, canvas: np.ndarray, ink: np.ndarray, left: i
         left: column of the ink's left edge.
         top: row of the ink's upper edge.
     """
-    area = canvas[top:top + ink.shape[0], left:left + ink.shape[1]]
+    area = canvas[top : top + ink.shape[0], left : left + ink.shape[1]]
     luma = np.array([0.299, 0.587, 0.114], dtype=np.float32)
     below = float((area @ luma)[ink > 0.5].mean())
     colour = rng.uniform(0, 255, 3).astype(np.float32)
@@ -170,7 +203,9 @@ def paint(rng: np.random.Generator, canvas: np.ndarray, ink: np.ndarray, left: i
 
 def save_jpeg(path: Path, canvas: np.ndarray, quality: int = 95) -> None:
     """Write (H, W, 3) values in [0, 255]; full colour resolution, because thin coloured strokes suffer from less."""
-    Image.fromarray(np.clip(np.rint(canvas), 0, 255).astype(np.uint8)).save(path, quality=quality, subsampling=0)
+    Image.fromarray(np.clip(np.rint(canvas), 0, 255).astype(np.uint8)).save(
+        path, quality=quality, subsampling=0
+    )
 
 
 def _present_kinds(directory: Path, identity: dict) -> list[str]:
@@ -180,14 +215,27 @@ def _present_kinds(directory: Path, identity: dict) -> list[str]:
     if not (directory / MANIFEST).is_file():
         raise ValueError(f'{directory} is there and holds no demo data; name a new or empty folder')
     manifest = json.loads((directory / MANIFEST).read_text())
-    different = [f'{key} {manifest.get(key)!r} instead of {value!r}' for key, value in identity.items() if manifest.get(key) != value]
+    different = [
+        f'{key} {manifest.get(key)!r} instead of {value!r}'
+        for key, value in identity.items()
+        if manifest.get(key) != value
+    ]
     if different:
-        raise ValueError(f'{directory} holds other demo data ({", ".join(different)}); remove it or name another folder')
+        raise ValueError(
+            f'{directory} holds other demo data ({", ".join(different)}); remove it or name another folder'
+        )
     return [kind for kind in manifest['kinds'] if (directory / kind).is_dir()]
 
 
-def _write_imagenet(root: Path, rng: np.random.Generator, photos: dict, digits: np.ndarray, labels: np.ndarray, split: dict,
-                    size: int) -> None:
+def _write_imagenet(
+    root: Path,
+    rng: np.random.Generator,
+    photos: dict,
+    digits: np.ndarray,
+    labels: np.ndarray,
+    split: dict,
+    size: int,
+) -> None:
     for name, indices in split.items():
         for folder in CLASSES:
             (root / name / folder).mkdir(parents=True)
@@ -195,7 +243,9 @@ def _write_imagenet(root: Path, rng: np.random.Generator, photos: dict, digits: 
             canvas = photo_crop(rng, photos, size, size)
             # pale backgrounds and dark ones alike, so that brightness tells nothing about the digit
             canvas = canvas * rng.uniform(0.6, 1.0) + rng.uniform(0, 40)
-            ink = digit_mask(digits[index], round(size * rng.uniform(0.55, 0.9)), rng.uniform(-12, 12))[:size, :size]
+            ink = digit_mask(digits[index], round(size * rng.uniform(0.55, 0.9)), rng.uniform(-12, 12))[
+                :size, :size
+            ]
             left, top = int(rng.integers(size - ink.shape[1] + 1)), int(rng.integers(size - ink.shape[0] + 1))
             paint(rng, canvas, ink, left, top)
             save_jpeg(root / name / CLASSES[labels[index]] / f'{index:04d}.jpg', canvas)
@@ -222,7 +272,7 @@ def _write_crops(root: Path, rng: np.random.Generator, photos: dict, size: int) 
             left, right = int(photo.shape[1] * low), int(photo.shape[1] * high)
             side = int(min(size * rng.uniform(1, 3), photo.shape[0], right - left))
             x, y = left + rng.integers(right - left - side + 1), rng.integers(photo.shape[0] - side + 1)
-            piece = Image.fromarray(np.ascontiguousarray(photo[y:y + side, x:x + side]))
+            piece = Image.fromarray(np.ascontiguousarray(photo[y : y + side, x : x + side]))
             pixels = np.asarray(piece.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32)
             grey = pixels.mean(axis=2, keepdims=True)
             pale = grey + 0.3 * (pixels - grey)

@@ -1,9 +1,9 @@
 """Scenes of digits over photographs with boxes, instance masks and semantic masks, in the formats of the standard data set classes.
 
-    scenes/images/{train,val}/*.jpg
-    scenes/annotations/instances_{train,val}.json     COCO: mmdet.CocoDataset
-    scenes/labels/{train,val}/*.png                   0 background, 1 to 10 the digits 0 to 9: mmseg.BaseSegDataset
-    scenes/VOC2007/{JPEGImages,Annotations,ImageSets/Main}    PASCAL VOC: mmdet.VOCDataset
+scenes/images/{train,val}/*.jpg
+scenes/annotations/instances_{train,val}.json     COCO: mmdet.CocoDataset
+scenes/labels/{train,val}/*.png                   0 background, 1 to 10 the digits 0 to 9: mmseg.BaseSegDataset
+scenes/VOC2007/{JPEGImages,Annotations,ImageSets/Main}    PASCAL VOC: mmdet.VOCDataset
 """
 
 import colorsys
@@ -23,7 +23,9 @@ SCENES = dict(train=60, val=20)
 LEAST_VISIBLE = 0.7
 
 
-def write_scenes(root: Path, rng: np.random.Generator, photos: dict, digits: np.ndarray, labels: np.ndarray, split: dict) -> None:
+def write_scenes(
+    root: Path, rng: np.random.Generator, photos: dict, digits: np.ndarray, labels: np.ndarray, split: dict
+) -> None:
     """Write all scenes.
 
     Args:
@@ -56,16 +58,25 @@ def write_scenes(root: Path, rng: np.random.Generator, photos: dict, digits: np.
             for label, mask in instances:
                 annotations.append(_coco_annotation(len(annotations) + 1, number, label, mask))
             stems.append(stem)
-        categories = [dict(id=label, name=class_name, supercategory='digit') for label, class_name in enumerate(CLASSES, 1)]
-        coco = dict(info=dict(description='digits over photographs'), licenses=[], images=images, annotations=annotations,
-                    categories=categories)
+        categories = [
+            dict(id=label, name=class_name, supercategory='digit')
+            for label, class_name in enumerate(CLASSES, 1)
+        ]
+        coco = dict(
+            info=dict(description='digits over photographs'),
+            licenses=[],
+            images=images,
+            annotations=annotations,
+            categories=categories,
+        )
         (root / 'annotations' / f'instances_{name}.json').write_text(json.dumps(coco, separators=(',', ':')))
         for list_name in dict(train=('train', 'trainval'), val=('val', 'test'))[name]:
             (voc / 'ImageSets' / 'Main' / f'{list_name}.txt').write_text('\n'.join(stems) + '\n')
 
 
-def _draw_scene(rng: np.random.Generator, photos: dict, digits: np.ndarray, labels: np.ndarray,
-                indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int]]:
+def _draw_scene(
+    rng: np.random.Generator, photos: dict, digits: np.ndarray, labels: np.ndarray, indices: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """One scene: (H, W, 3) canvas, (H, W) number of the digit in view (0: none), and the class 0 to 9 of each digit."""
     canvas = photo_crop(rng, photos, WIDTH, HEIGHT) * rng.uniform(0.7, 1.0)
     owner = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
@@ -79,7 +90,7 @@ def _draw_scene(rng: np.random.Generator, photos: dict, digits: np.ndarray, labe
         ink = digit_mask(digits[index], int(rng.integers(40, 115)), rng.uniform(-20, 20))
         left, top = rng.integers(WIDTH - ink.shape[1] + 1), rng.integers(HEIGHT - ink.shape[0] + 1)
         trial = owner.copy()
-        trial[top:top + ink.shape[0], left:left + ink.shape[1]][ink > 0.5] = len(classes) + 1
+        trial[top : top + ink.shape[0], left : left + ink.shape[1]][ink > 0.5] = len(classes) + 1
         in_view = np.bincount(trial.ravel(), minlength=len(classes) + 2)[1:]
         if any(seen < LEAST_VISIBLE * area for seen, area in zip(in_view, areas, strict=False)):
             continue
@@ -93,7 +104,10 @@ def _draw_scene(rng: np.random.Generator, photos: dict, digits: np.ndarray, labe
 def _save_labels(path: Path, owner: np.ndarray, classes: list[int]) -> None:
     table = np.array([0] + [label + 1 for label in classes], dtype=np.uint8)
     picture = Image.fromarray(table[owner])
-    picture.putpalette([0, 0, 0] + [round(255 * value) for hue in range(10) for value in colorsys.hsv_to_rgb(hue / 10, 0.8, 1.0)])
+    picture.putpalette(
+        [0, 0, 0]
+        + [round(255 * value) for hue in range(10) for value in colorsys.hsv_to_rgb(hue / 10, 0.8, 1.0)]
+    )
     picture.save(path)
 
 
@@ -110,8 +124,15 @@ def _coco_annotation(number: int, image: int, label: int, mask: np.ndarray) -> d
     edges = np.flatnonzero(flat[1:] != flat[:-1])
     ends = np.concatenate([[0], edges, [] if edges[-1] == mask.size else [mask.size]])
     counts = [int(run) for run in np.diff(ends)]
-    return dict(id=number, image_id=image, category_id=label + 1, bbox=[left, top, right - left, bottom - top], area=int(mask.sum()),
-                iscrowd=0, segmentation=dict(size=[HEIGHT, WIDTH], counts=counts))
+    return dict(
+        id=number,
+        image_id=image,
+        category_id=label + 1,
+        bbox=[left, top, right - left, bottom - top],
+        area=int(mask.sum()),
+        iscrowd=0,
+        segmentation=dict(size=[HEIGHT, WIDTH], counts=counts),
+    )
 
 
 def _save_voc(path: Path, stem: str, instances: list[tuple[int, np.ndarray]]) -> None:

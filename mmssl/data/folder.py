@@ -14,7 +14,21 @@ from mmssl.data.bad_files import BadFiles, diagnose
 from mmssl.data.images import BadImageError
 from mmssl.registry import DATASETS
 
-EXTENSIONS = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif', '.ppm', '.pgm', '.jp2')
+EXTENSIONS = (
+    '.jpg',
+    '.jpeg',
+    '.jpe',
+    '.jfif',
+    '.png',
+    '.webp',
+    '.bmp',
+    '.tif',
+    '.tiff',
+    '.gif',
+    '.ppm',
+    '.pgm',
+    '.jp2',
+)
 
 
 @DATASETS.register_module()
@@ -46,9 +60,18 @@ class ImageFolder(BaseDataset):
         ValueError: it holds no images, or the labels do not fit.
     """
 
-    def __init__(self, data_root: str, data_prefix: str | dict = '', pipeline: Sequence[dict | Callable] = (),
-                 extensions: Sequence[str] = EXTENSIONS, labels: str | None = 'auto', classes: Sequence[str] | None = None,
-                 max_bad_files: int = 100, max_bad_fraction: float = 0.001, **kwargs):
+    def __init__(
+        self,
+        data_root: str,
+        data_prefix: str | dict = '',
+        pipeline: Sequence[dict | Callable] = (),
+        extensions: Sequence[str] = EXTENSIONS,
+        labels: str | None = 'auto',
+        classes: Sequence[str] | None = None,
+        max_bad_files: int = 100,
+        max_bad_fraction: float = 0.001,
+        **kwargs,
+    ):
         if labels not in ('auto', 'folder', None):
             raise ValueError(f"labels={labels!r} is not one of 'auto', 'folder', None")
         if not data_root:
@@ -60,8 +83,12 @@ class ImageFolder(BaseDataset):
         if classes is not None:
             kwargs['metainfo'] = {**(kwargs.get('metainfo') or {}), 'classes': tuple(classes)}
         prefix = data_prefix if isinstance(data_prefix, str) else data_prefix.get('img_path', '')
-        super().__init__(data_root=os.path.expanduser(os.fspath(data_root)), data_prefix=dict(img_path=prefix), pipeline=list(pipeline),
-                         **kwargs)
+        super().__init__(
+            data_root=os.path.expanduser(os.fspath(data_root)),
+            data_prefix=dict(img_path=prefix),
+            pipeline=list(pipeline),
+            **kwargs,
+        )
 
     @property
     def CLASSES(self) -> tuple[str, ...] | None:  # noqa: N802, the host's name, which its metrics and tools ask for
@@ -93,14 +120,22 @@ class ImageFolder(BaseDataset):
         folders = sorted({name.split('/', 1)[0] for name in names if '/' in name})
         if outside is not None or (self.labels == 'auto' and len(folders) < 2):
             if self.labels == 'folder':
-                raise ValueError(f'{self.image_root}/{outside} lies in no class folder; move it into one, or set labels=None')
+                raise ValueError(
+                    f'{self.image_root}/{outside} lies in no class folder; move it into one, or set labels=None'
+                )
             return None
         classes = self._metainfo.setdefault('classes', tuple(folders))
         unknown = [folder for folder in folders if folder not in classes]
         if unknown:
             near = difflib.get_close_matches(unknown[0], classes, n=1)
-            raise ValueError(f'the folder {self.image_root}/{unknown[0]} is none of the {len(classes)} classes'
-                             + (f'; did you mean {near[0]!r}?' if near else f' ({", ".join(classes[:10])}{", ..." * (len(classes) > 10)})'))
+            raise ValueError(
+                f'the folder {self.image_root}/{unknown[0]} is none of the {len(classes)} classes'
+                + (
+                    f'; did you mean {near[0]!r}?'
+                    if near
+                    else f' ({", ".join(classes[:10])}{", ..." * (len(classes) > 10)})'
+                )
+            )
         return {name: label for label, name in enumerate(classes)}
 
     def get_cat_ids(self, idx: int) -> list[int]:
@@ -159,9 +194,19 @@ def find_images(data_root: str, prefix: str, extensions: Sequence[str] = EXTENSI
         return _find_in_archive(*found, extensions, prefix if split_archive(data_root) else '')
     if not os.path.isdir(wanted):
         if os.path.isfile(wanted):
-            raise ValueError(f'{wanted} is a file, neither a folder of images nor a zip or LMDB archive of one')
-        folders = [entry.name for entry in os.scandir(data_root) if entry.is_dir()] if os.path.isdir(data_root) else []
-        if not os.path.isdir(data_root) or not _root_serves(prefix, folders) or not _has_images(data_root, extensions):
+            raise ValueError(
+                f'{wanted} is a file, neither a folder of images nor a zip or LMDB archive of one'
+            )
+        folders = (
+            [entry.name for entry in os.scandir(data_root) if entry.is_dir()]
+            if os.path.isdir(data_root)
+            else []
+        )
+        if (
+            not os.path.isdir(data_root)
+            or not _root_serves(prefix, folders)
+            or not _has_images(data_root, extensions)
+        ):
             raise FileNotFoundError(_missing(wanted))
         print_log(f'{wanted} does not exist; taking the images of {data_root}', logger='current')
         wanted = data_root
@@ -171,11 +216,15 @@ def find_images(data_root: str, prefix: str, extensions: Sequence[str] = EXTENSI
     return wanted, names
 
 
-def _find_in_archive(archive: str, inner: str, extensions: Sequence[str], prefix: str) -> tuple[str, list[str]]:
+def _find_in_archive(
+    archive: str, inner: str, extensions: Sequence[str], prefix: str
+) -> tuple[str, list[str]]:
     every = [name for name in open_archive(archive).names() if not _is_hidden(name)]
     images = sorted(name for name in every if name.lower().endswith(tuple(extensions)))
     if not images:
-        raise ValueError(_empty(archive, extensions, Counter(os.path.splitext(name)[1].lower() for name in every)))
+        raise ValueError(
+            _empty(archive, extensions, Counter(os.path.splitext(name)[1].lower() for name in every))
+        )
     # an archive of a folder often holds that folder as its only entry at the top
     tops = {name.split('/', 1)[0] if '/' in name else None for name in images}
     top = tops.pop() if len(tops) == 1 else None
@@ -185,16 +234,25 @@ def _find_in_archive(archive: str, inner: str, extensions: Sequence[str], prefix
     elif not inner:
         return archive, images
     for folder in candidates:
-        names = [name[len(folder) + 1:] for name in images if name.startswith(folder + '/')]
+        names = [name[len(folder) + 1 :] for name in images if name.startswith(folder + '/')]
         if names:
             return f'{archive}/{folder}', names
-    if prefix and inner == prefix and _root_serves(prefix, [name.split('/', 1)[0] for name in images if '/' in name]):
+    if (
+        prefix
+        and inner == prefix
+        and _root_serves(prefix, [name.split('/', 1)[0] for name in images if '/' in name])
+    ):
         print_log(f'{archive} holds no folder {inner!r}; taking all its images', logger='current')
         return _find_in_archive(archive, '', extensions, '')
-    folders = sorted({name.rsplit('/', 1)[0] for name in images if '/' in name} | {name.split('/', 1)[0] for name in images if '/' in name})
+    folders = sorted(
+        {name.rsplit('/', 1)[0] for name in images if '/' in name}
+        | {name.split('/', 1)[0] for name in images if '/' in name}
+    )
     near = difflib.get_close_matches(inner, folders, n=1, cutoff=0.5)
-    raise FileNotFoundError(f'{archive} holds no folder {inner!r} with images'
-                            + (f'; did you mean {near[0]!r}?' if near else f'; it holds {", ".join(folders[:5])}'))
+    raise FileNotFoundError(
+        f'{archive} holds no folder {inner!r} with images'
+        + (f'; did you mean {near[0]!r}?' if near else f'; it holds {", ".join(folders[:5])}')
+    )
 
 
 def _root_serves(prefix: str, folders: Sequence[str]) -> bool:
@@ -203,8 +261,11 @@ def _root_serves(prefix: str, folders: Sequence[str]) -> bool:
     A validation set that quietly became the training images, or a misspelt prefix that became everything, would give wrong figures.
     """
     splits = ('train', 'val', 'test')
-    return (prefix.startswith('train') and not any(folder.lower().startswith(splits) for folder in folders)
-            and not difflib.get_close_matches(prefix, folders, n=1))
+    return (
+        prefix.startswith('train')
+        and not any(folder.lower().startswith(splits) for folder in folders)
+        and not difflib.get_close_matches(prefix, folders, n=1)
+    )
 
 
 def _scan(root: str, extensions: Sequence[str]) -> tuple[list[str], Counter]:
@@ -260,11 +321,17 @@ def _missing(path: str) -> str:
         parent, missing = os.path.split(parent)
     beside = sorted(os.listdir(parent)) if os.path.isdir(parent) else []
     near = difflib.get_close_matches(missing, beside, n=1, cutoff=0.5)
-    return (f'no such folder: {path}; {parent} has no {missing!r}'
-            + (f'; did you mean {os.path.join(parent, near[0])}?' if near else f', it holds {", ".join(beside[:5]) or "nothing"}'))
+    return f'no such folder: {path}; {parent} has no {missing!r}' + (
+        f'; did you mean {os.path.join(parent, near[0])}?'
+        if near
+        else f', it holds {", ".join(beside[:5]) or "nothing"}'
+    )
 
 
 def _empty(path: str, extensions: Sequence[str], others: Counter) -> str:
     """The message for a folder without images: what was looked for and what was found."""
-    found = ', '.join(f'{count} {suffix or "without a suffix"}' for suffix, count in others.most_common(5)) or 'no files at all'
+    found = (
+        ', '.join(f'{count} {suffix or "without a suffix"}' for suffix, count in others.most_common(5))
+        or 'no files at all'
+    )
     return f'no images in {path}: looked for {", ".join(extensions)}; found {found}'

@@ -20,7 +20,12 @@ from mmssl.data.archives import read_bytes
 # Pillow's own limit for one image; a larger one is refused by name before its pixels are decoded
 MAX_PIXELS = 178_956_970
 _ORIENTATION_TAG = 0x0112
-_REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
+_REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 
 
 class BadImageError(ValueError):
@@ -41,6 +46,7 @@ class EncodedImage(NamedTuple):
 
     ``width`` and ``height`` are as a person sees the image, that is after the EXIF orientation (1 to 8) has been applied.
     """
+
     path: str
     data: bytes
     header: Image.Image
@@ -70,7 +76,9 @@ def open_image(path: str, max_pixels: int = MAX_PIXELS) -> EncodedImage:
     except (FileNotFoundError, PermissionError):
         raise
     except OSError as error:
-        raise BadImageError('is a folder' if isinstance(error, IsADirectoryError) else str(error), path) from None
+        raise BadImageError(
+            'is a folder' if isinstance(error, IsADirectoryError) else str(error), path
+        ) from None
     if not data:
         raise BadImageError('the file is empty', path)
     try:
@@ -110,7 +118,9 @@ def decode(image: EncodedImage, reduction: int = 1) -> np.ndarray:
         BadImageError: truncated or undecodable.
     """
     if can_reduce(image):
-        pixels = cv2.imdecode(np.frombuffer(image.data, np.uint8), _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION)
+        pixels = cv2.imdecode(
+            np.frombuffer(image.data, np.uint8), _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
+        )
         if pixels is not None:
             return pixels
     return _decode_with_pillow(image)
@@ -135,7 +145,10 @@ def _decode_with_pillow(image: EncodedImage) -> np.ndarray:
                 pixels = (np.asarray(picture).astype(np.int32) >> 8).astype(np.uint8)
                 return np.repeat(pixels[..., None], 3, axis=2)
             if picture.mode in ('I', 'F'):
-                raise BadImageError(f'32-bit values (mode {picture.mode}) have no common range; save it with 8 or 16 bits', image.path)
+                raise BadImageError(
+                    f'32-bit values (mode {picture.mode}) have no common range; save it with 8 or 16 bits',
+                    image.path,
+                )
             rgb = np.asarray(picture.convert('RGB'))
     except BadImageError:
         raise
@@ -184,7 +197,9 @@ def upright_box(box: tuple[int, int, int, int], image: EncodedImage) -> tuple[in
     return left, top, right, bottom
 
 
-def resize(pixels: np.ndarray, size: tuple[int, int], interpolation: str = 'bicubic', interleaved: bool = False) -> np.ndarray:
+def resize(
+    pixels: np.ndarray, size: tuple[int, int], interpolation: str = 'bicubic', interleaved: bool = False
+) -> np.ndarray:
     """Resize with antialiasing.
 
     Args:

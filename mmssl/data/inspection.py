@@ -29,6 +29,7 @@ class Record(NamedTuple):
     ``size`` is (width, height), None where the file cannot be read, for ``reason``; ``counts`` are labels with objects, pixels or images
     each; ``objects`` is None where there are none to count; ``wrong`` and ``odd`` are complaints, which break a training or do not.
     """
+
     path: str
     size: tuple[int, int] | None = None
     reason: str = ''
@@ -75,6 +76,7 @@ class Inspector:
 
     def __init__(self, settings: Mapping, model: Mapping):
         from mmengine.registry import DATASETS
+
         settings = dict(settings)
         self.dataset = DATASETS.build({**settings, 'lazy_init': True})
         every = self.dataset.load_data_list()
@@ -85,7 +87,11 @@ class Inspector:
             self.dataset.data_list = self.entries
             self.entries = self.dataset._get_unserialized_subset(self.dataset._indices)
         # get_data_info of some data sets makes paths and labels whole
-        self.dataset.data_list, self.dataset.serialize_data, self.dataset._fully_initialized = self.entries, False, True
+        self.dataset.data_list, self.dataset.serialize_data, self.dataset._fully_initialized = (
+            self.entries,
+            False,
+            True,
+        )
         self.classes = tuple(self.dataset.metainfo.get('classes') or ())
         self.palette = self.dataset.metainfo.get('palette')
         self.heads = list(head_settings(model))
@@ -93,7 +99,9 @@ class Inspector:
         self._load_labels = self._label_loader(settings) if self.kind == 'pixels' else None
         heads = dict(self.heads)
         decode_head = heads.get('decode_head', {})
-        self.ignored = decode_head.get('ignore_index', 255 if decode_head else getattr(self.dataset, 'ignore_index', 255))
+        self.ignored = decode_head.get(
+            'ignore_index', 255 if decode_head else getattr(self.dataset, 'ignore_index', 255)
+        )
         self.num_classes = self._num_classes()
 
     def __len__(self) -> int:
@@ -115,7 +123,12 @@ class Inspector:
 
     def _label_loader(self, settings: Mapping):
         from mmengine.registry import TRANSFORMS
-        steps = [step for step in settings.get('pipeline', ()) if str(step.get('type', '')).endswith('LoadAnnotations')]
+
+        steps = [
+            step
+            for step in settings.get('pipeline', ())
+            if str(step.get('type', '')).endswith('LoadAnnotations')
+        ]
         return TRANSFORMS.build(steps[0] if steps else dict(type='LoadAnnotations'))
 
     def _num_classes(self) -> int | None:
@@ -175,15 +188,26 @@ class Inspector:
             elif left < -1 or top < -1 or right > width + 1 or bottom > height + 1:
                 odd.append('box beyond the image')
         if info.get('xml_path'):
-            names = {element.text or '' for element in ElementTree.parse(info['xml_path']).iterfind('object/name')}
-            odd += [f'objects named {name!r}, which is no class' for name in sorted(names - set(self.classes))]
-        return record._replace(counts=dict(Counter(labels)), objects=len(labels), odd=tuple(odd), wrong=tuple(wrong))
+            names = {
+                element.text or '' for element in ElementTree.parse(info['xml_path']).iterfind('object/name')
+            }
+            odd += [
+                f'objects named {name!r}, which is no class' for name in sorted(names - set(self.classes))
+            ]
+        return record._replace(
+            counts=dict(Counter(labels)), objects=len(labels), odd=tuple(odd), wrong=tuple(wrong)
+        )
 
     def _masks(self, record: Record, info: dict) -> Record:
         assert record.size is not None
         masks = info['read_masks'](info)
-        wrong = () if masks.shape[1:] == record.size[::-1] else (
-            f'masks of {masks.shape[2]}x{masks.shape[1]} for an image of {record.size[0]}x{record.size[1]}', )
+        wrong = (
+            ()
+            if masks.shape[1:] == record.size[::-1]
+            else (
+                f'masks of {masks.shape[2]}x{masks.shape[1]} for an image of {record.size[0]}x{record.size[1]}',
+            )
+        )
         odd = tuple('mask without pixels' for mask in masks if not mask.any())
         return record._replace(objects=len(masks), wrong=wrong, odd=odd)
 
@@ -197,18 +221,32 @@ class Inspector:
         try:
             labels = self.label_map(info)
         except FileNotFoundError:
-            return record._replace(wrong=(f'label map {info["seg_map_path"]} does not exist', ))
+            return record._replace(wrong=(f'label map {info["seg_map_path"]} does not exist',))
         with Image.open(info['seg_map_path']) as picture:
             if picture.mode.startswith('I') and picture.getextrema()[1] > 255:
-                return record._replace(wrong=('label map of 16 bits with values above 255, which the loader cuts to 8 bits', ))
+                return record._replace(
+                    wrong=('label map of 16 bits with values above 255, which the loader cuts to 8 bits',)
+                )
         if labels.ndim != 2:
-            return record._replace(wrong=(f'label map of {labels.shape[2]} channels; one number a pixel is needed', ))
+            return record._replace(
+                wrong=(f'label map of {labels.shape[2]} channels; one number a pixel is needed',)
+            )
         if labels.shape != record.size[::-1]:
-            return record._replace(wrong=(f'label map of {labels.shape[1]}x{labels.shape[0]} for an image of '
-                                          f'{record.size[0]}x{record.size[1]}', ))
+            return record._replace(
+                wrong=(
+                    f'label map of {labels.shape[1]}x{labels.shape[0]} for an image of '
+                    f'{record.size[0]}x{record.size[1]}',
+                )
+            )
         values, counts = np.unique(labels, return_counts=True)
-        counted = {int(value): int(count) for value, count in zip(values, counts, strict=True) if value != self.ignored}
-        known = {value: count for value, count in counted.items() if 0 <= value < (self.num_classes or math.inf)}
+        counted = {
+            int(value): int(count)
+            for value, count in zip(values, counts, strict=True)
+            if value != self.ignored
+        }
+        known = {
+            value: count for value, count in counted.items() if 0 <= value < (self.num_classes or math.inf)
+        }
         return record._replace(counts=known, objects=len(known), wrong=self._out_of_range(counted))
 
     def _out_of_range(self, labels) -> tuple[str, ...]:
@@ -216,7 +254,10 @@ class Inspector:
         if self.num_classes is None:
             return tuple(f'label {label} is below 0' for label in wrong)
         ignored = f', nor the ignored {self.ignored}' if self.kind == 'pixels' else ''
-        return tuple(f'label {label} is none of the {self.num_classes} classes, 0 to {self.num_classes - 1}{ignored}' for label in wrong)
+        return tuple(
+            f'label {label} is none of the {self.num_classes} classes, 0 to {self.num_classes - 1}{ignored}'
+            for label in wrong
+        )
 
 
 class Findings:
@@ -257,9 +298,13 @@ class Findings:
         elif self.empty:
             self.warnings.append(f'{self.empty} label maps of ignored pixels alone')
         if inspector.left_out:
-            self.warnings.append(f'{inspector.left_out} images are left out by the data set (filter_cfg, or nothing to learn from)')
-        for what, values in (('paths', [record.path for record in self.records]),
-                             ('image ids', [entry['img_id'] for entry in inspector.entries if 'img_id' in entry])):
+            self.warnings.append(
+                f'{inspector.left_out} images are left out by the data set (filter_cfg, or nothing to learn from)'
+            )
+        for what, values in (
+            ('paths', [record.path for record in self.records]),
+            ('image ids', [entry['img_id'] for entry in inspector.entries if 'img_id' in entry]),
+        ):
             twice = [value for value, count in Counter(values).items() if count > 1]
             if twice:
                 self.warnings.append(f'{len(twice)} {what} more than once: {_some(twice)}')
@@ -275,7 +320,9 @@ class Findings:
         allowed = account.allowed(len(self.inspector)) if isinstance(account, BadFiles) else 0
         text = f'{len(self.bad)} of {len(self.records)} images cannot be read'
         if len(self.bad) > allowed or len(self.bad) == len(self.records):
-            self.errors.append(text + (f', {allowed} are allowed' if allowed else '') + '; mend or remove them')
+            self.errors.append(
+                text + (f', {allowed} are allowed' if allowed else '') + '; mend or remove them'
+            )
         else:
             self.warnings.append(f'{text}; they are skipped, as up to {allowed} may be')
 
@@ -295,12 +342,16 @@ class Findings:
             return
         for name, head in inspector.heads:
             if 1 < head['num_classes'] != len(classes):
-                self.errors.append(f'{name} predicts {head["num_classes"]} classes, but the data has {len(classes)} '
-                                   f'({_some(classes, 5)}); set model.{name}.num_classes={len(classes)}, or give the data it was made for')
+                self.errors.append(
+                    f'{name} predicts {head["num_classes"]} classes, but the data has {len(classes)} '
+                    f'({_some(classes, 5)}); set model.{name}.num_classes={len(classes)}, or give the data it was made for'
+                )
         categories = getattr(inspector.dataset, 'cat_ids', None)
         if categories is not None and len(categories) != len(classes):
-            self.errors.append(f'the annotation file has {len(categories)} of the {len(classes)} classes; set metainfo=dict(classes=...) '
-                               'of the data set to the names of its categories')
+            self.errors.append(
+                f'the annotation file has {len(categories)} of the {len(classes)} classes; set metainfo=dict(classes=...) '
+                'of the data set to the names of its categories'
+            )
         absent = [name for number, name in enumerate(classes) if not self.counts.get(number)]
         if absent and self.records:
             self.warnings.append(f'{len(absent)} classes without {UNITS[inspector.kind]}: {_some(absent, 8)}')
@@ -324,7 +375,11 @@ def coco_complaints(path: str, kept: int | None = None) -> tuple[list[str], list
         return [], []
     errors, warnings = [], []
     for what in ('images', 'annotations', 'categories'):
-        twice = [number for number, count in Counter(entry.get('id') for entry in content.get(what) or []).items() if count > 1]
+        twice = [
+            number
+            for number, count in Counter(entry.get('id') for entry in content.get(what) or []).items()
+            if count > 1
+        ]
         if twice:
             errors.append(f'{len(twice)} ids of {what} more than once: {_some(twice)}')
     images = {image.get('id') for image in content['images']}
@@ -332,12 +387,22 @@ def coco_complaints(path: str, kept: int | None = None) -> tuple[list[str], list
     orphans = [entry.get('id') for entry in content['annotations'] if entry.get('image_id') not in images]
     if orphans:
         errors.append(f'{len(orphans)} annotations are of images that are not listed: {_some(orphans)}')
-    unknown = [entry.get('id') for entry in content['annotations'] if categories and entry.get('category_id') not in categories]
+    unknown = [
+        entry.get('id')
+        for entry in content['annotations']
+        if categories and entry.get('category_id') not in categories
+    ]
     if unknown:
         errors.append(f'{len(unknown)} annotations are of categories that are not listed: {_some(unknown)}')
     if kept is not None and kept < len(images):
-        warnings.append(f'{len(images) - kept} of {len(images)} images are left out: nothing to learn from in their annotations')
-    flat = [entry.get('id') for entry in content['annotations'] if len(entry.get('bbox') or ()) == 4 and not min(entry['bbox'][2:]) > 0]
+        warnings.append(
+            f'{len(images) - kept} of {len(images)} images are left out: nothing to learn from in their annotations'
+        )
+    flat = [
+        entry.get('id')
+        for entry in content['annotations']
+        if len(entry.get('bbox') or ()) == 4 and not min(entry['bbox'][2:]) > 0
+    ]
     if flat:
         warnings.append(f'{len(flat)} boxes without area are left out: annotations {_some(flat)}')
     return errors, warnings

@@ -32,7 +32,9 @@ def read_label_map(path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     image = open_image(path, max_pixels)
     picture = image.header
     if picture.format in LOSSY:
-        raise BadImageError(f'{picture.format} changes the numbers of classes when it compresses; save labels as PNG', path)
+        raise BadImageError(
+            f'{picture.format} changes the numbers of classes when it compresses; save labels as PNG', path
+        )
     try:
         picture.load()
         mode = picture.mode
@@ -45,22 +47,29 @@ def read_label_map(path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         return values.astype(np.uint8)
     least, largest = (int(values.min()), int(values.max())) if values.size else (0, 0)
     if least < 0 or largest > np.iinfo(np.uint16).max:
-        raise BadImageError(f'holds numbers from {least} to {largest}; classes go from 0 to {np.iinfo(np.uint16).max}', path)
+        raise BadImageError(
+            f'holds numbers from {least} to {largest}; classes go from 0 to {np.iinfo(np.uint16).max}', path
+        )
     return values.astype(np.uint8 if largest <= np.iinfo(np.uint8).max else np.uint16)
 
 
 def _one_channel(values: np.ndarray, mode: str, path: str) -> np.ndarray:
     """What the colour channels of (H, W, 2 to 4) have in common."""
     if mode not in ('LA', 'PA', 'La', 'RGB', 'RGBA', 'RGBa', 'RGBX'):
-        raise BadImageError(f'mode {mode} is no label picture; one whole number a pixel is needed (8 or 16 bits)', path)
+        raise BadImageError(
+            f'mode {mode} is no label picture; one whole number a pixel is needed (8 or 16 bits)', path
+        )
     if values.shape[2] <= 2:
         return values[..., 0]
     red, green, blue = (values[..., channel] for channel in range(3))
     differs = (red != green) | (red != blue)
     if differs.any():
         row, column = np.argwhere(differs)[0]
-        raise BadImageError(f'is coloured: pixel ({row}, {column}) is {tuple(map(int, values[row, column, :3]))}, which is no number of a '
-                            'class; save the numbers, as grey or with a palette', path)
+        raise BadImageError(
+            f'is coloured: pixel ({row}, {column}) is {tuple(map(int, values[row, column, :3]))}, which is no number of a '
+            'class; save the numbers, as grey or with a palette',
+            path,
+        )
     return red
 
 
@@ -91,14 +100,26 @@ class LoadLabelMap(BaseTransform):
         classes = read_label_map(path, self.max_pixels)
         shape = results.get('ori_shape')
         if shape is not None and tuple(shape[:2]) != classes.shape:
-            turned = ' (the image is turned by its EXIF tag; turn the label too)' if tuple(shape[:2]) == classes.shape[::-1] else ''
-            raise BadImageError(f'the label has {classes.shape[1]}x{classes.shape[0]} pixels and the image {results.get("img_path", "")} '
-                                f'has {shape[1]}x{shape[0]}{turned}', path)
+            turned = (
+                ' (the image is turned by its EXIF tag; turn the label too)'
+                if tuple(shape[:2]) == classes.shape[::-1]
+                else ''
+            )
+            raise BadImageError(
+                f'the label has {classes.shape[1]}x{classes.shape[0]} pixels and the image {results.get("img_path", "")} '
+                f'has {shape[1]}x{shape[0]}{turned}',
+                path,
+            )
         told = results.get('reduce_zero_label', False)
         if self.reduce_zero_label not in (None, told):
-            raise ValueError(f'reduce_zero_label={self.reduce_zero_label} of LoadLabelMap, but {told} of the data set; leave it out here')
+            raise ValueError(
+                f'reduce_zero_label={self.reduce_zero_label} of LoadLabelMap, but {told} of the data set; leave it out here'
+            )
         if told and classes.dtype != np.uint8:
-            raise BadImageError(f'reduce_zero_label makes 0 to {IGNORED}, which is a class here: there are values above it', path)
+            raise BadImageError(
+                f'reduce_zero_label makes 0 to {IGNORED}, which is a class here: there are values above it',
+                path,
+            )
         if told:
             zero = classes == 0
             classes = np.where(classes == IGNORED, classes, classes - 1)

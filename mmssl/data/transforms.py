@@ -10,14 +10,30 @@ import random
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from mmssl.data.images import MAX_PIXELS, EncodedImage, can_reduce, decode, open_image, orient, resize, stored_box, upright_box
+from mmssl.data.images import (
+    MAX_PIXELS,
+    EncodedImage,
+    can_reduce,
+    decode,
+    open_image,
+    orient,
+    resize,
+    stored_box,
+    upright_box,
+)
 from mmssl.registry import TRANSFORMS
 
 INTERPOLATIONS = ('bicubic', 'bilinear', 'lanczos')
 
 
-def random_resized_box(width: int, height: int, crop_ratio_range: tuple[float, float], aspect_ratio_range: tuple[float, float],
-                       rng=random, clip: bool = False) -> tuple[int, int, int, int]:
+def random_resized_box(
+    width: int,
+    height: int,
+    crop_ratio_range: tuple[float, float],
+    aspect_ratio_range: tuple[float, float],
+    rng=random,
+    clip: bool = False,
+) -> tuple[int, int, int, int]:
     """Draw the box of a random resized crop, distributed as in torchvision's ``RandomResizedCrop.get_params``.
 
     Args:
@@ -101,9 +117,16 @@ class LoadRandomResizedCrop(BaseTransform):
         clip: one draw of the box, see :func:`random_resized_box`.
     """
 
-    def __init__(self, scale: int | tuple[int, int] = 224, crop_ratio_range: tuple[float, float] = (0.08, 1.0),
-                 aspect_ratio_range: tuple[float, float] = (3 / 4, 4 / 3), interpolation: str = 'bicubic',
-                 reducing_gap: float | None = 1.0, max_pixels: int = MAX_PIXELS, clip: bool = False):
+    def __init__(
+        self,
+        scale: int | tuple[int, int] = 224,
+        crop_ratio_range: tuple[float, float] = (0.08, 1.0),
+        aspect_ratio_range: tuple[float, float] = (3 / 4, 4 / 3),
+        interpolation: str = 'bicubic',
+        reducing_gap: float | None = 1.0,
+        max_pixels: int = MAX_PIXELS,
+        clip: bool = False,
+    ):
         self.clip = clip
         self.width, self.height = check_size(scale)
         self.crop_ratio_range = check_range('crop_ratio_range', crop_ratio_range, 1.0)
@@ -115,15 +138,21 @@ class LoadRandomResizedCrop(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Load a random crop of ``results['img_path']``; raises BadImageError naming the file."""
         image = open_image(results['img_path'], self.max_pixels)
-        box = random_resized_box(image.width, image.height, self.crop_ratio_range, self.aspect_ratio_range, clip=self.clip)
+        box = random_resized_box(
+            image.width, image.height, self.crop_ratio_range, self.aspect_ratio_range, clip=self.clip
+        )
         size = (self.width, self.height)
         reduction = decode_reduction(image, (box[2] - box[0], box[3] - box[1]), size, self.reducing_gap)
-        pixels, results['crop_box'] = crop_resized(image, decode(image, reduction), reduction, box, size, self.interpolation)
+        pixels, results['crop_box'] = crop_resized(
+            image, decode(image, reduction), reduction, box, size, self.interpolation
+        )
         return _finish(results, pixels, (image.height, image.width))
 
     def __repr__(self) -> str:
-        return (f'{type(self).__name__}(scale=({self.width}, {self.height}), crop_ratio_range={self.crop_ratio_range}, '
-                f'aspect_ratio_range={self.aspect_ratio_range}, interpolation={self.interpolation!r}, reducing_gap={self.reducing_gap})')
+        return (
+            f'{type(self).__name__}(scale=({self.width}, {self.height}), crop_ratio_range={self.crop_ratio_range}, '
+            f'aspect_ratio_range={self.aspect_ratio_range}, interpolation={self.interpolation!r}, reducing_gap={self.reducing_gap})'
+        )
 
 
 @TRANSFORMS.register_module()
@@ -143,12 +172,20 @@ class LoadCenterCrop(BaseTransform):
         max_pixels: a larger image is refused; width times height.
     """
 
-    def __init__(self, scale: int = 224, ratio: float = 224 / 256, interpolation: str = 'bicubic', reducing_gap: float | None = None,
-                 max_pixels: int = MAX_PIXELS):
+    def __init__(
+        self,
+        scale: int = 224,
+        ratio: float = 224 / 256,
+        interpolation: str = 'bicubic',
+        reducing_gap: float | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ):
         if not isinstance(scale, int) or scale < 1:
             raise ValueError(f'scale={scale!r} must be a whole number of pixels above 0, such as 224')
         if not 0 < ratio <= 1:
-            raise ValueError(f'ratio={ratio!r} must be in (0, 1]: the share of the resized short edge that is kept, such as 224 / 256')
+            raise ValueError(
+                f'ratio={ratio!r} must be in (0, 1]: the share of the resized short edge that is kept, such as 224 / 256'
+            )
         self.scale = scale
         self.short_edge = round(scale / ratio)
         self.interpolation = check_interpolation(interpolation)
@@ -166,14 +203,20 @@ class LoadCenterCrop(BaseTransform):
         stored_size = (width, height) if image.is_transposed else (height, width)
         pixels = orient(resize(pixels, stored_size, self.interpolation), image.orientation)
         top, left = round((height - self.scale) / 2), round((width - self.scale) / 2)
-        return _finish(results, pixels[top:top + self.scale, left:left + self.scale], (image.height, image.width))
+        return _finish(
+            results, pixels[top : top + self.scale, left : left + self.scale], (image.height, image.width)
+        )
 
     def __repr__(self) -> str:
-        return (f'{type(self).__name__}(scale={self.scale}, short_edge={self.short_edge}, interpolation={self.interpolation!r}, '
-                f'reducing_gap={self.reducing_gap})')
+        return (
+            f'{type(self).__name__}(scale={self.scale}, short_edge={self.short_edge}, interpolation={self.interpolation!r}, '
+            f'reducing_gap={self.reducing_gap})'
+        )
 
 
-def decode_reduction(image: EncodedImage, box_size: tuple[int, int], size: tuple[int, int], gap: float | None) -> int:
+def decode_reduction(
+    image: EncodedImage, box_size: tuple[int, int], size: tuple[int, int], gap: float | None
+) -> int:
     """Largest of 1, 2, 4, 8 by which the decode may shrink; both sizes are (width, height)."""
     if gap is None or not can_reduce(image):
         return 1
@@ -181,8 +224,15 @@ def decode_reduction(image: EncodedImage, box_size: tuple[int, int], size: tuple
     return next((k for k in (8, 4, 2) if excess >= k), 1)
 
 
-def crop_resized(image: EncodedImage, pixels: np.ndarray, reduction: int, box: tuple[int, int, int, int], size: tuple[int, int],
-                 interpolation: str, interleaved: bool = False) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+def crop_resized(
+    image: EncodedImage,
+    pixels: np.ndarray,
+    reduction: int,
+    box: tuple[int, int, int, int],
+    size: tuple[int, int],
+    interpolation: str,
+    interleaved: bool = False,
+) -> tuple[np.ndarray, tuple[int, int, int, int]]:
     """Cut a box of the upright image out of the decoded pixels and resize it.
 
     Args:
@@ -199,13 +249,24 @@ def crop_resized(image: EncodedImage, pixels: np.ndarray, reduction: int, box: t
     """
     left, top, right, bottom = _reduced_box(stored_box(box, image), reduction, pixels)
     stored_width, stored_height = image.header.size
-    taken = upright_box((left * reduction, top * reduction, min(right * reduction, stored_width), min(bottom * reduction, stored_height)),
-                        image)
+    taken = upright_box(
+        (
+            left * reduction,
+            top * reduction,
+            min(right * reduction, stored_width),
+            min(bottom * reduction, stored_height),
+        ),
+        image,
+    )
     stored_size = size if image.is_transposed else size[::-1]
-    return orient(resize(pixels[top:bottom, left:right], stored_size, interpolation, interleaved), image.orientation), taken
+    return orient(
+        resize(pixels[top:bottom, left:right], stored_size, interpolation, interleaved), image.orientation
+    ), taken
 
 
-def _reduced_box(box: tuple[int, int, int, int], reduction: int, pixels: np.ndarray) -> tuple[int, int, int, int]:
+def _reduced_box(
+    box: tuple[int, int, int, int], reduction: int, pixels: np.ndarray
+) -> tuple[int, int, int, int]:
     """The box in the pixels of the reduced image, snapped to its grid, at least one pixel large."""
     if reduction == 1:
         return box
@@ -227,7 +288,9 @@ def check_size(scale: int | tuple[int, int]) -> tuple[int, int]:
     """(width, height) of an output, given as that or as one number."""
     size = (scale, scale) if isinstance(scale, int) else tuple(scale)
     if len(size) != 2 or not all(isinstance(edge, int) and edge > 0 for edge in size):
-        raise ValueError(f'scale={scale!r} must be a whole number of pixels above 0 or (width, height), such as 224')
+        raise ValueError(
+            f'scale={scale!r} must be a whole number of pixels above 0 or (width, height), such as 224'
+        )
     return size
 
 
@@ -250,5 +313,7 @@ def check_interpolation(name: str) -> str:
 def check_gap(gap: float | None) -> float | None:
     """``gap``, if it is a reducing gap."""
     if gap is not None and gap < 1:
-        raise ValueError(f'reducing_gap={gap!r} would enlarge what the decode shrank; give 1 or more, or None for a full decode')
+        raise ValueError(
+            f'reducing_gap={gap!r} would enlarge what the decode shrank; give 1 or more, or None for a full decode'
+        )
     return gap

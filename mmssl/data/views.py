@@ -26,28 +26,59 @@ from mmssl.data.transforms import (
 from mmssl.hints import nearest
 from mmssl.registry import TRANSFORMS
 
-_PLAIN = dict(num=1, scale=224, crop_ratio_range=(0.2, 1.0), aspect_ratio_range=(3 / 4, 4 / 3), interpolation='bicubic', flip_prob=0.5,
-              jitter=None, jitter_prob=1.0, gray_prob=0.0, gray_first=False, blur_prob=0.0, blur_sigma=(0.1, 2.0),
-              solarize_prob=0.0, solarize_threshold=128, local=False)
-_MOCO_V2 = dict(crop_ratio_range=(0.2, 1.0), interpolation='bilinear', jitter=(0.4, 0.4, 0.4, 0.1), jitter_prob=0.8, gray_prob=0.2,
-                blur_prob=0.5)
+_PLAIN = dict(
+    num=1,
+    scale=224,
+    crop_ratio_range=(0.2, 1.0),
+    aspect_ratio_range=(3 / 4, 4 / 3),
+    interpolation='bicubic',
+    flip_prob=0.5,
+    jitter=None,
+    jitter_prob=1.0,
+    gray_prob=0.0,
+    gray_first=False,
+    blur_prob=0.0,
+    blur_sigma=(0.1, 2.0),
+    solarize_prob=0.0,
+    solarize_threshold=128,
+    local=False,
+)
+_MOCO_V2 = dict(
+    crop_ratio_range=(0.2, 1.0),
+    interpolation='bilinear',
+    jitter=(0.4, 0.4, 0.4, 0.1),
+    jitter_prob=0.8,
+    gray_prob=0.2,
+    blur_prob=0.5,
+)
 _BYOL = dict(crop_ratio_range=(0.08, 1.0), jitter=(0.4, 0.4, 0.2, 0.1), jitter_prob=0.8, gray_prob=0.2)
-_SWAV = dict(interpolation='bilinear', jitter=(0.8, 0.8, 0.8, 0.2), jitter_prob=0.8, gray_prob=0.2, blur_prob=0.5)
+_SWAV = dict(
+    interpolation='bilinear', jitter=(0.8, 0.8, 0.8, 0.2), jitter_prob=0.8, gray_prob=0.2, blur_prob=0.5
+)
 _DINO = dict(_BYOL, crop_ratio_range=(0.4, 1.0))
 
 # name: the kinds of view, as the released code of each method makes them (BYOL: as its paper, appendix B)
 PRESETS: dict[str, list[dict]] = {
     'single': [dict(num=1)],
-    'moco-v1': [dict(num=2, interpolation='bilinear', jitter=(0.4, 0.4, 0.4, 0.4), gray_prob=0.2, gray_first=True)],
+    'moco-v1': [
+        dict(num=2, interpolation='bilinear', jitter=(0.4, 0.4, 0.4, 0.4), gray_prob=0.2, gray_first=True)
+    ],
     'moco-v2': [dict(_MOCO_V2, num=2)],
-    'moco-v3': [dict(_BYOL, interpolation='bilinear', blur_prob=1.0),
-                dict(_BYOL, interpolation='bilinear', blur_prob=0.1, solarize_prob=0.2)],
+    'moco-v3': [
+        dict(_BYOL, interpolation='bilinear', blur_prob=1.0),
+        dict(_BYOL, interpolation='bilinear', blur_prob=0.1, solarize_prob=0.2),
+    ],
     'simclr': [dict(_SWAV, num=2, crop_ratio_range=(0.08, 1.0))],
     'byol': [dict(_BYOL, blur_prob=1.0), dict(_BYOL, blur_prob=0.1, solarize_prob=0.2)],
-    'swav': [dict(_SWAV, num=2, crop_ratio_range=(0.14, 1.0)),
-             dict(_SWAV, num=6, scale=96, crop_ratio_range=(0.05, 0.14), local=True)],
-    'dino': [dict(_DINO, blur_prob=1.0), dict(_DINO, blur_prob=0.1, solarize_prob=0.2),
-             dict(_DINO, num=8, scale=96, crop_ratio_range=(0.05, 0.4), blur_prob=0.5, local=True)],
+    'swav': [
+        dict(_SWAV, num=2, crop_ratio_range=(0.14, 1.0)),
+        dict(_SWAV, num=6, scale=96, crop_ratio_range=(0.05, 0.14), local=True),
+    ],
+    'dino': [
+        dict(_DINO, blur_prob=1.0),
+        dict(_DINO, blur_prob=0.1, solarize_prob=0.2),
+        dict(_DINO, num=8, scale=96, crop_ratio_range=(0.05, 0.4), blur_prob=0.5, local=True),
+    ],
 }
 # what an override without 'local_' changes in the larger views only
 _GEOMETRY = ('num', 'scale', 'crop_ratio_range', 'aspect_ratio_range')
@@ -58,6 +89,7 @@ class ViewDraw(NamedTuple):
 
     ``jitter`` is a list of (name, value) in the order of application; ``sigma`` is 0 where there is no blur.
     """
+
     box: tuple[int, int, int, int]
     flip: bool
     jitter: list[tuple[str, float]]
@@ -86,6 +118,7 @@ class ViewKind:
         solarize_threshold: in [0, 256].
         local: a small view, whose overrides begin with ``local_``.
     """
+
     flip_prob: float
     jitter_prob: float
     gray_prob: float
@@ -121,11 +154,18 @@ class ViewKind:
         flip = rng.random() < self.flip_prob
         jitter = []
         if self.jitter and rng.random() < self.jitter_prob:
-            jitter = [(name, rng.uniform(-strength, strength) if name == 'hue' else rng.uniform(max(0., 1 - strength), 1 + strength))
-                      for name, strength in self.jitter]
+            jitter = [
+                (
+                    name,
+                    rng.uniform(-strength, strength)
+                    if name == 'hue'
+                    else rng.uniform(max(0.0, 1 - strength), 1 + strength),
+                )
+                for name, strength in self.jitter
+            ]
             rng.shuffle(jitter)
         gray = rng.random() < self.gray_prob
-        sigma = rng.uniform(*self.blur_sigma) if rng.random() < self.blur_prob else 0.
+        sigma = rng.uniform(*self.blur_sigma) if rng.random() < self.blur_prob else 0.0
         return ViewDraw(box, flip, jitter, gray, sigma, rng.random() < self.solarize_prob)
 
     def finish(self, pixels: np.ndarray, draw: ViewDraw) -> np.ndarray:
@@ -174,12 +214,23 @@ class LoadViews(BaseTransform):
             those of the larger views, everything else is for all views; with ``local_`` before the name, for the small views alone.
     """
 
-    def __init__(self, preset: str | None = None, views: list[dict] | None = None, num_local: int | None = None,
-                 reducing_gap: float | None = 1.0, max_pixels: int = MAX_PIXELS, **overrides):
+    def __init__(
+        self,
+        preset: str | None = None,
+        views: list[dict] | None = None,
+        num_local: int | None = None,
+        reducing_gap: float | None = 1.0,
+        max_pixels: int = MAX_PIXELS,
+        **overrides,
+    ):
         if (preset is None) == (views is None):
-            raise ValueError(f'LoadViews takes preset=NAME or views=[dict(...), ...], one of them; presets are {", ".join(PRESETS)}')
+            raise ValueError(
+                f'LoadViews takes preset=NAME or views=[dict(...), ...], one of them; presets are {", ".join(PRESETS)}'
+            )
         if preset is not None and preset not in PRESETS:
-            raise ValueError(f'LoadViews has no preset {preset!r}{nearest(preset, PRESETS)}; presets are {", ".join(PRESETS)}')
+            raise ValueError(
+                f'LoadViews has no preset {preset!r}{nearest(preset, PRESETS)}; presets are {", ".join(PRESETS)}'
+            )
         given = views if preset is None else PRESETS[preset]
         assert given is not None
         kinds = [dict(kind) for kind in given]
@@ -197,12 +248,31 @@ class LoadViews(BaseTransform):
         """Load the views of ``results['img_path']``; raises BadImageError naming the file."""
         image = open_image(results['img_path'], self.max_pixels)
         drawn = [(kind, kind.draw(image.width, image.height)) for kind in self.kinds for _ in range(kind.num)]
-        reduction = min(decode_reduction(image, (draw.box[2] - draw.box[0], draw.box[3] - draw.box[1]), (kind.width, kind.height),
-                                         self.reducing_gap) for kind, draw in drawn)
+        reduction = min(
+            decode_reduction(
+                image,
+                (draw.box[2] - draw.box[0], draw.box[3] - draw.box[1]),
+                (kind.width, kind.height),
+                self.reducing_gap,
+            )
+            for kind, draw in drawn
+        )
         pixels = decode(image, reduction)
-        crops = [crop_resized(image, pixels, reduction, draw.box, (kind.width, kind.height), kind.interpolation, interleaved=True)
-                 for kind, draw in drawn]
-        results['img'] = [kind.finish(crop, draw) for (crop, _), (kind, draw) in zip(crops, drawn, strict=True)]
+        crops = [
+            crop_resized(
+                image,
+                pixels,
+                reduction,
+                draw.box,
+                (kind.width, kind.height),
+                kind.interpolation,
+                interleaved=True,
+            )
+            for kind, draw in drawn
+        ]
+        results['img'] = [
+            kind.finish(crop, draw) for (crop, _), (kind, draw) in zip(crops, drawn, strict=True)
+        ]
         results['img_shape'] = results['img'][0].shape[:2]
         results['ori_shape'] = (image.height, image.width)
         results['crop_boxes'] = [box for _, box in crops]
@@ -210,12 +280,22 @@ class LoadViews(BaseTransform):
 
     def __repr__(self) -> str:
         kinds = ', '.join(f'{kind.num}x{kind.width}x{kind.height}' for kind in self.kinds)
-        return f'{type(self).__name__}(preset={self.preset!r}, views={kinds}, reducing_gap={self.reducing_gap})'
+        return (
+            f'{type(self).__name__}(preset={self.preset!r}, views={kinds}, reducing_gap={self.reducing_gap})'
+        )
 
 
 def _override(kinds: list[dict], overrides: dict, what: str) -> None:
     """Change the kinds in place."""
-    known = [*_PLAIN, *(f'local_{key}' for key in _PLAIN), 'preset', 'views', 'num_local', 'reducing_gap', 'max_pixels']
+    known = [
+        *_PLAIN,
+        *(f'local_{key}' for key in _PLAIN),
+        'preset',
+        'views',
+        'num_local',
+        'reducing_gap',
+        'max_pixels',
+    ]
     for key in sorted(overrides, key=lambda key: key.startswith('local_')):
         small = key.startswith('local_')
         name = key.removeprefix('local_')
@@ -225,9 +305,13 @@ def _override(kinds: list[dict], overrides: dict, what: str) -> None:
         if not small and name in _GEOMETRY:
             chosen = [kind for kind in kinds if not kind.get('local')]
         if not chosen:
-            raise ValueError(f'{"num_local" if key == "local_num" else key}={overrides[key]!r}: {what} has no such views')
+            raise ValueError(
+                f'{"num_local" if key == "local_num" else key}={overrides[key]!r}: {what} has no such views'
+            )
         if name == 'num' and len(chosen) > 1:
-            raise ValueError(f'num={overrides[key]!r}: {what} has views of {len(chosen)} kinds; list them with views=[dict(num=...), ...]')
+            raise ValueError(
+                f'num={overrides[key]!r}: {what} has views of {len(chosen)} kinds; list them with views=[dict(num=...), ...]'
+            )
         for kind in chosen:
             kind[name] = overrides[key]
 
@@ -236,8 +320,10 @@ def _jitter(strengths) -> list[tuple[str, float]]:
     if strengths is None:
         return []
     if len(strengths) != 4 or min(strengths) < 0 or strengths[3] > 0.5:
-        raise ValueError(f'jitter={strengths!r} must be four strengths, of brightness, contrast, saturation (0 or more each) and hue '
-                         '(0 to 0.5), such as (0.4, 0.4, 0.4, 0.1)')
+        raise ValueError(
+            f'jitter={strengths!r} must be four strengths, of brightness, contrast, saturation (0 or more each) and hue '
+            '(0 to 0.5), such as (0.4, 0.4, 0.4, 0.1)'
+        )
     return [(name, strength) for name, strength in zip(_ADJUST, strengths, strict=True) if strength]
 
 
@@ -295,7 +381,7 @@ def _blur_kernel(steps: int) -> np.ndarray:
     variance = (steps / 128) ** 2 / 3
     radius = int((math.sqrt(12 * variance + 1) - 1) / 2)
     end = (2 * radius + 1) * (radius * (radius + 1) - 3 * variance) / (6 * (variance - (radius + 1) ** 2))
-    box = np.array([end, *[1.] * (2 * radius + 1), end]) / (2 * radius + 1 + 2 * end)
+    box = np.array([end, *[1.0] * (2 * radius + 1), end]) / (2 * radius + 1 + 2 * end)
     kernel = np.rint(256 * np.convolve(np.convolve(box, box), box))
     kernel[len(kernel) // 2] += 256 - kernel.sum()
     return (kernel[kernel > 0] / 256).astype(np.float32)
@@ -308,4 +394,9 @@ def solarize(pixels: np.ndarray, threshold: int = 128) -> np.ndarray:
     return np.where(pixels < threshold, pixels, 255 - pixels)
 
 
-_ADJUST = {'brightness': adjust_brightness, 'contrast': adjust_contrast, 'saturation': adjust_saturation, 'hue': adjust_hue}
+_ADJUST = {
+    'brightness': adjust_brightness,
+    'contrast': adjust_contrast,
+    'saturation': adjust_saturation,
+    'hue': adjust_hue,
+}

@@ -21,7 +21,9 @@ def check_coco(content: dict) -> None:
         ValueError: two images, annotations or categories with one id; an annotation of a category that is not listed; a box that is not
             four finite numbers. Boxes without area, images without objects and objects without an image are left to the data set.
     """
-    images, annotations, categories = (content.get(key) or [] for key in ('images', 'annotations', 'categories'))
+    images, annotations, categories = (
+        content.get(key) or [] for key in ('images', 'annotations', 'categories')
+    )
     for what, entries in (('images', images), ('annotations', annotations), ('categories', categories)):
         repeated = _repeated(entry.get('id') for entry in entries)
         if repeated is not None:
@@ -29,15 +31,23 @@ def check_coco(content: dict) -> None:
     known_categories = {category['id'] for category in categories}
     for annotation in annotations:
         if known_categories and annotation.get('category_id') not in known_categories:
-            raise ValueError(f'annotation {annotation.get("id")} is of category {annotation.get("category_id")}, which is not listed')
+            raise ValueError(
+                f'annotation {annotation.get("id")} is of category {annotation.get("category_id")}, which is not listed'
+            )
         box = annotation.get('bbox')
         if box is not None and not (len(box) == 4 and all(map(math.isfinite, box))):
-            raise ValueError(f'annotation {annotation.get("id")} has the box {box}; four finite numbers are needed')
+            raise ValueError(
+                f'annotation {annotation.get("id")} has the box {box}; four finite numbers are needed'
+            )
 
 
 def _repeated(ids: Iterable):
     ids = [number for number in ids if number is not None]
-    return next((number for number, count in Counter(ids).items() if count > 1), None) if len(set(ids)) < len(ids) else None
+    return (
+        next((number for number, count in Counter(ids).items() if count > 1), None)
+        if len(set(ids)) < len(ids)
+        else None
+    )
 
 
 def category_ids(coco: COCO, names: Sequence[str]) -> list[int]:
@@ -56,18 +66,33 @@ def category_ids(coco: COCO, names: Sequence[str]) -> list[int]:
     given = [category['name'] for category in categories]
     repeated = _repeated(name for name in given if name in names)
     if repeated is not None:
-        raise ValueError(f'{file}: several categories have the name {repeated!r}; give each a name of its own')
+        raise ValueError(
+            f'{file}: several categories have the name {repeated!r}; give each a name of its own'
+        )
     if not set(given) & set(names):
-        raise ValueError(f'{file}: none of the {len(names)} classes ({_some(names)}) is one of its {len(given)} categories '
-                         f'({_some(given)}); set metainfo=dict(classes=...) of the dataset to their names')
+        raise ValueError(
+            f'{file}: none of the {len(names)} classes ({_some(names)}) is one of its {len(given)} categories '
+            f'({_some(given)}); set metainfo=dict(classes=...) of the dataset to their names'
+        )
     ids = {category['name']: category['id'] for category in categories}
-    missing, others = [name for name in names if name not in ids], [name for name in given if name not in names]
+    missing, others = (
+        [name for name in names if name not in ids],
+        [name for name in given if name not in names],
+    )
     if others:
-        objects = sum(annotation.get('category_id') in {ids[name] for name in others} for annotation in coco.dataset.get('annotations', []))
-        print_log(f'{file}: {objects} objects of {len(others)} categories that are no class of this run are left out: {_some(others)}',
-                  logger='current')
+        objects = sum(
+            annotation.get('category_id') in {ids[name] for name in others}
+            for annotation in coco.dataset.get('annotations', [])
+        )
+        print_log(
+            f'{file}: {objects} objects of {len(others)} categories that are no class of this run are left out: {_some(others)}',
+            logger='current',
+        )
     if missing:
-        print_log(f'{file}: no category, so no object, of {len(missing)} of the {len(names)} classes: {_some(missing)}', logger='current')
+        print_log(
+            f'{file}: no category, so no object, of {len(missing)} of the {len(names)} classes: {_some(missing)}',
+            logger='current',
+        )
         free = max(ids.values()) + 1
         for number, name in enumerate(missing, free):
             ids[name] = number
@@ -75,7 +100,10 @@ def category_ids(coco: COCO, names: Sequence[str]) -> list[int]:
             coco.dataset['categories'].append(category)
             coco.cats[number] = category
     if [name for name in given if name in names] != [name for name in names if name in given]:
-        print_log(f'{file}: classes are numbered in the order of the config, which is not that of the file', logger='current')
+        print_log(
+            f'{file}: classes are numbered in the order of the config, which is not that of the file',
+            logger='current',
+        )
     return [ids[name] for name in names]
 
 
@@ -93,10 +121,15 @@ def check_xml_names(seen: Counter, names: Sequence[str], file: str, flat: int) -
     """
     others = Counter({name: count for name, count in seen.items() if name not in names})
     if seen and len(others) == len(seen):
-        raise ValueError(f'{file}: none of the {len(names)} classes ({_some(names)}) is the name of an object; there are {_some(seen)}. '
-                         'Set metainfo=dict(classes=...) of the dataset to these names')
+        raise ValueError(
+            f'{file}: none of the {len(names)} classes ({_some(names)}) is the name of an object; there are {_some(seen)}. '
+            'Set metainfo=dict(classes=...) of the dataset to these names'
+        )
     if others:
-        print_log(f'{file}: {others.total()} objects of other names than the classes are left out: {_some(others)}', logger='current')
+        print_log(
+            f'{file}: {others.total()} objects of other names than the classes are left out: {_some(others)}',
+            logger='current',
+        )
     if flat:
         print_log(f'{file}: {flat} boxes without area are left out', logger='current')
 
@@ -134,7 +167,13 @@ def check_when_indexed() -> None:
 
     @functools.wraps(host_ids)
     def get_cat_ids(self, cat_names=(), sup_names=(), cat_ids=()):
-        if type(self) is COCO and cat_names and not isinstance(cat_names, str) and not sup_names and not cat_ids:
+        if (
+            type(self) is COCO
+            and cat_names
+            and not isinstance(cat_names, str)
+            and not sup_names
+            and not cat_ids
+        ):
             return category_ids(self, cat_names)
         return host_ids(self, cat_names, sup_names, cat_ids)
 
@@ -143,7 +182,11 @@ def check_when_indexed() -> None:
 
 
 def _check_xml() -> None:
-    host_load, host_parse, host_objects = XMLDataset.load_data_list, XMLDataset.parse_data_info, XMLDataset._parse_instance_info
+    host_load, host_parse, host_objects = (
+        XMLDataset.load_data_list,
+        XMLDataset.parse_data_info,
+        XMLDataset._parse_instance_info,
+    )
 
     @functools.wraps(host_load)
     def load_data_list(self) -> list[dict]:
@@ -156,7 +199,11 @@ def _check_xml() -> None:
     def parse_data_info(self, img_info: dict) -> dict:
         try:
             return host_parse(self, img_info)
-        except (ValueError, AttributeError, SyntaxError) as error:  # a number that is none, a node that is missing, no XML
+        except (
+            ValueError,
+            AttributeError,
+            SyntaxError,
+        ) as error:  # a number that is none, a node that is missing, no XML
             raise ValueError(f'{img_info.get("xml_path")}: {error}') from None
 
     @functools.wraps(host_objects)
@@ -166,7 +213,11 @@ def _check_xml() -> None:
         instances = host_objects(self, raw_ann_info, *args, **kwargs)
         if self.test_mode:
             return instances
-        kept = [found for found in instances if found['bbox'][2] > found['bbox'][0] and found['bbox'][3] > found['bbox'][1]]
+        kept = [
+            found
+            for found in instances
+            if found['bbox'][2] > found['bbox'][0] and found['bbox'][3] > found['bbox'][1]
+        ]
         self._flat = getattr(self, '_flat', 0) + len(instances) - len(kept)
         return kept
 

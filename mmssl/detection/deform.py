@@ -38,17 +38,38 @@ class DeformConv(ModulatedDeformConv2d):
 
     _version = 2
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] = 1,
-                 padding: int | tuple[int, int] = 0, dilation: int | tuple[int, int] = 1, groups: int = 1, deform_groups: int = 1,
-                 bias: bool = True, modulated: bool = True, backend: str = 'auto'):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        deform_groups: int = 1,
+        bias: bool = True,
+        modulated: bool = True,
+        backend: str = 'auto',
+    ):
         if in_channels % deform_groups or in_channels % groups or out_channels % groups:
-            raise ValueError(f'DeformConv with {in_channels} input and {out_channels} output channels does not divide into '
-                             f'deform_groups={deform_groups} and groups={groups}')
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, deform_groups, bias)
+            raise ValueError(
+                f'DeformConv with {in_channels} input and {out_channels} output channels does not divide into '
+                f'deform_groups={deform_groups} and groups={groups}'
+            )
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, deform_groups, bias
+        )
         self.modulated, self.backend = modulated, backend
         taps = self.kernel_size[0] * self.kernel_size[1]
-        self.conv_offset = nn.Conv2d(in_channels, (3 if modulated else 2) * deform_groups * taps, self.kernel_size, self.stride,
-                                     self.padding, self.dilation)
+        self.conv_offset = nn.Conv2d(
+            in_channels,
+            (3 if modulated else 2) * deform_groups * taps,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+        )
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -69,12 +90,16 @@ class DeformConv(ModulatedDeformConv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, D, H', W')."""
         offset, mask = self.offsets(x)
-        return deform_conv2d(x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask, self.backend)
+        return deform_conv2d(
+            x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask, self.backend
+        )
 
     def extra_repr(self) -> str:
         """Settings in the model's text."""
-        return (f'{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, '
-                f'dilation={self.dilation}, groups={self.groups}, deform_groups={self.deform_groups}, modulated={self.modulated}')
+        return (
+            f'{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, '
+            f'dilation={self.dilation}, groups={self.groups}, deform_groups={self.deform_groups}, modulated={self.modulated}'
+        )
 
 
 class _ChannelsLast(nn.Module):
@@ -107,31 +132,62 @@ class DCNv3(nn.Module):
         ValueError: channels that do not divide into the groups, or settings that do not go together.
     """
 
-    def __init__(self, in_channels: int, out_channels: int | None = None, kernel_size: int = 3, stride: int = 1, padding: int | None = None,
-                 dilation: int = 1, groups: int = 1, bias: bool = True, deform_groups: int = 4, dw_kernel_size: int | None = None,
-                 offset_scale: float = 1.0, center_feature_scale: bool = False, remove_center: bool = False, channels_last: bool = False):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int | None = None,
+        kernel_size: int = 3,
+        stride: int = 1,
+        padding: int | None = None,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        deform_groups: int = 4,
+        dw_kernel_size: int | None = None,
+        offset_scale: float = 1.0,
+        center_feature_scale: bool = False,
+        remove_center: bool = False,
+        channels_last: bool = False,
+    ):
         super().__init__()
         out_channels = in_channels if out_channels is None else out_channels
         kernel, steps, spread = _pair(kernel_size), _pair(stride), _pair(dilation)
         if groups != 1:
-            raise ValueError(f'groups={groups}: DCNv3 has no weights that groups could split; deform_groups splits its offsets')
+            raise ValueError(
+                f'groups={groups}: DCNv3 has no weights that groups could split; deform_groups splits its offsets'
+            )
         if in_channels % deform_groups:
-            raise ValueError(f'DCNv3 with {in_channels} channels does not divide into deform_groups={deform_groups}')
+            raise ValueError(
+                f'DCNv3 with {in_channels} channels does not divide into deform_groups={deform_groups}'
+            )
         if center_feature_scale and (steps != (1, 1) or out_channels != in_channels):
-            raise ValueError(f'center_feature_scale of DCNv3 adds its input: stride {steps} must be 1 and out_channels={out_channels} '
-                             f'must be in_channels={in_channels}')
+            raise ValueError(
+                f'center_feature_scale of DCNv3 adds its input: stride {steps} must be 1 and out_channels={out_channels} '
+                f'must be in_channels={in_channels}'
+            )
         self.kernel_size, self.stride, self.dilation = kernel, steps, spread
         same = tuple(d * (k - 1) // 2 for d, k in zip(spread, kernel, strict=True))
         self.padding = same if padding is None else _pair(padding)
         if self.padding != same:
-            raise ValueError(f'padding={self.padding} of DCNv3 must be {same}, so that its offsets have the size of its output')
+            raise ValueError(
+                f'padding={self.padding} of DCNv3 must be {same}, so that its offsets have the size of its output'
+            )
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, deform_groups
         self.offset_scale, self.remove_center, self.channels_last = offset_scale, remove_center, channels_last
         seen = kernel_size if dw_kernel_size is None else dw_kernel_size
         taps = deform_groups * (kernel[0] * kernel[1] - int(remove_center))
         self.dw_conv = nn.Sequential(
-            nn.Conv2d(in_channels, in_channels, seen, steps, tuple((side - 1) // 2 for side in _pair(seen)), groups=in_channels),
-            nn.Sequential(_ChannelsLast(), nn.LayerNorm(in_channels)), nn.GELU())
+            nn.Conv2d(
+                in_channels,
+                in_channels,
+                seen,
+                steps,
+                tuple((side - 1) // 2 for side in _pair(seen)),
+                groups=in_channels,
+            ),
+            nn.Sequential(_ChannelsLast(), nn.LayerNorm(in_channels)),
+            nn.GELU(),
+        )
         self.offset = nn.Linear(in_channels, 2 * taps)
         self.mask = nn.Linear(in_channels, taps)
         self.input_proj = nn.Linear(in_channels, in_channels)
@@ -140,7 +196,10 @@ class DCNv3(nn.Module):
             self.center_feature_scale_proj_weight = nn.Parameter(torch.zeros(deform_groups, in_channels))
             self.center_feature_scale_proj_bias = nn.Parameter(torch.zeros(deform_groups))
         self.center_feature_scale = center_feature_scale
-        self.transposed, self.output_padding = False, (0, 0)  # what the host's ConvModule asks of a convolution
+        self.transposed, self.output_padding = (
+            False,
+            (0, 0),
+        )  # what the host's ConvModule asks of a convolution
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -160,10 +219,22 @@ class DCNv3(nn.Module):
         projected = self.input_proj(last)
         seen = self.dw_conv(last.permute(0, 3, 1, 2))
         mask = self.mask(seen).unflatten(-1, (self.groups, -1)).softmax(-1).flatten(-2)
-        out = dcnv3(projected, self.offset(seen), mask, self.kernel_size, self.stride, self.padding, self.dilation, self.groups,
-                    self.offset_scale, self.remove_center)
+        out = dcnv3(
+            projected,
+            self.offset(seen),
+            mask,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+            self.offset_scale,
+            self.remove_center,
+        )
         if self.center_feature_scale:
-            share = F.linear(seen, self.center_feature_scale_proj_weight, self.center_feature_scale_proj_bias).sigmoid()
+            share = F.linear(
+                seen, self.center_feature_scale_proj_weight, self.center_feature_scale_proj_bias
+            ).sigmoid()
             share = share.repeat_interleave(self.in_channels // self.groups, dim=-1)
             out = out * (1 - share) + projected * share
         out = self.output_proj(out)
@@ -189,26 +260,46 @@ class DeformResNet(ResNet):
         ValueError: ``deform_blocks`` does not fit the stages.
     """
 
-    def __init__(self, depth: int, dcn: dict | None = None, deform_blocks: Sequence[int | bool] = (0, 0, 0, True), **kwargs):
+    def __init__(
+        self,
+        depth: int,
+        dcn: dict | None = None,
+        deform_blocks: Sequence[int | bool] = (0, 0, 0, True),
+        **kwargs,
+    ):
         super().__init__(depth=depth, **kwargs)
-        dcn = {'type': 'mmssl.DeformConv', 'deform_groups': 4, 'modulated': False} if dcn is None else dict(dcn)
+        dcn = (
+            {'type': 'mmssl.DeformConv', 'deform_groups': 4, 'modulated': False} if dcn is None else dict(dcn)
+        )
         fallback = dcn.pop('fallback_on_stride', False)
         if len(deform_blocks) != self.num_stages:
-            raise ValueError(f'deform_blocks={tuple(deform_blocks)} must have {self.num_stages} entries, one a stage')
+            raise ValueError(
+                f'deform_blocks={tuple(deform_blocks)} must have {self.num_stages} entries, one a stage'
+            )
         self.deform_blocks = tuple(deform_blocks)
         for name, count in zip(self.res_layers, deform_blocks, strict=True):
             stage = getattr(self, name)
             if not 0 <= count <= len(stage):
-                raise ValueError(f'deform_blocks={tuple(deform_blocks)}: {name} of a ResNet-{depth} has {len(stage)} blocks')
-            for block in list(stage)[0 if count is True else len(stage) - count:]:
+                raise ValueError(
+                    f'deform_blocks={tuple(deform_blocks)}: {name} of a ResNet-{depth} has {len(stage)} blocks'
+                )
+            for block in list(stage)[0 if count is True else len(stage) - count :]:
                 if not (fallback and block.conv2.stride != (1, 1)):
                     block.conv2 = self._deformable(block.conv2, dcn)
         self._freeze_stages()
 
     @staticmethod
     def _deformable(conv: nn.Conv2d, dcn: dict) -> nn.Module:
-        return build_conv_layer(dcn, conv.in_channels, conv.out_channels, kernel_size=conv.kernel_size, stride=conv.stride,
-                                padding=conv.padding, dilation=conv.dilation, bias=False)
+        return build_conv_layer(
+            dcn,
+            conv.in_channels,
+            conv.out_channels,
+            kernel_size=conv.kernel_size,
+            stride=conv.stride,
+            padding=conv.padding,
+            dilation=conv.dilation,
+            bias=False,
+        )
 
     def init_weights(self) -> None:
         """As the host's; offsets begin at zero, unless they come with pre-trained weights."""

@@ -29,15 +29,30 @@ class DeformRoIExtractor(SingleRoIExtractor):
         others: of mmdet's SingleRoIExtractor (``finest_scale``, ``init_cfg``).
     """
 
-    def __init__(self, out_channels: int, featmap_strides: Sequence[int], roi_feat_size: int = 7, in_channels: int | None = None,
-                 trans_std: float = 0.1, sample_per_part: int = 4, **kwargs):
-        super().__init__(roi_layer={}, out_channels=out_channels, featmap_strides=list(featmap_strides), **kwargs)
+    def __init__(
+        self,
+        out_channels: int,
+        featmap_strides: Sequence[int],
+        roi_feat_size: int = 7,
+        in_channels: int | None = None,
+        trans_std: float = 0.1,
+        sample_per_part: int = 4,
+        **kwargs,
+    ):
+        super().__init__(
+            roi_layer={}, out_channels=out_channels, featmap_strides=list(featmap_strides), **kwargs
+        )
         self.roi_feat_size = roi_feat_size
         self.trans_std, self.sample_per_part = trans_std, sample_per_part
         self.conv_new = nn.Conv2d(in_channels, out_channels, 1) if in_channels else None
         self.offset_fc = nn.Linear(out_channels * roi_feat_size**2, 2 * roi_feat_size**2)
         if kwargs.get('init_cfg') is None:
-            self.init_cfg = dict(type='Normal', layer='Conv2d', std=0.01, override=dict(type='Constant', name='offset_fc', val=0.))
+            self.init_cfg = dict(
+                type='Normal',
+                layer='Conv2d',
+                std=0.01,
+                override=dict(type='Constant', name='offset_fc', val=0.0),
+            )
 
     def build_roi_layers(self, layer_cfg, featmap_strides) -> nn.ModuleList:
         """None: the operator has no weights."""
@@ -55,15 +70,30 @@ class DeformRoIExtractor(SingleRoIExtractor):
 
     def _pool(self, maps: list[Tensor], rois: Tensor, levels: Tensor | None, trans: Tensor | None) -> Tensor:
         size = self.roi_feat_size
-        settings = dict(output_size=size, output_dim=self.out_channels, group_size=1, part_size=size, trans_std=self.trans_std,
-                        sample_per_part=self.sample_per_part)
+        settings = dict(
+            output_size=size,
+            output_dim=self.out_channels,
+            group_size=1,
+            part_size=size,
+            trans_std=self.trans_std,
+            sample_per_part=self.sample_per_part,
+        )
         if levels is None:
-            return deform_ps_roi_pool(maps[0], rois, trans, spatial_scale=1 / self.featmap_strides[0], **settings)
+            return deform_ps_roi_pool(
+                maps[0], rois, trans, spatial_scale=1 / self.featmap_strides[0], **settings
+            )
         parts, order = [], []
         for number, (level, stride) in enumerate(zip(maps, self.featmap_strides, strict=True)):
             index = (levels == number).nonzero().flatten()
             order.append(index)
             # a level without RoIs takes part with none, so that its weights have gradients on every process
-            parts.append(deform_ps_roi_pool(level, rois[index], None if trans is None else trans[index], spatial_scale=1 / stride,
-                                            **settings))
+            parts.append(
+                deform_ps_roi_pool(
+                    level,
+                    rois[index],
+                    None if trans is None else trans[index],
+                    spatial_scale=1 / stride,
+                    **settings,
+                )
+            )
         return torch.cat(parts)[torch.cat(order).argsort()]

@@ -42,5 +42,5 @@ class DilatedMobileNetV2(MobileNetV2):
             if found:
                 # the first block has no expansion: its convolutions are counted from the depthwise one
                 number = int(found[2]) + (found[1] == 'layer1.0')
-                state_dict[f'{prefix}{found[1]}.{NAMES[number]}.{name[found.end():]}'] = state_dict.pop(name)
+                state_dict[f'{prefix}{found[1]}.{NAMES[number]}.{name[found.end() :]}'] = state_dict.pop(name)
         super()._load_from_state_dict(state_dict, prefix, *args)

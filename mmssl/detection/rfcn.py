@@ -64,9 +64,15 @@ class RFCNRoIHead(StandardRoIHead):
     """
 
     def __init__(self, bbox_head, **kwargs):
-        unused = sorted(name for name in ('bbox_roi_extractor', 'mask_roi_extractor', 'mask_head', 'shared_head') if kwargs.get(name))
+        unused = sorted(
+            name
+            for name in ('bbox_roi_extractor', 'mask_roi_extractor', 'mask_head', 'shared_head')
+            if kwargs.get(name)
+        )
         if unused:
-            raise ValueError(f'RFCNRoIHead has no place for {", ".join(unused)}: its bbox_head pools by itself; leave {unused[0]} out')
+            raise ValueError(
+                f'RFCNRoIHead has no place for {", ".join(unused)}: its bbox_head pools by itself; leave {unused[0]} out'
+            )
         super().__init__(bbox_head=bbox_head, **kwargs)
 
     def init_bbox_head(self, bbox_roi_extractor, bbox_head) -> None:
@@ -79,12 +85,16 @@ class RFCNRoIHead(StandardRoIHead):
         if self.train_cfg:
             self.bbox_assigner = TASK_UTILS.build(self.train_cfg['assigner'])
             sampler = self.train_cfg.get('sampler')
-            self.bbox_sampler = TASK_UTILS.build(sampler, default_args=dict(context=self)) if sampler else AllSampler()
+            self.bbox_sampler = (
+                TASK_UTILS.build(sampler, default_args=dict(context=self)) if sampler else AllSampler()
+            )
 
     def _bbox_forward(self, x: Levels, rois: Tensor) -> dict:
         cls_score, bbox_pred = _in_float32(self.bbox_head, None, self.bbox_head(x[0], rois))
         if not self.training and not bool(torch.isfinite(cls_score).all() & torch.isfinite(bbox_pred).all()):
-            raise ValueError('R-FCN predicts NaN or infinite scores or boxes: the checkpoint or the image holds them')
+            raise ValueError(
+                'R-FCN predicts NaN or infinite scores or boxes: the checkpoint or the image holds them'
+            )
         return dict(cls_score=cls_score, bbox_pred=bbox_pred, bbox_feats=None)
 
 
@@ -104,9 +114,16 @@ class RFCN(TwoStageDetector):
     """
 
     def __init__(self, *args, train_cfg=None, test_cfg=None, rpn_head=None, roi_head=None, **kwargs):
-        wrap = [ConfigDict(cfg) if isinstance(cfg, dict) else cfg for cfg in (train_cfg, test_cfg, rpn_head, roi_head)]
-        super().__init__(*args, train_cfg=wrap[0], test_cfg=wrap[1], rpn_head=wrap[2], roi_head=wrap[3], **kwargs)
-        if self.with_rpn:  # mmcv's NMS takes scores and boxes of one type, and its head gives scores of autocast's
+        wrap = [
+            ConfigDict(cfg) if isinstance(cfg, dict) else cfg
+            for cfg in (train_cfg, test_cfg, rpn_head, roi_head)
+        ]
+        super().__init__(
+            *args, train_cfg=wrap[0], test_cfg=wrap[1], rpn_head=wrap[2], roi_head=wrap[3], **kwargs
+        )
+        if (
+            self.with_rpn
+        ):  # mmcv's NMS takes scores and boxes of one type, and its head gives scores of autocast's
             self.rpn_head.register_forward_hook(_in_float32)
         self._warned = False
         self.memory_format = memory_format_of(self.backbone)
@@ -131,12 +148,19 @@ class RFCN(TwoStageDetector):
         """
         maps = self.extract_feat(images)
         if len(maps) < 2:
-            raise ValueError(f'R-FCN needs two levels, one for the RPN and one for the RoI head; {type(self.backbone).__name__} gives '
-                             f'{len(maps)}: set its out_indices, for a ResNet to (2, 3)')
+            raise ValueError(
+                f'R-FCN needs two levels, one for the RPN and one for the RoI head; {type(self.backbone).__name__} gives '
+                f'{len(maps)}: set its out_indices, for a ResNet to (2, 3)'
+            )
         stride = getattr(getattr(self.roi_head, 'bbox_head', None), 'stride', None)
-        if stride and any(abs(image / stride - cells) > 1 for image, cells in zip(images.shape[2:], maps[-1].shape[2:], strict=True)):
-            raise ValueError(f'the last map is {tuple(maps[-1].shape[2:])} for images of {tuple(images.shape[2:])}, but stride={stride} of '
-                             'roi_head.bbox_head; dilate the last stage, or set that stride')
+        if stride and any(
+            abs(image / stride - cells) > 1
+            for image, cells in zip(images.shape[2:], maps[-1].shape[2:], strict=True)
+        ):
+            raise ValueError(
+                f'the last map is {tuple(maps[-1].shape[2:])} for images of {tuple(images.shape[2:])}, but stride={stride} of '
+                'roi_head.bbox_head; dilate the last stage, or set that stride'
+            )
         return tuple(maps[:-1]), tuple(maps[-1:])
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample]) -> dict[str, Tensor]:
@@ -154,7 +178,9 @@ class RFCN(TwoStageDetector):
         losses = {}
         if self.with_rpn:
             cfg = self.train_cfg.get('rpn_proposal', self.test_cfg.rpn)
-            rpn_losses, proposals = self.rpn_head.loss_and_predict(rpn_maps, [_one_class(sample) for sample in samples], proposal_cfg=cfg)
+            rpn_losses, proposals = self.rpn_head.loss_and_predict(
+                rpn_maps, [_one_class(sample) for sample in samples], proposal_cfg=cfg
+            )
             losses = {name if 'rpn' in name else f'rpn_{name}': value for name, value in rpn_losses.items()}
         else:
             proposals = _given_proposals(samples)
@@ -163,7 +189,9 @@ class RFCN(TwoStageDetector):
         losses.update(self.roi_head.loss(roi_maps, proposals, samples))
         return losses
 
-    def predict(self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample], rescale: bool = True) -> list[DetDataSample]:
+    def predict(
+        self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample], rescale: bool = True
+    ) -> list[DetDataSample]:
         """Detections of (B, 3, H, W) images, written into the samples as ``pred_instances``.
 
         Args:
@@ -183,7 +211,7 @@ class RFCN(TwoStageDetector):
         rpn_maps, roi_maps = self.levels(batch_inputs)
         shape = tuple(batch_inputs.shape[2:])
         samples = batch_data_samples or [DetDataSample(metainfo=dict(img_shape=shape)) for _ in batch_inputs]
-        return (self.roi_head.forward(roi_maps, self._propose(rpn_maps, samples), samples), )
+        return (self.roi_head.forward(roi_maps, self._propose(rpn_maps, samples), samples),)
 
     def _propose(self, rpn_maps: Levels, samples: list[DetDataSample]) -> list[InstanceData]:
         if samples[0].get('proposals', None) is not None or not self.with_rpn:
@@ -192,9 +220,13 @@ class RFCN(TwoStageDetector):
         # the host drops NaN boxes, and would find nothing in silence
         broken = not all(bool(torch.isfinite(found.scores).all()) for found in proposals)
         if not all(map(len, proposals)):
-            broken = broken or not all(bool(torch.isfinite(score).all()) for score in self.rpn_head(rpn_maps)[0])
+            broken = broken or not all(
+                bool(torch.isfinite(score).all()) for score in self.rpn_head(rpn_maps)[0]
+            )
         if broken:
-            raise ValueError('the RPN predicts NaN or infinite scores: the checkpoint or the image holds them')
+            raise ValueError(
+                'the RPN predicts NaN or infinite scores: the checkpoint or the image holds them'
+            )
         return proposals
 
     def check_objects(self, sample: DetDataSample) -> DetDataSample:
@@ -210,19 +242,27 @@ class RFCN(TwoStageDetector):
         image = sample.metainfo.get('img_path', 'an image')
         finite = torch.isfinite(boxes).all(1)
         if not bool(finite.all()):
-            raise ValueError(f'{image}: object {int((~finite).nonzero()[0])} has the box {boxes[~finite][0].tolist()}; '
-                             'correct it in the annotations, or look at the transforms')
+            raise ValueError(
+                f'{image}: object {int((~finite).nonzero()[0])} has the box {boxes[~finite][0].tolist()}; '
+                'correct it in the annotations, or look at the transforms'
+            )
         classes = getattr(getattr(self.roi_head, 'bbox_head', None), 'num_classes', None)
         if classes is not None and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             wrong = int(labels.max() if labels.max() >= classes else labels.min())
-            raise ValueError(f'{image}: label {wrong}, but roi_head.bbox_head predicts {classes} classes, 0 to {classes - 1}; set '
-                             f'model.roi_head.bbox_head.num_classes, or metainfo=dict(classes=...) of the dataset')
+            raise ValueError(
+                f'{image}: label {wrong}, but roi_head.bbox_head predicts {classes} classes, 0 to {classes - 1}; set '
+                f'model.roi_head.bbox_head.num_classes, or metainfo=dict(classes=...) of the dataset'
+            )
         solid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         if bool(solid.all()):
             return sample
         if not self._warned:
             self._warned = True
-            print_log(f'{image}: {int((~solid).sum())} boxes without area are left out; so are others like them', 'current', 30)
+            print_log(
+                f'{image}: {int((~solid).sum())} boxes without area are left out; so are others like them',
+                'current',
+                30,
+            )
         kept = sample.new()
         kept.gt_instances = objects[solid]
         return kept
@@ -231,18 +271,28 @@ class RFCN(TwoStageDetector):
 def _one_class(sample: DetDataSample) -> DetDataSample:
     """The same boxes, all labelled 0: what the RPN learns from."""
     out = DetDataSample(metainfo=sample.metainfo)
-    out.gt_instances = InstanceData(bboxes=sample.gt_instances.bboxes, labels=torch.zeros_like(sample.gt_instances.labels))
+    out.gt_instances = InstanceData(
+        bboxes=sample.gt_instances.bboxes, labels=torch.zeros_like(sample.gt_instances.labels)
+    )
     if 'ignored_instances' in sample:
         out.ignored_instances = sample.ignored_instances
     return out
 
 
 def _given_proposals(samples: list[DetDataSample]) -> list[InstanceData]:
-    missing = [sample.metainfo.get('img_path', number) for number, sample in enumerate(samples) if sample.get('proposals', None) is None]
+    missing = [
+        sample.metainfo.get('img_path', number)
+        for number, sample in enumerate(samples)
+        if sample.get('proposals', None) is None
+    ]
     if missing:
-        raise ValueError(f'no proposals for {missing[0]}: give the model an rpn_head, or the samples proposals')
+        raise ValueError(
+            f'no proposals for {missing[0]}: give the model an rpn_head, or the samples proposals'
+        )
     proposals = [sample.proposals.new() for sample in samples]
     for found, sample in zip(proposals, samples, strict=True):
         if not bool(torch.isfinite(found.bboxes).all()):
-            raise ValueError(f'proposals of {sample.metainfo.get("img_path", "an image")} are NaN or infinite')
+            raise ValueError(
+                f'proposals of {sample.metainfo.get("img_path", "an image")} are NaN or infinite'
+            )
     return proposals

@@ -70,21 +70,41 @@ class RFCNBBoxHead(BBoxHead):
         ValueError: sizes below 1, an unknown convention.
     """
 
-    def __init__(self, in_channels: int = 2048, num_classes: int = 20, roi_feat_size: int = 7, hidden_channels: int | None = 1024,
-                 stride: int = 16, reg_class_agnostic: bool = True, deformable: bool = False, trans_std: float = 0.1,
-                 sample_per_part: int = 4, convention: str = 'caffe', **kwargs):
-        for name, value in dict(in_channels=in_channels, num_classes=num_classes, roi_feat_size=roi_feat_size, stride=stride).items():
+    def __init__(
+        self,
+        in_channels: int = 2048,
+        num_classes: int = 20,
+        roi_feat_size: int = 7,
+        hidden_channels: int | None = 1024,
+        stride: int = 16,
+        reg_class_agnostic: bool = True,
+        deformable: bool = False,
+        trans_std: float = 0.1,
+        sample_per_part: int = 4,
+        convention: str = 'caffe',
+        **kwargs,
+    ):
+        for name, value in dict(
+            in_channels=in_channels, num_classes=num_classes, roi_feat_size=roi_feat_size, stride=stride
+        ).items():
             if value < 1:
                 raise ValueError(f'{name}={value} of RFCNBBoxHead must be at least 1')
         # the host's fully connected layers, as small as they go, make place for convolutions
-        super().__init__(in_channels=1, roi_feat_size=1, num_classes=num_classes, reg_class_agnostic=reg_class_agnostic,
-                         **{'init_cfg': None, **kwargs})
+        super().__init__(
+            in_channels=1,
+            roi_feat_size=1,
+            num_classes=num_classes,
+            reg_class_agnostic=reg_class_agnostic,
+            **{'init_cfg': None, **kwargs},
+        )
         del self.fc_cls, self.fc_reg
         k = roi_feat_size
         self.k, self.stride, self.convention = k, stride, convention
         self.in_channels = in_channels
         if convention not in CONVENTIONS:
-            raise ValueError(f'convention={convention!r} of RFCNBBoxHead is not one of {", ".join(CONVENTIONS)}')
+            raise ValueError(
+                f'convention={convention!r} of RFCNBBoxHead is not one of {", ".join(CONVENTIONS)}'
+            )
         self.trans_std, self.sample_per_part = trans_std, sample_per_part
         width = hidden_channels or in_channels
         self.conv_new = PointwiseConv2d(in_channels, hidden_channels) if hidden_channels else None
@@ -96,8 +116,14 @@ class RFCNBBoxHead(BBoxHead):
             self.rfcn_cls_offset = PointwiseConv2d(width, 2 * k * k * (num_classes + 1))
             self.rfcn_bbox_offset = PointwiseConv2d(width, 2 * k * k)
         if kwargs.get('init_cfg') is None:
-            zero = [dict(type='Constant', name=name, val=0.) for name in ('rfcn_cls_offset', 'rfcn_bbox_offset') if deformable]
-            self.init_cfg = dict(type='Normal', layer='Conv2d', std=0.01, **(dict(override=zero) if zero else {}))
+            zero = [
+                dict(type='Constant', name=name, val=0.0)
+                for name in ('rfcn_cls_offset', 'rfcn_bbox_offset')
+                if deformable
+            ]
+            self.init_cfg = dict(
+                type='Normal', layer='Conv2d', std=0.01, **(dict(override=zero) if zero else {})
+            )
 
     def forward(self, x: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
         """Scores and box offsets of RoIs.
@@ -114,8 +140,10 @@ class RFCNBBoxHead(BBoxHead):
         scores, boxes = self.rfcn_cls(x), self.rfcn_bbox(x)
         rois = rois.to(torch.promote_types(scores.dtype, rois.dtype))
         if self.deformable:
-            return (self._pool_deformable(scores, self.rfcn_cls_offset(x), rois, self.num_classes + 1),
-                    self._pool_deformable(boxes, self.rfcn_bbox_offset(x), rois, 1))
+            return (
+                self._pool_deformable(scores, self.rfcn_cls_offset(x), rois, self.num_classes + 1),
+                self._pool_deformable(boxes, self.rfcn_bbox_offset(x), rois, 1),
+            )
         return self._pool(scores, rois), self._pool(boxes, rois)
 
     def _pool(self, maps: Tensor, rois: Tensor) -> Tensor:
@@ -129,14 +157,30 @@ class RFCNBBoxHead(BBoxHead):
 
     def _pool_deformable(self, maps: Tensor, offsets: Tensor, rois: Tensor, classes: int) -> Tensor:
         """(B, D * k * k, H, W), with maps of offsets (B, 2 * classes * k * k, H, W), to (N, D)."""
-        settings: dict[str, Any] = dict(output_size=self.k, spatial_scale=1 / self.stride, group_size=self.k, part_size=self.k,
-                                        sample_per_part=self.sample_per_part, trans_std=self.trans_std)
+        settings: dict[str, Any] = dict(
+            output_size=self.k,
+            spatial_scale=1 / self.stride,
+            group_size=self.k,
+            part_size=self.k,
+            sample_per_part=self.sample_per_part,
+            trans_std=self.trans_std,
+        )
         trans = deform_ps_roi_pool(offsets, rois, None, output_dim=2 * classes, **settings)
-        out = deform_ps_roi_pool(maps, rois, trans, output_dim=maps.shape[1] // self.k**2, vote=True, **settings)
+        out = deform_ps_roi_pool(
+            maps, rois, trans, output_dim=maps.shape[1] // self.k**2, vote=True, **settings
+        )
         return out.to(torch.promote_types(out.dtype, torch.float32))
 
-    def loss_and_target(self, cls_score: Tensor, bbox_pred: Tensor, rois: Tensor, sampling_results: list[SamplingResult],
-                        rcnn_train_cfg, concat: bool = True, reduction_override: str | None = None) -> dict:
+    def loss_and_target(
+        self,
+        cls_score: Tensor,
+        bbox_pred: Tensor,
+        rois: Tensor,
+        sampling_results: list[SamplingResult],
+        rcnn_train_cfg,
+        concat: bool = True,
+        reduction_override: str | None = None,
+    ) -> dict:
         """Targets by mmdet's rules, and the losses; ``rcnn_train_cfg.ohem`` is the number of RoIs an image that are learned from.
 
         Returns:
@@ -145,13 +189,32 @@ class RFCNBBoxHead(BBoxHead):
         targets = self.get_targets(sampling_results, rcnn_train_cfg, concat=True)
         counts = [len(result.priors) for result in sampling_results]
         labels, label_weights, bbox_targets, bbox_weights = targets
-        losses = self.loss(cls_score, bbox_pred, rois, labels, label_weights, bbox_targets, bbox_weights, counts=counts,
-                           ohem=rcnn_train_cfg.get('ohem'))
+        losses = self.loss(
+            cls_score,
+            bbox_pred,
+            rois,
+            labels,
+            label_weights,
+            bbox_targets,
+            bbox_weights,
+            counts=counts,
+            ohem=rcnn_train_cfg.get('ohem'),
+        )
         return dict(loss_bbox=losses, bbox_targets=targets)
 
-    def loss(self, cls_score: Tensor, bbox_pred: Tensor, rois: Tensor, labels: Tensor, label_weights: Tensor, bbox_targets: Tensor,
-             bbox_weights: Tensor, reduction_override: str | None = None, counts: Sequence[int] | None = None,
-             ohem: int | None = None) -> dict:
+    def loss(
+        self,
+        cls_score: Tensor,
+        bbox_pred: Tensor,
+        rois: Tensor,
+        labels: Tensor,
+        label_weights: Tensor,
+        bbox_targets: Tensor,
+        bbox_weights: Tensor,
+        reduction_override: str | None = None,
+        counts: Sequence[int] | None = None,
+        ohem: int | None = None,
+    ) -> dict:
         """Cross entropy and smooth L1; with ``ohem``, of the hardest RoIs of every image by the sum of both, from these very scores.
 
         The box loss is divided by ``ohem`` times images (the released code's 1 / BATCH_ROIS_OHEM), without ``ohem`` by the RoIs as in
@@ -172,26 +235,35 @@ class RFCNBBoxHead(BBoxHead):
         """
         counts = [len(labels)] if counts is None else counts
         if not len(labels):
-            losses = dict(loss_cls=cls_score.sum() * 0, loss_bbox=bbox_pred.sum() * 0, acc=cls_score.new_zeros(1))
+            losses = dict(
+                loss_cls=cls_score.sum() * 0, loss_bbox=bbox_pred.sum() * 0, acc=cls_score.new_zeros(1)
+            )
             return dict(losses, num_pos=cls_score.new_zeros(())) if ohem else losses
         cls_losses = self.loss_cls(cls_score, labels, label_weights, reduction_override='none')
         if self.reg_class_agnostic:
             own = bbox_pred
         else:
             index = labels.clamp(max=self.num_classes - 1)
-            own = bbox_pred.view(len(labels), self.num_classes, -1)[torch.arange(len(labels), device=labels.device), index]
+            own = bbox_pred.view(len(labels), self.num_classes, -1)[
+                torch.arange(len(labels), device=labels.device), index
+            ]
         if self.reg_decoded_bbox:
             own = self.bbox_coder.decode(rois[:, 1:], own)
         box_losses = self.loss_bbox(own, bbox_targets, bbox_weights, reduction_override='none')
         # without any object mmdet's losses give one sum, of zero
-        box_losses = box_losses.view(len(labels), -1).sum(1) if box_losses.dim() else box_losses.expand(len(labels))
+        box_losses = (
+            box_losses.view(len(labels), -1).sum(1) if box_losses.dim() else box_losses.expand(len(labels))
+        )
         weights = (label_weights > 0).to(cls_losses.dtype)
         boxes = len(labels)
         if ohem:
             weights = weights * hardest(cls_losses + box_losses, counts, ohem).to(weights.dtype)
             boxes = ohem * len(counts)
-        losses = dict(loss_cls=(cls_losses * weights).sum() / weights.sum().clamp(min=1), loss_bbox=(box_losses * weights).sum() / boxes,
-                      acc=accuracy(cls_score, labels))
+        losses = dict(
+            loss_cls=(cls_losses * weights).sum() / weights.sum().clamp(min=1),
+            loss_bbox=(box_losses * weights).sum() / boxes,
+            acc=accuracy(cls_score, labels),
+        )
         if ohem:
             losses['num_pos'] = (weights * (labels < self.num_classes)).sum() / len(counts)
         return losses

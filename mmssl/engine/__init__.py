@@ -12,6 +12,18 @@ from mmssl.engine.sanity import SanityHook
 from mmssl.engine.schedules import CosineWeightDecay, WarmupCosineLR
 
 __all__ = [
-    'LARC', 'LARS', 'AmpOptimWrapper', 'CheckpointHook', 'CosineWeightDecay', 'EachOptimWrapper', 'KNNHook',
-    'MergedOptimWrapperConstructor', 'MethodHook', 'NonFiniteHook', 'ProgressHook', 'ReconstructionHook', 'SanityHook', 'WarmupCosineLR'
+    'LARC',
+    'LARS',
+    'AmpOptimWrapper',
+    'CheckpointHook',
+    'CosineWeightDecay',
+    'EachOptimWrapper',
+    'KNNHook',
+    'MergedOptimWrapperConstructor',
+    'MethodHook',
+    'NonFiniteHook',
+    'ProgressHook',
+    'ReconstructionHook',
+    'SanityHook',
+    'WarmupCosineLR',
 ]

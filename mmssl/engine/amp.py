@@ -30,7 +30,7 @@ def clip_each_grad_norm_(parameters: list[nn.Parameter], max_norm: float) -> tor
     """
     gradients = [parameter.grad for parameter in parameters]
     norms = torch.stack(torch._foreach_norm(gradients))
-    torch._foreach_mul_(gradients, list((max_norm / (norms + 1e-6)).clamp(max=1.).unbind()))
+    torch._foreach_mul_(gradients, list((max_norm / (norms + 1e-6)).clamp(max=1.0).unbind()))
     return norms.norm()
 
 
@@ -42,7 +42,9 @@ class ClipEachMixin(Host):
         if clip_grad is not None and each:
             clip_grad = {key: value for key, value in clip_grad.items() if key != 'type'}
             if set(clip_grad) != {'max_norm'} or not clip_grad['max_norm'] > 0:
-                raise ValueError(f"clip_grad=dict(type='each', ...) takes max_norm above 0 and nothing else, not {clip_grad}")
+                raise ValueError(
+                    f"clip_grad=dict(type='each', ...) takes max_norm above 0 and nothing else, not {clip_grad}"
+                )
         super().__init__(*args, clip_grad=clip_grad, **kwargs)
         if each:
             self.clip_func = clip_each_grad_norm_
@@ -67,18 +69,28 @@ class AmpOptimWrapper(ClipEachMixin, OptimWrapper):
         ValueError: an unknown ``dtype`` or ``loss_scale``, or float16 on the CPU.
     """
 
-    def __init__(self, dtype: str | torch.dtype | None = 'bfloat16', loss_scale='dynamic', use_fsdp: bool = False, **kwargs):
+    def __init__(
+        self,
+        dtype: str | torch.dtype | None = 'bfloat16',
+        loss_scale='dynamic',
+        use_fsdp: bool = False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         dtype = 'bfloat16' if dtype is None else str(dtype).removeprefix('torch.')
         if dtype not in DTYPES:
-            raise ValueError(f'dtype={dtype!r} of AmpOptimWrapper; one of {", ".join(DTYPES)} (float32 is plain OptimWrapper)')
+            raise ValueError(
+                f'dtype={dtype!r} of AmpOptimWrapper; one of {", ".join(DTYPES)} (float32 is plain OptimWrapper)'
+            )
         self.cast_dtype = DTYPES[dtype]
         self.device_type = self.optimizer.param_groups[0]['params'][0].device.type
         self.loss_scaler = None
         self._fixed_scale: float | None = None
         if dtype == 'float16':
             if self.device_type == 'cpu':
-                raise ValueError("dtype='float16' of AmpOptimWrapper needs a GPU: on the CPU use 'bfloat16', which needs no loss scaling")
+                raise ValueError(
+                    "dtype='float16' of AmpOptimWrapper needs a GPU: on the CPU use 'bfloat16', which needs no loss scaling"
+                )
             self.loss_scaler = self._build_scaler(loss_scale, use_fsdp)
 
     def _build_scaler(self, loss_scale, use_fsdp: bool):
@@ -90,9 +102,12 @@ class AmpOptimWrapper(ClipEachMixin, OptimWrapper):
         elif isinstance(loss_scale, dict):
             arguments = loss_scale
         else:
-            raise ValueError(f"loss_scale={loss_scale!r} of AmpOptimWrapper; 'dynamic', a number above 0, or a dict for GradScaler")
+            raise ValueError(
+                f"loss_scale={loss_scale!r} of AmpOptimWrapper; 'dynamic', a number above 0, or a dict for GradScaler"
+            )
         if use_fsdp:
             from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
+
             return ShardedGradScaler(**arguments)
         return torch.amp.GradScaler(self.device_type, **arguments)
 

@@ -57,7 +57,11 @@ class Watch:
         self.forward: str | None = None
         self.backward: str | None = None
         names = {module: name for name, module in model.named_modules()}
-        self._handles = [module.register_forward_hook(self._look(name, type(module).__name__)) for module, name in names.items() if name]
+        self._handles = [
+            module.register_forward_hook(self._look(name, type(module).__name__))
+            for module, name in names.items()
+            if name
+        ]
 
     def _look(self, name: str, kind: str):
         where = f'{name} ({kind})'
@@ -68,12 +72,18 @@ class Watch:
 
         def look(module, inputs, output) -> None:
             if self.forward is None and not is_finite(output):
-                cause = ', which holds a weight that is not finite' if not is_finite(list(module.parameters())) else \
-                    ', whose input already is not' if not is_finite(inputs) else ''
+                cause = (
+                    ', which holds a weight that is not finite'
+                    if not is_finite(list(module.parameters()))
+                    else ', whose input already is not'
+                    if not is_finite(inputs)
+                    else ''
+                )
                 self.forward = where + cause
             for tensor in tensors_of(output):
                 if tensor.requires_grad:
                     tensor.register_hook(look_back)
+
         return look
 
     def remove(self) -> None:
@@ -115,8 +125,14 @@ def first_module(model: nn.Module, data, optim_wrapper, draws: Draws | None) -> 
         if bad:
             return f'; the outputs of all modules are finite: {_some(bad)} is made in the computation of the loss itself'
         optim_wrapper.zero_grad()
-        sum(tensor.sum() for name, value in losses.items() if 'loss' in name for tensor in tensors_of(value)).backward()
-        bad = [name for name, parameter in model.named_parameters() if parameter.grad is not None and not is_finite(parameter.grad)]
+        sum(
+            tensor.sum() for name, value in losses.items() if 'loss' in name for tensor in tensors_of(value)
+        ).backward()
+        bad = [
+            name
+            for name, parameter in model.named_parameters()
+            if parameter.grad is not None and not is_finite(parameter.grad)
+        ]
         if watch.backward:
             return f'; on the way back the gradient is first not finite at the output of {watch.backward}'
         return f'; the gradients of {_some(bad)} are not finite' if bad else ''

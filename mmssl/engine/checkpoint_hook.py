@@ -81,7 +81,9 @@ class CheckpointHook(MMEngineCheckpointHook):
         """Paths of the best checkpoints by metric; the key is None where there is but one metric."""
         if self.save_best is None:
             return {}
-        return {None: self.best_ckpt_path} if len(self.key_indicators) == 1 else dict(self.best_ckpt_path_dict)
+        return (
+            {None: self.best_ckpt_path} if len(self.key_indicators) == 1 else dict(self.best_ckpt_path_dict)
+        )
 
     def save_stopped(self, runner, meta: dict) -> str:
         """Save outside of the intervals, where a signal stops the run. In the middle of an epoch of a run that counts its checkpoints by
@@ -101,11 +103,20 @@ class CheckpointHook(MMEngineCheckpointHook):
             return self.last_ckpt
         name = f'iter_{meta["iter"]}.pth'
         runner.message_hub.update_info(_STOPPED, name)
-        runner.save_checkpoint(self.out_dir, name, self.file_client_args, save_optimizer=self.save_optimizer,
-                               save_param_scheduler=self.save_param_scheduler, meta=meta, backend_args=self.backend_args)
+        runner.save_checkpoint(
+            self.out_dir,
+            name,
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            backend_args=self.backend_args,
+        )
         path = self.file_backend.join_path(self.out_dir, name)
         if is_main_process():
-            write_text(os.path.join(runner.work_dir, 'last_checkpoint'), self._relative(path, runner.work_dir))
+            write_text(
+                os.path.join(runner.work_dir, 'last_checkpoint'), self._relative(path, runner.work_dir)
+            )
         return path
 
     def _save_best_checkpoint(self, runner, metrics) -> None:
@@ -133,12 +144,22 @@ class CheckpointHook(MMEngineCheckpointHook):
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        runner.save_checkpoint(self.out_dir, name, self.file_client_args, save_optimizer=self.save_optimizer,
-                               save_param_scheduler=self.save_param_scheduler, meta=meta, by_epoch=self.by_epoch,
-                               backend_args=self.backend_args, **self.args)
+        runner.save_checkpoint(
+            self.out_dir,
+            name,
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
         if not is_main_process():
             return
-        write_text(os.path.join(runner.work_dir, 'last_checkpoint'), self._relative(self.last_ckpt, runner.work_dir))
+        write_text(
+            os.path.join(runner.work_dir, 'last_checkpoint'), self._relative(self.last_ckpt, runner.work_dir)
+        )
         for name in filter(None, (stopped, outdated is not None and self.filename_tmpl.format(outdated))):
             path = self.file_backend.join_path(self.out_dir, name)
             if self.file_backend.isfile(path):

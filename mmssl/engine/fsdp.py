@@ -41,7 +41,9 @@ class FSDPStrategy(MMEngineFSDPStrategy):
 
     def __init__(self, *, model_wrapper: dict | None = None, state_dict_cfg: str = 'full', **kwargs):
         if state_dict_cfg != 'full':
-            raise ValueError(f"state_dict_cfg={state_dict_cfg!r}: mmssl.FSDPStrategy writes whole checkpoints, state_dict_cfg='full'")
+            raise ValueError(
+                f"state_dict_cfg={state_dict_cfg!r}: mmssl.FSDPStrategy writes whole checkpoints, state_dict_cfg='full'"
+            )
         super().__init__(model_wrapper=model_wrapper, state_dict_cfg=state_dict_cfg, **kwargs)
         if not torch.cuda.is_available():
             # a copy "to the CPU" of what is there already is none, and torch frees the original under it
@@ -60,17 +62,24 @@ class FSDPStrategy(MMEngineFSDPStrategy):
         if isinstance(self._optim_settings, dict):
             settings = dict(self._optim_settings)
             if settings.get('type') == 'mmssl.AmpOptimWrapper':
-                settings.setdefault('use_fsdp', True)  # in float16 the ranks have to agree that a step overflowed
+                settings.setdefault(
+                    'use_fsdp', True
+                )  # in float16 the ranks have to agree that a step overflowed
             self._optim_wrapper = wrapper = super().build_optim_wrapper(settings, model)
             self._refuse_what_needs_whole_parameters(wrapper)
             names = {id(parameter): name for name, parameter in model.named_parameters()}
-            self._group_names = [[names[id(parameter)] for parameter in group['params']] for group in wrapper.optimizer.param_groups]
+            self._group_names = [
+                [names[id(parameter)] for parameter in group['params']]
+                for group in wrapper.optimizer.param_groups
+            ]
         self.model_wrapper = wrapping = dict(self.model_wrapper or {}, use_orig_params=True)
         if 'auto_wrap_policy' not in wrapping:
             if not any(isinstance(module, TransformerBlock) for module in model.modules()):
-                raise ValueError(f'{type(model).__name__} has no transformer block to shard by; say what to shard with '
-                                 "strategy.model_wrapper.auto_wrap_policy=dict(type='torch.distributed.fsdp.wrap."
-                                 "size_based_auto_wrap_policy', min_num_params=10000000)")
+                raise ValueError(
+                    f'{type(model).__name__} has no transformer block to shard by; say what to shard with '
+                    "strategy.model_wrapper.auto_wrap_policy=dict(type='torch.distributed.fsdp.wrap."
+                    "size_based_auto_wrap_policy', min_num_params=10000000)"
+                )
             wrapping['auto_wrap_policy'] = ModuleWrapPolicy({TransformerBlock})
         _copy_from_first_rank(model)
         return super()._wrap_model(model)
@@ -78,12 +87,18 @@ class FSDPStrategy(MMEngineFSDPStrategy):
     @staticmethod
     def _refuse_what_needs_whole_parameters(wrapper) -> None:
         if not isinstance(wrapper, OptimWrapper):
-            raise ValueError(f'mmssl.FSDPStrategy takes one optimizer, not a {type(wrapper).__name__}; train without FSDP')
+            raise ValueError(
+                f'mmssl.FSDPStrategy takes one optimizer, not a {type(wrapper).__name__}; train without FSDP'
+            )
         if isinstance(wrapper.optimizer, LARS) or 'LARS' in type(wrapper.optimizer).__name__:
-            raise ValueError('LARS takes norms of whole parameters, of which a rank holds a part (FSDP); use AdamW, or train without FSDP')
+            raise ValueError(
+                'LARS takes norms of whole parameters, of which a rank holds a part (FSDP); use AdamW, or train without FSDP'
+            )
         if wrapper.clip_grad_kwargs and getattr(wrapper, 'grad_name', '') == 'grad_norm':
-            raise ValueError('optim_wrapper.clip_grad takes the norm of whole gradients, of which a rank holds a part (FSDP); clip by '
-                             "value (type='value'), or train without FSDP")
+            raise ValueError(
+                'optim_wrapper.clip_grad takes the norm of whole gradients, of which a rank holds a part (FSDP); clip by '
+                "value (type='value'), or train without FSDP"
+            )
 
     def build_optim_wrapper(self, optim_wrapper, model: nn.Module | None = None):
         """The wrapper that was built for the whole model, with the sharded parameters in its groups."""
@@ -99,8 +114,18 @@ class FSDPStrategy(MMEngineFSDPStrategy):
         """State of the whole optimizer on the first rank, empty on the others; every rank has to call it."""
         wrapper = self.optim_wrapper
         state = FullyShardedDataParallel.optim_state_dict(self.model, wrapper.optimizer)
-        return dict(state, **{key: value for key, value in wrapper.state_dict().items() if key not in ('state', 'param_groups')}) \
-            if state else state
+        return (
+            dict(
+                state,
+                **{
+                    key: value
+                    for key, value in wrapper.state_dict().items()
+                    if key not in ('state', 'param_groups')
+                },
+            )
+            if state
+            else state
+        )
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
         """Take this rank's part of a state that ``optim_state_dict`` gave.
@@ -110,11 +135,15 @@ class FSDPStrategy(MMEngineFSDPStrategy):
         """
         first = next((name for group in state_dict['param_groups'] for name in group['params']), '')
         if not isinstance(first, str):
-            raise ValueError('the checkpoint is of a run without FSDP: its optimizer cannot go on sharded; start from its weights with '
-                             'load_from, or resume it without FSDP')
+            raise ValueError(
+                'the checkpoint is of a run without FSDP: its optimizer cannot go on sharded; start from its weights with '
+                'load_from, or resume it without FSDP'
+            )
         extra = {key: value for key, value in state_dict.items() if key not in ('state', 'param_groups')}
         whole = dict(state=state_dict['state'], param_groups=state_dict['param_groups'])
-        part = FullyShardedDataParallel.optim_state_dict_to_load(self.model, self.optim_wrapper.optimizer, whole)
+        part = FullyShardedDataParallel.optim_state_dict_to_load(
+            self.model, self.optim_wrapper.optimizer, whole
+        )
         self.optim_wrapper.load_state_dict({**part, **extra})
 
     def load_model_state_dict(self, state_dict: dict, *, strict: bool = False, revise_keys=None) -> None:
@@ -129,10 +158,16 @@ class FSDPStrategy(MMEngineFSDPStrategy):
             matched=[name for name in self._shapes if name in state_dict],
             missing=[name for name in self._shapes if name not in state_dict],
             unexpected=[name for name in state_dict if name not in self._shapes],
-            mismatched=[(name, tuple(value.shape), self._shapes[name]) for name, value in state_dict.items()
-                        if tuple(value.shape) != self._shapes.get(name, tuple(value.shape))])
+            mismatched=[
+                (name, tuple(value.shape), self._shapes[name])
+                for name, value in state_dict.items()
+                if tuple(value.shape) != self._shapes.get(name, tuple(value.shape))
+            ],
+        )
         if not report.matched or report.mismatched or (strict and not report.complete):
-            raise MismatchError(f'the weights do not fit the sharded model; give those of the same architecture: {report}')
+            raise MismatchError(
+                f'the weights do not fit the sharded model; give those of the same architecture: {report}'
+            )
         self.model.load_state_dict(state_dict, strict=False)
         print_log(str(report), logger='current')
 
@@ -145,7 +180,9 @@ def _plain_name(name: str) -> str:
 def _copy_from_first_rank(model: nn.Module) -> None:
     """Give every rank the first one's parameters and buffers; ranks seed their generators differently."""
     if not torch.distributed.is_initialized():
-        raise ValueError('FSDP shards a model over several processes: start it with tools/dist_train.sh, or set strategy=None')
+        raise ValueError(
+            'FSDP shards a model over several processes: start it with tools/dist_train.sh, or set strategy=None'
+        )
     for tensor in model.state_dict().values():
         sent = tensor.detach().contiguous()
         torch.distributed.broadcast(sent, src=0)

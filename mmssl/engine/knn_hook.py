@@ -39,10 +39,28 @@ class KNNHook(Hook):
     Raises:
         ValueError: an argument out of range; the model is sharded (FSDP), so that one rank alone cannot compute with it.
     """
-    def __init__(self, data: str, interval: int = 10, by_epoch: bool = True, at_start: bool = False, k: int = 20, temperature: float = 0.07,
-                 pool: str = 'avg', image_size: int | None = None, max_train: int | None = None, max_val: int | None = None,
-                 batch_size: int = 64, num_workers: int = 0):
-        for name, value, least in (('interval', interval, 1), ('k', k, 1), ('batch_size', batch_size, 1), ('num_workers', num_workers, 0)):
+
+    def __init__(
+        self,
+        data: str,
+        interval: int = 10,
+        by_epoch: bool = True,
+        at_start: bool = False,
+        k: int = 20,
+        temperature: float = 0.07,
+        pool: str = 'avg',
+        image_size: int | None = None,
+        max_train: int | None = None,
+        max_val: int | None = None,
+        batch_size: int = 64,
+        num_workers: int = 0,
+    ):
+        for name, value, least in (
+            ('interval', interval, 1),
+            ('k', k, 1),
+            ('batch_size', batch_size, 1),
+            ('num_workers', num_workers, 0),
+        ):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f'{name}={value!r} must be a whole number, at least {least}')
         if not temperature > 0:
@@ -61,15 +79,26 @@ class KNNHook(Hook):
     def before_train(self, runner) -> None:
         """Read the file lists, so that a wrong path ends the run now and not after an epoch; evaluate if ``at_start``."""
         if any('FullyShardedDataParallel' in base.__name__ for base in type(runner.model).__mro__):
-            raise ValueError('mmssl.KNNHook cannot evaluate a sharded model (FSDP); remove the hook and run `mmssl knn` on the checkpoint')
+            raise ValueError(
+                'mmssl.KNNHook cannot evaluate a sharded model (FSDP); remove the hook and run `mmssl knn` on the checkpoint'
+            )
         if is_main_process():
             from mmssl.evaluation import labelled_images
             from mmssl.evaluation.features import image_size_of
-            train, val = labelled_images(self.data, self.image_size or image_size_of(self._bare(runner), runner.cfg))
+
+            train, val = labelled_images(
+                self.data, self.image_size or image_size_of(self._bare(runner), runner.cfg)
+            )
             self._images = train.take(self.max_train), val.take(self.max_val)
             path = Path(runner.work_dir) / RESULTS
-            if runner.iter and path.is_file():  # a resumed run goes on with the list, and does again what came after its checkpoint
-                self._history = [entry for entry in json.loads(path.read_text(encoding='utf-8')) if entry['iter'] <= runner.iter]
+            if (
+                runner.iter and path.is_file()
+            ):  # a resumed run goes on with the list, and does again what came after its checkpoint
+                self._history = [
+                    entry
+                    for entry in json.loads(path.read_text(encoding='utf-8'))
+                    if entry['iter'] <= runner.iter
+                ]
         if self.at_start and runner.iter == 0:
             self._evaluate(runner, 0, 0)
 
@@ -104,20 +133,36 @@ class KNNHook(Hook):
 
     def _compute(self, model) -> dict:
         from mmssl.evaluation import extract_features, image_loader, knn_accuracy
+
         start = time.monotonic()
         assert self._images is not None
         train, val = self._images
         device = next(model.parameters()).device
-        bank, bank_labels = extract_features(model, image_loader(train, self.batch_size, self.num_workers), self.pool)
-        features, labels = extract_features(model, image_loader(val, self.batch_size, self.num_workers), self.pool)
+        bank, bank_labels = extract_features(
+            model, image_loader(train, self.batch_size, self.num_workers), self.pool
+        )
+        features, labels = extract_features(
+            model, image_loader(val, self.batch_size, self.num_workers), self.pool
+        )
         k = min(self.k, len(bank))
-        scores = knn_accuracy(bank.to(device), bank_labels, features.to(device), labels, k, self.temperature, len(train.classes))
-        return dict(**scores, k=k, num_train=len(bank), num_val=len(features), seconds=round(time.monotonic() - start, 2))
+        scores = knn_accuracy(
+            bank.to(device), bank_labels, features.to(device), labels, k, self.temperature, len(train.classes)
+        )
+        return dict(
+            **scores,
+            k=k,
+            num_train=len(bank),
+            num_val=len(features),
+            seconds=round(time.monotonic() - start, 2),
+        )
 
     def _record(self, runner, result: dict) -> None:
         from mmssl.checkpoint import write_text
-        runner.logger.info(f'{result["k"]}-NN after {result["iter"]} iterations: top1 {result["top1"]:.2f} %, top5 {result["top5"]:.2f} % '
-                           f'({result["num_val"]} images against {result["num_train"]}, {result["seconds"]:.1f} s)')
+
+        runner.logger.info(
+            f'{result["k"]}-NN after {result["iter"]} iterations: top1 {result["top1"]:.2f} %, top5 {result["top5"]:.2f} % '
+            f'({result["num_val"]} images against {result["num_train"]}, {result["seconds"]:.1f} s)'
+        )
         for name in ('top1', 'top5'):
             runner.message_hub.update_scalar(f'knn/{name}', result[name])
             runner.visualizer.add_scalar(f'knn/{name}', result[name], step=result['iter'])

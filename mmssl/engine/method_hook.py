@@ -32,6 +32,10 @@ class MethodHook(Hook):
             model.set_schedule(max(1, length // accumulated), max(1, runner.max_iters // accumulated))
         if hasattr(model, 'attach'):
             if accumulated > 1 and getattr(model, 'momentum_pairs', list)():
-                print_log(f'gradients of {accumulated} batches make one step: a queue moves on with every batch, a momentum encoder with '
-                          'every step', logger='current', level=logging.INFO)
+                print_log(
+                    f'gradients of {accumulated} batches make one step: a queue moves on with every batch, a momentum encoder with '
+                    'every step',
+                    logger='current',
+                    level=logging.INFO,
+                )
             model.attach(runner.optim_wrapper.optimizer)

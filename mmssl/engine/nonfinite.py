@@ -72,10 +72,12 @@ class NonFiniteHook(Hook):
         """Put the look in front of the optimizer."""
         self.runner = runner
         wrapper = runner.optim_wrapper
-        for one in (wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]):
+        for one in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
             self._wrap(one, 'update_params', functools.partial(self._update_params, one, one.update_params))
             step: Any = functools.partial(self._step, one, one.step)
-            step._with_counter = getattr(one.step, '_with_counter', False)  # mmengine's schedules look for their mark
+            step._with_counter = getattr(
+                one.step, '_with_counter', False
+            )  # mmengine's schedules look for their mark
             self._wrap(one, 'step', step)
             if hasattr(one, 'clip_func'):
                 self._wrap(one, 'clip_func', functools.partial(self._clip, one, one.clip_func))
@@ -159,11 +161,20 @@ class NonFiniteHook(Hook):
 
     def _look_at_gradients(self, wrapper) -> None:
         parameters = [parameter for group in wrapper.optimizer.param_groups for parameter in group['params']]
-        if not parameters or not (self.check_gradients is True or (self.check_gradients == 'auto' and parameters[0].device.type == 'cpu')):
+        if not parameters or not (
+            self.check_gradients is True
+            or (self.check_gradients == 'auto' and parameters[0].device.type == 'cpu')
+        ):
             return
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None and not parameter.grad.is_sparse]
+        gradients = [
+            parameter.grad
+            for parameter in parameters
+            if parameter.grad is not None and not parameter.grad.is_sparse
+        ]
         # a rank of a sharded model may hold no gradient; it has to take part in the agreement all the same
-        gradients = [gradient for gradient in gradients if gradient.numel()] or [torch.zeros((), device=parameters[0].device)]
+        gradients = [gradient for gradient in gradients if gradient.numel()] or [
+            torch.zeros((), device=parameters[0].device)
+        ]
         # the largest magnitudes: finite exactly when every gradient is, without the overflow of a sum of squares
         norm = torch.stack(torch._foreach_norm(gradients, torch.inf)).max()
         if not self._agree(torch.isfinite(norm)):
@@ -183,16 +194,24 @@ class NonFiniteHook(Hook):
         iteration = self.runner.iter + 1
         files = image_files(self.data_batch)
         text = f'iteration {iteration}: {what}'
-        text += f'; the batch: {", ".join(files[:8])}' + (f' and {len(files) - 8} more' if len(files) > 8 else '') if files else ''
+        text += (
+            f'; the batch: {", ".join(files[:8])}' + (f' and {len(files) - 8} more' if len(files) > 8 else '')
+            if files
+            else ''
+        )
         if self.policy == 'stop':
-            raise NonFiniteError(f'{text}{self._where()}. The optimizer has not used it: lower the learning rate, look at these images, or '
-                                 "leave such steps out with NonFiniteHook(policy='skip')")
+            raise NonFiniteError(
+                f'{text}{self._where()}. The optimizer has not used it: lower the learning rate, look at these images, or '
+                "leave such steps out with NonFiniteHook(policy='skip')"
+            )
         hub = self.runner.message_hub
         skipped = (hub.get_info('non_finite_skips') if 'non_finite_skips' in hub.runtime_info else 0) + 1
         hub.update_info('non_finite_skips', skipped)
         if skipped > self.budget:
-            raise NonFiniteError(f'{text}{self._where()}. Steps left out so far: {skipped}, more than the budget of {self.budget}, so '
-                                 'single images are not to blame; lower the learning rate, or train in bfloat16 or float32')
+            raise NonFiniteError(
+                f'{text}{self._where()}. Steps left out so far: {skipped}, more than the budget of {self.budget}, so '
+                'single images are not to blame; lower the learning rate, or train in bfloat16 or float32'
+            )
         self.runner.logger.warning(f'{text}. Step left out ({skipped} of at most {self.budget})')
 
     def _where(self) -> str:
@@ -207,15 +226,24 @@ class NonFiniteHook(Hook):
     def _loss_report(self, loss: torch.Tensor) -> str:
         if bool(torch.isfinite(loss).all()):
             return 'the loss of another rank is not finite'
-        bad = {name: value for name, value in self.losses.items()
-               if isinstance(value, torch.Tensor) and not bool(torch.isfinite(value).all())}
+        bad = {
+            name: value
+            for name, value in self.losses.items()
+            if isinstance(value, torch.Tensor) and not bool(torch.isfinite(value).all())
+        }
         parts = {name: value for name, value in bad.items() if name != 'loss'} or bad or {'loss': loss}
-        return 'not finite: ' + ', '.join(f'{name} = {float(value.detach().float().sum())}' for name, value in parts.items()) \
+        return (
+            'not finite: '
+            + ', '.join(f'{name} = {float(value.detach().float().sum())}' for name, value in parts.items())
             + self._loss_values(except_for=parts)
+        )
 
     def _loss_values(self, except_for=()) -> str:
-        rest = {name: float(value) for name, value in self.losses.items()
-                if name not in except_for and isinstance(value, torch.Tensor) and value.numel() == 1}
+        rest = {
+            name: float(value)
+            for name, value in self.losses.items()
+            if name not in except_for and isinstance(value, torch.Tensor) and value.numel() == 1
+        }
         rest = {name: value for name, value in rest.items() if math.isfinite(value)}
         return f' ({", ".join(f"{name} = {value:.4g}" for name, value in rest.items())})' if rest else ''
 

@@ -24,13 +24,24 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         ValueError: ``layer_decay_rate`` for a model without ``get_layer_depth``, or an unknown key.
     """
 
-    KEYS = ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult', 'flat_decay_mult', 'bypass_duplicate',
-            'dcn_offset_lr_mult', 'layer_decay_rate')
+    KEYS = (
+        'custom_keys',
+        'bias_lr_mult',
+        'bias_decay_mult',
+        'norm_decay_mult',
+        'dwconv_decay_mult',
+        'flat_decay_mult',
+        'bypass_duplicate',
+        'dcn_offset_lr_mult',
+        'layer_decay_rate',
+    )
 
     def _validate_cfg(self) -> None:
         unknown = set(self.paramwise_cfg) - set(self.KEYS)
         if unknown:
-            raise ValueError(f'paramwise_cfg has unknown keys {sorted(unknown)}; known are {", ".join(self.KEYS)}')
+            raise ValueError(
+                f'paramwise_cfg has unknown keys {sorted(unknown)}; known are {", ".join(self.KEYS)}'
+            )
         super()._validate_cfg()
 
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
@@ -63,11 +74,13 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if rate is None:
             return
         if not hasattr(module, 'get_layer_depth'):
-            raise ValueError(f'layer_decay_rate needs a model with get_layer_depth(name); {type(module).__name__} has none')
+            raise ValueError(
+                f'layer_decay_rate needs a model with get_layer_depth(name); {type(module).__name__} has none'
+            )
         names = {id(parameter): name for name, parameter in module.named_parameters()}
         for group in groups:
             depth, depths = module.get_layer_depth(names[id(group['params'][0])])
-            scale = rate**(depths - 1 - depth)
+            scale = rate ** (depths - 1 - depth)
             group['lr'] = group.get('lr', self.base_lr) * scale
             group['lr_scale'] = scale
 
@@ -88,11 +101,31 @@ class LARS(torch.optim.Optimizer):
         weight_decay, momentum, trust_coefficient: as above.
     """
 
-    def __init__(self, params: Iterable, lr: float, weight_decay: float = 0, momentum: float = 0.9, trust_coefficient: float = 0.001):
-        for name, value in (('lr', lr), ('weight_decay', weight_decay), ('momentum', momentum), ('trust_coefficient', trust_coefficient)):
+    def __init__(
+        self,
+        params: Iterable,
+        lr: float,
+        weight_decay: float = 0,
+        momentum: float = 0.9,
+        trust_coefficient: float = 0.001,
+    ):
+        for name, value in (
+            ('lr', lr),
+            ('weight_decay', weight_decay),
+            ('momentum', momentum),
+            ('trust_coefficient', trust_coefficient),
+        ):
             if not value >= 0:
                 raise ValueError(f'LARS: {name}={value} must not be negative')
-        super().__init__(params, {'lr': lr, 'weight_decay': weight_decay, 'momentum': momentum, 'trust_coefficient': trust_coefficient})
+        super().__init__(
+            params,
+            {
+                'lr': lr,
+                'weight_decay': weight_decay,
+                'momentum': momentum,
+                'trust_coefficient': trust_coefficient,
+            },
+        )
 
     @torch.no_grad()
     def step(self, closure=None) -> Tensor | None:
@@ -106,11 +139,19 @@ class LARS(torch.optim.Optimizer):
             scaled = [parameter for parameter in trained if parameter.ndim > 1]
             updates = {id(parameter): parameter.grad for parameter in trained}
             if scaled:
-                decayed = torch._foreach_add([parameter.grad for parameter in scaled], scaled, alpha=group['weight_decay'])
-                norms, update_norms = (torch.stack(torch._foreach_norm(tensors)) for tensors in (scaled, decayed))
-                trust = torch.where((norms > 0) & (update_norms > 0), group['trust_coefficient'] * norms / update_norms, 1.)
+                decayed = torch._foreach_add(
+                    [parameter.grad for parameter in scaled], scaled, alpha=group['weight_decay']
+                )
+                norms, update_norms = (
+                    torch.stack(torch._foreach_norm(tensors)) for tensors in (scaled, decayed)
+                )
+                trust = torch.where(
+                    (norms > 0) & (update_norms > 0), group['trust_coefficient'] * norms / update_norms, 1.0
+                )
                 torch._foreach_mul_(decayed, list(trust.unbind()))
-                updates.update((id(parameter), update) for parameter, update in zip(scaled, decayed, strict=True))
+                updates.update(
+                    (id(parameter), update) for parameter, update in zip(scaled, decayed, strict=True)
+                )
             _momentum_step(self, group, trained, [updates[id(parameter)] for parameter in trained])
         return loss
 
@@ -128,13 +169,35 @@ class LARC(torch.optim.Optimizer):
         weight_decay, momentum, trust_coefficient, eps, clip: as above.
     """
 
-    def __init__(self, params: Iterable, lr: float, weight_decay: float = 0, momentum: float = 0.9, trust_coefficient: float = 0.001,
-                 eps: float = 1e-8, clip: bool = False):
-        for name, value in (('lr', lr), ('weight_decay', weight_decay), ('momentum', momentum), ('trust_coefficient', trust_coefficient)):
+    def __init__(
+        self,
+        params: Iterable,
+        lr: float,
+        weight_decay: float = 0,
+        momentum: float = 0.9,
+        trust_coefficient: float = 0.001,
+        eps: float = 1e-8,
+        clip: bool = False,
+    ):
+        for name, value in (
+            ('lr', lr),
+            ('weight_decay', weight_decay),
+            ('momentum', momentum),
+            ('trust_coefficient', trust_coefficient),
+        ):
             if not value >= 0:
                 raise ValueError(f'LARC: {name}={value} must not be negative')
-        super().__init__(params, {'lr': lr, 'weight_decay': weight_decay, 'momentum': momentum, 'trust_coefficient': trust_coefficient,
-                                  'eps': eps, 'clip': clip})
+        super().__init__(
+            params,
+            {
+                'lr': lr,
+                'weight_decay': weight_decay,
+                'momentum': momentum,
+                'trust_coefficient': trust_coefficient,
+                'eps': eps,
+                'clip': clip,
+            },
+        )
 
     @torch.no_grad()
     def step(self, closure=None) -> Tensor | None:
@@ -148,19 +211,23 @@ class LARC(torch.optim.Optimizer):
             if not trained:
                 continue
             gradients, decay = [parameter.grad for parameter in trained], group['weight_decay']
-            norms, gradient_norms = (torch.stack(torch._foreach_norm(tensors)) for tensors in (trained, gradients))
+            norms, gradient_norms = (
+                torch.stack(torch._foreach_norm(tensors)) for tensors in (trained, gradients)
+            )
             rates = group['trust_coefficient'] * norms / (gradient_norms + decay * norms + group['eps'])
             if group['clip']:
-                rates = (rates / group['lr']).clamp(max=1.)
+                rates = (rates / group['lr']).clamp(max=1.0)
             usual = (norms > 0) & (gradient_norms > 0)
-            updates = torch._foreach_mul(trained, list(torch.where(usual, decay, 0.).unbind()))
+            updates = torch._foreach_mul(trained, list(torch.where(usual, decay, 0.0).unbind()))
             torch._foreach_add_(updates, gradients)
-            torch._foreach_mul_(updates, list(torch.where(usual, rates, 1.).unbind()))
+            torch._foreach_mul_(updates, list(torch.where(usual, rates, 1.0).unbind()))
             _momentum_step(self, group, trained, updates)
         return loss
 
 
-def _momentum_step(optimizer: torch.optim.Optimizer, group: dict, parameters: list[Tensor], updates: list[Tensor]) -> None:
+def _momentum_step(
+    optimizer: torch.optim.Optimizer, group: dict, parameters: list[Tensor], updates: list[Tensor]
+) -> None:
     """v = momentum * v + u, p -= lr * v."""
     if not parameters:
         return

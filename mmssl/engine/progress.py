@@ -54,8 +54,11 @@ class ProgressHook(Hook):
         if not is_main_process():
             return None
         for handler in MMLogger.get_current_instance().handlers:
-            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler) \
-                    and self._filter not in handler.filters:
+            if (
+                isinstance(handler, logging.StreamHandler)
+                and not isinstance(handler, logging.FileHandler)
+                and self._filter not in handler.filters
+            ):
                 handler.addFilter(self._filter)
         return tqdm(total=total, desc=desc, file=sys.stderr, dynamic_ncols=True, mininterval=0.5, **settings)
 

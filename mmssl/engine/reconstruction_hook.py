@@ -34,20 +34,29 @@ class ReconstructionHook(Hook):
     def before_train(self, runner) -> None:
         """Read the images, so that a wrong path ends the run now."""
         model = _bare(runner.model)
-        if not hasattr(model, 'reconstruct') or any('FullyShardedDataParallel' in base.__name__ for base in type(runner.model).__mro__):
-            raise ValueError(f'mmssl.ReconstructionHook draws what a masked autoencoder on one device reconstructs; {type(model).__name__} '
-                             'is none, or is sharded: remove the hook')
+        if not hasattr(model, 'reconstruct') or any(
+            'FullyShardedDataParallel' in base.__name__ for base in type(runner.model).__mro__
+        ):
+            raise ValueError(
+                f'mmssl.ReconstructionHook draws what a masked autoencoder on one device reconstructs; {type(model).__name__} '
+                'is none, or is sharded: remove the hook'
+            )
         if not is_main_process():
             return
         from mmssl.visual.reconstruction import read_image
+
         paths = self.images
         if isinstance(paths, int):
             dataset = runner.train_dataloader.dataset
             count = min(paths, len(dataset))
-            paths = [dataset.get_data_info(place * len(dataset) // count)['img_path'] for place in range(count)]
+            paths = [
+                dataset.get_data_info(place * len(dataset) // count)['img_path'] for place in range(count)
+            ]
         self._pixels = torch.stack([read_image(path, model.backbone.img_size) for path in paths])
         rows, columns = model.backbone.patch_resolution
-        self._noise = torch.rand(len(paths), rows * columns, generator=torch.Generator().manual_seed(self.seed))
+        self._noise = torch.rand(
+            len(paths), rows * columns, generator=torch.Generator().manual_seed(self.seed)
+        )
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Draw every ``interval`` iterations."""
@@ -65,6 +74,7 @@ class ReconstructionHook(Hook):
         if not is_main_process():
             return
         from mmssl.visual.reconstruction import picture, reconstruction_rows
+
         model = _bare(runner.model)
         modes = [(module, module.training) for module in model.modules()]
         noise = self._noise.to(next(model.parameters()).device)

@@ -20,7 +20,15 @@ from torch.utils.data import DataLoader, IterableDataset
 from mmssl.checkpoint import find_resume_checkpoint, seed_from_checkpoint
 from mmssl.engine import seeding
 from mmssl.engine.method_hook import MethodHook
-from mmssl.engine.state import gather_rng_states, plain, plain_checkpoint, revive_message_hub, rng_state, seed_all, set_rng_state
+from mmssl.engine.state import (
+    gather_rng_states,
+    plain,
+    plain_checkpoint,
+    revive_message_hub,
+    rng_state,
+    seed_all,
+    set_rng_state,
+)
 from mmssl.engine.stop import StopMixin
 from mmssl.engine.workers import Board, StartWorker, dead_workers_named
 from mmssl.layers.sync_bn import work_on_cpu
@@ -46,9 +54,13 @@ def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool =
             if hasattr(dataset, 'full_init'):
                 dataset.full_init()
         except ValueError as error:
-            if 'need at least one array' not in str(error):  # what mmengine's packing of no entries at all says
+            if 'need at least one array' not in str(
+                error
+            ):  # what mmengine's packing of no entries at all says
                 raise
-            raise _empty(' of '.join(str(settings[key]) for key in ('ann_file', 'data_root') if settings.get(key))) from error
+            raise _empty(
+                ' of '.join(str(settings[key]) for key in ('ann_file', 'data_root') if settings.get(key))
+            ) from error
     if isinstance(dataset, IterableDataset) or not isinstance(cfg.get('sampler'), dict):
         return MMEngineRunner.build_dataloader({**cfg, 'dataset': dataset}, seed, diff_rank_seed)
     if not len(dataset):
@@ -66,19 +78,25 @@ def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool =
     cfg['sampler'] = sampler = seeding.SeededSampler(sampler, common_seed)
     if isinstance(cfg.get('batch_sampler'), dict):
         default_args = dict(sampler=sampler, batch_size=cfg.pop('batch_size', None))
-        cfg['batch_sampler'] = seeding.SkippingBatchSampler(DATA_SAMPLERS.build(cfg['batch_sampler'], default_args=default_args))
+        cfg['batch_sampler'] = seeding.SkippingBatchSampler(
+            DATA_SAMPLERS.build(cfg['batch_sampler'], default_args=default_args)
+        )
 
     collate = cfg.pop('collate_fn', dict(type='pseudo_collate'))
     if isinstance(collate, dict):
         collate = dict(collate)
         function = collate.pop('type')
-        collate = functools.partial(FUNCTIONS.get(function) if isinstance(function, str) else function, **collate)
+        collate = functools.partial(
+            FUNCTIONS.get(function) if isinstance(function, str) else function, **collate
+        )
     cfg['collate_fn'] = seeding.SeededCollate(collate, dataset)
 
     loader = MMEngineRunner.build_dataloader(cfg, seed, diff_rank_seed)
     if not len(loader) and not seeding.is_endless(loader):
-        raise ValueError(f'{len(dataset)} samples of {_name(dataset)} make no batch of {batch_size} on each of {get_world_size()} rank(s); '
-                         'lower batch_size, or set drop_last=False')
+        raise ValueError(
+            f'{len(dataset)} samples of {_name(dataset)} make no batch of {batch_size} on each of {get_world_size()} rank(s); '
+            'lower batch_size, or set drop_last=False'
+        )
     # an iterator draws one number when it is made; from the global generator that would shift the model's draws after every epoch
     loader.generator = torch.Generator().manual_seed(seeding.mix(common_seed, get_rank()) >> 1)
     if board is not None:
@@ -88,7 +106,9 @@ def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool =
 
 def _name(dataset) -> str:
     """Where a data set comes from, for messages."""
-    return str(getattr(dataset, 'ann_file', '') or getattr(dataset, 'data_root', '') or type(dataset).__name__)
+    return str(
+        getattr(dataset, 'ann_file', '') or getattr(dataset, 'data_root', '') or type(dataset).__name__
+    )
 
 
 def _empty(name: str) -> ValueError:
@@ -109,7 +129,9 @@ class ExactResumeMixin(StopMixin):
 
     def __init__(self, *args, **kwargs):
         if (kwargs.get('randomness') or {}).get('deterministic'):
-            os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # without it torch refuses matrix products on a GPU
+            os.environ.setdefault(
+                'CUBLAS_WORKSPACE_CONFIG', ':4096:8'
+            )  # without it torch refuses matrix products on a GPU
         super().__init__(*args, **kwargs)
 
     def train(self):
@@ -125,7 +147,10 @@ class ExactResumeMixin(StopMixin):
         if not any(isinstance(hook, MethodHook) for hook in self.hooks):
             self.register_hook(MethodHook())
         try:
-            with dead_workers_named(), dead_workers_named():  # the news may come while the first looks at what it has done
+            with (
+                dead_workers_named(),
+                dead_workers_named(),
+            ):  # the news may come while the first looks at what it has done
                 return super().train()
         except Stop as stop:
             if self._validating and not stop.saved:
@@ -157,7 +182,9 @@ class ExactResumeMixin(StopMixin):
         else:
             self.strategy._set_randomness(**randomness)
 
-    def save_checkpoint(self, out_dir, filename, *args, meta: dict | None = None, by_epoch: bool = True, **kwargs) -> None:
+    def save_checkpoint(
+        self, out_dir, filename, *args, meta: dict | None = None, by_epoch: bool = True, **kwargs
+    ) -> None:
         """Save as the host does, with the states of the generators; every rank has to call it."""
         meta = dict(meta or {})
         meta.setdefault('epoch', self.epoch + 1 if by_epoch else self.epoch)
@@ -178,7 +205,9 @@ class ExactResumeMixin(StopMixin):
         batches = len(self.train_dataloader)
         position = dict(batch_size=self._batch_size(), world_size=get_world_size())
         if isinstance(self.train_loop, EpochBasedTrainLoop):
-            return dict(position, batch=min(max(iteration - epoch * batches, 0), batches), batches_per_epoch=batches)
+            return dict(
+                position, batch=min(max(iteration - epoch * batches, 0), batches), batches_per_epoch=batches
+            )
         first, samples = self._stream_base
         return dict(position, samples=samples + (iteration - first) * self._batch_size() * get_world_size())
 
@@ -208,8 +237,10 @@ class ExactResumeMixin(StopMixin):
         then = (position['batch_size'], position['world_size'])
         changed = then != (batch_size, world_size)
         if changed:
-            self.logger.warning(f'the checkpoint was written with batch size {then[0]} on {then[1]} rank(s), this run has {batch_size} on '
-                                f'{world_size}: it goes on at the same place in the data, but not bit for bit')
+            self.logger.warning(
+                f'the checkpoint was written with batch size {then[0]} on {then[1]} rank(s), this run has {batch_size} on '
+                f'{world_size}: it goes on at the same place in the data, but not bit for bit'
+            )
         if 'batch' in position and isinstance(loop, EpochBasedTrainLoop):
             batch = position['batch']
             if changed or position['batches_per_epoch'] != len(loader):
@@ -222,8 +253,13 @@ class ExactResumeMixin(StopMixin):
         if 'samples' in position and hasattr(getattr(loop, 'dataloader_iterator', None), 'skip_iter'):
             self._stream_base = (loop.iter, position['samples'])
             iterator = loop.dataloader_iterator
-            iterator.skip_iter = functools.partial(_skip_batches, iterator, loader, iterator.skip_iter,
-                                                   position['samples'] // (batch_size * world_size))
+            iterator.skip_iter = functools.partial(
+                _skip_batches,
+                iterator,
+                loader,
+                iterator.skip_iter,
+                position['samples'] // (batch_size * world_size),
+            )
         return False
 
     def _restore_generators(self, pending: dict) -> None:
@@ -284,8 +320,11 @@ class ExactResumeMixin(StopMixin):
         # FlexibleRunner counts an epoch too many when it saves after validation
         checkpoint['meta'].update(self._saving)
         if self._accumulating() and get_world_size() == 1:
-            checkpoint['gradients'] = {name: parameter.grad.cpu() for name, parameter in self._bare_model().named_parameters()
-                                       if parameter.grad is not None}
+            checkpoint['gradients'] = {
+                name: parameter.grad.cpu()
+                for name, parameter in self._bare_model().named_parameters()
+                if parameter.grad is not None
+            }
         plain_checkpoint(checkpoint)
 
     def _accumulating(self) -> bool:
@@ -302,7 +341,9 @@ class ExactResumeMixin(StopMixin):
             return
         meta = checkpoint.get('meta')
         if meta is None or 'iter' not in meta:
-            raise ValueError('the checkpoint holds weights only and cannot be resumed; start from it with load_from, without --resume')
+            raise ValueError(
+                'the checkpoint holds weights only and cannot be resumed; start from it with load_from, without --resume'
+            )
         self._pending = dict(meta=meta, gradients=checkpoint.pop('gradients', None))
         ours = getattr(self.train_dataloader.dataset, 'metainfo', None)
         if plain(ours, 'dataset_meta', 'list') == plain(meta.get('dataset_meta'), 'dataset_meta', 'list'):

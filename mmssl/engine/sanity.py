@@ -28,13 +28,17 @@ def check_class_count(model, dataset) -> None:
         return
     categories = getattr(dataset, 'cat_ids', None)
     if categories is not None and len(categories) != len(classes):
-        raise ValueError(f'{getattr(dataset, "ann_file", "the annotation file")} has {len(categories)} of the {len(classes)} classes '
-                         f'({_some(classes)}); set metainfo=dict(classes=...) of the dataset to the names of its categories')
+        raise ValueError(
+            f'{getattr(dataset, "ann_file", "the annotation file")} has {len(categories)} of the {len(classes)} classes '
+            f'({_some(classes)}); set metainfo=dict(classes=...) of the dataset to the names of its categories'
+        )
     for name, module in heads(model):
         # one class may stand for "object or not" (class-agnostic, binary)
         if 1 < module.num_classes != len(classes):
-            raise ValueError(f'{name} predicts {module.num_classes} classes, but the data has {len(classes)} ({_some(classes)}); '
-                             f'set model.{name}.num_classes={len(classes)} (--cfg-options), or give the data it was made for')
+            raise ValueError(
+                f'{name} predicts {module.num_classes} classes, but the data has {len(classes)} ({_some(classes)}); '
+                f'set model.{name}.num_classes={len(classes)} (--cfg-options), or give the data it was made for'
+            )
 
 
 def check_same_classes(now, then, where: str) -> None:
@@ -51,11 +55,20 @@ def check_same_classes(now, then, where: str) -> None:
     now, then = tuple(now or ()), tuple(then or ())
     if not now or not then or now == then:
         return
-    place = next((number for number, names in enumerate(zip(now, then, strict=False)) if names[0] != names[1]), min(len(now), len(then)))
+    place = next(
+        (number for number, names in enumerate(zip(now, then, strict=False)) if names[0] != names[1]),
+        min(len(now), len(then)),
+    )
     names = ' and '.join(repr(names[place]) if place < len(names) else 'nothing' for names in (now, then))
     if sorted(now) == sorted(then):
-        raise ValueError(f'{where} has the classes of training in another order: label {place} is {names}; give both the same classes')
-    print_log(f'{where} has other classes than training: label {place} is {names}', logger='current', level=logging.WARNING)
+        raise ValueError(
+            f'{where} has the classes of training in another order: label {place} is {names}; give both the same classes'
+        )
+    print_log(
+        f'{where} has other classes than training: label {place} is {names}',
+        logger='current',
+        level=logging.WARNING,
+    )
 
 
 def heads(model) -> list[tuple[str, torch.nn.Module]]:
@@ -92,10 +105,18 @@ def _check_sample(sample, name: str, head) -> None:
     ignored, classes = None, head.num_classes
     if kind == 'decode_head' and 'gt_sem_seg' in sample:
         labels, where = sample.gt_sem_seg.data, sample.get('seg_map_path', None)
-        ignored, classes = getattr(head, 'ignore_index', 255), max(classes, 2)  # one class is foreground and background
+        ignored, classes = (
+            getattr(head, 'ignore_index', 255),
+            max(classes, 2),
+        )  # one class is foreground and background
     elif kind == 'head' and classes > 1 and 'gt_label' in sample and 'gt_score' not in sample:
         labels, where = sample.gt_label, sample.get('img_path', None)
-    elif kind in ('bbox_head', 'mask_head') and 'gt_instances' in sample and 'labels' in sample.gt_instances and classes > 1:
+    elif (
+        kind in ('bbox_head', 'mask_head')
+        and 'gt_instances' in sample
+        and 'labels' in sample.gt_instances
+        and classes > 1
+    ):
         labels, where = sample.gt_instances.labels, sample.get('img_path', None)
     else:
         return
@@ -109,9 +130,14 @@ def _check_sample(sample, name: str, head) -> None:
         wrong &= labels != ignored
     if bool(wrong.any()):
         values = ', '.join(map(str, torch.unique(labels[wrong]).tolist()[:5]))
-        cure = '; look at the classes of the dataset and at num_classes' if ignored is None else \
-            f', nor ignore_index={ignored}; look at reduce_zero_label, at the ignored value and at num_classes'
-        raise ValueError(f'{where or "a sample"}: label {values} is none of the {classes} classes of {name}, 0 to {classes - 1}{cure}')
+        cure = (
+            '; look at the classes of the dataset and at num_classes'
+            if ignored is None
+            else f', nor ignore_index={ignored}; look at reduce_zero_label, at the ignored value and at num_classes'
+        )
+        raise ValueError(
+            f'{where or "a sample"}: label {values} is none of the {classes} classes of {name}, 0 to {classes - 1}{cure}'
+        )
 
 
 def _classes_of(meta) -> tuple:

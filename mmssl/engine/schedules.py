@@ -27,22 +27,54 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         convert_to_iter_based (in a config, with ``by_epoch=True``): lengths are epochs, and the rate changes every iteration.
     """
 
-    def __init__(self, optimizer, *, warmup: float, end: float, eta_min: float = 0., start_factor: float = 0., begin: int = 0,
-                 by_epoch: bool = True, last_step: int = -1, verbose: bool = False):
+    def __init__(
+        self,
+        optimizer,
+        *,
+        warmup: float,
+        end: float,
+        eta_min: float = 0.0,
+        start_factor: float = 0.0,
+        begin: int = 0,
+        by_epoch: bool = True,
+        last_step: int = -1,
+        verbose: bool = False,
+    ):
         if not 0 <= warmup < end:
             raise ValueError(f'WarmupCosineLR: warmup {warmup} must be at least 0 and less than end {end}')
         if not 0 <= start_factor <= 1:
-            raise ValueError(f'WarmupCosineLR: start_factor {start_factor} must be a share of the learning rate, 0 to 1')
+            raise ValueError(
+                f'WarmupCosineLR: start_factor {start_factor} must be a share of the learning rate, 0 to 1'
+            )
         if begin != 0 or end >= INF:
-            raise ValueError('WarmupCosineLR is a whole schedule: begin must be 0, and end the length of the run')
+            raise ValueError(
+                'WarmupCosineLR is a whole schedule: begin must be 0, and end the length of the run'
+            )
         self.warmup, self.length, self.eta_min, self.start_factor = warmup, end, eta_min, start_factor
-        super().__init__(optimizer, begin=0, end=math.ceil(end) + 1, last_step=last_step, by_epoch=by_epoch, verbose=verbose)
+        super().__init__(
+            optimizer,
+            begin=0,
+            end=math.ceil(end) + 1,
+            last_step=last_step,
+            by_epoch=by_epoch,
+            verbose=verbose,
+        )
 
     @classmethod
-    def build_iter_from_epoch(cls, *args, warmup: float, end: float, by_epoch: bool = True, epoch_length: int | None = None, **kwargs):
+    def build_iter_from_epoch(
+        cls,
+        *args,
+        warmup: float,
+        end: float,
+        by_epoch: bool = True,
+        epoch_length: int | None = None,
+        **kwargs,
+    ):
         """Build the schedule in iterations from lengths in epochs."""
         if not by_epoch or not epoch_length:
-            raise ValueError(f'convert_to_iter_based needs by_epoch=True and a known epoch length, got {by_epoch} and {epoch_length}')
+            raise ValueError(
+                f'convert_to_iter_based needs by_epoch=True and a known epoch length, got {by_epoch} and {epoch_length}'
+            )
         return cls(*args, warmup=warmup * epoch_length, end=end * epoch_length, by_epoch=False, **kwargs)
 
     def _get_value(self) -> list[float]:
@@ -52,7 +84,7 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
             if step < self.warmup:
                 values.append(base * (self.start_factor + (1 - self.start_factor) * step / self.warmup))
                 continue
-            low = self.eta_min * group.get('lr_scale', 1.)
+            low = self.eta_min * group.get('lr_scale', 1.0)
             progress = (step - self.warmup) / (self.length - self.warmup)
             values.append(low + (base - low) * 0.5 * (1 + math.cos(math.pi * progress)))
         return values
@@ -72,25 +104,47 @@ class CosineWeightDecay(_ParamScheduler):
         convert_to_iter_based (in a config, with ``by_epoch=True``): the length is epochs, and the decay changes every iteration.
     """
 
-    def __init__(self, optimizer, *, final: float, end: float, begin: int = 0, by_epoch: bool = True, last_step: int = -1,
-                 verbose: bool = False):
+    def __init__(
+        self,
+        optimizer,
+        *,
+        final: float,
+        end: float,
+        begin: int = 0,
+        by_epoch: bool = True,
+        last_step: int = -1,
+        verbose: bool = False,
+    ):
         if final < 0:
             raise ValueError(f'CosineWeightDecay: final={final} must not be negative')
         if begin != 0 or not 0 < end < INF:
-            raise ValueError('CosineWeightDecay is a whole schedule: begin must be 0, and end the length of the run')
+            raise ValueError(
+                'CosineWeightDecay is a whole schedule: begin must be 0, and end the length of the run'
+            )
         self.length, self.final = end, final
-        super().__init__(optimizer, 'weight_decay', begin=0, end=math.ceil(end) + 1, last_step=last_step, by_epoch=by_epoch,
-                         verbose=verbose)
+        super().__init__(
+            optimizer,
+            'weight_decay',
+            begin=0,
+            end=math.ceil(end) + 1,
+            last_step=last_step,
+            by_epoch=by_epoch,
+            verbose=verbose,
+        )
 
     @classmethod
-    def build_iter_from_epoch(cls, *args, end: float, by_epoch: bool = True, epoch_length: int | None = None, **kwargs):
+    def build_iter_from_epoch(
+        cls, *args, end: float, by_epoch: bool = True, epoch_length: int | None = None, **kwargs
+    ):
         """Build the schedule in iterations from a length in epochs."""
         if not by_epoch or not epoch_length:
-            raise ValueError(f'convert_to_iter_based needs by_epoch=True and a known epoch length, got {by_epoch} and {epoch_length}')
+            raise ValueError(
+                f'convert_to_iter_based needs by_epoch=True and a known epoch length, got {by_epoch} and {epoch_length}'
+            )
         return cls(*args, end=end * epoch_length, by_epoch=False, **kwargs)
 
     def _get_value(self) -> list[float]:
         largest = max(self.base_values)
         progress = min(self.last_step, self.length) / self.length
         value = self.final + (largest - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
-        return [value * base / largest if largest else 0. for base in self.base_values]
+        return [value * base / largest if largest else 0.0 for base in self.base_values]

@@ -48,7 +48,9 @@ def set_rng_state(state: dict[str, torch.Tensor]) -> None:
     has_gauss, gauss = state['python_gauss'].tolist()
     random.setstate((3, tuple(state['python'].tolist()), gauss if has_gauss else None))
     *keys, position, numpy_has_gauss = state['numpy'].tolist()
-    np.random.set_state(('MT19937', np.array(keys, dtype=np.uint32), position, numpy_has_gauss, float(state['numpy_gauss'])))
+    np.random.set_state(
+        ('MT19937', np.array(keys, dtype=np.uint32), position, numpy_has_gauss, float(state['numpy_gauss']))
+    )
     torch.set_rng_state(state['torch'])
     if 'cuda' in state and torch.cuda.is_available():
         for device, cuda_state in zip(_cuda_devices(), state['cuda'], strict=False):
@@ -86,13 +88,20 @@ def plain(value, where: str, arrays: str = 'tensor'):
     """
     if isinstance(value, HistoryBuffer):
         log, count = value.data
-        return {_HISTORY: dict(log=torch.tensor(log.tolist(), dtype=torch.float64), count=torch.tensor(count.tolist(), dtype=torch.float64),
-                               max_length=value.max_length)}
+        return {
+            _HISTORY: dict(
+                log=torch.tensor(log.tolist(), dtype=torch.float64),
+                count=torch.tensor(count.tolist(), dtype=torch.float64),
+                max_length=value.max_length,
+            )
+        }
     if isinstance(value, torch.Tensor) or type(value) in _ATOMS:
         return value
     if isinstance(value, dict):
         # plain dicts stay dicts, and a state dict keeps the versions of its modules
-        items = ((plain(key, where, arrays), plain(item, f'{where}.{key}', arrays)) for key, item in value.items())
+        items = (
+            (plain(key, where, arrays), plain(item, f'{where}.{key}', arrays)) for key, item in value.items()
+        )
         copied: Any = OrderedDict(items) if isinstance(value, OrderedDict) else dict(items)
         if isinstance(value, OrderedDict) and hasattr(value, '_metadata'):
             copied._metadata = value._metadata
@@ -102,7 +111,11 @@ def plain(value, where: str, arrays: str = 'tensor'):
         return sequence(plain(item, where, arrays) for item in value)
     if isinstance(value, np.ndarray):
         numeric = value.dtype.kind in 'biufc' and value.dtype != np.longdouble
-        return torch.from_numpy(value.copy()) if numeric and arrays == 'tensor' else plain(value.tolist(), where, arrays)
+        return (
+            torch.from_numpy(value.copy())
+            if numeric and arrays == 'tensor'
+            else plain(value.tolist(), where, arrays)
+        )
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Enum):
@@ -113,7 +126,11 @@ def plain(value, where: str, arrays: str = 'tensor'):
         if isinstance(value, kind):
             return kind(value)
     name = f'{type(value).__module__}.{type(value).__qualname__}'
-    print_log(f'{where} in the checkpoint is a {name}: loading it will need --trust-checkpoint', logger='current', level=logging.WARNING)
+    print_log(
+        f'{where} in the checkpoint is a {name}: loading it will need --trust-checkpoint',
+        logger='current',
+        level=logging.WARNING,
+    )
     return value
 
 

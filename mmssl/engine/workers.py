@@ -68,8 +68,13 @@ class Board:
         """The worker of this process, how it ended and what it was doing; None where it is none of these."""
         for worker, (pid, index, busy) in enumerate(self.notes.tolist()):
             if pid == process:
-                what = 'before its first sample' if index < 0 else \
-                    f'while it read {name_of(self.dataset, index)}' if busy else f'after it had read {name_of(self.dataset, index)}'
+                what = (
+                    'before its first sample'
+                    if index < 0
+                    else f'while it read {name_of(self.dataset, index)}'
+                    if busy
+                    else f'after it had read {name_of(self.dataset, index)}'
+                )
                 return f'worker {worker} of the data loader (process {pid}) {how} {what}'
         return None
 
@@ -94,7 +99,7 @@ class StartWorker:
         self.board.start(worker)
         if hasattr(signal, 'sigwaitinfo'):
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-            threading.Thread(target=_obey_parent, args=(os.getppid(), ), daemon=True, name='sigterm').start()
+            threading.Thread(target=_obey_parent, args=(os.getppid(),), daemon=True, name='sigterm').start()
 
 
 def _obey_parent(parent: int) -> None:
@@ -127,7 +132,11 @@ def fetch(dataset, board: Board | None, index: int):
         return dataset[index]
     except Exception as error:
         name = name_of(dataset, index)
-        if isinstance(error, (FileNotFoundError, PermissionError)) or type(error).__module__.startswith('mmssl') or name in str(error):
+        if (
+            isinstance(error, (FileNotFoundError, PermissionError))
+            or type(error).__module__.startswith('mmssl')
+            or name in str(error)
+        ):
             raise
         raise SampleError(f'{name}: {explain(error)}') from error
     finally:
@@ -156,10 +165,14 @@ def dead_workers_named() -> Iterator[None]:
                 signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
             raise
         how = f'was killed ({found.group(2)})' if found.group(2) else 'died'
-        told = [board.describe(int(process), how) for process in found.group(1).split(',') for board in _boards]
+        told = [
+            board.describe(int(process), how) for process in found.group(1).split(',') for board in _boards
+        ]
         what = '; '.join(filter(None, told)) or f'a worker of a data loader (process {found.group(1)}) {how}'
-        raise WorkerError(f'{what}. Workers are killed most often where memory runs out: take fewer of them (num_workers) or a smaller '
-                          'batch. The last checkpoint is whole: go on with --resume') from error
+        raise WorkerError(
+            f'{what}. Workers are killed most often where memory runs out: take fewer of them (num_workers) or a smaller '
+            'batch. The last checkpoint is whole: go on with --resume'
+        ) from error
 
 
 def _dead_worker(error: BaseException) -> re.Match | None:

@@ -25,7 +25,7 @@ def matched(ious: np.ndarray, thresholds: np.ndarray = THRESHOLDS) -> np.ndarray
     for place, threshold in enumerate(thresholds):
         free = np.ones(ious.shape[1], dtype=bool)
         for row in ious[(ious >= threshold).any(1)] if ious.size else ():
-            candidates = np.where(free, row, -1.)
+            candidates = np.where(free, row, -1.0)
             best = int(candidates.argmax())
             if candidates[best] >= threshold:
                 free[best] = False
@@ -36,6 +36,7 @@ def matched(ious: np.ndarray, thresholds: np.ndarray = THRESHOLDS) -> np.ndarray
 def encoded(masks) -> list[dict]:
     """Run lengths of (N, H, W) bool masks; run lengths stay as they are."""
     from pycocotools import mask as coco
+
     if len(masks) and isinstance(masks[0], dict):
         return list(masks)
     return [coco.encode(np.asfortranarray(np.asarray(mask, dtype=np.uint8))) for mask in masks]
@@ -66,21 +67,42 @@ class AverageRecall(AccumulatingMetric):
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Take in a batch."""
         from pycocotools import mask as coco
+
         for sample in data_samples:
             if 'masks' not in sample.get(self.field, ()):
-                raise ValueError(f'AverageRecall needs masks in {self.field!r} of the samples; set model.automatic=dict() for '
-                                 "InteractiveSAM, and field='automatic'")
+                raise ValueError(
+                    f'AverageRecall needs masks in {self.field!r} of the samples; set model.automatic=dict() for '
+                    "InteractiveSAM, and field='automatic'"
+                )
             found, objects = sample[self.field], encoded(sample['gt_instances']['masks'])
-            order = np.argsort(-np.asarray(found['scores'], dtype=np.float64), kind='stable')[:self.max_masks]
+            order = np.argsort(-np.asarray(found['scores'], dtype=np.float64), kind='stable')[
+                : self.max_masks
+            ]
             masks = encoded(found['masks'])
             masks = [masks[number] for number in order]
-            ious = np.asarray(coco.iou(masks, objects, [0] * len(objects))) if masks and objects else np.zeros((len(masks), len(objects)))
-            self.add({'found': matched(ious), 'objects': np.int64(len(objects)), 'masks': np.int64(len(masks)), 'images': np.int64(1)})
+            ious = (
+                np.asarray(coco.iou(masks, objects, [0] * len(objects)))
+                if masks and objects
+                else np.zeros((len(masks), len(objects)))
+            )
+            self.add(
+                {
+                    'found': matched(ious),
+                    'objects': np.int64(len(objects)),
+                    'masks': np.int64(len(masks)),
+                    'images': np.int64(1),
+                }
+            )
 
     def compute_sum(self, total: dict) -> dict[str, float]:
         """'AR@...' and 'AR50@...' in percent, and how many masks an image has."""
         if not total or not total['objects']:
-            raise ValueError('no object was evaluated: the data set is empty, or none of its images has a mask')
+            raise ValueError(
+                'no object was evaluated: the data set is empty, or none of its images has a mask'
+            )
         recall = 100 * total['found'] / int(total['objects'])
-        return {f'AR@{self.max_masks}': float(recall.mean()), f'AR50@{self.max_masks}': float(recall[0]),
-                'masks_per_image': int(total['masks']) / int(total['images'])}
+        return {
+            f'AR@{self.max_masks}': float(recall.mean()),
+            f'AR50@{self.max_masks}': float(recall[0]),
+            'masks_per_image': int(total['masks']) / int(total['images']),
+        }

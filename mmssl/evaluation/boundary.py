@@ -47,10 +47,15 @@ def inner_boundary(label: np.ndarray, distance: int) -> np.ndarray:
         (H, W) bool.
     """
     image = np.asarray(label).astype(np.float32)
-    values = cv2.copyMakeBorder(image, distance, distance, distance, distance, cv2.BORDER_CONSTANT, value=-1.)
+    values = cv2.copyMakeBorder(
+        image, distance, distance, distance, distance, cv2.BORDER_CONSTANT, value=-1.0
+    )
     kernel = np.ones((2 * distance + 1, 1), np.uint8)
     inside = slice(distance, -distance)
-    low, high = (operation(operation(values, kernel), kernel.T)[inside, inside] for operation in (cv2.erode, cv2.dilate))
+    low, high = (
+        operation(operation(values, kernel), kernel.T)[inside, inside]
+        for operation in (cv2.erode, cv2.dilate)
+    )
     return low != high
 
 
@@ -65,17 +70,27 @@ class BoundaryMetric(AccumulatingMetric):
         prefix: of the names.
     """
 
-    def __init__(self, width: float = 7, dilation_ratio: float = 0.02, ignore_index: int = 255, prefix: str | None = None):
+    def __init__(
+        self,
+        width: float = 7,
+        dilation_ratio: float = 0.02,
+        ignore_index: int = 255,
+        prefix: str | None = None,
+    ):
         super().__init__(prefix=prefix)
         if not width >= 0 or not dilation_ratio > 0:
-            raise ValueError(f'width={width} of BoundaryMetric must not be negative, and dilation_ratio={dilation_ratio} must be above 0')
+            raise ValueError(
+                f'width={width} of BoundaryMetric must not be negative, and dilation_ratio={dilation_ratio} must be above 0'
+            )
         self.width, self.dilation_ratio, self.ignore_index = width, dilation_ratio, ignore_index
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Count the pixels of a batch."""
         classes = len((self.dataset_meta or {}).get('classes') or ())
         for sample in data_samples:
-            pred, label = (sample[name]['data'].squeeze(0).cpu().numpy() for name in ('pred_sem_seg', 'gt_sem_seg'))
+            pred, label = (
+                sample[name]['data'].squeeze(0).cpu().numpy() for name in ('pred_sem_seg', 'gt_sem_seg')
+            )
             self.add(self.count(pred, label, max(classes, 2)))
 
     def count(self, pred: np.ndarray, label: np.ndarray, num_classes: int) -> dict[str, np.ndarray]:
@@ -90,10 +105,16 @@ class BoundaryMetric(AccumulatingMetric):
         """
         counted = (label != self.ignore_index) & (pred != self.ignore_index)
         band, right = boundary_band(label, self.width, self.ignore_index), pred == label
-        table = np.array([[(right & counted & zone).sum(), (counted & zone).sum()] for zone in (~band, band)], dtype=np.int64)
+        table = np.array(
+            [[(right & counted & zone).sum(), (counted & zone).sum()] for zone in (~band, band)],
+            dtype=np.int64,
+        )
         distance = max(1, round(self.dilation_ratio * float(np.hypot(*label.shape))))
         contours = [(inner_boundary(values, distance) & counted, values) for values in (label, pred)]
-        sizes = [np.bincount(values[contour].astype(np.int64), minlength=num_classes)[:num_classes] for contour, values in contours]
+        sizes = [
+            np.bincount(values[contour].astype(np.int64), minlength=num_classes)[:num_classes]
+            for contour, values in contours
+        ]
         both = contours[0][0] & contours[1][0] & right
         common = np.bincount(label[both].astype(np.int64), minlength=num_classes)[:num_classes]
         return {'band': table, 'contour': np.stack([common, sizes[0] + sizes[1] - common]).astype(np.int64)}
@@ -105,8 +126,11 @@ class BoundaryMetric(AccumulatingMetric):
         (right_out, all_out), (right_in, all_in) = total['band'].tolist()
         common, union = total['contour']
         ious = np.divide(common, union, out=np.full(len(union), np.nan), where=union > 0)
-        values = {'boundary_acc': right_in / all_in if all_in else None, 'interior_acc': right_out / all_out if all_out else None,
-                  'boundary_IoU': mean_of_known(ious) if not np.isnan(ious).all() else None}
+        values = {
+            'boundary_acc': right_in / all_in if all_in else None,
+            'interior_acc': right_out / all_out if all_out else None,
+            'boundary_IoU': mean_of_known(ious) if not np.isnan(ious).all() else None,
+        }
         missing = [name for name, value in values.items() if value is None]
         if missing:
             MMLogger.get_current_instance().info(f'no pixel to count for {", ".join(missing)}')

@@ -49,24 +49,43 @@ class ClickMetric(AccumulatingMetric):
         prefix: of the names.
     """
 
-    def __init__(self, thresholds: Sequence[float] = (85, 90), boundary_clicks: Sequence[int] = (1, 5), overlay_dir: str | None = None,
-                 prefix: str | None = None):
+    def __init__(
+        self,
+        thresholds: Sequence[float] = (85, 90),
+        boundary_clicks: Sequence[int] = (1, 5),
+        overlay_dir: str | None = None,
+        prefix: str | None = None,
+    ):
         super().__init__(prefix=prefix)
         if not all(0 < value <= 100 for value in thresholds):
             raise ValueError(f'thresholds={thresholds} of ClickMetric must be percents in (0, 100]')
-        self.thresholds, self.boundary_clicks, self.overlay_dir = tuple(thresholds), tuple(boundary_clicks), overlay_dir
+        self.thresholds, self.boundary_clicks, self.overlay_dir = (
+            tuple(thresholds),
+            tuple(boundary_clicks),
+            overlay_dir,
+        )
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Take in a batch."""
         for sample in data_samples:
             if 'pred_instances' not in sample or 'click_ious' not in sample['pred_instances']:
-                raise ValueError('ClickMetric needs pred_instances.click_ious, as mmssl.InteractiveSAM gives them')
+                raise ValueError(
+                    'ClickMetric needs pred_instances.click_ious, as mmssl.InteractiveSAM gives them'
+                )
             results = sample['pred_instances']
             if self.overlay_dir:
                 from mmssl.visual.promptable import draw_clicks
+
                 draw_clicks(sample, self.overlay_dir)
-            self.add(self.count({name: np.asarray(results[name], dtype=np.float64) for name in
-                                 ('click_ious', 'best_ious', 'box_ious', 'boundary_ious', 'areas') if name in results}))
+            self.add(
+                self.count(
+                    {
+                        name: np.asarray(results[name], dtype=np.float64)
+                        for name in ('click_ious', 'best_ious', 'box_ious', 'boundary_ious', 'areas')
+                        if name in results
+                    }
+                )
+            )
 
     def count(self, results: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Summands of the objects of one image: sums of IoUs in units of 2^-32, clicks and counts, int64."""
@@ -78,29 +97,47 @@ class ClickMetric(AccumulatingMetric):
             return np.rint(values * UNIT).astype(np.int64).sum(0)
 
         summand = {'objects': np.int64(len(ious)), 'click_ious': total(ious)}
-        summand.update((name, total(results[name])) for name in ('best_ious', 'box_ious', 'boundary_ious') if name in results)
-        summand['clicks'] = np.array([number_of_clicks(ious, value / 100).sum() for value in self.thresholds], dtype=np.int64)
-        summand['failures'] = np.array([(~(ious >= value / 100).any(1)).sum() for value in self.thresholds], dtype=np.int64)
+        summand.update(
+            (name, total(results[name]))
+            for name in ('best_ious', 'box_ious', 'boundary_ious')
+            if name in results
+        )
+        summand['clicks'] = np.array(
+            [number_of_clicks(ious, value / 100).sum() for value in self.thresholds], dtype=np.int64
+        )
+        summand['failures'] = np.array(
+            [(~(ious >= value / 100).any(1)).sum() for value in self.thresholds], dtype=np.int64
+        )
         if 'areas' in results:
             inside = [(results['areas'] >= low) & (results['areas'] < high) for low, high in SIZES.values()]
-            summand['sizes'] = np.array([[total(ious[rows, 0]), rows.sum()] for rows in inside], dtype=np.int64)
+            summand['sizes'] = np.array(
+                [[total(ious[rows, 0]), rows.sum()] for rows in inside], dtype=np.int64
+            )
         return summand
 
     def compute_sum(self, total: dict) -> dict[str, float]:
         """Means in percent, clicks as they are."""
         if 'objects' not in total:
-            raise ValueError('no object was evaluated: the data set is empty, or none of its images has a mask')
+            raise ValueError(
+                'no object was evaluated: the data set is empty, or none of its images has a mask'
+            )
         count = int(total['objects'])
 
         def mean(value):
             return 100 * int(value) / UNIT / count
 
         metrics = {f'mIoU@{number}': mean(value) for number, value in enumerate(total['click_ious'], 1)}
-        metrics.update((name, mean(total[key])) for name, key in (('oracle_mIoU@1', 'best_ious'), ('box_mIoU', 'box_ious')) if key in total)
+        metrics.update(
+            (name, mean(total[key]))
+            for name, key in (('oracle_mIoU@1', 'best_ious'), ('box_mIoU', 'box_ious'))
+            if key in total
+        )
         for number in self.boundary_clicks:
             if number <= len(total.get('boundary_ious', ())):
                 metrics[f'BIoU@{number}'] = mean(total['boundary_ious'][number - 1])
-        for threshold, clicks, failures in zip(self.thresholds, total['clicks'], total['failures'], strict=True):
+        for threshold, clicks, failures in zip(
+            self.thresholds, total['clicks'], total['failures'], strict=True
+        ):
             metrics[f'NoC@{threshold:g}'] = int(clicks) / count
             metrics[f'NoF@{threshold:g}'] = 100 * int(failures) / count
         for name, (value, number) in zip(SIZES, total.get('sizes', ()), strict=False):
@@ -108,8 +145,13 @@ class ClickMetric(AccumulatingMetric):
                 metrics[f'mIoU@1_{name}'] = 100 * int(value) / UNIT / int(number)
         if self.overlay_dir and is_main_process():
             from mmssl.visual.promptable import click_curve
+
             Path(self.overlay_dir).mkdir(parents=True, exist_ok=True)
-            click_curve({'mIoU': [mean(value) for value in total['click_ious']]}).save(Path(self.overlay_dir) / 'mIoU_by_clicks.png')
-        MMLogger.get_current_instance().info(f'{count} objects: mIoU after 1 to {len(total["click_ious"])} clicks '
-                                             + ', '.join(f'{mean(value):.2f}' for value in total['click_ious']))
+            click_curve({'mIoU': [mean(value) for value in total['click_ious']]}).save(
+                Path(self.overlay_dir) / 'mIoU_by_clicks.png'
+            )
+        MMLogger.get_current_instance().info(
+            f'{count} objects: mIoU after 1 to {len(total["click_ious"])} clicks '
+            + ', '.join(f'{mean(value):.2f}' for value in total['click_ious'])
+        )
         return metrics

@@ -32,7 +32,9 @@ def confusion_matrix(pred, label, num_classes: int, ignore_index: int = 255):
     is_tensor = isinstance(pred, Tensor)
     maps = [_as_array(values, name) for values, name in ((pred, 'prediction'), (label, 'label'))]
     if maps[0].shape != maps[1].shape:
-        raise ValueError(f'the prediction has shape {maps[0].shape} and the label {maps[1].shape}; they have a value a pixel each')
+        raise ValueError(
+            f'the prediction has shape {maps[0].shape} and the label {maps[1].shape}; they have a value a pixel each'
+        )
     flat = [values.reshape(-1) for values in maps]
     if not flat[0].size:
         empty = np.zeros((num_classes, num_classes), np.int64)
@@ -55,8 +57,10 @@ def _count_bytes(pred: np.ndarray, label: np.ndarray, num_classes: int, ignore_i
     """Every pair of values is one number, counted in a table; what should not be there shows up in the table."""
     least, table = BYTE * num_classes, None
     for start in range(0, len(pred), BLOCK):
-        labels, preds = (_bytes(values[start:start + BLOCK], name, num_classes, ignore_index)
-                         for values, name in ((label, 'label'), (pred, 'prediction')))
+        labels, preds = (
+            _bytes(values[start : start + BLOCK], name, num_classes, ignore_index)
+            for values, name in ((label, 'label'), (pred, 'prediction'))
+        )
         for found in _count_pairs(labels, preds, least):
             length = least if len(found) == least else BYTE * BYTE
             if table is None:
@@ -65,7 +69,10 @@ def _count_bytes(pred: np.ndarray, label: np.ndarray, num_classes: int, ignore_i
                 length = max(length, len(table))
                 table = _widen(table, length) + _widen(found, length)
     counts = table.reshape(-1, BYTE).T  # type: ignore[union-attr]  # there are pixels
-    for beyond, name in ((counts[num_classes:].sum(1), 'label'), (counts[:, num_classes:].sum(0), 'prediction')):
+    for beyond, name in (
+        (counts[num_classes:].sum(1), 'label'),
+        (counts[:, num_classes:].sum(0), 'prediction'),
+    ):
         strange = np.flatnonzero(beyond) + num_classes
         if len(strange := strange[strange != ignore_index]):
             raise ValueError(_outside(name, strange.tolist(), num_classes, ignore_index))
@@ -83,9 +90,14 @@ def _count_pairs(labels: np.ndarray, preds: np.ndarray, least: int) -> Iterator[
     """
     quarter, rest = divmod(len(labels), 4)
     if quarter:
-        turns = [cv2.merge([plane[i * quarter:(i + 1) * quarter] for i in range(4)]).reshape(-1) for plane in (labels, preds)]
-        keys = cv2.merge([*turns, *[ZEROS[:4 * quarter]] * 2]).reshape(-1).view('<i4')
-        yield torch.bincount(torch.from_numpy(keys), minlength=least).numpy()  # NumPy's takes half as long again
+        turns = [
+            cv2.merge([plane[i * quarter : (i + 1) * quarter] for i in range(4)]).reshape(-1)
+            for plane in (labels, preds)
+        ]
+        keys = cv2.merge([*turns, *[ZEROS[: 4 * quarter]] * 2]).reshape(-1).view('<i4')
+        yield torch.bincount(
+            torch.from_numpy(keys), minlength=least
+        ).numpy()  # NumPy's takes half as long again
     if rest:
         yield np.bincount(labels[-rest:].astype(int) + BYTE * preds[-rest:].astype(int), minlength=least)
 
@@ -107,11 +119,13 @@ def _bytes(values: np.ndarray, name: str, num_classes: int, ignore_index: int) -
 def _count_wide(pred: np.ndarray, label: np.ndarray, num_classes: int, ignore_index: int) -> np.ndarray:
     counts = np.zeros(num_classes * num_classes, np.int64)
     for start in range(0, len(pred), BLOCK):
-        pair = [values[start:start + BLOCK].astype(np.int64) for values in (label, pred)]
+        pair = [values[start : start + BLOCK].astype(np.int64) for values in (label, pred)]
         valid = (pair[0] != ignore_index) & (pair[1] != ignore_index)
         for values, name in zip(pair, ('label', 'prediction'), strict=True):
             _check_range(values, name, num_classes, ignore_index)
-        counts += np.bincount(pair[0][valid] * num_classes + pair[1][valid], minlength=num_classes * num_classes)
+        counts += np.bincount(
+            pair[0][valid] * num_classes + pair[1][valid], minlength=num_classes * num_classes
+        )
     return counts.reshape(num_classes, num_classes)
 
 
@@ -122,8 +136,10 @@ def _check_range(values: np.ndarray, name: str, num_classes: int, ignore_index: 
 
 
 def _outside(name: str, values: list, num_classes: int, ignore_index: int) -> str:
-    return (f'the {name} holds {", ".join(map(str, values[:5]))}{" ..." if len(values) > 5 else ""}, which is neither a class, 0 to '
-            f'{num_classes - 1}, nor ignore_index={ignore_index}; check the number of classes, reduce_zero_label and the ignored value')
+    return (
+        f'the {name} holds {", ".join(map(str, values[:5]))}{" ..." if len(values) > 5 else ""}, which is neither a class, 0 to '
+        f'{num_classes - 1}, nor ignore_index={ignore_index}; check the number of classes, reduce_zero_label and the ignored value'
+    )
 
 
 def _areas(matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -139,7 +155,7 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.divide(numerator, denominator, out=np.full(len(denominator), np.nan), where=denominator > 0)
 
 
-def class_scores(matrix, beta: float = 1.) -> dict[str, np.ndarray]:
+def class_scores(matrix, beta: float = 1.0) -> dict[str, np.ndarray]:
     """Scores of every class.
 
     Args:
@@ -154,8 +170,14 @@ def class_scores(matrix, beta: float = 1.) -> dict[str, np.ndarray]:
     recall, precision = _ratio(right, labelled), _ratio(right, predicted)
     weight = beta * beta
     # from the counts, so that a class that is in one map alone has 0
-    return {'Acc': recall, 'IoU': _ratio(right, labelled + predicted - right), 'Dice': _ratio(2 * right, labelled + predicted),
-            'Fscore': _ratio((1 + weight) * right, weight * labelled + predicted), 'Precision': precision, 'Recall': recall}
+    return {
+        'Acc': recall,
+        'IoU': _ratio(right, labelled + predicted - right),
+        'Dice': _ratio(2 * right, labelled + predicted),
+        'Fscore': _ratio((1 + weight) * right, weight * labelled + predicted),
+        'Precision': precision,
+        'Recall': recall,
+    }
 
 
 def pixel_accuracy(matrix) -> float:
@@ -178,7 +200,11 @@ def frequency_weighted_iou(matrix) -> float:
     """FWIoU: intersection over union of the classes, weighted by their labelled pixels."""
     _, labelled, _ = _areas(matrix)
     there = labelled > 0
-    return float((labelled[there] * class_scores(matrix)['IoU'][there]).sum() / labelled.sum()) if there.any() else float('nan')
+    return (
+        float((labelled[there] * class_scores(matrix)['IoU'][there]).sum() / labelled.sum())
+        if there.any()
+        else float('nan')
+    )
 
 
 def mean_of_known(values: np.ndarray) -> float:

@@ -16,8 +16,11 @@ POOLS = ('avg', 'cls')
 def preserve_rng() -> Iterator[None]:
     """Leave the generators of Python, NumPy and torch (all devices) as they were found."""
     import numpy as np
+
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+    cuda = (
+        torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+    )
     try:
         yield
     finally:
@@ -49,7 +52,9 @@ def _raw_tokens(model: nn.Module, wanted: bool) -> Iterator[None]:
         yield
         return
     if not getattr(backbone, 'num_extra_tokens', 1):
-        raise ValueError("pool 'cls' needs a class token, and this backbone has none (with_cls_token=False); use pool 'avg'")
+        raise ValueError(
+            "pool 'cls' needs a class token, and this backbone has none (with_cls_token=False); use pool 'avg'"
+        )
     backbone.out_type = 'raw'
     try:
         yield
@@ -85,13 +90,17 @@ def pool_features(outputs, pool: str, num_extra_tokens: int = 1) -> Tensor:
     output = outputs[-1] if isinstance(outputs, (tuple, list)) else outputs
     if not isinstance(output, Tensor) or output.ndim not in (2, 3, 4):
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise ValueError(f'the backbone returned {shape}; maps (B, C, h, w), tokens (B, N, C) or vectors (B, C) can be pooled')
+        raise ValueError(
+            f'the backbone returned {shape}; maps (B, C, h, w), tokens (B, N, C) or vectors (B, C) can be pooled'
+        )
     if output.ndim == 2:
         return output
     if output.ndim == 3:
         return output[:, 0] if pool == 'cls' else output[:, num_extra_tokens:].mean(dim=1)
     if pool == 'cls':
-        raise ValueError(f"pool 'cls' needs a class token, but the backbone returned maps {tuple(output.shape)}; use pool 'avg'")
+        raise ValueError(
+            f"pool 'cls' needs a class token, but the backbone returned maps {tuple(output.shape)}; use pool 'avg'"
+        )
     return output.mean(dim=(2, 3))
 
 
@@ -100,15 +109,24 @@ def _unpack(batch) -> tuple[Tensor, Tensor]:
     if isinstance(batch, dict):
         inputs, samples = batch['inputs'], batch.get('data_samples')
         if not samples or any('gt_label' not in sample for sample in samples):
-            raise ValueError('the images have no labels; features are evaluated on a labelled data set (folders named by class)')
-        return (torch.stack(list(inputs)) if isinstance(inputs, (list, tuple)) else inputs,
-                torch.cat([torch.as_tensor(sample.gt_label).reshape(1) for sample in samples]))
+            raise ValueError(
+                'the images have no labels; features are evaluated on a labelled data set (folders named by class)'
+            )
+        return (
+            torch.stack(list(inputs)) if isinstance(inputs, (list, tuple)) else inputs,
+            torch.cat([torch.as_tensor(sample.gt_label).reshape(1) for sample in samples]),
+        )
     inputs, labels = batch
     return inputs, torch.as_tensor(labels)
 
 
-def extract_features(model: nn.Module, loader: Iterable, pool: str = 'avg', device: str | torch.device | None = None,
-                     progress: bool | None = None) -> tuple[Tensor, Tensor]:
+def extract_features(
+    model: nn.Module,
+    loader: Iterable,
+    pool: str = 'avg',
+    device: str | torch.device | None = None,
+    progress: bool | None = None,
+) -> tuple[Tensor, Tensor]:
     """Features of all images of a loader.
 
     The model is put into evaluation mode and brought back, module by module; random states are left as they were.
@@ -128,6 +146,7 @@ def extract_features(model: nn.Module, loader: Iterable, pool: str = 'avg', devi
         ValueError: no images, no labels, 'cls' without a class token, or images that nothing normalises.
     """
     from tqdm import tqdm
+
     if pool not in POOLS:
         raise ValueError(f'pool {pool!r} is unknown; one of {", ".join(POOLS)}')
     if device is not None:
@@ -138,14 +157,18 @@ def extract_features(model: nn.Module, loader: Iterable, pool: str = 'avg', devi
     hidden = _rank() != 0 or not (sys.stderr.isatty() if progress is None else progress)
     features, labels = [], []
     with preserve_rng(), evaluating(model), torch.no_grad(), _raw_tokens(model, pool == 'cls'):
-        for batch in tqdm(loader, desc='features', unit='batch', disable=hidden, leave=False, file=sys.stderr):
+        for batch in tqdm(
+            loader, desc='features', unit='batch', disable=hidden, leave=False, file=sys.stderr
+        ):
             inputs, batch_labels = _unpack(batch)
             if not len(batch_labels):
                 continue  # every file of the batch was bad
             if preprocessor is not None:
                 inputs = preprocessor(dict(inputs=inputs, data_samples=None), False)['inputs']
             elif not inputs.is_floating_point():
-                raise ValueError(f'images are {inputs.dtype} and the model has no data_preprocessor to normalise them; pass float images')
+                raise ValueError(
+                    f'images are {inputs.dtype} and the model has no data_preprocessor to normalise them; pass float images'
+                )
             pooled = pool_features(_forward(model, inputs.to(device)), pool, extra)
             features.append(pooled.float().cpu())
             labels.append(batch_labels.long().cpu())
@@ -155,7 +178,11 @@ def extract_features(model: nn.Module, loader: Iterable, pool: str = 'avg', devi
 
 
 def _rank() -> int:
-    return torch.distributed.get_rank() if torch.distributed.is_available() and torch.distributed.is_initialized() else 0
+    return (
+        torch.distributed.get_rank()
+        if torch.distributed.is_available() and torch.distributed.is_initialized()
+        else 0
+    )
 
 
 def image_size_of(model, cfg=None) -> int:
@@ -178,6 +205,8 @@ def _trained_size(cfg) -> int | Sequence[int]:
     for step in loader.get('dataset', {}).get('pipeline') or []:
         for node in (step, *(step.get('views') or [])):
             scale = node.get('scale')
-            if isinstance(scale, int) or (isinstance(scale, (tuple, list)) and all(isinstance(side, int) for side in scale)):
+            if isinstance(scale, int) or (
+                isinstance(scale, (tuple, list)) and all(isinstance(side, int) for side in scale)
+            ):
                 return scale
     return 224

@@ -28,10 +28,14 @@ def check_features(features: Tensor, labels: Tensor | None, name: str) -> None:
     if not features.is_floating_point():
         raise TypeError(f'{name} features are {features.dtype}; they must be floating point')
     if features.ndim != 2 or 0 in features.shape:
-        raise ValueError(f'{name} features have shape {tuple(features.shape)}; they must be (N, D), neither of them 0')
+        raise ValueError(
+            f'{name} features have shape {tuple(features.shape)}; they must be (N, D), neither of them 0'
+        )
     bad = int((~torch.isfinite(features)).any(dim=1).sum())
     if bad:
-        raise ValueError(f'{bad} of {len(features)} {name} features hold NaN or infinity; the weights or the images are broken')
+        raise ValueError(
+            f'{bad} of {len(features)} {name} features hold NaN or infinity; the weights or the images are broken'
+        )
     if labels is None:
         return
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
@@ -45,11 +49,19 @@ def check_features(features: Tensor, labels: Tensor | None, name: str) -> None:
 def check_classes(labels: Tensor, num_classes: int, name: str) -> None:
     """Raise ValueError when a label is not below ``num_classes``."""
     if int(labels.max()) >= num_classes:
-        raise ValueError(f'{name} labels go up to {int(labels.max())}, but there are {num_classes} classes (0 to {num_classes - 1})')
+        raise ValueError(
+            f'{name} labels go up to {int(labels.max())}, but there are {num_classes} classes (0 to {num_classes - 1})'
+        )
 
 
-def knn_scores(train_features: Tensor, train_labels: Tensor, features: Tensor, k: int = 20, temperature: float = 0.07,
-               num_classes: int | None = None) -> Tensor:
+def knn_scores(
+    train_features: Tensor,
+    train_labels: Tensor,
+    features: Tensor,
+    k: int = 20,
+    temperature: float = 0.07,
+    num_classes: int | None = None,
+) -> Tensor:
     """Share of the votes that each class gets.
 
     Args:
@@ -69,7 +81,9 @@ def knn_scores(train_features: Tensor, train_labels: Tensor, features: Tensor, k
     check_features(train_features, train_labels, 'training')
     check_features(features, None, 'validation')
     if train_features.shape[1] != features.shape[1]:
-        raise ValueError(f'training features have {train_features.shape[1]} dimensions, validation features {features.shape[1]}')
+        raise ValueError(
+            f'training features have {train_features.shape[1]} dimensions, validation features {features.shape[1]}'
+        )
     if num_classes is None:
         num_classes = int(train_labels.max()) + 1
     check_classes(train_labels, num_classes, 'training')
@@ -78,7 +92,9 @@ def knn_scores(train_features: Tensor, train_labels: Tensor, features: Tensor, k
     if not temperature > 0:
         raise ValueError(f'temperature={temperature!r} must be above 0, as 0.07')
     if k > len(train_features):
-        warnings.warn(f'k={k} exceeds the {len(train_features)} training features; all of them vote', stacklevel=2)
+        warnings.warn(
+            f'k={k} exceeds the {len(train_features)} training features; all of them vote', stacklevel=2
+        )
         k = len(train_features)
 
     dtype = torch.promote_types(torch.promote_types(train_features.dtype, features.dtype), torch.float32)
@@ -94,14 +110,27 @@ def knn_scores(train_features: Tensor, train_labels: Tensor, features: Tensor, k
     return torch.cat(scores)
 
 
-def knn_classify(train_features: Tensor, train_labels: Tensor, features: Tensor, k: int = 20, temperature: float = 0.07,
-                 num_classes: int | None = None) -> Tensor:
+def knn_classify(
+    train_features: Tensor,
+    train_labels: Tensor,
+    features: Tensor,
+    k: int = 20,
+    temperature: float = 0.07,
+    num_classes: int | None = None,
+) -> Tensor:
     """(M,) predicted labels; arguments and errors as in :func:`knn_scores`. Equal votes go to the smaller label."""
     return knn_scores(train_features, train_labels, features, k, temperature, num_classes).argmax(dim=1)
 
 
-def knn_accuracy(train_features: Tensor, train_labels: Tensor, features: Tensor, labels: Tensor, k: int = 20, temperature: float = 0.07,
-                 num_classes: int | None = None) -> dict[str, float]:
+def knn_accuracy(
+    train_features: Tensor,
+    train_labels: Tensor,
+    features: Tensor,
+    labels: Tensor,
+    k: int = 20,
+    temperature: float = 0.07,
+    num_classes: int | None = None,
+) -> dict[str, float]:
     """Accuracy of the vote.
 
     Args:

@@ -40,7 +40,9 @@ class LabelledImages(Dataset):
     @property
     def labels(self) -> Tensor:
         """(N,) long, without reading an image."""
-        return torch.tensor([self.folder.get_data_info(int(index))['gt_label'] for index in self.indices], dtype=torch.long)
+        return torch.tensor(
+            [self.folder.get_data_info(int(index))['gt_label'] for index in self.indices], dtype=torch.long
+        )
 
     def take(self, count: int | None, seed: int = 0) -> 'LabelledImages':
         """At most ``count`` of the images, drawn by a seed; every class keeps its share, and at least one."""
@@ -48,7 +50,9 @@ class LabelledImages(Dataset):
             return self
         labels = self.labels
         if count < len(labels.unique()):
-            raise ValueError(f'{count} images cannot hold the {len(labels.unique())} classes; take at least as many')
+            raise ValueError(
+                f'{count} images cannot hold the {len(labels.unique())} classes; take at least as many'
+            )
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
         rank = torch.empty(len(labels), dtype=torch.double)
         for label in labels.unique():
@@ -85,22 +89,31 @@ def labelled_images(data: str, image_size: int = 224) -> tuple[LabelledImages, L
     from mmssl.data.archives import split_archive
     from mmssl.data.folder import ImageFolder, find_images
     from mmssl.data.transforms import LoadCenterCrop
+
     data = os.path.expanduser(os.fspath(data))
     pipeline = [LoadCenterCrop(scale=image_size)]
     train = ImageFolder(data, 'train', pipeline, labels='folder')
     train.full_init()
     classes = train.metainfo['classes']
     if len(classes) < 2:
-        raise ValueError(f'{train.image_root} holds one class only ({classes[0]!r}); a classifier needs at least two class folders')
+        raise ValueError(
+            f'{train.image_root} holds one class only ({classes[0]!r}); a classifier needs at least two class folders'
+        )
     whole_root = find_images(data, '')[0] if split_archive(data) else data.rstrip('/')
     if train.image_root == whole_root:
         from mmssl.evaluation.linear import stratified_split
+
         whole = LabelledImages(train)
         first, second = stratified_split(whole.labels, SHARE, SPLIT_SEED)
         if not len(second):
-            raise ValueError(f'no class of {train.image_root} has two images, so that none can be kept for validation')
-        print_log(f'{train.image_root} has no train and val: every class is split by a fixed draw, {len(first)} images to train and '
-                  f'{len(second)} to validate', logger='current')
+            raise ValueError(
+                f'no class of {train.image_root} has two images, so that none can be kept for validation'
+            )
+        print_log(
+            f'{train.image_root} has no train and val: every class is split by a fixed draw, {len(first)} images to train and '
+            f'{len(second)} to validate',
+            logger='current',
+        )
         return LabelledImages(train, first), LabelledImages(train, second)
     for name in VAL_FOLDERS:
         try:
@@ -110,17 +123,27 @@ def labelled_images(data: str, image_size: int = 224) -> tuple[LabelledImages, L
         val = ImageFolder(data, name, pipeline, labels='folder', classes=classes)
         val.full_init()
         return LabelledImages(train), LabelledImages(val)
-    raise FileNotFoundError(f'{data} has train but none of {", ".join(VAL_FOLDERS)}; add one, or give {os.path.join(data, "train")}, '
-                            'which is then split')
+    raise FileNotFoundError(
+        f'{data} has train but none of {", ".join(VAL_FOLDERS)}; add one, or give {os.path.join(data, "train")}, '
+        'which is then split'
+    )
 
 
 def image_loader(images: LabelledImages, batch_size: int = 64, num_workers: int = 2) -> DataLoader:
     """Batches (B, 3, H, W), uint8, BGR, and (B,) labels, in order; draws nothing from the global generators."""
-    return DataLoader(images, batch_size=batch_size, num_workers=num_workers, collate_fn=_collate, pin_memory=torch.cuda.is_available(),
-                      generator=torch.Generator().manual_seed(0))
+    return DataLoader(
+        images,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate_fn=_collate,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(0),
+    )
 
 
-def labelled_loader(data: str, image_size: int = 224, split: str = 'train', batch_size: int = 64, num_workers: int = 2) -> DataLoader:
+def labelled_loader(
+    data: str, image_size: int = 224, split: str = 'train', batch_size: int = 64, num_workers: int = 2
+) -> DataLoader:
     """The loader of one split ('train' or 'val'); arguments and errors as in :func:`labelled_images` and :func:`image_loader`."""
     if split not in SPLITS:
         raise ValueError(f'split {split!r} is unknown; one of {", ".join(SPLITS)}')

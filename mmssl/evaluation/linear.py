@@ -14,7 +14,7 @@ from torch import Tensor
 from mmssl.evaluation.knn import accuracy, check_classes, check_features
 
 LEARNING_RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
-WEIGHT_DECAYS = (0., 1e-4, 1e-2)
+WEIGHT_DECAYS = (0.0, 1e-4, 1e-2)
 EPS = 1e-6  # of MAE's batch norm
 
 
@@ -44,8 +44,17 @@ def stratified_split(labels: Tensor, share: float, seed: int = 0) -> tuple[Tenso
     return torch.cat(first).sort().values, torch.cat(second).sort().values
 
 
-def fit_heads(features: Tensor, labels: Tensor, num_classes: int, learning_rates: Sequence[float], weight_decays: Sequence[float],
-              epochs: int = 100, batch_size: int | None = None, momentum: float = 0.9, seed: int = 0) -> tuple[Tensor, Tensor]:
+def fit_heads(
+    features: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    learning_rates: Sequence[float],
+    weight_decays: Sequence[float],
+    epochs: int = 100,
+    batch_size: int | None = None,
+    momentum: float = 0.9,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor]:
     """Train one softmax regression for each pair (learning rate, weight decay), all on the same batches.
 
     Args:
@@ -73,14 +82,18 @@ def fit_heads(features: Tensor, labels: Tensor, num_classes: int, learning_rates
         if step % steps_per_epoch == 0:
             order = torch.randperm(samples, generator=generator).to(features.device)
         start = step % steps_per_epoch * batch_size
-        chosen = order[start:start + batch_size]
+        chosen = order[start : start + batch_size]
         batch, truth = features[chosen], labels[chosen]
         logits = (batch @ weight.flatten(1)).view(len(batch), heads, num_classes) + bias
         # gradient of the mean cross-entropy with respect to the logits: softmax - one-hot
         error = logits.softmax(dim=-1)
-        error.scatter_add_(2, truth.view(-1, 1, 1).expand(-1, heads, 1), error.new_full((len(batch), heads, 1), -1.))
+        error.scatter_add_(
+            2, truth.view(-1, 1, 1).expand(-1, heads, 1), error.new_full((len(batch), heads, 1), -1.0)
+        )
         error /= len(batch)
-        weight_velocity.mul_(momentum).add_((batch.T @ error.flatten(1)).view_as(weight)).addcmul_(weight, decays)
+        weight_velocity.mul_(momentum).add_((batch.T @ error.flatten(1)).view_as(weight)).addcmul_(
+            weight, decays
+        )
         bias_velocity.mul_(momentum).add_(error.sum(dim=0))
         rate = rates * (0.5 + 0.5 * math.cos(math.pi * step / (epochs * steps_per_epoch)))
         weight.addcmul_(weight_velocity, rate, value=-1)
@@ -95,10 +108,20 @@ def _standardise(train: Tensor, *others: Tensor) -> list[Tensor]:
     return [(part - mean) * scale for part in (train, *others)]
 
 
-def linear_probe(train_features: Tensor, train_labels: Tensor, features: Tensor, labels: Tensor,
-                 learning_rates: Sequence[float] = LEARNING_RATES, weight_decays: Sequence[float] = WEIGHT_DECAYS, epochs: int = 100,
-                 batch_size: int | None = None, holdout: float = 0.2, seed: int = 0, num_classes: int | None = None,
-                 device: str | torch.device | None = None) -> dict:
+def linear_probe(
+    train_features: Tensor,
+    train_labels: Tensor,
+    features: Tensor,
+    labels: Tensor,
+    learning_rates: Sequence[float] = LEARNING_RATES,
+    weight_decays: Sequence[float] = WEIGHT_DECAYS,
+    epochs: int = 100,
+    batch_size: int | None = None,
+    holdout: float = 0.2,
+    seed: int = 0,
+    num_classes: int | None = None,
+    device: str | torch.device | None = None,
+) -> dict:
     """Accuracy of a linear classifier on frozen features.
 
     All pairs of learning rate and weight decay are trained on a part of the training set and compared on the rest of it; the best one
@@ -124,20 +147,28 @@ def linear_probe(train_features: Tensor, train_labels: Tensor, features: Tensor,
     check_features(train_features, train_labels, 'training')
     check_features(features, labels, 'validation')
     if train_features.shape[1] != features.shape[1]:
-        raise ValueError(f'training features have {train_features.shape[1]} dimensions, validation features {features.shape[1]}')
+        raise ValueError(
+            f'training features have {train_features.shape[1]} dimensions, validation features {features.shape[1]}'
+        )
     if len(train_labels.unique()) < 2:
-        raise ValueError(f'all {len(train_labels)} training labels are {int(train_labels[0])}; a classifier needs at least two classes')
+        raise ValueError(
+            f'all {len(train_labels)} training labels are {int(train_labels[0])}; a classifier needs at least two classes'
+        )
     num_classes = num_classes or int(train_labels.max()) + 1
     check_classes(train_labels, num_classes, 'training')
     check_classes(labels, num_classes, 'validation')
     grid = [(float(rate), float(decay)) for rate in learning_rates for decay in weight_decays]
     if not grid or any(not rate > 0 or not decay >= 0 for rate, decay in grid):
-        raise ValueError(f'learning_rates={tuple(learning_rates)} must be above 0, weight_decays={tuple(weight_decays)} at least 0')
+        raise ValueError(
+            f'learning_rates={tuple(learning_rates)} must be above 0, weight_decays={tuple(weight_decays)} at least 0'
+        )
     if epochs < 1 or (batch_size is not None and batch_size < 1):
         raise ValueError(f'epochs={epochs} and batch_size={batch_size} must be at least 1')
     fitting, held = stratified_split(train_labels, holdout, seed)
     if not len(held):
-        raise ValueError(f'no class of the training set has two images, so that none of the {len(train_labels)} can be held out')
+        raise ValueError(
+            f'no class of the training set has two images, so that none of the {len(train_labels)} can be held out'
+        )
 
     device = torch.device(device) if device is not None else train_features.device
     train_features, features = train_features.to(device, torch.float32), features.to(device, torch.float32)
@@ -146,23 +177,49 @@ def linear_probe(train_features: Tensor, train_labels: Tensor, features: Tensor,
 
     fit_part, held_part = _standardise(train_features[fitting], train_features[held])
     rates, decays = zip(*grid, strict=True)
-    weight, bias = fit_heads(fit_part, train_labels[fitting], num_classes, rates, decays, epochs=epochs, batch_size=batch_size, seed=seed)
+    weight, bias = fit_heads(
+        fit_part,
+        train_labels[fitting],
+        num_classes,
+        rates,
+        decays,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+    )
     sweep, ranks = [], []
     for (rate, decay), head_weight, head_bias in zip(grid, weight, bias, strict=True):
         logits = held_part @ head_weight + head_bias
         loss = torch.nn.functional.cross_entropy(logits, train_labels[held]).item()
-        top1 = accuracy(logits, train_labels[held])['top1'] if math.isfinite(loss) else 0.
+        top1 = accuracy(logits, train_labels[held])['top1'] if math.isfinite(loss) else 0.0
         sweep.append(dict(lr=rate, weight_decay=decay, holdout_top1=top1))
-        ranks.append((top1, -loss) if math.isfinite(loss) else (-1., 0.))
+        ranks.append((top1, -loss) if math.isfinite(loss) else (-1.0, 0.0))
     best = max(range(len(grid)), key=ranks.__getitem__)
     if ranks[best][0] < 0:
         raise ValueError(f'every learning rate of {tuple(learning_rates)} diverged; give smaller ones')
 
     train_part, val_part = _standardise(train_features, features)
-    weight, bias = fit_heads(train_part, train_labels, num_classes, [grid[best][0]], [grid[best][1]], epochs=epochs,
-                             batch_size=batch_size, seed=seed)
+    weight, bias = fit_heads(
+        train_part,
+        train_labels,
+        num_classes,
+        [grid[best][0]],
+        [grid[best][1]],
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+    )
     scores = val_part @ weight[0] + bias[0]
     if not torch.isfinite(scores).all():
-        raise ValueError(f'learning rate {grid[best][0]} diverged on the whole training set; give smaller learning_rates')
-    return dict(**accuracy(scores, labels), lr=grid[best][0], weight_decay=grid[best][1], holdout_top1=sweep[best]['holdout_top1'],
-                num_classes=num_classes, epochs=epochs, sweep=sweep)
+        raise ValueError(
+            f'learning rate {grid[best][0]} diverged on the whole training set; give smaller learning_rates'
+        )
+    return dict(
+        **accuracy(scores, labels),
+        lr=grid[best][0],
+        weight_decay=grid[best][1],
+        holdout_top1=sweep[best]['holdout_top1'],
+        num_classes=num_classes,
+        epochs=epochs,
+        sweep=sweep,
+    )

@@ -10,12 +10,25 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from PIL import Image
 
-from mmssl.evaluation.confusion import class_scores, confusion_matrix, frequency_weighted_iou, mean_of_known, pixel_accuracy
+from mmssl.evaluation.confusion import (
+    class_scores,
+    confusion_matrix,
+    frequency_weighted_iou,
+    mean_of_known,
+    pixel_accuracy,
+)
 from mmssl.registry import METRICS
 
 AVERAGES = ('dataset', 'image')
 # the mean of a score of the classes, and how the mean is called
-MEANS = {'Acc': 'MPA', 'IoU': 'mIoU', 'Dice': 'mDice', 'Fscore': 'mFscore', 'Precision': 'mPrecision', 'Recall': 'mRecall'}
+MEANS = {
+    'Acc': 'MPA',
+    'IoU': 'mIoU',
+    'Dice': 'mDice',
+    'Fscore': 'mFscore',
+    'Precision': 'mPrecision',
+    'Recall': 'mRecall',
+}
 
 
 class AccumulatingMetric(BaseMetric):
@@ -98,20 +111,36 @@ class SegmentationMetric(AccumulatingMetric):
         prefix: of the names.
     """
 
-    def __init__(self, ignore_index: int = 255, average: str = 'dataset', beta: float = 1., per_class: bool = True,
-                 matrix_file: str | None = None, output_dir: str | None = None, format_only: bool = False,
-                 overlay_dir: str | None = None, prefix: str | None = None):
+    def __init__(
+        self,
+        ignore_index: int = 255,
+        average: str = 'dataset',
+        beta: float = 1.0,
+        per_class: bool = True,
+        matrix_file: str | None = None,
+        output_dir: str | None = None,
+        format_only: bool = False,
+        overlay_dir: str | None = None,
+        prefix: str | None = None,
+    ):
         super().__init__(prefix=prefix)
         if average not in AVERAGES:
             raise ValueError(f'average={average!r} of SegmentationMetric; one of {", ".join(AVERAGES)}')
         if not beta > 0:
             raise ValueError(f'beta={beta} of SegmentationMetric must be above 0')
         if format_only and not output_dir:
-            raise ValueError('format_only=True writes predictions and nothing else; say where with output_dir')
+            raise ValueError(
+                'format_only=True writes predictions and nothing else; say where with output_dir'
+            )
         if matrix_file and Path(matrix_file).suffix not in ('.csv', '.npy'):
             raise ValueError(f'matrix_file={matrix_file!r} of SegmentationMetric must end in .csv or .npy')
         self.ignore_index, self.average, self.beta, self.per_class = ignore_index, average, beta, per_class
-        self.matrix_file, self.output_dir, self.format_only, self.overlay_dir = matrix_file, output_dir, format_only, overlay_dir
+        self.matrix_file, self.output_dir, self.format_only, self.overlay_dir = (
+            matrix_file,
+            output_dir,
+            format_only,
+            overlay_dir,
+        )
         self._named: dict[str, Path] = {}
 
     @property
@@ -119,7 +148,7 @@ class SegmentationMetric(AccumulatingMetric):
         """Names of the classes; background comes before a single one."""
         names = tuple((self.dataset_meta or {}).get('classes') or ())
         if not names:
-            raise ValueError("the data set has no classes; give its metainfo=dict(classes=(...))")
+            raise ValueError('the data set has no classes; give its metainfo=dict(classes=(...))')
         return ('background', *names) if len(names) == 1 else names
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
@@ -145,7 +174,11 @@ class SegmentationMetric(AccumulatingMetric):
         scores = {'PA': pixel_accuracy(matrix), 'FWIoU': frequency_weighted_iou(matrix)}
         per_class = class_scores(matrix, self.beta)
         scores.update((mean, mean_of_known(per_class[name])) for name, mean in MEANS.items())
-        return {name: np.array([Fraction(float(value)), 1], dtype=object) for name, value in scores.items() if not np.isnan(value)}
+        return {
+            name: np.array([Fraction(float(value)), 1], dtype=object)
+            for name, value in scores.items()
+            if not np.isnan(value)
+        }
 
     def compute_sum(self, total: dict) -> dict[str, float]:
         """Scores in percent from the sums over all images."""
@@ -163,30 +196,43 @@ class SegmentationMetric(AccumulatingMetric):
         if absent:
             logger.info(f'classes in no label and no prediction, left out of the means: {", ".join(absent)}')
         if self.average == 'image':
-            metrics = {name: float(total[name][0] / total[name][1]) for name in ('PA', 'MPA', 'mIoU', 'FWIoU', *list(MEANS.values())[2:])
-                       if name in total}
+            metrics = {
+                name: float(total[name][0] / total[name][1])
+                for name in ('PA', 'MPA', 'mIoU', 'FWIoU', *list(MEANS.values())[2:])
+                if name in total
+            }
         else:
-            metrics = {'PA': pixel_accuracy(matrix), 'MPA': mean_of_known(per_class['Acc']),
-                       'mIoU': mean_of_known(per_class['IoU']), 'FWIoU': frequency_weighted_iou(matrix)}
+            metrics = {
+                'PA': pixel_accuracy(matrix),
+                'MPA': mean_of_known(per_class['Acc']),
+                'mIoU': mean_of_known(per_class['IoU']),
+                'FWIoU': frequency_weighted_iou(matrix),
+            }
             metrics.update((mean, mean_of_known(per_class[name])) for name, mean in list(MEANS.items())[2:])
         metrics = {name: 100 * value for name, value in metrics.items()}
         if self.per_class:
             logger.info('\n' + _table(names, per_class))
             for name in ('IoU', 'Acc'):
-                metrics.update((f'{name}.{label}', 100 * float(value)) for label, value in zip(names, per_class[name], strict=True)
-                               if not np.isnan(value))
+                metrics.update(
+                    (f'{name}.{label}', 100 * float(value))
+                    for label, value in zip(names, per_class[name], strict=True)
+                    if not np.isnan(value)
+                )
         if self.matrix_file:
             self._save_matrix(Path(self.matrix_file), matrix, names)
         return metrics
 
     def _save_matrix(self, path: Path, matrix: np.ndarray, names: Sequence[str]) -> None:
         from mmssl.visual.confusion import draw_confusion
+
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == '.npy':
             np.save(path, matrix)
         else:
             rows = [','.join(['label\\prediction', *names])]
-            rows += [','.join([name, *map(str, row)]) for name, row in zip(names, matrix.tolist(), strict=True)]
+            rows += [
+                ','.join([name, *map(str, row)]) for name, row in zip(names, matrix.tolist(), strict=True)
+            ]
             path.write_text('\n'.join(rows) + '\n', encoding='utf-8')
         draw_confusion(matrix, names, path.with_suffix('.png'))
 
@@ -194,7 +240,12 @@ class SegmentationMetric(AccumulatingMetric):
         """That of the image; with folders before it where another image of this process has the same (town_a/1.jpg, town_b/1.jpg)."""
         parts = path.with_suffix('').relative_to(path.anchor).parts
         names = ['_'.join(parts[-count:]) for count in range(1, len(parts) + 1)] + [path.name]
-        return next((name for name in names if self._named.setdefault(name, path) == path), str(len(self._named))) + '.png'
+        return (
+            next(
+                (name for name in names if self._named.setdefault(name, path) == path), str(len(self._named))
+            )
+            + '.png'
+        )
 
     def _write(self, folder: Path, pred, sample: dict) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -202,15 +253,19 @@ class SegmentationMetric(AccumulatingMetric):
         if sample.get('reduce_zero_label', False):
             classes = classes + 1  # as the labels are stored
         Image.fromarray(classes.astype(np.uint8 if classes.max(initial=0) < 256 else np.uint16)).save(
-            folder / self._file_name(Path(sample['img_path'])))
+            folder / self._file_name(Path(sample['img_path']))
+        )
 
     def _draw(self, folder: Path, pred, sample: dict) -> None:
         from mmssl.visual.segmentation import read_rgb, segmentation_picture
+
         folder.mkdir(parents=True, exist_ok=True)
         maps = {'prediction': pred.cpu().numpy()}
         if 'gt_sem_seg' in sample:
             maps['label'] = sample['gt_sem_seg']['data'].squeeze(0).cpu().numpy()
-        picture = segmentation_picture(read_rgb(sample['img_path']), maps, self.classes, (self.dataset_meta or {}).get('palette'))
+        picture = segmentation_picture(
+            read_rgb(sample['img_path']), maps, self.classes, (self.dataset_meta or {}).get('palette')
+        )
         picture.save(folder / self._file_name(Path(sample['img_path'])))
 
 
@@ -219,5 +274,12 @@ def _table(names: Sequence[str], scores: dict[str, np.ndarray]) -> str:
     lines = ['  '.join(['class'.ljust(width), *(name.rjust(9) for name in scores)])]
     for index, name in enumerate(names):
         values = (scores[score][index] for score in scores)
-        lines.append('  '.join([name.ljust(width), *(('-' if np.isnan(value) else f'{100 * value:.2f}').rjust(9) for value in values)]))
+        lines.append(
+            '  '.join(
+                [
+                    name.ljust(width),
+                    *(('-' if np.isnan(value) else f'{100 * value:.2f}').rjust(9) for value in values),
+                ]
+            )
+        )
     return '\n'.join(lines)

@@ -28,8 +28,14 @@ class BEiTAttention(nn.Module):
         attn_drop_rate, drop_rate: dropout of the attention weights and of the output.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, grid: tuple[int, int] | None = None, attn_drop_rate: float = 0.,
-                 drop_rate: float = 0.):
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        grid: tuple[int, int] | None = None,
+        attn_drop_rate: float = 0.0,
+        drop_rate: float = 0.0,
+    ):
         super().__init__()
         if embed_dims % num_heads:
             raise ValueError(f'embed_dims {embed_dims} does not divide into {num_heads} heads')
@@ -44,7 +50,9 @@ class BEiTAttention(nn.Module):
         self.qkv = Linear(embed_dims, 3 * embed_dims, bias=False)
         self.proj = Linear(embed_dims, embed_dims)
 
-    def forward(self, x: Tensor, grid: tuple[int, int], bias: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, grid: tuple[int, int], bias: Tensor | None = None, rows: Tensor | None = None
+    ) -> Tensor:
         """Attend.
 
         Args:
@@ -59,9 +67,19 @@ class BEiTAttention(nn.Module):
         batch, length, width = x.shape
         if self.grid is not None:
             bias = bias_of(self.relative_position_bias_table, self.relative_position_index, self.grid, grid)
-        joined = linear(x, self.qkv.weight, torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias]))
-        query, key, value = joined.view(batch, length, 3, self.num_heads, width // self.num_heads).permute(2, 0, 3, 1, 4).unbind(0)
-        out = biased_attention(query, key, value, bias, self.attn_drop_rate if self.training else 0.).transpose(1, 2).flatten(2)
+        joined = linear(
+            x, self.qkv.weight, torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
+        )
+        query, key, value = (
+            joined.view(batch, length, 3, self.num_heads, width // self.num_heads)
+            .permute(2, 0, 3, 1, 4)
+            .unbind(0)
+        )
+        out = (
+            biased_attention(query, key, value, bias, self.attn_drop_rate if self.training else 0.0)
+            .transpose(1, 2)
+            .flatten(2)
+        )
         if rows is not None:
             out = out.flatten(0, 1).index_select(0, rows)
         out = self.proj(out)
@@ -80,9 +98,18 @@ class BEiTBlock(nn.Module):
         eps: of the layer norms.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, feedforward_channels: int, grid: tuple[int, int] | None = None,
-                 layer_scale_init_value: float = 0.1, drop_rate: float = 0., attn_drop_rate: float = 0., drop_path_rate: float = 0.,
-                 eps: float = 1e-6):
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        feedforward_channels: int,
+        grid: tuple[int, int] | None = None,
+        layer_scale_init_value: float = 0.1,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        eps: float = 1e-6,
+    ):
         super().__init__()
         self.drop_path_rate = float(drop_path_rate)
         self.ln1 = nn.LayerNorm(embed_dims, eps=eps)
@@ -91,10 +118,16 @@ class BEiTBlock(nn.Module):
         self.ffn = FeedForward(embed_dims, feedforward_channels, drop_rate)
         self.layer_scale_init_value = layer_scale_init_value
         for name in ('gamma_1', 'gamma_2'):
-            self.register_parameter(name, nn.Parameter(torch.full((embed_dims, ), float(layer_scale_init_value)))
-                                    if layer_scale_init_value > 0 else None)
+            self.register_parameter(
+                name,
+                nn.Parameter(torch.full((embed_dims,), float(layer_scale_init_value)))
+                if layer_scale_init_value > 0
+                else None,
+            )
 
-    def _add(self, x: Tensor, branch: Tensor, gamma: Tensor | None, sample: Tensor | None, batch: int) -> Tensor:
+    def _add(
+        self, x: Tensor, branch: Tensor, gamma: Tensor | None, sample: Tensor | None, batch: int
+    ) -> Tensor:
         scale = gamma
         if self.training and self.drop_path_rate:
             keep = 1 - self.drop_path_rate
@@ -103,7 +136,9 @@ class BEiTBlock(nn.Module):
             scale = survives if gamma is None else gamma * survives
         return x + branch if scale is None else torch.addcmul(x, branch.to(x.dtype), scale.to(x.dtype))
 
-    def forward(self, x: Tensor, grid: tuple[int, int], bias: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, grid: tuple[int, int], bias: Tensor | None = None, rows: Tensor | None = None
+    ) -> Tensor:
         """(B, L, C) to (B, L, C); with ``rows`` (T,), numbers among the B * L tokens, to (T, C)."""
         batch, length, _ = x.shape
         sample = None if rows is None else rows // length
@@ -141,17 +176,34 @@ class BEiTViT(BaseModule):
 
     num_extra_tokens = 1
 
-    def __init__(self, arch: str | dict = 'base', img_size: int | tuple[int, int] = 224, patch_size: int | tuple[int, int] = 16,
-                 in_channels: int = 3, out_indices: int | Sequence[int] = -1, drop_rate: float = 0., attn_drop_rate: float = 0.,
-                 drop_path_rate: float = 0., norm_cfg: dict | None = None, final_norm: bool = True, out_type: str = 'featmap',
-                 use_shared_rel_pos_bias: bool = True, use_rel_pos_bias: bool = False, layer_scale_init_value: float = 0.1,
-                 with_mask_token: bool = True, frozen_stages: int = -1, init_cfg: dict | list | None = None):
+    def __init__(
+        self,
+        arch: str | dict = 'base',
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int | tuple[int, int] = 16,
+        in_channels: int = 3,
+        out_indices: int | Sequence[int] = -1,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        norm_cfg: dict | None = None,
+        final_norm: bool = True,
+        out_type: str = 'featmap',
+        use_shared_rel_pos_bias: bool = True,
+        use_rel_pos_bias: bool = False,
+        layer_scale_init_value: float = 0.1,
+        with_mask_token: bool = True,
+        frozen_stages: int = -1,
+        init_cfg: dict | list | None = None,
+    ):
         super().__init__(init_cfg)
         if out_type not in OUT_TYPES:
             raise ValueError(f'out_type {out_type!r} is unknown; one of {", ".join(OUT_TYPES)}')
         if use_shared_rel_pos_bias and use_rel_pos_bias:
-            raise ValueError('use_shared_rel_pos_bias and use_rel_pos_bias exclude each other: the first for pre-training, the second '
-                             'for fine-tuning')
+            raise ValueError(
+                'use_shared_rel_pos_bias and use_rel_pos_bias exclude each other: the first for pre-training, the second '
+                'for fine-tuning'
+            )
         self.arch_settings = sizes = resolve_arch(arch)
         self.embed_dims, self.num_layers = sizes['embed_dims'], sizes['num_layers']
         self.img_size = pair(img_size)
@@ -163,12 +215,25 @@ class BEiTViT(BaseModule):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
         self.mask_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims)) if with_mask_token else None
         self.drop_after_pos = nn.Dropout(drop_rate)
-        self.rel_pos_bias = RelativePositionBias(grid, sizes['num_heads']) if use_shared_rel_pos_bias else None
+        self.rel_pos_bias = (
+            RelativePositionBias(grid, sizes['num_heads']) if use_shared_rel_pos_bias else None
+        )
         self.use_rel_pos_bias = use_rel_pos_bias
         depth_rates = torch.linspace(0, drop_path_rate, self.num_layers, device='cpu').tolist()
         self.layers = nn.ModuleList(
-            BEiTBlock(self.embed_dims, sizes['num_heads'], sizes['feedforward_channels'], grid if use_rel_pos_bias else None,
-                      layer_scale_init_value, drop_rate, attn_drop_rate, rate, eps) for rate in depth_rates)
+            BEiTBlock(
+                self.embed_dims,
+                sizes['num_heads'],
+                sizes['feedforward_channels'],
+                grid if use_rel_pos_bias else None,
+                layer_scale_init_value,
+                drop_rate,
+                attn_drop_rate,
+                rate,
+                eps,
+            )
+            for rate in depth_rates
+        )
         if final_norm:
             self.ln1 = nn.LayerNorm(self.embed_dims, eps=eps)
         if out_type == 'avg_featmap':
@@ -193,7 +258,7 @@ class BEiTViT(BaseModule):
                 nn.init.trunc_normal_(token, std=INIT_STD, a=-INIT_STD, b=INIT_STD)
         for depth, layer in enumerate(self.layers, 1):
             for module in (layer.attn.proj, layer.ffn.layers[1]):
-                module.weight.div_((2 * depth)**0.5)
+                module.weight.div_((2 * depth) ** 0.5)
             for bias in (layer.attn.q_bias, layer.attn.v_bias):
                 bias.zero_()
             for gamma in (layer.gamma_1, layer.gamma_2):
@@ -208,9 +273,13 @@ class BEiTViT(BaseModule):
     def _freeze(self) -> None:
         if self.frozen_stages < 0:
             return
-        frozen = [self.patch_embed, *self.layers[:self.frozen_stages]]
+        frozen = [self.patch_embed, *self.layers[: self.frozen_stages]]
         if self.frozen_stages >= self.num_layers:
-            frozen += [getattr(self, name) for name in ('ln1', 'ln2', 'rel_pos_bias') if getattr(self, name, None) is not None]
+            frozen += [
+                getattr(self, name)
+                for name in ('ln1', 'ln2', 'rel_pos_bias')
+                if getattr(self, name, None) is not None
+            ]
         for module in frozen:
             module.eval().requires_grad_(False)
         self.cls_token.requires_grad_(False)
@@ -225,11 +294,15 @@ class BEiTViT(BaseModule):
         tokens, grid = self.patch_embed(x)
         if mask is not None:
             if tuple(mask.shape) not in ((len(x), *grid), (len(x), grid[0] * grid[1])):
-                raise ValueError(f'mask has shape {tuple(mask.shape)}; {len(x)} images of {grid[0]}x{grid[1]} patches need '
-                                 f'({len(x)}, {grid[0]}, {grid[1]})')
+                raise ValueError(
+                    f'mask has shape {tuple(mask.shape)}; {len(x)} images of {grid[0]}x{grid[1]} patches need '
+                    f'({len(x)}, {grid[0]}, {grid[1]})'
+                )
             mask_token = self.mask_token.to(tokens.dtype)  # type: ignore[union-attr]  # a network that is given masks has one
             tokens = torch.where(mask.flatten(1).unsqueeze(-1).bool(), mask_token, tokens)
-        return self.drop_after_pos(torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)), grid
+        return self.drop_after_pos(
+            torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
+        ), grid
 
     def encode_masked(self, x: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
         """Encode images whose masked patches are replaced by the mask token (BEiT, section 2.3).
@@ -284,7 +357,7 @@ class BEiTViT(BaseModule):
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """(depth, number of depths) of a parameter, for layer-wise learning rates: 0 is the stem, the last one bias, norms and head."""
         depths = self.num_layers + 2
-        name = param_name[len(prefix):]
+        name = param_name[len(prefix) :]
         if not param_name.startswith(prefix):
             return depths - 1, depths
         if name in ('cls_token', 'mask_token') or name.startswith('patch_embed'):
@@ -310,23 +383,33 @@ def init_truncated(module: nn.Module) -> None:
 def _fit_bias_tables(module: BEiTViT, state_dict: dict, prefix: str, *_) -> None:
     """Before loading: copy a shared table to the layers where each has its own, and fit tables to the grid."""
     from mmengine.logging import print_log
+
     shared = [f'{prefix}rel_pos_bias.relative_position_{name}' for name in ('bias_table', 'index')]
     if module.use_rel_pos_bias and shared[0] in state_dict:
         table = state_dict.pop(shared[0])
         state_dict.pop(shared[1], None)
         for index in range(module.num_layers):
             state_dict.setdefault(f'{prefix}layers.{index}.attn.relative_position_bias_table', table.clone())
-            state_dict.setdefault(f'{prefix}layers.{index}.attn.relative_position_index', module.layers[index].attn.relative_position_index)
+            state_dict.setdefault(
+                f'{prefix}layers.{index}.attn.relative_position_index',
+                module.layers[index].attn.relative_position_index,
+            )
         print_log('the shared relative position bias is copied to every layer', 'current')
     for name, parameter in module.named_parameters():
         table = state_dict.get(prefix + name)
-        if not name.endswith('relative_position_bias_table') or table is None or table.shape == parameter.shape:
+        if (
+            not name.endswith('relative_position_bias_table')
+            or table is None
+            or table.shape == parameter.shape
+        ):
             continue
-        side = (round((len(table) - 3)**0.5) + 1) // 2
-        if (2 * side - 1)**2 + 3 != len(table) or table.shape[1] != parameter.shape[1]:
+        side = (round((len(table) - 3) ** 0.5) + 1) // 2
+        if (2 * side - 1) ** 2 + 3 != len(table) or table.shape[1] != parameter.shape[1]:
             continue  # reported by the loader
         state_dict[prefix + name] = resize_bias_table(table, (side, side), module.patch_resolution)
         index = name.replace('bias_table', 'index')
         state_dict[prefix + index] = module.get_buffer(index)
-        print_log(f'{prefix}{name}: resized from {side}x{side} to {module.patch_resolution[0]}x{module.patch_resolution[1]} patches',
-                  'current')
+        print_log(
+            f'{prefix}{name}: resized from {side}x{side} to {module.patch_resolution[0]}x{module.patch_resolution[1]} patches',
+            'current',
+        )

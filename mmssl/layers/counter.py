@@ -18,10 +18,14 @@ class HostCounters(nn.Module):
         for name in self.COUNTERS:
             destination[prefix + name] = torch.tensor([getattr(self, name)], dtype=torch.int64)
 
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs):
+    def _load_from_state_dict(
+        self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+    ):
         own = {prefix + name: name for name in self.COUNTERS}
         mine: list[str] = []
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, mine, error_msgs)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, mine, error_msgs
+        )
         unexpected_keys += [key for key in mine if key not in own]
         for key, name in own.items():
             if key in state_dict:

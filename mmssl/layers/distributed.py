@@ -27,7 +27,6 @@ def gather(tensor: Tensor) -> Tensor:
 
 
 class _GatherWithGradient(torch.autograd.Function):
-
     @staticmethod
     def forward(ctx, tensor: Tensor) -> Tensor:
         ctx.length = len(tensor)
@@ -38,7 +37,7 @@ class _GatherWithGradient(torch.autograd.Function):
         gradient = gradient.contiguous().clone()
         dist.all_reduce(gradient)
         start = dist.get_rank() * ctx.length
-        return gradient[start:start + ctx.length]
+        return gradient[start : start + ctx.length]
 
 
 def gather_with_gradient(tensor: Tensor) -> Tensor:
@@ -84,12 +83,12 @@ def shuffle(tensor: Tensor, order: Tensor | None = None) -> tuple[Tensor, Tensor
     rank, size = world()
     if order is None:
         order = common_permutation(size * len(tensor), tensor.device)
-    mine = order[rank * len(tensor):(rank + 1) * len(tensor)]
+    mine = order[rank * len(tensor) : (rank + 1) * len(tensor)]
     return gather(tensor)[mine], order
 
 
 def unshuffle(tensor: Tensor, order: Tensor) -> Tensor:
     """Bring what was computed from a shuffled part, (B, ...), back to the rank and the place that :func:`shuffle` took it from."""
     rank, _ = world()
-    mine = order.argsort()[rank * len(tensor):(rank + 1) * len(tensor)]
+    mine = order.argsort()[rank * len(tensor) : (rank + 1) * len(tensor)]
     return gather(tensor)[mine]

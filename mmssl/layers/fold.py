@@ -27,12 +27,19 @@ class FoldedBackbone:
 
     def _state(self) -> tuple:
         tensors = (*self.backbone.parameters(), *self.backbone.buffers())
-        return tuple((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors)
+        return tuple(
+            (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors
+        )
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
         """The backbone's output for (B, C, H, W) images."""
         norms = [module for module in self.backbone.modules() if isinstance(module, _BatchNorm)]
-        if not norms or torch.is_grad_enabled() or self.backbone.training or any(norm.training for norm in norms):
+        if (
+            not norms
+            or torch.is_grad_enabled()
+            or self.backbone.training
+            or any(norm.training for norm in norms)
+        ):
             self.copy = None
             return self.backbone(images)
         state = self._state()

@@ -17,13 +17,20 @@ def num_visible(num_patches: int, mask_ratio: float) -> int:
     if not 0 < mask_ratio < 1:
         raise ValueError(f'mask_ratio {mask_ratio} is outside (0, 1); the paper uses 0.75')
     if num_patches < 2:
-        raise ValueError(f'an image of {num_patches} patch cannot be masked; use a smaller patch_size or a larger image')
+        raise ValueError(
+            f'an image of {num_patches} patch cannot be masked; use a smaller patch_size or a larger image'
+        )
     keep = min(max(int(num_patches * (1 - mask_ratio)), 1), num_patches - 1)
     return keep
 
 
-def random_masking(batch: int, num_patches: int, mask_ratio: float, noise: Tensor | None = None,
-                   device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+def random_masking(
+    batch: int,
+    num_patches: int,
+    mask_ratio: float,
+    noise: Tensor | None = None,
+    device: torch.device | None = None,
+) -> tuple[Tensor, Tensor]:
     """Draw which patches of every image are masked, uniformly and without replacement.
 
     Args:
@@ -40,7 +47,9 @@ def random_masking(batch: int, num_patches: int, mask_ratio: float, noise: Tenso
     if noise is None:
         noise = torch.rand(batch, num_patches, device=device)
     elif noise.shape != (batch, num_patches):
-        raise ValueError(f'noise has shape {tuple(noise.shape)}; {batch} images of {num_patches} patches need ({batch}, {num_patches})')
+        raise ValueError(
+            f'noise has shape {tuple(noise.shape)}; {batch} images of {num_patches} patches need ({batch}, {num_patches})'
+        )
     order = noise.argsort(dim=1)  # ascending: the lowest scores stay visible (MAE, section 3)
     return order[:, :keep], order[:, keep:]
 
@@ -50,8 +59,14 @@ def mask_of(masked: Tensor, num_patches: int) -> Tensor:
     return torch.zeros(masked.shape[0], num_patches, device=masked.device).scatter_(1, masked, 1)
 
 
-def blockwise_mask(shape: int | tuple[int, int], num_patches: int, min_patches: int = 16, rng=random, min_aspect: float = 0.3,
-                   attempts: int = 10) -> np.ndarray:
+def blockwise_mask(
+    shape: int | tuple[int, int],
+    num_patches: int,
+    min_patches: int = 16,
+    rng=random,
+    min_aspect: float = 0.3,
+    attempts: int = 10,
+) -> np.ndarray:
     """Mask rectangles of patches until no more fit into the number (BEiT, arXiv:2106.08254, algorithm 1, as its released code does it).
 
     Each rectangle is tried at most ``attempts`` times, and kept where it masks something new and not too much; the last ones may be smaller
@@ -74,8 +89,10 @@ def blockwise_mask(shape: int | tuple[int, int], num_patches: int, min_patches: 
     """
     rows, columns = (shape, shape) if isinstance(shape, int) else shape
     if not 0 < num_patches <= rows * columns:
-        raise ValueError(f'num_patches={num_patches} of a grid of {rows}x{columns} patches; about 40 % are usual, '
-                         f'{max(1, round(0.4 * rows * columns))}')
+        raise ValueError(
+            f'num_patches={num_patches} of a grid of {rows}x{columns} patches; about 40 % are usual, '
+            f'{max(1, round(0.4 * rows * columns))}'
+        )
     if not 0 < min_patches <= num_patches:
         raise ValueError(f'min_patches={min_patches} must be between 1 and num_patches={num_patches}')
     if not 0 < min_aspect <= 1:
@@ -91,7 +108,7 @@ def blockwise_mask(shape: int | tuple[int, int], num_patches: int, min_patches: 
             if not (height < rows and width < columns):
                 continue
             top, left = rng.randint(0, rows - height), rng.randint(0, columns - width)  # both ends included
-            block = mask[top:top + height, left:left + width]
+            block = mask[top : top + height, left : left + width]
             new = height * width - np.count_nonzero(block)
             if 0 < new <= left_over:
                 block[:] = True

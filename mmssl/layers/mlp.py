@@ -21,10 +21,18 @@ class MLP(BaseModule):
         last_bn: whether the last layer has a batch norm, without scale and shift (MoCo v3, arXiv:2104.02057, section 4).
     """
 
-    def __init__(self, dims: Sequence[int], bias: bool = False, last_bn: bool = False, init_cfg: dict | list | None = None):
+    def __init__(
+        self,
+        dims: Sequence[int],
+        bias: bool = False,
+        last_bn: bool = False,
+        init_cfg: dict | list | None = None,
+    ):
         super().__init__(init_cfg)
         if len(dims) < 2 or not all(isinstance(width, int) and width > 0 for width in dims):
-            raise ValueError(f'dims={dims!r} of an MLP; give the widths from input to output, such as (2048, 4096, 256)')
+            raise ValueError(
+                f'dims={dims!r} of an MLP; give the widths from input to output, such as (2048, 4096, 256)'
+            )
         self.dims, self.num_layers, self.last_bn = tuple(dims), len(dims) - 1, last_bn
         for index, (width, following) in enumerate(zip(dims, dims[1:], strict=False)):
             last = index == self.num_layers - 1

@@ -37,7 +37,13 @@ class MomentumEncoder(HostCounters):
 
     COUNTERS = ('steps',)
 
-    def __init__(self, encoder: nn.Module, momentum: float = 0.999, final_momentum: float | None = None, copy_buffers: bool = False):
+    def __init__(
+        self,
+        encoder: nn.Module,
+        momentum: float = 0.999,
+        final_momentum: float | None = None,
+        copy_buffers: bool = False,
+    ):
         super().__init__()
         for name, value in (('momentum', momentum), ('final_momentum', final_momentum)):
             if value is not None and not 0 <= value <= 1:
@@ -46,7 +52,7 @@ class MomentumEncoder(HostCounters):
         for part in self.module.modules():
             for name in ('drop_path_rate', 'drop_prob'):  # our blocks; DropPath of mmcv and timm
                 if isinstance(getattr(part, name, None), float):
-                    setattr(part, name, 0.)
+                    setattr(part, name, 0.0)
         self.momentum, self.final_momentum, self.copy_buffers = momentum, final_momentum, copy_buffers
         self.steps = 0
         self.max_steps: int | None = None
@@ -70,8 +76,10 @@ class MomentumEncoder(HostCounters):
         if self.final_momentum is None or self.final_momentum == self.momentum:
             return self.momentum
         if not self.max_steps:
-            raise RuntimeError(f'the momentum goes from {self.momentum} to {self.final_momentum} over a training of unknown length: '
-                               'call set_schedule(iterations_per_epoch, max_iterations) of the model; in a run mmssl.MethodHook does so')
+            raise RuntimeError(
+                f'the momentum goes from {self.momentum} to {self.final_momentum} over a training of unknown length: '
+                'call set_schedule(iterations_per_epoch, max_iterations) of the model; in a run mmssl.MethodHook does so'
+            )
         return cosine_momentum(self.steps, self.max_steps, self.momentum, self.final_momentum)
 
     @torch.no_grad()

@@ -18,9 +18,13 @@ def patch_grid(height: int, width: int, size: tuple[int, int]) -> tuple[int, int
         ValueError: the image does not divide into patches; names the nearest size that does.
     """
     if height % size[0] or width % size[1] or not height or not width:
-        nearest = [max(1, round(side / step)) * step for side, step in zip((height, width), size, strict=True)]
-        raise ValueError(f'image {height}x{width} does not divide into {size[0]}x{size[1]} patches; '
-                         f'resize it to {nearest[0]}x{nearest[1]}')
+        nearest = [
+            max(1, round(side / step)) * step for side, step in zip((height, width), size, strict=True)
+        ]
+        raise ValueError(
+            f'image {height}x{width} does not divide into {size[0]}x{size[1]} patches; '
+            f'resize it to {nearest[0]}x{nearest[1]}'
+        )
     return height // size[0], width // size[1]
 
 
@@ -83,10 +87,14 @@ def take_rows(rows: Tensor, index: Tensor) -> Tensor:
 class PatchEmbed(nn.Module):
     """Linear projection of patches, kept as the convolution ``projection`` (name and shape as in mmcv's PatchEmbed)."""
 
-    def __init__(self, patch_size: int | tuple[int, int], in_channels: int, embed_dims: int, bias: bool = True):
+    def __init__(
+        self, patch_size: int | tuple[int, int], in_channels: int, embed_dims: int, bias: bool = True
+    ):
         super().__init__()
         self.patch_size = pair(patch_size)
-        self.projection = nn.Conv2d(in_channels, embed_dims, self.patch_size, stride=self.patch_size, bias=bias)
+        self.projection = nn.Conv2d(
+            in_channels, embed_dims, self.patch_size, stride=self.patch_size, bias=bias
+        )
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """(B, 3, H, W) to tokens (B, N, C) and their grid (rows, columns)."""

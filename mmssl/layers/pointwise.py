@@ -28,11 +28,26 @@ class PointwiseConv2d(nn.Conv2d):
     def of(module: nn.Module) -> None:
         """Make the plain 1x1 convolutions of stride 1 below ``module`` ones of this class, with the weights they have."""
         for conv in module.modules():
-            if type(conv) is nn.Conv2d and (conv.kernel_size, conv.stride, conv.padding, conv.groups) == ((1, 1), (1, 1), (0, 0), 1):
+            if type(conv) is nn.Conv2d and (conv.kernel_size, conv.stride, conv.padding, conv.groups) == (
+                (1, 1),
+                (1, 1),
+                (0, 0),
+                1,
+            ):
                 conv.__class__ = PointwiseConv2d
 
 
 def _onednn_takes(x: Tensor, weight: Tensor) -> bool:
-    plain = all(type(tensor) in (Tensor, nn.Parameter) and tensor.device.type == 'cpu' and tensor.dtype == torch.float32
-                for tensor in (x, weight))
-    return plain and x.dim() == 4 and x.numel() > 0 and torch.backends.mkldnn.is_available() and not torch.is_autocast_enabled('cpu')
+    plain = all(
+        type(tensor) in (Tensor, nn.Parameter)
+        and tensor.device.type == 'cpu'
+        and tensor.dtype == torch.float32
+        for tensor in (x, weight)
+    )
+    return (
+        plain
+        and x.dim() == 4
+        and x.numel() > 0
+        and torch.backends.mkldnn.is_available()
+        and not torch.is_autocast_enabled('cpu')
+    )

@@ -45,9 +45,11 @@ class FeatureQueue(HostCounters):
         features = gather(features).to(self.queue.dtype)
         length = self.queue.shape[1]
         if len(features) > length:
-            raise ValueError(f'the queue has {length} places and the batch of all processes {len(features)} features; lengthen the queue')
+            raise ValueError(
+                f'the queue has {length} places and the batch of all processes {len(features)} features; lengthen the queue'
+            )
         end = self.queue_ptr + len(features)
         first = min(end, length) - self.queue_ptr
-        self.queue[:, self.queue_ptr:self.queue_ptr + first] = features[:first].T
-        self.queue[:, :len(features) - first] = features[first:].T
+        self.queue[:, self.queue_ptr : self.queue_ptr + first] = features[:first].T
+        self.queue[:, : len(features) - first] = features[first:].T
         self.queue_ptr = end % length

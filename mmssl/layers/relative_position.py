@@ -19,7 +19,7 @@ def relative_position_index(grid: tuple[int, int]) -> Tensor:
     place = torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing='ij')).flatten(1)
     down, right = place[:, :, None] - place[:, None, :]
     offsets = (2 * rows - 1) * (2 * columns - 1)
-    index = torch.full((1 + rows * columns, ) * 2, offsets, dtype=torch.int64)
+    index = torch.full((1 + rows * columns,) * 2, offsets, dtype=torch.int64)
     index[1:, 1:] = (down + rows - 1) * (2 * columns - 1) + right + columns - 1
     index[1:, 0] = offsets + 1
     index[0, 0] = offsets + 2
@@ -39,7 +39,9 @@ def resize_bias_table(table: Tensor, source: tuple[int, int], target: tuple[int,
     if tuple(source) == tuple(target):
         return table
     offsets = table[:-3].t().reshape(1, -1, 2 * source[0] - 1, 2 * source[1] - 1)
-    offsets = F.interpolate(offsets.float(), size=(2 * target[0] - 1, 2 * target[1] - 1), mode='bicubic', align_corners=True)
+    offsets = F.interpolate(
+        offsets.float(), size=(2 * target[0] - 1, 2 * target[1] - 1), mode='bicubic', align_corners=True
+    )
     return torch.cat([offsets.flatten(2)[0].t().to(table.dtype), table[-3:]])
 
 
@@ -54,7 +56,9 @@ class RelativePositionBias(nn.Module):
     def __init__(self, grid: tuple[int, int], num_heads: int):
         super().__init__()
         self.grid = (grid[0], grid[1])
-        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * grid[0] - 1) * (2 * grid[1] - 1) + 3, num_heads))
+        self.relative_position_bias_table = nn.Parameter(
+            torch.zeros((2 * grid[0] - 1) * (2 * grid[1] - 1) + 3, num_heads)
+        )
         self.register_buffer('relative_position_index', relative_position_index(grid))
 
     def forward(self, grid: tuple[int, int]) -> Tensor:
@@ -69,7 +73,9 @@ def bias_of(table: Tensor, index: Tensor, source: tuple[int, int], grid: tuple[i
     return F.embedding(index, table).permute(2, 0, 1).contiguous()
 
 
-def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout_p: float = 0.) -> Tensor:
+def biased_attention(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout_p: float = 0.0
+) -> Tensor:
     """softmax(q k' / sqrt(D) + bias) v.
 
     torch's fused kernels for the CPU do not give the gradient of the bias; there the products are written out.
@@ -85,8 +91,10 @@ def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | N
     if bias is not None:
         bias = bias.to(query.dtype)
     if query.device.type != 'cpu' or not (torch.is_grad_enabled() and query.requires_grad):
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=None if bias is None else bias[None], dropout_p=dropout_p)
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask=None if bias is None else bias[None], dropout_p=dropout_p
+        )
     with torch.autocast('cpu', enabled=False):
-        scores = query * query.shape[-1]**-0.5 @ key.transpose(-2, -1)
+        scores = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)
         weights = (scores if bias is None else scores.add_(bias)).softmax(dim=-1)
         return (F.dropout(weights, dropout_p) if dropout_p else weights) @ value

@@ -9,7 +9,6 @@ from mmssl.layers.distributed import world
 
 
 class _SumOverRanks(torch.autograd.Function):
-
     @staticmethod
     def forward(ctx, tensor: Tensor) -> Tensor:
         tensor = tensor.clone()
@@ -32,7 +31,7 @@ class SyncBatchNorm(_BatchNorm):
             return self._local(x)
         channels = (1, -1, *[1] * (x.ndim - 2))
         axes = [axis for axis in range(x.ndim) if axis != 1]
-        count = _SumOverRanks.apply(torch.full((1, ), x.numel() / x.shape[1], dtype=x.dtype))
+        count = _SumOverRanks.apply(torch.full((1,), x.numel() / x.shape[1], dtype=x.dtype))
         mean = _SumOverRanks.apply(x.sum(axes)) / count
         centred = x - mean.view(channels)
         variance = _SumOverRanks.apply(centred.square().sum(axes)) / count
@@ -50,9 +49,11 @@ class SyncBatchNorm(_BatchNorm):
             self.num_batches_tracked += 1
         share = self.momentum
         if share is None:
-            share = 1 / float(self.num_batches_tracked) if self.training and self.track_running_stats else 0.
+            share = 1 / float(self.num_batches_tracked) if self.training and self.track_running_stats else 0.0
         batch = self.training or self.running_mean is None
-        return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, batch, share, self.eps)
+        return nn.functional.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, batch, share, self.eps
+        )
 
 
 def work_on_cpu(module: nn.Module) -> None:

@@ -22,7 +22,7 @@ def drop_path(branch: Tensor, rate: float, training: bool) -> Tensor:
     if not training or rate == 0:
         return branch
     keep = 1 - rate
-    survives = branch.new_empty((branch.shape[0], ) + (1, ) * (branch.ndim - 1)).bernoulli_(keep)
+    survives = branch.new_empty((branch.shape[0],) + (1,) * (branch.ndim - 1)).bernoulli_(keep)
     return branch * (survives / keep)
 
 
@@ -36,7 +36,14 @@ class Attention(nn.Module):
         attn_drop_rate, drop_rate: dropout of the attention weights and of the output.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, qkv_bias: bool = True, attn_drop_rate: float = 0., drop_rate: float = 0.):
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        qkv_bias: bool = True,
+        attn_drop_rate: float = 0.0,
+        drop_rate: float = 0.0,
+    ):
         super().__init__()
         if embed_dims % num_heads:
             raise ValueError(f'embed_dims {embed_dims} does not divide into {num_heads} heads')
@@ -48,7 +55,11 @@ class Attention(nn.Module):
 
     def _heads(self, tokens: Tensor, parts: int) -> tuple[Tensor, ...]:
         batch, length, width = tokens.shape
-        return tokens.view(batch, length, parts, self.num_heads, width // parts // self.num_heads).permute(2, 0, 3, 1, 4).unbind(0)
+        return (
+            tokens.view(batch, length, parts, self.num_heads, width // parts // self.num_heads)
+            .permute(2, 0, 3, 1, 4)
+            .unbind(0)
+        )
 
     def forward(self, x: Tensor, first_query: int = 0) -> Tensor:
         """Attend from ``x[:, first_query:]`` to all of ``x``.
@@ -63,12 +74,16 @@ class Attention(nn.Module):
         if first_query and type(self.qkv) is Linear:
             width = x.shape[-1]
             bias = self.qkv.bias
-            query, = self._heads(linear(x[:, first_query:], self.qkv.weight[:width], None if bias is None else bias[:width]), 1)
-            key, value = self._heads(linear(x, self.qkv.weight[width:], None if bias is None else bias[width:]), 2)
+            (query,) = self._heads(
+                linear(x[:, first_query:], self.qkv.weight[:width], None if bias is None else bias[:width]), 1
+            )
+            key, value = self._heads(
+                linear(x, self.qkv.weight[width:], None if bias is None else bias[width:]), 2
+            )
         else:  # also where qkv was replaced, by LoRA for one: then only its own forward knows the product
             query, key, value = self._heads(self.qkv(x), 3)
             query = query[:, :, first_query:]
-        out = attention(query, key, value, dropout_p=self.attn_drop_rate if self.training else 0.)
+        out = attention(query, key, value, dropout_p=self.attn_drop_rate if self.training else 0.0)
         out = self.proj(out.transpose(1, 2).flatten(2))
         return F.dropout(out, self.drop_rate, self.training) if self.drop_rate else out
 
@@ -76,10 +91,12 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     """Linear, GELU, Linear. ``layers.0.0`` and ``layers.1`` are the names of mmcv's FFN."""
 
-    def __init__(self, embed_dims: int, feedforward_channels: int, drop_rate: float = 0.):
+    def __init__(self, embed_dims: int, feedforward_channels: int, drop_rate: float = 0.0):
         super().__init__()
         self.drop_rate = drop_rate
-        self.layers = nn.Sequential(nn.Sequential(Linear(embed_dims, feedforward_channels)), Linear(feedforward_channels, embed_dims))
+        self.layers = nn.Sequential(
+            nn.Sequential(Linear(embed_dims, feedforward_channels)), Linear(feedforward_channels, embed_dims)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, C) to (B, L, C)."""
@@ -103,8 +120,17 @@ class TransformerBlock(nn.Module):
         eps: of the layer norms.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, feedforward_channels: int, qkv_bias: bool = True, drop_rate: float = 0.,
-                 attn_drop_rate: float = 0., drop_path_rate: float = 0., eps: float = 1e-6):
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        feedforward_channels: int,
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        eps: float = 1e-6,
+    ):
         super().__init__()
         self.drop_path_rate = float(drop_path_rate)
         self.ln1 = nn.LayerNorm(embed_dims, eps=eps)

@@ -13,12 +13,19 @@ from mmssl.registry import MODELS
 
 
 def _arch(embed_dims: int, num_layers: int, num_heads: int) -> dict:
-    return dict(embed_dims=embed_dims, num_layers=num_layers, num_heads=num_heads, feedforward_channels=4 * embed_dims)
+    return dict(
+        embed_dims=embed_dims, num_layers=num_layers, num_heads=num_heads, feedforward_channels=4 * embed_dims
+    )
 
 
 # 'small' is DeiT-S, as everywhere but in mmpretrain, whose 'small' has 768 channels and 8 layers
-_SIZES = {('t', 'tiny', 'deit-t', 'deit-tiny'): _arch(192, 12, 3), ('s', 'small', 'deit-s', 'deit-small'): _arch(384, 12, 6),
-          ('b', 'base', 'deit-b', 'deit-base'): _arch(768, 12, 12), ('l', 'large'): _arch(1024, 24, 16), ('h', 'huge'): _arch(1280, 32, 16)}
+_SIZES = {
+    ('t', 'tiny', 'deit-t', 'deit-tiny'): _arch(192, 12, 3),
+    ('s', 'small', 'deit-s', 'deit-small'): _arch(384, 12, 6),
+    ('b', 'base', 'deit-b', 'deit-base'): _arch(768, 12, 12),
+    ('l', 'large'): _arch(1024, 24, 16),
+    ('h', 'huge'): _arch(1280, 32, 16),
+}
 ARCHS = {name: sizes for names, sizes in _SIZES.items() for name in names}
 OUT_TYPES = ('featmap', 'cls_token', 'avg_featmap', 'raw')
 
@@ -31,8 +38,10 @@ def resolve_arch(arch: str | dict) -> dict:
     """
     if isinstance(arch, str):
         if arch.lower() not in ARCHS:
-            raise ValueError(f'arch {arch!r} is unknown; one of {", ".join(ARCHS)}, or a dict of '
-                             'embed_dims, num_layers, num_heads, feedforward_channels')
+            raise ValueError(
+                f'arch {arch!r} is unknown; one of {", ".join(ARCHS)}, or a dict of '
+                'embed_dims, num_layers, num_heads, feedforward_channels'
+            )
         return dict(ARCHS[arch.lower()])
     needed = {'embed_dims', 'num_layers', 'num_heads', 'feedforward_channels'}
     if set(arch) != needed:
@@ -67,11 +76,27 @@ class ViT(BaseModule):
         init_cfg: mmengine's; ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')`` takes the backbone out of an algorithm's file.
     """
 
-    def __init__(self, arch: str | dict = 'base', img_size: int | tuple[int, int] = 224, patch_size: int | tuple[int, int] = 16,
-                 in_channels: int = 3, out_indices: int | Sequence[int] = -1, drop_rate: float = 0., drop_path_rate: float = 0.,
-                 attn_drop_rate: float = 0., qkv_bias: bool = True, norm_cfg: dict | None = None, final_norm: bool = True,
-                 out_type: str = 'featmap', with_cls_token: bool = True, frozen_stages: int = -1, interpolate_mode: str = 'bicubic',
-                 patch_cfg: dict | None = None, layer_cfgs: dict | Sequence[dict] | None = None, init_cfg: dict | list | None = None):
+    def __init__(
+        self,
+        arch: str | dict = 'base',
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int | tuple[int, int] = 16,
+        in_channels: int = 3,
+        out_indices: int | Sequence[int] = -1,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        qkv_bias: bool = True,
+        norm_cfg: dict | None = None,
+        final_norm: bool = True,
+        out_type: str = 'featmap',
+        with_cls_token: bool = True,
+        frozen_stages: int = -1,
+        interpolate_mode: str = 'bicubic',
+        patch_cfg: dict | None = None,
+        layer_cfgs: dict | Sequence[dict] | None = None,
+        init_cfg: dict | list | None = None,
+    ):
         super().__init__(init_cfg)
         if out_type not in OUT_TYPES:
             raise ValueError(f'out_type {out_type!r} is unknown; one of {", ".join(OUT_TYPES)}')
@@ -96,11 +121,23 @@ class ViT(BaseModule):
             layer_cfgs = [layer_cfgs or {}] * self.num_layers
         depth_rates = torch.linspace(0, drop_path_rate, self.num_layers, device='cpu').tolist()
         self.layers = nn.ModuleList(
-            TransformerBlock(**{
-                **dict(embed_dims=self.embed_dims, num_heads=sizes['num_heads'], feedforward_channels=sizes['feedforward_channels'],
-                       qkv_bias=qkv_bias, drop_rate=drop_rate, attn_drop_rate=attn_drop_rate, drop_path_rate=rate, eps=eps),
-                **layer_cfg
-            }) for rate, layer_cfg in zip(depth_rates, layer_cfgs, strict=True))
+            TransformerBlock(
+                **{
+                    **dict(
+                        embed_dims=self.embed_dims,
+                        num_heads=sizes['num_heads'],
+                        feedforward_channels=sizes['feedforward_channels'],
+                        qkv_bias=qkv_bias,
+                        drop_rate=drop_rate,
+                        attn_drop_rate=attn_drop_rate,
+                        drop_path_rate=rate,
+                        eps=eps,
+                    ),
+                    **layer_cfg,
+                }
+            )
+            for rate, layer_cfg in zip(depth_rates, layer_cfgs, strict=True)
+        )
         if final_norm:
             self.ln1 = nn.LayerNorm(self.embed_dims, eps=eps)
         if out_type == 'avg_featmap':
@@ -132,7 +169,7 @@ class ViT(BaseModule):
     def _freeze(self) -> None:
         if self.frozen_stages < 0:
             return
-        frozen = [self.patch_embed, *self.layers[:self.frozen_stages]]
+        frozen = [self.patch_embed, *self.layers[: self.frozen_stages]]
         if self.frozen_stages >= self.num_layers:
             frozen += [getattr(self, name) for name in ('ln1', 'ln2') if hasattr(self, name)]
         for module in frozen:
@@ -149,7 +186,9 @@ class ViT(BaseModule):
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
         """(1, extra + rows * columns, C): the position table for a grid of patches."""
-        return resize_pos_embed(self.pos_embed, self.patch_resolution, grid, self.num_extra_tokens, self.interpolate_mode)
+        return resize_pos_embed(
+            self.pos_embed, self.patch_resolution, grid, self.num_extra_tokens, self.interpolate_mode
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Encode images.
@@ -178,7 +217,7 @@ class ViT(BaseModule):
             return tokens
         if self.out_type == 'cls_token':
             return tokens[:, 0]
-        patches = tokens[:, self.num_extra_tokens:]
+        patches = tokens[:, self.num_extra_tokens :]
         if self.out_type == 'avg_featmap':
             return self.ln2(patches.mean(dim=1))
         return patches.transpose(1, 2).reshape(patches.shape[0], -1, *grid)
@@ -186,7 +225,7 @@ class ViT(BaseModule):
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """(depth, number of depths) of a parameter, for layer-wise learning rates: 0 is the stem, the last one norms and head."""
         depths = self.num_layers + 2
-        name = param_name[len(prefix):]
+        name = param_name[len(prefix) :]
         if not param_name.startswith(prefix):
             return depths - 1, depths
         if name in ('cls_token', 'pos_embed') or name.startswith('patch_embed'):
@@ -197,5 +236,11 @@ class ViT(BaseModule):
 
 
 def _fit_own_pos_embed(module: ViT, state_dict: dict, prefix: str, *_) -> None:
-    fit_pos_embed(state_dict, f'{prefix}pos_embed', module.pos_embed, module.patch_resolution, module.num_extra_tokens,
-                  module.interpolate_mode)
+    fit_pos_embed(
+        state_dict,
+        f'{prefix}pos_embed',
+        module.pos_embed,
+        module.patch_resolution,
+        module.num_extra_tokens,
+        module.interpolate_mode,
+    )

@@ -10,7 +10,7 @@ SHORT = 128
 LONG = 320
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, dropout_p: float = 0.) -> Tensor:
+def attention(query: Tensor, key: Tensor, value: Tensor, dropout_p: float = 0.0) -> Tensor:
     """softmax(q k' / sqrt(D)) v, as ``torch.nn.functional.scaled_dot_product_attention``.
 
     torch's fused kernel for the CPU is slow backward: for short sequences in float32 and for most in bfloat16 two batched products and a
@@ -24,10 +24,15 @@ def attention(query: Tensor, key: Tensor, value: Tensor, dropout_p: float = 0.) 
     Returns:
         (B, heads, L, D).
     """
-    if not (query.device.type == 'cpu' and torch.is_grad_enabled() and query.requires_grad and not torch.compiler.is_compiling()):
+    if not (
+        query.device.type == 'cpu'
+        and torch.is_grad_enabled()
+        and query.requires_grad
+        and not torch.compiler.is_compiling()
+    ):
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout_p)
     if key.shape[-2] > (LONG if query.dtype == torch.bfloat16 else SHORT):
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout_p)
     with torch.autocast('cpu', enabled=False):
-        weights = (query * query.shape[-1]**-0.5 @ key.transpose(-2, -1)).softmax(dim=-1)
+        weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(dim=-1)
         return (F.dropout(weights, dropout_p) if dropout_p else weights) @ value

@@ -45,12 +45,23 @@ def bilinear_cells(y: Tensor, x: Tensor, height: int, width: int) -> tuple[Tenso
         index.append((first, (first + 1).clamp(max=cells + 1)))
         weight.append((1 - after, after))
     stride = width + 2
-    return (torch.stack([row * stride + column for row in index[0] for column in index[1]], -1),
-            torch.stack([row * column for row in weight[0] for column in weight[1]], -1))
+    return (
+        torch.stack([row * stride + column for row in index[0] for column in index[1]], -1),
+        torch.stack([row * column for row in weight[0] for column in weight[1]], -1),
+    )
 
 
-def deform_conv2d(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Pair = 1, padding: Pair = 0,
-                  dilation: Pair = 1, mask: Tensor | None = None, backend: str = 'auto') -> Tensor:
+def deform_conv2d(
+    input: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    mask: Tensor | None = None,
+    backend: str = 'auto',
+) -> Tensor:
     """Convolution whose taps are moved by offsets and, with a mask, weighed: v1 without, v2 with.
 
     Arguments and result as ``torchvision.ops.deform_conv2d``. Half types and autocast compute in float32.
@@ -82,6 +93,7 @@ def deform_conv2d(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | 
         chosen = pick('deform_conv2d', backend, input, ('torchvision', 'mmcv'), auto)
         if chosen == 'torchvision':
             import torchvision
+
             out = torchvision.ops.deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask)
         elif chosen == 'mmcv':
             out = _mmcv(input, offset, weight, bias, stride, padding, dilation, mask, deform_groups)
@@ -90,31 +102,55 @@ def deform_conv2d(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | 
         return out.to(given)
 
 
-def check(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple, padding: tuple, dilation: tuple,
-          mask: Tensor | None) -> int:
+def check(
+    input: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple,
+    padding: tuple,
+    dilation: tuple,
+    mask: Tensor | None,
+) -> int:
     """Refuse shapes that do not fit, and return the groups of offsets."""
     if input.dim() != 4 or weight.dim() != 4:
-        raise ValueError(f'deform_conv2d needs input (B, C, H, W) and weight (O, C / groups, kh, kw), got {tuple(input.shape)} and '
-                         f'{tuple(weight.shape)}')
+        raise ValueError(
+            f'deform_conv2d needs input (B, C, H, W) and weight (O, C / groups, kh, kw), got {tuple(input.shape)} and '
+            f'{tuple(weight.shape)}'
+        )
     batch, channels, height, width = input.shape
     out_channels, in_group, *kernel = (int(side) for side in weight.shape)
     taps = kernel[0] * kernel[1]
     if channels % in_group or out_channels % (channels // in_group):
-        raise ValueError(f'weight {tuple(weight.shape)} of deform_conv2d does not fit {channels} input channels: both widths must divide '
-                         'into the groups')
-    size = [(cells + 2 * pad - dilate * (side - 1) - 1) // step + 1
-            for cells, pad, dilate, side, step in zip((height, width), padding, dilation, kernel, stride, strict=True)]
+        raise ValueError(
+            f'weight {tuple(weight.shape)} of deform_conv2d does not fit {channels} input channels: both widths must divide '
+            'into the groups'
+        )
+    size = [
+        (cells + 2 * pad - dilate * (side - 1) - 1) // step + 1
+        for cells, pad, dilate, side, step in zip(
+            (height, width), padding, dilation, kernel, stride, strict=True
+        )
+    ]
     if min(size) < 1:
-        raise ValueError(f'deform_conv2d of a {height}x{width} map with kernel {tuple(kernel)}, stride {stride}, padding {padding}, '
-                         f'dilation {dilation} has no output')
+        raise ValueError(
+            f'deform_conv2d of a {height}x{width} map with kernel {tuple(kernel)}, stride {stride}, padding {padding}, '
+            f'dilation {dilation} has no output'
+        )
     groups = int(offset.shape[1]) // (2 * taps) if offset.dim() == 4 else 0
     if groups < 1 or tuple(offset.shape) != (batch, 2 * groups * taps, *size):
-        raise ValueError(f'offset of deform_conv2d must be ({batch}, {2 * taps} * groups, {size[0]}, {size[1]}), got {tuple(offset.shape)}')
+        raise ValueError(
+            f'offset of deform_conv2d must be ({batch}, {2 * taps} * groups, {size[0]}, {size[1]}), got {tuple(offset.shape)}'
+        )
     if channels % groups:
-        raise ValueError(f'{channels} input channels of deform_conv2d do not divide into the {groups} groups of offset '
-                         f'{tuple(offset.shape)}')
+        raise ValueError(
+            f'{channels} input channels of deform_conv2d do not divide into the {groups} groups of offset '
+            f'{tuple(offset.shape)}'
+        )
     if mask is not None and tuple(mask.shape) != (batch, groups * taps, *size):
-        raise ValueError(f'mask of deform_conv2d must be ({batch}, {groups * taps}, {size[0]}, {size[1]}), got {tuple(mask.shape)}')
+        raise ValueError(
+            f'mask of deform_conv2d must be ({batch}, {groups * taps}, {size[0]}, {size[1]}), got {tuple(mask.shape)}'
+        )
     if bias is not None and tuple(bias.shape) != (out_channels,):
         raise ValueError(f'bias of deform_conv2d must be ({out_channels},), got {tuple(bias.shape)}')
     return groups
@@ -122,11 +158,14 @@ def check(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, st
 
 def _mmcv(input, offset, weight, bias, stride, padding, dilation, mask, deform_groups):
     from mmcv.ops import deform_conv2d, modulated_deform_conv2d
+
     input, offset, groups = input.contiguous(), offset.contiguous(), input.shape[1] // weight.shape[1]
     if mask is None:
         out = deform_conv2d(input, offset, weight, stride, padding, dilation, groups, deform_groups, False, 1)
         return out if bias is None else out + bias.view(1, -1, 1, 1)
-    return modulated_deform_conv2d(input, offset, mask.contiguous(), weight, bias, stride, padding, dilation, groups, deform_groups)
+    return modulated_deform_conv2d(
+        input, offset, mask.contiguous(), weight, bias, stride, padding, dilation, groups, deform_groups
+    )
 
 
 def _torch(input, offset, weight, bias, stride, padding, dilation, mask, deform_groups):
@@ -137,20 +176,32 @@ def _torch(input, offset, weight, bias, stride, padding, dilation, mask, deform_
     taps, size = kernel_h * kernel_w, offset.shape[2:]
     device, dtype = input.device, input.dtype
     # positions as one axis, and contiguous: a compiler of unknown sizes proves little about orders of strides
-    moved = offset.flatten(2).unflatten(1, (deform_groups, taps, 2)).permute(3, 0, 4, 2, 1).contiguous()  # (yx, B, P, K, groups)
+    moved = (
+        offset.flatten(2).unflatten(1, (deform_groups, taps, 2)).permute(3, 0, 4, 2, 1).contiguous()
+    )  # (yx, B, P, K, groups)
     position = torch.arange(offset.flatten(2).shape[2], device=device).view(-1, 1)
     tap = torch.arange(taps, device=device)
     start_y = position // size[1] * stride[0] - padding[0] + tap // kernel_w * dilation[0]
     start_x = position % size[1] * stride[1] - padding[1] + tap % kernel_w * dilation[1]
-    index, share = bilinear_cells(moved[0] + start_y.unsqueeze(2).to(dtype), moved[1] + start_x.unsqueeze(2).to(dtype), height, width)
+    index, share = bilinear_cells(
+        moved[0] + start_y.unsqueeze(2).to(dtype), moved[1] + start_x.unsqueeze(2).to(dtype), height, width
+    )
     if mask is not None:
-        share = share * mask.flatten(2).unflatten(1, (deform_groups, taps)).permute(0, 3, 2, 1).contiguous().unsqueeze(-1)
-    first = torch.arange(batch, device=device, dtype=torch.int32).view(-1, 1, 1, 1, 1) * ((height + 2) * (width + 2))
+        share = share * mask.flatten(2).unflatten(1, (deform_groups, taps)).permute(
+            0, 3, 2, 1
+        ).contiguous().unsqueeze(-1)
+    first = torch.arange(batch, device=device, dtype=torch.int32).view(-1, 1, 1, 1, 1) * (
+        (height + 2) * (width + 2)
+    )
     group = torch.arange(deform_groups, device=device, dtype=torch.int32).view(-1, 1)
     index = (index + first) * deform_groups + group
     table = F.pad(input.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).reshape(-1, channels // deform_groups)
     groups = channels // in_group
-    kernel = weight.reshape(groups, out_channels // groups, in_group, taps).transpose(2, 3).reshape(groups, out_channels // groups, -1)
+    kernel = (
+        weight.reshape(groups, out_channels // groups, in_group, taps)
+        .transpose(2, 3)
+        .reshape(groups, out_channels // groups, -1)
+    )
     index, share = index.flatten(0, 3), share.flatten(0, 3)
     if checks_values(table):
         out = _SampledProduct.apply(table, index, share, kernel, batch, taps)
@@ -172,7 +223,11 @@ class _SampledProduct(torch.autograd.Function):
     def forward(ctx, table, index, share, kernel, batch, taps):
         ctx.save_for_backward(table, index, share, kernel)
         ctx.batch, ctx.taps = batch, taps
-        positions = index.shape[0] * table.shape[1] // (taps * max(1, batch) * kernel.shape[0] * (kernel.shape[2] // taps))
+        positions = (
+            index.shape[0]
+            * table.shape[1]
+            // (taps * max(1, batch) * kernel.shape[0] * (kernel.shape[2] // taps))
+        )
         out = table.new_empty(batch, kernel.shape[0], kernel.shape[1], positions)
         for image, part, rows in pieces(batch, positions, len(index), kernel):
             columns = gather_columns(table, index[rows], share[rows], taps, kernel)
@@ -199,7 +254,11 @@ class _SampledProduct(torch.autograd.Function):
             if not (needs_table or needs_share):
                 continue
             back = torch.matmul(pull.transpose(1, 2), kernel)
-            back = back.view(groups, -1, ctx.taps, depth // ctx.taps).permute(1, 2, 0, 3).reshape(-1, table.shape[1])
+            back = (
+                back.view(groups, -1, ctx.taps, depth // ctx.taps)
+                .permute(1, 2, 0, 3)
+                .reshape(-1, table.shape[1])
+            )
             if needs_share:
                 for_share[rows] = row_products(back, table, cells)
             if needs_table:
@@ -219,11 +278,17 @@ def pieces(batch: int, positions: int, rows: int, kernel: Tensor):
     for image in range(batch):
         for start in range(0, positions, step):
             stop = min(start + step, positions)
-            yield image, slice(start, stop), slice((image * positions + start) * each, (image * positions + stop) * each)
+            yield (
+                image,
+                slice(start, stop),
+                slice((image * positions + start) * each, (image * positions + stop) * each),
+            )
 
 
 def gather_columns(table: Tensor, index: Tensor, share: Tensor, taps: int, kernel: Tensor) -> Tensor:
     """Samples of some positions, (G, positions, K * C / G), of the rows (positions * K * groups_d, 4)."""
     groups, depth = kernel.shape[0], kernel.shape[2] // taps
-    columns = F.embedding_bag(index, table, mode='sum', per_sample_weights=share).view(-1, taps, groups, depth)
+    columns = F.embedding_bag(index, table, mode='sum', per_sample_weights=share).view(
+        -1, taps, groups, depth
+    )
     return columns.permute(2, 0, 1, 3).reshape(groups, -1, taps * depth)

@@ -65,14 +65,18 @@ def pick(name: str, backend: str, like: Tensor, supported: tuple[str, ...], auto
     if wanted == 'torch':
         return wanted
     if wanted not in supported:
-        raise ValueError(f"{name} with these arguments is not computed by backend={backend!r}; choose from "
-                         f"{', '.join(('auto', 'torch', *supported))}")
+        raise ValueError(
+            f'{name} with these arguments is not computed by backend={backend!r}; choose from '
+            f'{", ".join(("auto", "torch", *supported))}'
+        )
     if torchvision_serves(like.device.type) if wanted == 'torchvision' else mmcv_serves(like.device.type):
         return wanted
     if backend == 'auto':
         return 'torch'
-    raise RuntimeError(f"backend={backend!r} of {name} needs {backend} with operators compiled for {like.device.type}; install it, or "
-                       "leave backend='auto'")
+    raise RuntimeError(
+        f'backend={backend!r} of {name} needs {backend} with operators compiled for {like.device.type}; install it, or '
+        "leave backend='auto'"
+    )
 
 
 def checks_values(tensor: Tensor) -> bool:

@@ -44,11 +44,15 @@ def scatter_rows(rows: int, index: Tensor, source: Tensor, weight: Tensor, value
         (R, D).
     """
     order = index.sort()[1]
-    return ragged_gather(values, source.index_select(0, order), weight.index_select(0, order), torch.bincount(index, minlength=rows))
+    return ragged_gather(
+        values,
+        source.index_select(0, order),
+        weight.index_select(0, order),
+        torch.bincount(index, minlength=rows),
+    )
 
 
 class _Gather(torch.autograd.Function):
-
     @staticmethod
     def forward(ctx, table, index, weight):
         ctx.save_for_backward(table, index, weight)
@@ -63,7 +67,13 @@ class _Gather(torch.autograd.Function):
         bags, size = index.shape
         if ctx.needs_input_grad[0]:
             order = torch.arange(index.numel(), dtype=index.dtype)
-            for_table = scatter_rows(len(table), index.reshape(-1), order.div_(size, rounding_mode='floor'), weight.reshape(-1), grad)
+            for_table = scatter_rows(
+                len(table),
+                index.reshape(-1),
+                order.div_(size, rounding_mode='floor'),
+                weight.reshape(-1),
+                grad,
+            )
         if ctx.needs_input_grad[2]:
             for_weight = row_products(grad, table, index)
         return for_table, None, for_weight
@@ -75,7 +85,9 @@ def row_products(left: Tensor, table: Tensor, index: Tensor) -> Tensor:
         return table[:, 0][index] * left
     bag = torch.arange(len(index), dtype=index.dtype).repeat_interleave(index.shape[1])
     first = torch.arange(0, index.numel(), index.shape[1], dtype=index.dtype)
-    return torch.ops.aten._embedding_bag_per_sample_weights_backward(left, table, index.reshape(-1), first, bag, 0).view(index.shape)
+    return torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        left, table, index.reshape(-1), first, bag, 0
+    ).view(index.shape)
 
 
 def weighted_gather(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:

@@ -36,8 +36,15 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         (..., N).
     """
-    if (x.device.type == 'cpu' and x.dtype == weight.dtype == torch.float32 and x.ndim > 1 and x.numel()
-            and not torch.is_autocast_enabled('cpu') and not torch.compiler.is_compiling() and onednn_serves()):
+    if (
+        x.device.type == 'cpu'
+        and x.dtype == weight.dtype == torch.float32
+        and x.ndim > 1
+        and x.numel()
+        and not torch.is_autocast_enabled('cpu')
+        and not torch.compiler.is_compiling()
+        and onednn_serves()
+    ):
         return _OneDNNLinear.apply(x, weight, bias)
     return F.linear(x, weight, bias)
 
@@ -48,7 +55,6 @@ def _product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class _OneDNNLinear(torch.autograd.Function):
-
     @staticmethod
     def forward(ctx, x, weight, bias):
         # rows with gaps, as the class tokens of (B, L, C), would take oneDNN's reference kernel, hundreds of times slower

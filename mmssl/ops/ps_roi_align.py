@@ -8,8 +8,16 @@ from mmssl.ops.gather import compute_type, weighted_gather
 from mmssl.ops.rois import check_rois
 
 
-def ps_roi_align(features: Tensor, rois: Tensor, output_size: int, spatial_scale: float, output_dim: int, sampling_ratio: int = 2,
-                 vote: bool = False, backend: str = 'auto') -> Tensor:
+def ps_roi_align(
+    features: Tensor,
+    rois: Tensor,
+    output_size: int,
+    spatial_scale: float,
+    output_dim: int,
+    sampling_ratio: int = 2,
+    vote: bool = False,
+    backend: str = 'auto',
+) -> Tensor:
     """Mean of bilinear samples of bin (i, j) over its own channel (c * k + i) * k + j, as ``torchvision.ops.ps_roi_align``.
 
     Nothing is rounded; samples sit at the centres of an even grid in the bin. Samples more than a cell outside the map count as 0. A region
@@ -33,8 +41,13 @@ def ps_roi_align(features: Tensor, rois: Tensor, output_size: int, spatial_scale
         TypeError: integers.
     """
     size = output_size
-    check_rois('ps_roi_align', features, rois, output_dim * size * size,
-               f'output_dim * k * k = {output_dim} * {size} * {size} channels')
+    check_rois(
+        'ps_roi_align',
+        features,
+        rois,
+        output_dim * size * size,
+        f'output_dim * k * k = {output_dim} * {size} * {size} channels',
+    )
     adaptive = sampling_ratio <= 0
     prefer = 'torchvision' if adaptive and torch.compiler.is_compiling() else 'torch'
     dtype = compute_type(features, rois)
@@ -42,12 +55,17 @@ def ps_roi_align(features: Tensor, rois: Tensor, output_size: int, spatial_scale
         rois = rois.detach().to(dtype)
         if pick('ps_roi_align', backend, features, ('torchvision',), prefer) == 'torchvision':
             import torchvision
+
             out = torchvision.ops.ps_roi_align(features.to(dtype), rois, size, spatial_scale, sampling_ratio)
             return (out.mean((2, 3)) if vote else out).to(features.dtype)
-        return _align(features.to(dtype), rois, size, spatial_scale, output_dim, sampling_ratio, vote).to(features.dtype)
+        return _align(features.to(dtype), rois, size, spatial_scale, output_dim, sampling_ratio, vote).to(
+            features.dtype
+        )
 
 
-def bin_samples(low: Tensor, high: Tensor, size: int, spatial_scale: float, ratio: int, cells: int) -> tuple[Tensor, Tensor]:
+def bin_samples(
+    low: Tensor, high: Tensor, size: int, spatial_scale: float, ratio: int, cells: int
+) -> tuple[Tensor, Tensor]:
     """Cells that the samples of every bin touch along one axis, and their shares.
 
     Args:
@@ -74,11 +92,15 @@ def bin_samples(low: Tensor, high: Tensor, size: int, spatial_scale: float, rati
     first = place.floor()
     after = place - first
     first = first.long()
-    return (torch.cat((first, (first + 1).clamp(max=cells - 1)), -1),
-            torch.cat(((1 - after) * share, after * share), -1))
+    return (
+        torch.cat((first, (first + 1).clamp(max=cells - 1)), -1),
+        torch.cat(((1 - after) * share, after * share), -1),
+    )
 
 
-def _align(features: Tensor, rois: Tensor, size: int, spatial_scale: float, output_dim: int, ratio: int, vote: bool) -> Tensor:
+def _align(
+    features: Tensor, rois: Tensor, size: int, spatial_scale: float, output_dim: int, ratio: int, vote: bool
+) -> Tensor:
     batch, _, height, width = features.shape
     _, x1, y1, x2, y2 = rois.unbind(1)
     rows, down = bin_samples(y1, y2, size, spatial_scale, ratio, height)
@@ -88,7 +110,11 @@ def _align(features: Tensor, rois: Tensor, size: int, spatial_scale: float, outp
     base = (image * (size * size) + place) * (height * width)
     index = base[..., None, None] + rows[:, :, None, :, None] * width + columns[:, None, :, None]
     weight = down[:, :, None, :, None] * across[:, None, :, None] / (size * size if vote else 1)
-    table = features.reshape(batch, output_dim, size * size, height * width).permute(0, 2, 3, 1).reshape(-1, output_dim)
+    table = (
+        features.reshape(batch, output_dim, size * size, height * width)
+        .permute(0, 2, 3, 1)
+        .reshape(-1, output_dim)
+    )
     if vote:
         return weighted_gather(table, index.flatten(1), weight.flatten(1))
     out = weighted_gather(table, index.flatten(3).flatten(0, 2), weight.flatten(3).flatten(0, 2))

@@ -18,7 +18,9 @@ FEW = 0.25
 TOGETHER = 4
 
 
-def bin_edges(rois: Tensor, size: int, spatial_scale: float, height: int, width: int, convention: str) -> tuple[Tensor, ...]:
+def bin_edges(
+    rois: Tensor, size: int, spatial_scale: float, height: int, width: int, convention: str
+) -> tuple[Tensor, ...]:
     """First and last-plus-one cell of every bin.
 
     Args:
@@ -39,7 +41,10 @@ def bin_edges(rois: Tensor, size: int, spatial_scale: float, height: int, width:
         start = corners[:, :2] * spatial_scale
         length = ((corners[:, 2:] + 1) * spatial_scale - start).clamp(min=0.1)
         borders = steps * (length / size)[..., None]
-        first, last = (borders[..., :-1] + start[..., None]).floor(), (borders[..., 1:] + start[..., None]).ceil()
+        first, last = (
+            (borders[..., :-1] + start[..., None]).floor(),
+            (borders[..., 1:] + start[..., None]).ceil(),
+        )
         limits = width, height
     else:
         corners = round_half_away(corners * spatial_scale)
@@ -56,8 +61,16 @@ def bin_edges(rois: Tensor, size: int, spatial_scale: float, height: int, width:
     return tuple(edges)
 
 
-def ps_roi_pool(features: Tensor, rois: Tensor, output_size: int, spatial_scale: float, output_dim: int, convention: str = 'caffe',
-                vote: bool = False, backend: str = 'auto') -> Tensor:
+def ps_roi_pool(
+    features: Tensor,
+    rois: Tensor,
+    output_size: int,
+    spatial_scale: float,
+    output_dim: int,
+    convention: str = 'caffe',
+    vote: bool = False,
+    backend: str = 'auto',
+) -> Tensor:
     """Mean of bin (i, j) of every region over its own channel (c * k + i) * k + j, by the definition of Caffe and MXNet.
 
     Regions give no gradient. A bin without a cell in the map, and every bin of a region that is not a number, is 0.
@@ -81,8 +94,13 @@ def ps_roi_pool(features: Tensor, rois: Tensor, output_size: int, spatial_scale:
         TypeError: integers.
     """
     size = output_size
-    check_rois('ps_roi_pool', features, rois, output_dim * size * size,
-               f'output_dim * k * k = {output_dim} * {size} * {size} channels')
+    check_rois(
+        'ps_roi_pool',
+        features,
+        rois,
+        output_dim * size * size,
+        f'output_dim * k * k = {output_dim} * {size} * {size} channels',
+    )
     if convention not in ('caffe', 'torchvision'):
         raise ValueError(f"convention={convention!r} of ps_roi_pool; 'caffe' or 'torchvision'")
     supported = ('torchvision',) if convention == 'torchvision' else ()
@@ -90,12 +108,25 @@ def ps_roi_pool(features: Tensor, rois: Tensor, output_size: int, spatial_scale:
     with torch.autocast(features.device.type, enabled=False):
         if pick('ps_roi_pool', backend, features, supported) == 'torchvision':
             import torchvision
-            out = torchvision.ops.ps_roi_pool(features.to(dtype), rois.detach().to(dtype), size, spatial_scale)
+
+            out = torchvision.ops.ps_roi_pool(
+                features.to(dtype), rois.detach().to(dtype), size, spatial_scale
+            )
             return (out.mean((2, 3)) if vote else out).to(features.dtype)
-        return _pool(features, rois.detach().to(dtype), size, spatial_scale, output_dim, convention, vote).to(features.dtype)
+        return _pool(features, rois.detach().to(dtype), size, spatial_scale, output_dim, convention, vote).to(
+            features.dtype
+        )
 
 
-def _pool(features: Tensor, rois: Tensor, size: int, spatial_scale: float, output_dim: int, convention: str, vote: bool) -> Tensor:
+def _pool(
+    features: Tensor,
+    rois: Tensor,
+    size: int,
+    spatial_scale: float,
+    output_dim: int,
+    convention: str,
+    vote: bool,
+) -> Tensor:
     height, width = features.shape[2:]
     edges = bin_edges(rois, size, spatial_scale, height, width, convention)
     image = torch.nan_to_num(rois[:, 0]).long()
@@ -106,7 +137,9 @@ def _pool(features: Tensor, rois: Tensor, size: int, spatial_scale: float, outpu
     return out if vote else out.view(-1, size, size, output_dim).permute(0, 3, 1, 2)
 
 
-def integral_pool(features: Tensor, image: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor, vote: bool) -> Tensor:
+def integral_pool(
+    features: Tensor, image: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor, vote: bool
+) -> Tensor:
     """Bins from four corners of an integral image in float64: a fixed number of steps, whatever the regions.
 
     Returns:
@@ -125,11 +158,15 @@ def integral_pool(features: Tensor, image: Tensor, top: Tensor, bottom: Tensor, 
     def corner(y: Tensor, x: Tensor) -> Tensor:
         return base + y[:, :, None] * (width + 1) + x[:, None]
 
-    index = torch.stack((corner(bottom, right), corner(top, right), corner(bottom, left), corner(top, left)), -1)
+    index = torch.stack(
+        (corner(bottom, right), corner(top, right), corner(bottom, left), corner(top, left)), -1
+    )
     weight = torch.stack((weight, -weight, -weight, weight), -1)
     if vote:
         return weighted_gather(integral, index.flatten(1), weight.flatten(1))
-    return weighted_gather(integral, index.reshape(-1, 4), weight.reshape(-1, 4)).view(-1, size * size, output_dim)
+    return weighted_gather(integral, index.reshape(-1, 4), weight.reshape(-1, 4)).view(
+        -1, size * size, output_dim
+    )
 
 
 class _Direct(torch.autograd.Function):
@@ -159,21 +196,27 @@ class _Direct(torch.autograd.Function):
             elif len(cell):
                 cv2.transpose(maps[0].index_select(1, cell).numpy(), table.numpy())
             first = (counts.view(-1).cumsum(0) - counts.view(-1)).int()
-            out = F.embedding_bag(torch.arange(len(table), dtype=torch.int32), table, first, mode='sum').view(bins, number, output_dim)
+            out = F.embedding_bag(torch.arange(len(table), dtype=torch.int32), table, first, mode='sum').view(
+                bins, number, output_dim
+            )
             out *= share[:, :, None]
             return out.mean(0) if vote else out.transpose(0, 1).contiguous()
         table = features.new_empty(TOGETHER * batch * area, output_dim)
         out = features.new_zeros(number, output_dim) if vote else features.new_empty(number, bins, output_dim)
         lengths = counts.view(-1).split(TOGETHER * number)
-        for place, cells, length in zip(range(0, bins, TOGETHER), index.split([int(part.sum()) for part in lengths]), lengths, strict=True):
+        for place, cells, length in zip(
+            range(0, bins, TOGETHER), index.split([int(part.sum()) for part in lengths]), lengths, strict=True
+        ):
             _turn(maps, table, place, min(bins, place + TOGETHER), area, back=False)
             first = (length.cumsum(0) - length).int()
-            one = torch.embedding_bag(table, cells - place * batch * area, first)[0].view(len(length) // max(number, 1), number, output_dim)
-            part = share[place:place + TOGETHER, :, None]
+            one = torch.embedding_bag(table, cells - place * batch * area, first)[0].view(
+                len(length) // max(number, 1), number, output_dim
+            )
+            part = share[place : place + TOGETHER, :, None]
             if vote:
                 out += one.mul_(part).sum(0)
             else:
-                torch.mul(one, part, out=out[:, place:place + TOGETHER].transpose(0, 1))
+                torch.mul(one, part, out=out[:, place : place + TOGETHER].transpose(0, 1))
         return out.div_(bins) if vote else out
 
     @staticmethod
@@ -210,9 +253,11 @@ def by_cell(index: Tensor, counts: Tensor, cells: int) -> tuple[Tensor, Tensor, 
     begin = np.zeros(counts.numel() + 1, np.int32)
     np.cumsum(counts.numpy().reshape(-1), out=begin[1:])
     # a column-wise matrix of the row-wise one, which scipy makes by counting, without comparing
-    pairs = csr_array((np.empty(len(index), np.int8), index.numpy(), begin), shape=(bins * number, bins * cells)).tocsc()
+    pairs = csr_array(
+        (np.empty(len(index), np.int8), index.numpy(), begin), shape=(bins * number, bins * cells)
+    ).tocsc()
     first, source = pairs.indptr[:-1].reshape(bins, cells), pairs.indices
-    starts = pairs.indptr[:-1:TOGETHER * cells]
+    starts = pairs.indptr[: -1 : TOGETHER * cells]
     lengths = np.diff(starts, append=len(source))
     source -= np.repeat(np.arange(0, bins, TOGETHER, dtype=np.int32) * np.int32(number), lengths)
     first -= np.repeat(starts, TOGETHER)[:bins, None]
@@ -228,12 +273,14 @@ def _turn(maps: Tensor, table: Tensor, first: int, last: int, area: int, back: b
     step = last - first if batch == 1 else 1
     for number, place in enumerate(range(first, last, step)):
         for image in range(batch):
-            plane = planes[image, :, place * area:(place + step) * area]
-            row = rows[(number * batch + image) * area:][:step * area]
+            plane = planes[image, :, place * area : (place + step) * area]
+            row = rows[(number * batch + image) * area :][: step * area]
             cv2.transpose(row, plane) if back else cv2.transpose(plane, row)
 
 
-def _of_few(grad: Tensor, index: Tensor, share: Tensor, counts: Tensor, shape: torch.Size, vote: bool) -> Tensor:
+def _of_few(
+    grad: Tensor, index: Tensor, share: Tensor, counts: Tensor, shape: torch.Size, vote: bool
+) -> Tensor:
     """The gradient of a map, of whose cells few were summed."""
     batch, _, height, width = shape
     (bins, number), area, output_dim = counts.shape, height * width, grad.shape[-1]
@@ -258,8 +305,16 @@ def split_cells(index: Tensor, batch: int, area: int) -> tuple[Tensor, Tensor]:
     return index // area - place * batch, index % area + place * area
 
 
-def cells_of_bins(image: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor, batch: int, height: int,
-                  width: int) -> tuple[Tensor, Tensor]:
+def cells_of_bins(
+    image: Tensor,
+    top: Tensor,
+    bottom: Tensor,
+    left: Tensor,
+    right: Tensor,
+    batch: int,
+    height: int,
+    width: int,
+) -> tuple[Tensor, Tensor]:
     """Every cell of every bin, bin by bin.
 
     Args:
@@ -270,7 +325,9 @@ def cells_of_bins(image: Tensor, top: Tensor, bottom: Tensor, left: Tensor, righ
     Returns:
         Cells (nnz,) in maps of (k * k, B, H, W), int32, and their number (k * k, N), int64.
     """
-    image, top, bottom, left, right = (np.ascontiguousarray(values.numpy().T, np.int32) for values in (image, top, bottom, left, right))
+    image, top, bottom, left, right = (
+        np.ascontiguousarray(values.numpy().T, np.int32) for values in (image, top, bottom, left, right)
+    )
     size, number = top.shape
     tall, wide = bottom - top, right - left
     start = ((image * height + top)[:, None] * width + left).reshape(size * size, number)

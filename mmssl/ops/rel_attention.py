@@ -57,8 +57,15 @@ def rel_scores(query: Tensor, rel_h: Tensor, rel_w: Tensor, grid: tuple[int, int
     return down.reshape(batch, heads, length, height), right.reshape(batch, heads, length, width)
 
 
-def rel_attention(query: Tensor, key: Tensor, value: Tensor, rel_h: Tensor | None, rel_w: Tensor | None, grid: tuple[int, int],
-                  way: str = 'auto') -> Tensor:
+def rel_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rel_h: Tensor | None,
+    rel_w: Tensor | None,
+    grid: tuple[int, int],
+    way: str = 'auto',
+) -> Tensor:
     """softmax(q k' / sqrt(D) + q R_h + q R_w) v over the cells of a grid.
 
     Args:
@@ -81,7 +88,9 @@ def rel_attention(query: Tensor, key: Tensor, value: Tensor, rel_h: Tensor | Non
     if way == 'auto':
         way = _choose(query, key, value, rel_h)
     if way not in _WAYS:
-        raise ValueError(f"way={way!r} of attention with relative positions: one of 'auto', {', '.join(map(repr, _WAYS))}")
+        raise ValueError(
+            f"way={way!r} of attention with relative positions: one of 'auto', {', '.join(map(repr, _WAYS))}"
+        )
     return _WAYS[way](query, key, value, *rel_scores(query, rel_h, rel_w, grid), grid)
 
 
@@ -102,26 +111,39 @@ def _bias(down: Tensor, right: Tensor) -> Tensor:
     return (down.unsqueeze(-1) + right.unsqueeze(-2)).flatten(-2)
 
 
-def _plain(query: Tensor, key: Tensor, value: Tensor, down: Tensor, right: Tensor, grid: tuple[int, int]) -> Tensor:
-    scores = query * query.shape[-1]**-0.5 @ key.transpose(-2, -1) + _bias(down, right)
+def _plain(
+    query: Tensor, key: Tensor, value: Tensor, down: Tensor, right: Tensor, grid: tuple[int, int]
+) -> Tensor:
+    scores = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1) + _bias(down, right)
     return scores.softmax(dim=-1) @ value
 
 
-def _rows(query: Tensor, key: Tensor, value: Tensor, down: Tensor, right: Tensor, grid: tuple[int, int]) -> Tensor:
+def _rows(
+    query: Tensor, key: Tensor, value: Tensor, down: Tensor, right: Tensor, grid: tuple[int, int]
+) -> Tensor:
     batch, heads, length, dim = query.shape
-    out = query.new_empty(batch, length, heads, dim).transpose(1, 2)  # as the projection that follows reads it
+    out = query.new_empty(batch, length, heads, dim).transpose(
+        1, 2
+    )  # as the projection that follows reads it
     if query.dtype not in (torch.float32, torch.float64):
         step = max(1, CHUNK // length // heads)
         for rows in _slices(length, step):
-            out[:, :, rows] = F.scaled_dot_product_attention(query[:, :, rows], key, value, _bias(down[:, :, rows], right[:, :, rows]))
+            out[:, :, rows] = F.scaled_dot_product_attention(
+                query[:, :, rows], key, value, _bias(down[:, :, rows], right[:, :, rows])
+            )
         return out
     query = query * dim**-0.5
     for sample in range(batch):
         for group in _slices(heads, max(1, CHUNK // length**2)):
             keys, values = key[sample, group].contiguous().transpose(1, 2), value[sample, group].contiguous()
             for rows in _slices(length, max(1, CHUNK // length)):
-                out[sample, group, rows] = _scores_to_values(query[sample, group, rows], keys, values, down[sample, group, rows],
-                                                             right[sample, group, rows])
+                out[sample, group, rows] = _scores_to_values(
+                    query[sample, group, rows],
+                    keys,
+                    values,
+                    down[sample, group, rows],
+                    right[sample, group, rows],
+                )
     return out
 
 
@@ -135,20 +157,34 @@ def _scores_to_values(query: Tensor, keys: Tensor, values: Tensor, down: Tensor,
     return torch.softmax(scores, dim=-1, out=scores) @ values
 
 
-def _augmented(query: Tensor, key: Tensor, value: Tensor, down: Tensor, right: Tensor, grid: tuple[int, int]) -> Tensor:
+def _augmented(
+    query: Tensor, key: Tensor, value: Tensor, down: Tensor, right: Tensor, grid: tuple[int, int]
+) -> Tensor:
     dim, (height, width) = query.shape[-1], grid
-    ones = torch.cat([torch.eye(height, dtype=key.dtype, device=key.device).repeat_interleave(width, 0),
-                      torch.eye(width, dtype=key.dtype, device=key.device).repeat(height, 1)], dim=1)
+    ones = torch.cat(
+        [
+            torch.eye(height, dtype=key.dtype, device=key.device).repeat_interleave(width, 0),
+            torch.eye(width, dtype=key.dtype, device=key.device).repeat(height, 1),
+        ],
+        dim=1,
+    )
     spare = -(dim + height + width) % 8  # fused kernels take multiples of eight
     query = torch.cat([query * dim**-0.5, down, right], dim=-1)
     key = torch.cat([key, ones.expand(*key.shape[:2], -1, -1)], dim=-1)
     query, key = F.pad(query, (0, spare)), F.pad(key, (0, spare))
     value = F.pad(value, (0, height + width + spare))
-    return F.scaled_dot_product_attention(query, key, value, scale=1.)[..., :dim]
+    return F.scaled_dot_product_attention(query, key, value, scale=1.0)[..., :dim]
 
 
-def window_attention(qkv: Tensor, num_heads: int, side: int, rel_h: Tensor | None, rel_w: Tensor | None, outside: Tensor | None = None,
-                     way: str = 'auto') -> Tensor:
+def window_attention(
+    qkv: Tensor,
+    num_heads: int,
+    side: int,
+    rel_h: Tensor | None,
+    rel_w: Tensor | None,
+    outside: Tensor | None = None,
+    way: str = 'auto',
+) -> Tensor:
     """Attention with relative positions inside square windows of a map.
 
     The map is filled up with cells of one value to whole windows; they are attended to like all others.
@@ -175,26 +211,40 @@ def window_attention(qkv: Tensor, num_heads: int, side: int, rel_h: Tensor | Non
     if below or right:
         qkv = F.pad(qkv, (0, 0, 0, right, 0, below))
         if outside is not None:
-            inside = F.pad(torch.ones(1, height, width, 1, dtype=torch.bool, device=qkv.device), (0, 0, 0, right, 0, below))
+            inside = F.pad(
+                torch.ones(1, height, width, 1, dtype=torch.bool, device=qkv.device),
+                (0, 0, 0, right, 0, below),
+            )
             qkv = torch.where(inside, qkv, outside.to(qkv.dtype))
     windows = qkv.reshape(batch, rows, side, columns, side, channels).transpose(2, 3)
-    parts = windows.reshape(batch * rows * columns, side * side, 3, num_heads, channels // 3 // num_heads).permute(2, 0, 3, 1, 4)
+    parts = windows.reshape(
+        batch * rows * columns, side * side, 3, num_heads, channels // 3 // num_heads
+    ).permute(2, 0, 3, 1, 4)
     query, key, value = parts.unbind(0)
     out = rel_attention(query, key, value, rel_h, rel_w, (side, side)).transpose(1, 2)
     out = out.reshape(batch, rows, columns, side, side, channels // 3).transpose(2, 3)
     return out.reshape(batch, rows * side, columns * side, channels // 3)[:, :height, :width]
 
 
-def _each_window(qkv: Tensor, num_heads: int, side: int, rel_h: Tensor, rel_w: Tensor, outside: Tensor | None) -> Tensor:
+def _each_window(
+    qkv: Tensor, num_heads: int, side: int, rel_h: Tensor, rel_w: Tensor, outside: Tensor | None
+) -> Tensor:
     batch, height, width, channels = qkv.shape
     dim = channels // 3 // num_heads
     parts = qkv.view(batch, height, width, 3, num_heads, dim)
     place = [torch.arange(length, device=qkv.device) % side for length in (height, width)]
     # (rows or columns, D, side): a cell's vectors for the rows or columns of its window
-    tables = [rel_table(rel_pos, side)[where].transpose(1, 2) for rel_pos, where in zip((rel_h, rel_w), place, strict=True)]
+    tables = [
+        rel_table(rel_pos, side)[where].transpose(1, 2)
+        for rel_pos, where in zip((rel_h, rel_w), place, strict=True)
+    ]
     query = parts[:, :, :, 0]
     down = (query.reshape(batch, height, -1, dim) @ tables[0]).view(batch, height, width, num_heads, side)
-    right = (query.transpose(1, 2).reshape(batch, width, -1, dim) @ tables[1]).view(batch, width, height, num_heads, side).transpose(1, 2)
+    right = (
+        (query.transpose(1, 2).reshape(batch, width, -1, dim) @ tables[1])
+        .view(batch, width, height, num_heads, side)
+        .transpose(1, 2)
+    )
     blank = qkv.new_zeros(3, num_heads, dim) if outside is None else outside.view(3, num_heads, dim)
     blank = blank[:, :, None, None].expand(-1, -1, side, side, -1)
     out = qkv.new_empty(batch, height, width, num_heads, dim)
@@ -205,9 +255,11 @@ def _each_window(qkv: Tensor, num_heads: int, side: int, rel_h: Tensor, rel_w: T
                 query, full = cells[0].flatten(1, 2) * dim**-0.5, cells
                 if cells.shape[2:4] != (side, side):
                     full = blank.clone()
-                    full[:, :, :cells.shape[2], :cells.shape[3]] = cells
+                    full[:, :, : cells.shape[2], : cells.shape[3]] = cells
                 keys, values = full[1].flatten(1, 2).transpose(1, 2), full[2].flatten(1, 2)
-                terms = [term[sample, rows, columns].permute(2, 0, 1, 3).flatten(1, 2) for term in (down, right)]
+                terms = [
+                    term[sample, rows, columns].permute(2, 0, 1, 3).flatten(1, 2) for term in (down, right)
+                ]
                 seen = _scores_to_values(query, keys, values, *terms)
                 out[sample, rows, columns] = seen.unflatten(1, cells.shape[2:4]).permute(1, 2, 0, 3)
     return out.flatten(3)

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 
 
-def reconstruct(model, path: str | Path, ratio: float, seed: int = 0, max_pixels: int | None = None) -> np.ndarray:
+def reconstruct(
+    model, path: str | Path, ratio: float, seed: int = 0, max_pixels: int | None = None
+) -> np.ndarray:
     """Image, what the model sees of it and what it makes of that, side by side.
 
     Args:
@@ -26,9 +28,12 @@ def reconstruct(model, path: str | Path, ratio: float, seed: int = 0, max_pixels
 
     from mmssl.data.images import open_image
     from mmssl.visual.reconstruction import picture, read_image, reconstruction_rows
+
     header = open_image(str(path))
     if max_pixels is not None and header.width * header.height > max_pixels:
-        raise ValueError(f'{Path(path).name} has {header.width}x{header.height} pixels, and this page takes {max_pixels / 1e6:g} million')
+        raise ValueError(
+            f'{Path(path).name} has {header.width}x{header.height} pixels, and this page takes {max_pixels / 1e6:g} million'
+        )
     rows, columns = model.backbone.patch_resolution
     if not 0 < round(rows * columns * ratio) < rows * columns:
         raise ValueError(f'masking {ratio:g} of {rows * columns} patches leaves nothing to see or to draw')

@@ -34,8 +34,15 @@ class Session:
         cache_dir: of embeddings; None for none.
     """
 
-    def __init__(self, model, generator: dict | None = None, busy: Busy | None = None, cache_dir: str | Path | None = None):
+    def __init__(
+        self,
+        model,
+        generator: dict | None = None,
+        busy: Busy | None = None,
+        cache_dir: str | Path | None = None,
+    ):
         from mmssl.promptable import SamPredictor
+
         self.predictor = SamPredictor(model, cache_dir=cache_dir)
         self.generator, self.busy = dict(generator or {}), busy or Busy()
         self.name, self.note = '', ''
@@ -56,10 +63,13 @@ class Session:
         """
         from mmssl.commands.prompting import read_rgb
         from mmssl.data.images import open_image
+
         header = open_image(str(path))
         if max_pixels is not None and header.width * header.height > max_pixels:
-            raise ValueError(f'{name or Path(path).name} has {header.width}x{header.height} pixels, and this page takes '
-                             f'{max_pixels / 1e6:g} million; make it smaller, or start the page with --max-pixels')
+            raise ValueError(
+                f'{name or Path(path).name} has {header.width}x{header.height} pixels, and this page takes '
+                f'{max_pixels / 1e6:g} million; make it smaller, or start the page with --max-pixels'
+            )
         image = read_rgb(path)
         _, seconds = self.busy(self.predictor.set_image, image)
         self.name, self.image = Path(name or path).name, image
@@ -131,8 +141,14 @@ class Session:
             self.note = 'click on the object first' if len(points) else ''
             return
         several = len(points) == 1 and box is None
-        (masks, scores, _), seconds = self.busy(lambda: self.predictor.predict(
-            points if len(points) else None, labels if len(points) else None, box, multimask_output=several))
+        (masks, scores, _), seconds = self.busy(
+            lambda: self.predictor.predict(
+                points if len(points) else None,
+                labels if len(points) else None,
+                box,
+                multimask_output=several,
+            )
+        )
         order = np.argsort(-scores, kind='stable')
         self.masks, self.scores = masks[order].astype(bool), [float(scores[number]) for number in order]
         self.note = f'{len(self.masks)} mask{"s" * (len(self.masks) > 1)} in {1000 * seconds:.0f} ms'
@@ -148,18 +164,28 @@ class Session:
     def segment_everything(self) -> None:
         """All masks of the image, from its embedding and, for crops, the image."""
         from mmssl.promptable import SamAutomaticMaskGenerator
+
         self._need_image()
         predictor = self.predictor
         generator = SamAutomaticMaskGenerator(predictor.model, **self.generator, output_mode='coco_rle')
         if generator.crop_n_layers:
             records, seconds = self.busy(generator.generate, self.image)
         else:
-            records, seconds = self.busy(generator.generate_encoded, predictor.features, predictor.input_size, predictor.original_size)
+            records, seconds = self.busy(
+                generator.generate_encoded, predictor.features, predictor.input_size, predictor.original_size
+            )
         self.clear()
         self.records, self.everything = records, True
-        self.note = f'{len(records)} mask{"s" * (len(records) != 1)} in {seconds:.1f} s' + '; nothing passed the filters' * (not records)
+        self.note = (
+            f'{len(records)} mask{"s" * (len(records) != 1)} in {seconds:.1f} s'
+            + '; nothing passed the filters' * (not records)
+        )
 
-    def label(self, detect: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]], least: float = 0.5) -> None:
+    def label(
+        self,
+        detect: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]],
+        least: float = 0.5,
+    ) -> None:
         """Name masks by the detection whose box overlaps theirs most.
 
         Args:
@@ -187,6 +213,7 @@ class Session:
         if self.records or self.everything or not len(self.masks):
             return self.records
         from mmssl.promptable.annotations import encode
+
         mask = self.masks[self.chosen]
         if mask.any():
             self.records = [dict(encode(mask), predicted_iou=self.scores[self.chosen])]
@@ -195,6 +222,7 @@ class Session:
     def picture(self) -> np.ndarray:
         """(H, W, 3) uint8: the image with masks and prompts over it."""
         from mmssl.visual.promptable import draw_prompts, overlay_codes, overlay_masks
+
         picture = self._need_image()
         if self.everything:
             return self._named(overlay_codes(picture, [record['segmentation'] for record in self.records]))
@@ -210,10 +238,14 @@ class Session:
 
     def _named(self, image: np.ndarray) -> np.ndarray:
         from mmssl.visual.promptable import draw_numbers
+
         named = [record for record in self.records if 'label' in record]
         if not named:
             return image
-        places = [(record['bbox'][0] + record['bbox'][2] / 2, record['bbox'][1] + record['bbox'][3] / 2) for record in named]
+        places = [
+            (record['bbox'][0] + record['bbox'][2] / 2, record['bbox'][1] + record['bbox'][3] / 2)
+            for record in named
+        ]
         return draw_numbers(image, places, [record['label'] for record in named])
 
     def save_masks(self, folder: str | Path) -> Path:
@@ -224,6 +256,7 @@ class Session:
         """
         from PIL import Image
         from pycocotools import mask as coco
+
         records = self._need_masks()
         numbers = np.zeros(self._need_image().shape[:2], dtype=np.uint16)
         for number in sorted(range(len(records)), key=lambda number: -records[number]['area']):
@@ -242,18 +275,31 @@ class Session:
             ValueError: no masks.
         """
         from mmssl.promptable.annotations import coco_content, write_json
+
         records = self._need_masks()
         height, width = self._need_image().shape[:2]
         image = dict(id=1, file_name=self.name, width=width, height=height)
-        content = coco_content([image], [dict(image_id=1, **{key: value for key, value in record.items() if not key.startswith('label')})
-                                         for record in records])
+        content = coco_content(
+            [image],
+            [
+                dict(
+                    image_id=1, **{key: value for key, value in record.items() if not key.startswith('label')}
+                )
+                for record in records
+            ],
+        )
         names = sorted({record['label'] for record in records if 'label' in record})
         if names:
             first = len(content['categories']) + 1
-            content['categories'] = [*content['categories'], *(dict(id=first + number, name=name) for number, name in enumerate(names))]
+            content['categories'] = [
+                *content['categories'],
+                *(dict(id=first + number, name=name) for number, name in enumerate(names)),
+            ]
             for annotation, record in zip(content['annotations'], records, strict=True):
                 if 'label' in record:
-                    annotation.update(category_id=first + names.index(record['label']), score=record['label_score'])
+                    annotation.update(
+                        category_id=first + names.index(record['label']), score=record['label_score']
+                    )
         path = Path(folder) / f'{Path(self.name).stem}_coco.json'
         write_json(path, content)
         return path
@@ -276,4 +322,6 @@ def _iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     boxes = np.asarray(boxes, dtype=float).reshape(-1, 4)
     low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
     shared = (high - low).clip(min=0).prod(1)
-    return shared / np.maximum((box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(1) - shared, 1e-9)
+    return shared / np.maximum(
+        (box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(1) - shared, 1e-9
+    )

@@ -12,6 +12,17 @@ from mmssl.promptable.tiles import TiledMaskGenerator
 from mmssl.promptable.tiny_vit import SAMTinyViT
 from mmssl.promptable.training import InteractiveSAM
 
-__all__ = ['SAM', 'InteractiveSAM', 'PromptedInstanceSegmentor', 'SAMBackbone', 'SAMImageEncoder', 'SAMMaskDecoder', 'SAMPromptEncoder',
-           'SAMTinyViT', 'SamAutomaticMaskGenerator', 'SamPredictor', 'TiledMaskGenerator',
-           'build_sam']
+__all__ = [
+    'SAM',
+    'InteractiveSAM',
+    'PromptedInstanceSegmentor',
+    'SAMBackbone',
+    'SAMImageEncoder',
+    'SAMMaskDecoder',
+    'SAMPromptEncoder',
+    'SAMTinyViT',
+    'SamAutomaticMaskGenerator',
+    'SamPredictor',
+    'TiledMaskGenerator',
+    'build_sam',
+]

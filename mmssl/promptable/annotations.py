@@ -19,6 +19,7 @@ BROKEN_SUFFIX = '.broken'
 
 class Job(NamedTuple):
     """An image, its path below the root, and the file of its masks."""
+
     image: Path
     name: str
     file: Path
@@ -37,15 +38,23 @@ def encode(mask: np.ndarray) -> dict:
     """(H, W) bool as ``segmentation`` (compressed run lengths), ``bbox`` (left, top, width, height) and ``area`` in pixels."""
     coco = coco_masks()
     code = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return dict(segmentation=dict(size=list(code['size']), counts=code['counts'].decode()), bbox=coco.toBbox(code).tolist(),
-                area=int(coco.area(code)))
+    return dict(
+        segmentation=dict(size=list(code['size']), counts=code['counts'].decode()),
+        bbox=coco.toBbox(code).tolist(),
+        area=int(coco.area(code)),
+    )
 
 
 def images_below(folder: str | Path) -> list[Path]:
     """Image files of a folder and its folders, by name, in the order of their paths; hidden ones are left out."""
     folder = Path(folder)
-    return sorted(path for path in folder.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-                  and not any(part.startswith('.') for part in path.relative_to(folder).parts))
+    return sorted(
+        path
+        for path in folder.rglob('*')
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and path.is_file()
+        and not any(part.startswith('.') for part in path.relative_to(folder).parts)
+    )
 
 
 def unique(paths: Iterable[str | Path]) -> list[Path]:
@@ -65,7 +74,11 @@ def output_names(paths: Sequence[Path]) -> tuple[Path, list[str]]:
     whole = [path.resolve() for path in paths]
     root = Path(os.path.commonpath([path.parent for path in whole]))
     below = [path.relative_to(root) for path in whole]
-    for names in ([path.stem for path in below], [path.with_suffix('').as_posix() for path in below], [path.as_posix() for path in below]):
+    for names in (
+        [path.stem for path in below],
+        [path.with_suffix('').as_posix() for path in below],
+        [path.as_posix() for path in below],
+    ):
         if len({name.casefold() for name in names}) == len(names):
             break
     return root, names
@@ -78,9 +91,16 @@ def coco_content(images: Sequence[dict], annotations: Sequence[dict]) -> dict:
         images: with 'id', 'file_name', 'width', 'height'.
         annotations: with 'image_id', 'segmentation', 'bbox', 'area'; they get 'id', 'category_id' and 'iscrowd'.
     """
-    listed = [{'id': number, 'category_id': 1, 'iscrowd': 0, **annotation} for number, annotation in enumerate(annotations, 1)]
-    return dict(info=dict(description='masks of mmssl segment'), images=list(images), annotations=listed,
-                categories=[dict(id=1, name='object', supercategory='object')])
+    listed = [
+        {'id': number, 'category_id': 1, 'iscrowd': 0, **annotation}
+        for number, annotation in enumerate(annotations, 1)
+    ]
+    return dict(
+        info=dict(description='masks of mmssl segment'),
+        images=list(images),
+        annotations=listed,
+        categories=[dict(id=1, name='object', supercategory='object')],
+    )
 
 
 def image_number(name: str) -> int:
@@ -102,9 +122,13 @@ def sa1b_content(name: str, size: tuple[int, int], records: Sequence[Mapping]) -
     """
     number = image_number(name)
     keys = ('bbox', 'area', 'segmentation', 'predicted_iou', 'stability_score', 'point_coords', 'crop_box')
-    return dict(image=dict(image_id=number, width=size[1], height=size[0], file_name=Path(name).name),
-                annotations=[dict(id=number * IDS + place, **{key: record[key] for key in keys})
-                             for place, record in enumerate(records, 1)])
+    return dict(
+        image=dict(image_id=number, width=size[1], height=size[0], file_name=Path(name).name),
+        annotations=[
+            dict(id=number * IDS + place, **{key: record[key] for key in keys})
+            for place, record in enumerate(records, 1)
+        ],
+    )
 
 
 def write_json(path: str | Path, content: dict) -> None:
@@ -156,6 +180,10 @@ def is_done(file: Path) -> bool:
         os.replace(file, file.with_name(file.name + BROKEN_SUFFIX))
         return False
     image = content.get('image') if isinstance(content, dict) else None
-    if not isinstance(image, dict) or not {'width', 'height'} <= image.keys() or not isinstance(content.get('annotations'), list):
+    if (
+        not isinstance(image, dict)
+        or not {'width', 'height'} <= image.keys()
+        or not isinstance(content.get('annotations'), list)
+    ):
         raise ValueError(f"{file} is there and is not of SA-1B's layout; move it, or name another --out")
     return True

@@ -27,13 +27,17 @@ def build_sam(kind: str | dict[str, Any] = 'vit_h', checkpoint=None) -> SAM:
     """
     if isinstance(kind, str):
         if kind not in KINDS:
-            raise ValueError(f'no model {kind!r}; there are {", ".join(KINDS)}, or a dict of image_encoder, prompt_encoder, mask_decoder')
+            raise ValueError(
+                f'no model {kind!r}; there are {", ".join(KINDS)}, or a dict of image_encoder, prompt_encoder, mask_decoder'
+            )
         sizes: dict[str, Any] = {}
         encoder = SAMTinyViT() if kind == 'vit_t' else SAMImageEncoder(arch=kind)
     else:
         unknown = set(kind) - {'image_encoder', 'prompt_encoder', 'mask_decoder', 'pixel_mean', 'pixel_std'}
         if unknown:
-            raise ValueError(f'unknown parts {sorted(unknown)}; give image_encoder, prompt_encoder and mask_decoder')
+            raise ValueError(
+                f'unknown parts {sorted(unknown)}; give image_encoder, prompt_encoder and mask_decoder'
+            )
         sizes = dict(kind)
         encoder = sizes.pop('image_encoder', {})
         if isinstance(encoder, dict) and 'type' not in encoder:

@@ -23,7 +23,11 @@ class LayerNorm2d(nn.Module):
 
     def __init__(self, num_channels: int, eps: float = 1e-6):
         super().__init__()
-        self.weight, self.bias, self.eps = nn.Parameter(Tensor(num_channels)), nn.Parameter(Tensor(num_channels)), eps
+        self.weight, self.bias, self.eps = (
+            nn.Parameter(Tensor(num_channels)),
+            nn.Parameter(Tensor(num_channels)),
+            eps,
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -65,5 +69,9 @@ class Neck(nn.Sequential):
     """
 
     def __init__(self, in_channels: int, out_channels: int):
-        super().__init__(nn.Conv2d(in_channels, out_channels, 1, bias=False), LayerNorm2d(out_channels),
-                         nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False), LayerNorm2d(out_channels))
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, 1, bias=False),
+            LayerNorm2d(out_channels),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+            LayerNorm2d(out_channels),
+        )

@@ -51,12 +51,15 @@ def decode_segment(segment: dict | list, size: tuple[int, int]) -> np.ndarray:
         ValueError: run lengths of an image of another size.
     """
     from pycocotools import mask as coco
+
     if isinstance(segment, list):
         code = coco.merge(coco.frPyObjects(segment, *size))
     else:
         if tuple(segment['size']) != tuple(size):
-            raise ValueError(f'run lengths of a {segment["size"][0]}x{segment["size"][1]} image, but this one is {size[0]}x{size[1]} '
-                             '(height x width)')
+            raise ValueError(
+                f'run lengths of a {segment["size"][0]}x{segment["size"][1]} image, but this one is {size[0]}x{size[1]} '
+                '(height x width)'
+            )
         code = coco.frPyObjects(segment, *size) if isinstance(segment['counts'], list) else segment
     return coco.decode(code).astype(bool)
 
@@ -109,17 +112,32 @@ class CocoMasks(MaskDataset):
         content = json.loads(path.read_text(encoding='utf-8'))
         if not isinstance(content, dict) or 'images' not in content or 'annotations' not in content:
             raise ValueError(f'{path} is no COCO file of instances: it has no "images" and "annotations"')
-        repeated = [number for number, count in Counter(image['id'] for image in content['images']).items() if count > 1]
+        repeated = [
+            number
+            for number, count in Counter(image['id'] for image in content['images']).items()
+            if count > 1
+        ]
         if repeated:
-            raise ValueError(f'{path}: several images have the id {repeated[0]}; give every image an id of its own')
-        entries = {image['id']: dict(img_id=image['id'], img_path=str(Path(self.data_prefix.get('img_path', '')) / image['file_name']),
-                                     size=(image['height'], image['width']), segments=[]) for image in content['images']}
+            raise ValueError(
+                f'{path}: several images have the id {repeated[0]}; give every image an id of its own'
+            )
+        entries = {
+            image['id']: dict(
+                img_id=image['id'],
+                img_path=str(Path(self.data_prefix.get('img_path', '')) / image['file_name']),
+                size=(image['height'], image['width']),
+                segments=[],
+            )
+            for image in content['images']
+        }
         left_out: Counter[str] = Counter()
         seen = set()
         for annotation in content['annotations']:
             entry = entries.get(annotation['image_id'])
             if entry is None:
-                raise ValueError(f'{path}: annotation {annotation.get("id")} is of image {annotation["image_id"]}, which is not listed')
+                raise ValueError(
+                    f'{path}: annotation {annotation.get("id")} is of image {annotation["image_id"]}, which is not listed'
+                )
             reason = 'repeated id' if annotation.get('id') in seen else flaw(annotation, entry['size'])
             seen.add(annotation.get('id', object()))
             if reason:
@@ -131,7 +149,10 @@ class CocoMasks(MaskDataset):
             print_log(f'{path.name}: annotations left out: {listed}', logger='current')
         kept = [entry for entry in entries.values() if entry['segments'] or self.keep_empty]
         if len(kept) < len(entries):
-            print_log(f'{path.name}: {len(entries) - len(kept)} of {len(entries)} images have no mask and are left out', logger='current')
+            print_log(
+                f'{path.name}: {len(entries) - len(kept)} of {len(entries)} images have no mask and are left out',
+                logger='current',
+            )
         if not kept:
             raise ValueError(f'{path} has no mask to learn from')
         return kept
@@ -162,7 +183,7 @@ class SA1BDataset(MaskDataset):
         ValueError: no JSON file; at its turn, a file that is not of this layout.
     """
 
-    def __init__(self, min_iou: float = 0., min_stability: float = 0., **kwargs):
+    def __init__(self, min_iou: float = 0.0, min_stability: float = 0.0, **kwargs):
         self.min_iou, self.min_stability = min_iou, min_stability
         super().__init__(**kwargs)
 
@@ -170,8 +191,11 @@ class SA1BDataset(MaskDataset):
         """Entries in the order of their names."""
         root = self._need(self.data_prefix.get('img_path') or self.data_root or '.', 'folder')
         files = self._need(self.data_prefix.get('json_path') or root, 'folder')
-        pictures = {path.relative_to(root).with_suffix(''): str(path) for path in root.rglob('*')
-                    if path.suffix.lower() in IMAGE_SUFFIXES}
+        pictures = {
+            path.relative_to(root).with_suffix(''): str(path)
+            for path in root.rglob('*')
+            if path.suffix.lower() in IMAGE_SUFFIXES
+        }
         where = 'beside it' if files == root else f'in {root}'
         entries = []
         for path in sorted(files.rglob('*.json')):
@@ -180,18 +204,32 @@ class SA1BDataset(MaskDataset):
                 raise FileNotFoundError(f'{path} has no image {where} ({below}.jpg or another kind)')
             entries.append(dict(img_id=path.stem, img_path=pictures[below], json_path=str(path)))
         if not entries:
-            raise ValueError(f'{files} holds no JSON file' + (' beside an image: is this the folder of SA-1B?' if files == root else ''))
+            raise ValueError(
+                f'{files} holds no JSON file'
+                + (' beside an image: is this the folder of SA-1B?' if files == root else '')
+            )
         return entries
 
     def read_masks(self, info: dict, choose=None) -> np.ndarray:
         """(N, H, W) bool."""
         path = info['json_path']
         content = json.loads(Path(path).read_text(encoding='utf-8'))
-        if not isinstance(content, dict) or 'annotations' not in content or not {'height', 'width'} <= set(content.get('image', ())):
-            raise ValueError(f"{path} is not of SA-1B's layout: it has no \"image\" with height and width, and \"annotations\"")
+        if (
+            not isinstance(content, dict)
+            or 'annotations' not in content
+            or not {'height', 'width'} <= set(content.get('image', ()))
+        ):
+            raise ValueError(
+                f'{path} is not of SA-1B\'s layout: it has no "image" with height and width, and "annotations"'
+            )
         size = content['image']['height'], content['image']['width']
-        found = [annotation for annotation in content['annotations'] if flaw(annotation, size) is None
-                 and annotation.get('predicted_iou', 1.) >= self.min_iou and annotation.get('stability_score', 1.) >= self.min_stability]
+        found = [
+            annotation
+            for annotation in content['annotations']
+            if flaw(annotation, size) is None
+            and annotation.get('predicted_iou', 1.0) >= self.min_iou
+            and annotation.get('stability_score', 1.0) >= self.min_stability
+        ]
         numbers = range(len(found)) if choose is None else choose(len(found))
         masks = [decode_segment(found[number]['segmentation'], size) for number in numbers]
         return np.stack(masks) if masks else np.zeros((0, *size), bool)
@@ -214,11 +252,22 @@ class LabelMasks(MaskDataset):
         ValueError: no image; at its turn, a picture that is not of whole numbers.
     """
 
-    def __init__(self, label_suffix: str = '.png', objects: str = 'values', ignore: tuple[int, ...] = (0, 255), min_pixels: int = 16,
-                 **kwargs):
+    def __init__(
+        self,
+        label_suffix: str = '.png',
+        objects: str = 'values',
+        ignore: tuple[int, ...] = (0, 255),
+        min_pixels: int = 16,
+        **kwargs,
+    ):
         if objects not in ('values', 'parts'):
             raise ValueError(f"objects={objects!r} of LabelMasks; 'values' or 'parts'")
-        self.label_suffix, self.objects, self.ignore, self.min_pixels = label_suffix, objects, tuple(ignore), min_pixels
+        self.label_suffix, self.objects, self.ignore, self.min_pixels = (
+            label_suffix,
+            objects,
+            tuple(ignore),
+            min_pixels,
+        )
         super().__init__(**kwargs)
 
     def load_data_list(self) -> list[dict]:
@@ -227,8 +276,12 @@ class LabelMasks(MaskDataset):
         labels = self._need(self.data_prefix.get('label_path', ''), 'folder of label pictures')
         entries = []
         for path in sorted(root.iterdir()):
-            if path.suffix.lower() in IMAGE_SUFFIXES and not (root == labels and path.name.endswith(self.label_suffix)):
-                label = self._need(labels / f'{path.stem}{self.label_suffix}', f'label picture of {path.name}:')
+            if path.suffix.lower() in IMAGE_SUFFIXES and not (
+                root == labels and path.name.endswith(self.label_suffix)
+            ):
+                label = self._need(
+                    labels / f'{path.stem}{self.label_suffix}', f'label picture of {path.name}:'
+                )
                 entries.append(dict(img_id=path.stem, img_path=str(path), label_path=str(label)))
         if not entries:
             raise ValueError(f'{root} holds no image')
@@ -239,7 +292,9 @@ class LabelMasks(MaskDataset):
         with Image.open(info['label_path']) as picture:
             label = np.asarray(picture)
         if label.ndim != 2 or label.dtype.kind not in 'ui':
-            raise ValueError(f'{info["label_path"]} has shape {label.shape} of {label.dtype}; a label picture has one whole number a pixel')
+            raise ValueError(
+                f'{info["label_path"]} has shape {label.shape} of {label.dtype}; a label picture has one whole number a pixel'
+            )
         masks = []
         for value in np.setdiff1d(np.unique(label), self.ignore):
             mask = label == value

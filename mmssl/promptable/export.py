@@ -46,8 +46,15 @@ class DecoderGraph(nn.Module):
         super().__init__()
         self.model, self.multimask_output = model, multimask_output
 
-    def forward(self, image_embeddings: Tensor, point_coords: Tensor, point_labels: Tensor, mask_input: Tensor, has_mask_input: Tensor,
-                orig_im_size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self,
+        image_embeddings: Tensor,
+        point_coords: Tensor,
+        point_labels: Tensor,
+        mask_input: Tensor,
+        has_mask_input: Tensor,
+        orig_im_size: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Predict masks.
 
         Args:
@@ -63,7 +70,9 @@ class DecoderGraph(nn.Module):
         """
         prompts, decoder = self.model.prompt_encoder, self.model.mask_decoder
         sparse = prompts.embed_points(point_coords, point_labels)
-        dense = has_mask_input * prompts.mask_downscaling(mask_input) + (1 - has_mask_input) * prompts.no_mask(1)
+        dense = has_mask_input * prompts.mask_downscaling(mask_input) + (
+            1 - has_mask_input
+        ) * prompts.no_mask(1)
         logits, iou = decoder(image_embeddings, prompts.get_dense_pe(), sparse, dense, self.multimask_output)
         size = orig_im_size.to(torch.float32)
         side = self.model.image_encoder.img_size
@@ -77,7 +86,9 @@ def _axis(length: Tensor, inside: Tensor, side: int, cells: int) -> Tensor:
     count = length.to(torch.int64).item()
     torch._check(count >= 1)
     torch._check(count <= 1 << 16)
-    place = ((torch.arange(count, dtype=torch.float32, device=length.device) + 0.5) * (inside / length) - 0.5).clamp_min(0)
+    place = (
+        (torch.arange(count, dtype=torch.float32, device=length.device) + 0.5) * (inside / length) - 0.5
+    ).clamp_min(0)
     low = torch.minimum(place.floor(), inside - 1)
     part = (place - low).clamp(0, 1)[:, None]
     high = torch.minimum(low + 1, inside - 1)
@@ -99,26 +110,43 @@ def export_encoder(model: SAM) -> ExportedProgram:
     """``torch.export`` of :class:`EncoderGraph`; number and size of the images are dynamic."""
     side = model.image_encoder.img_size
     image = torch.zeros(2, 3, side - 1, side - 2)
-    shapes = {'image': {0: Dim('batch', min=1, max=1 << 10), 2: Dim('height', min=1, max=side), 3: Dim('width', min=1, max=side)}}
+    shapes = {
+        'image': {
+            0: Dim('batch', min=1, max=1 << 10),
+            2: Dim('height', min=1, max=side),
+            3: Dim('width', min=1, max=side),
+        }
+    }
     with torch.no_grad():
-        return torch.export.export(EncoderGraph(_ready(model)), (image, ), dynamic_shapes=shapes)
+        return torch.export.export(EncoderGraph(_ready(model)), (image,), dynamic_shapes=shapes)
 
 
 def export_decoder(model: SAM, multimask_output: bool = True) -> ExportedProgram:
     """``torch.export`` of :class:`DecoderGraph`; numbers of prompts and points and the size of the image are dynamic."""
     rows, columns = model.prompt_encoder.image_embedding_size
-    inputs = {'image_embeddings': torch.zeros(1, model.prompt_encoder.embed_dim, rows, columns), 'point_coords': torch.zeros(2, 3, 2),
-              'point_labels': torch.ones(2, 3), 'mask_input': torch.zeros(2, 1, 4 * rows, 4 * columns), 'has_mask_input': torch.zeros(1),
-              'orig_im_size': torch.tensor([30., 40.])}
+    inputs = {
+        'image_embeddings': torch.zeros(1, model.prompt_encoder.embed_dim, rows, columns),
+        'point_coords': torch.zeros(2, 3, 2),
+        'point_labels': torch.ones(2, 3),
+        'mask_input': torch.zeros(2, 1, 4 * rows, 4 * columns),
+        'has_mask_input': torch.zeros(1),
+        'orig_im_size': torch.tensor([30.0, 40.0]),
+    }
     shapes: dict[str, dict[int, Any]] = {name: {} for name in inputs}
     several = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
     shapes.update(point_coords=several, point_labels=several, mask_input={0: Dim.DYNAMIC})
     with torch.no_grad():
-        return torch.export.export(DecoderGraph(_ready(model), multimask_output), tuple(inputs.values()), dynamic_shapes=shapes)
+        return torch.export.export(
+            DecoderGraph(_ready(model), multimask_output), tuple(inputs.values()), dynamic_shapes=shapes
+        )
 
 
-def export_onnx(model: SAM, encoder_path: str | Path | None = None, decoder_path: str | Path | None = None,
-                multimask_output: bool = True) -> None:
+def export_onnx(
+    model: SAM,
+    encoder_path: str | Path | None = None,
+    decoder_path: str | Path | None = None,
+    multimask_output: bool = True,
+) -> None:
     """Write ONNX files. Needs the packages onnx and onnxscript.
 
     Args:
@@ -138,10 +166,34 @@ def export_onnx(model: SAM, encoder_path: str | Path | None = None, decoder_path
     except ImportError:
         raise ImportError('ONNX export needs two packages: pip install onnx onnxscript') from None
     if encoder_path is not None:
-        torch.onnx.export(export_encoder(model), (), str(encoder_path), dynamo=True, opset_version=OPSET, input_names=['image'],
-                          output_names=['image_embeddings'], verbose=False, external_data=False)
+        torch.onnx.export(
+            export_encoder(model),
+            (),
+            str(encoder_path),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=['image'],
+            output_names=['image_embeddings'],
+            verbose=False,
+            external_data=False,
+        )
     if decoder_path is not None:
-        names = ['image_embeddings', 'point_coords', 'point_labels', 'mask_input', 'has_mask_input', 'orig_im_size']
-        torch.onnx.export(export_decoder(model, multimask_output), (), str(decoder_path), dynamo=True, opset_version=OPSET,
-                          input_names=names, output_names=['masks', 'iou_predictions', 'low_res_masks'], verbose=False,
-                          external_data=False)
+        names = [
+            'image_embeddings',
+            'point_coords',
+            'point_labels',
+            'mask_input',
+            'has_mask_input',
+            'orig_im_size',
+        ]
+        torch.onnx.export(
+            export_decoder(model, multimask_output),
+            (),
+            str(decoder_path),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=names,
+            output_names=['masks', 'iou_predictions', 'low_res_masks'],
+            verbose=False,
+            external_data=False,
+        )

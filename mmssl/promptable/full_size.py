@@ -31,6 +31,7 @@ class Found(NamedTuple):
         box: left, top, right, bottom, inclusive, in pixels of the crop; zeros for an empty mask.
         runs: places in the whole image, see :mod:`mmssl.promptable.rle`; None where ``wanted`` said no.
     """
+
     number: int
     stability: np.float32
     box: tuple[int, int, int, int]
@@ -48,8 +49,15 @@ class FullSize:
         left, top: place of the crop there.
     """
 
-    def __init__(self, model, input_size: tuple[int, int], original_size: tuple[int, int], height: int | None = None, left: int = 0,
-                 top: int = 0):
+    def __init__(
+        self,
+        model,
+        input_size: tuple[int, int],
+        original_size: tuple[int, int],
+        height: int | None = None,
+        left: int = 0,
+        top: int = 0,
+    ):
         self.model, self.threshold = model, float(model.mask_threshold)
         self.side, self.cells = model.image_encoder.img_size, model.prompt_encoder.mask_input_size[0]
         self.input_size, self.original_size = tuple(input_size), tuple(original_size)
@@ -76,7 +84,9 @@ class FullSize:
         for number, one in enumerate(logits):
             part, left, top = self.part(one, self.threshold - abs(offset))
             inner, outer = np.count_nonzero(part > high), np.count_nonzero(part > low)
-            stability = np.float32(inner) / np.float32(outer) if outer else np.float32(np.inf if inner else np.nan)
+            stability = (
+                np.float32(inner) / np.float32(outer) if outer else np.float32(np.inf if inner else np.nan)
+            )
             if least is not None and not stability >= np.float32(least):
                 continue
             mask = part > np.float32(self.threshold)
@@ -90,15 +100,30 @@ class FullSize:
     def _together(self, logits: Tensor, offset: float, least: float | None, wanted) -> Iterator[Found]:
         step = max(1, VALUES // max(math.prod(self.original_size), self.side**2))
         for start in range(0, len(logits), step):
-            full = self.model.postprocess_masks(logits[start:start + step, None], self.input_size, self.original_size)[:, 0]
-            inner, outer = ((full > self.threshold + sign * offset).flatten(1).sum(1, dtype=torch.int32) for sign in (1, -1))
+            full = self.model.postprocess_masks(
+                logits[start : start + step, None], self.input_size, self.original_size
+            )[:, 0]
+            inner, outer = (
+                (full > self.threshold + sign * offset).flatten(1).sum(1, dtype=torch.int32)
+                for sign in (1, -1)
+            )
             stability = inner / outer
-            kept = torch.arange(len(full), device=full.device) if least is None else (stability >= least).nonzero()[:, 0]
+            kept = (
+                torch.arange(len(full), device=full.device)
+                if least is None
+                else (stability >= least).nonzero()[:, 0]
+            )
             masks = full[kept] > self.threshold
             del full
             boxes = _boxes(masks).tolist()
             asked = [number for number, box in enumerate(boxes) if wanted is None or wanted(tuple(box))]
-            runs = dict(zip(asked, runs_of_masks(masks[asked] if len(asked) < len(boxes) else masks, **self.place), strict=True))
+            runs = dict(
+                zip(
+                    asked,
+                    runs_of_masks(masks[asked] if len(asked) < len(boxes) else masks, **self.place),
+                    strict=True,
+                )
+            )
             scores = stability[kept].cpu().numpy()
             for number, place in enumerate(kept.tolist()):
                 yield Found(start + place, scores[number], tuple(boxes[number]), runs.get(number))
@@ -114,37 +139,62 @@ class FullSize:
             (h', w') float32, its left and its top. What is in the part and above the level is exact.
         """
         if not self.in_parts:
-            return self.model.postprocess_masks(logits[None, None], self.input_size, self.original_size)[0, 0].numpy(), 0, 0
+            return (
+                self.model.postprocess_masks(logits[None, None], self.input_size, self.original_size)[
+                    0, 0
+                ].numpy(),
+                0,
+                0,
+            )
         seen = [min(self.cells, edge // self.factor + 2) for edge in self.input_size]
-        active = logits.numpy()[:seen[0], :seen[1]] > level - 1e-4 * (1 + abs(level))
+        active = logits.numpy()[: seen[0], : seen[1]] > level - 1e-4 * (1 + abs(level))
         box = box_of(active)
         if box is None:
             return np.full((1, 1), level - 1, dtype=np.float32), 0, 0
-        spans = [_widened(max(first - 1, 0), min(last + 2, limit), SMALL // 2 // self.factor + 1, limit, self.cells)
-                 for first, last, limit in ((box[1], box[3], seen[0]), (box[0], box[2], seen[1]))]
-        source = logits[spans[0][0]:spans[0][1], spans[1][0]:spans[1][1]]
-        (top, bottom), (left, right) = pixels = [[self.factor * first, self.factor * last] for first, last in spans]
+        spans = [
+            _widened(
+                max(first - 1, 0), min(last + 2, limit), SMALL // 2 // self.factor + 1, limit, self.cells
+            )
+            for first, last, limit in ((box[1], box[3], seen[0]), (box[0], box[2], seen[1]))
+        ]
+        source = logits[spans[0][0] : spans[0][1], spans[1][0] : spans[1][1]]
+        (top, bottom), (left, right) = pixels = [
+            [self.factor * first, self.factor * last] for first, last in spans
+        ]
         if self.input_size == self.original_size:  # the second step changes nothing
-            first = F.interpolate(source[None, None], (bottom - top, right - left), mode='bilinear', align_corners=False)[0, 0]
-            return first[:self.input_size[0] - top, :self.input_size[1] - left].numpy(), left, top
+            first = F.interpolate(
+                source[None, None], (bottom - top, right - left), mode='bilinear', align_corners=False
+            )[0, 0]
+            return first[: self.input_size[0] - top, : self.input_size[1] - left].numpy(), left, top
         assert self.buffer is not None
         self._enlarge(source, self.buffer[top:bottom, left:right])
-        steps = [_reach(first, last, length, size) for (first, last), length, size in
-                 zip(pixels, self.input_size, self.original_size, strict=True)]
+        steps = [
+            _reach(first, last, length, size)
+            for (first, last), length, size in zip(pixels, self.input_size, self.original_size, strict=True)
+        ]
         if sum(end for _, end, _ in steps) <= SMALL < sum(self.original_size):
-            steps = [(start, size, length) for (start, *_), size, length in zip(steps, self.original_size, self.input_size, strict=True)]
+            steps = [
+                (start, size, length)
+                for (start, *_), size, length in zip(steps, self.original_size, self.input_size, strict=True)
+            ]
         (row, end_row, rows), (column, end_column, columns) = steps
         needed = self.buffer[:rows, :columns]
         for rest in (needed[:top], needed[bottom:], needed[top:bottom, :left], needed[top:bottom, right:]):
             rest.fill_(level - 1)
-        scales = [None if end == size else size / length for (_, end, _), size, length in
-                  zip(steps, self.original_size, self.input_size, strict=True)]
-        second = torch.ops.aten.upsample_bilinear2d(needed[None, None], [end_row, end_column], False, *scales)[0, 0]
+        scales = [
+            None if end == size else size / length
+            for (_, end, _), size, length in zip(steps, self.original_size, self.input_size, strict=True)
+        ]
+        second = torch.ops.aten.upsample_bilinear2d(
+            needed[None, None], [end_row, end_column], False, *scales
+        )[0, 0]
         return second[row:, column:].numpy(), column, row
 
     @staticmethod
     def _enlarge(source: Tensor, out: Tensor) -> None:
-        torch.ops.aten.upsample_bilinear2d.out(source[None, None], list(out.shape), False, out=out[None, None])
+        torch.ops.aten.upsample_bilinear2d.out(
+            source[None, None], list(out.shape), False, out=out[None, None]
+        )
 
 
 def _widened(first: int, last: int, least: int, limit: int, most: int) -> tuple[int, int]:
@@ -171,7 +221,9 @@ def _boxes(masks: Tensor) -> Tensor:
     for axis in (1, 2):
         there = masks.any(dim=axis)
         place = torch.arange(there.shape[1], device=masks.device)
-        ends.append((torch.where(there, place, there.shape[1]).amin(1), torch.where(there, place, -1).amax(1)))
+        ends.append(
+            (torch.where(there, place, there.shape[1]).amin(1), torch.where(there, place, -1).amax(1))
+        )
     (left, right), (top, bottom) = ends
     boxes = torch.stack([left, top, right, bottom], dim=1)
     return torch.where((right < 0)[:, None], 0, boxes)

@@ -28,15 +28,20 @@ class ExportSAMHook(Hook):
     def before_train(self, runner) -> None:
         """Refuse a model without an export before the first step."""
         if not hasattr(_bare(runner.model), 'export_state_dict'):
-            raise ValueError(f'ExportSAMHook writes the weights of mmssl.InteractiveSAM, not of {type(_bare(runner.model)).__name__}')
+            raise ValueError(
+                f'ExportSAMHook writes the weights of mmssl.InteractiveSAM, not of {type(_bare(runner.model)).__name__}'
+            )
 
     def after_train(self, runner) -> None:
         """Write the file."""
         if is_main_process():
             import torch
+
             path = Path(runner.work_dir) / self.file
             part = path.with_suffix('.part')
-            torch.save({name: value.cpu() for name, value in _bare(runner.model).export_state_dict().items()}, part)
+            torch.save(
+                {name: value.cpu() for name, value in _bare(runner.model).export_state_dict().items()}, part
+            )
             part.replace(path)
             runner.logger.info(f'weights in the official names are in {path}')
 

@@ -51,7 +51,15 @@ class Attention(nn.Module):
         window_size: side of the windows; 0 for the whole grid.
     """
 
-    def __init__(self, dim: int, num_heads: int, qkv_bias: bool, use_rel_pos: bool, size: tuple[int, int], window_size: int = 0):
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        qkv_bias: bool,
+        use_rel_pos: bool,
+        size: tuple[int, int],
+        window_size: int = 0,
+    ):
         super().__init__()
         if dim % num_heads:
             raise ValueError(f'embed_dim {dim} does not divide into {num_heads} heads')
@@ -65,10 +73,18 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to the same shape."""
         qkv = self.qkv(x)
-        if self.window_size:  # a cell outside the map is zero before the projection (released code), its bias afterwards
-            return self.proj(window_attention(qkv, self.num_heads, self.window_size, self.rel_pos_h, self.rel_pos_w, self.qkv.bias))
+        if (
+            self.window_size
+        ):  # a cell outside the map is zero before the projection (released code), its bias afterwards
+            return self.proj(
+                window_attention(
+                    qkv, self.num_heads, self.window_size, self.rel_pos_h, self.rel_pos_w, self.qkv.bias
+                )
+            )
         batch, height, width, channels = x.shape
-        query, key, value = qkv.view(batch, height * width, 3, self.num_heads, channels // self.num_heads).permute(2, 0, 3, 1, 4)
+        query, key, value = qkv.view(
+            batch, height * width, 3, self.num_heads, channels // self.num_heads
+        ).permute(2, 0, 3, 1, 4)
         out = rel_attention(query, key, value, self.rel_pos_h, self.rel_pos_w, (height, width))
         return self.proj(out.transpose(1, 2).reshape(batch, height, width, channels))
 
@@ -83,8 +99,18 @@ class Block(nn.Module):
         eps: of the layer norms.
     """
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, qkv_bias: bool, use_rel_pos: bool, size: tuple[int, int],
-                 window_size: int, drop_path_rate: float = 0., eps: float = 1e-6):
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        use_rel_pos: bool,
+        size: tuple[int, int],
+        window_size: int,
+        drop_path_rate: float = 0.0,
+        eps: float = 1e-6,
+    ):
         super().__init__()
         self.drop_path_rate = float(drop_path_rate)
         self.norm1 = nn.LayerNorm(dim, eps=eps)
@@ -120,21 +146,47 @@ class SAMImageEncoder(BaseModule):
         ValueError: an unknown ``arch``, an image size that does not divide into patches, a global block that is not there.
     """
 
-    def __init__(self, img_size: int = 1024, patch_size: int = 16, in_chans: int = 3, embed_dim: int = 768, depth: int = 12,
-                 num_heads: int = 12, mlp_ratio: float = 4., out_chans: int = 256, qkv_bias: bool = True, use_abs_pos: bool = True,
-                 use_rel_pos: bool = True, window_size: int = 14, global_attn_indexes: Sequence[int] = (2, 5, 8, 11),
-                 drop_path_rate: float = 0., with_cp: bool = False, arch: str | None = None, init_cfg: dict | list | None = None):
+    def __init__(
+        self,
+        img_size: int = 1024,
+        patch_size: int = 16,
+        in_chans: int = 3,
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        out_chans: int = 256,
+        qkv_bias: bool = True,
+        use_abs_pos: bool = True,
+        use_rel_pos: bool = True,
+        window_size: int = 14,
+        global_attn_indexes: Sequence[int] = (2, 5, 8, 11),
+        drop_path_rate: float = 0.0,
+        with_cp: bool = False,
+        arch: str | None = None,
+        init_cfg: dict | list | None = None,
+    ):
         super().__init__(init_cfg)
         if arch is not None:
             if arch not in ARCHS:
                 raise ValueError(f'arch {arch!r} is unknown; one of {", ".join(ARCHS)}')
             embed_dim, depth, num_heads, global_attn_indexes = ARCHS[arch].values()
         if img_size % patch_size:
-            raise ValueError(f'img_size {img_size} does not divide into patches of {patch_size}; '
-                             f'take {-(-img_size // patch_size) * patch_size}')
+            raise ValueError(
+                f'img_size {img_size} does not divide into patches of {patch_size}; '
+                f'take {-(-img_size // patch_size) * patch_size}'
+            )
         if not all(0 <= index < depth for index in global_attn_indexes):
-            raise ValueError(f'global_attn_indexes {tuple(global_attn_indexes)} are not blocks of an encoder of {depth}')
-        self.img_size, self.patch_size, self.embed_dim, self.out_chans, self.with_cp = img_size, patch_size, embed_dim, out_chans, with_cp
+            raise ValueError(
+                f'global_attn_indexes {tuple(global_attn_indexes)} are not blocks of an encoder of {depth}'
+            )
+        self.img_size, self.patch_size, self.embed_dim, self.out_chans, self.with_cp = (
+            img_size,
+            patch_size,
+            embed_dim,
+            out_chans,
+            with_cp,
+        )
         side = img_size // patch_size
         self.grid = (side, side)
         self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
@@ -142,8 +194,18 @@ class SAMImageEncoder(BaseModule):
         rates = torch.linspace(0, drop_path_rate, depth, device='cpu').tolist()
         windows = [0 if index in global_attn_indexes else window_size for index in range(depth)]
         self.blocks = nn.ModuleList(
-            Block(embed_dim, num_heads, mlp_ratio, qkv_bias, use_rel_pos, (window, window) if window else self.grid, window, rate)
-            for window, rate in zip(windows, rates, strict=True))
+            Block(
+                embed_dim,
+                num_heads,
+                mlp_ratio,
+                qkv_bias,
+                use_rel_pos,
+                (window, window) if window else self.grid,
+                window,
+                rate,
+            )
+            for window, rate in zip(windows, rates, strict=True)
+        )
         self.neck = Neck(embed_dim, out_chans)
         self.register_load_state_dict_pre_hook(_fit_tables)
         self.reset_parameters()
@@ -173,19 +235,25 @@ class SAMImageEncoder(BaseModule):
             (B, out_chans, H / patch_size, W / patch_size).
         """
         if x.ndim != 4 or x.shape[-2] % self.patch_size or x.shape[-1] % self.patch_size:
-            raise ValueError(f'images of shape {tuple(x.shape)} for an encoder of {self.patch_size} pixel patches; give (B, 3, H, W), '
-                             f'padded to multiples of {self.patch_size} (SAM.preprocess does it)')
+            raise ValueError(
+                f'images of shape {tuple(x.shape)} for an encoder of {self.patch_size} pixel patches; give (B, 3, H, W), '
+                f'padded to multiples of {self.patch_size} (SAM.preprocess does it)'
+            )
         x = self.patch_embed(x)
         if self.pos_embed is not None:
             x = x + resize_positions(self.pos_embed, x.shape[1:3])
         for block in self.blocks:
-            x = checkpoint(block, x, use_reentrant=False) if self.with_cp and self.training and torch.is_grad_enabled() else block(x)
+            x = (
+                checkpoint(block, x, use_reentrant=False)
+                if self.with_cp and self.training and torch.is_grad_enabled()
+                else block(x)
+            )
         return self.neck(x.permute(0, 3, 1, 2))
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """(depth, number of depths) of a parameter, for layer-wise rates: 0 is the stem, the last one the neck."""
         depths = len(self.blocks) + 2
-        name = param_name[len(prefix):]
+        name = param_name[len(prefix) :]
         if param_name.startswith(prefix) and name.startswith(('pos_embed', 'patch_embed')):
             return 0, depths
         if param_name.startswith(prefix) and name.startswith('blocks.'):
@@ -197,25 +265,41 @@ def resize_positions(table: Tensor, grid: Sequence[int]) -> Tensor:
     """(1, h, w, C) to (1, *grid, C), bicubic; the same tensor where the grid is right."""
     if tuple(table.shape[1:3]) == tuple(grid):
         return table
-    resized = F.interpolate(table.permute(0, 3, 1, 2).float(), size=tuple(grid), mode='bicubic', align_corners=False)
+    resized = F.interpolate(
+        table.permute(0, 3, 1, 2).float(), size=tuple(grid), mode='bicubic', align_corners=False
+    )
     return resized.permute(0, 2, 3, 1).to(table.dtype)
 
 
 def _fit_tables(module: SAMImageEncoder, state_dict: dict, prefix: str, *_) -> None:
     """Resize tables of another image size, and take the weights of a plain ViT under our names."""
     from mmengine.logging import print_log
+
     if f'{prefix}layers.0.ln1.weight' in state_dict:
         from mmssl.convert.sam import from_vit
-        renamed = from_vit({key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)})
+
+        renamed = from_vit(
+            {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
+        )
         for key in [key for key in state_dict if key.startswith(prefix)]:
             del state_dict[key]
         state_dict.update({prefix + key: value for key, value in renamed.items()})
-        print_log(f'{prefix or "the encoder"}: weights of a plain ViT; the neck and the relative positions begin anew', 'current')
+        print_log(
+            f'{prefix or "the encoder"}: weights of a plain ViT; the neck and the relative positions begin anew',
+            'current',
+        )
     fitted: list[str] = []
     table = state_dict.get(f'{prefix}pos_embed')
-    if module.pos_embed is not None and table is not None and table.ndim == 4 and table.shape[1:3] != module.pos_embed.shape[1:3]:
+    if (
+        module.pos_embed is not None
+        and table is not None
+        and table.ndim == 4
+        and table.shape[1:3] != module.pos_embed.shape[1:3]
+    ):
         state_dict[f'{prefix}pos_embed'] = resize_positions(table, module.grid)
-        fitted.append(f'positions from {table.shape[1]}x{table.shape[2]} to {module.grid[0]}x{module.grid[1]} (bicubic)')
+        fitted.append(
+            f'positions from {table.shape[1]}x{table.shape[2]} to {module.grid[0]}x{module.grid[1]} (bicubic)'
+        )
     count = 0
     for name, parameter in module.named_parameters():
         table = state_dict.get(prefix + name) if 'rel_pos' in name else None
@@ -223,7 +307,9 @@ def _fit_tables(module: SAMImageEncoder, state_dict: dict, prefix: str, *_) -> N
             state_dict[prefix + name] = resize_rel_pos(table, len(parameter))
             lengths, count = (len(table), len(parameter)), count + 1
     if count:
-        fitted.append(f'{count} tables of relative positions from {lengths[0]} to {lengths[1]} offsets (linear)')
+        fitted.append(
+            f'{count} tables of relative positions from {lengths[0]} to {lengths[1]} offsets (linear)'
+        )
     if fitted:
         print_log(f'{prefix or "the encoder"}: resized ' + ', '.join(fitted), 'current')
 
@@ -244,17 +330,29 @@ class SAMBackbone(BaseModule):
         init_cfg: mmengine's.
     """
 
-    def __init__(self, backbone: dict | nn.Module, in_channels: int | Sequence[int], img_size: int = 1024, out_chans: int = 256,
-                 stride: int = 16, frozen: bool = False, init_cfg: dict | list | None = None):
+    def __init__(
+        self,
+        backbone: dict | nn.Module,
+        in_channels: int | Sequence[int],
+        img_size: int = 1024,
+        out_chans: int = 256,
+        stride: int = 16,
+        frozen: bool = False,
+        init_cfg: dict | list | None = None,
+    ):
         super().__init__(init_cfg)
         if img_size % stride:
-            raise ValueError(f'img_size {img_size} does not divide by the stride {stride}; take {-(-img_size // stride) * stride}')
+            raise ValueError(
+                f'img_size {img_size} does not divide by the stride {stride}; take {-(-img_size // stride) * stride}'
+            )
         self.img_size, self.out_chans, self.stride, self.frozen = img_size, out_chans, stride, frozen
         self.grid = (img_size // stride, img_size // stride)
-        self.in_channels = (in_channels, ) if isinstance(in_channels, int) else tuple(in_channels)
+        self.in_channels = (in_channels,) if isinstance(in_channels, int) else tuple(in_channels)
         self.backbone = build(backbone, MODELS)
         self.neck = Neck(self.in_channels[-1], out_chans)
-        self.laterals = nn.ModuleList(nn.Conv2d(channels, out_chans, 1, bias=False) for channels in self.in_channels[:-1])
+        self.laterals = nn.ModuleList(
+            nn.Conv2d(channels, out_chans, 1, bias=False) for channels in self.in_channels[:-1]
+        )
         self.train(self.training)
 
     def init_weights(self) -> None:
@@ -273,13 +371,19 @@ class SAMBackbone(BaseModule):
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W), normalised and padded, to (B, out_chans, H / stride, W / stride)."""
         maps = self.backbone(x)
-        maps = (maps, ) if isinstance(maps, Tensor) else tuple(maps)
+        maps = (maps,) if isinstance(maps, Tensor) else tuple(maps)
         if [one.shape[1] for one in maps] != list(self.in_channels):
-            raise ValueError(f'the backbone gives maps of {[one.shape[1] for one in maps]} channels; set in_channels to that, '
-                             f'not {list(self.in_channels)}')
+            raise ValueError(
+                f'the backbone gives maps of {[one.shape[1] for one in maps]} channels; set in_channels to that, '
+                f'not {list(self.in_channels)}'
+            )
         size = (x.shape[-2] // self.stride, x.shape[-1] // self.stride)
         total = 0
         for one, lateral in zip(maps, [*self.laterals, self.neck[0]], strict=True):
             one = lateral(one)
-            total = total + (one if one.shape[-2:] == size else F.interpolate(one, size, mode='bilinear', align_corners=False))
+            total = total + (
+                one
+                if one.shape[-2:] == size
+                else F.interpolate(one, size, mode='bilinear', align_corners=False)
+            )
         return self.neck[3](self.neck[2](self.neck[1](total)))

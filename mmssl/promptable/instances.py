@@ -37,13 +37,24 @@ class PromptedInstanceSegmentor(BaseModel):
             detector is loaded, a SAM without weights.
     """
 
-    def __init__(self, detector: dict | nn.Module, sam: dict | nn.Module, sam_checkpoint: str | None = None, multimask: bool = False,
-                 rate_masks: bool = False, chunk: int = 32, data_preprocessor: dict | None = None, init_cfg: dict | list | None = None):
+    def __init__(
+        self,
+        detector: dict | nn.Module,
+        sam: dict | nn.Module,
+        sam_checkpoint: str | None = None,
+        multimask: bool = False,
+        rate_masks: bool = False,
+        chunk: int = 32,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | list | None = None,
+    ):
         if isinstance(detector, dict) and data_preprocessor is not None:
             detector = {'data_preprocessor': data_preprocessor, **detector}
         built = build(detector, MODELS)
         if not hasattr(built, 'predict') or chunk < 1:
-            raise ValueError(f'{type(built).__name__} as a detector needs predict(inputs, data_samples), and chunk={chunk} must be above 0')
+            raise ValueError(
+                f'{type(built).__name__} as a detector needs predict(inputs, data_samples), and chunk={chunk} must be above 0'
+            )
         super().__init__(getattr(built, 'data_preprocessor', None), init_cfg)
         self.detector, self.sam = built, build(sam, MODELS).requires_grad_(False)
         self.multimask, self.rate_masks, self.chunk = multimask, rate_masks, chunk
@@ -91,6 +102,7 @@ class PromptedInstanceSegmentor(BaseModel):
     def _pixels(self, image: Tensor, sample) -> np.ndarray:
         """(H, W, 3) uint8 RGB of the whole image."""
         from mmssl.data.images import decode, open_image, orient
+
         path = sample.get('img_path')
         if path and Path(path).is_file():
             encoded = open_image(path)
@@ -121,12 +133,20 @@ class PromptedInstanceSegmentor(BaseModel):
         resized = torch.from_numpy(predictor.transform.apply_image(pixels)).permute(2, 0, 1)[None]
         predictor.set_torch_image(resized.to(boxes.device), size)
         height, width = predictor.sizes()[0]
-        factor = torch.tensor([width / size[1], height / size[0]], dtype=torch.float64, device=boxes.device).repeat(2)
+        factor = torch.tensor(
+            [width / size[1], height / size[0]], dtype=torch.float64, device=boxes.device
+        ).repeat(2)
         masks, ious = [], []
         for part in (boxes.double() * factor).float().split(self.chunk):
             sparse, dense = sam.prompt_encoder(points=None, boxes=part, masks=None)
-            logits, quality = sam.mask_decoder(predictor.features, sam.prompt_encoder.get_dense_pe(), sparse, dense, self.multimask,
-                                               image_side=predictor.image_side())
+            logits, quality = sam.mask_decoder(
+                predictor.features,
+                sam.prompt_encoder.get_dense_pe(),
+                sparse,
+                dense,
+                self.multimask,
+                image_side=predictor.image_side(),
+            )
             quality, best = quality.float().max(1)
             chosen = logits.float()[torch.arange(len(best), device=best.device), best][:, None]
             for few in chosen.split(max(1, FLOAT_PIXELS // (size[0] * size[1]))):
@@ -137,13 +157,16 @@ class PromptedInstanceSegmentor(BaseModel):
 
 def _take_detector(module, state_dict, prefix, *_) -> None:
     """Weights of a detector alone go to the detector; nothing is then asked for the SAM, if it has its weights."""
+
     def holds(part):
         return any(name.startswith(prefix + part) for name in state_dict)
 
     if not holds('detector.') and not holds('sam.'):
         for name in [name for name in state_dict if name.startswith(prefix)]:
-            state_dict[f'{prefix}detector.{name[len(prefix):]}'] = state_dict.pop(name)
+            state_dict[f'{prefix}detector.{name[len(prefix) :]}'] = state_dict.pop(name)
     if not holds('sam.'):
         if not (module.sam_is_given or (module.sam.init_cfg and module.sam.is_init)):
-            raise ValueError('the checkpoint holds no weights of the SAM; give them: --cfg-options model.sam_checkpoint=FILE')
+            raise ValueError(
+                'the checkpoint holds no weights of the SAM; give them: --cfg-options model.sam_checkpoint=FILE'
+            )
         state_dict.update({f'{prefix}sam.{name}': value for name, value in module.sam.state_dict().items()})

@@ -24,12 +24,21 @@ class LoRALinear(nn.Linear):
         tuned: numbers of the blocks that are updated.
     """
 
-    def __init__(self, layer: nn.Linear, rank: int = 4, alpha: float | None = None, parts: int = 1, tuned: tuple[int, ...] = (0,)):
+    def __init__(
+        self,
+        layer: nn.Linear,
+        rank: int = 4,
+        alpha: float | None = None,
+        parts: int = 1,
+        tuned: tuple[int, ...] = (0,),
+    ):
         if rank < 1:
             raise ValueError(f'rank={rank} of LoRALinear must be at least 1')
         if layer.out_features % parts or not set(tuned) <= set(range(parts)):
-            raise ValueError(f'{layer.out_features} outputs in parts={parts}, tuned={tuned}: parts must divide the outputs and tuned name '
-                             'some of them')
+            raise ValueError(
+                f'{layer.out_features} outputs in parts={parts}, tuned={tuned}: parts must divide the outputs and tuned name '
+                'some of them'
+            )
         nn.Module.__init__(self)
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.weight, self.bias = layer.weight, layer.bias
@@ -52,7 +61,12 @@ class LoRALinear(nn.Linear):
         """(out_features, in_features), what is added to the weight."""
         products = self.scale * self.lora_b @ self.lora_a
         nothing = torch.zeros_like(products[0])
-        return torch.cat([products[self.tuned.index(part)] if part in self.tuned else nothing for part in range(self.parts)])
+        return torch.cat(
+            [
+                products[self.tuned.index(part)] if part in self.tuned else nothing
+                for part in range(self.parts)
+            ]
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """As a linear layer with the updated weight."""
@@ -60,7 +74,13 @@ class LoRALinear(nn.Linear):
 
     def merged(self) -> nn.Linear:
         """A plain linear layer that computes the same."""
-        layer = nn.Linear(self.in_features, self.out_features, self.bias is not None, device=self.weight.device, dtype=self.weight.dtype)
+        layer = nn.Linear(
+            self.in_features,
+            self.out_features,
+            self.bias is not None,
+            device=self.weight.device,
+            dtype=self.weight.dtype,
+        )
         with torch.no_grad():
             layer.weight.copy_(self.weight + self.update())
             if self.bias is not None:
@@ -72,7 +92,9 @@ class LoRALinear(nn.Linear):
         return f'{super().extra_repr()}, rank={self.lora_a.shape[1]}, tuned={self.tuned} of {self.parts}'
 
 
-def add_lora(module: nn.Module, rank: int = 4, alpha: float | None = None, targets: tuple[str, ...] = ('qkv',)) -> list[str]:
+def add_lora(
+    module: nn.Module, rank: int = 4, alpha: float | None = None, targets: tuple[str, ...] = ('qkv',)
+) -> list[str]:
     """Give the linear layers of a module low-rank updates and freeze everything else in it.
 
     Args:
@@ -87,9 +109,15 @@ def add_lora(module: nn.Module, rank: int = 4, alpha: float | None = None, targe
         ValueError: no linear layer has such a name.
     """
     module.requires_grad_(False)
-    names = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear) and name.rpartition('.')[2] in targets]
+    names = [
+        name
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Linear) and name.rpartition('.')[2] in targets
+    ]
     if not names:
-        raise ValueError(f'{type(module).__name__} has no linear layer named {" or ".join(targets)}; name some with lora=dict(targets=...)')
+        raise ValueError(
+            f'{type(module).__name__} has no linear layer named {" or ".join(targets)}; name some with lora=dict(targets=...)'
+        )
     for name in names:
         parent, _, last = name.rpartition('.')
         layer = module.get_submodule(name)

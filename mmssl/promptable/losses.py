@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def focal_loss(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.) -> Tensor:
+def focal_loss(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
     """Sigmoid focal loss (arXiv:1708.02002, equation 5): mean over pixels of -a_t (1 - p_t)^gamma log(p_t).
 
     Args:
@@ -23,13 +23,13 @@ def focal_loss(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float
     """
     target = target.to(logits.dtype)
     signed = logits * (2 * target - 1)  # logit of the right answer
-    loss = F.softplus(-signed) * torch.sigmoid(-signed)**gamma
+    loss = F.softplus(-signed) * torch.sigmoid(-signed) ** gamma
     if alpha >= 0:
         loss = loss * (1 - alpha + (2 * alpha - 1) * target)
     return loss.mean((-2, -1))
 
 
-def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.) -> Tensor:
+def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
     """1 - (2 |P T| + smooth) / (|P| + |T| + smooth) with P the probabilities (arXiv:1606.04797; V-Net, with MaskFormer's smoothing).
 
     Args:
@@ -57,7 +57,7 @@ def mask_iou(pred: Tensor, target: Tensor) -> Tensor:
     """
     common = (pred & target).sum((-2, -1))
     union = (pred | target).sum((-2, -1))
-    return torch.where(union > 0, common / union.clamp(min=1), 1.).float()
+    return torch.where(union > 0, common / union.clamp(min=1), 1.0).float()
 
 
 class MaskLosses(torch.nn.Module):
@@ -72,10 +72,22 @@ class MaskLosses(torch.nn.Module):
         ValueError: a negative weight.
     """
 
-    def __init__(self, focal_weight: float = 20., dice_weight: float = 1., iou_weight: float = 1., alpha: float = 0.25, gamma: float = 2.,
-                 supervise_all_ious: bool = True):
+    def __init__(
+        self,
+        focal_weight: float = 20.0,
+        dice_weight: float = 1.0,
+        iou_weight: float = 1.0,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        supervise_all_ious: bool = True,
+    ):
         super().__init__()
-        for name, value in (('focal_weight', focal_weight), ('dice_weight', dice_weight), ('iou_weight', iou_weight), ('gamma', gamma)):
+        for name, value in (
+            ('focal_weight', focal_weight),
+            ('dice_weight', dice_weight),
+            ('iou_weight', iou_weight),
+            ('gamma', gamma),
+        ):
             if not value >= 0:
                 raise ValueError(f'{name}={value} of MaskLosses must not be negative')
         self.focal_weight, self.dice_weight, self.iou_weight = focal_weight, dice_weight, iou_weight
@@ -97,6 +109,13 @@ class MaskLosses(torch.nn.Module):
         dice = self.dice_weight * dice_loss(logits.float(), truth)
         chosen = (focal + dice).detach().argmin(1, keepdim=True)
         true_ious = mask_iou(logits.detach() > 0, truth)
-        squared = (ious.float() - true_ious)**2
-        iou = self.iou_weight * (squared.mean(1) if self.supervise_all_ious else squared.gather(1, chosen).squeeze(1))
-        return {'focal': focal.gather(1, chosen).squeeze(1), 'dice': dice.gather(1, chosen).squeeze(1), 'iou': iou, 'true_ious': true_ious}
+        squared = (ious.float() - true_ious) ** 2
+        iou = self.iou_weight * (
+            squared.mean(1) if self.supervise_all_ious else squared.gather(1, chosen).squeeze(1)
+        )
+        return {
+            'focal': focal.gather(1, chosen).squeeze(1),
+            'dice': dice.gather(1, chosen).squeeze(1),
+            'iou': iou,
+            'true_ious': true_ious,
+        }

@@ -27,9 +27,11 @@ class ResizeLongestSide:
     def __init__(self, target_length: int):
         self.target_length = target_length
 
-    def get_preprocess_shape(self, height: int, width: int, long_side_length: int | None = None) -> tuple[int, int]:
+    def get_preprocess_shape(
+        self, height: int, width: int, long_side_length: int | None = None
+    ) -> tuple[int, int]:
         """(height, width) after resizing; sides are rounded, at least 1."""
-        scale = (long_side_length or self.target_length) * 1. / max(height, width)
+        scale = (long_side_length or self.target_length) * 1.0 / max(height, width)
         return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
     def apply_image(self, image: np.ndarray) -> np.ndarray:
@@ -37,7 +39,9 @@ class ResizeLongestSide:
         height, width = self.get_preprocess_shape(*image.shape[:2])
         if (height, width) == image.shape[:2]:
             return np.array(image)
-        return np.array(Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BILINEAR))
+        return np.array(
+            Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BILINEAR)
+        )
 
     def _factors(self, original_size: Sequence[int]) -> tuple[float, float]:
         height, width = self.get_preprocess_shape(*original_size)
@@ -85,11 +89,16 @@ class SamPredictor:
 
     def __init__(self, sam_model: nn.Module, cache_dir: str | Path | None = None):
         self.model = sam_model.to_sam() if hasattr(sam_model, 'to_sam') else sam_model
-        missing = [name for name in ('image_encoder', 'prompt_encoder', 'mask_decoder', 'preprocess', 'postprocess_masks')
-                   if not hasattr(self.model, name)]
+        missing = [
+            name
+            for name in ('image_encoder', 'prompt_encoder', 'mask_decoder', 'preprocess', 'postprocess_masks')
+            if not hasattr(self.model, name)
+        ]
         if missing:
-            raise TypeError(f'{type(sam_model).__name__} is no SAM: it has no {", ".join(missing)}; build one with mmssl.promptable.'
-                            'build_sam')
+            raise TypeError(
+                f'{type(sam_model).__name__} is no SAM: it has no {", ".join(missing)}; build one with mmssl.promptable.'
+                'build_sam'
+            )
         self.transform = ResizeLongestSide(self.model.image_encoder.img_size)
         self.cache = EmbeddingCache(cache_dir, torch.float32) if cache_dir else None
         self._side: tuple[tuple, ImageSide] | None = None
@@ -140,15 +149,21 @@ class SamPredictor:
         """
         side, shape = self.model.image_encoder.img_size, tuple(transformed_image.shape)
         if len(shape) != 4 or shape[:2] != (1, 3) or min(shape) < 1 or max(shape[2:]) != side:
-            raise ValueError(f'an image of shape {shape}; give (1, 3, H, W) with {side} as the longer of H and W, as '
-                             'predictor.transform.apply_image resizes it, or call set_image')
+            raise ValueError(
+                f'an image of shape {shape}; give (1, 3, H, W) with {side} as the longer of H and W, as '
+                'predictor.transform.apply_image resizes it, or call set_image'
+            )
         if len(original_image_size) != 2 or min(original_image_size) < 1:
-            raise ValueError(f'original_image_size={tuple(original_image_size)}; give (height, width) in pixels before resizing')
+            raise ValueError(
+                f'original_image_size={tuple(original_image_size)}; give (height, width) in pixels before resizing'
+            )
         if transformed_image.dtype != torch.uint8:
             low, high = (float(value) for value in transformed_image.aminmax())
             if not 0 <= low <= high <= 255 or (transformed_image.is_floating_point() and 0 < high <= 1):
-                raise ValueError(f'an image with values from {low:g} to {high:g}; give pixels from 0 to 255' +
-                                 (', image * 255' if 0 <= low <= high <= 1 else ', not normalised: the model does that'))
+                raise ValueError(
+                    f'an image with values from {low:g} to {high:g}; give pixels from 0 to 255'
+                    + (', image * 255' if 0 <= low <= high <= 1 else ', not normalised: the model does that')
+                )
         self.reset_image()
         self.original_size, self.input_size = _edges(original_image_size), _edges(shape[2:])
         encoder = self.model.image_encoder
@@ -158,7 +173,9 @@ class SamPredictor:
             self.features = encoder(pixels) if self.cache is None else self.cache(encoder, pixels)
         self.is_image_set = True
 
-    def set_embedding(self, features: Tensor, input_size: Sequence[int], original_size: Sequence[int]) -> None:
+    def set_embedding(
+        self, features: Tensor, input_size: Sequence[int], original_size: Sequence[int]
+    ) -> None:
         """Take an image that is encoded already.
 
         Args:
@@ -194,9 +211,15 @@ class SamPredictor:
         assert self.input_size is not None and self.original_size is not None
         return self.input_size, self.original_size
 
-    def predict(self, point_coords: np.ndarray | None = None, point_labels: np.ndarray | None = None, box: np.ndarray | None = None,
-                mask_input: np.ndarray | None = None, multimask_output: bool = True,
-                return_logits: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def predict(
+        self,
+        point_coords: np.ndarray | None = None,
+        point_labels: np.ndarray | None = None,
+        box: np.ndarray | None = None,
+        mask_input: np.ndarray | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Masks of one prompt, in pixels of the image as it came.
 
         Args:
@@ -217,37 +240,59 @@ class SamPredictor:
         _, original_size = self.sizes()
         coords = labels = boxes = masks = None
         if (point_coords is None) != (point_labels is None):
-            given, needed = ('point_labels', 'point_coords') if point_coords is None else ('point_coords', 'point_labels')
-            raise ValueError(f'{given} without {needed}: every point needs x, y and a label, 1 foreground or 0 background')
+            given, needed = (
+                ('point_labels', 'point_coords') if point_coords is None else ('point_coords', 'point_labels')
+            )
+            raise ValueError(
+                f'{given} without {needed}: every point needs x, y and a label, 1 foreground or 0 background'
+            )
         if point_coords is not None:
             point_coords, point_labels = np.asarray(point_coords), np.asarray(point_labels)
-            if point_coords.ndim != 2 or point_coords.shape[1] != 2 or point_labels.shape != point_coords.shape[:1]:
-                raise ValueError(f'point_coords of shape {point_coords.shape} with point_labels of shape {point_labels.shape}; '
-                                 'give (N, 2) and (N,), or several prompts at once to predict_torch')
+            if (
+                point_coords.ndim != 2
+                or point_coords.shape[1] != 2
+                or point_labels.shape != point_coords.shape[:1]
+            ):
+                raise ValueError(
+                    f'point_coords of shape {point_coords.shape} with point_labels of shape {point_labels.shape}; '
+                    'give (N, 2) and (N,), or several prompts at once to predict_torch'
+                )
             check_labels(point_labels)
             check_places(point_coords[point_labels != -1], original_size, 'point')
-            coords = torch.as_tensor(self.transform.apply_coords(point_coords, original_size), dtype=torch.float32)[None]
+            coords = torch.as_tensor(
+                self.transform.apply_coords(point_coords, original_size), dtype=torch.float32
+            )[None]
             labels = torch.as_tensor(point_labels, dtype=torch.int32)[None]
         if box is not None:
             box = np.asarray(box)
-            if box.shape not in ((4, ), (1, 4)):
-                raise ValueError(f'box of shape {box.shape}; give (4,): left, top, right, bottom. Several boxes go to predict_torch')
+            if box.shape not in ((4,), (1, 4)):
+                raise ValueError(
+                    f'box of shape {box.shape}; give (4,): left, top, right, bottom. Several boxes go to predict_torch'
+                )
             check_boxes(box.reshape(1, 4), original_size)
             boxes = torch.as_tensor(self.transform.apply_boxes(box, original_size), dtype=torch.float32)
         if mask_input is not None:
             masks = torch.as_tensor(np.asarray(mask_input), dtype=torch.float32)
             size = tuple(self.model.prompt_encoder.mask_input_size)
             if masks.shape != (1, *size):
-                raise ValueError(f'mask_input of shape {tuple(masks.shape)}; give (1, {size[0]}, {size[1]}), low-resolution logits as the '
-                                 'third result of predict: mask_input=logits[best][None]')
+                raise ValueError(
+                    f'mask_input of shape {tuple(masks.shape)}; give (1, {size[0]}, {size[1]}), low-resolution logits as the '
+                    'third result of predict: mask_input=logits[best][None]'
+                )
             masks = masks[None]
         moved = (None if value is None else value.to(self.device) for value in (coords, labels, boxes, masks))
         results = self._predict(*moved, multimask_output, return_logits)
         return tuple(value[0].cpu().numpy() for value in results)
 
-    def predict_torch(self, point_coords: Tensor | None, point_labels: Tensor | None, boxes: Tensor | None = None,
-                      mask_input: Tensor | None = None, multimask_output: bool = True,
-                      return_logits: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    def predict_torch(
+        self,
+        point_coords: Tensor | None,
+        point_labels: Tensor | None,
+        boxes: Tensor | None = None,
+        mask_input: Tensor | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Masks of several prompts at once, in pixels of the image as it is encoded (``predictor.transform`` brings them there).
 
         Args:
@@ -265,22 +310,40 @@ class SamPredictor:
         """
         input_size, _ = self.sizes()
         if (point_coords is None) != (point_labels is None):
-            given, needed = ('point_labels', 'point_coords') if point_coords is None else ('point_coords', 'point_labels')
-            raise ValueError(f'{given} without {needed}: every point needs x, y and a label, 1 foreground or 0 background')
+            given, needed = (
+                ('point_labels', 'point_coords') if point_coords is None else ('point_coords', 'point_labels')
+            )
+            raise ValueError(
+                f'{given} without {needed}: every point needs x, y and a label, 1 foreground or 0 background'
+            )
         hint = '; predict_torch takes pixels of the resized image: predictor.transform.apply_coords_torch(coords, original_size)'
-        if point_coords is not None and point_labels is not None and point_coords.shape[:-1] == point_labels.shape:
+        if (
+            point_coords is not None
+            and point_labels is not None
+            and point_coords.shape[:-1] == point_labels.shape
+        ):
             check_labels(point_labels.cpu().numpy())
-            check_places(point_coords[point_labels != -1].reshape(-1, 2).cpu().numpy(), input_size, 'point', hint)
+            check_places(
+                point_coords[point_labels != -1].reshape(-1, 2).cpu().numpy(), input_size, 'point', hint
+            )
         if boxes is not None and boxes.shape[-1] == 4:
             check_boxes(boxes.reshape(-1, 4).cpu().numpy(), input_size, hint)
         return self._predict(point_coords, point_labels, boxes, mask_input, multimask_output, return_logits)
 
     @torch.no_grad()
-    def _predict(self, coords, labels, boxes, masks, multimask_output: bool, return_logits: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def _predict(
+        self, coords, labels, boxes, masks, multimask_output: bool, return_logits: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
         points = None if coords is None else (coords, labels)
         sparse, dense = self.model.prompt_encoder(points=points, boxes=boxes, masks=masks)
-        logits, ious = self.model.mask_decoder(self.features, self.model.prompt_encoder.get_dense_pe(), sparse, dense, multimask_output,
-                                               image_side=self.image_side() if masks is None else None)
+        logits, ious = self.model.mask_decoder(
+            self.features,
+            self.model.prompt_encoder.get_dense_pe(),
+            sparse,
+            dense,
+            multimask_output,
+            image_side=self.image_side() if masks is None else None,
+        )
         logits, ious = logits.float(), ious.float()
         full = self.model.postprocess_masks(logits, self.input_size, self.original_size)
         return full if return_logits else full > self.model.mask_threshold, ious, logits
@@ -291,8 +354,12 @@ class SamPredictor:
         features = self.get_image_embedding()
         prompts, decoder = self.model.prompt_encoder, self.model.mask_decoder
         kind = features.device.type
-        state = (features.data_ptr(), features.is_inference() or features._version, versions(prompts, decoder),
-                 torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind))
+        state = (
+            features.data_ptr(),
+            features.is_inference() or features._version,
+            versions(prompts, decoder),
+            torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind),
+        )
         if self._side is None or self._side[0] != state:
             self._side = state, decoder.prepare(features, prompts.get_dense_pe(), prompts.no_mask(1))
         return self._side[1]
@@ -323,29 +390,48 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 def check_image(image: np.ndarray) -> None:
     """Raise where an image is not (H, W, 3) uint8 with pixels."""
     if not isinstance(image, np.ndarray):
-        raise TypeError(f'an image of type {type(image).__name__}; give an array (H, W, 3) of uint8: np.asarray(image) of a Pillow image, '
-                        'or a resized tensor to set_torch_image')
+        raise TypeError(
+            f'an image of type {type(image).__name__}; give an array (H, W, 3) of uint8: np.asarray(image) of a Pillow image, '
+            'or a resized tensor to set_torch_image'
+        )
     if image.size == 0:
         raise ValueError(f'an empty image of shape {image.shape}; was the file read?')
     if image.ndim != 3 or image.shape[2] != 3:
-        cure = 'np.stack([image] * 3, axis=-1)' if image.ndim == 2 else 'np.repeat(image, 3, axis=-1)' if image.shape[-1] == 1 else \
-            'image[..., :3]' if image.shape[-1] == 4 else 'image.transpose(1, 2, 0)' if image.ndim == 3 and image.shape[0] == 3 else \
-            'one image at a time'
+        cure = (
+            'np.stack([image] * 3, axis=-1)'
+            if image.ndim == 2
+            else 'np.repeat(image, 3, axis=-1)'
+            if image.shape[-1] == 1
+            else 'image[..., :3]'
+            if image.shape[-1] == 4
+            else 'image.transpose(1, 2, 0)'
+            if image.ndim == 3 and image.shape[0] == 3
+            else 'one image at a time'
+        )
         raise ValueError(f'an image of shape {image.shape}; give (H, W, 3): {cure}')
     if image.dtype != np.uint8:
         if image.dtype.kind not in 'fiub':
             raise TypeError(f'an image of {image.dtype}; give uint8, 0 to 255')
         low, high = float(image.min()), float(image.max())
-        cure = '(image * 255).round().astype(np.uint8)' if 0 <= low <= high <= 1 else \
-            'image.round().astype(np.uint8)' if 0 <= low <= high <= 255 else 'bring its values into 0 to 255 first'
-        raise TypeError(f'an image of {image.dtype} with values from {low:g} to {high:g}; give uint8, 0 to 255: {cure}')
+        cure = (
+            '(image * 255).round().astype(np.uint8)'
+            if 0 <= low <= high <= 1
+            else 'image.round().astype(np.uint8)'
+            if 0 <= low <= high <= 255
+            else 'bring its values into 0 to 255 first'
+        )
+        raise TypeError(
+            f'an image of {image.dtype} with values from {low:g} to {high:g}; give uint8, 0 to 255: {cure}'
+        )
 
 
 def check_labels(labels: np.ndarray) -> None:
     """Raise where a label is none of 1, 0, -1 and the corners of a box, 2 and 3."""
     wrong = labels[~np.isin(labels, (-1, 0, 1, 2, 3))]
     if wrong.size:
-        raise ValueError(f'a point has the label {wrong.flat[0]}; give 1 for foreground, 0 for background, -1 for no point')
+        raise ValueError(
+            f'a point has the label {wrong.flat[0]}; give 1 for foreground, 0 for background, -1 for no point'
+        )
 
 
 def check_places(places: np.ndarray, size: Sequence[int], what: str, hint: str = '') -> None:
@@ -355,8 +441,10 @@ def check_places(places: np.ndarray, size: Sequence[int], what: str, hint: str =
     wrong = np.flatnonzero(~inside.all(axis=-1)) if len(places) else places
     if len(wrong):
         x, y = places[wrong[0]]
-        raise ValueError(f'{what} ({x:g}, {y:g}) lies outside the image, which is {width} wide and {height} high; give (x, y) in pixels, '
-                         f'x first{hint}')
+        raise ValueError(
+            f'{what} ({x:g}, {y:g}) lies outside the image, which is {width} wide and {height} high; give (x, y) in pixels, '
+            f'x first{hint}'
+        )
 
 
 def check_boxes(boxes: np.ndarray, size: Sequence[int], hint: str = '') -> None:
@@ -364,4 +452,6 @@ def check_boxes(boxes: np.ndarray, size: Sequence[int], hint: str = '') -> None:
     check_places(boxes.reshape(-1, 2), size, 'corner of a box', hint)
     wrong = np.flatnonzero((boxes[:, 2:] < boxes[:, :2]).any(axis=1))
     if len(wrong):
-        raise ValueError(f'box {boxes[wrong[0]].tolist()} ends before it begins; give left, top, right, bottom (not width and height)')
+        raise ValueError(
+            f'box {boxes[wrong[0]].tolist()} ends before it begins; give left, top, right, bottom (not width and height)'
+        )

@@ -20,7 +20,7 @@ class PositionEmbeddingRandom(nn.Module):
 
     def __init__(self, num_pos_feats: int = 64, scale: float | None = None):
         super().__init__()
-        self.scale = scale if scale and scale > 0 else 1.
+        self.scale = scale if scale and scale > 0 else 1.0
         self.register_buffer('positional_encoding_gaussian_matrix', torch.empty(2, num_pos_feats))
         self.reset_parameters()
 
@@ -40,7 +40,9 @@ class PositionEmbeddingRandom(nn.Module):
         """(C, H, W): the encoding of the centres of a grid's cells."""
         matrix = self.positional_encoding_gaussian_matrix
         wide = torch.float64 if matrix.dtype == torch.float64 else torch.float32
-        rows, columns = ((torch.arange(length, device=matrix.device, dtype=wide) + 0.5) / length for length in size)
+        rows, columns = (
+            (torch.arange(length, device=matrix.device, dtype=wide) + 0.5) / length for length in size
+        )
         places = torch.stack([columns.expand(size[0], -1), rows[:, None].expand(-1, size[1])], dim=-1)
         return self.encode(places).permute(2, 0, 1)
 
@@ -60,8 +62,14 @@ class SAMPromptEncoder(BaseModule):
         mask_in_chans: hidden channels for masks.
     """
 
-    def __init__(self, embed_dim: int = 256, image_embedding_size: tuple[int, int] = (64, 64),
-                 input_image_size: tuple[int, int] = (1024, 1024), mask_in_chans: int = 16, init_cfg: dict | list | None = None):
+    def __init__(
+        self,
+        embed_dim: int = 256,
+        image_embedding_size: tuple[int, int] = (64, 64),
+        input_image_size: tuple[int, int] = (1024, 1024),
+        mask_in_chans: int = 16,
+        init_cfg: dict | list | None = None,
+    ):
         super().__init__(init_cfg)
         self.embed_dim = embed_dim
         rows, columns = image_embedding_size
@@ -73,9 +81,14 @@ class SAMPromptEncoder(BaseModule):
         self.point_embeddings = nn.ModuleList(nn.Embedding(1, embed_dim) for _ in range(4))
         self.not_a_point_embed = nn.Embedding(1, embed_dim)
         self.mask_downscaling = nn.Sequential(
-            nn.Conv2d(1, mask_in_chans // 4, 2, 2), LayerNorm2d(mask_in_chans // 4), nn.GELU(),
-            nn.Conv2d(mask_in_chans // 4, mask_in_chans, 2, 2), LayerNorm2d(mask_in_chans), nn.GELU(),
-            nn.Conv2d(mask_in_chans, embed_dim, 1))
+            nn.Conv2d(1, mask_in_chans // 4, 2, 2),
+            LayerNorm2d(mask_in_chans // 4),
+            nn.GELU(),
+            nn.Conv2d(mask_in_chans // 4, mask_in_chans, 2, 2),
+            LayerNorm2d(mask_in_chans),
+            nn.GELU(),
+            nn.Conv2d(mask_in_chans, embed_dim, 1),
+        )
         self.no_mask_embed = nn.Embedding(1, embed_dim)
 
     def init_weights(self) -> None:
@@ -98,8 +111,10 @@ class SAMPromptEncoder(BaseModule):
             (B, N, C).
         """
         if coords.ndim != 3 or coords.shape[-1] != 2 or labels.shape != coords.shape[:2]:
-            raise ValueError(f'points of shape {tuple(coords.shape)} with labels of shape {tuple(labels.shape)}; '
-                             'give (B, N, 2) and (B, N): B prompts of N points')
+            raise ValueError(
+                f'points of shape {tuple(coords.shape)} with labels of shape {tuple(labels.shape)}; '
+                'give (B, N, 2) and (B, N): B prompts of N points'
+            )
         kinds = torch.cat([self.not_a_point_embed.weight, *(one.weight for one in self.point_embeddings)])
         labels = labels.long()
         places = self.pe_layer.forward_with_coords(coords + 0.5, self.input_image_size)
@@ -108,7 +123,9 @@ class SAMPromptEncoder(BaseModule):
     def embed_boxes(self, boxes: Tensor) -> Tensor:
         """(B, 4) x1, y1, x2, y2 in pixels to (B, 2, C)."""
         if boxes.shape[-1] != 4 and boxes.shape[-2:] != (2, 2):
-            raise ValueError(f'boxes of shape {tuple(boxes.shape)}; give (B, 4): x1, y1, x2, y2 in pixels of the padded image')
+            raise ValueError(
+                f'boxes of shape {tuple(boxes.shape)}; give (B, 4): x1, y1, x2, y2 in pixels of the padded image'
+            )
         corners = boxes.reshape(-1, 2, 2)
         labels = torch.tensor([2, 3], device=boxes.device).expand(corners.shape[0], -1)
         return self.embed_points(corners, labels)
@@ -116,15 +133,19 @@ class SAMPromptEncoder(BaseModule):
     def embed_masks(self, masks: Tensor) -> Tensor:
         """(B, 1, 4h, 4w) logits to (B, C, h, w)."""
         if masks.ndim != 4 or masks.shape[1] != 1 or tuple(masks.shape[-2:]) != self.mask_input_size:
-            raise ValueError(f'masks of shape {tuple(masks.shape)}; give (B, 1, {self.mask_input_size[0]}, {self.mask_input_size[1]}): '
-                             'the low-resolution logits of an earlier prediction')
+            raise ValueError(
+                f'masks of shape {tuple(masks.shape)}; give (B, 1, {self.mask_input_size[0]}, {self.mask_input_size[1]}): '
+                'the low-resolution logits of an earlier prediction'
+            )
         return self.mask_downscaling(masks)
 
     def no_mask(self, prompts: int) -> Tensor:
         """(B, C, h, w), expanded, not copied: the map where there is no mask."""
         return self.no_mask_embed.weight.view(1, -1, 1, 1).expand(prompts, -1, *self.image_embedding_size)
 
-    def forward(self, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None, masks: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None, masks: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Encode B prompts.
 
         Args:
@@ -138,10 +159,19 @@ class SAMPromptEncoder(BaseModule):
         Raises:
             ValueError: shapes that do not fit, or different numbers of prompts.
         """
-        counts = {name: given.shape[0] for name, given in (('points', None if points is None else points[0]), ('boxes', boxes),
-                                                       ('masks', masks)) if given is not None}
+        counts = {
+            name: given.shape[0]
+            for name, given in (
+                ('points', None if points is None else points[0]),
+                ('boxes', boxes),
+                ('masks', masks),
+            )
+            if given is not None
+        }
         if len(set(counts.values())) > 1:
-            raise ValueError(f'different numbers of prompts: {counts}; every prompt needs its points, box and mask')
+            raise ValueError(
+                f'different numbers of prompts: {counts}; every prompt needs its points, box and mask'
+            )
         tokens = []
         if points is not None:
             tokens.append(self.embed_points(*points))

@@ -53,7 +53,9 @@ def boxes_of(masks: Tensor) -> Tensor:
     return torch.stack([first[0], first[1], last[0], last[1]], dim=1).float()
 
 
-def noisy_boxes(boxes: Tensor, size: tuple[int, int], noise: Tensor, sigma: float = 0.1, largest: float = 20.) -> Tensor:
+def noisy_boxes(
+    boxes: Tensor, size: tuple[int, int], noise: Tensor, sigma: float = 0.1, largest: float = 20.0
+) -> Tensor:
     """Boxes as a person would draw them: every edge moves by sigma times the side, at most ``largest`` pixels (appendix A).
 
     Args:
@@ -112,7 +114,9 @@ def silent_rounds(rounds: int, silent: int, draw: float) -> set[int]:
         numbers of rounds, counted from 0; never the first.
     """
     if rounds < 1 or silent not in (0, 1, 2) or (silent and rounds < silent + 1):
-        raise ValueError(f'rounds={rounds} with silent_rounds={silent}: give at least 1 round and one more than silent ones (0, 1 or 2)')
+        raise ValueError(
+            f'rounds={rounds} with silent_rounds={silent}: give at least 1 round and one more than silent ones (0, 1 or 2)'
+        )
     chosen = {rounds - 1} if silent else set()
     return chosen | {1 + int(draw * (rounds - 2))} if silent == 2 else chosen
 
@@ -130,7 +134,9 @@ def distance_inside(region: np.ndarray) -> np.ndarray:
     return cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
 
 
-def next_click(pred: np.ndarray, target: np.ndarray, clicked: np.ndarray | None = None) -> tuple[int, int, int] | None:
+def next_click(
+    pred: np.ndarray, target: np.ndarray, clicked: np.ndarray | None = None
+) -> tuple[int, int, int] | None:
     """The click of a simulated user: the pixel farthest inside the larger error region (Xu et al., CVPR 2016, arXiv:1603.04042, and after).
 
     The region, missed object or too much, whose innermost pixel lies deeper is clicked; ties go to the missed object, and among pixels to
@@ -149,7 +155,10 @@ def next_click(pred: np.ndarray, target: np.ndarray, clicked: np.ndarray | None 
     if clicked is not None:
         missed, surplus = missed * ~clicked[rows, columns], surplus * ~clicked[rows, columns]
     deepest = [int(region.argmax()) if region.size else 0 for region in (missed, surplus)]
-    depths = [float(region.flat[place]) if region.size else 0. for region, place in zip((missed, surplus), deepest, strict=True)]
+    depths = [
+        float(region.flat[place]) if region.size else 0.0
+        for region, place in zip((missed, surplus), deepest, strict=True)
+    ]
     if max(depths) <= 0:
         return None
     label = int(depths[0] >= depths[1])
@@ -160,4 +169,8 @@ def next_click(pred: np.ndarray, target: np.ndarray, clicked: np.ndarray | None 
 def extent(mask: np.ndarray) -> tuple[slice, slice]:
     """Rows and columns of the smallest part that holds every set pixel of a mask (H, W); empty for an empty mask."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if len(rows) else (slice(0, 0), slice(0, 0))
+    return (
+        (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+        if len(rows)
+        else (slice(0, 0), slice(0, 0))
+    )

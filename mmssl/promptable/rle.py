@@ -14,7 +14,7 @@ def box_of(mask: np.ndarray) -> tuple[int, int, int, int] | None:
     rows = np.flatnonzero(mask.any(axis=1))
     if not len(rows):
         return None
-    columns = np.flatnonzero(mask[rows[0]:rows[-1] + 1].any(axis=0))
+    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
     return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
 
 
@@ -33,7 +33,7 @@ def runs_of(mask: np.ndarray, height: int | None = None, left: int = 0, top: int
     box = box_of(mask)
     if box is None:
         return np.zeros(0, dtype=np.int64)
-    part = mask[box[1]:box[3] + 1, box[0]:box[2] + 1]
+    part = mask[box[1] : box[3] + 1, box[0] : box[2] + 1]
     rows, columns = part.shape
     changes = np.empty((rows + 1, columns), dtype=bool)
     changes[0], changes[-1] = part[0], part[-1]
@@ -85,6 +85,7 @@ def mask_of(runs: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def coco_code(counts: list[int], size: tuple[int, int]) -> dict:
     """COCO's compressed code, which JSON can hold."""
     from pycocotools import mask
+
     code = mask.frPyObjects({'size': list(size), 'counts': counts}, *size)
     return {'size': code['size'], 'counts': code['counts'].decode('utf-8')}
 

@@ -27,6 +27,7 @@ class Folded(NamedTuple):
         places: (heads, L, d), the other factor: projected places, or projected cells and places.
         wide: (heads * T, C), the same queries or keys with the projection of the cells in them; None where ``places`` holds the cells.
     """
+
     near: Tensor
     places: Tensor
     wide: Tensor | None
@@ -50,7 +51,9 @@ def look_at(cells: Tensor, query: Folded) -> Tensor:
     return (scores.softmax(dim=1) @ cells).view(heads, tokens, -1)
 
 
-def answer_and_look(cells: Tensor, key: Folded, values: Tensor, norm: nn.LayerNorm, query: Folded, out: Tensor) -> Tensor:
+def answer_and_look(
+    cells: Tensor, key: Folded, values: Tensor, norm: nn.LayerNorm, query: Folded, out: Tensor
+) -> Tensor:
     """Cells of one prompt look at its tokens and are normalised; then tokens look at them.
 
     Args:

@@ -27,29 +27,49 @@ class SAM(BaseModule):
     Raises:
         ValueError: parts whose sizes do not agree.
     """
-    mask_threshold: float = 0.
+
+    mask_threshold: float = 0.0
     image_format: str = 'RGB'
 
-    def __init__(self, image_encoder: dict | nn.Module, prompt_encoder: dict | nn.Module | None = None,
-                 mask_decoder: dict | nn.Module | None = None, pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
-                 pixel_std: Sequence[float] = (58.395, 57.12, 57.375), init_cfg: dict | list | None = None):
+    def __init__(
+        self,
+        image_encoder: dict | nn.Module,
+        prompt_encoder: dict | nn.Module | None = None,
+        mask_decoder: dict | nn.Module | None = None,
+        pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
+        pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
+        init_cfg: dict | list | None = None,
+    ):
         super().__init__(init_cfg)
         self.image_encoder = encoder = build(image_encoder, MODELS)
         missing = [name for name in ('img_size', 'out_chans', 'grid') if not hasattr(encoder, name)]
         if missing:
-            raise ValueError(f'{type(encoder).__name__} as an image encoder has no {", ".join(missing)}; wrap it: '
-                             "dict(type='mmssl.SAMBackbone', backbone=..., in_channels=..., img_size=..., stride=...)")
+            raise ValueError(
+                f'{type(encoder).__name__} as an image encoder has no {", ".join(missing)}; wrap it: '
+                "dict(type='mmssl.SAMBackbone', backbone=..., in_channels=..., img_size=..., stride=...)"
+            )
         if prompt_encoder is None or isinstance(prompt_encoder, dict):
-            prompt_encoder = {'type': 'SAMPromptEncoder', 'embed_dim': encoder.out_chans, 'image_embedding_size': encoder.grid,
-                              'input_image_size': (encoder.img_size, encoder.img_size), **(prompt_encoder or {})}
+            prompt_encoder = {
+                'type': 'SAMPromptEncoder',
+                'embed_dim': encoder.out_chans,
+                'image_embedding_size': encoder.grid,
+                'input_image_size': (encoder.img_size, encoder.img_size),
+                **(prompt_encoder or {}),
+            }
         if mask_decoder is None or isinstance(mask_decoder, dict):
-            mask_decoder = {'type': 'SAMMaskDecoder', 'transformer_dim': encoder.out_chans, **(mask_decoder or {})}
+            mask_decoder = {
+                'type': 'SAMMaskDecoder',
+                'transformer_dim': encoder.out_chans,
+                **(mask_decoder or {}),
+            }
         prompts: SAMPromptEncoder = build(prompt_encoder, MODELS)
         decoder: SAMMaskDecoder = build(mask_decoder, MODELS)
         widths = encoder.out_chans, prompts.embed_dim, decoder.transformer_dim
         if len(set(widths)) > 1:
-            raise ValueError(f'image encoder, prompt encoder and mask decoder are {widths[0]}, {widths[1]} and {widths[2]} wide; set '
-                             'out_chans, embed_dim and transformer_dim to the same')
+            raise ValueError(
+                f'image encoder, prompt encoder and mask decoder are {widths[0]}, {widths[1]} and {widths[2]} wide; set '
+                'out_chans, embed_dim and transformer_dim to the same'
+            )
         self.prompt_encoder, self.mask_decoder = prompts, decoder
         self.register_buffer('pixel_mean', torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer('pixel_std', torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
@@ -63,10 +83,14 @@ class SAM(BaseModule):
         """Normalise (..., 3, H, W) pixels from 0 to 255 and pad them with zeros below and to the right, to (..., 3, S, S)."""
         size, (height, width) = self.image_encoder.img_size, x.shape[-2:]
         if height > size or width > size:
-            raise ValueError(f'an image of {height}x{width} pixels for a model of {size}; resize its longest side to {size}')
+            raise ValueError(
+                f'an image of {height}x{width} pixels for a model of {size}; resize its longest side to {size}'
+            )
         return F.pad((x - self.pixel_mean) / self.pixel_std, (0, size - width, 0, size - height))
 
-    def postprocess_masks(self, masks: Tensor, input_size: tuple[int, int], original_size: tuple[int, int]) -> Tensor:
+    def postprocess_masks(
+        self, masks: Tensor, input_size: tuple[int, int], original_size: tuple[int, int]
+    ) -> Tensor:
         """Logits of the size of the image.
 
         Args:
@@ -79,7 +103,7 @@ class SAM(BaseModule):
         """
         size = self.image_encoder.img_size
         masks = F.interpolate(masks, (size, size), mode='bilinear', align_corners=False)
-        masks = masks[..., :input_size[0], :input_size[1]]
+        masks = masks[..., : input_size[0], : input_size[1]]
         return F.interpolate(masks, tuple(original_size), mode='bilinear', align_corners=False)
 
     @torch.no_grad()
@@ -96,14 +120,22 @@ class SAM(BaseModule):
             for each image a dict of ``masks`` (P, M, *original_size) bool, ``iou_predictions`` (P, M) and ``low_res_logits``
             (P, M, 4h, 4w).
         """
-        embeddings = self.image_encoder(torch.stack([self.preprocess(record['image']) for record in batched_input]))
+        embeddings = self.image_encoder(
+            torch.stack([self.preprocess(record['image']) for record in batched_input])
+        )
         outputs = []
-        for record, (logits, iou) in zip(batched_input, self.decode(embeddings, batched_input, multimask_output), strict=True):
+        for record, (logits, iou) in zip(
+            batched_input, self.decode(embeddings, batched_input, multimask_output), strict=True
+        ):
             masks = self.postprocess_masks(logits, record['image'].shape[-2:], record['original_size'])
-            outputs.append({'masks': masks > self.mask_threshold, 'iou_predictions': iou, 'low_res_logits': logits})
+            outputs.append(
+                {'masks': masks > self.mask_threshold, 'iou_predictions': iou, 'low_res_logits': logits}
+            )
         return outputs
 
-    def decode(self, image_embeddings: Tensor, prompts: Sequence[dict[str, Any]], multimask_output: bool) -> list[tuple[Tensor, Tensor]]:
+    def decode(
+        self, image_embeddings: Tensor, prompts: Sequence[dict[str, Any]], multimask_output: bool
+    ) -> list[tuple[Tensor, Tensor]]:
         """Decode the prompts of several images in one call, equal to a call for each to rounding.
 
         Args:
@@ -121,22 +153,42 @@ class SAM(BaseModule):
         if len(prompts) != len(image_embeddings):
             raise ValueError(f'prompts of {len(prompts)} images for {len(image_embeddings)} embeddings')
         groups = [group for number, record in enumerate(prompts) for group in self._groups(number, record)]
-        encoded = [self.prompt_encoder(points=points, boxes=boxes, masks=masks) for _, points, boxes, masks in groups]
+        encoded = [
+            self.prompt_encoder(points=points, boxes=boxes, masks=masks) for _, points, boxes, masks in groups
+        ]
         sizes = [len(sparse) for sparse, _ in encoded]
         most = max((sparse.shape[1] for sparse, _ in encoded), default=0)
         sparse = torch.cat([F.pad(sparse, (0, 0, 0, most - sparse.shape[1])) for sparse, _ in encoded])
         lengths = [sparse.shape[1] for sparse, _ in encoded]
         valid = None
         if len(set(lengths)) > 1:
-            counts = torch.tensor(lengths, device=sparse.device).repeat_interleave(torch.tensor(sizes, device=sparse.device))
+            counts = torch.tensor(lengths, device=sparse.device).repeat_interleave(
+                torch.tensor(sizes, device=sparse.device)
+            )
             valid = torch.arange(most, device=sparse.device) < counts[:, None]
         with_mask = any(masks is not None for *_, masks in groups)
-        dense = torch.cat([dense for _, dense in encoded]) if with_mask else self.prompt_encoder.no_mask(len(sparse))
-        index = torch.tensor([number for (number, *_), size in zip(groups, sizes, strict=True) for _ in range(size)], device=sparse.device)
-        logits, iou = self.mask_decoder(image_embeddings, self.prompt_encoder.get_dense_pe(), sparse, dense, multimask_output,
-                                        image_index=None if len(image_embeddings) == 1 else index, sparse_valid=valid)
-        per_image = [sum(size for (number, *_), size in zip(groups, sizes, strict=True) if number == image)
-                     for image in range(len(prompts))]
+        dense = (
+            torch.cat([dense for _, dense in encoded])
+            if with_mask
+            else self.prompt_encoder.no_mask(len(sparse))
+        )
+        index = torch.tensor(
+            [number for (number, *_), size in zip(groups, sizes, strict=True) for _ in range(size)],
+            device=sparse.device,
+        )
+        logits, iou = self.mask_decoder(
+            image_embeddings,
+            self.prompt_encoder.get_dense_pe(),
+            sparse,
+            dense,
+            multimask_output,
+            image_index=None if len(image_embeddings) == 1 else index,
+            sparse_valid=valid,
+        )
+        per_image = [
+            sum(size for (number, *_), size in zip(groups, sizes, strict=True) if number == image)
+            for image in range(len(prompts))
+        ]
         return list(zip(logits.split(per_image), iou.split(per_image), strict=True))
 
     @staticmethod
@@ -150,5 +202,12 @@ class SAM(BaseModule):
             return [(number, None if coords is None else (coords, labels), boxes, masks)]
         if len(coords) != len(labels):
             raise ValueError(f'image {number}: {len(coords)} prompts of points have {len(labels)} of labels')
-        return [(number, (coords[one][None], labels[one][None]), None if boxes is None else boxes[one:one + 1],
-                 None if masks is None else masks[one:one + 1]) for one in range(len(coords))]
+        return [
+            (
+                number,
+                (coords[one][None], labels[one][None]),
+                None if boxes is None else boxes[one : one + 1],
+                None if masks is None else masks[one : one + 1],
+            )
+            for one in range(len(coords))
+        ]

@@ -24,14 +24,23 @@ class ClickSimulation:
         keep_masks: return masks too.
     """
 
-    def __init__(self, clicks: int = 9, box: bool = True, chunk: int = 64, box_multimask: bool = False, dilation_ratio: float = 0.02,
-                 keep_masks: bool = False):
+    def __init__(
+        self,
+        clicks: int = 9,
+        box: bool = True,
+        chunk: int = 64,
+        box_multimask: bool = False,
+        dilation_ratio: float = 0.02,
+        keep_masks: bool = False,
+    ):
         if clicks < 1 or chunk < 1:
             raise ValueError(f'clicks={clicks} and chunk={chunk} of ClickSimulation must be at least 1')
         self.clicks, self.box, self.chunk, self.box_multimask = clicks, box, chunk, box_multimask
         self.dilation_ratio, self.keep_masks = dilation_ratio, keep_masks
 
-    def __call__(self, model, embedding: Tensor, masks: Tensor, img_shape: tuple[int, int]) -> dict[str, Tensor]:
+    def __call__(
+        self, model, embedding: Tensor, masks: Tensor, img_shape: tuple[int, int]
+    ) -> dict[str, Tensor]:
         """Results of the objects of one image.
 
         Args:
@@ -56,7 +65,9 @@ class ClickSimulation:
         if self.box:
             result['box_ious'] = rows[:, 0]
         if self.keep_masks:
-            result.update(first_masks=masks.cpu(), last_masks=masks.cpu(), points=torch.zeros(0, self.clicks, 3))
+            result.update(
+                first_masks=masks.cpu(), last_masks=masks.cpu(), points=torch.zeros(0, self.clicks, 3)
+            )
         return result
 
     def _some(self, model, embedding: Tensor, masks: Tensor, img_shape: tuple[int, int]) -> dict[str, Tensor]:
@@ -69,13 +80,18 @@ class ClickSimulation:
         contours = [contour(target, self.dilation_ratio) for target in targets]
 
         def run(points, labels, boxes, prompt, multimask):
-            sparse, dense = model.encode_prompts(points.to(device), labels.to(device), boxes.to(device), prompt)
+            sparse, dense = model.encode_prompts(
+                points.to(device), labels.to(device), boxes.to(device), prompt
+            )
             logits, ious = model.decode(embedding, index, sparse, dense, multimask)
             logits = logits.float()
             best = ious.argmax(1).cpu()
             low = logits[torch.arange(count), best][:, None]
             # one object at a time: three masks of all objects at the size of the file would be large
-            full = [(to_file_size(part[None], model.img_size, img_shape, size)[0] > 0).cpu().numpy() for part in logits]
+            full = [
+                (to_file_size(part[None], model.img_size, img_shape, size)[0] > 0).cpu().numpy()
+                for part in logits
+            ]
             pred = np.stack([part[int(number)] for part, number in zip(full, best, strict=True)])
             return low, pred, full
 
@@ -92,14 +108,25 @@ class ClickSimulation:
             # nothing wrong: a padding point, which the encoder takes for none
             pixels = torch.tensor([click[:2] if click else (0, 0) for click in clicks], dtype=torch.float64)
             points = torch.cat([points, (pixels * scale).float()[:, None]], dim=1)
-            labels = torch.cat([labels, torch.tensor([[click[2] if click else -1] for click in clicks])], dim=1)
+            labels = torch.cat(
+                [labels, torch.tensor([[click[2] if click else -1] for click in clicks])], dim=1
+            )
             prompt, pred, candidates = run(points, labels, nothing, prompt, number == 0)
             if number == 0:
-                lists['best_ious'] = [max(_iou(mask, target) for mask in three) for three, target in zip(candidates, targets, strict=True)]
+                lists['best_ious'] = [
+                    max(_iou(mask, target) for mask in three)
+                    for three, target in zip(candidates, targets, strict=True)
+                ]
                 first = pred
-            lists['click_ious'].append([_iou(mask, target) for mask, target in zip(pred, targets, strict=True)])
-            lists['boundary_ious'].append([_iou(contour(mask, self.dilation_ratio), edge) for mask, edge in
-                                           zip(pred, contours, strict=True)])
+            lists['click_ious'].append(
+                [_iou(mask, target) for mask, target in zip(pred, targets, strict=True)]
+            )
+            lists['boundary_ious'].append(
+                [
+                    _iou(contour(mask, self.dilation_ratio), edge)
+                    for mask, edge in zip(pred, contours, strict=True)
+                ]
+            )
         result = {name: torch.tensor(values) for name, values in lists.items()}
         result = {name: values.T if values.ndim == 2 else values for name, values in result.items()}
         result['areas'] = masks.flatten(1).sum(1).float().cpu()
@@ -107,10 +134,15 @@ class ClickSimulation:
             boxes = boxes_of(masks).cpu() * scale.repeat(2).float()
             empty = torch.zeros(count, 1, 2), torch.zeros(count, 1, dtype=torch.long)
             _, boxed, _ = run(*empty, boxes, None, self.box_multimask)
-            result['box_ious'] = torch.tensor([_iou(mask, target) for mask, target in zip(boxed, targets, strict=True)])
+            result['box_ious'] = torch.tensor(
+                [_iou(mask, target) for mask, target in zip(boxed, targets, strict=True)]
+            )
         if self.keep_masks:
-            result.update(first_masks=torch.from_numpy(first), last_masks=torch.from_numpy(pred),
-                          points=torch.cat([points / scale.float(), labels[..., None].float()], dim=2))
+            result.update(
+                first_masks=torch.from_numpy(first),
+                last_masks=torch.from_numpy(pred),
+                points=torch.cat([points / scale.float(), labels[..., None].float()], dim=2),
+            )
         return result
 
 
@@ -126,7 +158,9 @@ def to_file_size(logits: Tensor, img_size: int, img_shape: tuple[int, int], size
     Returns:
         (N, M, H, W).
     """
-    square = F.interpolate(logits, (img_size, img_size), mode='bilinear', align_corners=False)[..., :img_shape[0], :img_shape[1]]
+    square = F.interpolate(logits, (img_size, img_size), mode='bilinear', align_corners=False)[
+        ..., : img_shape[0], : img_shape[1]
+    ]
     return F.interpolate(square, size, mode='bilinear', align_corners=False)
 
 
@@ -154,4 +188,4 @@ def contour(mask: np.ndarray, dilation_ratio: float) -> np.ndarray:
 
 def _iou(pred: np.ndarray, target: np.ndarray) -> float:
     union = np.count_nonzero(pred | target)
-    return np.count_nonzero(pred & target) / union if union else 1.
+    return np.count_nonzero(pred & target) / union if union else 1.0

@@ -22,9 +22,22 @@ class ConvBN(nn.Sequential):
         scale: that the norm begins with.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, groups: int = 1, scale: float = 1.):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        scale: float = 1.0,
+    ):
         super().__init__()
-        self.add_module('c', nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False))
+        self.add_module(
+            'c',
+            nn.Conv2d(
+                in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
+            ),
+        )
         self.add_module('bn', nn.BatchNorm2d(out_channels))
         self.scale = scale
         self.reset_parameters()
@@ -44,7 +57,9 @@ class Stem(nn.Module):
 
     def __init__(self, in_chans: int, embed_dim: int):
         super().__init__()
-        self.seq = nn.Sequential(ConvBN(in_chans, embed_dim // 2, 3, 2), nn.GELU(), ConvBN(embed_dim // 2, embed_dim, 3, 2))
+        self.seq = nn.Sequential(
+            ConvBN(in_chans, embed_dim // 2, 3, 2), nn.GELU(), ConvBN(embed_dim // 2, embed_dim, 3, 2)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, C, H / 4, W / 4)."""
@@ -64,7 +79,7 @@ class MBConv(nn.Module):
         super().__init__()
         hidden = int(channels * expand_ratio)
         self.conv1, self.conv2 = ConvBN(channels, hidden), ConvBN(hidden, hidden, 3, groups=hidden)
-        self.conv3 = ConvBN(hidden, channels, scale=0.)
+        self.conv3 = ConvBN(hidden, channels, scale=0.0)
         self.drop_path_rate = drop_path_rate
 
     def forward(self, x: Tensor) -> Tensor:
@@ -117,10 +132,14 @@ class Attention(nn.Module):
         """(B, window cells, C) to the same shape."""
         batch, length, _ = x.shape
         # a head's query, key and value lie together
-        query, key, value = self.qkv(self.norm(x)).view(batch, length, self.num_heads, 3, -1).permute(3, 0, 2, 1, 4).unbind(0)
+        query, key, value = (
+            self.qkv(self.norm(x)).view(batch, length, self.num_heads, 3, -1).permute(3, 0, 2, 1, 4).unbind(0)
+        )
         bias = self.attention_biases[:, self.attention_bias_idxs].to(query.dtype)
-        if bias.requires_grad and torch.is_grad_enabled():  # torch's fused kernel for the CPU gives no gradient of the bias
-            out = (query * query.shape[-1]**-0.5 @ key.transpose(-2, -1) + bias).softmax(dim=-1) @ value
+        if (
+            bias.requires_grad and torch.is_grad_enabled()
+        ):  # torch's fused kernel for the CPU gives no gradient of the bias
+            out = (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1) + bias).softmax(dim=-1) @ value
         else:
             out = F.scaled_dot_product_attention(query, key, value, bias[None])
         return self.proj(out.transpose(1, 2).flatten(2))
@@ -152,7 +171,15 @@ class TinyViTBlock(nn.Module):
         local_conv_size: kernel of the convolution.
     """
 
-    def __init__(self, dim: int, num_heads: int, window_size: int, mlp_ratio: float, drop_path_rate: float, local_conv_size: int):
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        window_size: int,
+        mlp_ratio: float,
+        drop_path_rate: float,
+        local_conv_size: int,
+    ):
         super().__init__()
         self.window_size, self.drop_path_rate = window_size, drop_path_rate
         self.attn = Attention(dim, num_heads, window_size)
@@ -165,7 +192,11 @@ class TinyViTBlock(nn.Module):
         side = self.window_size
         rows, columns = -(-height // side), -(-width // side)
         x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, columns * side - width, 0, rows * side - height))
-        x = x.reshape(batch, rows, side, columns, side, channels).transpose(2, 3).reshape(-1, side * side, channels)
+        x = (
+            x.reshape(batch, rows, side, columns, side, channels)
+            .transpose(2, 3)
+            .reshape(-1, side * side, channels)
+        )
         x = self.attn(x).view(batch, rows, columns, side, side, channels).transpose(2, 3)
         return x.reshape(batch, rows * side, columns * side, channels)[:, :height, :width].permute(0, 3, 1, 2)
 
@@ -212,11 +243,23 @@ class SAMTinyViT(BaseModule):
         init_cfg: mmengine's.
     """
 
-    def __init__(self, img_size: int = 1024, in_chans: int = 3, num_classes: int = 1000, embed_dims: Sequence[int] = (64, 128, 160, 320),
-                 depths: Sequence[int] = (2, 2, 6, 2), num_heads: Sequence[int] = (2, 4, 5, 10),
-                 window_sizes: Sequence[int] = (7, 7, 14, 7), mlp_ratio: float = 4., mbconv_expand_ratio: float = 4.,
-                 drop_path_rate: float = 0., local_conv_size: int = 3, out_chans: int = 256, with_cp: bool = False,
-                 init_cfg: dict | list | None = None):
+    def __init__(
+        self,
+        img_size: int = 1024,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        embed_dims: Sequence[int] = (64, 128, 160, 320),
+        depths: Sequence[int] = (2, 2, 6, 2),
+        num_heads: Sequence[int] = (2, 4, 5, 10),
+        window_sizes: Sequence[int] = (7, 7, 14, 7),
+        mlp_ratio: float = 4.0,
+        mbconv_expand_ratio: float = 4.0,
+        drop_path_rate: float = 0.0,
+        local_conv_size: int = 3,
+        out_chans: int = 256,
+        with_cp: bool = False,
+        init_cfg: dict | list | None = None,
+    ):
         super().__init__(init_cfg)
         if img_size % 16:
             raise ValueError(f'img_size {img_size} does not divide by 16; take {-(-img_size // 16) * 16}')
@@ -226,9 +269,15 @@ class SAMTinyViT(BaseModule):
         rates = torch.linspace(0, drop_path_rate, sum(depths), device='cpu').tolist()
         self.layers = nn.ModuleList()
         for stage, dim in enumerate(embed_dims):
-            own = rates[sum(depths[:stage]):sum(depths[:stage + 1])]
-            blocks = [MBConv(dim, mbconv_expand_ratio, rate) if stage == 0 else
-                      TinyViTBlock(dim, num_heads[stage], window_sizes[stage], mlp_ratio, rate, local_conv_size) for rate in own]
+            own = rates[sum(depths[:stage]) : sum(depths[: stage + 1])]
+            blocks = [
+                MBConv(dim, mbconv_expand_ratio, rate)
+                if stage == 0
+                else TinyViTBlock(
+                    dim, num_heads[stage], window_sizes[stage], mlp_ratio, rate, local_conv_size
+                )
+                for rate in own
+            ]
             last = stage == len(embed_dims) - 1
             # a map of a sixteenth: the step to the last stage keeps the size
             step = None if last else PatchMerging(dim, embed_dims[stage + 1], 2 if stage < 2 else 1)
@@ -253,7 +302,9 @@ class SAMTinyViT(BaseModule):
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W), normalised and padded, to (B, out_chans, H / 16, W / 16)."""
         if x.ndim != 4 or x.shape[-2] % 16 or x.shape[-1] % 16:
-            raise ValueError(f'images of shape {tuple(x.shape)}; give (B, 3, H, W), padded to multiples of 16 (SAM.preprocess does it)')
+            raise ValueError(
+                f'images of shape {tuple(x.shape)}; give (B, 3, H, W), padded to multiples of 16 (SAM.preprocess does it)'
+            )
         x = self.patch_embed(x)
         for layer in self.layers:
             x = layer(x, self.with_cp and self.training and torch.is_grad_enabled())

@@ -56,29 +56,61 @@ class InteractiveSAM(BaseModel):
         ValueError: an argument out of range; ``cache_dir`` with an encoder that learns.
     """
 
-    def __init__(self, model: dict | torch.nn.Module, rounds: int = 11, silent_rounds: int = 2, max_masks: int = 64, box_prob: float = 0.5,
-                 ambiguous: tuple[str, ...] = ('point', 'box'), loss_size: int | None = None, losses: dict | None = None,
-                 checkpoint_rounds: bool = False, tune: str = 'all', lora: dict | None = None, cache_dir: str | None = None,
-                 clicks: dict | None = None, automatic: dict | None = None, data_preprocessor: dict | None = None,
-                 init_cfg: dict | list | None = None):
+    def __init__(
+        self,
+        model: dict | torch.nn.Module,
+        rounds: int = 11,
+        silent_rounds: int = 2,
+        max_masks: int = 64,
+        box_prob: float = 0.5,
+        ambiguous: tuple[str, ...] = ('point', 'box'),
+        loss_size: int | None = None,
+        losses: dict | None = None,
+        checkpoint_rounds: bool = False,
+        tune: str = 'all',
+        lora: dict | None = None,
+        cache_dir: str | None = None,
+        clicks: dict | None = None,
+        automatic: dict | None = None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | list | None = None,
+    ):
         super().__init__(data_preprocessor, init_cfg)
         if tune not in TUNE:
             raise ValueError(f'tune={tune!r} of InteractiveSAM; one of {", ".join(TUNE)}')
         if cache_dir and tune != 'decoder':
-            raise ValueError(f"cache_dir keeps embeddings of an encoder that does not change; tune={tune!r} trains it: tune='decoder'")
+            raise ValueError(
+                f"cache_dir keeps embeddings of an encoder that does not change; tune={tune!r} trains it: tune='decoder'"
+            )
         if max_masks < 1 or not 0 <= box_prob <= 1:
-            raise ValueError(f'max_masks={max_masks} of InteractiveSAM must be at least 1, and box_prob={box_prob} in [0, 1]')
+            raise ValueError(
+                f'max_masks={max_masks} of InteractiveSAM must be at least 1, and box_prob={box_prob} in [0, 1]'
+            )
         if not set(ambiguous) <= {'point', 'box'}:
             raise ValueError(f"ambiguous={ambiguous!r} of InteractiveSAM; 'point', 'box', both or none")
-        _silent(rounds, silent_rounds, 0.)
+        _silent(rounds, silent_rounds, 0.0)
         sam = build(model, MODELS)
-        self.image_encoder, self.prompt_encoder, self.mask_decoder = sam.image_encoder, sam.prompt_encoder, sam.mask_decoder
+        self.image_encoder, self.prompt_encoder, self.mask_decoder = (
+            sam.image_encoder,
+            sam.prompt_encoder,
+            sam.mask_decoder,
+        )
         for name in ('pixel_mean', 'pixel_std'):
             self.register_buffer(name, getattr(sam, name), persistent=False)
         if init_cfg is None:
             self.init_cfg = sam.init_cfg
-        self.rounds, self.silent_rounds, self.max_masks, self.box_prob = rounds, silent_rounds, max_masks, box_prob
-        self.ambiguous, self.loss_size, self.checkpoint_rounds, self.tune = tuple(ambiguous), loss_size, checkpoint_rounds, tune
+        self.rounds, self.silent_rounds, self.max_masks, self.box_prob = (
+            rounds,
+            silent_rounds,
+            max_masks,
+            box_prob,
+        )
+        self.ambiguous, self.loss_size, self.checkpoint_rounds, self.tune = (
+            tuple(ambiguous),
+            loss_size,
+            checkpoint_rounds,
+            tune,
+        )
         self.mask_losses = MaskLosses(**(losses or {}))
         self.simulation = ClickSimulation(**{'box_multimask': 'box' in self.ambiguous, **(clicks or {})})
         self.cache = EmbeddingCache(cache_dir) if cache_dir else None
@@ -114,8 +146,10 @@ class InteractiveSAM(BaseModel):
             if module is not None and hasattr(module, 'get_layer_depth'):
                 depth, depths = module.get_layer_depth(name, prefix)
                 return (depth if name.startswith(prefix) else depths - 1), depths
-        raise ValueError(f'layer_decay_rate needs an image encoder of numbered blocks; {type(inner or self.image_encoder).__name__} has no '
-                         'get_layer_depth')
+        raise ValueError(
+            f'layer_decay_rate needs an image encoder of numbered blocks; {type(inner or self.image_encoder).__name__} has no '
+            'get_layer_depth'
+        )
 
     def export_state_dict(self) -> dict[str, Tensor]:
         """Weights in the official names, low-rank updates merged: for ``build_sam`` and for ``segment_anything``."""
@@ -125,9 +159,13 @@ class InteractiveSAM(BaseModel):
     def to_sam(self) -> SAM:
         """A :class:`mmssl.SAM` of the same parts, for ``SamPredictor`` and ``SamAutomaticMaskGenerator``; nothing is copied."""
         pixels = {name: getattr(self, name).flatten().tolist() for name in ('pixel_mean', 'pixel_std')}
-        return SAM(self.image_encoder, self.prompt_encoder, self.mask_decoder, **pixels).to(self.pixel_mean.device)
+        return SAM(self.image_encoder, self.prompt_encoder, self.mask_decoder, **pixels).to(
+            self.pixel_mean.device
+        )
 
-    def forward(self, inputs: Tensor, data_samples: list[BaseDataElement] | None = None, mode: str = 'tensor'):
+    def forward(
+        self, inputs: Tensor, data_samples: list[BaseDataElement] | None = None, mode: str = 'tensor'
+    ):
         """Embeddings, losses or results.
 
         Args:
@@ -149,14 +187,20 @@ class InteractiveSAM(BaseModel):
         """(B, C, h, w) embeddings of images (B, 3, H, W), padded to the square; from the cache where there is one."""
         height, width = inputs.shape[-2:]
         if max(height, width) > self.img_size:
-            raise ValueError(f'images of {height}x{width} do not fit into the square of {self.img_size}; resize them with '
-                             f"dict(type='mmssl.ResizeLongest', scale={self.img_size})")
-        inputs = F.pad(inputs, (0, self.img_size - width, 0, self.img_size - height)).contiguous(memory_format=self.memory_format)
+            raise ValueError(
+                f'images of {height}x{width} do not fit into the square of {self.img_size}; resize them with '
+                f"dict(type='mmssl.ResizeLongest', scale={self.img_size})"
+            )
+        inputs = F.pad(inputs, (0, self.img_size - width, 0, self.img_size - height)).contiguous(
+            memory_format=self.memory_format
+        )
         if self.cache is not None:
             return self.cache(self.image_encoder, inputs)
         return self.image_encoder(inputs)
 
-    def decode(self, embeddings: Tensor, index: Tensor, sparse: Tensor, dense: Tensor, multimask: bool) -> tuple[Tensor, Tensor]:
+    def decode(
+        self, embeddings: Tensor, index: Tensor, sparse: Tensor, dense: Tensor, multimask: bool
+    ) -> tuple[Tensor, Tensor]:
         """Masks of prompts.
 
         Args:
@@ -168,10 +212,18 @@ class InteractiveSAM(BaseModel):
         Returns:
             logits (N, M, 4h, 4w) and predicted IoUs (N, M), M = 3 or 1.
         """
-        return self.mask_decoder(embeddings, self.prompt_encoder.get_dense_pe(), sparse, dense, multimask,
-                                 image_index=None if len(embeddings) == 1 else index)
+        return self.mask_decoder(
+            embeddings,
+            self.prompt_encoder.get_dense_pe(),
+            sparse,
+            dense,
+            multimask,
+            image_index=None if len(embeddings) == 1 else index,
+        )
 
-    def encode_prompts(self, points: Tensor, labels: Tensor, boxes: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor]:
+    def encode_prompts(
+        self, points: Tensor, labels: Tensor, boxes: Tensor, masks: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Prompts of which the first K have boxes; both kinds then have as many tokens.
 
         Args:
@@ -186,16 +238,27 @@ class InteractiveSAM(BaseModel):
         encoded = []
         if count:
             clicks = (points[:count, 1:], labels[:count, 1:]) if points.shape[1] > 1 else None
-            encoded.append(self.prompt_encoder(points=clicks, boxes=boxes, masks=None if masks is None else masks[:count]))
+            encoded.append(
+                self.prompt_encoder(
+                    points=clicks, boxes=boxes, masks=None if masks is None else masks[:count]
+                )
+            )
         if count < len(points):
-            encoded.append(self.prompt_encoder(points=(points[count:], labels[count:]), boxes=None,
-                                               masks=None if masks is None else masks[count:]))
+            encoded.append(
+                self.prompt_encoder(
+                    points=(points[count:], labels[count:]),
+                    boxes=None,
+                    masks=None if masks is None else masks[count:],
+                )
+            )
         if len(encoded) == 1:
             return encoded[0]
         sparse, dense = (torch.cat(parts) for parts in zip(*encoded, strict=True))
         return sparse, dense if masks is not None else self.prompt_encoder.no_mask(len(sparse))
 
-    def loss(self, inputs: Tensor, data_samples: list[BaseDataElement], generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def loss(
+        self, inputs: Tensor, data_samples: list[BaseDataElement], generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
         """Losses of all rounds, each the mean over rounds and masks.
 
         Args:
@@ -209,7 +272,9 @@ class InteractiveSAM(BaseModel):
         embeddings = self.embed(inputs)
         targets, index, valid = self._targets(data_samples, inputs.device, generator)
         if not len(targets):
-            nothing = embeddings.sum() * 0 + sum(parameter.sum() * 0 for parameter in self.parameters() if parameter.requires_grad)
+            nothing = embeddings.sum() * 0 + sum(
+                parameter.sum() * 0 for parameter in self.parameters() if parameter.requires_grad
+            )
             return {f'loss_{name}': nothing for name in ('focal', 'dice', 'iou')}
         as_box = uniform(len(targets), 1, targets.device, generator).squeeze(1) < self.box_prob
         order = (~as_box).long().argsort(stable=True)  # prompts with boxes first
@@ -217,7 +282,9 @@ class InteractiveSAM(BaseModel):
         losses = self._rounds(embeddings, targets, index, valid, int(as_box.sum()), generator)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             # a batch need not ask for three masks and for one; every process must have gradients of the same parameters
-            losses['loss_iou'] = losses['loss_iou'] + 0 * sum(parameter.sum() for parameter in self.mask_decoder.parameters())
+            losses['loss_iou'] = losses['loss_iou'] + 0 * sum(
+                parameter.sum() for parameter in self.mask_decoder.parameters()
+            )
         return losses
 
     def _targets(self, data_samples, device, generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -229,17 +296,21 @@ class InteractiveSAM(BaseModel):
             masks = sample.gt_instances.masks
             height, width = masks.shape[1:]
             if (height, width) != tuple(sample.img_shape[:2]):
-                raise ValueError(f'{sample.get("img_path")}: masks of {height}x{width} for an image of {sample.img_shape[0]}x'
-                                 f'{sample.img_shape[1]}; put LoadMasks before ResizeLongest in the pipeline of training')
+                raise ValueError(
+                    f'{sample.get("img_path")}: masks of {height}x{width} for an image of {sample.img_shape[0]}x'
+                    f'{sample.img_shape[1]}; put LoadMasks before ResizeLongest in the pipeline of training'
+                )
             valid[number, :height, :width] = True
             masks = masks[masks.flatten(1).any(1)] if len(masks) else masks
             if len(masks) > self.max_masks:
-                masks = masks[uniform(1, len(masks), masks.device, generator)[0].argsort()[:self.max_masks]]
+                masks = masks[uniform(1, len(masks), masks.device, generator)[0].argsort()[: self.max_masks]]
             targets.append(F.pad(masks, (0, size - width, 0, size - height)))
             index += [number] * len(masks)
         return torch.cat(targets).to(device), torch.tensor(index, dtype=torch.long, device=device), valid
 
-    def _rounds(self, embeddings: Tensor, targets: Tensor, index: Tensor, valid: Tensor, num_boxes: int, generator) -> dict[str, Tensor]:
+    def _rounds(
+        self, embeddings: Tensor, targets: Tensor, index: Tensor, valid: Tensor, num_boxes: int, generator
+    ) -> dict[str, Tensor]:
         device, size = targets.device, self.img_size
         side = self.loss_size or self.prompt_encoder.mask_input_size[0]
         small, small_valid = reduce_masks(targets, side), reduce_masks(valid, side)
@@ -249,7 +320,9 @@ class InteractiveSAM(BaseModel):
         points, labels = first[:, None], torch.ones(len(targets), 1, dtype=torch.long, device=device)
         boxes = boxes_of(targets[:num_boxes])
         boxes = noisy_boxes(boxes, (size, size), _normal(num_boxes, 4, device, generator))
-        silent = _silent(self.rounds, self.silent_rounds, float(uniform(1, 1, torch.device('cpu'), generator)))
+        silent = _silent(
+            self.rounds, self.silent_rounds, float(uniform(1, 1, torch.device('cpu'), generator))
+        )
 
         # both kinds are decoded apart in the first round, which three masks may answer, and together afterwards
         kinds = {'box': slice(0, num_boxes), 'point': slice(num_boxes, len(targets))}
@@ -258,22 +331,37 @@ class InteractiveSAM(BaseModel):
         prompt = chosen = None
         for number in range(self.rounds):
             if chosen is not None and number not in silent:
-                point, label = error_points(chosen > 0, small, small_valid, uniform(len(targets), 1, device, generator).squeeze(1))
+                point, label = error_points(
+                    chosen > 0, small, small_valid, uniform(len(targets), 1, device, generator).squeeze(1)
+                )
                 points = torch.cat([points, ((point + 0.5) * scale - 0.5)[:, None]], dim=1)
                 labels = torch.cat([labels, label[:, None]], dim=1)
             groups = kinds if number == 0 else {'all': slice(0, len(targets))}
-            results = [self._round(embeddings, index[rows], points[rows], labels[rows], boxes[rows], prompt, small[rows],
-                                   number == 0 and kind in self.ambiguous) for kind, rows in groups.items()]
+            results = [
+                self._round(
+                    embeddings,
+                    index[rows],
+                    points[rows],
+                    labels[rows],
+                    boxes[rows],
+                    prompt,
+                    small[rows],
+                    number == 0 and kind in self.ambiguous,
+                )
+                for kind, rows in groups.items()
+            ]
             result = {name: torch.cat([part[name] for part in results]) for name in results[0]}
             prompt = result.pop('prompt')
             chosen = resized(prompt, side)[:, 0]
             for name in ('focal', 'dice', 'iou'):
-                total[f'loss_{name}'] = total.get(f'loss_{name}', 0.) + result[name].mean() / self.rounds
+                total[f'loss_{name}'] = total.get(f'loss_{name}', 0.0) + result[name].mean() / self.rounds
             if number in (0, self.rounds - 1):
                 total['iou_first' if number == 0 else 'iou_last'] = result['true_iou'].mean()
         return total
 
-    def _round(self, embeddings, index, points, labels, boxes, prompt, target, multimask: bool) -> dict[str, Tensor]:
+    def _round(
+        self, embeddings, index, points, labels, boxes, prompt, target, multimask: bool
+    ) -> dict[str, Tensor]:
         """Losses (N,) of one decoder call, the logits of the most confident mask as the next prompt, and its IoU."""
 
         def compute(embeddings, prompt):
@@ -287,7 +375,9 @@ class InteractiveSAM(BaseModel):
             logits, ious, losses = compute(embeddings, prompt)
         best = ious.detach().argmax(1, keepdim=True)
         losses['true_iou'] = losses.pop('true_ious').gather(1, best).squeeze(1)
-        losses['prompt'] = logits.detach()[torch.arange(len(best), device=best.device), best[:, 0]][:, None].float()
+        losses['prompt'] = logits.detach()[torch.arange(len(best), device=best.device), best[:, 0]][
+            :, None
+        ].float()
         return losses
 
     @torch.no_grad()
@@ -306,14 +396,26 @@ class InteractiveSAM(BaseModel):
         generator = None if self.automatic is None else SamAutomaticMaskGenerator(self, **self.automatic)
         for number, sample in enumerate(data_samples):
             if 'gt_instances' not in sample:
-                raise ValueError(f'{sample.get("img_path")} has no masks to click at; evaluation needs LoadMasks in the pipeline, and '
-                                 'SamPredictor takes images alone')
-            sample.pred_instances = InstanceData(**self.simulation(self, embeddings[number:number + 1], sample.gt_instances.masks,
-                                                                   tuple(sample.img_shape[:2])))
+                raise ValueError(
+                    f'{sample.get("img_path")} has no masks to click at; evaluation needs LoadMasks in the pipeline, and '
+                    'SamPredictor takes images alone'
+                )
+            sample.pred_instances = InstanceData(
+                **self.simulation(
+                    self,
+                    embeddings[number : number + 1],
+                    sample.gt_instances.masks,
+                    tuple(sample.img_shape[:2]),
+                )
+            )
             if generator is not None:
-                found = generator.generate_encoded(embeddings[number:number + 1], sample.img_shape[:2], sample.gt_instances.masks.shape[1:])
-                sample.automatic = InstanceData(masks=[record['segmentation'] for record in found],
-                                                scores=torch.tensor([record['predicted_iou'] for record in found]))
+                found = generator.generate_encoded(
+                    embeddings[number : number + 1], sample.img_shape[:2], sample.gt_instances.masks.shape[1:]
+                )
+                sample.automatic = InstanceData(
+                    masks=[record['segmentation'] for record in found],
+                    scores=torch.tensor([record['predicted_iou'] for record in found]),
+                )
         return data_samples
 
 
@@ -336,7 +438,11 @@ def reduce_masks(masks: Tensor, side: int) -> Tensor:
 
 def resized(logits: Tensor, side: int) -> Tensor:
     """(N, M, h, w) logits, bilinear to (N, M, side, side)."""
-    return logits if logits.shape[-1] == side else F.interpolate(logits.float(), (side, side), mode='bilinear', align_corners=False)
+    return (
+        logits
+        if logits.shape[-1] == side
+        else F.interpolate(logits.float(), (side, side), mode='bilinear', align_corners=False)
+    )
 
 
 def _normal(count: int, width: int, device, generator) -> Tensor:

@@ -44,10 +44,14 @@ class LoadMasks(BaseTransform):
         """Read the masks."""
         masks = results['read_masks'](results, self._choose)
         if masks.shape[1:] != tuple(results['ori_shape']):
-            raise ValueError(f'{results["img_path"]} is {results["ori_shape"][0]}x{results["ori_shape"][1]} (height x width), but its '
-                             f'masks are {masks.shape[1]}x{masks.shape[2]}; masks are of the upright image')
+            raise ValueError(
+                f'{results["img_path"]} is {results["ori_shape"][0]}x{results["ori_shape"][1]} (height x width), but its '
+                f'masks are {masks.shape[1]}x{masks.shape[2]}; masks are of the upright image'
+            )
         area = masks.sum((1, 2))
-        results['masks'] = masks[(area > 0) & (area <= self.largest_share * masks[0].size)] if len(masks) else masks
+        results['masks'] = (
+            masks[(area > 0) & (area <= self.largest_share * masks[0].size)] if len(masks) else masks
+        )
         return results
 
 
@@ -66,25 +70,35 @@ class ResizeLongest(BaseTransform):
         min_pixels: masks with fewer pixels afterwards are dropped.
     """
 
-    def __init__(self, scale: int = 1024, ratio_range: tuple[float, float] | None = None, min_pixels: int = 1):
+    def __init__(
+        self, scale: int = 1024, ratio_range: tuple[float, float] | None = None, min_pixels: int = 1
+    ):
         if scale < 1 or (ratio_range is not None and not 0 < ratio_range[0] <= ratio_range[1]):
-            raise ValueError(f'scale={scale} and ratio_range={ratio_range} of ResizeLongest must be positive, the range ascending')
+            raise ValueError(
+                f'scale={scale} and ratio_range={ratio_range} of ResizeLongest must be positive, the range ascending'
+            )
         self.scale, self.ratio_range, self.min_pixels = scale, ratio_range, min_pixels
 
     def transform(self, results: dict) -> dict:
         """Resize."""
         image = results['img']
-        length = self.scale * (random.uniform(*self.ratio_range) if self.ratio_range else 1.)
+        length = self.scale * (random.uniform(*self.ratio_range) if self.ratio_range else 1.0)
         factor = length / max(image.shape[:2])
         height, width = (max(1, int(edge * factor + 0.5)) for edge in image.shape[:2])
         image = resize(image, (height, width), 'bilinear')
-        top, left = random.randint(0, max(height - self.scale, 0)), random.randint(0, max(width - self.scale, 0))
-        cut = np.s_[top:top + self.scale, left:left + self.scale]
+        top, left = (
+            random.randint(0, max(height - self.scale, 0)),
+            random.randint(0, max(width - self.scale, 0)),
+        )
+        cut = np.s_[top : top + self.scale, left : left + self.scale]
         results['img'] = image[cut]
         results['img_shape'] = results['img'].shape[:2]
         if 'masks' in results:
-            small = [cv2.resize(mask.astype(np.uint8) * 255, (width, height), interpolation=cv2.INTER_AREA)[cut] >= 128
-                     for mask in results['masks']]
+            small = [
+                cv2.resize(mask.astype(np.uint8) * 255, (width, height), interpolation=cv2.INTER_AREA)[cut]
+                >= 128
+                for mask in results['masks']
+            ]
             small = [mask for mask in small if mask.sum() >= self.min_pixels]
             results['masks'] = np.stack(small) if small else np.zeros((0, *results['img_shape']), bool)
         return results

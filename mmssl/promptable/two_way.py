@@ -31,6 +31,7 @@ class ImageSide(NamedTuple):
         key, value, query: (I, heads, L, d), their projections in the first layer, positions and biases included; None without ``cells``.
         places: for each attention between tokens and map, in order, the projected positions (heads, L, d), with the bias for queries.
     """
+
     cells: Tensor | None
     key: Tensor | None
     value: Tensor | None
@@ -57,7 +58,9 @@ class Attention(nn.Module):
         self.embedding_dim, self.num_heads = embedding_dim, num_heads
         self.internal_dim = embedding_dim // downsample_rate
         if self.internal_dim % num_heads:
-            raise ValueError(f'{embedding_dim} channels over {downsample_rate} do not divide into {num_heads} heads')
+            raise ValueError(
+                f'{embedding_dim} channels over {downsample_rate} do not divide into {num_heads} heads'
+            )
         self.head_dim = self.internal_dim // num_heads
         self.q_proj = nn.Linear(embedding_dim, self.internal_dim)
         self.k_proj = nn.Linear(embedding_dim, self.internal_dim)
@@ -80,14 +83,24 @@ class Attention(nn.Module):
         """Whether products with cells as wide as they are cost less than projecting the cells."""
         if torch.compiler.is_compiling():
             return True
-        return self.num_heads * tokens * self.embedding_dim < self.internal_dim * (self.embedding_dim + tokens)
+        return self.num_heads * tokens * self.embedding_dim < self.internal_dim * (
+            self.embedding_dim + tokens
+        )
 
     def among_tokens(self, query: Tensor, key: Tensor, value: Tensor, valid: Tensor | None) -> Tensor:
         """(P, T, C) each; ``valid`` (P, T) marks tokens that are there."""
-        query, key, value = self.heads(self.q_proj(query)), self.heads(self.k_proj(key)), self.heads(self.v_proj(value))
-        return self.join(F.scaled_dot_product_attention(query, key, value, None if valid is None else valid[:, None, None]))
+        query, key, value = (
+            self.heads(self.q_proj(query)),
+            self.heads(self.k_proj(key)),
+            self.heads(self.v_proj(value)),
+        )
+        return self.join(
+            F.scaled_dot_product_attention(query, key, value, None if valid is None else valid[:, None, None])
+        )
 
-    def to_shared_image(self, query: Tensor, key: Tensor, value: Tensor, image_index: Tensor | None) -> Tensor:
+    def to_shared_image(
+        self, query: Tensor, key: Tensor, value: Tensor, image_index: Tensor | None
+    ) -> Tensor:
         """Tokens (P, T, C) look at maps that several prompts share: ``key`` and ``value`` (I, heads, L, d)."""
         query = self.heads(self.q_proj(query)) * self.head_dim**-0.5
         if key.shape[0] == 1:  # the tokens of all prompts as rows of one product
@@ -103,10 +116,15 @@ class Attention(nn.Module):
         prompts, tokens, _ = query.shape
         query = self.heads(self.q_proj(query)) * self.head_dim**-0.5
         if not self.folds(tokens):
-            key, value = self.heads(F.linear(cells, self.k_proj.weight)) + places, self.heads(self.v_proj(cells))
+            key, value = (
+                self.heads(F.linear(cells, self.k_proj.weight)) + places,
+                self.heads(self.v_proj(cells)),
+            )
             return self.join((query @ key.transpose(-2, -1)).softmax(dim=-1) @ value)
         scores = _times_shared(query, places.transpose(-2, -1)[None]).flatten(1, 2)
-        scores = _add_product(scores, (query @ self.by_head(self.k_proj)).flatten(1, 2), cells.transpose(1, 2))
+        scores = _add_product(
+            scores, (query @ self.by_head(self.k_proj)).flatten(1, 2), cells.transpose(1, 2)
+        )
         return self.from_seen((scores.softmax(dim=-1) @ cells).view(prompts, self.num_heads, tokens, -1))
 
     def from_seen(self, seen: Tensor) -> Tensor:
@@ -116,8 +134,16 @@ class Attention(nn.Module):
             value = value + self.v_proj.bias.view(self.num_heads, 1, self.head_dim)
         return self.join(value)
 
-    def to_tokens(self, cells: Tensor, key: Tensor, value: Tensor, valid: Tensor | None, places: Tensor | None = None,
-                  query: Tensor | None = None, image_index: Tensor | None = None) -> Tensor:
+    def to_tokens(
+        self,
+        cells: Tensor,
+        key: Tensor,
+        value: Tensor,
+        valid: Tensor | None,
+        places: Tensor | None = None,
+        query: Tensor | None = None,
+        image_index: Tensor | None = None,
+    ) -> Tensor:
         """Cells look at the tokens of their prompt.
 
         Args:
@@ -140,7 +166,9 @@ class Attention(nn.Module):
             folds = self.folds(tokens)
             if folds:
                 at_places = _times_shared(key, places.transpose(-2, -1)[None]).flatten(1, 2)
-                scores = _add_product(at_places, (key @ self.by_head(self.q_proj)).flatten(1, 2), cells.transpose(1, 2))
+                scores = _add_product(
+                    at_places, (key @ self.by_head(self.q_proj)).flatten(1, 2), cells.transpose(1, 2)
+                )
                 scores = scores.view(prompts, self.num_heads, tokens, -1)
             else:
                 query = self.heads(F.linear(cells, self.q_proj.weight)) + places
@@ -177,8 +205,15 @@ class Attention(nn.Module):
 
 def _times_shared(left: Tensor, right: Tensor) -> Tensor:
     """(P, heads, T, d) times (P or 1, heads, d, L); what is shared is not copied for every prompt, as a product of batches would."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or left.device.type != 'cpu' or torch.is_grad_enabled() \
-            or left.dtype != right.dtype or torch.is_autocast_enabled('cpu') or right.shape[0] == left.shape[0]:
+    if (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or left.device.type != 'cpu'
+        or torch.is_grad_enabled()
+        or left.dtype != right.dtype
+        or torch.is_autocast_enabled('cpu')
+        or right.shape[0] == left.shape[0]
+    ):
         return left @ right
     out = left.new_empty(*left.shape[:-1], right.shape[-1])
     for one, result in zip(left, out, strict=True):
@@ -201,7 +236,9 @@ class TwoWayAttentionBlock(nn.Module):
         first: the first layer's tokens carry their positions already, and their self-attention has no residual.
     """
 
-    def __init__(self, embedding_dim: int, num_heads: int, mlp_dim: int, attention_downsample_rate: int, first: bool):
+    def __init__(
+        self, embedding_dim: int, num_heads: int, mlp_dim: int, attention_downsample_rate: int, first: bool
+    ):
         super().__init__()
         self.self_attn = Attention(embedding_dim, num_heads)
         self.norm1 = nn.LayerNorm(embedding_dim)
@@ -229,18 +266,33 @@ class TwoWayTransformer(nn.Module):
         embedding_dim, num_heads, mlp_dim, attention_downsample_rate: sizes.
     """
 
-    def __init__(self, depth: int = 2, embedding_dim: int = 256, num_heads: int = 8, mlp_dim: int = 2048,
-                 attention_downsample_rate: int = 2):
+    def __init__(
+        self,
+        depth: int = 2,
+        embedding_dim: int = 256,
+        num_heads: int = 8,
+        mlp_dim: int = 2048,
+        attention_downsample_rate: int = 2,
+    ):
         super().__init__()
         if depth < 1:
             raise ValueError(f'depth={depth} of a two-way transformer; give at least 1')
-        self.depth, self.embedding_dim, self.num_heads, self.mlp_dim = depth, embedding_dim, num_heads, mlp_dim
+        self.depth, self.embedding_dim, self.num_heads, self.mlp_dim = (
+            depth,
+            embedding_dim,
+            num_heads,
+            mlp_dim,
+        )
         self.layers = nn.ModuleList(
-            TwoWayAttentionBlock(embedding_dim, num_heads, mlp_dim, attention_downsample_rate, index == 0) for index in range(depth))
+            TwoWayAttentionBlock(embedding_dim, num_heads, mlp_dim, attention_downsample_rate, index == 0)
+            for index in range(depth)
+        )
         self.final_attn_token_to_image = Attention(embedding_dim, num_heads, attention_downsample_rate)
         self.norm_final_attn = nn.LayerNorm(embedding_dim)
 
-    def prepare(self, cells: Tensor | None, places: Tensor, projected: list[Tensor] | None = None) -> ImageSide:
+    def prepare(
+        self, cells: Tensor | None, places: Tensor, projected: list[Tensor] | None = None
+    ) -> ImageSide:
         """Project what prompts share.
 
         Args:
@@ -248,13 +300,18 @@ class TwoWayTransformer(nn.Module):
             places: (L, C) encoding of the cells' places.
             projected: ``places`` of what this made for other images.
         """
+
         def lay(attention: Attention, x: Tensor) -> Tensor:  # every prompt multiplies by them
             return attention.heads(x).contiguous()
 
         key = value = query = None
         first = self.layers[0]
         if cells is not None:
-            look, answer, placed = first.cross_attn_token_to_image, first.cross_attn_image_to_token, cells + places
+            look, answer, placed = (
+                first.cross_attn_token_to_image,
+                first.cross_attn_image_to_token,
+                cells + places,
+            )
             key, value = lay(look, F.linear(placed, look.k_proj.weight)), lay(look, look.v_proj(cells))
             query = lay(answer, answer.q_proj(placed))
         if projected is not None:
@@ -269,8 +326,15 @@ class TwoWayTransformer(nn.Module):
         projected.append(lay(look, F.linear(places, look.k_proj.weight)))
         return ImageSide(cells, key, value, query, projected)
 
-    def forward(self, image: ImageSide, points: Tensor, cells: Tensor | None = None, image_index: Tensor | None = None,
-                valid: Tensor | None = None, wanted: list[int] | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        image: ImageSide,
+        points: Tensor,
+        cells: Tensor | None = None,
+        image_index: Tensor | None = None,
+        valid: Tensor | None = None,
+        wanted: list[int] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Run all layers.
 
         Args:
@@ -284,8 +348,11 @@ class TwoWayTransformer(nn.Module):
         Returns:
             tokens (P, T or len(wanted), C), and maps (P, L, C).
         """
-        if image_index is None and self.goes_by_rows(image, points, cells) \
-                and (cells is not None or (image.cells is not None and len(image.cells) == 1)):
+        if (
+            image_index is None
+            and self.goes_by_rows(image, points, cells)
+            and (cells is not None or (image.cells is not None and len(image.cells) == 1))
+        ):
             return self.by_rows([image] * len(points), points, cells, valid, wanted)
         queries, shared = points, cells is None
         for index, layer in enumerate(self.layers):
@@ -298,9 +365,13 @@ class TwoWayTransformer(nn.Module):
             queries = layer.norm2(queries + seen)
             queries = layer.norm3(queries + layer.mlp(queries))
             if shared:
-                cells = answer.to_tokens(image.cells, queries + points, queries, valid, query=image.query, image_index=image_index)
+                cells = answer.to_tokens(
+                    image.cells, queries + points, queries, valid, query=image.query, image_index=image_index
+                )
             else:
-                cells = answer.to_tokens(cells, queries + points, queries, valid, places=image.places[2 * index + 1])
+                cells = answer.to_tokens(
+                    cells, queries + points, queries, valid, places=image.places[2 * index + 1]
+                )
             cells, shared = layer.norm4(cells), False
         if wanted is not None:
             queries, points = queries[:, wanted], points[:, wanted]
@@ -309,14 +380,31 @@ class TwoWayTransformer(nn.Module):
 
     def goes_by_rows(self, image: ImageSide, points: Tensor, cells: Tensor | None) -> bool:
         """Whether :meth:`by_rows` serves tokens (P, T, C)."""
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_grad_enabled() or torch.is_autocast_enabled('cpu') \
-                or points.device.type != 'cpu' or points.dtype not in (torch.float32, torch.float64) or not points.numel():
+        if (
+            torch.compiler.is_compiling()
+            or torch.jit.is_tracing()
+            or torch.is_grad_enabled()
+            or torch.is_autocast_enabled('cpu')
+            or points.device.type != 'cpu'
+            or points.dtype not in (torch.float32, torch.float64)
+            or not points.numel()
+        ):
             return False
-        same = all(tensor is None or tensor.dtype == points.dtype for tensor in (image.cells, cells, image.places[-1]))
+        same = all(
+            tensor is None or tensor.dtype == points.dtype
+            for tensor in (image.cells, cells, image.places[-1])
+        )
         return same and self.final_attn_token_to_image.folds(points.shape[1])
 
-    def by_rows(self, images: list[ImageSide], points: Tensor, cells: Tensor | None, valid: Tensor | None, wanted: list[int] | None,
-                out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def by_rows(
+        self,
+        images: list[ImageSide],
+        points: Tensor,
+        cells: Tensor | None,
+        valid: Tensor | None,
+        wanted: list[int] | None,
+        out: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """:meth:`forward` on the CPU without gradients, the maps prompt after prompt and a few rows at a time (:mod:`.rows`).
 
         Args:
@@ -330,7 +418,13 @@ class TwoWayTransformer(nn.Module):
         everything: list[slice | Tensor] = [slice(None)] * len(points)
         there = everything if valid is None else [one.nonzero()[:, 0] for one in valid]
         given = [side.cells[0] for side in images if side.cells is not None] if cells is None else list(cells)
-        maps = cells if cells is not None else points.new_empty(len(points), *given[0].shape) if out is None else out[:len(points)]
+        maps = (
+            cells
+            if cells is not None
+            else points.new_empty(len(points), *given[0].shape)
+            if out is None
+            else out[: len(points)]
+        )
         to, queries = list(maps), self.layers[0].among_tokens(points, points, valid)
         seen = self._first_look(images, queries + points, given, cells is None, there)
         for index, layer in enumerate(self.layers):
@@ -352,16 +446,31 @@ class TwoWayTransformer(nn.Module):
             for one, side in enumerate(images):
                 projected = side.query if cells is None and index == 0 else None
                 keys = _of(key, one, there), side.places[2 * index + 1] if projected is None else projected[0]
-                asked = Folded(_of(query, one, asking), side.places[2 * index + 2], _of(wide_query, one, asking).flatten(0, 1))
+                asked = Folded(
+                    _of(query, one, asking),
+                    side.places[2 * index + 2],
+                    _of(wide_query, one, asking).flatten(0, 1),
+                )
                 means[one][:, asking[one]] = answer_and_look(
-                    given[one], Folded(*keys, _of(wide, one, there).flatten(0, 1) if projected is None else None),
-                    _of(values, one, there).flatten(0, 1), layer.norm4, asked, to[one])
+                    given[one],
+                    Folded(*keys, _of(wide, one, there).flatten(0, 1) if projected is None else None),
+                    _of(values, one, there).flatten(0, 1),
+                    layer.norm4,
+                    asked,
+                    to[one],
+                )
             given = to
             seen = to_image.from_seen(means)
         return self.norm_final_attn(queries + seen), maps
 
-    def _first_look(self, images: list[ImageSide], tokens: Tensor, maps: list[Tensor], shared: bool,
-                    there: list[slice | Tensor]) -> Tensor:
+    def _first_look(
+        self,
+        images: list[ImageSide],
+        tokens: Tensor,
+        maps: list[Tensor],
+        shared: bool,
+        there: list[slice | Tensor],
+    ) -> Tensor:
         """What the tokens (P, T, C) see in the first layer; ``maps`` (L, C) of the prompts, those of the images where they are shared."""
         attention, seen, start = self.layers[0].cross_attn_token_to_image, [], 0
         while start < len(tokens):
@@ -376,7 +485,11 @@ class TwoWayTransformer(nn.Module):
                 means = torch.zeros_like(wide)
                 for one in range(start, end):
                     place, some_there = one - start, there[start:end]
-                    asked = Folded(_of(near, place, some_there), side.places[0], _of(wide, place, some_there).flatten(0, 1))
+                    asked = Folded(
+                        _of(near, place, some_there),
+                        side.places[0],
+                        _of(wide, place, some_there).flatten(0, 1),
+                    )
                     means[place][:, there[one]] = look_at(maps[one], asked)
                 seen.append(attention.from_seen(means))
             start = end

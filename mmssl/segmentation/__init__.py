@@ -4,5 +4,14 @@ from mmssl.segmentation.dilated import DUCHead, HDCResNet, dilation_coverage, hd
 from mmssl.segmentation.global_conv import BoundaryRefine, GCNResNet, GlobalConvBlock, GlobalConvHead
 from mmssl.segmentation.segmentor import EncoderDecoder
 
-__all__ = ['BoundaryRefine', 'DUCHead', 'EncoderDecoder', 'GCNResNet', 'GlobalConvBlock', 'GlobalConvHead', 'HDCResNet',
-           'dilation_coverage', 'hdc_max_gap']
+__all__ = [
+    'BoundaryRefine',
+    'DUCHead',
+    'EncoderDecoder',
+    'GCNResNet',
+    'GlobalConvBlock',
+    'GlobalConvHead',
+    'HDCResNet',
+    'dilation_coverage',
+    'hdc_max_gap',
+]

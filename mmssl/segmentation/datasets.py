@@ -19,12 +19,44 @@ class CamVid(BaseSegDataset):
     """
 
     METAINFO = dict(
-        classes=('sky', 'building', 'pole', 'road', 'pavement', 'tree', 'sign', 'fence', 'car', 'pedestrian', 'bicyclist'),
-        palette=[[128, 128, 128], [128, 0, 0], [192, 192, 128], [128, 64, 128], [60, 40, 222], [128, 128, 0], [192, 128, 128],
-                 [64, 64, 128], [64, 0, 128], [64, 64, 0], [0, 128, 192]])
+        classes=(
+            'sky',
+            'building',
+            'pole',
+            'road',
+            'pavement',
+            'tree',
+            'sign',
+            'fence',
+            'car',
+            'pedestrian',
+            'bicyclist',
+        ),
+        palette=[
+            [128, 128, 128],
+            [128, 0, 0],
+            [192, 192, 128],
+            [128, 64, 128],
+            [60, 40, 222],
+            [128, 128, 0],
+            [192, 128, 128],
+            [64, 64, 128],
+            [64, 0, 128],
+            [64, 64, 0],
+            [0, 128, 192],
+        ],
+    )
 
-    def __init__(self, img_suffix: str = '.jpg', seg_map_suffix: str = '.png', ignore_index: int = 11, **kwargs):
-        super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, ignore_index=ignore_index, reduce_zero_label=False, **kwargs)
+    def __init__(
+        self, img_suffix: str = '.jpg', seg_map_suffix: str = '.png', ignore_index: int = 11, **kwargs
+    ):
+        super().__init__(
+            img_suffix=img_suffix,
+            seg_map_suffix=seg_map_suffix,
+            ignore_index=ignore_index,
+            reduce_zero_label=False,
+            **kwargs,
+        )
 
 
 @DATASETS.register_module()
@@ -42,16 +74,37 @@ class SegmentationFolder(BaseSegDataset):
         FileNotFoundError: the text file does not exist.
     """
 
-    def __init__(self, classes='classes.txt', palette=None, img_suffix: str = '.jpg', seg_map_suffix: str = '.png',
-                 reduce_zero_label: bool = False, data_root: str | None = None, **kwargs):
+    def __init__(
+        self,
+        classes='classes.txt',
+        palette=None,
+        img_suffix: str = '.jpg',
+        seg_map_suffix: str = '.png',
+        reduce_zero_label: bool = False,
+        data_root: str | None = None,
+        **kwargs,
+    ):
         if isinstance(classes, str):
             path = Path(data_root or '.') / classes
             if not path.is_file():
-                raise FileNotFoundError(f'{path} does not exist: it names the classes, one a line, in the order of their numbers')
+                raise FileNotFoundError(
+                    f'{path} does not exist: it names the classes, one a line, in the order of their numbers'
+                )
             classes = [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
         if not classes or len(set(classes)) < len(classes):
-            raise ValueError(f'classes {list(classes)} of a SegmentationFolder: give one name a class, each once')
-        metainfo = {'classes': tuple(classes), 'palette': palette or [list(class_colour(index)) for index in range(len(classes))],
-                    **kwargs.pop('metainfo', {})}
-        super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, reduce_zero_label=reduce_zero_label, data_root=data_root,
-                         metainfo=metainfo, **kwargs)
+            raise ValueError(
+                f'classes {list(classes)} of a SegmentationFolder: give one name a class, each once'
+            )
+        metainfo = {
+            'classes': tuple(classes),
+            'palette': palette or [list(class_colour(index)) for index in range(len(classes))],
+            **kwargs.pop('metainfo', {}),
+        }
+        super().__init__(
+            img_suffix=img_suffix,
+            seg_map_suffix=seg_map_suffix,
+            reduce_zero_label=reduce_zero_label,
+            data_root=data_root,
+            metainfo=metainfo,
+            **kwargs,
+        )

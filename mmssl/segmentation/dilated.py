@@ -40,7 +40,7 @@ def dilation_coverage(rates: Sequence[int], kernel_size: int = 3) -> Fraction:
     for rate in rates:
         wider = np.zeros(len(seen) + 2 * half * rate, bool)
         for tap in range(kernel_size):
-            wider[tap * rate:tap * rate + len(seen)] |= seen
+            wider[tap * rate : tap * rate + len(seen)] |= seen
         seen = wider
     return Fraction(int(seen.sum()), len(seen))
 
@@ -82,26 +82,39 @@ class HDCResNet(ResNet):
         ValueError: more dilations than blocks.
     """
 
-    def __init__(self, depth: int, stage3: Sequence[int] | None = None, stage4: Sequence[int] = (5, 9, 17),
-                 strides: Sequence[int] = (1, 2, 1, 1), **kwargs):
+    def __init__(
+        self,
+        depth: int,
+        stage3: Sequence[int] | None = None,
+        stage4: Sequence[int] = (5, 9, 17),
+        strides: Sequence[int] = (1, 2, 1, 1),
+        **kwargs,
+    ):
         super().__init__(depth=depth, strides=strides, **kwargs)
         blocks = self.stage_blocks[2]
         if stage3 is None:
-            stage3 = [2, *([1, 2, 5, 9] * blocks)[1:blocks - 3], 1, 2, 5] if blocks > 3 else [1, 2, 5][:blocks]
+            stage3 = (
+                [2, *([1, 2, 5, 9] * blocks)[1 : blocks - 3], 1, 2, 5] if blocks > 3 else [1, 2, 5][:blocks]
+            )
         self.rates: list[int] = []
         for number, rates in ((3, stage3), (4, stage4)):
             stage = getattr(self, f'layer{number}')
             if len(rates) > len(stage):
-                raise ValueError(f'stage{number}={list(rates)} has more dilations than that stage of a ResNet-{depth} has blocks: '
-                                 f'{len(stage)}')
+                raise ValueError(
+                    f'stage{number}={list(rates)} has more dilations than that stage of a ResNet-{depth} has blocks: '
+                    f'{len(stage)}'
+                )
             for index, block in enumerate(stage):
                 rate = rates[index % len(rates)]
                 self._dilate(block, rate)
                 self.rates.append(rate)
         coverage, gap = dilation_coverage(self.rates), hdc_max_gap(self.rates)
         if coverage < 1:
-            warnings.warn(f'dilations {self.rates} leave a grid: {coverage.numerator} of {coverage.denominator} positions are seen, the '
-                          f'largest gap is M = {gap}; begin with 1 and avoid a common factor, as [1, 2, 5]', stacklevel=2)
+            warnings.warn(
+                f'dilations {self.rates} leave a grid: {coverage.numerator} of {coverage.denominator} positions are seen, the '
+                f'largest gap is M = {gap}; begin with 1 and avoid a common factor, as [1, 2, 5]',
+                stacklevel=2,
+            )
 
     def train(self, mode: bool = True) -> 'HDCResNet':
         """As the host's, which forgets to return the module."""
@@ -128,17 +141,30 @@ class DUCHead(BaseDecodeHead):
         others: of mmseg's BaseDecodeHead.
     """
 
-    def __init__(self, in_channels: int, num_classes: int, factor: int = 8, dilations: Sequence[int] = (6, 12, 18, 24), **kwargs):
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        factor: int = 8,
+        dilations: Sequence[int] = (6, 12, 18, 24),
+        **kwargs,
+    ):
         if factor < 1:
             raise ValueError(f'factor={factor} of DUCHead must be the stride of the map, such as 8')
         _check_rates(dilations, 3)
-        settings = {'dropout_ratio': 0., 'init_cfg': {'type': 'Normal', 'std': 0.01, 'layer': 'Conv2d'}, **kwargs}
+        settings = {
+            'dropout_ratio': 0.0,
+            'init_cfg': {'type': 'Normal', 'std': 0.01, 'layer': 'Conv2d'},
+            **kwargs,
+        }
         settings.pop('channels', None)
         super().__init__(in_channels=in_channels, channels=num_classes, num_classes=num_classes, **settings)
         self.conv_seg = None
         self.factor = factor
-        self.convs = nn.ModuleList(nn.Conv2d(in_channels, factor * factor * self.out_channels, 3, padding=rate, dilation=rate)
-                                   for rate in dilations)
+        self.convs = nn.ModuleList(
+            nn.Conv2d(in_channels, factor * factor * self.out_channels, 3, padding=rate, dilation=rate)
+            for rate in dilations
+        )
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Maps of the backbone to scores (B, K, d * H, d * W); channel c * d * d + i * d + j is class c of pixel (i, j)."""

@@ -34,12 +34,21 @@ class GlobalConvBlock(nn.Module):
         ValueError: an even kernel; ``fused=True`` with a stride.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 15, bias: bool = False, stride: int = 1,
-                 fused: bool | None = None):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 15,
+        bias: bool = False,
+        stride: int = 1,
+        fused: bool | None = None,
+    ):
         super().__init__()
         if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f'kernel_size={kernel_size} of a global convolution must be odd, so that the map keeps its size; '
-                             f'give {max(1, kernel_size - 1)} or {kernel_size + 1}')
+            raise ValueError(
+                f'kernel_size={kernel_size} of a global convolution must be odd, so that the map keeps its size; '
+                f'give {max(1, kernel_size - 1)} or {kernel_size + 1}'
+            )
         pad = kernel_size // 2
         tall = {'kernel_size': (kernel_size, 1), 'padding': (pad, 0), 'stride': (stride, 1)}
         wide = {'kernel_size': (1, kernel_size), 'padding': (0, pad), 'stride': (1, stride)}
@@ -51,18 +60,27 @@ class GlobalConvBlock(nn.Module):
         worthwhile = kernel_size >= FUSE_KERNEL and stride == 1 and in_channels >= FUSE_FROM * out_channels
         self.fused = worthwhile if fused is None else fused
         if self.fused and stride > 1:
-            raise ValueError(f'a global convolution with stride={stride} cannot be fused; leave out fused=True')
+            raise ValueError(
+                f'a global convolution with stride={stride} cannot be fused; leave out fused=True'
+            )
 
     def first_fused(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Both first convolutions of (B, C, H, W): every tap's product with every position at once, then each moved to where it counts."""
         k, (height, width) = self.kernel_size, x.shape[-2:]
         # flipped: the last tap looks furthest down, so that its products move up
-        taps = [weight.squeeze(axis).flip(2).permute(0, 2, 1).flatten(0, 1)
-                for weight, axis in ((self.left1.weight, 3), (self.right1.weight, 2))]
+        taps = [
+            weight.squeeze(axis).flip(2).permute(0, 2, 1).flatten(0, 1)
+            for weight, axis in ((self.left1.weight, 3), (self.right1.weight, 2))
+        ]
         products = torch.cat(taps).to(x.dtype) @ x.flatten(2)
         moved = []
-        for part, conv, kernel, padding in zip(products.chunk(2, dim=1), (self.left1, self.right1), ((k, 1), (1, k)),
-                                               ((k // 2, 0), (0, k // 2)), strict=True):
+        for part, conv, kernel, padding in zip(
+            products.chunk(2, dim=1),
+            (self.left1, self.right1),
+            ((k, 1), (1, k)),
+            ((k // 2, 0), (0, k // 2)),
+            strict=True,
+        ):
             out = F.fold(part, (height, width), kernel, padding=padding)
             moved.append(out if conv.bias is None else out + conv.bias.view(1, -1, 1, 1))
         return moved[0], moved[1]
@@ -154,28 +172,52 @@ class GlobalConvHead(BaseDecodeHead):
         ValueError: an even kernel, numbers of levels that differ, strides that do not double.
     """
 
-    def __init__(self, in_channels: Sequence[int], num_classes: int, kernel_size: int | Sequence[int] = 15, boundary_refine: bool = True,
-                 upsample: str = 'deconv', strides: Sequence[int] = (4, 8, 16, 32), in_index: Sequence[int] | None = None, **kwargs):
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        num_classes: int,
+        kernel_size: int | Sequence[int] = 15,
+        boundary_refine: bool = True,
+        upsample: str = 'deconv',
+        strides: Sequence[int] = (4, 8, 16, 32),
+        in_index: Sequence[int] | None = None,
+        **kwargs,
+    ):
         levels = len(in_channels)
         kernels = [kernel_size] * levels if isinstance(kernel_size, int) else list(kernel_size)
         if upsample not in ('deconv', 'bilinear'):
             raise ValueError(f"upsample={upsample!r} of GlobalConvHead; 'deconv' or 'bilinear'")
         if not len(kernels) == len(strides) == levels:
-            raise ValueError(f'GlobalConvHead has {levels} levels, {len(kernels)} kernel sizes and {len(strides)} strides; each level has '
-                             'one of both')
+            raise ValueError(
+                f'GlobalConvHead has {levels} levels, {len(kernels)} kernel sizes and {len(strides)} strides; each level has '
+                'one of both'
+            )
         if any(below % above for above, below in zip(strides, strides[1:], strict=False)):
-            raise ValueError(f'strides={tuple(strides)} of GlobalConvHead: each must be a multiple of the one before')
-        settings = {'dropout_ratio': 0., 'init_cfg': None, **kwargs}
+            raise ValueError(
+                f'strides={tuple(strides)} of GlobalConvHead: each must be a multiple of the one before'
+            )
+        settings = {'dropout_ratio': 0.0, 'init_cfg': None, **kwargs}
         settings.pop('channels', None)
-        super().__init__(in_channels=list(in_channels), channels=num_classes, num_classes=num_classes, input_transform='multiple_select',
-                         in_index=list(range(levels)) if in_index is None else list(in_index), **settings)
+        super().__init__(
+            in_channels=list(in_channels),
+            channels=num_classes,
+            num_classes=num_classes,
+            input_transform='multiple_select',
+            in_index=list(range(levels)) if in_index is None else list(in_index),
+            **settings,
+        )
         scores = self.out_channels
         self.conv_seg = None  # every level has scores already
         learned = upsample == 'deconv'
         refine = BoundaryRefine if boundary_refine else lambda channels: nn.Identity()
-        self.gcn = nn.ModuleList(GlobalConvBlock(width, scores, k) for width, k in zip(in_channels, kernels, strict=True))
+        self.gcn = nn.ModuleList(
+            GlobalConvBlock(width, scores, k) for width, k in zip(in_channels, kernels, strict=True)
+        )
         self.refine_level = nn.ModuleList(refine(scores) for _ in range(levels))
-        self.up = nn.ModuleList(Upsample(scores, below // above, learned) for above, below in zip(strides, strides[1:], strict=False))
+        self.up = nn.ModuleList(
+            Upsample(scores, below // above, learned)
+            for above, below in zip(strides, strides[1:], strict=False)
+        )
         self.refine_sum = nn.ModuleList(refine(scores) for _ in range(levels - 1))
         self.last_up = nn.ModuleList(Upsample(scores, 2, learned) for _ in range(2))
         self.refine_last = nn.ModuleList(refine(scores) for _ in range(2))
@@ -196,7 +238,9 @@ class GlobalConvHead(BaseDecodeHead):
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Maps of the backbone to scores (B, K, 4 * H, 4 * W), H and W of the finest level."""
         maps = self._transform_inputs(inputs)
-        scores = [refine(gcn(level)) for refine, gcn, level in zip(self.refine_level, self.gcn, maps, strict=True)]
+        scores = [
+            refine(gcn(level)) for refine, gcn, level in zip(self.refine_level, self.gcn, maps, strict=True)
+        ]
         out = scores.pop()
         for index in reversed(range(len(scores))):
             out = self.refine_sum[index](self.up[index](out, scores[index].shape[-2:]) + scores[index])
@@ -227,13 +271,17 @@ class GCNResNet(ResNet):
         super().__init__(depth=depth, **kwargs)
         kernels = [kernel_size] * len(self.res_layers) if isinstance(kernel_size, int) else list(kernel_size)
         if len(kernels) != len(self.res_layers):
-            raise ValueError(f'kernel_size={kernel_size} of GCNResNet names {len(kernels)} stages, the network has {len(self.res_layers)}')
+            raise ValueError(
+                f'kernel_size={kernel_size} of GCNResNet names {len(kernels)} stages, the network has {len(self.res_layers)}'
+            )
         for name, k in zip(self.res_layers, kernels, strict=True):
             for block in getattr(self, name) if k else ():
                 conv = block.conv2
                 if max(conv.dilation) > 1:
-                    raise ValueError(f'{name} of GCNResNet has a dilation of {conv.dilation[0]}, which a global convolution does not need; '
-                                     'leave out dilations and strides')
+                    raise ValueError(
+                        f'{name} of GCNResNet has a dilation of {conv.dilation[0]}, which a global convolution does not need; '
+                        'leave out dilations and strides'
+                    )
                 block.conv2 = GlobalConvBlock(conv.in_channels, conv.out_channels, k, stride=conv.stride[0])
         self._freeze_stages()
 

@@ -37,7 +37,9 @@ class EncoderDecoder(HostEncoderDecoder):
         least, largest = torch.aminmax(scores.detach()) if scores.numel() else scores.new_zeros(2)
         if not bool(torch.isfinite(least) & torch.isfinite(largest)):
             image = next((meta['img_path'] for meta in batch_img_metas if meta.get('img_path')), 'an image')
-            raise ValueError(f'{image}: the scores are NaN or infinite: the checkpoint or the image holds such numbers')
+            raise ValueError(
+                f'{image}: the scores are NaN or infinite: the checkpoint or the image holds such numbers'
+            )
         return scores
 
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
@@ -50,10 +52,20 @@ class EncoderDecoder(HostEncoderDecoder):
         Returns:
             samples with ``pred_sem_seg``, (1, H, W) uint8 (int64 beyond 256 classes) at the original size.
         """
-        if not self.keep_logits and self.test_cfg.get('mode', 'whole') == 'slide' and self._as_shot(inputs, data_samples):
+        if (
+            not self.keep_logits
+            and self.test_cfg.get('mode', 'whole') == 'slide'
+            and self._as_shot(inputs, data_samples)
+        ):
             samples = data_samples or [SegDataSample() for _ in inputs]
             for sample, image in zip(samples, inputs, strict=True):
-                sample.set_data({'pred_sem_seg': PixelData(data=self.slide_classes(image[None], dict(sample.metainfo))[None])})
+                sample.set_data(
+                    {
+                        'pred_sem_seg': PixelData(
+                            data=self.slide_classes(image[None], dict(sample.metainfo))[None]
+                        )
+                    }
+                )
             return samples
         samples = super().predict(inputs, data_samples)
         if not self.keep_logits:
@@ -68,7 +80,11 @@ class EncoderDecoder(HostEncoderDecoder):
         for sample in data_samples or []:
             meta = sample.metainfo
             padding = meta.get('img_padding_size', meta.get('padding_size', [0] * 4))
-            if any(padding) or meta.get('flip') or tuple(meta.get('ori_shape', inputs.shape[-2:])[:2]) != tuple(inputs.shape[-2:]):
+            if (
+                any(padding)
+                or meta.get('flip')
+                or tuple(meta.get('ori_shape', inputs.shape[-2:])[:2]) != tuple(inputs.shape[-2:])
+            ):
                 return False
         return True
 
@@ -94,19 +110,21 @@ class EncoderDecoder(HostEncoderDecoder):
         windows = image.new_zeros(crop_y, width)
         for number, top in enumerate(tops):
             for left in lefts:
-                window = image[..., top:top + crop_y, left:left + crop_x]
-                scores[..., left:left + crop_x] += self.encode_decode(window, [{**meta, 'img_shape': window.shape[2:]}])[0]
-                windows[:, left:left + crop_x] += 1
+                window = image[..., top : top + crop_y, left : left + crop_x]
+                scores[..., left : left + crop_x] += self.encode_decode(
+                    window, [{**meta, 'img_shape': window.shape[2:]}]
+                )[0]
+                windows[:, left : left + crop_x] += 1
             done = (tops[number + 1] if number + 1 < len(tops) else height) - top
             mean = scores[:, :done] / windows[:done]
             if self.out_channels > 1:
-                classes[top:top + done] = self._narrow(mean.argmax(0))
+                classes[top : top + done] = self._narrow(mean.argmax(0))
             else:
-                classes[top:top + done] = self._narrow(mean[0].sigmoid() > self.decode_head.threshold)
+                classes[top : top + done] = self._narrow(mean[0].sigmoid() > self.decode_head.threshold)
             for rows in (scores, windows):
                 kept = rows[..., done:, :].clone()
                 rows.zero_()
-                rows[..., :kept.shape[-2], :] = kept
+                rows[..., : kept.shape[-2], :] = kept
         return classes
 
 

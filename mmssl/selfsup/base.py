@@ -48,7 +48,9 @@ class SelfSupervisor(BaseSelfSupervisor):
     """
 
     def __init__(self, backbone, neck=None, head=None, data_preprocessor=None, **kwargs):
-        if data_preprocessor is None or (isinstance(data_preprocessor, dict) and 'type' not in data_preprocessor):
+        if data_preprocessor is None or (
+            isinstance(data_preprocessor, dict) and 'type' not in data_preprocessor
+        ):
             data_preprocessor = {'type': 'mmpretrain.SelfSupDataPreprocessor', **(data_preprocessor or {})}
         built = [None if part is None else _build_part(part) for part in (backbone, neck, head)]
         super().__init__(*built, data_preprocessor=_build_part(data_preprocessor), **kwargs)
@@ -67,9 +69,13 @@ class SelfSupervisor(BaseSelfSupervisor):
         """
         method = type(self).__name__
         if not isinstance(inputs, (list, tuple)):
-            raise ValueError(f'{method} takes a list of views, not one batch of images; begin the pipeline with mmssl.LoadViews')
+            raise ValueError(
+                f'{method} takes a list of views, not one batch of images; begin the pipeline with mmssl.LoadViews'
+            )
         if number is not None and len(inputs) != number:
-            raise ValueError(f'{method} takes {number} views, not {len(inputs)}; see the presets of mmssl.LoadViews')
+            raise ValueError(
+                f'{method} takes {number} views, not {len(inputs)}; see the presets of mmssl.LoadViews'
+            )
         return [view.contiguous(memory_format=self.memory_format) for view in inputs]
 
 
@@ -121,7 +127,9 @@ class ScheduledSupervisor(SelfSupervisor):
             max_iterations: optimizer steps of the whole training.
         """
         if iterations_per_epoch < 1 or max_iterations < 1:
-            raise ValueError(f'a training of {max_iterations} iterations, {iterations_per_epoch} an epoch; both must be above 0')
+            raise ValueError(
+                f'a training of {max_iterations} iterations, {iterations_per_epoch} an epoch; both must be above 0'
+            )
         self.clock.steps_per_epoch, self.clock.max_steps = iterations_per_epoch, max_iterations
         for module in self.modules():
             if isinstance(module, MomentumEncoder):
@@ -152,8 +160,11 @@ class ScheduledSupervisor(SelfSupervisor):
             if self._waiting:
                 self._after_update()
             elif type(self).before_update is not ScheduledSupervisor.before_update:
-                warnings.warn(f'{type(self).__name__} changes gradients before each optimizer step, and is not attached to the optimizer: '
-                              'call model.attach(optimizer)', stacklevel=3)
+                warnings.warn(
+                    f'{type(self).__name__} changes gradients before each optimizer step, and is not attached to the optimizer: '
+                    'call model.attach(optimizer)',
+                    stacklevel=3,
+                )
             self._waiting = True
 
     @torch.no_grad()

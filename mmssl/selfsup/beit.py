@@ -81,26 +81,46 @@ class BEiT(SelfSupervisor):
         ValueError: parts that do not agree, or a mask that is impossible.
     """
 
-    def __init__(self, backbone: dict, tokenizer: dict, head: dict | None = None, num_masked: int | None = None,
-                 min_masked: int | None = None, **kwargs):
+    def __init__(
+        self,
+        backbone: dict,
+        tokenizer: dict,
+        head: dict | None = None,
+        num_masked: int | None = None,
+        min_masked: int | None = None,
+        **kwargs,
+    ):
         encoder, codes = build(backbone, MODELS), build(tokenizer, MODELS)
         if not isinstance(codes, Tokenizer):
-            raise ValueError(f"BEiT: a {type(codes).__name__} is no tokenizer; give tokenizer=dict(type='mmssl.KMeansTokenizer', "
-                             "checkpoint=FILE) or dict(type='mmssl.DALLEEncoder', checkpoint=FILE)")
+            raise ValueError(
+                f"BEiT: a {type(codes).__name__} is no tokenizer; give tokenizer=dict(type='mmssl.KMeansTokenizer', "
+                "checkpoint=FILE) or dict(type='mmssl.DALLEEncoder', checkpoint=FILE)"
+            )
         if getattr(encoder, 'mask_token', None) is None:
-            raise ValueError('BEiT: the backbone has no mask token; use mmssl.BEiTViT with with_mask_token=True')
+            raise ValueError(
+                'BEiT: the backbone has no mask token; use mmssl.BEiTViT with with_mask_token=True'
+            )
         if head is None or isinstance(head, dict):
-            head = {'type': 'mmssl.BEiTHead', 'embed_dims': encoder.embed_dims, 'num_embed': codes.num_tokens, **(head or {})}
+            head = {
+                'type': 'mmssl.BEiTHead',
+                'embed_dims': encoder.embed_dims,
+                'num_embed': codes.num_tokens,
+                **(head or {}),
+            }
         super().__init__(encoder, head=head, **kwargs)
         self.target_generator = codes
         outputs, inputs = self.head.cls_head.weight.shape
         if (inputs, outputs) != (encoder.embed_dims, codes.num_tokens):
-            raise ValueError(f'the head maps {inputs} values to {outputs} tokens; the backbone is {encoder.embed_dims} wide and the '
-                             f'tokenizer has {codes.num_tokens} tokens')
+            raise ValueError(
+                f'the head maps {inputs} values to {outputs} tokens; the backbone is {encoder.embed_dims} wide and the '
+                f'tokenizer has {codes.num_tokens} tokens'
+            )
         rows, columns = encoder.patch_resolution
         self.num_masked = max(1, rows * columns * 75 // 196) if num_masked is None else num_masked
         self.min_masked = min(16, self.num_masked) if min_masked is None else min_masked
-        blockwise_mask((rows, columns), self.num_masked, self.min_masked, random.Random(0))  # refuses an impossible mask here
+        blockwise_mask(
+            (rows, columns), self.num_masked, self.min_masked, random.Random(0)
+        )  # refuses an impossible mask here
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) to the output of the backbone for whole images."""
@@ -108,10 +128,13 @@ class BEiT(SelfSupervisor):
 
     def draw_masks(self, batch: int, grid: tuple[int, int], rng=random) -> Tensor:
         """(B, rows, columns), boolean, on the CPU: a mask for each image, drawn from Python's generator."""
-        return torch.from_numpy(np.stack([blockwise_mask(grid, self.num_masked, self.min_masked, rng) for _ in range(batch)]))
+        return torch.from_numpy(
+            np.stack([blockwise_mask(grid, self.num_masked, self.min_masked, rng) for _ in range(batch)])
+        )
 
-    def loss(self, inputs: Tensor | list[Tensor], data_samples: Sequence | None = None,
-             mask: Tensor | None = None) -> dict[str, Tensor]:
+    def loss(
+        self, inputs: Tensor | list[Tensor], data_samples: Sequence | None = None, mask: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """One training step's loss.
 
         Args:
@@ -124,7 +147,9 @@ class BEiT(SelfSupervisor):
         """
         views = [inputs] if isinstance(inputs, Tensor) else self.views(inputs)
         if len(views) not in (1, 2):
-            raise ValueError(f'BEiT takes one view, or two of the same crop, not {len(views)}; see mmssl.LoadBEiTViews')
+            raise ValueError(
+                f'BEiT takes one view, or two of the same crop, not {len(views)}; see mmssl.LoadBEiTViews'
+            )
         images = views[0]
         step = self.backbone.patch_embed.patch_size
         grid = images.shape[-2] // step[0], images.shape[-1] // step[1]
@@ -150,9 +175,11 @@ class BEiT(SelfSupervisor):
         """
         found = self.target_generator.grid_of(*view.shape[-2:])
         if grid is not None and found != tuple(grid):
-            raise ValueError(f'the tokenizer makes {found[0]}x{found[1]} tokens of an image of {view.shape[-2]}x{view.shape[-1]}, the '
-                             f'backbone {grid[0]}x{grid[1]} patches; set second_scale of mmssl.LoadBEiTViews (DALL-E: 8 pixels a token), '
-                             'or patch_size of the tokenizer')
+            raise ValueError(
+                f'the tokenizer makes {found[0]}x{found[1]} tokens of an image of {view.shape[-2]}x{view.shape[-1]}, the '
+                f'backbone {grid[0]}x{grid[1]} patches; set second_scale of mmssl.LoadBEiTViews (DALL-E: 8 pixels a token), '
+                'or patch_size of the tokenizer'
+            )
         return self.target_generator.tokenize(self._pixels(view), rows)
 
     def _pixels(self, view: Tensor) -> Tensor:
@@ -160,5 +187,8 @@ class BEiT(SelfSupervisor):
         norm = self.data_preprocessor
         if not getattr(norm, '_enable_normalize', False):
             return view / 255
-        mean, std = (getattr(norm, f'second_{name}', getattr(norm, name)).to(view.dtype) / 255 for name in ('mean', 'std'))
+        mean, std = (
+            getattr(norm, f'second_{name}', getattr(norm, name)).to(view.dtype) / 255
+            for name in ('mean', 'std')
+        )
         return torch.addcmul(mean, view, std)

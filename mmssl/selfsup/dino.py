@@ -42,10 +42,19 @@ class DINOViT(ViT):
         others: as in :class:`mmssl.layers.vit.ViT`.
     """
 
-    def __init__(self, *args, out_type: str = 'cls_token', num_cls_tokens: int = 1, with_avg_patches: bool = False, **kwargs):
+    def __init__(
+        self,
+        *args,
+        out_type: str = 'cls_token',
+        num_cls_tokens: int = 1,
+        with_avg_patches: bool = False,
+        **kwargs,
+    ):
         super().__init__(*args, **dict(kwargs, out_type=out_type))
         if not 1 <= num_cls_tokens <= self.num_layers:
-            raise ValueError(f'num_cls_tokens={num_cls_tokens} of a ViT of {self.num_layers} layers; give 1 to {self.num_layers}')
+            raise ValueError(
+                f'num_cls_tokens={num_cls_tokens} of a ViT of {self.num_layers} layers; give 1 to {self.num_layers}'
+            )
         self.num_cls_tokens, self.with_avg_patches = num_cls_tokens, with_avg_patches
 
     def reset_parameters(self) -> None:
@@ -100,11 +109,25 @@ class DINOHead(BaseModule):
         hidden_dim, bottleneck_dim: widths inside and at the end of the MLP.
     """
 
-    def __init__(self, in_dim: int, out_dim: int = 65536, use_bn: bool = False, norm_last_layer: bool = True, nlayers: int = 3,
-                 hidden_dim: int = 2048, bottleneck_dim: int = 256, init_cfg: dict | list | None = None):
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int = 65536,
+        use_bn: bool = False,
+        norm_last_layer: bool = True,
+        nlayers: int = 3,
+        hidden_dim: int = 2048,
+        bottleneck_dim: int = 256,
+        init_cfg: dict | list | None = None,
+    ):
         super().__init__(init_cfg)
-        for name, value in (('in_dim', in_dim), ('out_dim', out_dim), ('nlayers', nlayers), ('hidden_dim', hidden_dim),
-                            ('bottleneck_dim', bottleneck_dim)):
+        for name, value in (
+            ('in_dim', in_dim),
+            ('out_dim', out_dim),
+            ('nlayers', nlayers),
+            ('hidden_dim', hidden_dim),
+            ('bottleneck_dim', bottleneck_dim),
+        ):
             if value < 1:
                 raise ValueError(f'{name}={value} of DINOHead must be at least 1')
         self.in_dim, self.out_dim = in_dim, out_dim
@@ -161,19 +184,39 @@ class DINOLoss(nn.Module):
     Attributes:
         center: (1, K), moving average of the teacher's mean output over the batches of all processes.
     """
+
     center: Tensor
 
-    def __init__(self, out_dim: int, ncrops: int, warmup_teacher_temp: float, teacher_temp: float, warmup_teacher_temp_epochs: int,
-                 nepochs: int | None, student_temp: float = 0.1, center_momentum: float = 0.9):
+    def __init__(
+        self,
+        out_dim: int,
+        ncrops: int,
+        warmup_teacher_temp: float,
+        teacher_temp: float,
+        warmup_teacher_temp_epochs: int,
+        nepochs: int | None,
+        student_temp: float = 0.1,
+        center_momentum: float = 0.9,
+    ):
         super().__init__()
         if ncrops < GLOBAL_CROPS:
-            raise ValueError(f'ncrops={ncrops} of DINO: the student sees the {GLOBAL_CROPS} crops of the teacher at least; '
-                             f'give {GLOBAL_CROPS} + the number of small crops')
-        for name, value in (('warmup_teacher_temp', warmup_teacher_temp), ('teacher_temp', teacher_temp), ('student_temp', student_temp)):
+            raise ValueError(
+                f'ncrops={ncrops} of DINO: the student sees the {GLOBAL_CROPS} crops of the teacher at least; '
+                f'give {GLOBAL_CROPS} + the number of small crops'
+            )
+        for name, value in (
+            ('warmup_teacher_temp', warmup_teacher_temp),
+            ('teacher_temp', teacher_temp),
+            ('student_temp', student_temp),
+        ):
             if not value > 0:
-                raise ValueError(f'{name}={value} of DINO must be above 0; the paper has 0.04 to 0.07 for the teacher, 0.1 for the student')
+                raise ValueError(
+                    f'{name}={value} of DINO must be above 0; the paper has 0.04 to 0.07 for the teacher, 0.1 for the student'
+                )
         if not 0 <= center_momentum <= 1:
-            raise ValueError(f'center_momentum={center_momentum} of DINO must be between 0 and 1; the paper has 0.9')
+            raise ValueError(
+                f'center_momentum={center_momentum} of DINO must be between 0 and 1; the paper has 0.9'
+            )
         self.ncrops, self.student_temp, self.center_momentum = ncrops, student_temp, center_momentum
         self.warmup_teacher_temp, self.teacher_temp = warmup_teacher_temp, teacher_temp
         self.warmup_teacher_temp_epochs = warmup_teacher_temp_epochs
@@ -207,11 +250,15 @@ class DINOLoss(nn.Module):
         """
         batch = len(teacher_output) // GLOBAL_CROPS
         if len(teacher_output) != GLOBAL_CROPS * batch or len(student_output) != self.ncrops * batch:
-            raise ValueError(f'the student has {len(student_output)} outputs and the teacher {len(teacher_output)}; {self.ncrops} * B and '
-                             f'{GLOBAL_CROPS} * B are needed')
+            raise ValueError(
+                f'the student has {len(student_output)} outputs and the teacher {len(teacher_output)}; {self.ncrops} * B and '
+                f'{GLOBAL_CROPS} * B are needed'
+            )
         teacher_output = _at_least_float32(teacher_output.detach())
         target = F.softmax((teacher_output - self.center) / self.temperature(epoch), dim=-1)
-        loss = _cross_entropy_of_pairs(_at_least_float32(student_output) / self.student_temp, target, self.ncrops)
+        loss = _cross_entropy_of_pairs(
+            _at_least_float32(student_output) / self.student_temp, target, self.ncrops
+        )
         if self.training:
             self.update_center(teacher_output)
         return loss
@@ -235,7 +282,10 @@ def _cross_entropy_of_pairs(logits: Tensor, target: Tensor, ncrops: int) -> Tens
         logits: (ncrops * B, K), crop after crop.
         target: (2 * B, K), likewise.
     """
-    log_p, target = F.log_softmax(logits, dim=-1).unflatten(0, (ncrops, -1)), target.unflatten(0, (GLOBAL_CROPS, -1))
+    log_p, target = (
+        F.log_softmax(logits, dim=-1).unflatten(0, (ncrops, -1)),
+        target.unflatten(0, (GLOBAL_CROPS, -1)),
+    )
     # a large crop is told the other one's target, a small one both
     total = (target.flip(0) * log_p[:GLOBAL_CROPS]).sum()
     if ncrops > GLOBAL_CROPS:
@@ -261,24 +311,48 @@ class DINO(ScheduledSupervisor):
         others: of mmpretrain's BaseSelfSupervisor (``data_preprocessor``, ``init_cfg``).
     """
 
-    def __init__(self, backbone: dict | nn.Module, head: dict | nn.Module, num_crops: int = 10, warmup_teacher_temp: float = 0.04,
-                 teacher_temp: float = 0.04, warmup_teacher_temp_epochs: int = 0, student_temp: float = 0.1, center_momentum: float = 0.9,
-                 momentum: float = 0.996, final_momentum: float | None = 1., freeze_last_layer: int = 1, evaluate: str = 'teacher',
-                 **kwargs):
+    def __init__(
+        self,
+        backbone: dict | nn.Module,
+        head: dict | nn.Module,
+        num_crops: int = 10,
+        warmup_teacher_temp: float = 0.04,
+        teacher_temp: float = 0.04,
+        warmup_teacher_temp_epochs: int = 0,
+        student_temp: float = 0.1,
+        center_momentum: float = 0.9,
+        momentum: float = 0.996,
+        final_momentum: float | None = 1.0,
+        freeze_last_layer: int = 1,
+        evaluate: str = 'teacher',
+        **kwargs,
+    ):
         backbone = build(backbone, MODELS)
         width = getattr(backbone, 'embed_dims', None) if isinstance(backbone, ViT) else None
         if isinstance(head, dict) and width:
             head = {'in_dim': width, **head}
         super().__init__(backbone, head=head, **kwargs)
         if width and self.head.in_dim != width:
-            raise ValueError(f'head has in_dim={self.head.in_dim}, but the backbone is {width} wide; leave in_dim out')
+            raise ValueError(
+                f'head has in_dim={self.head.in_dim}, but the backbone is {width} wide; leave in_dim out'
+            )
         if evaluate not in ('teacher', 'student'):
             raise ValueError(f"evaluate={evaluate!r} of DINO must be 'teacher' or 'student'")
         if freeze_last_layer < 0:
-            raise ValueError(f'freeze_last_layer={freeze_last_layer} of DINO must be a number of epochs, 0 or more')
+            raise ValueError(
+                f'freeze_last_layer={freeze_last_layer} of DINO must be a number of epochs, 0 or more'
+            )
         self.num_crops, self.freeze_last_layer, self.evaluate = num_crops, freeze_last_layer, evaluate
-        self.dino_loss = DINOLoss(self.head.out_dim, num_crops, warmup_teacher_temp, teacher_temp, warmup_teacher_temp_epochs, None,
-                                  student_temp, center_momentum)
+        self.dino_loss = DINOLoss(
+            self.head.out_dim,
+            num_crops,
+            warmup_teacher_temp,
+            teacher_temp,
+            warmup_teacher_temp_epochs,
+            None,
+            student_temp,
+            center_momentum,
+        )
         self.teacher = MomentumEncoder(nn.Sequential(self.backbone, self.head), momentum, final_momentum)
 
     def momentum_pairs(self) -> list[tuple[MomentumEncoder, nn.Module]]:
@@ -311,26 +385,32 @@ class DINO(ScheduledSupervisor):
         """
         self.begin_forward()
         crops = join_equal_sizes(self.views(inputs, self.num_crops))
-        large = crops[0][:GLOBAL_CROPS * len(inputs[0])]
+        large = crops[0][: GLOBAL_CROPS * len(inputs[0])]
         if len(large) < GLOBAL_CROPS * len(inputs[0]):
-            raise ValueError(f'the two large views of DINO have sizes {tuple(inputs[0].shape[-2:])} and {tuple(inputs[1].shape[-2:])}; '
-                             'they must be equal')
+            raise ValueError(
+                f'the two large views of DINO have sizes {tuple(inputs[0].shape[-2:])} and {tuple(inputs[1].shape[-2:])}; '
+                'they must be equal'
+            )
         teacher_output = self.teacher(large)
         student_output = self.head(torch.cat([image_features(self.backbone(batch)) for batch in crops]))
         return dict(loss=self.dino_loss(student_output, teacher_output, self.clock.epoch))
 
     def before_update(self) -> None:
         """In the first epochs the last layer gets no gradient (section 3.1 and appendix C)."""
-        if not self.clock.steps_per_epoch and (self.freeze_last_layer or self.dino_loss.warmup_teacher_temp_epochs):
-            raise RuntimeError('DINO counts epochs, for its last layer and its temperature, and nobody said how long one is: call '
-                               'set_schedule(iterations_per_epoch, max_iterations) of the model; in a run mmssl.MethodHook does so')
+        if not self.clock.steps_per_epoch and (
+            self.freeze_last_layer or self.dino_loss.warmup_teacher_temp_epochs
+        ):
+            raise RuntimeError(
+                'DINO counts epochs, for its last layer and its temperature, and nobody said how long one is: call '
+                'set_schedule(iterations_per_epoch, max_iterations) of the model; in a run mmssl.MethodHook does so'
+            )
         if self.clock.epoch < self.freeze_last_layer:
             for parameter in self.head.last_layer.parameters():
                 parameter.grad = None
 
     def after_update(self) -> None:
         """The teacher follows the student."""
-        (teacher, student), = self.momentum_pairs()
+        ((teacher, student),) = self.momentum_pairs()
         teacher.update(student)
 
 

@@ -56,7 +56,9 @@ def pair_scores(l: Tensor, m: Tensor, gather: bool = False) -> tuple[Tensor, Ten
         ValueError: shapes that do not fit, or one image alone, which has no negatives.
     """
     if l.ndim != 3 or m.ndim != 3 or l.shape[:2] != m.shape[:2]:
-        raise ValueError(f'l has shape {tuple(l.shape)} and m {tuple(m.shape)}; give (N, units, locals) and (N, units, multis)')
+        raise ValueError(
+            f'l has shape {tuple(l.shape)} and m {tuple(m.shape)}; give (N, units, locals) and (N, units, multis)'
+        )
     number, units, multis = m.shape
     places = l.transpose(1, 2)
     if gather:
@@ -65,11 +67,14 @@ def pair_scores(l: Tensor, m: Tensor, gather: bool = False) -> tuple[Tensor, Ten
         raise ValueError('a batch of 1 image has no negatives; mutual information needs at least 2 images')
     first = world()[0] * number if gather else 0
     with torch.autocast(m.device.type, enabled=False):
-        vectors, places = (x.reshape(-1, units).to(torch.promote_types(x.dtype, torch.float32)) for x in (m.transpose(1, 2), places))
+        vectors, places = (
+            x.reshape(-1, units).to(torch.promote_types(x.dtype, torch.float32))
+            for x in (m.transpose(1, 2), places)
+        )
         scores = linear(vectors, places).view(number, multis, -1, l.shape[2])
     images = torch.arange(scores.shape[2], device=m.device)
-    own = images == images[first:first + number, None]
-    return scores, own[:, None, :, None], scores[:, :, first:first + number].diagonal(dim1=0, dim2=2)
+    own = images == images[first : first + number, None]
+    return scores, own[:, None, :, None], scores[:, :, first : first + number].diagonal(dim1=0, dim2=2)
 
 
 def fenchel_dual_loss(l: Tensor, m: Tensor, measure: str = 'JSD', gather: bool = False) -> Tensor:  # noqa: E741
@@ -141,7 +146,9 @@ def _estimator(name: str):
     if name == 'DV':
         return donsker_varadhan_loss
     if name not in DIVERGENCES:
-        raise ValueError(f"estimator={name!r} is unknown; one of 'InfoNCE', 'DV', {', '.join(map(repr, DIVERGENCES))}")
+        raise ValueError(
+            f"estimator={name!r} is unknown; one of 'InfoNCE', 'DV', {', '.join(map(repr, DIVERGENCES))}"
+        )
     return lambda l, m, gather: fenchel_dual_loss(l, m, name, gather)  # noqa: E741
 
 
@@ -172,26 +179,47 @@ class InfoMaxEncoder(_Drawn):
         frozen_stages: keep the first so many of these parts as they are, in evaluation mode; -1 freezes nothing.
     """
 
-    def __init__(self, img_size: int = 32, channels: tuple[int, ...] = (64, 128, 256), hidden: int = 1024, in_channels: int = 3,
-                 out_indices: tuple[int, ...] | None = None, frozen_stages: int = -1, init_cfg: dict | list | None = None):
+    def __init__(
+        self,
+        img_size: int = 32,
+        channels: tuple[int, ...] = (64, 128, 256),
+        hidden: int = 1024,
+        in_channels: int = 3,
+        out_indices: tuple[int, ...] | None = None,
+        frozen_stages: int = -1,
+        init_cfg: dict | list | None = None,
+    ):
         super().__init__(init_cfg)
-        step = 2**len(channels)
+        step = 2 ** len(channels)
         if img_size < step or img_size % step:
-            raise ValueError(f'img_size={img_size} does not shrink by half {len(channels)} times; give a multiple of {step}')
+            raise ValueError(
+                f'img_size={img_size} does not shrink by half {len(channels)} times; give a multiple of {step}'
+            )
         self.out_indices = tuple(range(len(channels) + 1)) if out_indices is None else tuple(out_indices)
         if not self.out_indices or not all(0 <= index <= len(channels) for index in self.out_indices):
             raise ValueError(f'out_indices={out_indices!r}: give some of 0 to {len(channels)}')
         self.img_size, self.frozen_stages = img_size, frozen_stages
         widths = (in_channels, *channels)
         self.stages = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True))
-            for before, after in zip(widths, channels, strict=False))
-        self.stages.append(nn.Sequential(nn.Flatten(), Linear(channels[-1] * (img_size // step)**2, hidden, bias=False),
-                                         nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)))
+            nn.Sequential(
+                nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(inplace=True),
+            )
+            for before, after in zip(widths, channels, strict=False)
+        )
+        self.stages.append(
+            nn.Sequential(
+                nn.Flatten(),
+                Linear(channels[-1] * (img_size // step) ** 2, hidden, bias=False),
+                nn.BatchNorm1d(hidden),
+                nn.ReLU(inplace=True),
+            )
+        )
         self._freeze()
 
     def _freeze(self) -> None:
-        for stage in self.stages[:max(self.frozen_stages, 0)]:
+        for stage in self.stages[: max(self.frozen_stages, 0)]:
             stage.eval().requires_grad_(False)
 
     def train(self, mode: bool = True):
@@ -203,8 +231,10 @@ class InfoMaxEncoder(_Drawn):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) to maps (B, C, h, w) and the vector (B, hidden), those of ``out_indices``."""
         if x.shape[-2:] != (self.img_size, self.img_size):
-            raise ValueError(f'images are {x.shape[-2]}x{x.shape[-1]} and the dense layer of the encoder was made for {self.img_size}x'
-                             f'{self.img_size}; set img_size, or resize them')
+            raise ValueError(
+                f'images are {x.shape[-2]}x{x.shape[-1]} and the dense layer of the encoder was made for {self.img_size}x'
+                f'{self.img_size}; set img_size, or resize them'
+            )
         outs = []
         for stage in self.stages:
             x = stage(x)
@@ -225,7 +255,13 @@ class InfoMaxNet(_Drawn):
         layer_norm: normalise the embedding, as the local objective does.
     """
 
-    def __init__(self, in_channels: int, units: int = 2048, layer_norm: bool = True, init_cfg: dict | list | None = None):
+    def __init__(
+        self,
+        in_channels: int,
+        units: int = 2048,
+        layer_norm: bool = True,
+        init_cfg: dict | list | None = None,
+    ):
         super().__init__(init_cfg)
         self.hidden = Linear(in_channels, units, bias=False)
         self.norm = nn.BatchNorm1d(units)
@@ -262,15 +298,24 @@ class PriorDiscriminator(_Drawn):
         hidden: units of the hidden layers.
     """
 
-    def __init__(self, in_channels: int = 64, hidden: tuple[int, ...] = (1000, 200), init_cfg: dict | list | None = None):
+    def __init__(
+        self,
+        in_channels: int = 64,
+        hidden: tuple[int, ...] = (1000, 200),
+        init_cfg: dict | list | None = None,
+    ):
         super().__init__(init_cfg)
         widths = (in_channels, *hidden, 1)
-        self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(
+            nn.Linear(before, after) for before, after in zip(widths, widths[1:], strict=False)
+        )
 
     def forward(self, x: Tensor, frozen: bool = False) -> Tensor:
         """(B, C) to scores (B, 1), high for the prior; with ``frozen`` the gradient goes to the input alone."""
         for index, layer in enumerate(self.layers):
-            weight, bias = (layer.weight.detach(), layer.bias.detach()) if frozen else (layer.weight, layer.bias)
+            weight, bias = (
+                (layer.weight.detach(), layer.bias.detach()) if frozen else (layer.weight, layer.bias)
+            )
             x = F.linear(F.relu(x) if index else x, weight, bias)
         return x
 
@@ -291,7 +336,9 @@ class MutualInformation(BaseModule):
 
     def forward(self, features: Tensor, vectors: Tensor) -> Tensor:
         """(B, C, h, w) or (B, C), and (B, D), to a scalar."""
-        return _estimator(self.estimator)(self.feature_net(features), self.vector_net(vectors), gather=self.gather)
+        return _estimator(self.estimator)(
+            self.feature_net(features), self.vector_net(vectors), gather=self.gather
+        )
 
 
 @MODELS.register_module()
@@ -314,12 +361,29 @@ class DeepInfoMax(SelfSupervisor):
         others: of mmpretrain's BaseSelfSupervisor (``data_preprocessor``, ``init_cfg``).
     """
 
-    def __init__(self, backbone: dict, neck: dict, alpha: float = 0., beta: float = 1., gamma: float = 0.1, estimator: str = 'JSD',
-                 local_index: int = 1, local_channels: int = 128, global_index: int = 2, global_channels: int = 4096, units: int = 2048,
-                 prior: dict | None = None, prior_loss: str = 'non-saturating', gather: bool = False, **kwargs):
+    def __init__(
+        self,
+        backbone: dict,
+        neck: dict,
+        alpha: float = 0.0,
+        beta: float = 1.0,
+        gamma: float = 0.1,
+        estimator: str = 'JSD',
+        local_index: int = 1,
+        local_channels: int = 128,
+        global_index: int = 2,
+        global_channels: int = 4096,
+        units: int = 2048,
+        prior: dict | None = None,
+        prior_loss: str = 'non-saturating',
+        gather: bool = False,
+        **kwargs,
+    ):
         super().__init__(backbone, neck, **kwargs)
         if min(alpha, beta, gamma) < 0 or not alpha + beta:
-            raise ValueError(f'alpha={alpha}, beta={beta}, gamma={gamma}: none may be negative, and alpha or beta must be above 0')
+            raise ValueError(
+                f'alpha={alpha}, beta={beta}, gamma={gamma}: none may be negative, and alpha or beta must be above 0'
+            )
         if prior_loss not in ('non-saturating', 'minimax'):
             raise ValueError(f"prior_loss={prior_loss!r} is not one of 'non-saturating', 'minimax'")
         _estimator(estimator)
@@ -328,11 +392,20 @@ class DeepInfoMax(SelfSupervisor):
         width = self.neck.dims[-1]
 
         def objective(channels: int, layer_norm: bool) -> MutualInformation:
-            return MutualInformation(InfoMaxNet(channels, units, layer_norm), InfoMaxNet(width, units, layer_norm), estimator, gather)
+            return MutualInformation(
+                InfoMaxNet(channels, units, layer_norm),
+                InfoMaxNet(width, units, layer_norm),
+                estimator,
+                gather,
+            )
 
         self.local_mi = objective(local_channels, True) if beta else None
         self.global_mi = objective(global_channels, False) if alpha else None
-        self.prior = build({'type': 'mmssl.PriorDiscriminator', 'in_channels': width, **(prior or {})}, MODELS) if gamma else None
+        self.prior = (
+            build({'type': 'mmssl.PriorDiscriminator', 'in_channels': width, **(prior or {})}, MODELS)
+            if gamma
+            else None
+        )
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) to the output of the plain backbone."""
@@ -353,12 +426,18 @@ class DeepInfoMax(SelfSupervisor):
         wide = torch.promote_types(vectors.dtype, torch.float32)
         vectors = vectors.to(wide).sigmoid()
         prior = torch.rand_like(vectors) if prior is None else prior.to(vectors)
-        real, fake = self.prior(torch.cat([prior, vectors.detach()])).to(wide).split([len(prior), len(vectors)])
+        real, fake = (
+            self.prior(torch.cat([prior, vectors.detach()])).to(wide).split([len(prior), len(vectors)])
+        )
         score = self.prior(vectors, frozen=True).to(wide)
-        encoder = _softplus(-score).mean() if self.prior_loss == 'non-saturating' else F.logsigmoid(-score).mean()
+        encoder = (
+            _softplus(-score).mean() if self.prior_loss == 'non-saturating' else F.logsigmoid(-score).mean()
+        )
         return _softplus(-real).mean() + _softplus(fake).mean(), encoder
 
-    def loss(self, inputs: Tensor | list[Tensor], data_samples: list | None = None, prior: Tensor | None = None) -> dict[str, Tensor]:
+    def loss(
+        self, inputs: Tensor | list[Tensor], data_samples: list | None = None, prior: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """One training step's loss.
 
         Args:
@@ -369,10 +448,10 @@ class DeepInfoMax(SelfSupervisor):
         Returns:
             ``dict(loss=scalar)``.
         """
-        image, = self.views([inputs] if isinstance(inputs, Tensor) else inputs, 1)
+        (image,) = self.views([inputs] if isinstance(inputs, Tensor) else inputs, 1)
         features = self.backbone(image)
         vectors = self.neck(features[-1])
-        loss = 0.
+        loss = 0.0
         if self.local_mi is not None:
             loss = loss + self.beta * self.local_mi(features[self.local_index], vectors)
         if self.global_mi is not None:

@@ -23,7 +23,13 @@ class MiniBatchKMeans:
         idle: (K,), samples since the centroid was last the nearest to one.
     """
 
-    def __init__(self, num_clusters: int, nearest: Callable[[Tensor, Tensor], Tensor], seed: int = 0, patience: int = 10):
+    def __init__(
+        self,
+        num_clusters: int,
+        nearest: Callable[[Tensor, Tensor], Tensor],
+        seed: int = 0,
+        patience: int = 10,
+    ):
         self.num_clusters, self.nearest, self.patience = num_clusters, nearest, patience
         self.generator = torch.Generator().manual_seed(seed)
         self.centroids: Tensor | None = None
@@ -59,7 +65,7 @@ class MiniBatchKMeans:
         self.counts += hits
         self.centroids += (sums - hits.unsqueeze(1) * self.centroids) / self.counts.clamp(min=1).unsqueeze(1)
         self.idle = torch.where(hits > 0, 0, self.idle + len(samples))
-        unused = (self.idle > self.patience * self.num_clusters).nonzero().squeeze(1)[:len(samples)]
+        unused = (self.idle > self.patience * self.num_clusters).nonzero().squeeze(1)[: len(samples)]
         if len(unused):
             self.centroids[unused] = self._choose(samples, len(unused))
             self.counts[unused], self.idle[unused] = 1, 0
@@ -68,7 +74,9 @@ class MiniBatchKMeans:
     def begin(self, samples: Tensor) -> None:
         """Put the centroids on samples drawn at random."""
         if len(samples) < self.num_clusters:
-            raise ValueError(f'{len(samples)} patches for {self.num_clusters} tokens; take more images, or fewer tokens')
+            raise ValueError(
+                f'{len(samples)} patches for {self.num_clusters} tokens; take more images, or fewer tokens'
+            )
         self.centroids = self._choose(samples, self.num_clusters).clone()
         self.counts = torch.zeros(self.num_clusters, dtype=torch.int64, device=samples.device)
         self.idle = torch.zeros_like(self.counts)

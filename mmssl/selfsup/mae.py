@@ -31,10 +31,18 @@ class MAEViT(ViT):
         others: as in :class:`mmssl.layers.vit.ViT`. The position table is fixed.
     """
 
-    def __init__(self, arch: str | dict = 'b', img_size: int | tuple[int, int] = 224, patch_size: int | tuple[int, int] = 16,
-                 mask_ratio: float = 0.75, **kwargs):
+    def __init__(
+        self,
+        arch: str | dict = 'b',
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int | tuple[int, int] = 16,
+        mask_ratio: float = 0.75,
+        **kwargs,
+    ):
         super().__init__(arch=arch, img_size=img_size, patch_size=patch_size, **kwargs)
-        random_masking(1, self.patch_resolution[0] * self.patch_resolution[1], mask_ratio, device='cpu')  # refuses an impossible ratio here
+        random_masking(
+            1, self.patch_resolution[0] * self.patch_resolution[1], mask_ratio, device='cpu'
+        )  # refuses an impossible ratio here
         self.mask_ratio = mask_ratio
         self.pos_embed.requires_grad_(False)
 
@@ -50,9 +58,13 @@ class MAEViT(ViT):
             (B, 1 + K, C): class token, then the visible patches in the order of ``visible``.
         """
         positions = self.positions(grid)
-        tokens = self.patch_embed.project_rows(take_rows(patches, visible)) + take_rows(positions[:, self.num_extra_tokens:], visible)
+        tokens = self.patch_embed.project_rows(take_rows(patches, visible)) + take_rows(
+            positions[:, self.num_extra_tokens :], visible
+        )
         if self.cls_token is not None:
-            tokens = torch.cat([(self.cls_token + positions[:, :1]).expand(len(tokens), -1, -1), tokens], dim=1)
+            tokens = torch.cat(
+                [(self.cls_token + positions[:, :1]).expand(len(tokens), -1, -1), tokens], dim=1
+            )
         for layer in self.layers:
             tokens = layer(tokens)
         return self.ln1(tokens) if self.final_norm else tokens
@@ -94,15 +106,27 @@ class MAEDecoder(BaseModule):
         predict_feature_dim: width of the prediction; the pixels of a patch when None.
     """
 
-    def __init__(self, num_patches: int | tuple[int, int] = 196, patch_size: int | tuple[int, int] = 16, in_chans: int = 3,
-                 embed_dim: int = 1024, decoder_embed_dim: int = 512, decoder_depth: int = 8, decoder_num_heads: int = 16,
-                 mlp_ratio: float = 4., norm_cfg: dict | None = None, predict_feature_dim: int | None = None,
-                 init_cfg: dict | list | None = None):
+    def __init__(
+        self,
+        num_patches: int | tuple[int, int] = 196,
+        patch_size: int | tuple[int, int] = 16,
+        in_chans: int = 3,
+        embed_dim: int = 1024,
+        decoder_embed_dim: int = 512,
+        decoder_depth: int = 8,
+        decoder_num_heads: int = 16,
+        mlp_ratio: float = 4.0,
+        norm_cfg: dict | None = None,
+        predict_feature_dim: int | None = None,
+        init_cfg: dict | list | None = None,
+    ):
         super().__init__(init_cfg)
         if isinstance(num_patches, int):
             side = round(num_patches**0.5)
             if side * side != num_patches:
-                raise ValueError(f'num_patches {num_patches} is not a square; give the grid as (rows, columns)')
+                raise ValueError(
+                    f'num_patches {num_patches} is not a square; give the grid as (rows, columns)'
+                )
             num_patches = (side, side)
         rows, columns = num_patches
         self.grid = (rows, columns)
@@ -112,10 +136,15 @@ class MAEDecoder(BaseModule):
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
         self.decoder_pos_embed = nn.Parameter(sincos_2d(self.grid, decoder_embed_dim), requires_grad=False)
         self.decoder_blocks = nn.ModuleList(
-            TransformerBlock(decoder_embed_dim, decoder_num_heads, int(mlp_ratio * decoder_embed_dim), eps=eps)
-            for _ in range(decoder_depth))
+            TransformerBlock(
+                decoder_embed_dim, decoder_num_heads, int(mlp_ratio * decoder_embed_dim), eps=eps
+            )
+            for _ in range(decoder_depth)
+        )
         self.ln1 = nn.LayerNorm(decoder_embed_dim, eps=eps)
-        self.decoder_pred = Linear(decoder_embed_dim, predict_feature_dim or self.patch_size[0] * self.patch_size[1] * in_chans)
+        self.decoder_pred = Linear(
+            decoder_embed_dim, predict_feature_dim or self.patch_size[0] * self.patch_size[1] * in_chans
+        )
         self.register_load_state_dict_pre_hook(_fit_own_pos_embed)
         self.reset_parameters()
 
@@ -131,8 +160,14 @@ class MAEDecoder(BaseModule):
         self.reset_parameters()
         super().init_weights()
 
-    def forward(self, latent: Tensor, visible: Tensor, masked: Tensor, grid: tuple[int, int] | None = None,
-                masked_only: bool = False) -> Tensor:
+    def forward(
+        self,
+        latent: Tensor,
+        visible: Tensor,
+        masked: Tensor,
+        grid: tuple[int, int] | None = None,
+        masked_only: bool = False,
+    ) -> Tensor:
         """Predict patches.
 
         Args:
@@ -146,11 +181,21 @@ class MAEDecoder(BaseModule):
         """
         positions = resize_pos_embed(self.decoder_pos_embed, self.grid, grid or self.grid)
         seen = self.decoder_embed(latent)
-        tokens = torch.cat([seen[:, :1] + positions[:, :1], seen[:, 1:] + take_rows(positions[:, 1:], visible),
-                            self.mask_token + take_rows(positions[:, 1:], masked)], dim=1)
+        tokens = torch.cat(
+            [
+                seen[:, :1] + positions[:, :1],
+                seen[:, 1:] + take_rows(positions[:, 1:], visible),
+                self.mask_token + take_rows(positions[:, 1:], masked),
+            ],
+            dim=1,
+        )
         first = 1 + visible.shape[1] if masked_only else 1
         for index, block in enumerate(self.decoder_blocks):
-            tokens = block(tokens, first) if masked_only and index == len(self.decoder_blocks) - 1 else block(tokens)
+            tokens = (
+                block(tokens, first)
+                if masked_only and index == len(self.decoder_blocks) - 1
+                else block(tokens)
+            )
         if tokens.shape[1] > masked.shape[1]:
             tokens = tokens[:, first:]
         return self.decoder_pred(self.ln1(tokens))
@@ -173,13 +218,28 @@ class MAEHead(BaseModule):
         loss: ``dict(type='PixelReconstructionLoss', criterion='L2' or 'L1')``, for configs written for mmpretrain.
     """
 
-    def __init__(self, norm_pix: bool = False, patch_size: int | tuple[int, int] = 16, in_channels: int = 3, loss: dict | None = None):
+    def __init__(
+        self,
+        norm_pix: bool = False,
+        patch_size: int | tuple[int, int] = 16,
+        in_channels: int = 3,
+        loss: dict | None = None,
+    ):
         super().__init__()
         loss = dict(loss or {})
         criterion = loss.pop('criterion', 'L2')
-        if loss.pop('type', 'PixelReconstructionLoss') != 'PixelReconstructionLoss' or criterion not in ('L1', 'L2') or loss:
+        if (
+            loss.pop('type', 'PixelReconstructionLoss') != 'PixelReconstructionLoss'
+            or criterion not in ('L1', 'L2')
+            or loss
+        ):
             raise ValueError("MAE's loss is dict(type='PixelReconstructionLoss', criterion='L2') (or 'L1')")
-        self.norm_pix, self.patch_size, self.in_channels, self.criterion = norm_pix, pair(patch_size), in_channels, criterion
+        self.norm_pix, self.patch_size, self.in_channels, self.criterion = (
+            norm_pix,
+            pair(patch_size),
+            in_channels,
+            criterion,
+        )
 
     def normalise(self, patches: Tensor) -> Tensor:
         """(..., P) pixels of patches to the target of the loss."""
@@ -229,8 +289,13 @@ class MAE(SelfSupervisor):
         stem = encoder.patch_embed
         if isinstance(neck, dict):
             rows, columns = encoder.patch_resolution
-            neck = {'num_patches': (rows, columns), 'patch_size': stem.patch_size, 'embed_dim': encoder.embed_dims,
-                    'in_chans': stem.projection.in_channels, **neck}
+            neck = {
+                'num_patches': (rows, columns),
+                'patch_size': stem.patch_size,
+                'embed_dim': encoder.embed_dims,
+                'in_chans': stem.projection.in_channels,
+                **neck,
+            }
             if neck['num_patches'] == rows * columns:  # a number alone does not tell the grid
                 neck['num_patches'] = (rows, columns)
         if isinstance(head, dict):
@@ -238,15 +303,21 @@ class MAE(SelfSupervisor):
         super().__init__(backbone=encoder, neck=build(neck, MODELS), head=build(head, MODELS), **kwargs)
         sizes = self.backbone.patch_embed.patch_size, self.neck.patch_size, self.head.patch_size
         if len(set(sizes)) > 1:
-            raise ValueError(f'backbone, neck and head have patch sizes {sizes[0]}, {sizes[1]}, {sizes[2]}; give all the same patch_size')
+            raise ValueError(
+                f'backbone, neck and head have patch sizes {sizes[0]}, {sizes[1]}, {sizes[2]}; give all the same patch_size'
+            )
         if self.neck.decoder_embed.in_features != self.backbone.embed_dims:
-            raise ValueError(f'neck has embed_dim={self.neck.decoder_embed.in_features}, but the backbone is '
-                             f'{self.backbone.embed_dims} wide')
+            raise ValueError(
+                f'neck has embed_dim={self.neck.decoder_embed.in_features}, but the backbone is '
+                f'{self.backbone.embed_dims} wide'
+            )
         if self.neck.grid != self.backbone.patch_resolution:
             rows, columns = self.backbone.patch_resolution
-            raise ValueError(f'neck has a grid of {self.neck.grid[0]}x{self.neck.grid[1]} patches, but the backbone cuts images of '
-                             f'{self.backbone.img_size} into {rows}x{columns}; set num_patches='
-                             f'{rows * columns if rows == columns else (rows, columns)}')
+            raise ValueError(
+                f'neck has a grid of {self.neck.grid[0]}x{self.neck.grid[1]} patches, but the backbone cuts images of '
+                f'{self.backbone.img_size} into {rows}x{columns}; set num_patches='
+                f'{rows * columns if rows == columns else (rows, columns)}'
+            )
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) to the output of the plain backbone."""
@@ -254,10 +325,14 @@ class MAE(SelfSupervisor):
 
     def _draw(self, inputs: Tensor, noise: Tensor | None):
         grid = patch_grid(inputs.shape[-2], inputs.shape[-1], self.head.patch_size)
-        visible, masked = random_masking(len(inputs), grid[0] * grid[1], self.backbone.mask_ratio, noise, inputs.device)
+        visible, masked = random_masking(
+            len(inputs), grid[0] * grid[1], self.backbone.mask_ratio, noise, inputs.device
+        )
         return patchify(inputs, self.head.patch_size), visible, masked, grid
 
-    def loss(self, inputs: Tensor, data_samples: list | None = None, noise: Tensor | None = None) -> dict[str, Tensor]:
+    def loss(
+        self, inputs: Tensor, data_samples: list | None = None, noise: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """One training step's loss.
 
         Args:

@@ -35,8 +35,18 @@ class MoBY(ScheduledSupervisor):
         ValueError: widths of backbone, neck and head that do not fit, or a temperature that is not above 0.
     """
 
-    def __init__(self, backbone, neck, head, queue_len: int = 4096, temperature: float = 0.2, momentum: float = 0.99,
-                 final_momentum: float | None = 1.0, data_preprocessor=None, **kwargs):
+    def __init__(
+        self,
+        backbone,
+        neck,
+        head,
+        queue_len: int = 4096,
+        temperature: float = 0.2,
+        momentum: float = 0.99,
+        final_momentum: float | None = 1.0,
+        data_preprocessor=None,
+        **kwargs,
+    ):
         if not temperature > 0:
             raise ValueError(f'temperature={temperature} must be above 0; the paper has 0.2')
         backbone, neck, head = (build(part, MODELS) for part in (backbone, neck, head))
@@ -81,7 +91,9 @@ class MoBY(ScheduledSupervisor):
         """
         with torch.autocast(key.device.type, enabled=False):
             query = nn.functional.normalize(prediction.to(key.dtype), dim=1)
-            logits = torch.cat([(query * key).sum(dim=1, keepdim=True), query @ queue], dim=1) / self.temperature
+            logits = (
+                torch.cat([(query * key).sum(dim=1, keepdim=True), query @ queue], dim=1) / self.temperature
+            )
             return nn.functional.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.long))
 
     def loss(self, inputs: list[Tensor], data_samples: list | None = None) -> dict[str, Tensor]:
@@ -101,9 +113,13 @@ class MoBY(ScheduledSupervisor):
             self.follow()
         with torch.no_grad():
             dtype = self.queue1.queue.dtype
-            keys = [nn.functional.normalize(key.to(dtype), dim=1) for key in self._projections(self.momentum_encoder.module, views)]
-        loss = (self.contrast(predictions[0], keys[1], self.queue2.negatives())
-                + self.contrast(predictions[1], keys[0], self.queue1.negatives()))
+            keys = [
+                nn.functional.normalize(key.to(dtype), dim=1)
+                for key in self._projections(self.momentum_encoder.module, views)
+            ]
+        loss = self.contrast(predictions[0], keys[1], self.queue2.negatives()) + self.contrast(
+            predictions[1], keys[0], self.queue1.negatives()
+        )
         if self.training:
             self.queue1.enqueue(keys[0])
             self.queue2.enqueue(keys[1])
@@ -118,12 +134,20 @@ def _check_widths(backbone: nn.Module, neck: nn.Module, head: nn.Module) -> None
     """Compare the width of the backbone, where it tells it, and those of projector and predictor."""
     for name, part in (('neck', neck), ('head', head)):
         if not hasattr(part, 'dims'):
-            raise ValueError(f"the {name} is a {type(part).__name__}; give dict(type='mmssl.MLP', dims=(..., 4096, 256), bias=True)")
-    told = getattr(backbone, 'num_features', getattr(backbone, 'embed_dims', getattr(backbone, 'feat_dim', None)))
+            raise ValueError(
+                f"the {name} is a {type(part).__name__}; give dict(type='mmssl.MLP', dims=(..., 4096, 256), bias=True)"
+            )
+    told = getattr(
+        backbone, 'num_features', getattr(backbone, 'embed_dims', getattr(backbone, 'feat_dim', None))
+    )
     if isinstance(told, (list, tuple)):  # of the stages
-        told = told[max(getattr(backbone, 'out_indices', (-1, )))]
+        told = told[max(getattr(backbone, 'out_indices', (-1,)))]
     if isinstance(told, int) and told != neck.dims[0]:
-        raise ValueError(f'the backbone is {told} wide and the neck takes {neck.dims[0]}; give dims=({told}, ...)')
+        raise ValueError(
+            f'the backbone is {told} wide and the neck takes {neck.dims[0]}; give dims=({told}, ...)'
+        )
     if head.dims[0] != neck.dims[-1] or head.dims[-1] != neck.dims[-1]:
-        raise ValueError(f'the neck gives {neck.dims[-1]} channels and the head goes from {head.dims[0]} to {head.dims[-1]}; predictions '
-                         f'are compared with projections: give dims=({neck.dims[-1]}, ..., {neck.dims[-1]})')
+        raise ValueError(
+            f'the neck gives {neck.dims[-1]} channels and the head goes from {head.dims[0]} to {head.dims[-1]}; predictions '
+            f'are compared with projections: give dims=({neck.dims[-1]}, ..., {neck.dims[-1]})'
+        )

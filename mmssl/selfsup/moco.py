@@ -66,11 +66,19 @@ class MoCoV2Neck(BaseModule):
         out_channels: width of an embedding.
     """
 
-    def __init__(self, in_channels: int, hid_channels: int | None = None, out_channels: int = 128, init_cfg: dict | list | None = None):
+    def __init__(
+        self,
+        in_channels: int,
+        hid_channels: int | None = None,
+        out_channels: int = 128,
+        init_cfg: dict | list | None = None,
+    ):
         super().__init__(init_cfg)
         self.in_channels, self.out_channels = in_channels, out_channels
         hid_channels = hid_channels or in_channels
-        self.mlp = nn.Sequential(nn.Linear(in_channels, hid_channels), nn.ReLU(inplace=True), nn.Linear(hid_channels, out_channels))
+        self.mlp = nn.Sequential(
+            nn.Linear(in_channels, hid_channels), nn.ReLU(inplace=True), nn.Linear(hid_channels, out_channels)
+        )
 
     def init_weights(self) -> None:
         """Draw the initial weights anew."""
@@ -108,19 +116,34 @@ class MoCo(ScheduledSupervisor):
         queue: keys of the batches before, :class:`~mmssl.layers.queue.FeatureQueue`.
     """
 
-    def __init__(self, backbone: dict, neck: dict, queue_len: int = 65536, momentum: float = 0.999, temperature: float = 0.07,
-                 bn_groups: int = 1, **kwargs):
+    def __init__(
+        self,
+        backbone: dict,
+        neck: dict,
+        queue_len: int = 65536,
+        momentum: float = 0.999,
+        temperature: float = 0.07,
+        bn_groups: int = 1,
+        **kwargs,
+    ):
         super().__init__(backbone=backbone, neck=neck, **kwargs)
         if not temperature > 0:
             raise ValueError(f'temperature={temperature} of MoCo must be above 0; v1 has 0.07, v2 0.2')
         if bn_groups < 1:
-            raise ValueError(f'bn_groups={bn_groups} of MoCo must be at least 1, which is one batch norm over the whole batch')
+            raise ValueError(
+                f'bn_groups={bn_groups} of MoCo must be at least 1, which is one batch norm over the whole batch'
+            )
         if momentum < 0.5:
-            warnings.warn(f'momentum={momentum}: the key encoder takes {1 - momentum:.1%} of the query encoder in every step; the paper '
-                          'keeps 0.999 of the key encoder', stacklevel=2)
+            warnings.warn(
+                f'momentum={momentum}: the key encoder takes {1 - momentum:.1%} of the query encoder in every step; the paper '
+                'keeps 0.999 of the key encoder',
+                stacklevel=2,
+            )
         width = getattr(self.backbone, 'feat_dim', self.neck.in_channels)
         if width != self.neck.in_channels:
-            raise ValueError(f'neck has in_channels={self.neck.in_channels}, but the backbone is {width} wide; set in_channels={width}')
+            raise ValueError(
+                f'neck has in_channels={self.neck.in_channels}, but the backbone is {width} wide; set in_channels={width}'
+            )
         self.temperature, self.bn_groups = temperature, bn_groups
         self.encoder_k = MomentumEncoder(self.encoder, momentum)
         self.queue = FeatureQueue(self.neck.out_channels, queue_len)
@@ -147,7 +170,9 @@ class MoCo(ScheduledSupervisor):
         """
         groups = self.bn_groups if self.training else 1
         if len(images) % groups:
-            raise ValueError(f'a batch of {len(images)} does not divide into bn_groups={groups}; change one of them')
+            raise ValueError(
+                f'a batch of {len(images)} does not divide into bn_groups={groups}; change one of them'
+            )
         first, *others = images.chunk(groups)
         vectors = encoder(first)
         if others:
@@ -169,7 +194,9 @@ class MoCo(ScheduledSupervisor):
         if not self.training or world()[1] * self.bn_groups == 1:
             return self.embed(self.encoder_k, images)
         shuffled, order = shuffle(images, order)
-        return unshuffle(self.embed(self.encoder_k, shuffled.contiguous(memory_format=self.memory_format)), order)
+        return unshuffle(
+            self.embed(self.encoder_k, shuffled.contiguous(memory_format=self.memory_format)), order
+        )
 
     def contrast(self, queries: Tensor, keys: Tensor) -> Tensor:
         """InfoNCE (v1, equation 1): the cross entropy of telling the own key from those in the queue.
@@ -186,7 +213,9 @@ class MoCo(ScheduledSupervisor):
             negative = (scaled @ self.queue.negatives()).logsumexp(dim=1)
             return (torch.logaddexp(positive, negative) - positive).mean()
 
-    def loss(self, inputs: list[Tensor], data_samples: list | None = None, order: Tensor | None = None) -> dict[str, Tensor]:
+    def loss(
+        self, inputs: list[Tensor], data_samples: list | None = None, order: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """One training step's loss; the keys then join the queue. In evaluation mode nothing moves.
 
         Args:

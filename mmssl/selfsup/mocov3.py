@@ -36,8 +36,15 @@ class MoCoV3ViT(ViT):
         others: as in :class:`mmssl.layers.vit.ViT`.
     """
 
-    def __init__(self, arch: str | dict = 'base', img_size: int | tuple[int, int] = 224, patch_size: int | tuple[int, int] = 16,
-                 stop_grad_conv1: bool = True, out_type: str = 'cls_token', **kwargs):
+    def __init__(
+        self,
+        arch: str | dict = 'base',
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int | tuple[int, int] = 16,
+        stop_grad_conv1: bool = True,
+        out_type: str = 'cls_token',
+        **kwargs,
+    ):
         if isinstance(arch, str) and arch.lower() in ('s', 'small', 'mocov3-s', 'mocov3-small'):
             arch = SMALL
         super().__init__(arch=arch, img_size=img_size, patch_size=patch_size, out_type=out_type, **kwargs)
@@ -71,10 +78,14 @@ class MoCoV3Head(BaseModule):
         temperature: 1.0 for ResNet-50, 0.2 for ViT.
     """
 
-    def __init__(self, predictor: dict | nn.Module, temperature: float = 1.0, init_cfg: dict | list | None = None):
+    def __init__(
+        self, predictor: dict | nn.Module, temperature: float = 1.0, init_cfg: dict | list | None = None
+    ):
         super().__init__(init_cfg)
         if not temperature > 0:
-            raise ValueError(f'temperature={temperature} of MoCoV3Head must be above 0; the paper has 0.2 for ViT, 1.0 for ResNet-50')
+            raise ValueError(
+                f'temperature={temperature} of MoCoV3Head must be above 0; the paper has 0.2 for ViT, 1.0 for ResNet-50'
+            )
         self.predictor = build(predictor, MODELS)
         self.temperature = temperature
 
@@ -122,23 +133,41 @@ class MoCoV3(ScheduledSupervisor):
         ValueError: backbone, projector and predictor do not fit each other.
     """
 
-    def __init__(self, backbone: dict, neck: dict, head: dict, momentum: float = 0.99, final_momentum: float | None = 1., **kwargs):
+    def __init__(
+        self,
+        backbone: dict,
+        neck: dict,
+        head: dict,
+        momentum: float = 0.99,
+        final_momentum: float | None = 1.0,
+        **kwargs,
+    ):
         super().__init__(backbone=backbone, neck=neck, head=head, **kwargs)
         self._check_widths()
-        self.momentum_encoder = MomentumEncoder(nn.Sequential(self.backbone, self.neck), momentum, final_momentum)
+        self.momentum_encoder = MomentumEncoder(
+            nn.Sequential(self.backbone, self.neck), momentum, final_momentum
+        )
         # batch norm takes its statistics from one view at a time; without it both views go through the backbone together
         self.views_together = not any(isinstance(module, _BatchNorm) for module in self.backbone.modules())
 
     def _check_widths(self) -> None:
         projector, predictor = self.neck, self.head.predictor
-        width = self.backbone.embed_dims if isinstance(self.backbone, ViT) else getattr(self.backbone, 'feat_dim', None)
+        width = (
+            self.backbone.embed_dims
+            if isinstance(self.backbone, ViT)
+            else getattr(self.backbone, 'feat_dim', None)
+        )
         if not isinstance(projector, MLP) or not isinstance(predictor, MLP):
             return
         if width not in (None, projector.dims[0]):
-            raise ValueError(f'the backbone gives {width} channels and the neck has dims={projector.dims}; begin them with {width}')
+            raise ValueError(
+                f'the backbone gives {width} channels and the neck has dims={projector.dims}; begin them with {width}'
+            )
         if not projector.dims[-1] == predictor.dims[0] == predictor.dims[-1]:
-            raise ValueError(f'the neck has dims={projector.dims} and the predictor dims={predictor.dims}; queries and keys are compared: '
-                             f'the predictor must begin and end with {projector.dims[-1]}')
+            raise ValueError(
+                f'the neck has dims={projector.dims} and the predictor dims={predictor.dims}; queries and keys are compared: '
+                f'the predictor must begin and end with {projector.dims[-1]}'
+            )
 
     def momentum_pairs(self) -> list[tuple[MomentumEncoder, nn.Module]]:
         """The key encoder and what it follows: backbone and projector, without the predictor."""

@@ -28,16 +28,22 @@ class PretextHead(BaseModule):
         hid_channels: width of a hidden layer with batch norm and ReLU; None for none.
     """
 
-    def __init__(self, in_channels: int, out_channels: int = 4, num_inputs: int = 1, hid_channels: int | None = None):
+    def __init__(
+        self, in_channels: int, out_channels: int = 4, num_inputs: int = 1, hid_channels: int | None = None
+    ):
         super().__init__()
         if min(in_channels, out_channels, num_inputs, hid_channels or 1) < 1:
-            raise ValueError(f'in_channels={in_channels}, out_channels={out_channels}, num_inputs={num_inputs} and '
-                             f'hid_channels={hid_channels} of PretextHead must be above 0')
+            raise ValueError(
+                f'in_channels={in_channels}, out_channels={out_channels}, num_inputs={num_inputs} and '
+                f'hid_channels={hid_channels} of PretextHead must be above 0'
+            )
         self.in_channels, self.out_channels, self.num_inputs = in_channels, out_channels, num_inputs
         width = num_inputs * in_channels
         self.hidden = nn.Identity()
         if hid_channels:
-            self.hidden = nn.Sequential(Linear(width, hid_channels, bias=False), nn.BatchNorm1d(hid_channels), nn.ReLU(inplace=True))
+            self.hidden = nn.Sequential(
+                Linear(width, hid_channels, bias=False), nn.BatchNorm1d(hid_channels), nn.ReLU(inplace=True)
+            )
         self.fc = Linear(hid_channels or width, out_channels)
         self.reset_parameters()
 
@@ -65,8 +71,10 @@ class PretextHead(BaseModule):
         features = features[-1] if isinstance(features, (tuple, list)) else features
         features = features.mean(dim=(2, 3)) if features.ndim == 4 else features
         if features.shape[1] != self.in_channels:
-            raise ValueError(f'head has in_channels={self.in_channels}, but the backbone is {features.shape[1]} wide; set '
-                             f'in_channels={features.shape[1]}')
+            raise ValueError(
+                f'head has in_channels={self.in_channels}, but the backbone is {features.shape[1]} wide; set '
+                f'in_channels={features.shape[1]}'
+            )
         return features
 
     def forward(self, features: Tensor) -> Tensor:
@@ -95,8 +103,10 @@ class PretextTask(SelfSupervisor):
         super().__init__(backbone=backbone, head=build(head, MODELS), **kwargs)
         found, wanted = (self.head.out_channels, self.head.num_inputs), (self.out_channels, self.num_inputs)
         if found != wanted:
-            raise ValueError(f'head has out_channels={found[0]} and num_inputs={found[1]}; {type(self).__name__} has {wanted[0]} and '
-                             f'{wanted[1]}, and sets them where the config does not')
+            raise ValueError(
+                f'head has out_channels={found[0]} and num_inputs={found[1]}; {type(self).__name__} has {wanted[0]} and '
+                f'{wanted[1]}, and sets them where the config does not'
+            )
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) to the output of the plain backbone."""
@@ -143,7 +153,9 @@ class RotationPrediction(PretextTask):
             ValueError: images that are not square, whose shape would give the turn away.
         """
         if images.shape[2] != images.shape[3]:
-            raise ValueError(f'RotationPrediction takes square images, not {images.shape[2]}x{images.shape[3]}: their shape tells the turn')
+            raise ValueError(
+                f'RotationPrediction takes square images, not {images.shape[2]}x{images.shape[3]}: their shape tells the turn'
+            )
         turned = torch.cat([images, *(images.rot90(turns, (2, 3)) for turns in (1, 2, 3))])
         labels = torch.arange(4, device=images.device).repeat_interleave(len(images))
         return turned.contiguous(memory_format=self.memory_format), labels
@@ -171,6 +183,7 @@ class PatchDraw(NamedTuple):
         dropped: (B, 9) bool, where two are dropped.
         noise: (B * 9, 3, P, P) from N(0, 1), what dropped channels become.
     """
+
     corners: Tensor
     kept: Tensor
     dropped: Tensor
@@ -197,9 +210,20 @@ class RelativeLocation(PretextTask):
     out_channels = 8
     num_inputs = 2
 
-    def __init__(self, backbone: dict, head: dict, patch_size: int = 96, gap: int = 48, jitter: int = 7, drop_prob: float = 1.0, **kwargs):
+    def __init__(
+        self,
+        backbone: dict,
+        head: dict,
+        patch_size: int = 96,
+        gap: int = 48,
+        jitter: int = 7,
+        drop_prob: float = 1.0,
+        **kwargs,
+    ):
         if patch_size < 1 or gap < 0 or jitter < 0:
-            raise ValueError(f'patch_size={patch_size} must be above 0, gap={gap} and jitter={jitter} 0 or more')
+            raise ValueError(
+                f'patch_size={patch_size} must be above 0, gap={gap} and jitter={jitter} 0 or more'
+            )
         if not 0 <= drop_prob <= 1:
             raise ValueError(f'drop_prob={drop_prob} must be a probability in [0, 1]')
         super().__init__(backbone, head, **kwargs)
@@ -218,10 +242,18 @@ class RelativeLocation(PretextTask):
         """
         batch, _, height, width = images.shape
         if min(height, width) < self.least_size:
-            raise ValueError(f'images of {height}x{width} are too small: patch_size={self.patch_size}, gap={self.gap} and '
-                             f'jitter={self.jitter} need {self.least_size}x{self.least_size}; crop larger or shrink these')
+            raise ValueError(
+                f'images of {height}x{width} are too small: patch_size={self.patch_size}, gap={self.gap} and '
+                f'jitter={self.jitter} need {self.least_size}x{self.least_size}; crop larger or shrink these'
+            )
         device = images.device
-        origin = torch.stack([torch.randint(side - self.least_size + 1, (batch, 1), device=device) for side in (height, width)], dim=2)
+        origin = torch.stack(
+            [
+                torch.randint(side - self.least_size + 1, (batch, 1), device=device)
+                for side in (height, width)
+            ],
+            dim=2,
+        )
         shift = torch.randint(2 * self.jitter + 1, (batch, 9, 2), device=device)
         steps = torch.arange(3, device=device) * (self.patch_size + self.gap)
         corners = origin + shift + torch.cartesian_prod(steps, steps)
@@ -243,7 +275,9 @@ class RelativeLocation(PretextTask):
         patches = torch.where(stays[..., None, None], patches, 0.01 * deviation[..., None, None] * draw.noise)
         return patches.contiguous(memory_format=self.memory_format)
 
-    def loss(self, inputs: Tensor | list[Tensor], data_samples: list | None = None, draw: PatchDraw | None = None) -> dict[str, Tensor]:
+    def loss(
+        self, inputs: Tensor | list[Tensor], data_samples: list | None = None, draw: PatchDraw | None = None
+    ) -> dict[str, Tensor]:
         """One training step's loss.
 
         Args:

@@ -100,7 +100,7 @@ class SwAVQueue(FeatureQueue):
         if self.filled < self.length:
             return None
         rank, size = world()
-        part = self.queue[:, rank * self.length // size:(rank + 1) * self.length // size]
+        part = self.queue[:, rank * self.length // size : (rank + 1) * self.length // size]
         return part.view(self.views, -1, part.shape[1]).mT
 
     @torch.no_grad()
@@ -120,12 +120,22 @@ class SwAVNeck(BaseModule):
         in_channels, hid_channels, out_channels: widths; ``hid_channels=0`` is one linear layer.
     """
 
-    def __init__(self, in_channels: int, hid_channels: int = 2048, out_channels: int = 128, init_cfg: dict | list | None = None):
+    def __init__(
+        self,
+        in_channels: int,
+        hid_channels: int = 2048,
+        out_channels: int = 128,
+        init_cfg: dict | list | None = None,
+    ):
         super().__init__(init_cfg)
         self.out_channels = out_channels
         if hid_channels:
-            self.projection_neck = nn.Sequential(Linear(in_channels, hid_channels), nn.BatchNorm1d(hid_channels), nn.ReLU(inplace=True),
-                                                 Linear(hid_channels, out_channels))
+            self.projection_neck = nn.Sequential(
+                Linear(in_channels, hid_channels),
+                nn.BatchNorm1d(hid_channels),
+                nn.ReLU(inplace=True),
+                Linear(hid_channels, out_channels),
+            )
         else:
             self.projection_neck = Linear(in_channels, out_channels)
 
@@ -146,7 +156,9 @@ class SwAVNeck(BaseModule):
             (sum of B, out_channels), unit vectors in float32 or wider.
         """
         maps = [output[-1] if isinstance(output, (tuple, list)) else output for output in x]
-        out = self.projection_neck(torch.cat([feature.mean((2, 3)) if feature.ndim == 4 else feature for feature in maps]))
+        out = self.projection_neck(
+            torch.cat([feature.mean((2, 3)) if feature.ndim == 4 else feature for feature in maps])
+        )
         return F.normalize(out.to(torch.promote_types(out.dtype, torch.float32)), dim=1)
 
 
@@ -164,17 +176,32 @@ class SwAVHead(BaseModule):
         crops_for_assign: numbers of the A views that get codes, the large ones.
     """
 
-    def __init__(self, in_channels: int = 128, num_prototypes: int = 3000, temperature: float = 0.1, epsilon: float = 0.05,
-                 iterations: int = 3, crops_for_assign: Sequence[int] = (0, 1), init_cfg: dict | list | None = None):
+    def __init__(
+        self,
+        in_channels: int = 128,
+        num_prototypes: int = 3000,
+        temperature: float = 0.1,
+        epsilon: float = 0.05,
+        iterations: int = 3,
+        crops_for_assign: Sequence[int] = (0, 1),
+        init_cfg: dict | list | None = None,
+    ):
         super().__init__(init_cfg)
         _check_sinkhorn(epsilon, iterations)
         if not temperature > 0 or num_prototypes < 1:
-            raise ValueError(f'SwAVHead: temperature={temperature} and num_prototypes={num_prototypes} must be above 0')
+            raise ValueError(
+                f'SwAVHead: temperature={temperature} and num_prototypes={num_prototypes} must be above 0'
+            )
         crops = tuple(crops_for_assign)
         if not crops or len(set(crops)) < len(crops) or min(crops) < 0:
             raise ValueError(f'crops_for_assign={crops}; give the numbers of the large views, such as (0, 1)')
         self.prototypes = nn.Linear(in_channels, num_prototypes, bias=False)
-        self.temperature, self.epsilon, self.iterations, self.crops_for_assign = temperature, epsilon, iterations, crops
+        self.temperature, self.epsilon, self.iterations, self.crops_for_assign = (
+            temperature,
+            epsilon,
+            iterations,
+            crops,
+        )
 
     def init_weights(self) -> None:
         """Draw the prototypes anew."""
@@ -204,7 +231,9 @@ class SwAVHead(BaseModule):
         if queued is None:
             return sinkhorn(scores, self.epsilon, self.iterations)
         older = queued @ self.prototypes.weight.detach().T
-        return sinkhorn(torch.cat([older, scores], dim=1), self.epsilon, self.iterations)[:, queued.shape[1]:]
+        return sinkhorn(torch.cat([older, scores], dim=1), self.epsilon, self.iterations)[
+            :, queued.shape[1] :
+        ]
 
     def loss(self, features: Tensor, queued: Tensor | None = None) -> Tensor:
         """Cross entropy between the codes of each assigned view and the predictions from all other views.
@@ -218,9 +247,13 @@ class SwAVHead(BaseModule):
         """
         views, batch, _ = features.shape
         if views < 2 or max(self.crops_for_assign) >= views:
-            raise ValueError(f'codes are asked of views {list(self.crops_for_assign)}, but there are {views} views; SwAV needs these and '
-                             'at least 2')
-        with torch.autocast(features.device.type, enabled=False):  # the codes magnify what bfloat16 rounds off
+            raise ValueError(
+                f'codes are asked of views {list(self.crops_for_assign)}, but there are {views} views; SwAV needs these and '
+                'at least 2'
+            )
+        with torch.autocast(
+            features.device.type, enabled=False
+        ):  # the codes magnify what bfloat16 rounds off
             scores = self.prototypes(features.to(self.prototypes.weight.dtype))
             codes = self.assign(self.assigned(scores), queued)
             log_probs = (scores / self.temperature).log_softmax(dim=2)
@@ -246,16 +279,33 @@ class SwAV(ScheduledSupervisor):
         ValueError: neck and head do not agree on the width of a feature, or a number below 0.
     """
 
-    def __init__(self, backbone: dict, neck: dict, head: dict, freeze_prototypes: int = 313, queue_length: int = 0,
-                 queue_start_epoch: int = 15, **kwargs):
-        numbers = {'freeze_prototypes': freeze_prototypes, 'queue_length': queue_length, 'queue_start_epoch': queue_start_epoch}
+    def __init__(
+        self,
+        backbone: dict,
+        neck: dict,
+        head: dict,
+        freeze_prototypes: int = 313,
+        queue_length: int = 0,
+        queue_start_epoch: int = 15,
+        **kwargs,
+    ):
+        numbers = {
+            'freeze_prototypes': freeze_prototypes,
+            'queue_length': queue_length,
+            'queue_start_epoch': queue_start_epoch,
+        }
         for name, value in numbers.items():
             if value < 0:
                 raise ValueError(f'{name}={value} of SwAV must not be negative; 0 turns it off')
         super().__init__(backbone, neck, head, **kwargs)
-        width, given = self.head.prototypes.in_features, getattr(self.neck, 'out_channels', self.head.prototypes.in_features)
+        width, given = (
+            self.head.prototypes.in_features,
+            getattr(self.neck, 'out_channels', self.head.prototypes.in_features),
+        )
         if width != given:
-            raise ValueError(f'head has in_channels={width}, but the neck gives {given}; set them to the same number')
+            raise ValueError(
+                f'head has in_channels={width}, but the neck gives {given}; set them to the same number'
+            )
         self.freeze_prototypes, self.queue_start_epoch = freeze_prototypes, queue_start_epoch
         self.queue = SwAVQueue(len(self.head.crops_for_assign), width, queue_length) if queue_length else None
 
@@ -268,8 +318,10 @@ class SwAV(ScheduledSupervisor):
         if self.queue is None or not self.training:
             return False
         if self.queue_start_epoch and self.clock.steps_per_epoch is None:
-            raise RuntimeError(f'the queue starts after {self.queue_start_epoch} epochs of unknown length: call '
-                               'set_schedule(iterations_per_epoch, max_iterations) of the model; in a run mmssl.MethodHook does so')
+            raise RuntimeError(
+                f'the queue starts after {self.queue_start_epoch} epochs of unknown length: call '
+                'set_schedule(iterations_per_epoch, max_iterations) of the model; in a run mmssl.MethodHook does so'
+            )
         return self.clock.epoch >= self.queue_start_epoch
 
     def loss(self, inputs: list[Tensor], data_samples: list | None = None) -> dict[str, Tensor]:
@@ -286,11 +338,15 @@ class SwAV(ScheduledSupervisor):
         views = self.views(inputs)
         batches = sorted({len(view) for view in views}, reverse=True)
         if len(batches) > 1:
-            raise ValueError(f'SwAV got views of {" and ".join(map(str, batches))} images; every image has all its views')
+            raise ValueError(
+                f'SwAV got views of {" and ".join(map(str, batches))} images; every image has all its views'
+            )
         if self.training:
             self.head.normalize_prototypes()
         sizes = [list(group) for _, group in groupby(views, key=lambda view: view.shape)]
-        features = self.neck([self.backbone(torch.cat(group)) for group in sizes]).unflatten(0, (len(views), -1))
+        features = self.neck([self.backbone(torch.cat(group)) for group in sizes]).unflatten(
+            0, (len(views), -1)
+        )
         queue = self.queue if self._queue_runs() else None
         loss = self.head.loss(features, queue.share() if queue else None)
         if queue:

@@ -40,7 +40,9 @@ class Tokenizer(BaseModule):
     def __init__(self, checkpoint: str, num_tokens: int):
         super().__init__()
         if not isinstance(checkpoint, (str, os.PathLike)) or not str(checkpoint):
-            raise ValueError(f'{type(self).__name__}: checkpoint={checkpoint!r} must name a file, or be {RANDOM!r}; {self.HOW}')
+            raise ValueError(
+                f'{type(self).__name__}: checkpoint={checkpoint!r} must name a file, or be {RANDOM!r}; {self.HOW}'
+            )
         if num_tokens < 2:
             raise ValueError(f'{type(self).__name__}: num_tokens={num_tokens} must be at least 2')
         self.checkpoint, self.num_tokens = str(checkpoint), num_tokens
@@ -120,11 +122,19 @@ class KMeansTokenizer(Tokenizer):
 
     HOW = 'make it from your own images: mmssl tokenizer fit --data DIR --out FILE.pth'
 
-    def __init__(self, checkpoint: str, num_tokens: int = 8192, patch_size: int | tuple[int, int] = 16, in_channels: int = 3,
-                 eps: float = 1e-3):
+    def __init__(
+        self,
+        checkpoint: str,
+        num_tokens: int = 8192,
+        patch_size: int | tuple[int, int] = 16,
+        in_channels: int = 3,
+        eps: float = 1e-3,
+    ):
         super().__init__(checkpoint, num_tokens)
         self.patch_size, self.eps = pair(patch_size), float(eps)
-        self.register_buffer('centroids', torch.zeros(num_tokens, self.patch_size[0] * self.patch_size[1] * in_channels))
+        self.register_buffer(
+            'centroids', torch.zeros(num_tokens, self.patch_size[0] * self.patch_size[1] * in_channels)
+        )
         if self.checkpoint == RANDOM:
             self.reset_parameters()
 
@@ -137,12 +147,18 @@ class KMeansTokenizer(Tokenizer):
         saved = load_file(path)
         if not isinstance(saved, dict) or 'centroids' not in saved:
             raise ValueError(f'{path} is no file of mmssl tokenizer fit; {self.HOW}')
-        found = dict(num_tokens=len(saved['centroids']), patch_size=tuple(saved['patch_size']), eps=saved['eps'])
+        found = dict(
+            num_tokens=len(saved['centroids']), patch_size=tuple(saved['patch_size']), eps=saved['eps']
+        )
         wanted = dict(num_tokens=self.num_tokens, patch_size=self.patch_size, eps=self.eps)
         if found != wanted:
-            raise ValueError(f'{path} has ' + ', '.join(f'{key}={value}' for key, value in found.items() if value != wanted[key])
-                             + ', the config ' + ', '.join(f'{key}={value}' for key, value in wanted.items() if value != found[key])
-                             + '; change the config, or fit anew')
+            raise ValueError(
+                f'{path} has '
+                + ', '.join(f'{key}={value}' for key, value in found.items() if value != wanted[key])
+                + ', the config '
+                + ', '.join(f'{key}={value}' for key, value in wanted.items() if value != found[key])
+                + '; change the config, or fit anew'
+            )
         self.centroids.copy_(saved['centroids'])
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
@@ -168,7 +184,9 @@ class KMeansTokenizer(Tokenizer):
     def nearest(self, patches: Tensor) -> Tensor:
         """(T, p * q * C) normalised patches to the numbers (T,) of their centroids, never holding more than 2^26 scores."""
         with torch.autocast(patches.device.type, enabled=False):
-            return torch.cat([self.scores(part).argmax(dim=1) for part in patches.split(max(1, 2**26 // self.num_tokens))])
+            return torch.cat(
+                [self.scores(part).argmax(dim=1) for part in patches.split(max(1, 2**26 // self.num_tokens))]
+            )
 
     @torch.no_grad()
     def tokenize(self, pixels: Tensor, rows: Tensor | None = None) -> Tensor:
@@ -176,7 +194,11 @@ class KMeansTokenizer(Tokenizer):
         self.check_weights()
         patches = patchify(pixels, self.patch_size).flatten(0, 1)
         patches = patches if rows is None else patches.index_select(0, rows)
-        return self.nearest(self.normalise(patches)) if len(patches) else torch.empty(0, dtype=torch.int64, device=pixels.device)
+        return (
+            self.nearest(self.normalise(patches))
+            if len(patches)
+            else torch.empty(0, dtype=torch.int64, device=pixels.device)
+        )
 
 
 class _Conv(nn.Module):
@@ -201,10 +223,20 @@ class _Block(nn.Module):
     def __init__(self, n_in: int, n_out: int, gain: float):
         super().__init__()
         self.gain = gain
-        sizes = [(n_in, n_out // 4, 3), (n_out // 4, n_out // 4, 3), (n_out // 4, n_out // 4, 3), (n_out // 4, n_out, 1)]
+        sizes = [
+            (n_in, n_out // 4, 3),
+            (n_out // 4, n_out // 4, 3),
+            (n_out // 4, n_out // 4, 3),
+            (n_out // 4, n_out, 1),
+        ]
         self.id_path = nn.Identity() if n_in == n_out else _Conv(n_in, n_out, 1)
-        self.res_path = nn.Sequential(OrderedDict(
-            item for i, size in enumerate(sizes, 1) for item in ((f'relu_{i}', nn.ReLU()), (f'conv_{i}', _Conv(*size)))))
+        self.res_path = nn.Sequential(
+            OrderedDict(
+                item
+                for i, size in enumerate(sizes, 1)
+                for item in ((f'relu_{i}', nn.ReLU()), (f'conv_{i}', _Conv(*size)))
+            )
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.add(self.id_path(x), self.res_path(x), alpha=self.gain)
@@ -224,12 +256,14 @@ class DALLEEncoder(Tokenizer):
         n_blk_per_group: blocks in a group.
     """
 
-    HOW = ("it is OpenAI's encoder.pkl of DALL-E (github.com/openai/DALL-E); a tokenizer that needs no download: "
-           'mmssl tokenizer fit --data DIR --out FILE.pth')
+    HOW = (
+        "it is OpenAI's encoder.pkl of DALL-E (github.com/openai/DALL-E); a tokenizer that needs no download: "
+        'mmssl tokenizer fit --data DIR --out FILE.pth'
+    )
 
     def __init__(self, checkpoint: str, num_tokens: int = 8192, n_hid: int = 256, n_blk_per_group: int = 2):
         super().__init__(checkpoint, num_tokens)
-        gain = 1 / (4 * n_blk_per_group)**2
+        gain = 1 / (4 * n_blk_per_group) ** 2
         groups, width = OrderedDict(input=_Conv(3, n_hid, 7)), n_hid
         for group in range(4):
             blocks = OrderedDict()
@@ -252,12 +286,19 @@ class DALLEEncoder(Tokenizer):
     def read(self, path: str) -> None:
         """Take the weights out of the released pickle or a state dict."""
         weights = read_dalle(path)
-        weights = {key.removeprefix('target_generator.').removeprefix('encoder.'): value for key, value in weights.items()}
+        weights = {
+            key.removeprefix('target_generator.').removeprefix('encoder.'): value
+            for key, value in weights.items()
+        }
         own = self.state_dict()
-        wrong = sorted(set(own) ^ set(weights)) + [key for key in own if key in weights and own[key].shape != weights[key].shape]
+        wrong = sorted(set(own) ^ set(weights)) + [
+            key for key in own if key in weights and own[key].shape != weights[key].shape
+        ]
         if wrong:
-            raise ValueError(f'{path} is not the encoder of DALL-E with {self.num_tokens} tokens: {len(wrong)} tensors are missing, '
-                             f'unknown or of another shape ({", ".join(wrong[:3])})')
+            raise ValueError(
+                f'{path} is not the encoder of DALL-E with {self.num_tokens} tokens: {len(wrong)} tensors are missing, '
+                f'unknown or of another shape ({", ".join(wrong[:3])})'
+            )
         self.load_state_dict(weights)
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
@@ -271,7 +312,9 @@ class DALLEEncoder(Tokenizer):
         """
         self.grid_of(*pixels.shape[-2:])
         device, dtype = pixels.device.type, self.blocks.input.w.dtype
-        with torch.autocast(device, dtype=torch.float16 if device == 'cuda' else None, enabled=device == 'cuda'):
+        with torch.autocast(
+            device, dtype=torch.float16 if device == 'cuda' else None, enabled=device == 'cuda'
+        ):
             return self.blocks.output.relu(self.blocks[:-1](map_pixels(pixels.to(dtype)))).to(dtype)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -287,7 +330,9 @@ class DALLEEncoder(Tokenizer):
         hidden = self.hidden(pixels).permute(0, 2, 3, 1).flatten(0, 2)
         last = self.blocks.output.conv
         with torch.autocast(pixels.device.type, enabled=False):
-            return linear(hidden if rows is None else hidden.index_select(0, rows), last.w.flatten(1), last.b).argmax(dim=1)
+            return linear(
+                hidden if rows is None else hidden.index_select(0, rows), last.w.flatten(1), last.b
+            ).argmax(dim=1)
 
 
 def map_pixels(pixels: Tensor) -> Tensor:
@@ -307,7 +352,10 @@ def read_dalle(path: str) -> dict[str, Tensor]:
         return dict(strip_module(weights_of(load_file(path), path)))
     except UnsafeCheckpointError:
         reader: Any = types.ModuleType('mmssl_module_reader')
-        reader.Unpickler, reader.load = _ModuleReader, lambda file, **kwargs: _ModuleReader(file, **kwargs).load()
+        reader.Unpickler, reader.load = (
+            _ModuleReader,
+            lambda file, **kwargs: _ModuleReader(file, **kwargs).load(),
+        )
         with safe_loading(path), warnings.catch_warnings():
             warnings.simplefilter('ignore')
             module = torch.load(path, map_location='cpu', pickle_module=reader, weights_only=False)
@@ -320,7 +368,11 @@ class _Inert:
     dump_patches = False  # older streams carry the source of a class, with which torch compares this one
 
     def parameters_by_name(self, prefix: str = '') -> dict[str, Tensor]:
-        found = {prefix + name: value.detach() for name, value in vars(self).get('_parameters', {}).items() if value is not None}
+        found = {
+            prefix + name: value.detach()
+            for name, value in vars(self).get('_parameters', {}).items()
+            if value is not None
+        }
         for name, module in vars(self).get('_modules', {}).items():
             found |= module.parameters_by_name(f'{prefix}{name}.') if isinstance(module, _Inert) else {}
         return found
@@ -329,12 +381,20 @@ class _Inert:
 class _ModuleReader(pickle.Unpickler):
     """Builds tensors and empty modules, nothing else."""
 
-    ALLOWED = {('collections', 'OrderedDict'), ('torch._utils', '_rebuild_tensor_v2'), ('torch._utils', '_rebuild_parameter'),
-               ('torch', 'device'), ('builtins', 'set'), ('__builtin__', 'set')}
+    ALLOWED = {
+        ('collections', 'OrderedDict'),
+        ('torch._utils', '_rebuild_tensor_v2'),
+        ('torch._utils', '_rebuild_parameter'),
+        ('torch', 'device'),
+        ('builtins', 'set'),
+        ('__builtin__', 'set'),
+    }
 
     def find_class(self, module: str, name: str):
         if module.split('.')[0] == 'dall_e' or module.startswith('torch.nn.modules.'):
             return _Inert
-        if (module, name) in self.ALLOWED or (module == 'torch' and isinstance(getattr(torch, name, None), torch.dtype)):
+        if (module, name) in self.ALLOWED or (
+            module == 'torch' and isinstance(getattr(torch, name, None), torch.dtype)
+        ):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f'Unsupported global: GLOBAL {module}.{name}')

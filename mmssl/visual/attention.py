@@ -11,7 +11,10 @@ from mmssl.layers.vit import ViT
 from mmssl.visual.reconstruction import pixel_statistics
 
 # dark violet, magenta, orange, pale yellow: evenly rising in lightness
-COLOURS = np.array([[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]], dtype=np.float64)
+COLOURS = np.array(
+    [[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]],
+    dtype=np.float64,
+)
 HEAT_SHARE = 0.65
 
 
@@ -19,10 +22,14 @@ def check_attention(backbone: nn.Module) -> None:
     """ValueError where a backbone has no class token, or no attention that is known here."""
     name = type(backbone).__name__
     if not isinstance(backbone, ViT) or type(backbone.layers[-1].attn) is not Attention:
-        raise ValueError(f'the backbone {name} has no attention of a class token; give a config with a vision transformer of mmssl '
-                         '(mmssl.ViT, DINOViT, MAEViT, MoCoV3ViT)')
+        raise ValueError(
+            f'the backbone {name} has no attention of a class token; give a config with a vision transformer of mmssl '
+            '(mmssl.ViT, DINOViT, MAEViT, MoCoV3ViT)'
+        )
     if backbone.cls_token is None:
-        raise ValueError(f'the backbone {name} has no class token (with_cls_token=False), whose attention could be drawn')
+        raise ValueError(
+            f'the backbone {name} has no class token (with_cls_token=False), whose attention could be drawn'
+        )
 
 
 @torch.no_grad()
@@ -48,7 +55,7 @@ def class_attention(backbone: nn.Module, images: Tensor) -> Tensor:
         backbone.out_type = out_type
         handle.remove()
     query, key, _ = attention._heads(attention.qkv(kept[0]), 3)
-    weights = (query[:, :, :1] @ key.transpose(-2, -1) * query.shape[-1]**-0.5).softmax(dim=-1)[:, :, 0, 1:]
+    weights = (query[:, :, :1] @ key.transpose(-2, -1) * query.shape[-1] ** -0.5).softmax(dim=-1)[:, :, 0, 1:]
     height, width = backbone.patch_embed.patch_size
     return weights.unflatten(-1, (images.shape[-2] // height, images.shape[-1] // width))
 
@@ -72,7 +79,9 @@ def attention_rows(model: nn.Module, images: Tensor) -> tuple[np.ndarray, list[s
     maps = torch.cat([maps.mean(dim=1, keepdim=True), maps], dim=1)
     least, largest = maps.amin(dim=(2, 3), keepdim=True), maps.amax(dim=(2, 3), keepdim=True)
     maps = (maps - least) / (largest - least).clamp(min=1e-12)
-    heat = F.interpolate(maps, size=images.shape[-2:], mode='bilinear', align_corners=False).clamp(0, 1).numpy()
+    heat = (
+        F.interpolate(maps, size=images.shape[-2:], mode='bilinear', align_corners=False).clamp(0, 1).numpy()
+    )
     positions = np.linspace(0, 1, len(COLOURS))
     coloured = np.stack([np.interp(heat, positions, COLOURS[:, channel]) for channel in range(3)], axis=-1)
     pixels = images.permute(0, 2, 3, 1).cpu().numpy().astype(np.float64)[:, None]

@@ -45,7 +45,7 @@ def thinned(points: Points, most: int = MOST_POINTS) -> list[tuple[float, float]
     size = math.ceil(2 * len(points) / most)
     kept = []
     for begin in range(0, len(points), size):
-        group = [point for point in points[begin:begin + size] if math.isfinite(point[1])]
+        group = [point for point in points[begin : begin + size] if math.isfinite(point[1])]
         if group:
             kept += sorted({min(group, key=lambda point: point[1]), max(group, key=lambda point: point[1])})
     return kept
@@ -73,19 +73,27 @@ def line_chart(series: Mapping[str, Points], label: str = 'iteration', smooth: b
 
     def place(x: float, y: float) -> tuple[float, float]:
         share = (min(max(y, ticks[0]), ticks[-1]) - ticks[0]) / (ticks[-1] - ticks[0])
-        return LEFT + (WIDTH - LEFT - RIGHT) * (x - left) / (right - left), HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share
+        return LEFT + (WIDTH - LEFT - RIGHT) * (x - left) / (right - left), HEIGHT - BOTTOM - (
+            HEIGHT - TOP - BOTTOM
+        ) * share
 
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(", ".join(series))}">']
     for tick in ticks:
         y = place(left, tick)[1]
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-                     f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{short(tick)}</text>')
+        parts.append(
+            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{short(tick)}</text>'
+        )
     for tick in nice_ticks(left, right):
         if left <= tick <= right:
             x = place(tick, ticks[0])[0]
             anchor = 'end' if x > WIDTH - 40 else 'middle'
-            parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 19}" text-anchor="{anchor}">{short(tick)}</text>')
-    parts.append(f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 5}" text-anchor="end">{escape(label)}</text>')
+            parts.append(
+                f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 19}" text-anchor="{anchor}">{short(tick)}</text>'
+            )
+    parts.append(
+        f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 5}" text-anchor="end">{escape(label)}</text>'
+    )
     for number, (name, points) in enumerate(series.items()):
         parts.append(_line(points, place, f'c{number % COLOURS}', name, smooth))
     return ''.join(parts) + '</svg>'
@@ -122,6 +130,8 @@ def _line(points: Points, place, colour: str, name: str, smooth: bool) -> str:
         for x, y in points:
             if math.isfinite(y):
                 across, down = place(x, y)
-                out.append(f'<circle class="{colour}" cx="{across:.1f}" cy="{down:.1f}" r="3">'
-                           f'<title>{escape(name)} {short(y)} at {short(x)}</title></circle>')
+                out.append(
+                    f'<circle class="{colour}" cx="{across:.1f}" cy="{down:.1f}" r="3">'
+                    f'<title>{escape(name)} {short(y)} at {short(x)}</title></circle>'
+                )
     return ''.join(out)

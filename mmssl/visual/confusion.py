@@ -18,6 +18,7 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: str | Path)
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+
     matrix = np.asarray(matrix, dtype=np.float64)
     totals = matrix.sum(1, keepdims=True)
     shares = np.divide(matrix, totals, out=np.zeros_like(matrix), where=totals > 0)
@@ -31,13 +32,23 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: str | Path)
     axes.set_ylabel('label')
     size = max(4, min(9, 260 / number))
     axes.set_xticks(range(number), classes, rotation=90, fontsize=size)
-    axes.set_yticks(range(number), [name if total else f'{name} (none)' for name, total in zip(classes, totals[:, 0], strict=True)],
-                    fontsize=size)
+    axes.set_yticks(
+        range(number),
+        [name if total else f'{name} (none)' for name, total in zip(classes, totals[:, 0], strict=True)],
+        fontsize=size,
+    )
     if number <= MAX_WRITTEN:
         for row in range(number):
             for column in range(number):
                 if shares[row, column] >= 0.005:
-                    axes.text(column, row, f'{100 * shares[row, column]:.0f}', ha='center', va='center', fontsize=size - 1,
-                              color='white' if shares[row, column] > 0.5 else 'black')
+                    axes.text(
+                        column,
+                        row,
+                        f'{100 * shares[row, column]:.0f}',
+                        ha='center',
+                        va='center',
+                        fontsize=size - 1,
+                        color='white' if shares[row, column] > 0.5 else 'black',
+                    )
     figure.colorbar(image, ax=axes, shrink=0.7, format=lambda value, _: f'{100 * value:.0f} %')
     figure.savefig(path)

@@ -13,8 +13,13 @@ SIDE, GAP, LINE = 224, 10, 18
 INK, FAINT = (30, 34, 40), (120, 126, 134)
 
 
-def draw_sample(image: np.ndarray, labels: Mapping, classes: Sequence[str] = (), colours: Sequence[Sequence[int]] = (),
-                side: int = SIDE) -> Image.Image:
+def draw_sample(
+    image: np.ndarray,
+    labels: Mapping,
+    classes: Sequence[str] = (),
+    colours: Sequence[Sequence[int]] = (),
+    side: int = SIDE,
+) -> Image.Image:
     """An image that fits into a square, with its labels over it.
 
     Args:
@@ -30,13 +35,23 @@ def draw_sample(image: np.ndarray, labels: Mapping, classes: Sequence[str] = (),
         image = overlay_masks(image, labels['masks'])
     scale = side / max(image.shape[:2])
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-    canvas = Image.fromarray(image).resize(size, Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS)
+    canvas = Image.fromarray(image).resize(
+        size, Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS
+    )
     if 'boxes' in labels:
-        _draw_boxes(canvas, np.asarray(labels['boxes'], dtype=float).reshape(-1, 4) * scale, labels['names'], classes, colours)
+        _draw_boxes(
+            canvas,
+            np.asarray(labels['boxes'], dtype=float).reshape(-1, 4) * scale,
+            labels['names'],
+            classes,
+            colours,
+        )
     return canvas
 
 
-def _draw_boxes(canvas: Image.Image, boxes: np.ndarray, names: Sequence[int], classes: Sequence[str], colours) -> None:
+def _draw_boxes(
+    canvas: Image.Image, boxes: np.ndarray, names: Sequence[int], classes: Sequence[str], colours
+) -> None:
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=10)
     for box, label in zip(boxes, names, strict=True):
         left, top, right, bottom = (float(side) for side in box)
@@ -48,11 +63,23 @@ def _draw_boxes(canvas: Image.Image, boxes: np.ndarray, names: Sequence[int], cl
         top = top - high if top >= high else top
         draw.rectangle((left, top, left + wide, top + high), fill=colour)
         bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
-        draw.text((left + 2, top + high / 2), text, fill='black' if bright > 140 else 'white', font=font, anchor='lm')
+        draw.text(
+            (left + 2, top + high / 2),
+            text,
+            fill='black' if bright > 140 else 'white',
+            font=font,
+            anchor='lm',
+        )
 
 
-def contact_sheet(tiles: Sequence[tuple[Image.Image, str, str]], title: str, subtitle: str = '', columns: int = 4,
-                  swatches: Sequence[tuple[str, Sequence[int]]] = (), side: int = SIDE) -> Image.Image:
+def contact_sheet(
+    tiles: Sequence[tuple[Image.Image, str, str]],
+    title: str,
+    subtitle: str = '',
+    columns: int = 4,
+    swatches: Sequence[tuple[str, Sequence[int]]] = (),
+    side: int = SIDE,
+) -> Image.Image:
     """Tiles in rows, each in the middle of its cell with two lines below it.
 
     Args:
@@ -72,7 +99,11 @@ def contact_sheet(tiles: Sequence[tuple[Image.Image, str, str]], title: str, sub
     high = max([picture.height for picture, _, _ in tiles], default=side)
     cell = high + 2 * LINE + GAP
     width = max(columns * (side + GAP) + GAP, 2 * side)
-    strip = legend([name for name, _ in swatches], [colour for _, colour in swatches], width, 12) if swatches else None
+    strip = (
+        legend([name for name, _ in swatches], [colour for _, colour in swatches], width, 12)
+        if swatches
+        else None
+    )
     sheet = Image.new('RGB', (width, head + rows * cell + GAP + (strip.height if strip else 0)), 'white')
     draw = ImageDraw.Draw(sheet)
     large, small = ImageFont.load_default(size=17), ImageFont.load_default(size=12)
@@ -84,7 +115,13 @@ def contact_sheet(tiles: Sequence[tuple[Image.Image, str, str]], title: str, sub
         draw.rectangle((x, y, x + side - 1, y + high - 1), fill=(244, 245, 247))
         sheet.paste(picture, (x + (side - picture.width) // 2, y + (high - picture.height) // 2))
         draw.text((x, y + high + LINE // 2), _cut(line, small, side), fill=INK, font=small, anchor='lm')
-        draw.text((x, y + high + LINE + LINE // 2 - 2), _cut(faint, small, side), fill=FAINT, font=small, anchor='lm')
+        draw.text(
+            (x, y + high + LINE + LINE // 2 - 2),
+            _cut(faint, small, side),
+            fill=FAINT,
+            font=small,
+            anchor='lm',
+        )
     if strip:
         sheet.paste(strip, (0, sheet.height - strip.height))
     return sheet
@@ -95,9 +132,9 @@ def _cut(text: str, font, width: float) -> str:
     if font.getlength(text) <= width:
         return text
     keep = len(text)
-    while keep > 4 and font.getlength(f'{text[:keep // 2]}...{text[len(text) - keep // 2:]}') > width:
+    while keep > 4 and font.getlength(f'{text[: keep // 2]}...{text[len(text) - keep // 2 :]}') > width:
         keep -= 1
-    return f'{text[:keep // 2]}...{text[len(text) - keep // 2:]}'
+    return f'{text[: keep // 2]}...{text[len(text) - keep // 2 :]}'
 
 
 def colours_of(classes: Sequence[str], palette=None) -> list[tuple[int, ...]]:

@@ -15,7 +15,9 @@ COLUMNS = 3
 def run_names(folders: Sequence[Path]) -> list[str]:
     """A name a run: as few last parts of its path as tell all runs apart."""
     parts = [folder.resolve().parts for folder in folders]
-    while len(parts) > 1 and min(map(len, parts)) > 1 and len({path[-1] for path in parts}) == 1:  # a/run and b/run are a and b
+    while (
+        len(parts) > 1 and min(map(len, parts)) > 1 and len({path[-1] for path in parts}) == 1
+    ):  # a/run and b/run are a and b
         parts = [path[:-1] for path in parts]
     for count in range(1, max(map(len, parts)) + 1):
         names = ['/'.join(path[-count:]) for path in parts]
@@ -27,13 +29,18 @@ def run_names(folders: Sequence[Path]) -> list[str]:
 def shared_keys(runs: Sequence[Run]) -> list[str]:
     """The loss, and up to three metrics that every run has; what the first run has logged where there is neither."""
     from mmssl.visual.page import chief_metrics
+
     keys = ['loss'] if all('loss' in run.curves for run in runs) else []
     keys += [key for key in chief_metrics(runs[0]) if all(key in run.curves for run in runs)][:3]
     return keys or [next(iter(runs[0].curves))]
 
 
-def draw_curves(runs: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], keys: Sequence[str], smooth: int | None = None,
-                logarithmic: bool = False):
+def draw_curves(
+    runs: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
+    keys: Sequence[str],
+    smooth: int | None = None,
+    logarithmic: bool = False,
+):
     """One plot a key, one line a run.
 
     Args:
@@ -46,10 +53,12 @@ def draw_curves(runs: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
         a ``matplotlib.figure.Figure``; ``.savefig(path)`` writes it.
     """
     from importlib.util import find_spec
+
     if find_spec('matplotlib') is None:
         raise ImportError('a picture of curves needs matplotlib: pip install matplotlib')
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
+
     columns = 2 if len(keys) == 4 else min(len(keys), COLUMNS)
     rows = -(-len(keys) // columns)
     figure = Figure(figsize=(max(6.4, 4.6 * columns), 3.6 * rows), dpi=150, layout='constrained')
@@ -64,13 +73,23 @@ def draw_curves(runs: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
             if key not in curves:
                 continue
             xs, ys = zip(*curves[key], strict=True)
-            style = dict(color=COLOURS[order % len(COLOURS)], linestyle=STYLES[order // len(COLOURS) % len(STYLES)])
-            window = smooth if smooth is not None else len(ys) // 30 if len(ys) >= SMOOTH_FROM and not key.endswith('lr') else 0
+            style = dict(
+                color=COLOURS[order % len(COLOURS)], linestyle=STYLES[order // len(COLOURS) % len(STYLES)]
+            )
+            window = (
+                smooth
+                if smooth is not None
+                else len(ys) // 30
+                if len(ys) >= SMOOTH_FROM and not key.endswith('lr')
+                else 0
+            )
             if window > 1:
                 axes.plot(xs, ys, linewidth=0.8, alpha=0.25, **style)
                 ys = tuple(smoothed(list(ys), window))
             few = sum(map(math.isfinite, ys)) < 30
-            lines[name], = axes.plot(xs, ys, linewidth=1.8, marker='o' if few else None, markersize=4, **style)
+            (lines[name],) = axes.plot(
+                xs, ys, linewidth=1.8, marker='o' if few else None, markersize=4, **style
+            )
         axes.set_title(key, loc='left', fontsize=11, fontweight='bold')
         axes.set_xlabel('iteration', fontsize=9, color='#68707c')
         axes.xaxis.set_major_formatter(EngFormatter(sep=''))
@@ -80,6 +99,12 @@ def draw_curves(runs: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
         axes.spines[:].set_visible(False)
         if logarithmic:
             axes.set_yscale('log')
-    figure.legend(lines.values(), lines, loc='outside lower left', ncols=max(1, min(len(lines), 3 * columns // 2)), fontsize=9,
-                  frameon=False)
+    figure.legend(
+        lines.values(),
+        lines,
+        loc='outside lower left',
+        ncols=max(1, min(len(lines), 3 * columns // 2)),
+        fontsize=9,
+        frameon=False,
+    )
     return figure

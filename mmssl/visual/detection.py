@@ -15,8 +15,14 @@ from mmssl.visual.colours import class_colour
 HEAT_SHARE = 0.6
 
 
-def draw_detections(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray | None, classes: Sequence[str],
-                    height: int = 480) -> Image.Image:
+def draw_detections(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    scores: np.ndarray | None,
+    classes: Sequence[str],
+    height: int = 480,
+) -> Image.Image:
     """Boxes with their classes and scores over an image.
 
     Args:
@@ -31,13 +37,17 @@ def draw_detections(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, sc
         an RGB picture, the image scaled to ``height``; the best box is drawn last.
     """
     scale = height / image.shape[0]
-    canvas = Image.fromarray(image).resize((max(1, round(image.shape[1] * scale)), height), Image.Resampling.BICUBIC)
+    canvas = Image.fromarray(image).resize(
+        (max(1, round(image.shape[1] * scale)), height), Image.Resampling.BICUBIC
+    )
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=max(11, height // 34))
     order = range(len(boxes)) if scores is None else np.argsort(scores, kind='stable')
     for number in order:
         left, top, right, bottom = (float(side) * scale for side in boxes[number])
         colour = class_colour(int(labels[number]))
-        draw.rectangle((left, top, max(left, right), max(top, bottom)), outline=colour, width=max(2, height // 200))
+        draw.rectangle(
+            (left, top, max(left, right), max(top, bottom)), outline=colour, width=max(2, height // 200)
+        )
         text = classes[labels[number]] + ('' if scores is None else f' {scores[number]:.2f}')
         box = draw.textbbox((0, 0), text, font=font)
         wide, high = box[2] + 4, box[3] + 3
@@ -48,10 +58,14 @@ def draw_detections(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, sc
     return canvas
 
 
-def sheet(pictures: Sequence[Image.Image], titles: Sequence[str] = (), columns: int = 3, gap: int = 8) -> Image.Image:
+def sheet(
+    pictures: Sequence[Image.Image], titles: Sequence[str] = (), columns: int = 3, gap: int = 8
+) -> Image.Image:
     """Pictures side by side on white, in rows of ``columns``, each under its title."""
     header = 24 if titles else 0
-    rows = [list(range(begin, min(begin + columns, len(pictures)))) for begin in range(0, len(pictures), columns)]
+    rows = [
+        list(range(begin, min(begin + columns, len(pictures)))) for begin in range(0, len(pictures), columns)
+    ]
     width = max(sum(pictures[number].width + gap for number in row) for row in rows) + gap
     heights = [max(pictures[number].height for number in row) + header + gap for row in rows]
     out = Image.new('RGB', (width, sum(heights) + gap), 'white')
@@ -61,7 +75,13 @@ def sheet(pictures: Sequence[Image.Image], titles: Sequence[str] = (), columns: 
         x = gap
         for number in row:
             if titles:
-                draw.text((x + pictures[number].width / 2, y + header / 2 - 2), titles[number], fill='black', font=font, anchor='mm')
+                draw.text(
+                    (x + pictures[number].width / 2, y + header / 2 - 2),
+                    titles[number],
+                    fill='black',
+                    font=font,
+                    anchor='mm',
+                )
             out.paste(pictures[number], (x, y + header))
             x += pictures[number].width + gap
         y += high
@@ -71,8 +91,10 @@ def sheet(pictures: Sequence[Image.Image], titles: Sequence[str] = (), columns: 
 def record(modules: Sequence[nn.Module], run) -> list[Tensor]:
     """What modules put out, once each, while ``run()`` runs."""
     kept: list = [None] * len(modules)
-    handles = [module.register_forward_hook(lambda _, args, out, place=place: kept.__setitem__(place, out.detach()))
-               for place, module in enumerate(modules)]
+    handles = [
+        module.register_forward_hook(lambda _, args, out, place=place: kept.__setitem__(place, out.detach()))
+        for place, module in enumerate(modules)
+    ]
     try:
         run()
     finally:
@@ -85,12 +107,20 @@ def position_sensitive_head(model: nn.Module) -> nn.Module:
     """The box head of an R-FCN; ValueError where a model has none."""
     head = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
     if not hasattr(head, 'rfcn_cls'):
-        raise ValueError(f'{type(model).__name__} has no position-sensitive score maps; give a config of configs/rfcn')
+        raise ValueError(
+            f'{type(model).__name__} has no position-sensitive score maps; give a config of configs/rfcn'
+        )
     return head
 
 
-def score_picture(image: np.ndarray, maps: Tensor, stride: int, box: Sequence[float] | None = None, title: str = '',
-                  tile: int = 150) -> Image.Image:
+def score_picture(
+    image: np.ndarray,
+    maps: Tensor,
+    stride: int,
+    box: Sequence[float] | None = None,
+    title: str = '',
+    tile: int = 150,
+) -> Image.Image:
     """An image, and the k x k score maps of a class over it, each in its place of the grid (R-FCN, figures 3 and 4).
 
     Args:
@@ -106,15 +136,27 @@ def score_picture(image: np.ndarray, maps: Tensor, stride: int, box: Sequence[fl
     """
     k, (height, width) = maps.shape[0], image.shape[:2]
     flat = maps.float().flatten(0, 1).unsqueeze(1)
-    large = F.interpolate(flat, scale_factor=stride, mode='bilinear', align_corners=False)[:, 0, :height, :width]
+    large = F.interpolate(flat, scale_factor=stride, mode='bilinear', align_corners=False)[
+        :, 0, :height, :width
+    ]
     large = F.pad(large, (0, width - large.shape[2], 0, height - large.shape[1]))
     heat = ((large - flat.amin()) / (flat.amax() - flat.amin()).clamp(min=1e-12)).numpy()
     positions = np.linspace(0, 1, len(COLOURS))
     grey = image.astype(np.float64).mean(axis=-1, keepdims=True)
     tiles = []
     for number in range(k * k):
-        coloured = np.stack([np.interp(heat[number], positions, COLOURS[:, channel]) for channel in range(3)], axis=-1)
-        tiles.append(_outlined((HEAT_SHARE * coloured + (1 - HEAT_SHARE) * grey).round().astype(np.uint8), tile, box, k, number))
+        coloured = np.stack(
+            [np.interp(heat[number], positions, COLOURS[:, channel]) for channel in range(3)], axis=-1
+        )
+        tiles.append(
+            _outlined(
+                (HEAT_SHARE * coloured + (1 - HEAT_SHARE) * grey).round().astype(np.uint8),
+                tile,
+                box,
+                k,
+                number,
+            )
+        )
     gap = 3
     grid = Image.new('RGB', (k * (tiles[0].width + gap) - gap, k * (tile + gap) - gap), 'white')
     for number, picture in enumerate(tiles):
@@ -123,10 +165,14 @@ def score_picture(image: np.ndarray, maps: Tensor, stride: int, box: Sequence[fl
     return sheet([whole, grid], [title, f'{k} x {k} score maps, {flat.amin():.2f} to {flat.amax():.2f}'])
 
 
-def _outlined(image: np.ndarray, height: int, box: Sequence[float] | None, k: int, number: int | None) -> Image.Image:
+def _outlined(
+    image: np.ndarray, height: int, box: Sequence[float] | None, k: int, number: int | None
+) -> Image.Image:
     """An image at a height, with a box, and one of its bins, or all where ``number`` is None."""
     scale = height / image.shape[0]
-    canvas = Image.fromarray(image).resize((max(1, round(image.shape[1] * scale)), height), Image.Resampling.BICUBIC)
+    canvas = Image.fromarray(image).resize(
+        (max(1, round(image.shape[1] * scale)), height), Image.Resampling.BICUBIC
+    )
     if box is None:
         return canvas
     draw = ImageDraw.Draw(canvas)
@@ -145,9 +191,15 @@ def _outlined(image: np.ndarray, height: int, box: Sequence[float] | None, k: in
 
 def deformable_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Deformable convolutions by name, ours and mmcv's, in the order of the model; ValueError where there are none."""
-    found = {name: module for name, module in model.named_modules() if hasattr(module, 'conv_offset') and hasattr(module, 'deform_groups')}
+    found = {
+        name: module
+        for name, module in model.named_modules()
+        if hasattr(module, 'conv_offset') and hasattr(module, 'deform_groups')
+    }
     if not found:
-        raise ValueError(f'{type(model).__name__} has no deformable convolution (mmssl.DeformConv, DCN, DCNv2) to draw')
+        raise ValueError(
+            f'{type(model).__name__} has no deformable convolution (mmssl.DeformConv, DCN, DCNv2) to draw'
+        )
     return found
 
 
@@ -163,16 +215,27 @@ def sampling_places(layer: nn.Module, moved: Tensor, cells: Tensor) -> tuple[Ten
         (N, groups, K, 2) places (y, x) in the map that it reads, and (N, groups, K) weights of the taps, 1 in version 1.
     """
     groups, (high, wide) = layer.deform_groups, layer.kernel_size
-    taps = torch.stack(torch.meshgrid(torch.arange(high) * layer.dilation[0], torch.arange(wide) * layer.dilation[1], indexing='ij'), -1)
+    taps = torch.stack(
+        torch.meshgrid(
+            torch.arange(high) * layer.dilation[0], torch.arange(wide) * layer.dilation[1], indexing='ij'
+        ),
+        -1,
+    )
     here = moved.float().cpu()[:, cells[:, 0], cells[:, 1]].T
     pairs = 2 * groups * high * wide
     offset = here[:, :pairs].unflatten(1, (groups, high * wide, 2))
-    weight = here[:, pairs:].sigmoid().unflatten(1, (groups, high * wide)) if here.shape[1] > pairs else torch.ones(offset.shape[:-1])
+    weight = (
+        here[:, pairs:].sigmoid().unflatten(1, (groups, high * wide))
+        if here.shape[1] > pairs
+        else torch.ones(offset.shape[:-1])
+    )
     corner = cells * torch.tensor(layer.stride) - torch.tensor(layer.padding)
     return corner[:, None, None] + taps.flatten(0, 1) + offset, weight
 
 
-def stacked_places(layers: Sequence[nn.Module], moved: Sequence[Tensor], cell: Tensor) -> tuple[Tensor, Tensor]:
+def stacked_places(
+    layers: Sequence[nn.Module], moved: Sequence[Tensor], cell: Tensor
+) -> tuple[Tensor, Tensor]:
     """Where a stack of deformable convolutions reads for one output of the last, following every tap back to the cell next to it.
 
     As figure 6 of arXiv:1703.06211: what lies between two of them (1 x 1 convolutions, sums) is taken to stay in its cell. A group is
@@ -198,8 +261,15 @@ def stacked_places(layers: Sequence[nn.Module], moved: Sequence[Tensor], cell: T
     return places, groups
 
 
-def sampling_picture(image: np.ndarray, points: Sequence[tuple[float, float]], places: Sequence[Tensor], groups: Sequence[Tensor],
-                     stride: int, titles: Sequence[str], height: int = 420) -> Image.Image:
+def sampling_picture(
+    image: np.ndarray,
+    points: Sequence[tuple[float, float]],
+    places: Sequence[Tensor],
+    groups: Sequence[Tensor],
+    stride: int,
+    titles: Sequence[str],
+    height: int = 420,
+) -> Image.Image:
     """Sampled places as dots over an image, one picture a point (arXiv:1703.06211, figure 6).
 
     Args:
@@ -211,17 +281,26 @@ def sampling_picture(image: np.ndarray, points: Sequence[tuple[float, float]], p
         titles: one a point.
     """
     scale = height / image.shape[0]
-    base = Image.fromarray(image).resize((max(1, round(image.shape[1] * scale)), height), Image.Resampling.BICUBIC)
+    base = Image.fromarray(image).resize(
+        (max(1, round(image.shape[1] * scale)), height), Image.Resampling.BICUBIC
+    )
     pictures = []
     for (x, y), found, kind in zip(points, places, groups, strict=True):
         canvas = base.copy()
         draw = ImageDraw.Draw(canvas)
-        colours = [(230, 40, 40)] if int(kind.max()) == 0 else [class_colour(group) for group in range(int(kind.max()) + 1)]
+        colours = (
+            [(230, 40, 40)]
+            if int(kind.max()) == 0
+            else [class_colour(group) for group in range(int(kind.max()) + 1)]
+        )
         radius = 4 if len(found) < 100 else 1.5
         for place, group in zip(found.tolist(), kind.tolist(), strict=True):
             middle = (place[1] * stride * scale, place[0] * stride * scale)
-            draw.ellipse((middle[0] - radius, middle[1] - radius, middle[0] + radius, middle[1] + radius), fill=colours[group],
-                         outline='black' if radius > 3 else None)
+            draw.ellipse(
+                (middle[0] - radius, middle[1] - radius, middle[0] + radius, middle[1] + radius),
+                fill=colours[group],
+                outline='black' if radius > 3 else None,
+            )
         for ends in (((-8, 0), (8, 0)), ((0, -8), (0, 8))):
             draw.line([(x * scale + dx, y * scale + dy) for dx, dy in ends], fill=(0, 230, 60), width=3)
         pictures.append(canvas)
@@ -230,4 +309,4 @@ def sampling_picture(image: np.ndarray, points: Sequence[tuple[float, float]], p
 
 def stride_of(pixels: int, cells: int) -> int:
     """The power of two by which a map is smaller than an image."""
-    return 2**max(0, round(math.log2(pixels / cells)))
+    return 2 ** max(0, round(math.log2(pixels / cells)))

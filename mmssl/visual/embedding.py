@@ -26,6 +26,7 @@ def check_method(method: str) -> None:
         ImportError: what it needs is not installed; the message has the command that installs it.
     """
     from importlib.util import find_spec
+
     if method not in METHODS:
         raise ValueError(f'method {method!r} is unknown; one of {", ".join(METHODS)}')
     title, module, package = METHODS[method]
@@ -34,7 +35,7 @@ def check_method(method: str) -> None:
             raise ImportError(f'a picture by {title} needs {name}: pip install {name}')
 
 
-def embed(features: Tensor, method: str = 'tsne', seed: int = 0, perplexity: float = 30.) -> np.ndarray:
+def embed(features: Tensor, method: str = 'tsne', seed: int = 0, perplexity: float = 30.0) -> np.ndarray:
     """Places of features in the plane. Lengths are taken off first: what counts is the angle, as in k-NN.
 
     Args:
@@ -61,16 +62,24 @@ def embed(features: Tensor, method: str = 'tsne', seed: int = 0, perplexity: flo
         left, values, _ = torch.linalg.svd(centred, full_matrices=False)
         placed = left[:, :2] * values[:2]
         # an axis has no direction of its own: the larger half of it is made positive
-        placed = placed * torch.where(placed.gather(0, placed.abs().argmax(dim=0, keepdim=True)) < 0, -1., 1.)
+        placed = placed * torch.where(
+            placed.gather(0, placed.abs().argmax(dim=0, keepdim=True)) < 0, -1.0, 1.0
+        )
         return F.pad(placed, (0, 2 - placed.shape[1])).float().numpy()
     points = points.float().numpy()
     if method == 'tsne':
         from sklearn.manifold import TSNE
+
         perplexity = min(perplexity, (len(points) - 1) / 3)
-        return TSNE(perplexity=perplexity, init='pca' if points.shape[1] > 1 else 'random', random_state=seed).fit_transform(points)
+        return TSNE(
+            perplexity=perplexity, init='pca' if points.shape[1] > 1 else 'random', random_state=seed
+        ).fit_transform(points)
     from umap import UMAP
+
     neighbours = max(2, min(round(perplexity / 2), len(points) - 1))
-    return np.asarray(UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1).fit_transform(points), np.float32)
+    return np.asarray(
+        UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1).fit_transform(points), np.float32
+    )
 
 
 def scatter(points: np.ndarray, labels: Sequence[int], classes: Sequence[str], title: str = ''):
@@ -87,20 +96,41 @@ def scatter(points: np.ndarray, labels: Sequence[int], classes: Sequence[str], t
     """
     import matplotlib
     from matplotlib.figure import Figure
+
     numbers = np.asarray(labels)
     found = np.unique(numbers)
     figure = Figure(figsize=(9, 7), dpi=150, layout='constrained')
     axes = figure.add_subplot()
     with_legend = len(found) <= SHADES * len(MARKERS)
-    colours = matplotlib.colormaps['tab10'].colors if with_legend else matplotlib.colormaps['hsv'](np.linspace(0, 1, len(found), False))
+    colours = (
+        matplotlib.colormaps['tab10'].colors
+        if with_legend
+        else matplotlib.colormaps['hsv'](np.linspace(0, 1, len(found), False))
+    )
     size = float(np.clip(12000 / len(points), 4, 40))
     for order, label in enumerate(found):
         members = points[numbers == label]
-        marker, colour = (MARKERS[order // SHADES], colours[order % SHADES]) if with_legend else ('o', colours[order])
-        axes.scatter(members[:, 0], members[:, 1], s=size, marker=marker, color=[colour], alpha=0.8, linewidths=0, label=classes[label])
+        marker, colour = (
+            (MARKERS[order // SHADES], colours[order % SHADES]) if with_legend else ('o', colours[order])
+        )
+        axes.scatter(
+            members[:, 0],
+            members[:, 1],
+            s=size,
+            marker=marker,
+            color=[colour],
+            alpha=0.8,
+            linewidths=0,
+            label=classes[label],
+        )
     axes.set(xticks=[], yticks=[])
     axes.set_title(textwrap.fill(title, 90, break_on_hyphens=False), fontsize=10)
     axes.set_aspect('equal', adjustable='datalim')
     if with_legend:
-        figure.legend(loc='outside right upper', fontsize=8, ncols=-(-len(found) // 30), markerscale=max(1., (30 / size) ** 0.5))
+        figure.legend(
+            loc='outside right upper',
+            fontsize=8,
+            ncols=-(-len(found) // 30),
+            markerscale=max(1.0, (30 / size) ** 0.5),
+        )
     return figure

@@ -13,7 +13,8 @@ from mmssl.visual.charts import line_chart, short
 from mmssl.visual.runs import Run, is_better_lower
 
 MOST_PICTURES, PICTURE_SIDE, MOST_LOSSES = 24, 900, 8
-STYLE = """
+STYLE = (
+    """
 :root { --paper: #fff; --card: #f6f7f9; --ink: #1c2128; --faint: #68707c; --line: #dfe3e8; --add: #1a7f37; --gone: #c93c37;
   --other: #9a6700; --c0: #3b6fd4; --c1: #e07b00; --c2: #d64550; --c3: #1f9e89; --c4: #7c4dbd; --c5: #c2408f; --c6: #6b8e23;
   --c7: #0d8ca8; }
@@ -58,13 +59,18 @@ details { margin-top: 12px; } summary { cursor: pointer; font-weight: 600; }
 pre { margin: 8px 0 0; padding: 12px 14px; background: var(--card); border: 1px solid var(--line); border-radius: 8px; overflow-x: auto;
   font: 12.5px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 .add { color: var(--add); } .gone { color: var(--gone); } .other { color: var(--other); }
-""" + ''.join(f'.c{number} {{ color: var(--c{number}); }}\n' for number in range(8)) + """
+"""
+    + ''.join(f'.c{number} {{ color: var(--c{number}); }}\n' for number in range(8))
+    + """
 @media (max-width: 520px) { body { padding: 18px 14px 40px; } h1 { font-size: 20px; } .tile b { font-size: 17px; }
   svg text { font-size: 17px; } th, td { padding-right: 10px; } }
 """
+)
 
 
-def report_page(run: Run, difference: Sequence[tuple[str, str]] = (), base: str = '', version: str = '') -> str:
+def report_page(
+    run: Run, difference: Sequence[tuple[str, str]] = (), base: str = '', version: str = ''
+) -> str:
     """The page.
 
     Args:
@@ -76,14 +82,26 @@ def report_page(run: Run, difference: Sequence[tuple[str, str]] = (), base: str 
     Returns:
         HTML; everything that comes from files is escaped.
     """
-    body = [_head(run), _trouble(run), _charts(run), _metrics(run), _tests(run), _pictures(run), _files(run), _environment(run),
-            _config(run, difference, base),
-            f'<p class="faint" style="margin-top:40px">Written by mmssl report {escape(version)} from {escape(str(run.folder))}.</p>']
-    return ('<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; style-src \'unsafe-inline\'">\n'
-            f'<title>{escape(run.config_name)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n'
-            + '\n'.join(part for part in body if part) + '\n</body>\n</html>\n')
+    body = [
+        _head(run),
+        _trouble(run),
+        _charts(run),
+        _metrics(run),
+        _tests(run),
+        _pictures(run),
+        _files(run),
+        _environment(run),
+        _config(run, difference, base),
+        f'<p class="faint" style="margin-top:40px">Written by mmssl report {escape(version)} from {escape(str(run.folder))}.</p>',
+    ]
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; style-src \'unsafe-inline\'">\n'
+        f'<title>{escape(run.config_name)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n'
+        + '\n'.join(part for part in body if part)
+        + '\n</body>\n</html>\n'
+    )
 
 
 def duration(seconds: float) -> str:
@@ -123,19 +141,35 @@ def _head(run: Run) -> str:
         text = f'{done:,}' + (f' of {planned:,}' if planned and planned != done else '')
         tiles.append((text, 'iterations' + (f', {run.epochs} epochs' if run.epochs > 1 else '')))
         if run.seconds:
-            tiles.append((duration(run.seconds), 'wall time' + (f', {len(run.parts)} starts' if len(run.parts) > 1 else '')))
+            tiles.append(
+                (
+                    duration(run.seconds),
+                    'wall time' + (f', {len(run.parts)} starts' if len(run.parts) > 1 else ''),
+                )
+            )
         if 'loss' in run.curves:
             tiles.append((short(run.curves['loss'][-1][1]), 'last loss'))
     for key in chief_metrics(run)[:4]:
         place, value = best_of(key, run.curves[key])
         tiles.append((short(value), f'{key}, best, at {place:,}'))
     if not run.metric_keys and run.tests:
-        tiles += [(short(value), key) for key, value in list(run.tests[-1][1].items())[:4] if isinstance(value, (int, float))]
+        tiles += [
+            (short(value), key)
+            for key, value in list(run.tests[-1][1].items())[:4]
+            if isinstance(value, (int, float))
+        ]
     begin = run.parts[0].begin if run.parts else None
     lines = f'<h1>{escape(run.config_name)}</h1>\n<p class="faint">{escape(str(run.folder))}'
     lines += f', started {begin:%d %B %Y, %H:%M}</p>' if begin else '</p>'
-    return lines + '\n<div class="tiles">' + ''.join(
-        f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>' for value, name in tiles) + '</div>'
+    return (
+        lines
+        + '\n<div class="tiles">'
+        + ''.join(
+            f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>'
+            for value, name in tiles
+        )
+        + '</div>'
+    )
 
 
 def _trouble(run: Run) -> str:
@@ -143,12 +177,20 @@ def _trouble(run: Run) -> str:
     parts = []
     for path in sorted(run.folder.rglob('error_rank*.txt')):
         text = path.read_text(encoding='utf-8', errors='replace').strip()
-        parts.append(f'<h3>failed: {escape(text.splitlines()[-1] if text else path.name)}</h3><p class="faint">{escape(str(path))}</p>')
+        parts.append(
+            f'<h3>failed: {escape(text.splitlines()[-1] if text else path.name)}</h3><p class="faint">{escape(str(path))}</p>'
+        )
     bad = run.folder / 'bad_files.txt'
     lines = bad.read_text(encoding='utf-8', errors='replace').splitlines() if bad.is_file() else []
     if lines:
-        parts.append(f'<h3>{len(lines)} files could not be decoded</h3><p class="faint">{escape(str(bad))}, first: {escape(lines[0])}</p>')
-    return '<h2>Trouble</h2>\n' + ''.join(f'<div class="card bad">{part}</div>' for part in parts) if parts else ''
+        parts.append(
+            f'<h3>{len(lines)} files could not be decoded</h3><p class="faint">{escape(str(bad))}, first: {escape(lines[0])}</p>'
+        )
+    return (
+        '<h2>Trouble</h2>\n' + ''.join(f'<div class="card bad">{part}</div>' for part in parts)
+        if parts
+        else ''
+    )
 
 
 def _groups(run: Run) -> list[tuple[str, list[str]]]:
@@ -156,8 +198,11 @@ def _groups(run: Run) -> list[tuple[str, list[str]]]:
     trained = [key for key in run.curves if key not in run.metric_keys]
     losses = [key for key in trained if 'loss' in key and key != 'loss']
     groups = [('loss', ['loss'])] if 'loss' in trained else []
-    groups += [('parts of the loss', losses[begin:begin + MOST_LOSSES]) for begin in range(0, len(losses), MOST_LOSSES)
-               if len(losses) > 1 or 'loss' not in trained]
+    groups += [
+        ('parts of the loss', losses[begin : begin + MOST_LOSSES])
+        for begin in range(0, len(losses), MOST_LOSSES)
+        if len(losses) > 1 or 'loss' not in trained
+    ]
     metrics: dict[str, list[str]] = {}
     for key in chief_metrics(run):
         family = key.rsplit('/', 1)[0] if '/' in key else key.split('@')[0]
@@ -181,38 +226,72 @@ def _charts(run: Run) -> str:
         chart = line_chart({key: run.curves[key] for key in keys}, smooth=title != 'learning rate')
         if not chart or (len({x for key in keys for x, _ in run.curves[key]}) < 2):
             continue
-        legend = ''.join(f'<span class="c{number}"><i></i><em>{escape(key)}</em></span>' for number, key in enumerate(keys))
-        cards.append(f'<div class="card"><h3>{escape(title)}</h3>{chart}'
-                     + (f'<div class="legend">{legend}</div>' if keys != [title] and keys != ['lr'] else '') + '</div>')
+        legend = ''.join(
+            f'<span class="c{number}"><i></i><em>{escape(key)}</em></span>' for number, key in enumerate(keys)
+        )
+        cards.append(
+            f'<div class="card"><h3>{escape(title)}</h3>{chart}'
+            + (f'<div class="legend">{legend}</div>' if keys != [title] and keys != ['lr'] else '')
+            + '</div>'
+        )
     return '<h2>Curves</h2>\n<div class="charts">' + '\n'.join(cards) + '</div>' if cards else ''
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[int] = ()) -> str:
     """An escaped table; ``text`` columns are aligned left."""
-    head = ''.join(f'<th{" style=text-align:left" if number in text else ""}>{escape(cell)}</th>' for number, cell in enumerate(header))
-    lines = [''.join(f'<td{" class=text" if number in text else ""}>{escape(cell)}</td>' for number, cell in enumerate(row))
-             for row in rows]
-    return f'<div class="scroll"><table><tr>{head}</tr>' + ''.join(f'<tr>{line}</tr>' for line in lines) + '</table></div>'
+    head = ''.join(
+        f'<th{" style=text-align:left" if number in text else ""}>{escape(cell)}</th>'
+        for number, cell in enumerate(header)
+    )
+    lines = [
+        ''.join(
+            f'<td{" class=text" if number in text else ""}>{escape(cell)}</td>'
+            for number, cell in enumerate(row)
+        )
+        for row in rows
+    ]
+    return (
+        f'<div class="scroll"><table><tr>{head}</tr>'
+        + ''.join(f'<tr>{line}</tr>' for line in lines)
+        + '</table></div>'
+    )
 
 
 def _metrics(run: Run) -> str:
     def rows(keys):
-        return [(key, short(run.curves[key][-1][1]), short(best_of(key, run.curves[key])[1]), f'{best_of(key, run.curves[key])[0]:,}')
-                for key in keys]
+        return [
+            (
+                key,
+                short(run.curves[key][-1][1]),
+                short(best_of(key, run.curves[key])[1]),
+                f'{best_of(key, run.curves[key])[0]:,}',
+            )
+            for key in keys
+        ]
 
     if not run.metric_keys:
         return ''
     chief = chief_metrics(run)
     single = [key for key in run.metric_keys if key not in chief]
     header = ('metric', 'last', 'best', 'at iteration')
-    return ('<h2>Metrics</h2>\n' + (_table(header, rows(chief)) if chief else '')
-            + (f'<details><summary>{len(single)} of single classes</summary>{_table(header, rows(single))}</details>' if single else ''))
+    return (
+        '<h2>Metrics</h2>\n'
+        + (_table(header, rows(chief)) if chief else '')
+        + (
+            f'<details><summary>{len(single)} of single classes</summary>{_table(header, rows(single))}</details>'
+            if single
+            else ''
+        )
+    )
 
 
 def _tests(run: Run) -> str:
     parts = []
     for start, values in run.tests:
-        rows = [(key, short(value) if isinstance(value, (int, float)) else str(value)) for key, value in values.items()]
+        rows = [
+            (key, short(value) if isinstance(value, (int, float)) else str(value))
+            for key, value in values.items()
+        ]
         parts.append(f'<h3>{escape(start.name)}</h3>{_table(("metric", "value"), rows)}')
     return '<h2>Tests</h2>\n' + ''.join(parts) if parts else ''
 
@@ -244,36 +323,64 @@ def _pictures(run: Run) -> str:
         if found:
             name = escape(path.relative_to(run.folder).as_posix())
             wide = ' class="wide"' if found[1] > 2.2 else ''
-            figures.append(f'<figure{wide}><img alt="{name}" src="{found[0]}"><figcaption>{name}</figcaption></figure>')
-    more = f'<p class="faint">The newest {MOST_PICTURES} of {len(paths)}.</p>' if len(paths) > MOST_PICTURES else ''
-    return '<h2>Pictures</h2>\n' + more + '<div class="pictures">' + '\n'.join(figures) + '</div>' if figures else ''
+            figures.append(
+                f'<figure{wide}><img alt="{name}" src="{found[0]}"><figcaption>{name}</figcaption></figure>'
+            )
+    more = (
+        f'<p class="faint">The newest {MOST_PICTURES} of {len(paths)}.</p>'
+        if len(paths) > MOST_PICTURES
+        else ''
+    )
+    return (
+        '<h2>Pictures</h2>\n' + more + '<div class="pictures">' + '\n'.join(figures) + '</div>'
+        if figures
+        else ''
+    )
 
 
 def _files(run: Run) -> str:
     from datetime import datetime
+
     parts = ''
     checkpoints = run.checkpoints()
     if checkpoints:
-        rows = [(path.name, f'{path.stat().st_size / 2**20:,.1f} MiB', f'{datetime.fromtimestamp(path.stat().st_mtime):%Y-%m-%d %H:%M}')
-                for path in checkpoints[::-1]]
+        rows = [
+            (
+                path.name,
+                f'{path.stat().st_size / 2**20:,.1f} MiB',
+                f'{datetime.fromtimestamp(path.stat().st_mtime):%Y-%m-%d %H:%M}',
+            )
+            for path in checkpoints[::-1]
+        ]
         parts += '<h2>Checkpoints</h2>\n' + _table(('file', 'size', 'written'), rows)
     if len(run.parts) > 1:
-        rows = [(part.folder.name, f'{part.first or 0:,} to {part.last or 0:,}', str(timedelta(seconds=int(part.seconds))))
-                for part in run.parts]
+        rows = [
+            (
+                part.folder.name,
+                f'{part.first or 0:,} to {part.last or 0:,}',
+                str(timedelta(seconds=int(part.seconds))),
+            )
+            for part in run.parts
+        ]
         parts += '<h2>Starts</h2>\n' + _table(('folder', 'logged iterations', 'time'), rows)
     return parts
 
 
 def _environment(run: Run) -> str:
     found = run.environment()
-    return '<h2>Environment</h2>\n' + _table(('', 'of the newest start'), found, text=(1, )) if found else ''
+    return '<h2>Environment</h2>\n' + _table(('', 'of the newest start'), found, text=(1,)) if found else ''
 
 
 def _config(run: Run, difference: Sequence[tuple[str, str]], base: str) -> str:
     if not run.config:
         return ''
     kinds = {'+': 'add', '-': 'gone', '~': 'other'}
-    lines = '\n'.join(f'<span class="{kinds[sign]}">{escape(line)}</span>' if sign in kinds else escape(line) for sign, line in difference)
+    lines = '\n'.join(
+        f'<span class="{kinds[sign]}">{escape(line)}</span>' if sign in kinds else escape(line)
+        for sign, line in difference
+    )
     shown = f'<p>What differs from {escape(base)}:</p><pre>{lines or "nothing"}</pre>' if base else ''
-    return (f'<h2>Config</h2>\n{shown}<details{"" if base else " open"}><summary>{escape(run.config_name)}, whole</summary>'
-            f'<pre>{escape(run.config)}</pre></details>')
+    return (
+        f'<h2>Config</h2>\n{shown}<details{"" if base else " open"}><summary>{escape(run.config_name)}, whole</summary>'
+        f'<pre>{escape(run.config)}</pre></details>'
+    )

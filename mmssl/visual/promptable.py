@@ -15,8 +15,12 @@ Numbers = np.ndarray | Sequence
 POSITIVE, NEGATIVE = (40, 200, 60), (230, 40, 40)
 
 
-def overlay_masks(image: np.ndarray, masks: np.ndarray, colours: Sequence[Sequence[int]] | None = None,
-                  opacity: float = OPACITY) -> np.ndarray:
+def overlay_masks(
+    image: np.ndarray,
+    masks: np.ndarray,
+    colours: Sequence[Sequence[int]] | None = None,
+    opacity: float = OPACITY,
+) -> np.ndarray:
     """Masks over an image, large ones below small ones, with their outlines.
 
     Args:
@@ -33,12 +37,18 @@ def overlay_masks(image: np.ndarray, masks: np.ndarray, colours: Sequence[Sequen
     """
     masks = np.asarray(masks, dtype=bool)
     if masks.ndim != 3 or masks.shape[1:] != image.shape[:2]:
-        raise ValueError(f'masks of shape {masks.shape} over an image of {image.shape[0]}x{image.shape[1]}; give (N, H, W) at its size')
+        raise ValueError(
+            f'masks of shape {masks.shape} over an image of {image.shape[0]}x{image.shape[1]}; give (N, H, W) at its size'
+        )
     return _paint(image, masks.sum((1, 2)), masks.__getitem__, colours, opacity)
 
 
-def overlay_codes(image: np.ndarray, codes: Sequence[Mapping], colours: Sequence[Sequence[int]] | None = None,
-                  opacity: float = OPACITY) -> np.ndarray:
+def overlay_codes(
+    image: np.ndarray,
+    codes: Sequence[Mapping],
+    colours: Sequence[Sequence[int]] | None = None,
+    opacity: float = OPACITY,
+) -> np.ndarray:
     """As :func:`overlay_masks`, of compressed run lengths, decoded one at a time: memory does not grow with the number of masks.
 
     Args:
@@ -47,10 +57,13 @@ def overlay_codes(image: np.ndarray, codes: Sequence[Mapping], colours: Sequence
         colours, opacity: as there.
     """
     from pycocotools import mask as coco
+
     codes = [dict(code) for code in codes]
     wrong = [code['size'] for code in codes if tuple(code['size']) != image.shape[:2]]
     if wrong:
-        raise ValueError(f'run lengths of {wrong[0][0]}x{wrong[0][1]} over an image of {image.shape[0]}x{image.shape[1]}')
+        raise ValueError(
+            f'run lengths of {wrong[0][0]}x{wrong[0][1]} over an image of {image.shape[0]}x{image.shape[1]}'
+        )
     areas = np.array([coco.area(code) for code in codes])
     return _paint(image, areas, lambda number: coco.decode(codes[number]).astype(bool), colours, opacity)
 
@@ -63,7 +76,7 @@ def _paint(image: np.ndarray, areas: np.ndarray, mask_of, colours, opacity: floa
         rows, columns = whole.any(1).nonzero()[0], whole.any(0).nonzero()[0]
         if not len(rows):
             continue
-        place = np.s_[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+        place = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         mask, part = whole[place], out[place]
         part[mask] = (1 - opacity) * part[mask] + opacity * colour
         padded = np.pad(mask, 1)
@@ -72,18 +85,34 @@ def _paint(image: np.ndarray, areas: np.ndarray, mask_of, colours, opacity: floa
     return out.round().astype(np.uint8)
 
 
-def draw_numbers(image: np.ndarray, places: Sequence[tuple[float, float]], numbers: Sequence[int | str]) -> np.ndarray:
+def draw_numbers(
+    image: np.ndarray, places: Sequence[tuple[float, float]], numbers: Sequence[int | str]
+) -> np.ndarray:
     """Numbers, or short names, in white on black at places (x, y) of an image (H, W, 3) uint8."""
     canvas = Image.fromarray(image)
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=max(11, round(max(image.shape[:2]) / 70)))
+    draw, font = (
+        ImageDraw.Draw(canvas),
+        ImageFont.load_default(size=max(11, round(max(image.shape[:2]) / 70))),
+    )
     for (x, y), number in zip(places, numbers, strict=True):
-        draw.text((x, y), str(number), fill='white', stroke_fill='black', stroke_width=max(1, round(max(image.shape[:2]) / 600)), font=font,
-                  anchor='mm')
+        draw.text(
+            (x, y),
+            str(number),
+            fill='white',
+            stroke_fill='black',
+            stroke_width=max(1, round(max(image.shape[:2]) / 600)),
+            font=font,
+            anchor='mm',
+        )
     return np.asarray(canvas)
 
 
-def draw_prompts(image: np.ndarray, points: Numbers | None = None, labels: Numbers | None = None,
-                 boxes: Numbers | None = None) -> np.ndarray:
+def draw_prompts(
+    image: np.ndarray,
+    points: Numbers | None = None,
+    labels: Numbers | None = None,
+    boxes: Numbers | None = None,
+) -> np.ndarray:
     """Points, green for the object and red for the background, and boxes.
 
     Args:
@@ -100,13 +129,17 @@ def draw_prompts(image: np.ndarray, points: Numbers | None = None, labels: Numbe
     width = max(1, round(max(image.shape[:2]) / 300))
     for box in [] if boxes is None else np.asarray(boxes, dtype=float).reshape(-1, 4):
         draw.rectangle(tuple(box), outline=(255, 220, 0), width=width)
-    radius = max(2., max(image.shape[:2]) / 110)
+    radius = max(2.0, max(image.shape[:2]) / 110)
     if points is not None:
         labels = np.ones(len(points)) if labels is None else labels
         for (x, y), label in zip(np.asarray(points, dtype=float), labels, strict=True):
             if label in (0, 1):
-                draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=POSITIVE if label else NEGATIVE, outline='white',
-                             width=width)
+                draw.ellipse(
+                    (x - radius, y - radius, x + radius, y + radius),
+                    fill=POSITIVE if label else NEGATIVE,
+                    outline='white',
+                    width=width,
+                )
     return np.asarray(canvas)
 
 
@@ -133,7 +166,9 @@ def draw_clicks(sample: Mapping, folder: str | Path) -> Path:
     for name, last in (('first_masks', 1), ('last_masks', clicks)):
         drawn = points[:, :last].reshape(-1, 3)
         tiles.append(draw_prompts(overlay_masks(image, np.asarray(results[name])), drawn[:, :2], drawn[:, 2]))
-    ious = [f'{100 * float(results["click_ious"][:, column].mean()):.1f}' if count else '-' for column in (0, -1)]
+    ious = [
+        f'{100 * float(results["click_ious"][:, column].mean()):.1f}' if count else '-' for column in (0, -1)
+    ]
     titles = ['image', 'objects', f'1 click: {ious[0]} %', f'{clicks} clicks: {ious[1]} %']
     path = Path(folder) / f'{Path(sample["img_path"]).stem}.png'
     path.parent.mkdir(parents=True, exist_ok=True)

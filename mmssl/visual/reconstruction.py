@@ -46,7 +46,9 @@ def pixel_statistics(model) -> tuple[Tensor, Tensor]:
     """
     preprocessor = model.data_preprocessor
     if getattr(preprocessor, 'mean', None) is None:
-        raise ValueError('the data_preprocessor of the config has no mean and std; a picture cannot be scaled back')
+        raise ValueError(
+            'the data_preprocessor of the config has no mean and std; a picture cannot be scaled back'
+        )
     return preprocessor.mean.view(-1, 1, 1), preprocessor.std.view(-1, 1, 1)
 
 
@@ -68,7 +70,13 @@ def picture(rows: np.ndarray, height: int = 224, titles: Sequence[str] = TITLES)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=max(11, height // 12))
     for column, title in enumerate(titles):
-        draw.text((gap + column * (width + gap) + width / 2, header / 2), title, fill='black', font=font, anchor='mm')
+        draw.text(
+            (gap + column * (width + gap) + width / 2, header / 2),
+            title,
+            fill='black',
+            font=font,
+            anchor='mm',
+        )
     enlarge = Image.Resampling.NEAREST if image_height * 2 <= height else Image.Resampling.BICUBIC
     for row in range(count):
         for column in range(columns):
@@ -80,6 +88,7 @@ def picture(rows: np.ndarray, height: int = 224, titles: Sequence[str] = TITLES)
 def read_image(path: str, size: tuple[int, int]) -> Tensor:
     """An image file as (3, H, W) RGB uint8 of the model's size: resized so that it covers it, cropped at its centre."""
     from mmssl.data.transforms import LoadImage
+
     pixels = LoadImage()({'img_path': path})
     if pixels is None:
         raise ValueError(f'{path} cannot be decoded')

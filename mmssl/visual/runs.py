@@ -18,6 +18,7 @@ TIMES = ('time', 'data_time')
 
 class Part(NamedTuple):
     """One start of a run: its folder, the iterations that it logged, and its first and last line of log."""
+
     folder: Path
     first: int | None
     last: int | None
@@ -27,7 +28,7 @@ class Part(NamedTuple):
     @property
     def seconds(self) -> float:
         """How long it ran."""
-        return (self.end - self.begin).total_seconds() if self.begin and self.end else 0.
+        return (self.end - self.begin).total_seconds() if self.begin and self.end else 0.0
 
 
 class Run:
@@ -50,15 +51,21 @@ class Run:
 
     def __init__(self, folder: str | Path):
         from mmssl.hints import nearest_path
+
         self.folder = Path(folder)
         if not self.folder.exists():
             raise FileNotFoundError(f'{folder} does not exist{nearest_path(folder)}')
         if not self.folder.is_dir():
             raise NotADirectoryError(f'{folder} is a file; name the work directory of a run')
-        starts = sorted((path for path in self.folder.iterdir() if path.is_dir() and STAMP.match(path.name)), key=lambda path: path.name)
+        starts = sorted(
+            (path for path in self.folder.iterdir() if path.is_dir() and STAMP.match(path.name)),
+            key=lambda path: path.name,
+        )
         if not starts:
-            raise ValueError(f'{folder} is not the work directory of a run: it has no folder of logs, such as 20260131_235959'
-                             + _nested(self.folder))
+            raise ValueError(
+                f'{folder} is not the work directory of a run: it has no folder of logs, such as 20260131_235959'
+                + _nested(self.folder)
+            )
         self.parts: list[Part] = []
         self.tests: list[tuple[Path, dict]] = []
         self.curves: dict[str, list[tuple[int, float]]] = {}
@@ -66,10 +73,19 @@ class Run:
         self.metric_keys: list[str] = []
         for start in starts:
             self._add(start)
-        self.config_file = next((path for start in reversed(starts) for path in [start / 'vis_data/config.py', *sorted(start.glob('*.py'))]
-                                 if path.is_file()), None)
+        self.config_file = next(
+            (
+                path
+                for start in reversed(starts)
+                for path in [start / 'vis_data/config.py', *sorted(start.glob('*.py'))]
+                if path.is_file()
+            ),
+            None,
+        )
         self.config_file = self.config_file or next(iter(sorted(self.folder.glob('*.py'))), None)
-        self.config = self.config_file.read_text(encoding='utf-8', errors='replace') if self.config_file else ''
+        self.config = (
+            self.config_file.read_text(encoding='utf-8', errors='replace') if self.config_file else ''
+        )
         self.log = next((path for start in reversed(starts) for path in sorted(start.glob('*.log'))), None)
 
     @property
@@ -111,10 +127,17 @@ class Run:
             trained = 'iter' in row
             here = row['iter'] if trained else here
             # a host logs metrics by epoch or by iteration; the rows stand in the order of time
-            place = here if trained or not isinstance(row.get('step'), int) or row['step'] < here else row['step']
+            place = (
+                here if trained or not isinstance(row.get('step'), int) or row['step'] < here else row['step']
+            )
             self.epochs = max(self.epochs, row.get('epoch', 0) if isinstance(row.get('epoch', 0), int) else 0)
             for key, value in row.items():
-                if key in PLACES or isinstance(value, bool) or not isinstance(value, (int, float)) or (not trained and key in TIMES):
+                if (
+                    key in PLACES
+                    or isinstance(value, bool)
+                    or not isinstance(value, (int, float))
+                    or (not trained and key in TIMES)
+                ):
                     continue
                 if not trained and key not in self.metric_keys:
                     self.metric_keys.append(key)
@@ -144,18 +167,32 @@ class Run:
         text = self.log.read_text(encoding='utf-8', errors='replace')[:20000] if self.log else ''
         found = re.search(r'System environment:\n(.*?)\n-{20,}', text, re.DOTALL)
         pairs = re.findall(r'^ {4}([^\s:][^:\n]*): (.*)$', found.group(1), re.MULTILINE) if found else []
-        return [(name, value) for name, value in pairs if not name.startswith(('PyTorch compiling', 'MUSA', 'numpy_random'))]
+        return [
+            (name, value)
+            for name, value in pairs
+            if not name.startswith(('PyTorch compiling', 'MUSA', 'numpy_random'))
+        ]
 
     def pictures(self) -> list[Path]:
         """Image files in the folder, newest last."""
         kinds = ('.png', '.jpg', '.jpeg', '.webp')
-        found = [path for path in self.folder.rglob('*') if path.suffix.lower() in kinds and path.is_file() and path.stat().st_size
-                 and 'wandb' not in path.relative_to(self.folder).parts]  # which keeps copies
+        found = [
+            path
+            for path in self.folder.rglob('*')
+            if path.suffix.lower() in kinds
+            and path.is_file()
+            and path.stat().st_size
+            and 'wandb' not in path.relative_to(self.folder).parts
+        ]  # which keeps copies
         return sorted(found, key=lambda path: (path.stat().st_mtime, str(path)))
 
     def checkpoints(self) -> list[Path]:
         """Checkpoint files, oldest first."""
-        found = [path for path in self.folder.iterdir() if path.suffix in ('.pth', '.pt', '.safetensors') and path.is_file()]
+        found = [
+            path
+            for path in self.folder.iterdir()
+            if path.suffix in ('.pth', '.pt', '.safetensors') and path.is_file()
+        ]
         return sorted(found, key=lambda path: (path.stat().st_mtime, path.name))
 
 
@@ -163,7 +200,11 @@ def _nested(folder: Path) -> str:
     """Where a run may have been meant: a folder below that holds one, or the one above."""
     if STAMP.match(folder.resolve().name) or folder.name == 'vis_data':
         return f'; did you mean {folder.resolve().parent}?'
-    below = [path for path in sorted(folder.iterdir()) if path.is_dir() and any(STAMP.match(entry.name) for entry in path.iterdir())]
+    below = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_dir() and any(STAMP.match(entry.name) for entry in path.iterdir())
+    ]
     return f'; did you mean {below[0]}?' if below else ''
 
 
@@ -185,7 +226,11 @@ def _rows(path: Path) -> Iterator[dict]:
 
 def _times(log: Path) -> tuple[datetime | None, datetime | None]:
     found = LOG_TIME.findall(log.read_text(encoding='utf-8', errors='replace'))
-    times = [datetime.strptime(text, '%Y/%m/%d %H:%M:%S') for text in (found[0], found[-1])] if found else [None, None]
+    times = (
+        [datetime.strptime(text, '%Y/%m/%d %H:%M:%S') for text in (found[0], found[-1])]
+        if found
+        else [None, None]
+    )
     return times[0], times[1]
 
 
@@ -208,7 +253,10 @@ def _value(node: ast.expr | None) -> Any:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) <= 1:
         called = node.func.id
         if called == 'dict':
-            return {**(_value(node.args[0]) if node.args else {}), **{item.arg: _value(item.value) for item in node.keywords}}
+            return {
+                **(_value(node.args[0]) if node.args else {}),
+                **{item.arg: _value(item.value) for item in node.keywords},
+            }
         if called in ('set', 'float'):
             return (set if called == 'set' else float)(*map(_value, node.args))
     if isinstance(node, ast.Dict):
@@ -223,7 +271,7 @@ def smoothed(values: list[float], window: int) -> list[float]:
     """Running means over ``window`` values about each, fewer at the ends; a value that is not finite stays out of them."""
     half, result = window // 2, []
     for place in range(len(values)):
-        near = [value for value in values[max(0, place - half):place + half + 1] if math.isfinite(value)]
+        near = [value for value in values[max(0, place - half) : place + half + 1] if math.isfinite(value)]
         result.append(sum(near) / len(near) if near else math.nan)
     return result
 
@@ -231,4 +279,6 @@ def smoothed(values: list[float], window: int) -> list[float]:
 def is_better_lower(key: str) -> bool:
     """Whether less of a metric is more."""
     name = key.rpartition('/')[2].lower()
-    return any(word in name for word in ('loss', 'error', 'perplexity')) or name.startswith(('noc@', 'nof@'))  # clicks; images that failed
+    return any(word in name for word in ('loss', 'error', 'perplexity')) or name.startswith(
+        ('noc@', 'nof@')
+    )  # clicks; images that failed

@@ -27,7 +27,9 @@ def overlay(image: np.ndarray, classes: np.ndarray, palette: Palette, opacity: f
         (H, W, 3) uint8.
     """
     if classes.shape != image.shape[:2]:
-        raise ValueError(f'the classes have shape {classes.shape} and the image {image.shape[:2]}; give them at the size of the image')
+        raise ValueError(
+            f'the classes have shape {classes.shape} and the image {image.shape[:2]}; give them at the size of the image'
+        )
     colours = np.asarray(palette, dtype=np.float64)
     grey = image.mean(axis=2, keepdims=True).repeat(3, axis=2)
     known = (classes >= 0) & (classes < len(colours))
@@ -60,8 +62,12 @@ def legend(names: Sequence[str], palette: Palette, width: int, size: int = 14) -
     return strip
 
 
-def segmentation_picture(image: np.ndarray, maps: dict[str, np.ndarray], names: Sequence[str],
-                         palette: Sequence[Sequence[int]] | None = None) -> Image.Image:
+def segmentation_picture(
+    image: np.ndarray,
+    maps: dict[str, np.ndarray],
+    names: Sequence[str],
+    palette: Sequence[Sequence[int]] | None = None,
+) -> Image.Image:
     """An image beside the maps laid over it, with the legend of the classes that are there.
 
     Args:
@@ -74,8 +80,12 @@ def segmentation_picture(image: np.ndarray, maps: dict[str, np.ndarray], names: 
     colours = np.asarray(palette if fitting else [class_colour(index) for index in range(len(names))])
     row = np.stack([image, *(overlay(image, classes, colours) for classes in maps.values())])
     body = picture(row[None], height=image.shape[0], titles=['image', *maps])
-    present = [index for index in range(len(names)) if any((classes == index).any() for classes in maps.values())]
-    strip = legend([names[index] for index in present], colours[present], body.width, size=max(12, image.shape[0] // 20))
+    present = [
+        index for index in range(len(names)) if any((classes == index).any() for classes in maps.values())
+    ]
+    strip = legend(
+        [names[index] for index in present], colours[present], body.width, size=max(12, image.shape[0] // 20)
+    )
     whole = Image.new('RGB', (body.width, body.height + strip.height), 'white')
     whole.paste(body, (0, 0))
     whole.paste(strip, (0, body.height))

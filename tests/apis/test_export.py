@@ -21,9 +21,21 @@ ARCH = dict(embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=96)
 def classifier(**backbone):
     """A small ViT as a model of a config."""
     from mmengine.config import Config
-    return get_model(Config(dict(default_scope='mmpretrain', model=dict(
-        type='ImageClassifier', data_preprocessor=dict(mean=[100., 110., 120.], std=[50., 60., 70.], to_rgb=True),
-        backbone=backbone if 'type' in backbone else dict(type='mmssl.ViT', arch=ARCH, img_size=32, patch_size=8, **backbone)))))
+
+    return get_model(
+        Config(
+            dict(
+                default_scope='mmpretrain',
+                model=dict(
+                    type='ImageClassifier',
+                    data_preprocessor=dict(mean=[100.0, 110.0, 120.0], std=[50.0, 60.0, 70.0], to_rgb=True),
+                    backbone=backbone
+                    if 'type' in backbone
+                    else dict(type='mmssl.ViT', arch=ARCH, img_size=32, patch_size=8, **backbone),
+                ),
+            )
+        )
+    )
 
 
 @pytest.fixture(scope='module')
@@ -52,7 +64,9 @@ def tokens(model, images):
 @pytest.mark.parametrize('side', [32, (32, 48)])
 def test_a_vit_opens_in_timm(tmp_path, side):
     timm = pytest.importorskip('timm')
-    model = classifier() if side == 32 else classifier(type='mmssl.ViT', arch=ARCH, img_size=side, patch_size=8)
+    model = (
+        classifier() if side == 32 else classifier(type='mmssl.ViT', arch=ARCH, img_size=side, patch_size=8)
+    )
     text = export_backbone(model, tmp_path / 'out', 'timm')
     assert text == f"timm.create_model('local-dir:{tmp_path}/out', pretrained=True, num_classes=0)"
     theirs = timm.create_model(f'local-dir:{tmp_path}/out', pretrained=True, num_classes=0).eval()
@@ -77,23 +91,34 @@ def test_a_vit_with_average_pooling_opens_in_timm(tmp_path, images):
 
 def plain_vit(weights, config, pixels):
     """ViTModel as its documentation has it, from the names of its file; no line of it shared with ours."""
+
     def linear(name, x):
         return x @ weights[f'{name}.weight'].T + weights[f'{name}.bias']
 
     def norm(name, x):
-        return nn.functional.layer_norm(x, x.shape[-1:], weights[f'{name}.weight'], weights[f'{name}.bias'], config['layer_norm_eps'])
+        return nn.functional.layer_norm(
+            x, x.shape[-1:], weights[f'{name}.weight'], weights[f'{name}.bias'], config['layer_norm_eps']
+        )
 
-    patches = nn.functional.conv2d(pixels, weights['embeddings.patch_embeddings.projection.weight'],
-                                   weights['embeddings.patch_embeddings.projection.bias'], stride=config['patch_size'])
-    x = torch.cat([weights['embeddings.cls_token'].expand(len(pixels), -1, -1), patches.flatten(2).transpose(1, 2)], 1)
+    patches = nn.functional.conv2d(
+        pixels,
+        weights['embeddings.patch_embeddings.projection.weight'],
+        weights['embeddings.patch_embeddings.projection.bias'],
+        stride=config['patch_size'],
+    )
+    x = torch.cat(
+        [weights['embeddings.cls_token'].expand(len(pixels), -1, -1), patches.flatten(2).transpose(1, 2)], 1
+    )
     x = x + weights['embeddings.position_embeddings']
     heads = config['num_attention_heads']
     for number in range(config['num_hidden_layers']):
         layer = f'encoder.layer.{number}'
         inner = norm(f'{layer}.layernorm_before', x)
-        q, k, v = (linear(f'{layer}.attention.attention.{part}', inner).unflatten(-1, (heads, -1)).transpose(1, 2)
-                   for part in ('query', 'key', 'value'))
-        mixed = ((q @ k.transpose(-1, -2)) / q.shape[-1]**0.5).softmax(-1) @ v
+        q, k, v = (
+            linear(f'{layer}.attention.attention.{part}', inner).unflatten(-1, (heads, -1)).transpose(1, 2)
+            for part in ('query', 'key', 'value')
+        )
+        mixed = ((q @ k.transpose(-1, -2)) / q.shape[-1] ** 0.5).softmax(-1) @ v
         x = x + linear(f'{layer}.attention.output.dense', mixed.transpose(1, 2).flatten(2))
         inner = nn.functional.gelu(linear(f'{layer}.intermediate.dense', norm(f'{layer}.layernorm_after', x)))
         x = x + linear(f'{layer}.output.dense', inner)
@@ -104,7 +129,12 @@ def test_a_vit_in_the_names_of_hugging_face(vit, tmp_path, images):
     text = export_backbone(vit, tmp_path / 'out', 'hf')
     assert 'ViTModel.from_pretrained' in text
     config = json.loads((tmp_path / 'out/config.json').read_text())
-    assert (config['model_type'], config['hidden_size'], config['intermediate_size'], config['image_size']) == ('vit', 32, 96, 32)
+    assert (
+        config['model_type'],
+        config['hidden_size'],
+        config['intermediate_size'],
+        config['image_size'],
+    ) == ('vit', 32, 96, 32)
     weights = load_file(tmp_path / 'out/model.safetensors')
     with torch.no_grad():
         torch.testing.assert_close(plain_vit(weights, config, images), tokens(vit, images), atol=1e-5, rtol=0)
@@ -121,9 +151,11 @@ def test_a_vit_opens_in_transformers(vit, tmp_path, images):
         pytest.skip('transformers is not installed')
     export_backbone(vit, tmp_path / 'out', 'hf')
     torch.save(images, tmp_path / 'images.pt')
-    code = ("import torch, transformers; model, report = transformers.ViTModel.from_pretrained('out', add_pooling_layer=False, "
-            "output_loading_info=True); assert not report['missing_keys'] and not report['unexpected_keys'], report; "
-            "torch.save(model.eval()(torch.load('images.pt')).last_hidden_state.detach(), 'found.pt')")
+    code = (
+        "import torch, transformers; model, report = transformers.ViTModel.from_pretrained('out', add_pooling_layer=False, "
+        "output_loading_info=True); assert not report['missing_keys'] and not report['unexpected_keys'], report; "
+        "torch.save(model.eval()(torch.load('images.pt')).last_hidden_state.detach(), 'found.pt')"
+    )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     torch.testing.assert_close(torch.load(tmp_path / 'found.pt'), tokens(vit, images), atol=1e-5, rtol=0)
@@ -140,6 +172,7 @@ def test_hugging_face_names_that_lack_a_part_are_refused(vit, tmp_path):
 @pytest.mark.parametrize('depth', [18, 50])
 def test_a_resnet_opens_in_torchvision_and_timm(depth, tmp_path):
     import torchvision
+
     timm = pytest.importorskip('timm')
     model = classifier(type='ResNet', depth=depth)
     for module in model.modules():
@@ -161,6 +194,7 @@ def test_a_resnet_opens_in_torchvision_and_timm(depth, tmp_path):
 
 def test_a_mobilenet_opens_in_torchvision(tmp_path):
     import torchvision
+
     model = classifier(type='MobileNetV2')
     text = export_backbone(model, tmp_path / 'out.pth', 'torchvision')
     theirs = torchvision.models.mobilenet_v2().eval()
@@ -169,14 +203,22 @@ def test_a_mobilenet_opens_in_torchvision(tmp_path):
     theirs.load_state_dict(torch.load(tmp_path / 'out.pth', weights_only=True), strict=True)
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(theirs(images), model.backbone(images)[-1].mean((2, 3)), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            theirs(images), model.backbone(images)[-1].mean((2, 3)), atol=1e-5, rtol=1e-5
+        )
 
 
-@pytest.mark.parametrize(('settings', 'message'), [
-    (dict(depth=50, style='caffe'), "style='caffe'"), (dict(depth=18, stem_channels=8, base_channels=8), '8 channels in its stem'),
-    (dict(depth=18, strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2)), 'would compute something else')])
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (dict(depth=50, style='caffe'), "style='caffe'"),
+        (dict(depth=18, stem_channels=8, base_channels=8), '8 channels in its stem'),
+        (dict(depth=18, strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2)), 'would compute something else'),
+    ],
+)
 def test_resnets_that_torchvision_lacks_are_refused(settings, message, tmp_path):
     from mmpretrain.models import ResNet
+
     with pytest.raises(ValueError, match=message):
         export_backbone(ResNet(**settings), tmp_path / 'out.pth', 'torchvision')
     assert not list(tmp_path.iterdir())
@@ -185,7 +227,10 @@ def test_resnets_that_torchvision_lacks_are_refused(settings, message, tmp_path)
 def test_wrong_targets_and_names(vit, tmp_path):
     with pytest.raises(ValueError, match="no target 'tim'; did you mean 'timm'"):
         export_backbone(vit, tmp_path / 'out', 'tim')
-    with pytest.raises(ValueError, match='torchvision takes resnet and mobilenetv2 here, not ViT; .*: timm, hf, safetensors, onnx'):
+    with pytest.raises(
+        ValueError,
+        match='torchvision takes resnet and mobilenetv2 here, not ViT; .*: timm, hf, safetensors, onnx',
+    ):
         export_backbone(vit, tmp_path / 'out.pth', 'torchvision')
     with pytest.raises(ValueError, match='ends in .onnx for onnx'):
         export_backbone(vit, tmp_path / 'out', 'onnx')
@@ -200,11 +245,12 @@ def test_onnx_gives_the_features(vit, tmp_path):
     runtime = pytest.importorskip('onnxruntime')
     pytest.importorskip('onnxscript')
     from mmssl.evaluation.features import extract_features
+
     pixels = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     expected, _ = extract_features(vit, [(pixels.flip(1), torch.zeros(3))])  # loaders give BGR
     export_backbone(vit, tmp_path / 'out.onnx', 'onnx')
     session = runtime.InferenceSession(str(tmp_path / 'out.onnx'), providers=['CPUExecutionProvider'])
-    features, = session.run(None, {'image': pixels.float().numpy()})
+    (features,) = session.run(None, {'image': pixels.float().numpy()})
     assert np.allclose(features, expected.numpy(), atol=1e-4)
     assert [path.name for path in tmp_path.iterdir()] == ['out.onnx']
 
@@ -212,11 +258,49 @@ def test_onnx_gives_the_features(vit, tmp_path):
 def test_the_command(tmp_path, capsys):
     model = get_model('smoke/mae')
     save_file({'state_dict': model.state_dict(), 'optimizer': {}, 'meta': {}}, tmp_path / 'mae.pth')
-    assert main(['export', 'backbone', 'smoke/mae', str(tmp_path / 'mae.pth'), str(tmp_path / 'timm'), '--to', 'timm']) == 0
+    assert (
+        main(
+            [
+                'export',
+                'backbone',
+                'smoke/mae',
+                str(tmp_path / 'mae.pth'),
+                str(tmp_path / 'timm'),
+                '--to',
+                'timm',
+            ]
+        )
+        == 0
+    )
     assert 'timm.create_model' in capsys.readouterr().out and (tmp_path / 'timm/model.safetensors').is_file()
-    assert main(['export', 'backbone', 'smoke/mae', str(tmp_path / 'mae.pth'), str(tmp_path / 'b.safetensors'), '--to', 'safetensors']) == 0
+    assert (
+        main(
+            [
+                'export',
+                'backbone',
+                'smoke/mae',
+                str(tmp_path / 'mae.pth'),
+                str(tmp_path / 'b.safetensors'),
+                '--to',
+                'safetensors',
+            ]
+        )
+        == 0
+    )
     assert main(['export', 'weights', str(tmp_path / 'mae.pth'), str(tmp_path / 'w.safetensors')]) == 0
-    assert main(['export', 'weights', str(tmp_path / 'w.safetensors'), str(tmp_path / 'e.pth'), '--prefix', 'backbone']) == 0
+    assert (
+        main(
+            [
+                'export',
+                'weights',
+                str(tmp_path / 'w.safetensors'),
+                str(tmp_path / 'e.pth'),
+                '--prefix',
+                'backbone',
+            ]
+        )
+        == 0
+    )
     whole, encoder = load_file(tmp_path / 'w.safetensors'), load_file(tmp_path / 'e.pth')['state_dict']
     assert whole.keys() == model.state_dict().keys() and encoder.keys() == model.backbone.state_dict().keys()
     again = get_model('smoke/mae', pretrained=tmp_path / 'b.safetensors')
@@ -224,29 +308,41 @@ def test_the_command(tmp_path, capsys):
     capsys.readouterr()
     assert main(['export', 'weights', str(tmp_path / 'mae.pth'), str(tmp_path / 'w.safetensors')]) == 1
     assert '--force replaces it' in capsys.readouterr().err
-    assert main(['export', 'backbone', 'smoke/gcn', 'random', str(tmp_path / 'gcn.pth'), '--to', 'torchvision']) == 1
+    assert (
+        main(['export', 'backbone', 'smoke/gcn', 'random', str(tmp_path / 'gcn.pth'), '--to', 'torchvision'])
+        == 1
+    )
     assert '8 channels in its stem' in capsys.readouterr().err
 
 
 def test_two_names_of_one_memory_are_written(tmp_path):
     from mmssl.commands.convert import write_weights
-    weight = torch.arange(6.).view(2, 3)
+
+    weight = torch.arange(6.0).view(2, 3)
     write_weights({'a': weight, 'b': weight, 'c': weight.T}, str(tmp_path / 'w.safetensors'))
     found = load_file(tmp_path / 'w.safetensors')
-    assert torch.equal(found['a'], weight) and torch.equal(found['b'], weight) and torch.equal(found['c'], weight.T)
+    assert (
+        torch.equal(found['a'], weight)
+        and torch.equal(found['b'], weight)
+        and torch.equal(found['c'], weight.T)
+    )
 
 
 def test_training_starts_from_safetensors(tmp_path):
     """``load_from`` and ``init_cfg`` take the format too."""
     from mmengine.runner import load_checkpoint
+
     model = get_model('smoke/mae')
     model.backbone.cls_token.data.fill_(0.5)
     from mmssl.commands.convert import write_weights
+
     write_weights(model.state_dict(), str(tmp_path / 'mae.safetensors'))
     other = get_model('smoke/mae')
     load_checkpoint(other, str(tmp_path / 'mae.safetensors'))
     assert torch.equal(other.backbone.cls_token, model.backbone.cls_token)
-    other.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'mae.safetensors'), prefix='backbone.')
+    other.backbone.init_cfg = dict(
+        type='Pretrained', checkpoint=str(tmp_path / 'mae.safetensors'), prefix='backbone.'
+    )
     other.backbone.cls_token.data.zero_()
     other.backbone._is_init = False
     other.backbone.init_weights()

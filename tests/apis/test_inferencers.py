@@ -10,7 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from mmssl.apis import DetectionInferencer, FeatureInferencer, PromptInferencer, SegmentationInferencer, get_model
+from mmssl.apis import (
+    DetectionInferencer,
+    FeatureInferencer,
+    PromptInferencer,
+    SegmentationInferencer,
+    get_model,
+)
 from mmssl.checkpoint import save_file
 from mmssl.cli import main
 from mmssl.commands.convert import write_weights
@@ -47,8 +53,13 @@ def work(tmp_path_factory, demo_data):
         write_weights(model.state_dict(), str(folder / f'{name}.safetensors'))
     model = get_model(folder / 'classifier.py')
     model.head.fc.weight.data.normal_()
-    save_file({'state_dict': model.state_dict(), 'meta': {'dataset_meta': {'classes': tuple(f'digit {n}' for n in range(10))}}},
-              folder / 'classifier.pth')
+    save_file(
+        {
+            'state_dict': model.state_dict(),
+            'meta': {'dataset_meta': {'classes': tuple(f'digit {n}' for n in range(10))}},
+        },
+        folder / 'classifier.pth',
+    )
     return folder
 
 
@@ -69,7 +80,14 @@ def detect(work):
 
 @pytest.fixture(scope='module')
 def prompt(work):
-    return PromptInferencer('smoke/sam', work / 'sam.pth', device='cpu', points_per_side=2, pred_iou_thresh=0., stability_score_thresh=0.)
+    return PromptInferencer(
+        'smoke/sam',
+        work / 'sam.pth',
+        device='cpu',
+        points_per_side=2,
+        pred_iou_thresh=0.0,
+        stability_score_thresh=0.0,
+    )
 
 
 def run_test(work, monkeypatch, *arguments):
@@ -81,10 +99,14 @@ def run_test(work, monkeypatch, *arguments):
 def test_classes_equal_those_of_mmssl_test(work, segment, scenes, monkeypatch):
     run_test(work, monkeypatch, 'smoke/gcn', work / 'gcn.safetensors', '--out', work / 'masks')
     results = segment(work / 'data/demo/scenes/images/val', batch_size=3)
-    assert [result['img_path'] for result in results] == [str(work / 'data/demo/scenes/images/val' / path.name) for path in scenes]
+    assert [result['img_path'] for result in results] == [
+        str(work / 'data/demo/scenes/images/val' / path.name) for path in scenes
+    ]
     assert len(np.unique(results[0]['pred_sem_seg'])) > 2
     for path, result in zip(scenes, results, strict=True):
-        assert np.array_equal(np.asarray(Image.open(work / f'masks/{path.stem}.png')), result['pred_sem_seg']), path
+        assert np.array_equal(
+            np.asarray(Image.open(work / f'masks/{path.stem}.png')), result['pred_sem_seg']
+        ), path
 
 
 def test_detections_equal_those_of_mmssl_test(work, detect, scenes, monkeypatch):
@@ -109,23 +131,30 @@ def test_scores_of_a_classifier_equal_those_of_mmssl_test(work, monkeypatch):
     scores = np.stack([result['pred_scores'] for result in results])
     assert np.allclose(scores, torch.stack([sample['pred_score'] for sample in expected]), atol=1e-5)
     assert [result['pred_label'] for result in results] == [int(sample['pred_label']) for sample in expected]
-    assert infer.classes[3] == 'digit 3' and results[0]['pred_class'] == infer.classes[results[0]['pred_label']]  # of the checkpoint
+    assert (
+        infer.classes[3] == 'digit 3' and results[0]['pred_class'] == infer.classes[results[0]['pred_label']]
+    )  # of the checkpoint
     images = torch.from_numpy(np.stack([infer.read(work / results[0]['img_path'], 0)['inputs'].numpy()]))
     with torch.no_grad():
-        features = infer.model.backbone(infer.model.data_preprocessor(dict(inputs=images), False)['inputs'])[0]
+        features = infer.model.backbone(infer.model.data_preprocessor(dict(inputs=images), False)['inputs'])[
+            0
+        ]
     assert np.allclose(results[0]['features'], features[0], atol=1e-5)
     found = infer(str(work / results[0]['img_path']), out_dir=work / 'classes')
-    saved, = (work / 'classes/predictions').glob('*.json')
+    (saved,) = (work / 'classes/predictions').glob('*.json')
     assert json.loads(saved.read_text())['pred_class'] == found[0]['pred_class']
     assert Image.open(work / f'classes/pictures/{saved.stem}.png').height > 360
     infer.pool = 'cls'
     token = infer(str(work / results[0]['img_path']))[0]
-    assert np.allclose(token['pred_scores'], scores[0], atol=1e-5) and not np.allclose(token['features'], results[0]['features'])
+    assert np.allclose(token['pred_scores'], scores[0], atol=1e-5) and not np.allclose(
+        token['features'], results[0]['features']
+    )
 
 
 def test_features_equal_those_of_knn(work, demo_data):
     from mmssl.evaluation.features import extract_features
     from mmssl.evaluation.labelled import labelled_images
+
     images = labelled_images(str(demo_data / 'imagenet'), 32)[1]
     infer = FeatureInferencer('smoke/mae', work / 'mae.pth', device='cpu', image_size=32)
     paths = [images.folder.get_data_info(index)['img_path'] for index in range(6)]
@@ -155,7 +184,9 @@ def test_every_kind_of_input_gives_the_same(segment, scenes, tmp_path):
 def test_images_of_several_sizes_do_not_change_each_other(detect, scenes):
     small = cv2.imread(str(scenes[1]))[:60, :100]
     together = detect([scenes[0], small, scenes[0]], batch_size=3)
-    for result, alone in zip(together, [detect(scenes[0])[0], detect(small)[0], detect(scenes[0])[0]], strict=True):
+    for result, alone in zip(
+        together, [detect(scenes[0])[0], detect(small)[0], detect(scenes[0])[0]], strict=True
+    ):
         np.testing.assert_allclose(result['bboxes'], alone['bboxes'], atol=1e-2)
         np.testing.assert_allclose(result['scores'], alone['scores'], atol=1e-4)
 
@@ -166,43 +197,70 @@ def test_files_of_segmentation_and_detection(segment, detect, scenes, tmp_path, 
     assert '2/2' in capfd.readouterr().err
     name = scenes[0].stem
     for folder, ending in (('predictions', 'json'), ('pictures', 'png'), ('masks', 'png')):
-        assert {path.name for path in (tmp_path / 'seg' / folder).iterdir()} == {f'{name}.{ending}', f'000001.{ending}'}
+        assert {path.name for path in (tmp_path / 'seg' / folder).iterdir()} == {
+            f'{name}.{ending}',
+            f'000001.{ending}',
+        }
     assert np.array_equal(np.asarray(Image.open(tmp_path / f'seg/masks/{name}.png')), result['pred_sem_seg'])
     saved = json.loads((tmp_path / f'seg/predictions/{name}.json').read_text())
-    assert saved['size'] == list(bgr.shape[:2]) and sum(part['pixels'] for part in saved['classes']) == bgr.shape[0] * bgr.shape[1]
+    assert (
+        saved['size'] == list(bgr.shape[:2])
+        and sum(part['pixels'] for part in saved['classes']) == bgr.shape[0] * bgr.shape[1]
+    )
     assert {part['name'] for part in saved['classes']} <= set(segment.classes)
     found = detect(scenes[0], out_dir=tmp_path / 'det')[0]
     assert '2/2' not in capfd.readouterr().err
     saved = json.loads((tmp_path / f'det/predictions/{name}.json').read_text())
-    assert np.allclose(saved['bboxes'], found['bboxes']) and saved['classes'] == [detect.classes[label] for label in found['labels']]
+    assert np.allclose(saved['bboxes'], found['bboxes']) and saved['classes'] == [
+        detect.classes[label] for label in found['labels']
+    ]
     assert Image.open(tmp_path / f'det/pictures/{name}.png').height == 480
 
 
 def test_prompts_give_the_masks_of_the_predictor(prompt, scenes, tmp_path):
     from mmssl.promptable import SamPredictor
     from mmssl.visual.segmentation import read_rgb
+
     boxes, points = [(5, 5, 60, 50), (30, 20, 90, 80)], [(40, 30), (8, 9)]
-    results = prompt([scenes[0], cv2.imread(str(scenes[0])), scenes[1]], out_dir=tmp_path,
-                     prompts=[dict(boxes=boxes), dict(points=points, labels=[1, 0]), None])
+    results = prompt(
+        [scenes[0], cv2.imread(str(scenes[0])), scenes[1]],
+        out_dir=tmp_path,
+        prompts=[dict(boxes=boxes), dict(points=points, labels=[1, 0]), None],
+    )
     predictor = SamPredictor(prompt.model)
     predictor.set_image(read_rgb(scenes[0]))
     for number, box in enumerate(boxes):
         masks, ious, _ = predictor.predict(box=np.array(box), multimask_output=False)
-        assert np.array_equal(results[0]['masks'][number], masks[0]) and results[0]['scores'][number] == pytest.approx(float(ious[0]))
+        assert np.array_equal(results[0]['masks'][number], masks[0]) and results[0]['scores'][
+            number
+        ] == pytest.approx(float(ious[0]))
     masks, _, _ = predictor.predict(np.array(points), np.array([1, 0]), multimask_output=False)
     predictor.set_image(cv2.imread(str(scenes[0])), 'BGR')
     assert np.array_equal(results[1]['masks'][0], masks[0])
     assert 'masks' not in results[2] and results[2]['annotations'] == prompt(scenes[1])[0]['annotations']
-    assert np.array_equal(np.asarray(Image.open(tmp_path / f'masks/{scenes[0].stem}/001.png')) > 0, results[0]['masks'][1])
-    assert {path.stem for path in (tmp_path / 'pictures').iterdir()} == {scenes[0].stem, '000001', scenes[1].stem}
+    assert np.array_equal(
+        np.asarray(Image.open(tmp_path / f'masks/{scenes[0].stem}/001.png')) > 0, results[0]['masks'][1]
+    )
+    assert {path.stem for path in (tmp_path / 'pictures').iterdir()} == {
+        scenes[0].stem,
+        '000001',
+        scenes[1].stem,
+    }
     assert len(json.loads((tmp_path / f'predictions/{scenes[0].stem}.json').read_text())['annotations']) == 2
 
 
-@pytest.mark.parametrize(('prompts', 'message'), [
-    (dict(point=[(1, 1)]), "a prompt has no 'point'; did you mean 'points'"), ({}, 'a prompt without points and boxes'),
-    (dict(points=[(1, 1)], labels=[1, 0]), '2 labels for 1 points'), (dict(points=[(1, 1)], boxes=[(1, 1, 5, 5)] * 2), 'there are 2'),
-    (dict(boxes=[(1, 2, 3)]), 'give \\(N, 4\\)'), ([None, None], '2 prompts for 1 images'),
-    (dict(points=[(5000, 1)]), 'jpg: point .* outside')])
+@pytest.mark.parametrize(
+    ('prompts', 'message'),
+    [
+        (dict(point=[(1, 1)]), "a prompt has no 'point'; did you mean 'points'"),
+        ({}, 'a prompt without points and boxes'),
+        (dict(points=[(1, 1)], labels=[1, 0]), '2 labels for 1 points'),
+        (dict(points=[(1, 1)], boxes=[(1, 1, 5, 5)] * 2), 'there are 2'),
+        (dict(boxes=[(1, 2, 3)]), 'give \\(N, 4\\)'),
+        ([None, None], '2 prompts for 1 images'),
+        (dict(points=[(5000, 1)]), 'jpg: point .* outside'),
+    ],
+)
 def test_wrong_prompts(prompt, scenes, prompts, message):
     with pytest.raises(ValueError, match=message):
         prompt(scenes[0], prompts=prompts)
@@ -236,7 +294,9 @@ def test_wrong_configs_and_checkpoints_are_named(work):
         DetectionInferencer('smoke/gcn')
     with pytest.raises(ValueError, match='smoke/rfcn is of no segmentor'):
         SegmentationInferencer('smoke/rfcn')
-    (work / 'untested.py').write_text("_base_ = 'mmssl::smoke/gcn.py'\nval_dataloader = None\ntest_dataloader = None\n")
+    (work / 'untested.py').write_text(
+        "_base_ = 'mmssl::smoke/gcn.py'\nval_dataloader = None\ntest_dataloader = None\n"
+    )
     with pytest.raises(ValueError, match='untested has no test_dataloader'):
         SegmentationInferencer(work / 'untested.py')
     with pytest.raises(ValueError, match='is one of mmssl.apis.SegmentationInferencer'):
@@ -258,6 +318,7 @@ def test_random_weights_are_said():
 
 def test_names_of_results_are_their_own(tmp_path):
     from mmssl.apis.base import find_sources
+
     for folder in 'ab':
         (tmp_path / folder).mkdir()
         Image.new('RGB', (4, 4)).save(tmp_path / folder / 'same.png')

@@ -10,8 +10,13 @@ from mmssl import mim
 from mmssl.cli import main
 
 # as pip writes it: sorted
-RECORD = ['../../../bin/tool,sha256=x,220\n', 'tool-1.0.dist-info/METADATA,sha256=x,1\n', 'tool-1.0.dist-info/RECORD,,\n',
-          'tool/.mim/model-index.yml,sha256=x,1\n', 'tool/__init__.py,sha256=x,1\n']
+RECORD = [
+    '../../../bin/tool,sha256=x,220\n',
+    'tool-1.0.dist-info/METADATA,sha256=x,1\n',
+    'tool-1.0.dist-info/RECORD,,\n',
+    'tool/.mim/model-index.yml,sha256=x,1\n',
+    'tool/__init__.py,sha256=x,1\n',
+]
 
 
 @pytest.fixture
@@ -46,7 +51,10 @@ def test_what_is_not_installed_from_a_wheel_is_told(monkeypatch, capsys):
     assert mim.record_of('no-such-distribution') is None and not mim.is_found('no-such-distribution')
     monkeypatch.setattr(mim, 'record_of', lambda name: None)
     assert main(['doctor', '--mim']) == 1
-    assert 'mmssl is not installed from a wheel; in a clone mim takes the path of a config' in capsys.readouterr().err
+    assert (
+        'mmssl is not installed from a wheel; in a clone mim takes the path of a config'
+        in capsys.readouterr().err
+    )
 
 
 def test_metafiles_are_complete(repo_root):
@@ -61,13 +69,22 @@ def test_metafiles_are_complete(repo_root):
             names[entry['Name']] += 1
             configs[entry['Config']] += 1
             facts = entry['Metadata']
-            assert entry['In Collection'] in collections and (repo_root / entry['Config']).is_file(), entry['Name']
-            assert isinstance(facts['Parameters'], int) and facts['Training Data'] and facts['Batch Size'] > 0, entry['Name']
+            assert entry['In Collection'] in collections and (repo_root / entry['Config']).is_file(), entry[
+                'Name'
+            ]
+            assert (
+                isinstance(facts['Parameters'], int) and facts['Training Data'] and facts['Batch Size'] > 0
+            ), entry['Name']
             assert ('Epochs' in facts) != ('Iterations' in facts), entry['Name']
             # a result, or the admission that there is none; weights are files that can be fetched
-            assert 'Results' in entry and (entry['Results'] is None or entry['Results'][0]['Metrics']), entry['Name']
+            assert 'Results' in entry and (entry['Results'] is None or entry['Results'][0]['Metrics']), entry[
+                'Name'
+            ]
             assert str(entry.get('Weights', 'https://')).startswith('https://'), entry['Name']
     assert max(names.values()) == max(configs.values()) == 1
     without = {'smoke', 'tutorial', '_base_'}
-    assert set(configs) >= {path.relative_to(repo_root).as_posix() for path in (repo_root / 'configs').rglob('*.py')
-                            if not without & set(path.parts)}
+    assert set(configs) >= {
+        path.relative_to(repo_root).as_posix()
+        for path in (repo_root / 'configs').rglob('*.py')
+        if not without & set(path.parts)
+    }

@@ -21,6 +21,7 @@ def test_the_import_is_light(repo_root):
 
 def test_a_wrong_attribute_names_the_nearest():
     import mmssl.apis
+
     with pytest.raises(AttributeError, match="mmssl.apis has no 'get_models'; did you mean 'get_model'"):
         getattr(mmssl.apis, 'get_' + 'models')
 
@@ -33,21 +34,40 @@ def test_names_are_unique_and_all_configs_have_one(repo_root):
 
 
 def test_systems_and_patterns():
-    parts = {system: set(list_models(system=system)) for system in ('selfsup', 'detection', 'segmentation', 'promptable')}
-    assert set().union(*parts.values()) == set(list_models()) and sum(map(len, parts.values())) == len(list_models())
+    parts = {
+        system: set(list_models(system=system))
+        for system in ('selfsup', 'detection', 'segmentation', 'promptable')
+    }
+    assert set().union(*parts.values()) == set(list_models()) and sum(map(len, parts.values())) == len(
+        list_models()
+    )
     assert {'mae_vit-b_8xb512', 'smoke/mae'} <= parts['selfsup'] and 'smoke/sam' in parts['promptable']
-    assert 'gcn_resnet50_4xb4-40000i_voc12aug-512x512' in parts['segmentation'] and 'smoke/rfcn' in parts['detection']
+    assert (
+        'gcn_resnet50_4xb4-40000i_voc12aug-512x512' in parts['segmentation']
+        and 'smoke/rfcn' in parts['detection']
+    )
     assert list_models('MAE_vit-?_8xb512') == ['mae_vit-b_8xb512', 'mae_vit-h_8xb512', 'mae_vit-l_8xb512']
     assert list_models('smoke/gcn') == ['smoke/gcn'] and list_models('no such') == []
     with pytest.raises(ValueError, match="system 'detecton' is none of .*; did you mean 'detection'"):
         list_models(system='detecton')
 
 
-@pytest.mark.parametrize('name', ['mae_vit-b_8xb512', 'mae/mae_vit-b_8xb512', 'configs/mae/mae_vit-b_8xb512.py',
-                                  'mmssl::mae/mae_vit-b_8xb512.py', 'mae_vit-b_8xb512.py'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'mae_vit-b_8xb512',
+        'mae/mae_vit-b_8xb512',
+        'configs/mae/mae_vit-b_8xb512.py',
+        'mmssl::mae/mae_vit-b_8xb512.py',
+        'mae_vit-b_8xb512.py',
+    ],
+)
 def test_spellings_of_a_name(name, repo_root):
     entry = find_entry(name)
-    assert entry.name == 'mae_vit-b_8xb512' and entry.path.resolve() == repo_root / 'configs/mae/mae_vit-b_8xb512.py'
+    assert (
+        entry.name == 'mae_vit-b_8xb512'
+        and entry.path.resolve() == repo_root / 'configs/mae/mae_vit-b_8xb512.py'
+    )
 
 
 def test_the_name_of_a_file_serves_where_the_metafile_has_another():
@@ -57,7 +77,9 @@ def test_the_name_of_a_file_serves_where_the_metafile_has_another():
 def test_wrong_names():
     with pytest.raises(ValueError, match="no model 'mae_vit-b_8xb521'; did you mean 'mae_vit-b_8xb512'"):
         find_entry('mae_vit-b_8xb521')
-    with pytest.raises(ValueError, match='the name of several configs; give one of infomax_resnet50.*, moco_resnet50'):
+    with pytest.raises(
+        ValueError, match='the name of several configs; give one of infomax_resnet50.*, moco_resnet50'
+    ):
         find_entry('resnet50_8xb32-linear-steplr-100e_in1k')
     with pytest.raises(FileNotFoundError, match='does not exist'):
         find_entry('/nowhere/config.py')
@@ -70,6 +92,7 @@ def test_model_of_a_name_with_settings():
     assert not model.training and len(model.backbone.layers) == 1
     assert model.cfg.model.backbone.arch.num_heads == 2
     from mmengine.registry import DefaultScope
+
     assert DefaultScope.get_current_instance() is None  # nothing is left behind
 
 
@@ -92,7 +115,9 @@ def test_weights_of_the_model_and_of_the_backbone(tmp_path):
 
 
 def test_weights_that_are_not_there(tmp_path):
-    with pytest.raises(ValueError, match='no weights are published for mae_vit-b_8xb512: train it .* give the file'):
+    with pytest.raises(
+        ValueError, match='no weights are published for mae_vit-b_8xb512: train it .* give the file'
+    ):
         get_model('mae_vit-b_8xb512', pretrained=True)
     with pytest.raises(FileNotFoundError, match='nothing.pth does not exist'):
         get_model('smoke/mae', pretrained=tmp_path / 'nothing.pth')

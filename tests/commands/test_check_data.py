@@ -23,7 +23,9 @@ def check(capsys, *arguments):
 @pytest.fixture
 def scenes(demo_data, tmp_path):
     """A copy of the demo scenes, to be damaged."""
-    return shutil.copytree(demo_data / 'scenes', tmp_path / 'scenes', ignore=shutil.ignore_patterns('VOC2007'))
+    return shutil.copytree(
+        demo_data / 'scenes', tmp_path / 'scenes', ignore=shutil.ignore_patterns('VOC2007')
+    )
 
 
 def coco(scenes, change):
@@ -47,9 +49,16 @@ def test_folder_of_images(tmp_path, capsys):
     status, out, _ = check(capsys, MAE, '--data', tmp_path, '--out', tmp_path / 'out')
     assert status == 0, out
     lines = [' '.join(line.split()) for line in out.splitlines()]
-    assert 'images 5' in lines and 'bad files 1' in lines and f'{tmp_path}/b/bad.png: no known image format' in lines
+    assert (
+        'images 5' in lines
+        and 'bad files 1' in lines
+        and f'{tmp_path}/b/bad.png: no known image format' in lines
+    )
     assert 'size 20x10 the least, 20x10 median, 40x30 the largest' in lines
-    assert [line.split()[:4] for line in lines if line.startswith(('a ', 'b '))] == [['a', '3', '75.0', '%'], ['b', '1', '25.0', '%']]
+    assert [line.split()[:4] for line in lines if line.startswith(('a ', 'b '))] == [
+        ['a', '3', '75.0', '%'],
+        ['b', '1', '25.0', '%'],
+    ]
     assert '1 of 5 images cannot be read; they are skipped' in out
     assert (tmp_path / 'out/bad_files.txt').read_text() == f'{tmp_path}/b/bad.png\tno known image format\n'
     facts = json.loads((tmp_path / 'out/check.json').read_text())[0]['facts']
@@ -66,12 +75,18 @@ def test_too_many_bad_files_and_copies(tmp_path, capsys):
         (tmp_path / f'bad{number}.png').touch()
     status, out, _ = check(capsys, MAE, '--data', tmp_path)
     assert status == 1
-    assert '4 of 11 images cannot be read, 3 are allowed' in out and '2 files have the very bytes of another' in out
+    assert (
+        '4 of 11 images cannot be read, 3 are allowed' in out
+        and '2 files have the very bytes of another' in out
+    )
     assert 'labels     none' in out
 
 
 def test_processes_give_what_one_does(demo_data, capsys):
-    out = [check(capsys, MAE, '--data', demo_data / 'imagenet', '--workers', workers, '--max-images', 150) for workers in (0, 2)]
+    out = [
+        check(capsys, MAE, '--data', demo_data / 'imagenet', '--workers', workers, '--max-images', 150)
+        for workers in (0, 2)
+    ]
     assert out[0] == out[1] and out[0][0] == 0
     assert '150 of 1,500 looked at' in out[0][1]
 
@@ -87,15 +102,26 @@ def test_detection(scenes, capsys):
     content = coco(scenes, change)
     status, out, _ = check(capsys, 'smoke/rfcn.py', '--data', scenes, '--out', scenes / 'out')
     assert status == 0, out
-    assert 'box beyond the image' in out and 'the annotations say 240x320, the file is 320x240' in out and '1 images without objects' in out
+    assert (
+        'box beyond the image' in out
+        and 'the annotations say 240x320, the file is 320x240' in out
+        and '1 images without objects' in out
+    )
     facts = json.loads((scenes / 'out/check.json').read_text())[0]['facts']
     named = {category['id']: category['name'] for category in content['categories']}
     labels = [named[entry['category_id']] for entry in content['annotations']]
-    assert facts['classes'] == {name: labels.count(name) for name in named.values()} and facts['objects'] == len(labels)
-    status, out, _ = check(capsys, 'smoke/rfcn.py', '--data', scenes, '--cfg-options', 'model.roi_head.bbox_head.num_classes=9')
+    assert facts['classes'] == {name: labels.count(name) for name in named.values()} and facts[
+        'objects'
+    ] == len(labels)
+    status, out, _ = check(
+        capsys, 'smoke/rfcn.py', '--data', scenes, '--cfg-options', 'model.roi_head.bbox_head.num_classes=9'
+    )
     assert status == 1
     text = ' '.join(out.split())
-    assert 'label 9 is none of the 9 classes, 0 to 8' in text and 'set model.roi_head.bbox_head.num_classes=10' in text
+    assert (
+        'label 9 is none of the 9 classes, 0 to 8' in text
+        and 'set model.roi_head.bbox_head.num_classes=10' in text
+    )
 
 
 def test_ids_that_are_there_twice(scenes, capsys):
@@ -108,7 +134,10 @@ def test_ids_that_are_there_twice(scenes, capsys):
     coco(scenes, change)
     status, out, _ = check(capsys, 'smoke/rfcn.py', '--data', scenes)
     assert status == 1
-    assert '1 ids of annotations more than once: 3' in out and '1 annotations are of images that are not listed: 8' in out
+    assert (
+        '1 ids of annotations more than once: 3' in out
+        and '1 annotations are of images that are not listed: 8' in out
+    )
 
 
 def test_pascal_voc(demo_data, tmp_path, capsys):
@@ -116,8 +145,15 @@ def test_pascal_voc(demo_data, tmp_path, capsys):
     root = shutil.copytree(demo_data / 'scenes/VOC2007', tmp_path / 'voc/VOC2007').parent
     (root / 'VOC2007/ImageSets/Main/few.txt').write_text('scene_0001\nscene_0002\nscene_0002\n')
     file = root / 'VOC2007/Annotations/scene_0001.xml'
-    file.write_text(file.read_text().replace('<name>digit_', '<name>ziffer_', 1).replace('</annotation>', '''
-<object><name/><difficult>0</difficult><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>'''))
+    file.write_text(
+        file.read_text()
+        .replace('<name>digit_', '<name>ziffer_', 1)
+        .replace(
+            '</annotation>',
+            """
+<object><name/><difficult>0</difficult><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>""",
+        )
+    )
     (tmp_path / 'voc.py').write_text(f"""
 _base_ = 'mmssl::smoke/rfcn.py'
 train_dataloader = dict(dataset=dict(_delete_=True, type='RepeatDataset', times=2, dataset=dict(
@@ -127,7 +163,11 @@ train_dataloader = dict(dataset=dict(_delete_=True, type='RepeatDataset', times=
     status, out, _ = check(capsys, tmp_path / 'voc.py')
     text = ' '.join(out.split())
     assert status == 0, out
-    assert 'images 3' in text and '1 paths more than once' in text and '1 image ids more than once: scene_0002' in text
+    assert (
+        'images 3' in text
+        and '1 paths more than once' in text
+        and '1 image ids more than once: scene_0002' in text
+    )
     assert 'which is no class' in text and "objects named 'ziffer_" in text and "objects named ''" in text
 
 
@@ -135,7 +175,7 @@ def test_negative_labels_of_data_without_known_classes(scenes):
     labels = np.array(Image.open(next((scenes / 'labels/train').iterdir()))).astype(np.int32)
     inspector = inspection.Inspector.__new__(inspection.Inspector)
     inspector.num_classes, inspector.kind, inspector.ignored = None, 'pixels', 255
-    assert inspector._out_of_range([*np.unique(labels), -1]) == ('label -1 is below 0', )
+    assert inspector._out_of_range([*np.unique(labels), -1]) == ('label -1 is below 0',)
 
 
 def test_label_maps(scenes, capsys):
@@ -152,13 +192,20 @@ def test_label_maps(scenes, capsys):
     status, out, _ = check(capsys, 'smoke/gcn.py', '--data', scenes, '--out', scenes / 'out')
     text = ' '.join(out.split())
     assert status == 1
-    for words in ('label 77 is none of the 11 classes, 0 to 10, nor the ignored 255', 'label map of 320x10 for an image of 320x240',
-                  'scene_0003.png does not exist', 'label map of 3 channels', 'label map of 16 bits with values above 255',
-                  '1 label maps of ignored pixels alone'):
+    for words in (
+        'label 77 is none of the 11 classes, 0 to 10, nor the ignored 255',
+        'label map of 320x10 for an image of 320x240',
+        'scene_0003.png does not exist',
+        'label map of 3 channels',
+        'label map of 16 bits with values above 255',
+        '1 label maps of ignored pixels alone',
+    ):
         assert words in text
     facts = json.loads((scenes / 'out/check.json').read_text())[0]['facts']
     good = [labels[0], *labels[6:]]
-    assert list(facts['classes'].values()) == [sum(int((one == label).sum()) for one in good) for label in range(11)]
+    assert list(facts['classes'].values()) == [
+        sum(int((one == label).sum()) for one in good) for label in range(11)
+    ]
 
 
 def test_masks_to_prompt_for(scenes, capsys):
@@ -170,12 +217,15 @@ def test_masks_to_prompt_for(scenes, capsys):
     assert f'masks      {len(content["annotations"])};' in out and f'{left} of 60 images are left out' in out
 
 
-@pytest.mark.parametrize(('arguments', 'words'), [
-    ((MAE, '--split', 'val'), 'has no val_dataloader; it has train_dataloader'),
-    ((MAE, '--number', '-1'), '--number -1 must be at least 1'),
-    ((MAE, '--data', 'nowhere'), '--data nowhere does not exist'),
-    (('smoke/mea.py', ), "did you mean 'smoke/mae.py'"),
-])
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        ((MAE, '--split', 'val'), 'has no val_dataloader; it has train_dataloader'),
+        ((MAE, '--number', '-1'), '--number -1 must be at least 1'),
+        ((MAE, '--data', 'nowhere'), '--data nowhere does not exist'),
+        (('smoke/mea.py',), "did you mean 'smoke/mae.py'"),
+    ],
+)
 def test_refusals(arguments, words, capsys):
     status, _, err = check(capsys, *arguments)
     assert status == 1 and words in err.splitlines()[0]
@@ -184,11 +234,21 @@ def test_refusals(arguments, words, capsys):
 def test_data_set_that_cannot_be_made(tmp_path, capsys):
     (tmp_path / 'empty').mkdir()
     status, out, _ = check(capsys, MAE, '--data', tmp_path / 'empty')
-    assert status == 1 and 'the data set cannot be made: ' in out and "empty has no 'train'" in ' '.join(out.split())
+    assert (
+        status == 1
+        and 'the data set cannot be made: ' in out
+        and "empty has no 'train'" in ' '.join(out.split())
+    )
 
 
-@pytest.mark.parametrize('name', ['gcn/gcn_resnet50_4xb4-40000i_voc12aug-512x512.py',
-                                  'sam/sam_vit-b-lora_8xb4-amp-20000i_coco-1024.py', MAE])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'gcn/gcn_resnet50_4xb4-40000i_voc12aug-512x512.py',
+        'sam/sam_vit-b-lora_8xb4-amp-20000i_coco-1024.py',
+        MAE,
+    ],
+)
 def test_data_that_is_not_there(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     if name.startswith('gcn'):
@@ -196,23 +256,38 @@ def test_data_that_is_not_there(name, tmp_path, monkeypatch, capsys):
     more = ['--cfg-options', 'train_dataloader.dataset.data_root=data/none'] if name == MAE else []
     status, out, _ = check(capsys, name, *more)
     text = ' '.join(out.split())
-    assert status == 1 and 'does not exist' in text and '--data DIR points the config at your own folder' in text
+    assert (
+        status == 1 and 'does not exist' in text and '--data DIR points the config at your own folder' in text
+    )
 
 
 def test_transform_that_fails(demo_data, capsys):
-    status, out, _ = check(capsys, MAE, '--data', demo_data / 'imagenet', '--max-images', '20', '--cfg-options',
-                           'train_dataloader.dataset.pipeline.0.scale=a')
+    status, out, _ = check(
+        capsys,
+        MAE,
+        '--data',
+        demo_data / 'imagenet',
+        '--max-images',
+        '20',
+        '--cfg-options',
+        'train_dataloader.dataset.pipeline.0.scale=a',
+    )
     assert status == 1 and 'problem: ' in out
 
 
 def test_leaves_of_wrappers():
     one, two = dict(type='A'), dict(type='B')
-    assert list(inspection.leaves(dict(type='Repeat', dataset=dict(type='Concat', datasets=[one, two])))) == [one, two]
+    assert list(inspection.leaves(dict(type='Repeat', dataset=dict(type='Concat', datasets=[one, two])))) == [
+        one,
+        two,
+    ]
 
 
 def test_sheet_shows_the_label():
     pixels = np.full((40, 80, 3), 255, np.uint8)
-    tile = draw_sample(pixels, dict(boxes=[[10, 10, 30, 30]], names=[1]), ('a', 'b'), [(0, 0, 255), (255, 0, 0)], 160)
+    tile = draw_sample(
+        pixels, dict(boxes=[[10, 10, 30, 30]], names=[1]), ('a', 'b'), [(0, 0, 255), (255, 0, 0)], 160
+    )
     assert tile.size == (160, 80) and tile.getpixel((20, 40)) == (255, 0, 0)
     tile = draw_sample(pixels, dict(map=np.ones((40, 80), int)), ('a', 'b'), [(0, 0, 255), (255, 0, 0)], 160)
     assert tile.getpixel((80, 40))[0] > tile.getpixel((80, 40))[2]

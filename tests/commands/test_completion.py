@@ -22,7 +22,9 @@ def scripts(tmp_path_factory):
 
 
 def run(shell, folder, program, *more):
-    done = subprocess.run([shell, *more, '-c', program], capture_output=True, text=True, cwd=folder, timeout=60)
+    done = subprocess.run(
+        [shell, *more, '-c', program], capture_output=True, text=True, cwd=folder, timeout=60
+    )
     assert done.returncode == 0 and not done.stderr, done.stderr
     return done.stdout
 
@@ -56,8 +58,10 @@ def test_bash(scripts):
     lines = ['source ./mmssl.bash']
     for typed in CASES:
         words = typed.split(' ')
-        lines.append(f'COMP_WORDS=({" ".join(words[:-1])} "{words[-1]}"); COMP_CWORD={len(words) - 1}; _mmssl; '
-                     'echo "${COMPREPLY[@]}"')
+        lines.append(
+            f'COMP_WORDS=({" ".join(words[:-1])} "{words[-1]}"); COMP_CWORD={len(words) - 1}; _mmssl; '
+            'echo "${COMPREPLY[@]}"'
+        )
     lines.append('complete -p mmssl')
     out = run('bash', scripts, '\n'.join(lines)).splitlines()
     assert out.pop() == 'complete -F _mmssl mmssl'
@@ -66,7 +70,9 @@ def test_bash(scripts):
 
 @pytest.mark.skipif(not shutil.which('fish'), reason='no fish')
 def test_fish(scripts):
-    lines = ['source ./mmssl.fish'] + [f"echo (complete -C'{typed}' | string split -f 1 \\t)" for typed in CASES]
+    lines = ['source ./mmssl.fish'] + [
+        f"echo (complete -C'{typed}' | string split -f 1 \\t)" for typed in CASES
+    ]
     out = run('fish', scripts, '\n'.join(lines), '--no-config').splitlines()
     for (typed, expected), line in zip(CASES.items(), out, strict=True):
         assert {word.rstrip('/') for word in line.split()} == expected, typed
@@ -84,11 +90,18 @@ def test_zsh_loads_and_knows_every_command(scripts):
 def test_every_option_of_every_command_is_there(scripts):
     every = completion.commands()
     assert set(cli.COMMANDS) <= set(every) and 'visualize curves' in every
-    kinds = {(name, argument.options[-1:] or argument.metavar): argument.kind for name, (_, arguments) in every.items()
-             for argument in arguments}
-    assert kinds['train', ('--data', )] == 'dir'
-    assert kinds['print-config', ('--diff', )] == 'config' and kinds['train', 'CONFIG'] == 'config'
-    assert kinds['knn', ('--out', )] == 'file' and kinds['knn', ('--seed', )] == 'none' and kinds['train', ('--compile', )] == 'flag'
+    kinds = {
+        (name, argument.options[-1:] or argument.metavar): argument.kind
+        for name, (_, arguments) in every.items()
+        for argument in arguments
+    }
+    assert kinds['train', ('--data',)] == 'dir'
+    assert kinds['print-config', ('--diff',)] == 'config' and kinds['train', 'CONFIG'] == 'config'
+    assert (
+        kinds['knn', ('--out',)] == 'file'
+        and kinds['knn', ('--seed',)] == 'none'
+        and kinds['train', ('--compile',)] == 'flag'
+    )
     for shell in ('bash', 'zsh'):
         text = (scripts / f'mmssl.{shell}').read_text()
         for _, arguments in every.values():
@@ -103,7 +116,8 @@ def test_names_are_registered_classes():
 
 def test_families_are_all_there():
     from mmssl.convert import families
-    family, = (argument for argument in completion.commands()['convert'][1] if argument.metavar == 'FAMILY')
+
+    (family,) = (argument for argument in completion.commands()['convert'][1] if argument.metavar == 'FAMILY')
     assert set(family.choices) == set(families())
 
 
@@ -111,4 +125,6 @@ def test_script_by_the_command(run_cli, tmp_path):
     done = run_cli('completion', 'bash', cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, '') and str(config_root()) in done.stdout
     done = run_cli('completion', 'bsh')
-    assert done.returncode == 2 and "did you mean 'bash'?" in done.stderr and len(done.stderr.splitlines()) == 2
+    assert (
+        done.returncode == 2 and "did you mean 'bash'?" in done.stderr and len(done.stderr.splitlines()) == 2
+    )

@@ -29,30 +29,40 @@ def test_lines_fit(columns, monkeypatch):
 
 def test_usage_says_what_is_needed():
     assert cli.command_parser('train').format_usage() == 'usage: mmssl train CONFIG [options]\n'
-    assert cli.command_parser('knn').format_usage() == 'usage: mmssl knn CONFIG CHECKPOINT --data DIR [options]\n'
+    assert (
+        cli.command_parser('knn').format_usage()
+        == 'usage: mmssl knn CONFIG CHECKPOINT --data DIR [options]\n'
+    )
     assert cli.command_parser('list').format_usage() == 'usage: mmssl list [PATTERN]\n'
-    curves, = (parser for name, parser in parsers() if name == 'visualize curves')
+    (curves,) = (parser for name, parser in parsers() if name == 'visualize curves')
     assert curves.format_usage() == 'usage: mmssl visualize curves WORK_DIR ... --out FILE [options]\n'
 
 
 def test_every_argument_is_explained():
-    bare = [(name, argument.options or argument.metavar) for name, (_, arguments) in completion.commands().items()
-            for argument in arguments if not argument.help and (argument.options or argument.kind != 'choices')]
+    bare = [
+        (name, argument.options or argument.metavar)
+        for name, (_, arguments) in completion.commands().items()
+        for argument in arguments
+        if not argument.help and (argument.options or argument.kind != 'choices')
+    ]
     assert not bare
 
 
 def test_wrong_words_name_the_nearest(capsys):
     for arguments, words in (
-            (['visualize', 'curvs', 'x'], "did you mean 'curves'?"),
-            (['train', 'x', '--resumee'], "unrecognized arguments: --resumee; did you mean '--resume'?"),
-            (['visualize', 'curves', 'x', '--out', 'y', '--key_s', 'loss'], "did you mean '--keys'?"),
-            (['check-data', 'x', '--split', 'vall'], "did you mean 'val'?"),
-            (['knn', 'x'], 'required: checkpoint, --data'),
-            (['knn', 'x', 'y', '--data', 'z', '--k', 'many'], "invalid int value: 'many'")):
+        (['visualize', 'curvs', 'x'], "did you mean 'curves'?"),
+        (['train', 'x', '--resumee'], "unrecognized arguments: --resumee; did you mean '--resume'?"),
+        (['visualize', 'curves', 'x', '--out', 'y', '--key_s', 'loss'], "did you mean '--keys'?"),
+        (['check-data', 'x', '--split', 'vall'], "did you mean 'val'?"),
+        (['knn', 'x'], 'required: checkpoint, --data'),
+        (['knn', 'x', 'y', '--data', 'z', '--k', 'many'], "invalid int value: 'many'"),
+    ):
         with pytest.raises(SystemExit) as end:
             cli.main(arguments)
         error = capsys.readouterr().err.splitlines()
-        assert end.value.code == 2 and words in error[0].replace('CHECKPOINT', 'checkpoint') and len(error) == 2, error
+        assert (
+            end.value.code == 2 and words in error[0].replace('CHECKPOINT', 'checkpoint') and len(error) == 2
+        ), error
         assert error[1].endswith('--help shows the arguments)')
 
 

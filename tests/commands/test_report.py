@@ -17,13 +17,13 @@ from mmssl.visual.curves import run_names
 from mmssl.visual.page import duration
 from mmssl.visual.runs import Run, read_settings, smoothed
 
-CONFIG = '''default_scope = 'mmpretrain'
+CONFIG = """default_scope = 'mmpretrain'
 model = dict(
     type='mmssl.MAE', note='<script>alert(1)</script>', keys=dict({'a.b': (1, )}))
 optim_wrapper = dict(optimizer=dict(lr=float('inf')))
 train_cfg = dict(max_iters=100, type='IterBasedTrainLoop')
-'''
-LOG = '''2026/11/23 {0} - mmengine - INFO -
+"""
+LOG = """2026/11/23 {0} - mmengine - INFO -
 ------------------------------------------------------------
 System environment:
     Python: 3.11.7 (main) [GCC 12]
@@ -36,7 +36,7 @@ Runtime environment:
     seed: 0
 ------------------------------------------------------------
 2026/11/23 {1} - mmengine - INFO - Iter(train) [ 10/100]
-'''
+"""
 
 
 def start(folder, stamp, rows, begin='10:00:00', end='10:30:00', config=CONFIG):
@@ -50,23 +50,29 @@ def start(folder, stamp, rows, begin='10:00:00', end='10:30:00', config=CONFIG):
 
 
 def trained(first, last, loss=lambda step: 1 / step, interval=10):
-    return [dict(lr=0.1, loss=loss(step), loss_a=0.5, loss_b=0.25, time=0.1, data_time=0.01, iter=step, step=step)
-            for step in range(first, last + 1, interval)]
+    return [
+        dict(lr=0.1, loss=loss(step), loss_a=0.5, loss_b=0.25, time=0.1, data_time=0.01, iter=step, step=step)
+        for step in range(first, last + 1, interval)
+    ]
 
 
 @pytest.fixture
 def work_dir(tmp_path):
     folder = tmp_path / 'work'
-    rows = trained(10, 50) + [{'mIoU': 30., 'IoU.sky': 1., 'IoU.<i>': 2., 'data_time': 1., 'time': 2., 'step': 50}]
+    rows = trained(10, 50) + [
+        {'mIoU': 30.0, 'IoU.sky': 1.0, 'IoU.<i>': 2.0, 'data_time': 1.0, 'time': 2.0, 'step': 50}
+    ]
     start(folder, '20261123_100000', rows)
-    rows = trained(50, 100, lambda step: 2.) + [{'mIoU': 40., 'IoU.sky': 3., 'IoU.<i>': 4., 'step': 100}]
+    rows = trained(50, 100, lambda step: 2.0) + [{'mIoU': 40.0, 'IoU.sky': 3.0, 'IoU.<i>': 4.0, 'step': 100}]
     start(folder, '20261123_110000', rows, '11:00:00', '11:12:30')
     (folder / 'mine.py').write_text(CONFIG)
     for name, time in (('iter_50.pth', 1), ('best_mIoU_iter_100.pth', 2)):
         (folder / name).write_bytes(b'x' * 2048)
         os.utime(folder / name, (time, time))
     (folder / 'vis_image').mkdir()
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (1200, 900, 3), dtype=np.uint8)).save(folder / 'vis_image/a&b.png')
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (1200, 900, 3), dtype=np.uint8)).save(
+        folder / 'vis_image/a&b.png'
+    )
     (folder / 'vis_image/broken.png').write_bytes(b'no image')
     (folder / 'bad_files.txt').write_text('x<y.jpg\tthe file is empty\n')
     return folder
@@ -83,7 +89,9 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        self.links += [value for name, value in attrs if name in ('src', 'href', 'srcset', 'action', 'background')]
+        self.links += [
+            value for name, value in attrs if name in ('src', 'href', 'srcset', 'action', 'background')
+        ]
         assert not [name for name, _ in attrs if name.startswith('on')]
         if tag not in ('meta', 'img'):
             self.open.append(tag)
@@ -99,39 +107,54 @@ class Page(HTMLParser):
 
 
 def test_a_measure_at_the_end_counts_as_an_iteration_too(tmp_path):
-    start(tmp_path, '20261123_100000', trained(10, 50) + [{'mIoU': 30., 'step': 53}])
+    start(tmp_path, '20261123_100000', trained(10, 50) + [{'mIoU': 30.0, 'step': 53}])
     assert Run(tmp_path).last == 53
 
 
 def test_run_that_was_resumed(work_dir):
     run = Run(work_dir)
-    assert run.curves['loss'] == [(10, 0.1), (20, 0.05), (30, 1 / 30), (40, 0.025)] + [(step, 2.) for step in range(50, 101, 10)]
-    assert run.curves['mIoU'] == [(100, 40.)] and run.curves['IoU.sky'] == [(100, 3.)]  # what was measured at 50 was trained over
+    assert run.curves['loss'] == [(10, 0.1), (20, 0.05), (30, 1 / 30), (40, 0.025)] + [
+        (step, 2.0) for step in range(50, 101, 10)
+    ]
+    assert run.curves['mIoU'] == [(100, 40.0)] and run.curves['IoU.sky'] == [
+        (100, 3.0)
+    ]  # what was measured at 50 was trained over
     assert run.metric_keys == ['mIoU', 'IoU.sky', 'IoU.<i>']
     assert [(part.first, part.last, part.seconds) for part in run.parts] == [(10, 50, 1800), (50, 100, 750)]
     assert (run.last, run.planned(), run.config_name, run.seconds) == (100, 100, 'mine', 2550)
-    assert run.settings()['model']['keys'] == {'a.b': (1, )} and run.settings()['optim_wrapper']['optimizer']['lr'] == math.inf
-    assert dict(run.environment())['TorchVision'] == '<b>0.26</b>' and 'PyTorch compiling details' not in dict(run.environment())
+    assert (
+        run.settings()['model']['keys'] == {'a.b': (1,)}
+        and run.settings()['optim_wrapper']['optimizer']['lr'] == math.inf
+    )
+    assert dict(run.environment())[
+        'TorchVision'
+    ] == '<b>0.26</b>' and 'PyTorch compiling details' not in dict(run.environment())
     assert [path.name for path in run.checkpoints()] == ['iter_50.pth', 'best_mIoU_iter_100.pth']
 
 
 def test_metrics_by_epoch_stand_where_they_were_measured(tmp_path):
-    rows = [{'knn/top1': 9., 'step': 0}]
+    rows = [{'knn/top1': 9.0, 'step': 0}]
     for epoch in (1, 2):
-        rows += [dict(loss=1., epoch=epoch, iter=step, step=step) for step in (20 * epoch - 10, 20 * epoch)]
-        rows += [{'accuracy/top1': 50. + epoch, 'step': epoch}]
+        rows += [dict(loss=1.0, epoch=epoch, iter=step, step=step) for step in (20 * epoch - 10, 20 * epoch)]
+        rows += [{'accuracy/top1': 50.0 + epoch, 'step': epoch}]
     run = Run(start(tmp_path / 'run', '20260101_000000', rows))
-    assert run.curves['accuracy/top1'] == [(20, 51.), (40, 52.)] and run.curves['knn/top1'] == [(0, 9.)] and run.epochs == 2
+    assert (
+        run.curves['accuracy/top1'] == [(20, 51.0), (40, 52.0)]
+        and run.curves['knn/top1'] == [(0, 9.0)]
+        and run.epochs == 2
+    )
 
 
 def test_damaged_files(tmp_path):
-    rows = trained(10, 30, lambda step: math.nan if step == 20 else 1.)
+    rows = trained(10, 30, lambda step: math.nan if step == 20 else 1.0)
     folder = start(tmp_path / 'run', '20260101_000000', rows, config='x = open("a")\n')
     scalars = folder / '20260101_000000/vis_data/scalars.json'
     scalars.write_text(scalars.read_text() + '[1]\n{"loss": 3, "it')
     (folder / '20260101_000000/20260101_000000.log').write_bytes(b'\xff no times')
     run = Run(folder)
-    assert len(run.curves['loss']) == 3 and run.settings() == {} and run.planned() is None and run.seconds >= 0
+    assert (
+        len(run.curves['loss']) == 3 and run.settings() == {} and run.planned() is None and run.seconds >= 0
+    )
     assert main(['report', str(folder)]) == 0
     Page((folder / 'report.html').read_text())
 
@@ -144,12 +167,32 @@ def test_page(work_dir, capsys):
     page = Page(source)
     text = ' '.join(page.text)
     assert page.links and all(link.startswith('data:image/') for link in page.links)
-    assert not re.search(r'(https?:)?//\w|url\(|@import', re.sub(r'data:image/[^"]+', '', source).replace(str(work_dir), ''))
-    assert 'script' not in page.tags and '<script>alert(1)</script>' in text and '<b>0.26</b>' in text and 'x<y.jpg' in text
+    assert not re.search(
+        r'(https?:)?//\w|url\(|@import', re.sub(r'data:image/[^"]+', '', source).replace(str(work_dir), '')
+    )
+    assert (
+        'script' not in page.tags
+        and '<script>alert(1)</script>' in text
+        and '<b>0.26</b>' in text
+        and 'x<y.jpg' in text
+    )
     assert 'prefers-color-scheme: dark' in source and 'width=device-width' in source
-    for words in ('mine', '40', 'mIoU, best, at 100', 'best_mIoU_iter_100.pth', '20261123_110000', '42 min', 'wall time, 2 starts',
-            'vis_image/a&b.png', 'failed: ValueError: <bad> end', '1 files could not be decoded', '2 of single classes',
-            'What differs from smoke/mae.py', 'train_cfg.max_iters: 10 -> 100', '2.11.0+cu130'):
+    for words in (
+        'mine',
+        '40',
+        'mIoU, best, at 100',
+        'best_mIoU_iter_100.pth',
+        '20261123_110000',
+        '42 min',
+        'wall time, 2 starts',
+        'vis_image/a&b.png',
+        'failed: ValueError: <bad> end',
+        '1 files could not be decoded',
+        '2 of single classes',
+        'What differs from smoke/mae.py',
+        'train_cfg.max_iters: 10 -> 100',
+        '2.11.0+cu130',
+    ):
         assert words in text, words
     assert page.tags.count('svg') >= 3 and page.tags.count('img') == 1
     assert len(source) < 3e6
@@ -164,21 +207,26 @@ def test_shipped_config_of_the_same_name_is_the_base(work_dir, capsys):
 def test_folder_of_a_test(tmp_path, capsys):
     folder = tmp_path / 'test' / '20260101_000000'
     folder.mkdir(parents=True)
-    (folder / '20260101_000000.json').write_text(json.dumps({'mIoU': 12.5, 'time': 1.}))
+    (folder / '20260101_000000.json').write_text(json.dumps({'mIoU': 12.5, 'time': 1.0}))
     assert main(['report', str(tmp_path / 'test')]) == 0
     text = ' '.join(Page((tmp_path / 'test/report.html').read_text()).text)
     assert '12.5' in text and 'Curves' not in text
 
 
-@pytest.mark.parametrize('command', [('report', ), ('visualize', 'curves')])
+@pytest.mark.parametrize('command', [('report',), ('visualize', 'curves')])
 def test_folders_of_no_run(command, tmp_path, capsys):
     out = ['--out', str(tmp_path / 'x.png')]
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'file').touch()
     (tmp_path / 'begun/20260101_000000').mkdir(parents=True)
-    for name, words in (('empty', 'empty is not the work directory of a run'), ('empt', "did you mean 'empty'"),
-                        ('file', 'is a file; name the work directory'), ('begun', 'begun has no'),
-                        ('.', f'did you mean {tmp_path}/begun?'), ('begun/20260101_000000', f'did you mean {tmp_path}/begun?')):
+    for name, words in (
+        ('empty', 'empty is not the work directory of a run'),
+        ('empt', "did you mean 'empty'"),
+        ('file', 'is a file; name the work directory'),
+        ('begun', 'begun has no'),
+        ('.', f'did you mean {tmp_path}/begun?'),
+        ('begun/20260101_000000', f'did you mean {tmp_path}/begun?'),
+    ):
         assert main([*command, str(tmp_path / name), *out]) == 1
         error = capsys.readouterr().err
         assert words in error and not Path(out[1]).exists(), error
@@ -187,16 +235,50 @@ def test_folders_of_no_run(command, tmp_path, capsys):
 def test_curves_of_several_runs(work_dir, tmp_path, capsys):
     long = start(tmp_path / 'long', '20260101_000000', trained(1, 200, lambda step: 3 - step / 100, 1))
     out = tmp_path / 'pictures/curves.svg'
-    assert main(['visualize', 'curves', str(work_dir), str(long), '--keys', 'loss,lr,mIoU,time', '--out', str(out)]) == 0
+    assert (
+        main(
+            [
+                'visualize',
+                'curves',
+                str(work_dir),
+                str(long),
+                '--keys',
+                'loss,lr,mIoU,time',
+                '--out',
+                str(out),
+            ]
+        )
+        == 0
+    )
     assert f'{out}: loss, lr, mIoU, time of 2 runs' in capsys.readouterr().out
     svg = out.read_text()
     assert svg.count('#3b6fd4') >= 4 and svg.count('#e07b00') >= 3
-    assert main(['visualize', 'curves', str(work_dir), '--smooth', '3', '--log', '--out', str(tmp_path / 'one.png')]) == 0
+    assert (
+        main(
+            [
+                'visualize',
+                'curves',
+                str(work_dir),
+                '--smooth',
+                '3',
+                '--log',
+                '--out',
+                str(tmp_path / 'one.png'),
+            ]
+        )
+        == 0
+    )
     assert np.asarray(Image.open(tmp_path / 'one.png').convert('RGB')).std() > 5
-    for more, words in ((['--keys', 'los'], "--keys los: no run has logged it; did you mean 'loss'?"),
-                        (['--names', 'a'], 'give 2 different names'),
-                        (['--smooth', '-1'], '--smooth -1 must be at least 0'), (['--out', 'x.txt'], 'ends in .png, .svg or .pdf')):
-        assert main(['visualize', 'curves', str(work_dir), str(long), '--out', str(tmp_path / 'x.png'), *more]) == 1
+    for more, words in (
+        (['--keys', 'los'], "--keys los: no run has logged it; did you mean 'loss'?"),
+        (['--names', 'a'], 'give 2 different names'),
+        (['--smooth', '-1'], '--smooth -1 must be at least 0'),
+        (['--out', 'x.txt'], 'ends in .png, .svg or .pdf'),
+    ):
+        assert (
+            main(['visualize', 'curves', str(work_dir), str(long), '--out', str(tmp_path / 'x.png'), *more])
+            == 1
+        )
         assert words in capsys.readouterr().err
 
 
@@ -213,23 +295,32 @@ def test_ticks_and_numbers():
     assert charts.nice_ticks(3, 3)[0] < 3 < charts.nice_ticks(3, 3)[-1]
     shown = [charts.short(value) for value in (0, 0.00015, -2e-5, 12.3456, 1234, 56789, 3e9, math.nan)]
     assert shown == ['0', '1.5e-4', '-2e-5', '12.35', '1234', '56.79k', '3e9', 'nan']
-    assert [duration(seconds) for seconds in (12, 1318, 7380, 300000)] == ['12 s', '22 min', '2 h 03 min', '3 d 11 h']
+    assert [duration(seconds) for seconds in (12, 1318, 7380, 300000)] == [
+        '12 s',
+        '22 min',
+        '2 h 03 min',
+        '3 d 11 h',
+    ]
 
 
 def test_thinned_curves_keep_their_peaks():
-    points = [(step, 100. if step == 777 else math.sin(step)) for step in range(5000)]
+    points = [(step, 100.0 if step == 777 else math.sin(step)) for step in range(5000)]
     thin = charts.thinned(points)
-    assert len(thin) <= 720 and (777, 100.) in thin and thin == sorted(thin)
-    assert charts.line_chart({'a': [(0, math.nan)]}) == '' and '<circle' in charts.line_chart({'a<b': [(0, 1.), (1, math.nan), (2, 3.)]})
-    assert 'a&lt;b' in charts.line_chart({'a<b': [(0, 1.)]})
+    assert len(thin) <= 720 and (777, 100.0) in thin and thin == sorted(thin)
+    assert charts.line_chart({'a': [(0, math.nan)]}) == '' and '<circle' in charts.line_chart(
+        {'a<b': [(0, 1.0), (1, math.nan), (2, 3.0)]}
+    )
+    assert 'a&lt;b' in charts.line_chart({'a<b': [(0, 1.0)]})
 
 
 def test_running_means():
-    assert smoothed([1., 2., 3., 6.], 3) == [1.5, 2., 11 / 3, 4.5]
-    assert smoothed([1., math.nan, 3.], 3) == [1., 2., 3.]
+    assert smoothed([1.0, 2.0, 3.0, 6.0], 3) == [1.5, 2.0, 11 / 3, 4.5]
+    assert smoothed([1.0, math.nan, 3.0], 3) == [1.0, 2.0, 3.0]
 
 
-@pytest.mark.parametrize('text', ['import os', 'x = open("a")', 'x = dict(**y)', 'x += 1', 'a.b = 1', 'x = ['])
+@pytest.mark.parametrize(
+    'text', ['import os', 'x = open("a")', 'x = dict(**y)', 'x += 1', 'a.b = 1', 'x = [']
+)
 def test_configs_are_not_executed(text):
     with pytest.raises(ValueError, match='no config of plain values|malformed'):
         read_settings(text)

@@ -36,19 +36,26 @@ def test_there_and_back_through_both_file_formats(run_cli, warm_cli, net, source
     assert done.returncode == 0, done.stderr
     assert 'reading:' in done.stderr and 'writing:' in done.stderr
     restored = load_safetensors(back)
-    assert set(restored) == set(net.state_dict()) and all(torch.equal(restored[key], value) for key, value in net.state_dict().items())
+    assert set(restored) == set(net.state_dict()) and all(
+        torch.equal(restored[key], value) for key, value in net.state_dict().items()
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ['back.safetensors', 'new', 'timm.pth']
     done = warm_cli('convert', 'timm-vit', back, tmp_path / 'again.safetensors')
     assert done.returncode == 0 and set(load_safetensors(tmp_path / 'again.safetensors')) == set(weights)
 
 
 def test_encoder_out_of_a_checkpoint_with_a_decoder(warm_cli, net, tmp_path):
-    weights = from_official('timm-vit', net.state_dict()) | {'neck.mask_token': torch.zeros(1, 1, 16), 'neck.ln1.weight': torch.ones(16)}
+    weights = from_official('timm-vit', net.state_dict()) | {
+        'neck.mask_token': torch.zeros(1, 1, 16),
+        'neck.ln1.weight': torch.ones(16),
+    }
     torch.save({'state_dict': weights, 'meta': {}}, tmp_path / 'mae.pth')
     done = warm_cli('convert', 'timm-vit', tmp_path / 'mae.pth', tmp_path / 'out.pth', '--reverse')
     assert done.returncode == 1 and '--drop neck.' in done.stderr and '2 unknown' in done.stderr
     assert not (tmp_path / 'out.pth').exists()
-    done = warm_cli('convert', 'timm-vit', tmp_path / 'mae.pth', tmp_path / 'out.pth', '--reverse', '--drop', 'neck.')
+    done = warm_cli(
+        'convert', 'timm-vit', tmp_path / 'mae.pth', tmp_path / 'out.pth', '--reverse', '--drop', 'neck.'
+    )
     assert done.returncode == 0 and '2 keys dropped' in done.stdout
     net.load_state_dict(torch.load(tmp_path / 'out.pth', weights_only=True), strict=True)
 
@@ -61,7 +68,10 @@ def test_refusals_name_the_value_and_leave_nothing(warm_cli, source, tmp_path, c
         (('timm-vit', tmp_path / 'none.pth', tmp_path / 'out.pth'), 'none.pth'),
         (('mae', source, tmp_path / 'out.pth', '--reverse'), 'the other direction'),
         (('mea', source, tmp_path / 'out.pth'), "did you mean 'mae'"),
-        (('timm-vit', source, tmp_path / 'out.pth', '--drop', 'decoder.'), '--drop decoder.: no key begins so'),
+        (
+            ('timm-vit', source, tmp_path / 'out.pth', '--drop', 'decoder.'),
+            '--drop decoder.: no key begins so',
+        ),
         (('timm-vit', target, tmp_path / 'out.pth'), 'there.pth'),
         (('timm-vit', source, tmp_path), 'is a directory'),
     ]:

@@ -24,7 +24,11 @@ def flat(official):
             layers = 2 if parts[1] == '1' else 3
             number = int(parts[3])
             # the last convolution and its norm stand alone in torchvision: numbers layers - 1 and layers
-            inner = (3 * number + int(parts[4])) if number < layers - 1 else 3 * (layers - 1) + number - (layers - 1)
+            inner = (
+                (3 * number + int(parts[4]))
+                if number < layers - 1
+                else 3 * (layers - 1) + number - (layers - 1)
+            )
             parts = [*parts[:3], str(inner), parts[-1]]
         renamed['.'.join(parts)] = value
     return renamed
@@ -37,7 +41,9 @@ def test_features_are_the_same_and_names_come_back(net, spelling):
     ours = from_official('mobilenetv2', official)
     backbone = MobileNetV2()
     backbone.eval()
-    backbone.load_state_dict({key.removeprefix('backbone.'): value for key, value in ours.items() if key.startswith('backbone.')})
+    backbone.load_state_dict(
+        {key.removeprefix('backbone.'): value for key, value in ours.items() if key.startswith('backbone.')}
+    )
     image = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         torch.testing.assert_close(backbone(image)[-1], net.features(image))

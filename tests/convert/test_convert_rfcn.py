@@ -9,7 +9,10 @@ from mmssl.convert import from_official, to_official
 from mmssl.registry import MODELS
 
 CLASSES, K, ANCHORS = 3, 7, 9
-BLOCKS = {50: ['abc', 'abcd', 'abcdef', 'abc'], 101: ['abc', ['a', 'b1', 'b2', 'b3'], ['a', *(f'b{n}' for n in range(1, 23))], 'abc']}
+BLOCKS = {
+    50: ['abc', 'abcd', 'abcdef', 'abc'],
+    101: ['abc', ['a', 'b1', 'b2', 'b3'], ['a', *(f'b{n}' for n in range(1, 23))], 'abc'],
+}
 
 
 def mxnet_file(depth, deformable=False, width=4, boxes=2):
@@ -17,13 +20,19 @@ def mxnet_file(depth, deformable=False, width=4, boxes=2):
     shapes = {'arg:conv1_weight': (width, 3, 7, 7)}
 
     def norm(name, channels):
-        shapes.update({f'arg:{name}_gamma': (channels,), f'arg:{name}_beta': (channels,), f'aux:{name}_moving_mean': (channels,),
-                       f'aux:{name}_moving_var': (channels,)})
+        shapes.update(
+            {
+                f'arg:{name}_gamma': (channels,),
+                f'arg:{name}_beta': (channels,),
+                f'aux:{name}_moving_mean': (channels,),
+                f'aux:{name}_moving_var': (channels,),
+            }
+        )
 
     norm('bn_conv1', width)
     inputs = width
     for stage, names in enumerate(BLOCKS[depth], start=2):
-        inner = width * 2**(stage - 2)
+        inner = width * 2 ** (stage - 2)
         for name in names:
             sizes = {'2a': (inner, inputs, 1), '2b': (inner, inner, 3), '2c': (4 * inner, inner, 1)}
             if name == 'a':
@@ -81,23 +90,56 @@ def caffe_file(depth, width=4):
 
 def our_model(depth, deformable=False, width=4, agnostic=True):
     backbone = dict(type='mmssl.DeformResNet') if deformable else dict(type='mmdet.ResNet')
-    head = dict(type='mmssl.RFCNBBoxHead', in_channels=32 * width, num_classes=CLASSES, roi_feat_size=K, hidden_channels=5,
-                deformable=deformable, reg_class_agnostic=agnostic)
-    return MODELS.build(dict(
-        type='mmssl.RFCN', data_preprocessor=dict(type='mmdet.DetDataPreprocessor'),
-        backbone=dict(backbone, depth=depth, stem_channels=width, base_channels=width, strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2),
-                      out_indices=(2, 3), style='caffe', norm_eval=True, norm_cfg=dict(type='BN')),
-        rpn_head=dict(type='mmdet.RPNHead', in_channels=16 * width, feat_channels=6, anchor_generator=dict(
-            type='mmdet.AnchorGenerator', scales=[8, 16, 32], ratios=[0.5, 1.0, 2.0], strides=[16])),
-        roi_head=dict(type='mmssl.RFCNRoIHead', bbox_head=head), train_cfg=None,
-        test_cfg=dict(rpn=dict(nms_pre=50, max_per_img=10, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0),
-                      rcnn=dict(score_thr=0.0, nms=dict(type='nms', iou_threshold=0.3), max_per_img=5)))).eval()
+    head = dict(
+        type='mmssl.RFCNBBoxHead',
+        in_channels=32 * width,
+        num_classes=CLASSES,
+        roi_feat_size=K,
+        hidden_channels=5,
+        deformable=deformable,
+        reg_class_agnostic=agnostic,
+    )
+    return MODELS.build(
+        dict(
+            type='mmssl.RFCN',
+            data_preprocessor=dict(type='mmdet.DetDataPreprocessor'),
+            backbone=dict(
+                backbone,
+                depth=depth,
+                stem_channels=width,
+                base_channels=width,
+                strides=(1, 2, 2, 1),
+                dilations=(1, 1, 1, 2),
+                out_indices=(2, 3),
+                style='caffe',
+                norm_eval=True,
+                norm_cfg=dict(type='BN'),
+            ),
+            rpn_head=dict(
+                type='mmdet.RPNHead',
+                in_channels=16 * width,
+                feat_channels=6,
+                anchor_generator=dict(
+                    type='mmdet.AnchorGenerator', scales=[8, 16, 32], ratios=[0.5, 1.0, 2.0], strides=[16]
+                ),
+            ),
+            roi_head=dict(type='mmssl.RFCNRoIHead', bbox_head=head),
+            train_cfg=None,
+            test_cfg=dict(
+                rpn=dict(
+                    nms_pre=50, max_per_img=10, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0
+                ),
+                rcnn=dict(score_thr=0.0, nms=dict(type='nms', iou_threshold=0.3), max_per_img=5),
+            ),
+        )
+    ).eval()
 
 
 @pytest.fixture(scope='module', autouse=True)
 def in_mmdet():
     pytest.importorskip('mmdet')
     from mmengine.registry import init_default_scope
+
     init_default_scope('mmdet')
 
 
@@ -109,19 +151,33 @@ def test_an_mxnet_file_loads_strictly(depth, deformable):
     model.load_state_dict(ours, strict=True)
     last = 'res4f' if depth == 50 else 'res4b22'
     assert torch.equal(model.backbone.layer3[-1].conv2.weight, official[f'arg:{last}_branch2b_weight'])
-    assert torch.equal(model.backbone.layer4[0].downsample[1].running_var, official['aux:bn5a_branch1_moving_var'])
+    assert torch.equal(
+        model.backbone.layer4[0].downsample[1].running_var, official['aux:bn5a_branch1_moving_var']
+    )
     assert torch.equal(model.rpn_head.rpn_reg.weight, official['arg:rpn_bbox_pred_weight'])
     background, anchors = official['arg:rpn_cls_score_bias'].chunk(2)
-    torch.testing.assert_close(model.rpn_head.rpn_cls.bias.sigmoid(), torch.stack([background, anchors]).softmax(0)[1])
+    torch.testing.assert_close(
+        model.rpn_head.rpn_cls.bias.sigmoid(), torch.stack([background, anchors]).softmax(0)[1]
+    )
     head = model.roi_head.bbox_head
     scores = official['arg:rfcn_cls_weight'].view(CLASSES + 1, K, K, 5)
     mine = head.rfcn_cls.weight.view(CLASSES + 1, K, K, 5)
-    assert torch.equal(mine[CLASSES], scores[0]) and torch.equal(mine[0], scores[1]) and torch.equal(mine[2], scores[3])
-    assert torch.equal(head.rfcn_bbox.weight.view(4, K, K, 5), official['arg:rfcn_bbox_weight'].view(8, K, K, 5)[4:])
+    assert (
+        torch.equal(mine[CLASSES], scores[0])
+        and torch.equal(mine[0], scores[1])
+        and torch.equal(mine[2], scores[3])
+    )
+    assert torch.equal(
+        head.rfcn_bbox.weight.view(4, K, K, 5), official['arg:rfcn_bbox_weight'].view(8, K, K, 5)[4:]
+    )
     if deformable:
-        assert torch.equal(model.backbone.layer4[2].conv2.conv_offset.bias, official['arg:res5c_branch2b_offset_bias'])
+        assert torch.equal(
+            model.backbone.layer4[2].conv2.conv_offset.bias, official['arg:res5c_branch2b_offset_bias']
+        )
         moved = official['arg:rfcn_cls_offset_t_bias'].view(CLASSES + 1, 2, K, K)
-        assert torch.equal(head.rfcn_cls_offset.bias.view(CLASSES + 1, 2, K, K), torch.cat([moved[1:], moved[:1]]))
+        assert torch.equal(
+            head.rfcn_cls_offset.bias.view(CLASSES + 1, 2, K, K), torch.cat([moved[1:], moved[:1]])
+        )
         assert torch.equal(head.rfcn_bbox_offset.bias, official['arg:rfcn_bbox_offset_t_bias'])
 
 
@@ -138,7 +194,9 @@ def test_ours_come_back_as_they_were(family):
     for name, value in state.items():
         torch.testing.assert_close(back[name], value, rtol=1e-6, atol=1e-8)
     second = to_official(family, back)
-    assert all(torch.equal(second[name], value) or name.startswith('rfcn_bbox.') for name, value in official.items())
+    assert all(
+        torch.equal(second[name], value) or name.startswith('rfcn_bbox.') for name, value in official.items()
+    )
 
 
 def test_the_release_predicts_the_same_after_a_round_trip():
@@ -176,8 +234,13 @@ def test_the_bias_before_the_first_batch_norm_is_kept():
     x = torch.randn(1, 3, 16, 16)
     stem = torch.nn.functional.conv2d(x, blobs['conv1.0'], blobs['conv1.1'], 2, 3)
     count = blobs['bn_conv1.2']
-    expected = torch.nn.functional.batch_norm(stem, blobs['bn_conv1.0'] / count, blobs['bn_conv1.1'] / count, blobs['scale_conv1.0'],
-                                              blobs['scale_conv1.1'])
+    expected = torch.nn.functional.batch_norm(
+        stem,
+        blobs['bn_conv1.0'] / count,
+        blobs['bn_conv1.1'] / count,
+        blobs['scale_conv1.0'],
+        blobs['scale_conv1.1'],
+    )
     torch.testing.assert_close(model.backbone.norm1(model.backbone.conv1(x)), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -189,15 +252,38 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     our_model(50).load_state_dict(load_file('ours.pth')['state_dict'], strict=True)
 
 
-@pytest.mark.parametrize(('family', 'change', 'message'), [
-    ('rfcn', lambda weights: weights.pop('arg:res3b_branch2a_weight'), '1 missing: res3b_branch2a_weight'),
-    ('rfcn', lambda weights: weights.update({'arg:fc1_weight': torch.zeros(2, 2)}), '1 unknown: fc1_weight'),
-    ('rfcn', lambda weights: weights.update({'arg:rfcn_cls_bias': torch.zeros(20)}), 'rfcn_cls has 20 and rfcn_bbox 392 channels'),
-    ('rfcn', lambda weights: weights.update({'arg:conv1_weight': torch.zeros(4, 3, 3, 3)}), 'conv1_weight .*expected'),
-    ('rfcn', lambda weights: weights.pop('arg:rfcn_cls_bias'), '1 missing: rfcn_cls_bias'),
-    ('rfcn-caffe', lambda weights: weights.pop('scale2a_branch1.1'), r'1 missing: scale2a_branch1\.1'),
-    ('rfcn-caffe', lambda weights: weights.update({'fc1000.0': torch.zeros(2, 2)}), r'1 unknown: fc1000\.0'),
-])
+@pytest.mark.parametrize(
+    ('family', 'change', 'message'),
+    [
+        (
+            'rfcn',
+            lambda weights: weights.pop('arg:res3b_branch2a_weight'),
+            '1 missing: res3b_branch2a_weight',
+        ),
+        (
+            'rfcn',
+            lambda weights: weights.update({'arg:fc1_weight': torch.zeros(2, 2)}),
+            '1 unknown: fc1_weight',
+        ),
+        (
+            'rfcn',
+            lambda weights: weights.update({'arg:rfcn_cls_bias': torch.zeros(20)}),
+            'rfcn_cls has 20 and rfcn_bbox 392 channels',
+        ),
+        (
+            'rfcn',
+            lambda weights: weights.update({'arg:conv1_weight': torch.zeros(4, 3, 3, 3)}),
+            'conv1_weight .*expected',
+        ),
+        ('rfcn', lambda weights: weights.pop('arg:rfcn_cls_bias'), '1 missing: rfcn_cls_bias'),
+        ('rfcn-caffe', lambda weights: weights.pop('scale2a_branch1.1'), r'1 missing: scale2a_branch1\.1'),
+        (
+            'rfcn-caffe',
+            lambda weights: weights.update({'fc1000.0': torch.zeros(2, 2)}),
+            r'1 unknown: fc1000\.0',
+        ),
+    ],
+)
 def test_other_files_are_refused(family, change, message):
     official = mxnet_file(50) if family == 'rfcn' else caffe_file(50)
     change(official)

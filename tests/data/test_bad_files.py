@@ -23,17 +23,24 @@ def make_folder(root, good, bad):
     root.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
     for number in range(good):
-        Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(root / f'good_{number:03d}.jpg')
+        Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(
+            root / f'good_{number:03d}.jpg'
+        )
     whole = (root / 'good_000.jpg').read_bytes() if good else b'\xff\xd8\xff'
     for number in range(bad):
         # empty, cut off and no image at all, in turn
-        (root / f'bad_{number:03d}.jpg').write_bytes((b'', whole[:len(whole) // 2], b'text')[number % 3])
+        (root / f'bad_{number:03d}.jpg').write_bytes((b'', whole[: len(whole) // 2], b'text')[number % 3])
     return str(root)
 
 
 def seeded_loader(dataset, workers, batch_size=4):
-    return DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=default_collate,
-                      worker_init_fn=lambda worker: worker_init_fn(worker, workers, 0, 5))
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=default_collate,
+        worker_init_fn=lambda worker: worker_init_fn(worker, workers, 0, 5),
+    )
 
 
 def first_batch(dataset, workers):
@@ -62,18 +69,44 @@ class Mean(BaseModel):
 
 
 def run_training(dataset, work_dir):
-    runner = Runner(model=Mean(), work_dir=str(work_dir), experiment_name='bad', default_scope='mmengine', cfg=dict(),
-                    train_dataloader=dict(dataset=dataset, batch_size=4, num_workers=2, sampler=dict(type='DefaultSampler', shuffle=True),
-                                          collate_fn=dict(type='default_collate')),
-                    train_cfg=dict(by_epoch=True, max_epochs=2), optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-                    custom_hooks=[BadFilesHook()], default_hooks=dict(checkpoint=None), randomness=dict(seed=0), log_level='ERROR')
+    runner = Runner(
+        model=Mean(),
+        work_dir=str(work_dir),
+        experiment_name='bad',
+        default_scope='mmengine',
+        cfg=dict(),
+        train_dataloader=dict(
+            dataset=dataset,
+            batch_size=4,
+            num_workers=2,
+            sampler=dict(type='DefaultSampler', shuffle=True),
+            collate_fn=dict(type='default_collate'),
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=2),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        custom_hooks=[BadFilesHook()],
+        default_hooks=dict(checkpoint=None),
+        randomness=dict(seed=0),
+        log_level='ERROR',
+    )
     runner.train()
     return runner
 
 
 def test_limit():
-    assert [BadFiles().allowed(total) for total in (1, 1000, 3000, 3001, 50_000, 10 ** 6)] == [3, 3, 3, 4, 50, 100]
-    assert BadFiles(2).allowed(10 ** 6) == 2 and BadFiles(0).allowed(10) == 0 and BadFiles(10 ** 6, 0.5).allowed(1000) == 500
+    assert [BadFiles().allowed(total) for total in (1, 1000, 3000, 3001, 50_000, 10**6)] == [
+        3,
+        3,
+        3,
+        4,
+        50,
+        100,
+    ]
+    assert (
+        BadFiles(2).allowed(10**6) == 2
+        and BadFiles(0).allowed(10) == 0
+        and BadFiles(10**6, 0.5).allowed(1000) == 500
+    )
     for arguments in (dict(max_bad_files=-1), dict(max_bad_fraction=1.5)):
         with pytest.raises(ValueError, match=next(iter(arguments))):
             BadFiles(**arguments)
@@ -84,7 +117,9 @@ def test_skipped_files_are_listed_once_and_the_run_goes_on(tmp_path):
     runner = run_training(dataset, tmp_path / 'work')
     assert runner.iter == 12
     listed = read_list(tmp_path / 'work' / 'bad_files.txt')
-    assert {path for path, _ in listed} == {str(tmp_path / 'images' / f'bad_00{number}.jpg') for number in range(3)}
+    assert {path for path, _ in listed} == {
+        str(tmp_path / 'images' / f'bad_00{number}.jpg') for number in range(3)
+    }
     assert len(listed) <= 4  # two workers may meet one file in the same moment
     reasons = dict(listed)
     assert reasons[str(tmp_path / 'images/bad_000.jpg')] == 'the file is empty'
@@ -128,7 +163,9 @@ def test_the_hook_stops_the_main_process_when_the_list_grows(tmp_path):
 def test_mended_files_are_forgotten_by_the_next_run(tmp_path):
     dataset = ImageFolder(make_folder(tmp_path / 'images', 10, 3), pipeline=PIPELINE)
     paths = [str(tmp_path / 'images' / f'bad_00{number}.jpg') for number in range(3)]
-    (tmp_path / 'bad_files.txt').write_text(''.join(f'{path}\tempty\n' for path in (*paths, f'{tmp_path}/gone.jpg')))
+    (tmp_path / 'bad_files.txt').write_text(
+        ''.join(f'{path}\tempty\n' for path in (*paths, f'{tmp_path}/gone.jpg'))
+    )
     Image.new('RGB', (8, 8)).save(paths[0])
     BadFilesHook().before_train(runner_like(dataset, tmp_path))
     assert [path for path, _ in read_list(tmp_path / 'bad_files.txt')] == paths[1:]
@@ -170,7 +207,9 @@ def test_test_mode_names_the_file(tmp_path):
 
 
 def test_a_hosts_loader_gets_the_same_care(tmp_path):
-    dataset = ImageFolder(make_folder(tmp_path / 'images', 8, 3), pipeline=[dict(type='mmcv.LoadImageFromFile')])
+    dataset = ImageFolder(
+        make_folder(tmp_path / 'images', 8, 3), pipeline=[dict(type='mmcv.LoadImageFromFile')]
+    )
     assert all(dataset[index]['img'].shape == (24, 32, 3) for index in range(len(dataset)))
     assert len(dataset.bad_files._reasons) == 3
 
@@ -178,6 +217,7 @@ def test_a_hosts_loader_gets_the_same_care(tmp_path):
 def test_a_fault_of_the_pipeline_is_no_bad_file(tmp_path):
     def broken(results):
         raise AttributeError('a fault of ours')
+
     dataset = ImageFolder(make_folder(tmp_path / 'images', 2, 0), pipeline=[broken])
     with pytest.raises(AttributeError, match='a fault of ours') as caught:
         dataset[0]

@@ -32,6 +32,7 @@ def test_colours_come_before_the_crop_and_both_pictures_are_the_same_crop(photo,
     results = load(photo, seed, scale=96, second_scale=48)
     random.seed(seed)
     from mmssl.data.transforms import random_resized_box
+
     box = random_resized_box(300, 200, (0.08, 1.0), (3 / 4, 4 / 3))
     flip = random.random() < 0.5
     changes = [(name, random.uniform(0.6, 1.4)) for name in ('brightness', 'contrast', 'saturation')]
@@ -40,7 +41,9 @@ def test_colours_come_before_the_crop_and_both_pictures_are_the_same_crop(photo,
     for name, factor in changes:
         picture = getattr(tv, f'adjust_{name}')(picture, factor)
     assert results['crop_box'] == box and results['flip'] == flip and results['ori_shape'] == (200, 300)
-    for view, size, kind in zip(results['img'], (96, 48), (Image.Resampling.BICUBIC, Image.Resampling.LANCZOS), strict=True):
+    for view, size, kind in zip(
+        results['img'], (96, 48), (Image.Resampling.BICUBIC, Image.Resampling.LANCZOS), strict=True
+    ):
         wanted = picture.crop(box).resize((size, size), kind)
         wanted = wanted.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else wanted
         found = np.abs(view[..., ::-1].astype(int) - np.asarray(wanted))
@@ -52,21 +55,37 @@ def test_draws_are_those_of_the_recipe(photo):
     random.seed(0)
     drawn = [transform({'img_path': photo}) for _ in range(300)]
     shares = [(b[2] - b[0]) * (b[3] - b[1]) / 60000 for b in (results['crop_box'] for results in drawn)]
-    assert 0.07 < min(shares) < 0.13 and max(shares) > 0.75 and abs(np.mean([results['flip'] for results in drawn]) - 0.5) < 0.1
+    assert (
+        0.07 < min(shares) < 0.13
+        and max(shares) > 0.75
+        and abs(np.mean([results['flip'] for results in drawn]) - 0.5) < 0.1
+    )
     assert all(len(results['img']) == 1 for results in drawn)
 
 
 def test_a_batch_of_packed_views(photo):
-    pipeline = Compose([LoadBEiTViews(scale=(48, 32), second_scale=(24, 16), jitter=0, flip_prob=0),
-                        {'type': 'mmpretrain.PackInputs'}])
+    pipeline = Compose(
+        [
+            LoadBEiTViews(scale=(48, 32), second_scale=(24, 16), jitter=0, flip_prob=0),
+            {'type': 'mmpretrain.PackInputs'},
+        ]
+    )
     batch = default_collate([pipeline({'img_path': photo}) for _ in range(3)])
     assert [tuple(view.shape) for view in batch['inputs']] == [(3, 3, 32, 48), (3, 3, 16, 24)]
     assert batch['inputs'][0].dtype == torch.uint8 and 'mask' not in batch['data_samples'][0]
 
 
-@pytest.mark.parametrize(('change', 'message'), [
-    (dict(scale=0), 'scale=0'), (dict(second_scale=-1), 'scale=-1'), (dict(jitter=2), 'jitter=2 must be a strength'),
-    (dict(flip_prob=-1), 'flip_prob=-1'), (dict(interpolation='cubic'), "interpolation='cubic'"), (dict(reducing_gap=0.5), 'reducing_gap')])
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(scale=0), 'scale=0'),
+        (dict(second_scale=-1), 'scale=-1'),
+        (dict(jitter=2), 'jitter=2 must be a strength'),
+        (dict(flip_prob=-1), 'flip_prob=-1'),
+        (dict(interpolation='cubic'), "interpolation='cubic'"),
+        (dict(reducing_gap=0.5), 'reducing_gap'),
+    ],
+)
 def test_wrong_arguments_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         LoadBEiTViews(**change)

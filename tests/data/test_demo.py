@@ -56,7 +56,10 @@ def test_kinds_made_one_by_one_are_the_same(demo, tmp_path):
     make_demo_data(tmp_path / 'parts', kinds=('photos',))
     assert json.loads((tmp_path / 'parts/demo_data.json').read_text())['kinds'] == ['photos', 'scenes']
     names = [name for name in files_of(tmp_path / 'parts') if name != 'demo_data.json']
-    assert len(names) > 200 and filecmp.cmpfiles(demo, tmp_path / 'parts', names, shallow=False)[1:] == ([], [])
+    assert len(names) > 200 and filecmp.cmpfiles(demo, tmp_path / 'parts', names, shallow=False)[1:] == (
+        [],
+        [],
+    )
     assert [path.name for path in tmp_path.iterdir()] == ['parts']  # no temporary folder is left
 
 
@@ -78,18 +81,26 @@ def test_present_data_is_reused_and_anything_else_refused(demo, tmp_path):
 
 def test_imagenet_folders(demo):
     pipeline = [dict(type='mmssl.LoadImage')]
-    train, val = (ImageFolder(str(demo / 'imagenet'), data_prefix=split, pipeline=pipeline) for split in ('train', 'val'))
+    train, val = (
+        ImageFolder(str(demo / 'imagenet'), data_prefix=split, pipeline=pipeline)
+        for split in ('train', 'val')
+    )
     assert (len(train), len(val)) == (1500, 297) and train.CLASSES == val.CLASSES == CLASSES
     assert train[0]['img'].shape == (48, 48, 3)
     stems = [{path.stem for path in (demo / 'imagenet' / split).rglob('*.jpg')} for split in ('train', 'val')]
     assert not stems[0] & stems[1] and len(stems[0] | stems[1]) == 1797
     from sklearn.datasets import load_digits
+
     target = load_digits().target
-    assert all(target[int(path.stem)] == CLASSES.index(path.parent.name) for path in (demo / 'imagenet').rglob('*.jpg'))
+    assert all(
+        target[int(path.stem)] == CLASSES.index(path.parent.name)
+        for path in (demo / 'imagenet').rglob('*.jpg')
+    )
 
 
 def test_pixels_alone_are_a_poor_feature(demo):
     from sklearn.neighbors import KNeighborsClassifier
+
     pipeline = [dict(type='mmssl.LoadImage')]
     features, labels = [], []
     for split in ('train', 'val'):
@@ -104,7 +115,9 @@ def test_pixels_alone_are_a_poor_feature(demo):
 def test_photos_are_flat_and_unlabelled(demo):
     dataset = ImageFolder(str(demo / 'photos'))
     assert len(dataset) >= 4 and 'gt_label' not in dataset.get_data_info(0)
-    assert len({Image.open(dataset.get_data_info(index)['img_path']).size for index in range(len(dataset))}) > 3
+    assert (
+        len({Image.open(dataset.get_data_info(index)['img_path']).size for index in range(len(dataset))}) > 3
+    )
 
 
 def test_coco_masks_equal_the_label_images(demo):
@@ -122,7 +135,9 @@ def test_coco_masks_equal_the_label_images(demo):
                 assert mask.sum() == annotation['area'] > 0 and not labels[mask].any()
                 assert list(mask_utils.toBbox(encoded)) == annotation['bbox']
                 labels[mask] = annotation['category_id']
-            stored = np.asarray(Image.open(demo / 'scenes/labels' / split / image['file_name'].replace('.jpg', '.png')))
+            stored = np.asarray(
+                Image.open(demo / 'scenes/labels' / split / image['file_name'].replace('.jpg', '.png'))
+            )
             assert (stored == labels).all()
             assert Image.open(demo / 'scenes/images' / split / image['file_name']).size == (320, 240)
 
@@ -130,9 +145,14 @@ def test_coco_masks_equal_the_label_images(demo):
 def test_mmseg_reads_the_scenes(demo):
     mmseg = pytest.importorskip('mmseg.datasets', exc_type=ImportError)
     names = ('background', *CLASSES)
-    dataset = mmseg.BaseSegDataset(data_root=str(demo / 'scenes'), data_prefix=dict(img_path='images/val', seg_map_path='labels/val'),
-                                   img_suffix='.jpg', seg_map_suffix='.png', metainfo=dict(classes=names, palette=[[0, 0, 0]] * 11),
-                                   pipeline=[dict(type='LoadImageFromFile'), dict(type='mmseg.LoadAnnotations')])
+    dataset = mmseg.BaseSegDataset(
+        data_root=str(demo / 'scenes'),
+        data_prefix=dict(img_path='images/val', seg_map_path='labels/val'),
+        img_suffix='.jpg',
+        seg_map_suffix='.png',
+        metainfo=dict(classes=names, palette=[[0, 0, 0]] * 11),
+        pipeline=[dict(type='LoadImageFromFile'), dict(type='mmseg.LoadAnnotations')],
+    )
     assert len(dataset) == 20
     sample = dataset[3]
     assert sample['img'].shape == (240, 320, 3) and sample['gt_seg_map'].shape == (240, 320)
@@ -142,13 +162,25 @@ def test_mmseg_reads_the_scenes(demo):
 def test_mmdet_reads_the_scenes(demo):
     pytest.importorskip('mmcv.ops', reason='mmdet needs mmcv with compiled ops', exc_type=ImportError)
     from mmdet.datasets import CocoDataset, VOCDataset
+
     pipeline = [dict(type='LoadImageFromFile')]
-    coco = CocoDataset(ann_file='annotations/instances_train.json', data_root=str(demo / 'scenes'), data_prefix=dict(img='images/train/'),
-                       metainfo=dict(classes=CLASSES),
-                       pipeline=[*pipeline, dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=True)])
-    voc = VOCDataset(ann_file='VOC2007/ImageSets/Main/train.txt', data_root=str(demo / 'scenes'),
-                     data_prefix=dict(sub_data_root='VOC2007/'), metainfo=dict(classes=CLASSES),
-                     pipeline=[*pipeline, dict(type='mmdet.LoadAnnotations', with_bbox=True)])
+    coco = CocoDataset(
+        ann_file='annotations/instances_train.json',
+        data_root=str(demo / 'scenes'),
+        data_prefix=dict(img='images/train/'),
+        metainfo=dict(classes=CLASSES),
+        pipeline=[
+            *pipeline,
+            dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=True),
+        ],
+    )
+    voc = VOCDataset(
+        ann_file='VOC2007/ImageSets/Main/train.txt',
+        data_root=str(demo / 'scenes'),
+        data_prefix=dict(sub_data_root='VOC2007/'),
+        metainfo=dict(classes=CLASSES),
+        pipeline=[*pipeline, dict(type='mmdet.LoadAnnotations', with_bbox=True)],
+    )
     assert len(coco) == len(voc) == 60
     for index in (0, 17, 59):
         first, second = coco[index], voc[index]

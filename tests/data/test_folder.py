@@ -14,7 +14,15 @@ from torch.utils.data import DataLoader
 from mmssl.data.archives import open_archive, read_bytes, split_archive
 from mmssl.data.folder import ImageFolder
 
-FILES = ('cat/b.jpg', 'cat/a.JPG', 'dog/deep/er/c.png', 'dog/d.webp', 'cat/.hidden.jpg', '.cache/e.jpg', 'dog/notes.txt')
+FILES = (
+    'cat/b.jpg',
+    'cat/a.JPG',
+    'dog/deep/er/c.png',
+    'dog/d.webp',
+    'cat/.hidden.jpg',
+    '.cache/e.jpg',
+    'dog/notes.txt',
+)
 FOUND = ['cat/a.JPG', 'cat/b.jpg', 'dog/d.webp', 'dog/deep/er/c.png']
 DATA = os.environ.get('MMSSL_DATA')
 
@@ -31,7 +39,10 @@ def write_images(root, names=FILES):
 
 
 def names_of(dataset):
-    return [os.path.relpath(dataset.get_data_info(index)['img_path'], dataset.image_root) for index in range(len(dataset))]
+    return [
+        os.path.relpath(dataset.get_data_info(index)['img_path'], dataset.image_root)
+        for index in range(len(dataset))
+    ]
 
 
 def make_zip(root, target, top='', method=zipfile.ZIP_DEFLATED):
@@ -43,7 +54,10 @@ def make_zip(root, target, top='', method=zipfile.ZIP_DEFLATED):
 
 def make_lmdb(root, target):
     lmdb = pytest.importorskip('lmdb')
-    with lmdb.open(str(target), map_size=1 << 22) as environment, environment.begin(write=True) as transaction:
+    with (
+        lmdb.open(str(target), map_size=1 << 22) as environment,
+        environment.begin(write=True) as transaction,
+    ):
         for path in root.rglob('*'):
             if path.is_file():
                 transaction.put(str(path.relative_to(root)).encode(), path.read_bytes())
@@ -90,7 +104,14 @@ def test_links_are_followed_once(tmp_path):
     (root / 'linked').symlink_to(other)
     (root / 'again').symlink_to(other)
     (root / 'dog' / 'file.jpg').symlink_to(other / 'x.jpg')
-    assert names_of(ImageFolder(root)) == ['again/x.jpg', 'cat/a.JPG', 'cat/b.jpg', 'dog/d.webp', 'dog/deep/er/c.png', 'dog/file.jpg']
+    assert names_of(ImageFolder(root)) == [
+        'again/x.jpg',
+        'cat/a.JPG',
+        'cat/b.jpg',
+        'dog/d.webp',
+        'dog/deep/er/c.png',
+        'dog/file.jpg',
+    ]
 
 
 @pytest.mark.parametrize('kind', ['stored', 'deflated', 'top', 'lmdb'])
@@ -106,7 +127,9 @@ def test_archives_equal_the_folder(tmp_path, kind):
     assert names_of(inside) == names_of(outside) == FOUND
     assert inside.CLASSES == ('cat', 'dog')
     # through two workers that fork after this process has opened the archive
-    loader = DataLoader(inside, batch_size=None, num_workers=2, worker_init_fn=lambda worker: worker_init_fn(worker, 2, 0, 0))
+    loader = DataLoader(
+        inside, batch_size=None, num_workers=2, worker_init_fn=lambda worker: worker_init_fn(worker, 2, 0, 0)
+    )
     for index, results in enumerate(loader):
         assert results['gt_label'] == outside[index]['gt_label']
         assert (np.asarray(results['img']) == outside[index]['img']).all()
@@ -124,7 +147,7 @@ def test_archive_entries_are_checked_and_never_leave_the_archive(tmp_path):
     with pytest.raises(FileNotFoundError, match='holds no'):
         read_bytes(f'{archive}/cat/none.jpg')
     data = bytearray(archive.read_bytes())
-    data[data.find(b'BM') + 60] ^= 0xff
+    data[data.find(b'BM') + 60] ^= 0xFF
     (tmp_path / 'damaged.zip').write_bytes(data)
     with pytest.raises(OSError, match='checksum'):
         open_archive(str(tmp_path / 'damaged.zip')).read('cat/a.bmp')
@@ -136,7 +159,10 @@ def test_split_archive(tmp_path):
     assert split_archive(f'{archive}/inner/a.jpg') == (archive, 'inner/a.jpg')
     assert split_archive(str(tmp_path / 'root' / 'cat')) is None
     shutil.copytree(tmp_path / 'root', tmp_path / 'folder.zip')
-    assert split_archive(str(tmp_path / 'folder.zip' / 'cat')) is None and len(ImageFolder(tmp_path / 'folder.zip')) == 4
+    assert (
+        split_archive(str(tmp_path / 'folder.zip' / 'cat')) is None
+        and len(ImageFolder(tmp_path / 'folder.zip')) == 4
+    )
 
 
 def test_missing_folder_names_the_nearest(tmp_path):
@@ -184,10 +210,17 @@ def test_bad_arguments_are_named(tmp_path):
 
 @pytest.mark.skipif(not DATA, reason='MMSSL_DATA is not set')
 def test_real_data():
-    folder = ImageFolder(f'{DATA}/imagenette', data_prefix='train', pipeline=[dict(type='mmssl.LoadRandomResizedCrop', scale=64)])
+    folder = ImageFolder(
+        f'{DATA}/imagenette',
+        data_prefix='train',
+        pipeline=[dict(type='mmssl.LoadRandomResizedCrop', scale=64)],
+    )
     assert len(folder) == 1500 and len(folder.CLASSES) == 10 and folder[1499]['img'].shape == (64, 64, 3)
-    archive = ImageFolder(f'{DATA}/tiny_imagenet_20c.zip', data_prefix='train',
-                          pipeline=[dict(type='mmssl.LoadCenterCrop', scale=64, ratio=1)])
+    archive = ImageFolder(
+        f'{DATA}/tiny_imagenet_20c.zip',
+        data_prefix='train',
+        pipeline=[dict(type='mmssl.LoadCenterCrop', scale=64, ratio=1)],
+    )
     labels = np.bincount([archive.get_data_info(index)['gt_label'] for index in range(len(archive))])
     assert len(archive) == 6000 and (labels == 300).all() and len(labels) == 20
     with zipfile.ZipFile(f'{DATA}/tiny_imagenet_20c.zip') as reference:

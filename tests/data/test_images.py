@@ -18,10 +18,19 @@ def load(path, **kwargs):
     return LoadImage(**kwargs)(dict(img_path=str(path)))
 
 
-@pytest.mark.parametrize('name, options', [
-    ('a.jpg', {}), ('a.jpg', dict(progressive=True)), ('A.JPEG', dict(subsampling=0)), ('a.png', {}), ('a.webp', dict(lossless=True)),
-    ('a.bmp', {}), ('a.tif', {}), ('a.tiff', dict(compression='tiff_lzw')),
-])
+@pytest.mark.parametrize(
+    'name, options',
+    [
+        ('a.jpg', {}),
+        ('a.jpg', dict(progressive=True)),
+        ('A.JPEG', dict(subsampling=0)),
+        ('a.png', {}),
+        ('a.webp', dict(lossless=True)),
+        ('a.bmp', {}),
+        ('a.tif', {}),
+        ('a.tiff', dict(compression='tiff_lzw')),
+    ],
+)
 def test_common_formats_equal_pillow(tmp_path, name, options):
     picture().save(tmp_path / name, **options)
     results = load(tmp_path / name)
@@ -31,10 +40,22 @@ def test_common_formats_equal_pillow(tmp_path, name, options):
     assert np.abs(results['img'].astype(int) - expected).max() <= 1
 
 
-@pytest.mark.parametrize('mode, name', [
-    ('L', 'a.png'), ('L', 'a.jpg'), ('LA', 'a.png'), ('RGBA', 'a.png'), ('RGBA', 'a.webp'), ('P', 'a.png'), ('P', 'a.gif'), ('1', 'a.png'),
-    ('CMYK', 'a.jpg'), ('CMYK', 'a.tif'), ('YCbCr', 'a.tif'),
-])
+@pytest.mark.parametrize(
+    'mode, name',
+    [
+        ('L', 'a.png'),
+        ('L', 'a.jpg'),
+        ('LA', 'a.png'),
+        ('RGBA', 'a.png'),
+        ('RGBA', 'a.webp'),
+        ('P', 'a.png'),
+        ('P', 'a.gif'),
+        ('1', 'a.png'),
+        ('CMYK', 'a.jpg'),
+        ('CMYK', 'a.tif'),
+        ('YCbCr', 'a.tif'),
+    ],
+)
 def test_modes_equal_pillows_rgb(tmp_path, mode, name):
     picture().convert(mode).save(tmp_path / name)
     try:
@@ -113,7 +134,7 @@ def test_truncated_file_is_bad_and_named(tmp_path, name, share):
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)).save(tmp_path / name)
     data = (tmp_path / name).read_bytes()
-    (tmp_path / name).write_bytes(data[:int(share * len(data))])
+    (tmp_path / name).write_bytes(data[: int(share * len(data))])
     with pytest.raises(BadImageError, match=name):
         load(tmp_path / name)
 
@@ -122,7 +143,11 @@ def test_empty_text_and_folder_are_bad_and_named(tmp_path):
     (tmp_path / 'empty.jpg').touch()
     (tmp_path / 'text.jpg').write_text('this is no image')
     (tmp_path / 'folder.jpg').mkdir()
-    for name, reason in (('empty.jpg', 'empty'), ('text.jpg', 'no known image format'), ('folder.jpg', 'folder')):
+    for name, reason in (
+        ('empty.jpg', 'empty'),
+        ('text.jpg', 'no known image format'),
+        ('folder.jpg', 'folder'),
+    ):
         with pytest.raises(BadImageError, match=f'{name}: .*{reason}'):
             load(tmp_path / name)
     with pytest.raises(FileNotFoundError, match='missing.jpg'):
@@ -148,7 +173,10 @@ def test_scaled_decode_is_close_to_a_box_average(tmp_path, reduction):
     assert np.abs(small - average).max() <= 4
 
 
-@pytest.mark.parametrize('interpolation, resample', [('bicubic', Image.BICUBIC), ('bilinear', Image.BILINEAR), ('lanczos', Image.LANCZOS)])
+@pytest.mark.parametrize(
+    'interpolation, resample',
+    [('bicubic', Image.BICUBIC), ('bilinear', Image.BILINEAR), ('lanczos', Image.LANCZOS)],
+)
 @pytest.mark.parametrize('size', [(24, 24), (96, 128), (48, 64), (7, 100)])
 def test_resize_equals_pillow(interpolation, resample, size):
     photo = pytest.importorskip('skimage.data').coffee()[100:148, 200:264]

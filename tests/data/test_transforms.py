@@ -24,24 +24,36 @@ def photo(tmp_path_factory):
 
 
 def peak_signal_to_noise(one, other):
-    return 10 * math.log10(255 ** 2 / np.mean((one.astype(float) - other) ** 2))
+    return 10 * math.log10(255**2 / np.mean((one.astype(float) - other) ** 2))
 
 
-@pytest.mark.parametrize('width, height, scale', [(500, 375, (0.2, 1.0)), (64, 64, (0.08, 1.0)), (1000, 100, (0.3, 1.0))])
+@pytest.mark.parametrize(
+    'width, height, scale', [(500, 375, (0.2, 1.0)), (64, 64, (0.08, 1.0)), (1000, 100, (0.3, 1.0))]
+)
 def test_boxes_are_distributed_as_in_torchvision(width, height, scale):
     rng = random.Random(0)
     torch.manual_seed(0)
     image = torch.zeros(1, height, width)
     ratio = (3 / 4, 4 / 3)
     ours = np.array([random_resized_box(width, height, scale, ratio, rng) for _ in range(4000)], float)
-    theirs = np.array([(left, top, left + w, top + h) for top, left, h, w in
-                       (tv.RandomResizedCrop.get_params(image, scale, ratio) for _ in range(4000))], float)
+    theirs = np.array(
+        [
+            (left, top, left + w, top + h)
+            for top, left, h, w in (tv.RandomResizedCrop.get_params(image, scale, ratio) for _ in range(4000))
+        ],
+        float,
+    )
     assert (ours[:, :2] >= 0).all() and (ours[:, 2] <= width).all() and (ours[:, 3] <= height).all()
     for column in range(4):
         # two-sample Kolmogorov-Smirnov distance; 0.1 % critical value for 4000 draws each is 0.0436
         grid = np.sort(np.concatenate([ours[:, column], theirs[:, column]]))
-        distance = np.abs(np.searchsorted(np.sort(ours[:, column]), grid, 'right')
-                          - np.searchsorted(np.sort(theirs[:, column]), grid, 'right')).max() / 4000
+        distance = (
+            np.abs(
+                np.searchsorted(np.sort(ours[:, column]), grid, 'right')
+                - np.searchsorted(np.sort(theirs[:, column]), grid, 'right')
+            ).max()
+            / 4000
+        )
         assert distance < 0.0436, (column, distance)
 
 
@@ -64,7 +76,10 @@ def test_full_decode_equals_pillow_crop_and_resize(tmp_path, photo, orientation,
         results = transform(dict(img_path=str(tmp_path / 'turned.jpg')))
         size = (scale, scale) if isinstance(scale, int) else scale
         expected = np.asarray(upright.crop(results['crop_box']).resize(size, Image.BICUBIC))[..., ::-1]
-        assert results['ori_shape'] == upright.size[::-1] and results['img_shape'] == size[::-1] == results['img'].shape[:2]
+        assert (
+            results['ori_shape'] == upright.size[::-1]
+            and results['img_shape'] == size[::-1] == results['img'].shape[:2]
+        )
         difference = np.abs(results['img'].astype(int) - expected)
         # turned images are resized before they are turned: the passes round and clip in another order
         assert difference.mean() < 0.25 and difference.max() <= (2 if orientation == 1 else 8)
@@ -109,8 +124,14 @@ def test_center_crop_equals_torchvision(tmp_path, photo, width, height):
 def test_pipeline_ends_in_the_hosts_packing(photo):
     pytest.importorskip('mmpretrain')
     import mmpretrain.datasets  # noqa: F401
-    pipeline = Compose([dict(type='mmssl.LoadRandomResizedCrop', scale=32), dict(type='mmpretrain.RandomFlip', prob=1.0),
-                        dict(type='mmpretrain.PackInputs')])
+
+    pipeline = Compose(
+        [
+            dict(type='mmssl.LoadRandomResizedCrop', scale=32),
+            dict(type='mmpretrain.RandomFlip', prob=1.0),
+            dict(type='mmpretrain.PackInputs'),
+        ]
+    )
     random.seed(3)
     packed = pipeline(dict(img_path=str(photo), gt_label=4))
     random.seed(3)
@@ -120,11 +141,18 @@ def test_pipeline_ends_in_the_hosts_packing(photo):
     assert packed['data_samples'].gt_label.item() == 4 and packed['data_samples'].img_path == str(photo)
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (dict(scale=0), 'scale=0'), (dict(scale=(1, 2, 3)), 'scale='), (dict(crop_ratio_range=(0.5, 0.2)), 'crop_ratio_range'),
-    (dict(crop_ratio_range=(0.2, 1.5)), 'crop_ratio_range'), (dict(aspect_ratio_range=(0, 1)), 'aspect_ratio_range'),
-    (dict(interpolation='bicubik'), 'bicubik'), (dict(reducing_gap=0.5), 'reducing_gap=0.5'),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (dict(scale=0), 'scale=0'),
+        (dict(scale=(1, 2, 3)), 'scale='),
+        (dict(crop_ratio_range=(0.5, 0.2)), 'crop_ratio_range'),
+        (dict(crop_ratio_range=(0.2, 1.5)), 'crop_ratio_range'),
+        (dict(aspect_ratio_range=(0, 1)), 'aspect_ratio_range'),
+        (dict(interpolation='bicubik'), 'bicubik'),
+        (dict(reducing_gap=0.5), 'reducing_gap=0.5'),
+    ],
+)
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         LoadRandomResizedCrop(**arguments)

@@ -54,19 +54,35 @@ def test_begins_as_a_convolution_or_half_of_one():
 def test_an_offset_of_one_cell_reads_the_next_cell():
     layer = DeformConv(1, 1, 1, bias=False, modulated=False)
     nn.init.ones_(layer.weight)
-    layer.conv_offset.bias.data = torch.tensor([1., -1.])  # y, x
-    x = torch.arange(12.).view(1, 1, 3, 4)
+    layer.conv_offset.bias.data = torch.tensor([1.0, -1.0])  # y, x
+    x = torch.arange(12.0).view(1, 1, 3, 4)
     assert layer(x)[0, 0].tolist() == [[0, 4, 5, 6], [0, 8, 9, 10], [0, 0, 0, 0]]
     offset, mask = layer.offsets(x)
     assert offset.shape == (1, 2, 3, 4) and mask is None
 
 
 def test_in_a_conv_module_and_in_the_hosts_hook():
-    module = ConvModule(8, 4, 3, padding=1, conv_cfg=dict(type='mmssl.DeformConv', deform_groups=2), norm_cfg=dict(type='BN'))
+    module = ConvModule(
+        8, 4, 3, padding=1, conv_cfg=dict(type='mmssl.DeformConv', deform_groups=2), norm_cfg=dict(type='BN')
+    )
     assert module(torch.randn(2, 8, 6, 6)).shape == (2, 4, 6, 6) and module.conv.bias is None
-    module = ConvModule(8, 4, 3, stride=2, padding=1, conv_cfg=dict(type='mmssl.DCNv3', deform_groups=2), norm_cfg=dict(type='BN'))
+    module = ConvModule(
+        8,
+        4,
+        3,
+        stride=2,
+        padding=1,
+        conv_cfg=dict(type='mmssl.DCNv3', deform_groups=2),
+        norm_cfg=dict(type='BN'),
+    )
     assert module(torch.randn(2, 8, 7, 6)).shape == (2, 4, 4, 3)
-    settings = dict(depth=50, stage_with_dcn=(False, False, False, True), dilations=(1, 1, 1, 2), strides=(1, 2, 2, 1), **SMALL)
+    settings = dict(
+        depth=50,
+        stage_with_dcn=(False, False, False, True),
+        dilations=(1, 1, 1, 2),
+        strides=(1, 2, 2, 1),
+        **SMALL,
+    )
     ours = ResNet(dcn=dict(type='mmssl.DeformConv', deform_groups=4), **settings)
     ours.init_weights()
     host = ResNet(dcn=dict(type='DCNv2', deform_groups=4), **settings)
@@ -81,10 +97,14 @@ def test_in_a_conv_module_and_in_the_hosts_hook():
 
 def test_offsets_can_learn_more_slowly():
     model = nn.Sequential(DeformConv(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1))
-    wrapper = build_optim_wrapper(model, dict(optimizer=dict(type='SGD', lr=1.), paramwise_cfg=dict(dcn_offset_lr_mult=0.1)))
+    wrapper = build_optim_wrapper(
+        model, dict(optimizer=dict(type='SGD', lr=1.0), paramwise_cfg=dict(dcn_offset_lr_mult=0.1))
+    )
     rates = {id(group['params'][0]): group['lr'] for group in wrapper.optimizer.param_groups}
     offset = model[0].conv_offset
-    assert [rates[id(parameter)] for parameter in (offset.weight, offset.bias, model[0].weight, model[1].weight)] == [0.1, 0.1, 1, 1]
+    assert [
+        rates[id(parameter)] for parameter in (offset.weight, offset.bias, model[0].weight, model[1].weight)
+    ] == [0.1, 0.1, 1, 1]
     before = copy.deepcopy(model[0].conv_offset.weight)
     model(torch.randn(2, 4, 5, 5)).square().sum().backward()
     wrapper.step()
@@ -99,15 +119,28 @@ def test_dcnv3_begins_as_a_mean(remove_center):
     maps = layer.input_proj(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
     mean = F.avg_pool2d(maps, 3, 1, 1) * 9
     mean = (mean - maps) / 8 if remove_center else mean / 9
-    torch.testing.assert_close(layer(x), layer.output_proj(mean.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        layer(x), layer.output_proj(mean.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_dcnv3_has_the_names_of_internimage():
     layer = stir(DCNv3(8, deform_groups=2, center_feature_scale=True, dw_kernel_size=5, channels_last=True))
-    names = [f'{part}.{kind}' for part in ('dw_conv.0', 'dw_conv.1.1', 'offset', 'mask', 'input_proj', 'output_proj')
-             for kind in ('weight', 'bias')]
-    assert set(layer.state_dict()) == {*names, 'center_feature_scale_proj_weight', 'center_feature_scale_proj_bias'}
-    assert layer.dw_conv[0].weight.shape == (8, 1, 5, 5) and layer.offset.weight.shape == (36, 8) and layer.mask.weight.shape == (18, 8)
+    names = [
+        f'{part}.{kind}'
+        for part in ('dw_conv.0', 'dw_conv.1.1', 'offset', 'mask', 'input_proj', 'output_proj')
+        for kind in ('weight', 'bias')
+    ]
+    assert set(layer.state_dict()) == {
+        *names,
+        'center_feature_scale_proj_weight',
+        'center_feature_scale_proj_bias',
+    }
+    assert (
+        layer.dw_conv[0].weight.shape == (8, 1, 5, 5)
+        and layer.offset.weight.shape == (36, 8)
+        and layer.mask.weight.shape == (18, 8)
+    )
     x = torch.randn(2, 4, 5, 8)
     out = layer(x)
     assert out.shape == x.shape
@@ -124,8 +157,11 @@ def deformable(model):
 def test_deform_resnet_as_in_r_fcn():
     model = DeformResNet(depth=50, strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2), frozen_stages=1, **SMALL)
     assert deformable(model) == [f'layer4.{block}.conv2' for block in range(3)]
-    assert all(part.deform_groups == 4 and not part.modulated and part.dilation == part.padding == (2, 2)
-               for part in model.modules() if isinstance(part, DeformConv))
+    assert all(
+        part.deform_groups == 4 and not part.modulated and part.dilation == part.padding == (2, 2)
+        for part in model.modules()
+        if isinstance(part, DeformConv)
+    )
     model.init_weights()
     plain = ResNet(depth=50, strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2), **SMALL)
     missing, unexpected = plain.load_state_dict(stir(model).state_dict(), strict=False)
@@ -134,18 +170,32 @@ def test_deform_resnet_as_in_r_fcn():
         for part in model.modules():
             if isinstance(part, DeformConv):
                 part.init_weights()
-                part.weight.copy_(plain.get_parameter(next(name for name, other in model.named_modules() if other is part) + '.weight'))
+                part.weight.copy_(
+                    plain.get_parameter(
+                        next(name for name, other in model.named_modules() if other is part) + '.weight'
+                    )
+                )
     x = torch.randn(1, 3, 64, 48)
     plain.eval()
     torch.testing.assert_close(model(x)[3], plain(x)[3], rtol=1e-4, atol=1e-4)
-    assert model.train() is model and not model.layer1[0].conv2.weight.requires_grad and not model.layer1.training
+    assert (
+        model.train() is model
+        and not model.layer1[0].conv2.weight.requires_grad
+        and not model.layer1.training
+    )
 
 
 @pytest.mark.parametrize('kind', ['mmssl.DeformConv', 'DCN'])
 def test_deform_resnet_chooses_blocks(kind):
     dcn = dict(type=kind, deform_groups=2, fallback_on_stride=True)
     model = DeformResNet(depth=34, dcn=dcn, deform_blocks=(0, 1, 1, True), **SMALL)
-    assert deformable(model) == ['layer2.3.conv2', 'layer3.5.conv2', 'layer4.0.conv2', 'layer4.1.conv2', 'layer4.2.conv2']
+    assert deformable(model) == [
+        'layer2.3.conv2',
+        'layer3.5.conv2',
+        'layer4.0.conv2',
+        'layer4.1.conv2',
+        'layer4.2.conv2',
+    ]
     assert dcn == dict(type=kind, deform_groups=2, fallback_on_stride=True)
     model.init_weights()
     assert not any(bool(value.any()) for key, value in model.state_dict().items() if 'conv_offset' in key)
@@ -161,19 +211,27 @@ def test_deform_resnet_chooses_blocks(kind):
 def test_pretrained_offsets_stay(tmp_path):
     source = stir(DeformResNet(depth=18, **SMALL))
     torch.save(dict(state_dict=source.state_dict()), tmp_path / 'x.pth')
-    model = DeformResNet(depth=18, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'x.pth')), **SMALL)
+    model = DeformResNet(
+        depth=18, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'x.pth')), **SMALL
+    )
     model.init_weights()
     for key, value in source.state_dict().items():
         assert torch.equal(model.state_dict()[key], value), key
 
 
-@pytest.mark.parametrize(('build', 'text'), [
-    (lambda: DeformConv(6, 4, 3, deform_groups=4), '6 input and 4 output channels does not divide into deform_groups=4'),
-    (lambda: DCNv3(8, groups=2), 'groups=2: DCNv3'),
-    (lambda: DCNv3(6, deform_groups=4), '6 channels does not divide'),
-    (lambda: DCNv3(8, stride=2, center_feature_scale=True), 'center_feature_scale'),
-    (lambda: DCNv3(8, padding=0), r'padding=\(0, 0\) of DCNv3 must be \(1, 1\)'),
-])
+@pytest.mark.parametrize(
+    ('build', 'text'),
+    [
+        (
+            lambda: DeformConv(6, 4, 3, deform_groups=4),
+            '6 input and 4 output channels does not divide into deform_groups=4',
+        ),
+        (lambda: DCNv3(8, groups=2), 'groups=2: DCNv3'),
+        (lambda: DCNv3(6, deform_groups=4), '6 channels does not divide'),
+        (lambda: DCNv3(8, stride=2, center_feature_scale=True), 'center_feature_scale'),
+        (lambda: DCNv3(8, padding=0), r'padding=\(0, 0\) of DCNv3 must be \(1, 1\)'),
+    ],
+)
 def test_settings_that_do_not_fit_are_refused(build, text):
     with pytest.raises(ValueError, match=text):
         build()
@@ -186,5 +244,10 @@ def test_autocast_and_a_detector_of_the_host():
     out.float().sum().backward()
     assert out.isfinite().all() and layer.conv_offset.weight.grad is not None
     init_default_scope('mmdet')
-    backbone = MODELS.build(dict(type='mmssl.DeformResNet', depth=18, deform_blocks=(0, 0, 1, 1), out_indices=(2, 3), **SMALL)).eval()
-    assert [tuple(map_.shape) for map_ in backbone(torch.randn(1, 3, 32, 32))] == [(1, 32, 2, 2), (1, 64, 1, 1)]
+    backbone = MODELS.build(
+        dict(type='mmssl.DeformResNet', depth=18, deform_blocks=(0, 0, 1, 1), out_indices=(2, 3), **SMALL)
+    ).eval()
+    assert [tuple(map_.shape) for map_ in backbone(torch.randn(1, 3, 32, 32))] == [
+        (1, 32, 2, 2),
+        (1, 64, 1, 1),
+    ]

@@ -7,7 +7,14 @@ import torch
 from mmssl.detection.deform_roi import DeformRoIExtractor
 from mmssl.ops import deform_ps_roi_pool
 
-ROIS = torch.tensor([[0., 3., 4., 40., 50.], [1., 0., 0., 95., 63.], [1., 6., 20., 70., 55.], [0., 2., 2., 8., 8.]])
+ROIS = torch.tensor(
+    [
+        [0.0, 3.0, 4.0, 40.0, 50.0],
+        [1.0, 0.0, 0.0, 95.0, 63.0],
+        [1.0, 6.0, 20.0, 70.0, 55.0],
+        [0.0, 2.0, 2.0, 8.0, 8.0],
+    ]
+)
 
 
 def maps():
@@ -38,7 +45,9 @@ def test_each_roi_is_pooled_from_its_level():
     assert sorted(set(levels)) == [0, 1]
     out = extractor(maps(), ROIS)
     for index, level in enumerate(levels):
-        assert torch.allclose(out[index], pool(maps()[level], ROIS[index:index + 1], None, (4, 8)[level])[0], atol=1e-6)
+        assert torch.allclose(
+            out[index], pool(maps()[level], ROIS[index : index + 1], None, (4, 8)[level])[0], atol=1e-6
+        )
 
 
 def test_no_rois_still_reach_every_weight():
@@ -46,7 +55,9 @@ def test_no_rois_still_reach_every_weight():
     out = extractor(maps(), torch.zeros(0, 5))
     assert out.shape == (0, 4, 3, 3)
     out.sum().backward()
-    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in extractor.parameters())
+    assert all(
+        parameter.grad is not None and not parameter.grad.any() for parameter in extractor.parameters()
+    )
 
 
 def test_a_hundredth_of_the_learning_rate():
@@ -55,6 +66,7 @@ def test_a_hundredth_of_the_learning_rate():
     from mmengine.registry import init_default_scope
 
     import mmssl.registry  # noqa: F401
+
     name = 'configs/rfcn/faster-rcnn-deform_resnet101-dconv-c5_8xb1-234000i_coco.py'
     cfg = Config.fromfile(Path(__file__).resolve().parents[2] / name)
     init_default_scope('mmdet')
@@ -62,6 +74,10 @@ def test_a_hundredth_of_the_learning_rate():
     model.roi_head = torch.nn.Module()
     model.roi_head.bbox_roi_extractor = extractor = DeformRoIExtractor(4, [8], in_channels=4, roi_feat_size=3)
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    rates = {id(parameter): group['lr'] for group in wrapper.optimizer.param_groups for parameter in group['params']}
+    rates = {
+        id(parameter): group['lr']
+        for group in wrapper.optimizer.param_groups
+        for parameter in group['params']
+    }
     assert rates[id(extractor.offset_fc.weight)] == rates[id(extractor.offset_fc.bias)] == 0.00004
     assert rates[id(extractor.conv_new.weight)] == 0.004

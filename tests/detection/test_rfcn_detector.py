@@ -39,16 +39,28 @@ def images(count=2):
 
 
 def sample(boxes, labels, proposals=None, path='a.jpg'):
-    made = DetDataSample(metainfo=dict(img_shape=(96, 128), ori_shape=(96, 128), pad_shape=(96, 128), scale_factor=(1., 1.), img_path=path))
-    made.gt_instances = InstanceData(bboxes=torch.tensor(boxes).view(-1, 4), labels=torch.tensor(labels, dtype=torch.long))
+    made = DetDataSample(
+        metainfo=dict(
+            img_shape=(96, 128),
+            ori_shape=(96, 128),
+            pad_shape=(96, 128),
+            scale_factor=(1.0, 1.0),
+            img_path=path,
+        )
+    )
+    made.gt_instances = InstanceData(
+        bboxes=torch.tensor(boxes).view(-1, 4), labels=torch.tensor(labels, dtype=torch.long)
+    )
     made.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
     if proposals is not None:
-        made.proposals = InstanceData(bboxes=torch.tensor(proposals).view(-1, 4), scores=torch.ones(len(proposals)))
+        made.proposals = InstanceData(
+            bboxes=torch.tensor(proposals).view(-1, 4), scores=torch.ones(len(proposals))
+        )
     return made
 
 
 def full(path='a.jpg'):
-    return sample([[10., 10., 50., 60.], [70., 20., 110., 90.]], [3, 9], path=path)
+    return sample([[10.0, 10.0, 50.0, 60.0], [70.0, 20.0, 110.0, 90.0]], [3, 9], path=path)
 
 
 NOTHING = []
@@ -56,7 +68,9 @@ KEYS = {'loss_rpn_cls', 'loss_rpn_bbox', 'loss_cls', 'loss_bbox', 'acc', 'num_po
 
 
 def total(losses):
-    values = [value if torch.is_tensor(value) else sum(value) for name, value in losses.items() if 'loss' in name]
+    values = [
+        value if torch.is_tensor(value) else sum(value) for name, value in losses.items() if 'loss' in name
+    ]
     return sum(value.sum() for value in values)
 
 
@@ -75,8 +89,11 @@ def test_each_stage_sees_its_own_level():
 EMPTY = sample(NOTHING, [])
 
 
-@pytest.mark.parametrize('batch', [[full(), EMPTY], [EMPTY, EMPTY], [full()], [EMPTY]],
-                         ids=['one of two empty', 'both empty', 'batch of one', 'batch of one, empty'])
+@pytest.mark.parametrize(
+    'batch',
+    [[full(), EMPTY], [EMPTY, EMPTY], [full()], [EMPTY]],
+    ids=['one of two empty', 'both empty', 'batch of one', 'batch of one, empty'],
+)
 def test_images_without_objects_are_trained_through(batch):
     model = build()
     losses = model.loss(images(len(batch)), batch)
@@ -102,20 +119,28 @@ def test_no_proposals(objects):
     assert all(parameter.grad is not None for parameter in model.parameters())
     model.eval()
     with torch.no_grad():
-        result, = model.predict(images(1), [sample(NOTHING, [], proposals=NOTHING)])
+        (result,) = model.predict(images(1), [sample(NOTHING, [], proposals=NOTHING)])
     assert len(result.pred_instances.bboxes) == 0
 
 
 def test_rois_outside_the_image_and_without_area():
     model = build()
-    odd = [[500., 500., 600., 600.], [-90., -90., -20., -20.], [30., 30., 30., 30.], [60., 60., 20., 20.], [0., 0., 127., 95.]]
+    odd = [
+        [500.0, 500.0, 600.0, 600.0],
+        [-90.0, -90.0, -20.0, -20.0],
+        [30.0, 30.0, 30.0, 30.0],
+        [60.0, 60.0, 20.0, 20.0],
+        [0.0, 0.0, 127.0, 95.0],
+    ]
     model.eval()
     with torch.no_grad():
-        result, = model.predict(images(1), [sample(NOTHING, [], proposals=odd)])
-    assert bool(torch.isfinite(result.pred_instances.bboxes).all()) and bool(torch.isfinite(result.pred_instances.scores).all())
+        (result,) = model.predict(images(1), [sample(NOTHING, [], proposals=odd)])
+    assert bool(torch.isfinite(result.pred_instances.bboxes).all()) and bool(
+        torch.isfinite(result.pred_instances.scores).all()
+    )
     model.train()
     model.rpn_head = None
-    losses = model.loss(images(1), [sample([[10., 10., 50., 60.]], [3], proposals=odd)])
+    losses = model.loss(images(1), [sample([[10.0, 10.0, 50.0, 60.0]], [3], proposals=odd)])
     total(losses).backward()
     assert all(bool(torch.isfinite(parameter.grad).all()) for parameter in model.roi_head.parameters())
     with pytest.raises(ValueError, match='no proposals for b.jpg'):
@@ -125,17 +150,26 @@ def test_rois_outside_the_image_and_without_area():
 def test_what_is_wrong_with_the_annotations_is_said():
     model = build()
     with pytest.raises(ValueError, match=r'b\.jpg: object 1 has the box \[nan, 10'):
-        model.loss(images(), [full(), sample([[1., 1., 9., 9.], [math.nan, 10., 50., 60.]], [0, 1], path='b.jpg')])
-    with pytest.raises(ValueError, match=r'b\.jpg: label 10, but roi_head.bbox_head predicts 10 classes, 0 to 9'):
-        model.loss(images(1), [sample([[1., 1., 9., 9.]], [10], path='b.jpg')])
-    flat = sample([[10., 10., 50., 60.], [20., 20., 20., 50.], [70., 20., 110., 90.]], [3, 1, 9])
+        model.loss(
+            images(),
+            [full(), sample([[1.0, 1.0, 9.0, 9.0], [math.nan, 10.0, 50.0, 60.0]], [0, 1], path='b.jpg')],
+        )
+    with pytest.raises(
+        ValueError, match=r'b\.jpg: label 10, but roi_head.bbox_head predicts 10 classes, 0 to 9'
+    ):
+        model.loss(images(1), [sample([[1.0, 1.0, 9.0, 9.0]], [10], path='b.jpg')])
+    flat = sample([[10.0, 10.0, 50.0, 60.0], [20.0, 20.0, 20.0, 50.0], [70.0, 20.0, 110.0, 90.0]], [3, 1, 9])
     assert model.check_objects(flat).gt_instances.labels.tolist() == [3, 9]
     assert flat.gt_instances.labels.tolist() == [3, 1, 9]
     for seed_of, batch in (('flat', flat), ('full', full())):
         torch.manual_seed(5)
         losses = model.loss(images(1), [batch])
         first = losses if seed_of == 'flat' else first  # noqa: F821
-    assert all(torch.equal(total({name: first[name]}), total({name: losses[name]})) for name in KEYS if 'loss' in name)
+    assert all(
+        torch.equal(total({name: first[name]}), total({name: losses[name]}))
+        for name in KEYS
+        if 'loss' in name
+    )
 
 
 def test_weights_and_proposals_that_are_not_numbers_are_refused():
@@ -143,15 +177,17 @@ def test_weights_and_proposals_that_are_not_numbers_are_refused():
     for part in ('roi_head.bbox_head.rfcn_cls', 'rpn_head.rpn_cls'):
         broken = copy.deepcopy(model)
         torch.nn.init.constant_(broken.get_submodule(part).bias, math.nan)
-        assert not math.isfinite(float(total(broken.loss(images(1), [full()])).detach()))  # a hook decides what happens then
+        assert not math.isfinite(
+            float(total(broken.loss(images(1), [full()])).detach())
+        )  # a hook decides what happens then
         with pytest.raises(ValueError, match='NaN or infinite scores'), torch.no_grad():
             broken.eval().predict(images(1), [full()])
     with pytest.raises(ValueError, match='proposals of a.jpg are NaN'), torch.no_grad():
-        model.eval().predict(images(1), [sample(NOTHING, [], proposals=[[math.nan, 0., 5., 5.]])])
+        model.eval().predict(images(1), [sample(NOTHING, [], proposals=[[math.nan, 0.0, 5.0, 5.0]])])
 
 
 def test_settings_that_do_not_fit_are_refused():
-    model = build(backbone=dict(out_indices=(3, )))
+    model = build(backbone=dict(out_indices=(3,)))
     with pytest.raises(ValueError, match=r'needs two levels.*ResNet gives 1'):
         model.loss(images(1), [full()])
     model = build(backbone=dict(strides=(1, 2, 2, 2)))
@@ -174,7 +210,9 @@ def test_classes_that_do_not_fit_the_head():
 def test_one_step_changes_what_is_trained_and_nothing_else():
     model = build(backbone=dict(frozen_stages=1))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1)
+    optimizer = torch.optim.SGD(
+        [parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1
+    )
     total(model.loss(images(), [full(), full()])).backward()
     optimizer.step()
     frozen = ('backbone.conv1', 'backbone.bn1', 'backbone.layer1')
@@ -197,7 +235,9 @@ def test_bfloat16_trains_and_predicts(objects):
     assert total(low).dtype == torch.float32
     assert total(low).item() == pytest.approx(total(plain).item(), rel=0.1)
     total(low).backward()
-    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters() if parameter.grad is not None)
+    assert all(
+        torch.isfinite(parameter.grad).all() for parameter in model.parameters() if parameter.grad is not None
+    )
     model.eval()
     with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
         found = model.predict(images(), copy.deepcopy(batch))
@@ -207,8 +247,11 @@ def test_bfloat16_trains_and_predicts(objects):
 def test_random_sampling_without_ohem():
     model = build()
     from mmdet.models.task_modules.samplers import RandomSampler
+
     model.roi_head.train_cfg.pop('ohem')
-    model.roi_head.train_cfg.sampler = dict(type='RandomSampler', num=16, pos_fraction=0.25, neg_pos_ub=-1, add_gt_as_proposals=True)
+    model.roi_head.train_cfg.sampler = dict(
+        type='RandomSampler', num=16, pos_fraction=0.25, neg_pos_ub=-1, add_gt_as_proposals=True
+    )
     model.roi_head.init_assigner_sampler()
     assert isinstance(model.roi_head.bbox_sampler, RandomSampler)
     rois = []
@@ -220,8 +263,14 @@ def test_random_sampling_without_ohem():
 def moco_weights(tmp_path, through):
     """What pre-training of a small MoCo leaves, or the official names of the same weights converted."""
     import mmssl.convert
-    cfg = dict(type='mmssl.MoCo', backbone=dict(type='mmpretrain.ResNet', depth=18, stem_channels=8, base_channels=8), queue_len=16,
-               temperature=0.2, neck=dict(type='mmssl.MoCoV2Neck', in_channels=64, hid_channels=32, out_channels=8))
+
+    cfg = dict(
+        type='mmssl.MoCo',
+        backbone=dict(type='mmpretrain.ResNet', depth=18, stem_channels=8, base_channels=8),
+        queue_len=16,
+        temperature=0.2,
+        neck=dict(type='mmssl.MoCoV2Neck', in_channels=64, hid_channels=32, out_channels=8),
+    )
     torch.manual_seed(4)
     model = MODELS.build(cfg)
     weights = model.state_dict()
@@ -235,7 +284,11 @@ def moco_weights(tmp_path, through):
 @pytest.mark.parametrize('through', ['trainer', 'convert'])
 def test_a_pretrained_backbone_of_ours_plugs_in(tmp_path, through):
     wanted = moco_weights(tmp_path, through).backbone.state_dict()
-    model = build(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'moco.pth'), prefix='backbone.')))
+    model = build(
+        backbone=dict(
+            init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'moco.pth'), prefix='backbone.')
+        )
+    )
     model.init_weights()
     own = model.backbone.state_dict()
     assert own.keys() == wanted.keys()
@@ -247,6 +300,7 @@ def test_mobilenet_without_its_last_stride_is_the_host_s_in_between():
     from mmdet.models.backbones import MobileNetV2
 
     from mmssl.detection.mobilenet import DilatedMobileNetV2
+
     torch.manual_seed(0)
     host, ours = MobileNetV2(widen_factor=0.25, out_indices=(4, 6)), DilatedMobileNetV2(widen_factor=0.25)
     ours.load_state_dict(host.state_dict())
@@ -262,8 +316,9 @@ def test_mobilenet_reads_names_of_mmpretrain():
     from mmpretrain.models import MobileNetV2
 
     from mmssl.detection.mobilenet import DilatedMobileNetV2
+
     torch.manual_seed(0)
-    host, ours = MobileNetV2(widen_factor=0.25, out_indices=(4, )), DilatedMobileNetV2(widen_factor=0.25)
+    host, ours = MobileNetV2(widen_factor=0.25, out_indices=(4,)), DilatedMobileNetV2(widen_factor=0.25)
     result = ours.load_state_dict(host.state_dict())
     assert not result.missing_keys and not result.unexpected_keys
     host.eval(), ours.eval()
@@ -282,9 +337,12 @@ def step_of(batch, count, model=None):
 
 def rank(number, port, folder):
     from mmssl.launch import leave_process_group
+
     torch.set_num_threads(1)
     dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=number, world_size=2)
-    model = torch.nn.parallel.DistributedDataParallel(build(train_cfg=dict(rpn=dict(sampler=dict(num=10**6)), rcnn=dict(ohem=10**6))))
+    model = torch.nn.parallel.DistributedDataParallel(
+        build(train_cfg=dict(rpn=dict(sampler=dict(num=10**6)), rcnn=dict(ohem=10**6)))
+    )
     log, gradients = step_of([full() if number == 0 else sample(NOTHING, [])], 1, model)
     torch.save((dict(log), gradients), folder / f'{number}.pt')
     leave_process_group()

@@ -16,15 +16,24 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (
-    ROOT / 'README.md', ROOT / 'README_zh-CN.md', ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md', *(ROOT / 'configs').glob('*/README.md'),
-    *(page for page in (ROOT / 'docs').rglob('*.md') if '_build' not in page.parts)))
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (
+        ROOT / 'README.md',
+        ROOT / 'README_zh-CN.md',
+        ROOT / 'CONTRIBUTING.md',
+        ROOT / 'CHANGELOG.md',
+        *(ROOT / 'configs').glob('*/README.md'),
+        *(page for page in (ROOT / 'docs').rglob('*.md') if '_build' not in page.parts),
+    )
+)
 FENCE = re.compile(r'^```(\w*)\n(.*?)^```', re.M | re.S)
 PLACEHOLDER = re.compile(r'(?:.*/)?[A-Z][A-Z0-9_]+(?:\.\.\.|\.py|\.pth)?')
 
 
 class Command(NamedTuple):
     """A command of a page, in words."""
+
     page: str
     words: tuple[str, ...]
 
@@ -34,12 +43,16 @@ class Command(NamedTuple):
 
 
 def blocks(page, language):
-    return [body for name, body in FENCE.findall((ROOT / page).read_text(encoding='utf-8')) if name == language]
+    return [
+        body for name, body in FENCE.findall((ROOT / page).read_text(encoding='utf-8')) if name == language
+    ]
 
 
 def shell(page):
     """Blocks of commands: those called so, and those without a name that begin with a program of ours."""
-    return blocks(page, 'bash') + [body for body in blocks(page, '') if re.match(r'(mmssl|python|pip|make|tools/\w+\.sh) ', body)]
+    return blocks(page, 'bash') + [
+        body for body in blocks(page, '') if re.match(r'(mmssl|python|pip|make|tools/\w+\.sh) ', body)
+    ]
 
 
 def split(line):
@@ -57,7 +70,7 @@ def split(line):
         if words[:2] == ['git', 'clone']:
             words = words[:2]  # <this repository>
         if '>' in words:
-            words = words[:words.index('>')]
+            words = words[: words.index('>')]
         while words and re.fullmatch(r'[A-Z_]+=.*', words[0]):
             words = words[1:]
         if words:
@@ -68,7 +81,9 @@ def commands(page):
     for body in shell(page):
         for line in body.replace('\\\n', ' ').splitlines():
             yield from (Command(page, words) for words in split(line))
-    for line in re.findall(r'`(python tools/[^`\[]+)`', FENCE.sub('', (ROOT / page).read_text(encoding='utf-8'))):
+    for line in re.findall(
+        r'`(python tools/[^`\[]+)`', FENCE.sub('', (ROOT / page).read_text(encoding='utf-8'))
+    ):
         yield from (Command(page, words) for words in split(line))
 
 
@@ -94,12 +109,15 @@ def is_placeholder(word):
 @functools.cache
 def config(name):
     from mmssl.launch import load_config
+
     return load_config(str(ROOT / name) if (ROOT / name).is_file() else name)
 
 
 def local_files(page):
     """Files that a page writes out: Python blocks whose first line is a comment with the name."""
-    return {found.group(1): body for body in blocks(page, 'python') if (found := re.match(r'# (\w+\.py)\n', body))}
+    return {
+        found.group(1): body for body in blocks(page, 'python') if (found := re.match(r'# (\w+\.py)\n', body))
+    }
 
 
 def check_config(name, options, command):
@@ -117,6 +135,7 @@ def check_config(name, options, command):
 
 def check_mmssl(command, name, arguments):
     from mmssl.cli import COMMANDS, command_parser
+
     assert name in COMMANDS or name in ('--help', 'help'), f'{command.page}: no command {name}'
     if name not in COMMANDS:
         return
@@ -131,6 +150,7 @@ def check_mmssl(command, name, arguments):
 
 def check_program(command, path, arguments, monkeypatch):
     """A program under tools/: its own parser, and nothing behind it."""
+
     def stop(parser, args=None, namespace=None):
         real(parser, args, namespace)
         raise Parsed
@@ -153,7 +173,7 @@ def check_launcher(command, script, arguments):
     kind, name = script.removesuffix('.sh').split('_')
     first = {'dist': 0, 'slurm': 2}[kind]
     count = 1 if name == 'train' else 2
-    own, rest = list(arguments[first:first + count]), list(arguments[first + count:])
+    own, rest = list(arguments[first : first + count]), list(arguments[first + count :])
     if kind == 'dist':
         assert rest.pop(0).isdigit(), f'{command.page}: {command.text}: the number of processes is missing'
     check_mmssl(command, name, [*own, *rest])
@@ -167,6 +187,7 @@ def extras():
 
 def check_pip(command, arguments):
     from packaging.requirements import Requirement
+
     assert arguments[0] == 'install', command
     words = list(arguments[1:])
     while words:
@@ -195,7 +216,9 @@ def check_python(command, arguments, monkeypatch):
     if arguments[0] == '-m':
         assert arguments[1] == 'pytest', f'{command.page}: no rule for python -m {arguments[1]}'
         for word in arguments[2:]:
-            assert word.startswith('-') or (ROOT / word.split('::')[0]).exists(), f'{command.page}: {word} is not there'
+            assert word.startswith('-') or (ROOT / word.split('::')[0]).exists(), (
+                f'{command.page}: {word} is not there'
+            )
     elif arguments[0] in ('tools/train.py', 'tools/test.py'):
         check_mmssl(command, Path(arguments[0]).stem, arguments[1:])
     else:
@@ -230,22 +253,37 @@ def test_commands_are_what_the_parsers_take(page):
             check(command, patch)
 
 
-@pytest.mark.parametrize('line', [
-    'mmssl tran CONFIG', 'mmssl train CONFIG --dada DIR', 'mmssl train configs/mae/no.py', 'tools/dist_train.sh CONFIG --data DIR',
-    'mmssl train configs/smoke/mae.py --cfg-options modell.x.y=1', "pip install -e '.[nothing]'", 'make nothing', 'rm -rf /',
-    'python tools/demo.py --no'])
+@pytest.mark.parametrize(
+    'line',
+    [
+        'mmssl tran CONFIG',
+        'mmssl train CONFIG --dada DIR',
+        'mmssl train configs/mae/no.py',
+        'tools/dist_train.sh CONFIG --data DIR',
+        'mmssl train configs/smoke/mae.py --cfg-options modell.x.y=1',
+        "pip install -e '.[nothing]'",
+        'make nothing',
+        'rm -rf /',
+        'python tools/demo.py --no',
+    ],
+)
 def test_a_wrong_command_is_found(line, monkeypatch):
-    words, = split(line)
+    (words,) = split(line)
     with pytest.raises((pytest.fail.Exception, AssertionError, OSError, ValueError)):
         check(Command('page', words), monkeypatch)
 
 
 # what a documented command becomes to run in seconds on the demo data; in order
 SUBSTITUTES = (
-    (r'configs/mae/\S+\.py', 'configs/smoke/mae.py'), (r'configs/gcn/\S+\.py', 'configs/smoke/gcn.py'),
-    (r'configs/rfcn/\S+\.py', 'configs/smoke/rfcn.py'), (r'IMAGE(\.\.\.)?', 'data/demo/photos/coffee.jpg'),
+    (r'configs/mae/\S+\.py', 'configs/smoke/mae.py'),
+    (r'configs/gcn/\S+\.py', 'configs/smoke/gcn.py'),
+    (r'configs/rfcn/\S+\.py', 'configs/smoke/rfcn.py'),
+    (r'IMAGE(\.\.\.)?', 'data/demo/photos/coffee.jpg'),
     (r'--model vit_b --checkpoint \S+', '--model smoke/sam.py --checkpoint random --points-per-side 4'),
-    (r'\bCHECKPOINT\b', 'random'), (r'--out DIR', '--out out'), (r'batch_size=64', 'batch_size=16'))
+    (r'\bCHECKPOINT\b', 'random'),
+    (r'--out DIR', '--out out'),
+    (r'batch_size=64', 'batch_size=16'),
+)
 # command -> (what is replaced first, the file that it makes)
 MAE, GCN = 'work_dirs/mae', 'work_dirs/gcn'
 RUN = {
@@ -253,24 +291,44 @@ RUN = {
     'mmssl check-data configs/smoke/mae.py': ({}, None),
     'mmssl train configs/smoke/mae.py': ({}, f'{MAE}/iter_10.pth'),
     'mmssl report work_dirs/mae': ({}, f'{MAE}/report.html'),
-    'mmssl knn configs/smoke/mae.py work_dirs/mae/iter_10.pth --data data/demo/imagenet':
-        ({'--data': '--max-train 200 --max-val 60 --data'}, None),
-    'mmssl reconstruct configs/mae/mae_vit-b_8xb512.py CHECKPOINT IMAGE... --out picture.png':
-        ({'CHECKPOINT': f'{MAE}/iter_10.pth'}, 'picture.png'),
-    'mmssl embedding CONFIG CHECKPOINT --data DIR --out map.png':
-        ({'CONFIG': 'smoke/mae.py', 'DIR': 'data/demo/imagenet', '--out': '--max-images 60 --out'}, 'map.png'),
-    'mmssl train configs/gcn/gcn_resnet50_4xb4-40000i_voc12aug-512x512.py --data DIR':
-        ({'DIR': 'data/demo/scenes'}, f'{GCN}/iter_10.pth'),
-    'mmssl test CONFIG CHECKPOINT --data DIR --out masks/ --show-dir pictures/':
-        ({'CONFIG': 'smoke/gcn.py', 'CHECKPOINT': f'{GCN}/iter_10.pth', 'DIR': 'data/demo/scenes'}, 'masks'),
-    'mmssl visualize detections CONFIG CHECKPOINT IMAGE --out boxes.png': ({'CONFIG': 'smoke/rfcn.py'}, 'boxes.png'),
-    'mmssl segment IMAGE... --auto --model vit_b --checkpoint sam_vit_b_01ec64.pth --out masks':
-        ({'--out masks': '--out all'}, 'all/annotations.json'),
-    'mmssl print-config CONFIG --diff BASE': ({'CONFIG': 'smoke/mae.py', 'BASE': 'mae/mae_vit-b_8xb512.py'}, None),
+    'mmssl knn configs/smoke/mae.py work_dirs/mae/iter_10.pth --data data/demo/imagenet': (
+        {'--data': '--max-train 200 --max-val 60 --data'},
+        None,
+    ),
+    'mmssl reconstruct configs/mae/mae_vit-b_8xb512.py CHECKPOINT IMAGE... --out picture.png': (
+        {'CHECKPOINT': f'{MAE}/iter_10.pth'},
+        'picture.png',
+    ),
+    'mmssl embedding CONFIG CHECKPOINT --data DIR --out map.png': (
+        {'CONFIG': 'smoke/mae.py', 'DIR': 'data/demo/imagenet', '--out': '--max-images 60 --out'},
+        'map.png',
+    ),
+    'mmssl train configs/gcn/gcn_resnet50_4xb4-40000i_voc12aug-512x512.py --data DIR': (
+        {'DIR': 'data/demo/scenes'},
+        f'{GCN}/iter_10.pth',
+    ),
+    'mmssl test CONFIG CHECKPOINT --data DIR --out masks/ --show-dir pictures/': (
+        {'CONFIG': 'smoke/gcn.py', 'CHECKPOINT': f'{GCN}/iter_10.pth', 'DIR': 'data/demo/scenes'},
+        'masks',
+    ),
+    'mmssl visualize detections CONFIG CHECKPOINT IMAGE --out boxes.png': (
+        {'CONFIG': 'smoke/rfcn.py'},
+        'boxes.png',
+    ),
+    'mmssl segment IMAGE... --auto --model vit_b --checkpoint sam_vit_b_01ec64.pth --out masks': (
+        {'--out masks': '--out all'},
+        'all/annotations.json',
+    ),
+    'mmssl print-config CONFIG --diff BASE': (
+        {'CONFIG': 'smoke/mae.py', 'BASE': 'mae/mae_vit-b_8xb512.py'},
+        None,
+    ),
     'mmssl completion bash': ({}, None),
     'mmssl train my_method_config.py': ({}, 'work_dirs/my_method_config/iter_10.pth'),
-    'mmssl knn my_method_config.py work_dirs/my_method_config/iter_10.pth --data data/demo/imagenet':
-        ({'--data': '--max-train 60 --max-val 20 --data'}, None),
+    'mmssl knn my_method_config.py work_dirs/my_method_config/iter_10.pth --data data/demo/imagenet': (
+        {'--data': '--max-train 60 --max-val 20 --data'},
+        None,
+    ),
 }
 
 
@@ -325,7 +383,9 @@ def test_links_and_pictures_are_there(page):
         path = ((ROOT / page).parent / name).resolve() if name else ROOT / page
         assert path.exists(), f'{page}: {target} is not there'
         if anchor:
-            if path.parent.name == 'configs' and path.parent.parent.name == 'docs':  # its text is the README's
+            if (
+                path.parent.name == 'configs' and path.parent.parent.name == 'docs'
+            ):  # its text is the README's
                 path = ROOT / 'configs' / path.stem / 'README.md'
             assert anchor in anchors(path), f'{page}: {target}: there is no such heading'
 
@@ -334,6 +394,7 @@ def parts():
     from mmengine.registry import Registry
 
     from mmssl import registry
+
     found = set()
     for own in vars(registry).values():
         if isinstance(own, Registry) and own.scope == 'mmssl':
@@ -366,6 +427,7 @@ def test_names_of_ours_exist():
 @pytest.mark.parametrize('page', [page for page in PAGES if blocks(page, 'python')])
 def test_python_is_python_and_configs_are_configs(page, tmp_path):
     from mmssl.launch import load_config
+
     for number, body in enumerate(blocks(page, 'python')):
         if body.startswith('_base_'):
             (tmp_path / f'{number}.py').write_text(body)
@@ -379,6 +441,7 @@ def test_own_segmentation_data_builds(tmp_path, with_demo, monkeypatch):
     from mmengine.registry import DATASETS, init_default_scope
 
     from mmssl.launch import load_config
+
     body = next(body for body in blocks('docs/own-data.md', 'python') if 'SegmentationFolder' in body)
     monkeypatch.chdir(with_demo(tmp_path))
     Path('mine.py').write_text(body.replace('data/parts', 'data/own'))
@@ -405,31 +468,47 @@ def test_the_site_has_every_config_folder_and_every_package():
 
 
 def test_both_readmes_have_the_same_systems():
-    english, chinese = (set(re.findall(r'\]\((configs/[\w-]+/README\.md)\)', (ROOT / name).read_text(encoding='utf-8')))
-                        for name in ('README.md', 'README_zh-CN.md'))
+    english, chinese = (
+        set(re.findall(r'\]\((configs/[\w-]+/README\.md)\)', (ROOT / name).read_text(encoding='utf-8')))
+        for name in ('README.md', 'README_zh-CN.md')
+    )
     assert english == chinese
-    assert '](README_zh-CN.md)' in (ROOT / 'README.md').read_text() and '](README.md)' in (ROOT / 'README_zh-CN.md').read_text()
+    assert (
+        '](README_zh-CN.md)' in (ROOT / 'README.md').read_text()
+        and '](README.md)' in (ROOT / 'README_zh-CN.md').read_text()
+    )
 
 
 def test_citation_and_versions_agree():
     import yaml
 
     from mmssl import __version__
+
     citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
     assert {'cff-version', 'message', 'title', 'authors', 'version', 'license'} <= set(citation)
-    assert (citation['version'], citation['license'], citation['type']) == (__version__, 'Apache-2.0', 'software')
+    assert (citation['version'], citation['license'], citation['type']) == (
+        __version__,
+        'Apache-2.0',
+        'software',
+    )
     assert f'## {__version__}' in (ROOT / 'CHANGELOG.md').read_text()
 
 
 def test_pre_commit_runs_what_make_lint_runs():
     import yaml
-    hooks = [hook for repo in yaml.safe_load((ROOT / '.pre-commit-config.yaml').read_text())['repos'] for hook in repo['hooks']]
+
+    hooks = [
+        hook
+        for repo in yaml.safe_load((ROOT / '.pre-commit-config.yaml').read_text())['repos']
+        for hook in repo['hooks']
+    ]
     lint = re.search(r'^lint:.*\n((?:\t.*\n)+)', (ROOT / 'Makefile').read_text(), re.M).group(1)
     assert {hook['entry'].split()[0] for hook in hooks} == set(re.findall(r'-m (\w+)', lint))
 
 
 def test_the_readme_lists_every_command():
     from mmssl.cli import COMMANDS
+
     text = (ROOT / 'README.md').read_text()
     table = text.partition('\n## Commands\n')[2].partition('\n## ')[0]
     assert [name for name in COMMANDS if not re.search(rf'^\|.*`{name}\b', table, re.M)] == []

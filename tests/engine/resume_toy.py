@@ -29,7 +29,9 @@ def make_images(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(0)
     for n in range(NUM_IMAGES):
-        Image.fromarray(generator.integers(0, 256, (24, 28, 3), dtype=np.uint8)).save(directory / f'{n:02d}.png')
+        Image.fromarray(generator.integers(0, 256, (24, 28, 3), dtype=np.uint8)).save(
+            directory / f'{n:02d}.png'
+        )
 
 
 @DATASETS.register_module(force=True)
@@ -52,19 +54,33 @@ class ToyImages(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         image = np.asarray(Image.open(self.files[index]), dtype=np.float32) / 255
-        top, left = random.randrange(9), random.randrange(13)  # three generators, as the hosts' transforms use them
-        image = image[top:top + 16, left:left + 16] + np.random.normal(0, 0.1, (16, 16, 3)).astype(np.float32)
+        top, left = (
+            random.randrange(9),
+            random.randrange(13),
+        )  # three generators, as the hosts' transforms use them
+        image = image[top : top + 16, left : left + 16] + np.random.normal(0, 0.1, (16, 16, 3)).astype(
+            np.float32
+        )
         image = torch.from_numpy(image).permute(2, 0, 1) * (0.5 + torch.rand(1))
         if self.files[index].name in self.fail_on:
             image = image * float('nan')
-        return dict(inputs=image, data_samples=BaseDataElement(metainfo=dict(img_path=str(self.files[index]))))
+        return dict(
+            inputs=image, data_samples=BaseDataElement(metainfo=dict(img_path=str(self.files[index])))
+        )
 
 
 @MODELS.register_module(force=True)
 class ToyNet(BaseModel):
     def __init__(self):
         super().__init__()
-        self.net = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(8 * 49, 5))
+        self.net = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Dropout(0.3),
+            nn.Linear(8 * 49, 5),
+        )
         self.register_buffer('queue', torch.zeros(5, 12))
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
@@ -73,9 +89,11 @@ class ToyNet(BaseModel):
         if mode != 'loss':
             return [outputs.sum() + torch.rand(())]  # validation draws too
         keys = torch.cat(all_gather(outputs.detach()))  # every rank keeps the same queue, as MoCo does
-        self.queue = torch.cat([self.queue[:, len(keys):], keys.T], 1)
+        self.queue = torch.cat([self.queue[:, len(keys) :], keys.T], 1)
         noise = torch.rand(len(inputs), 5)
-        return dict(loss_fit=((outputs - noise) ** 2).mean(), loss_queue=0.01 * (outputs @ self.queue).abs().mean())
+        return dict(
+            loss_fit=((outputs - noise) ** 2).mean(), loss_queue=0.01 * (outputs @ self.queue).abs().mean()
+        )
 
 
 @METRICS.register_module(force=True)
@@ -114,29 +132,84 @@ def weights_digest(*modules: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def config(work_dir, images, loop='iter', workers=0, sampler='InfiniteSampler', interval=10, resume=None, kill_after=None, seed=3,
-           batch_sampler=None, launcher='none', batch_size=BATCH, accumulate=2, hooks=(), fail_on=(), validate=True, epochs=EPOCHS,
-           wrapper='OptimWrapper', randomness=None, ema=True, **wrapper_args) -> dict:
+def config(
+    work_dir,
+    images,
+    loop='iter',
+    workers=0,
+    sampler='InfiniteSampler',
+    interval=10,
+    resume=None,
+    kill_after=None,
+    seed=3,
+    batch_sampler=None,
+    launcher='none',
+    batch_size=BATCH,
+    accumulate=2,
+    hooks=(),
+    fail_on=(),
+    validate=True,
+    epochs=EPOCHS,
+    wrapper='OptimWrapper',
+    randomness=None,
+    ema=True,
+    **wrapper_args,
+) -> dict:
     by_epoch = loop == 'epoch'
     steps = epochs * NUM_IMAGES // BATCH
-    loader = dict(dataset=dict(type='ToyImages', root=str(images), fail_on=fail_on), num_workers=workers,
-                  sampler=dict(type=sampler, shuffle=True), batch_size=batch_size)
+    loader = dict(
+        dataset=dict(type='ToyImages', root=str(images), fail_on=fail_on),
+        num_workers=workers,
+        sampler=dict(type=sampler, shuffle=True),
+        batch_size=batch_size,
+    )
     if batch_sampler is not None:
         loader['batch_sampler'] = dict(type=batch_sampler)
-    val = dict(dataset=dict(type='ToyImages', root=str(images)), batch_size=5, sampler=dict(type='DefaultSampler', shuffle=False))
+    val = dict(
+        dataset=dict(type='ToyImages', root=str(images)),
+        batch_size=5,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+    )
     train_cfg = dict(by_epoch=True, max_epochs=epochs) if by_epoch else dict(by_epoch=False, max_iters=steps)
-    validation = dict(val_dataloader=val, val_evaluator=dict(type='ToyMetric'), val_cfg=dict()) if validate else {}
+    validation = (
+        dict(val_dataloader=val, val_evaluator=dict(type='ToyMetric'), val_cfg=dict()) if validate else {}
+    )
     return dict(
-        model=dict(type='ToyNet'), work_dir=str(work_dir), train_dataloader=loader, **validation,
+        model=dict(type='ToyNet'),
+        work_dir=str(work_dir),
+        train_dataloader=loader,
+        **validation,
         train_cfg=dict(train_cfg, val_interval=1 if by_epoch else 5),
-        optim_wrapper=dict(type=wrapper, optimizer=dict(type='AdamW', lr=1e-2, fused=True), accumulative_counts=accumulate, **wrapper_args),
+        optim_wrapper=dict(
+            type=wrapper,
+            optimizer=dict(type='AdamW', lr=1e-2, fused=True),
+            accumulative_counts=accumulate,
+            **wrapper_args,
+        ),
         param_scheduler=[dict(type='CosineAnnealingLR', by_epoch=False, T_max=steps)],
-        default_hooks=dict(checkpoint=dict(type='mmssl.CheckpointHook', by_epoch=False, interval=interval, save_best='acc'
-                                           if validate else None), logger=dict(type='LoggerHook', interval=7)),
-        custom_hooks=[*([dict(type='EMAHook', momentum=0.05)] if ema else []), dict(type='Record', kill_after=kill_after), *hooks],
-        resume=resume is not None, load_from=None if resume in (None, 'auto') else str(resume),
-        randomness=randomness or dict(seed=seed), launcher=launcher, env_cfg=dict(dist_cfg=dict(backend='gloo')),
-        experiment_name=f'{Path(work_dir).name}-{random.SystemRandom().random()}', log_level='ERROR', default_scope='mmengine')
+        default_hooks=dict(
+            checkpoint=dict(
+                type='mmssl.CheckpointHook',
+                by_epoch=False,
+                interval=interval,
+                save_best='acc' if validate else None,
+            ),
+            logger=dict(type='LoggerHook', interval=7),
+        ),
+        custom_hooks=[
+            *([dict(type='EMAHook', momentum=0.05)] if ema else []),
+            dict(type='Record', kill_after=kill_after),
+            *hooks,
+        ],
+        resume=resume is not None,
+        load_from=None if resume in (None, 'auto') else str(resume),
+        randomness=randomness or dict(seed=seed),
+        launcher=launcher,
+        env_cfg=dict(dist_cfg=dict(backend='gloo')),
+        experiment_name=f'{Path(work_dir).name}-{random.SystemRandom().random()}',
+        log_level='ERROR',
+        default_scope='mmengine',
+    )
 
 
 def train(work_dir, images, runner_type='Runner', **kwargs) -> tuple[dict, str]:

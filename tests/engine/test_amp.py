@@ -28,13 +28,18 @@ def step(model, wrapper, count=1):
 def test_forward_is_bfloat16_and_weights_are_float32():
     model, wrapper = build()
     assert step(model, wrapper).dtype == torch.bfloat16
-    assert model.weight.dtype == torch.float32 and wrapper.optimizer.state[model.weight]['momentum_buffer'].dtype == torch.float32
+    assert (
+        model.weight.dtype == torch.float32
+        and wrapper.optimizer.state[model.weight]['momentum_buffer'].dtype == torch.float32
+    )
 
 
 @pytest.mark.parametrize('kwargs', [dict(), dict(accumulative_counts=3), dict(clip_grad=dict(max_norm=0.1))])
 def test_follows_float32(kwargs):
     """Six steps end where those of float32 end, to the 2**-8 of a bfloat16 mantissa, and not exactly there."""
-    model, wrapper = build(**{**kwargs, 'clip_grad': dict(kwargs['clip_grad'])} if 'clip_grad' in kwargs else kwargs)
+    model, wrapper = build(
+        **{**kwargs, 'clip_grad': dict(kwargs['clip_grad'])} if 'clip_grad' in kwargs else kwargs
+    )
     reference, plain = build(OptimWrapper, **kwargs)
     start = reference.weight.detach().clone()
     step(model, wrapper, 6), step(reference, plain, 6)
@@ -68,10 +73,14 @@ def test_float16_needs_a_gpu():
 def test_float16_scales_and_survives_overflow():
     torch.manual_seed(0)
     model = nn.Linear(64, 8).cuda()
-    wrapper = AmpOptimWrapper(dtype='float16', optimizer=torch.optim.SGD(model.parameters(), lr=0.1), loss_scale=dict(init_scale=2.0 ** 40))
+    wrapper = AmpOptimWrapper(
+        dtype='float16',
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        loss_scale=dict(init_scale=2.0**40),
+    )
     before = model.weight.detach().clone()
     with wrapper.optim_context(model):
         output = model(torch.randn(16, 64, device='cuda'))
     wrapper.update_params(output.float().square().mean())
-    assert torch.equal(model.weight, before) and wrapper.loss_scaler.get_scale() == 2.0 ** 39
-    assert wrapper.state_dict()['loss_scaler']['scale'] == 2.0 ** 39
+    assert torch.equal(model.weight, before) and wrapper.loss_scaler.get_scale() == 2.0**39
+    assert wrapper.state_dict()['loss_scaler']['scale'] == 2.0**39

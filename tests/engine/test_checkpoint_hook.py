@@ -44,6 +44,7 @@ def test_old_one_stays_until_the_new_one_is_written(images, tmp_path, monkeypatc
             calls.append(handle)
             raise OSError(28, 'No space left on device')
         sync(handle)
+
     monkeypatch.setattr(os, 'fsync', fail)
     with pytest.raises(OSError, match='iter_6.pth: No space left on device; about .* bytes are needed'):
         run(tmp_path, images, max_keep_ckpts=1, save_best=None)
@@ -63,6 +64,7 @@ def test_best_is_replaced_after_the_new_best(images, tmp_path, monkeypatch):
         save(self, out_dir, filename, *args, **kwargs)
         if filename.startswith('best'):
             present.append([name for name in checkpoints(tmp_path) if name.startswith('best')])
+
     monkeypatch.setattr(Runner, 'save_checkpoint', watch)
     runner = run(tmp_path, images, epochs=4, max_keep_ckpts=1)
     names = [f'best_acc_iter_{step}.pth' for step in (5, 10, 20)]
@@ -93,4 +95,7 @@ def test_by_epoch_and_other_directory(images, tmp_path):
     Runner.from_cfg(cfg).train()
     assert checkpoints(tmp_path / 'out' / 'run') == ['epoch_1.pth', 'epoch_2.pth']
     found = find_resume_checkpoint(tmp_path / 'run')
-    assert found.resolve() == tmp_path / 'out' / 'run' / 'epoch_2.pth' and torch.load(found, weights_only=True)['meta']['epoch'] == 2
+    assert (
+        found.resolve() == tmp_path / 'out' / 'run' / 'epoch_2.pth'
+        and torch.load(found, weights_only=True)['meta']['epoch'] == 2
+    )

@@ -29,21 +29,39 @@ class Model(BaseModel):
         return dict(loss=self.layer(inputs).mean())
 
 
-
 def run(tmp_path, train_cfg, model, accumulative_counts=1, length=5, hooks=()):
     loader = torch.utils.data.DataLoader([dict(inputs=torch.ones(2)) for _ in range(length)], batch_size=1)
-    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1), accumulative_counts=accumulative_counts)
-    runner = Runner(model, str(tmp_path), train_dataloader=loader, train_cfg=train_cfg, optim_wrapper=wrapper, custom_hooks=list(hooks),
-                    default_hooks=dict(checkpoint=None, logger=None), experiment_name=tmp_path.name, log_level='ERROR')
+    wrapper = OptimWrapper(
+        torch.optim.SGD(model.parameters(), lr=0.1), accumulative_counts=accumulative_counts
+    )
+    runner = Runner(
+        model,
+        str(tmp_path),
+        train_dataloader=loader,
+        train_cfg=train_cfg,
+        optim_wrapper=wrapper,
+        custom_hooks=list(hooks),
+        default_hooks=dict(checkpoint=None, logger=None),
+        experiment_name=tmp_path.name,
+        log_level='ERROR',
+    )
     runner.train()
     return runner
 
 
-@pytest.mark.parametrize(('train_cfg', 'accumulated', 'wanted'), [
-    (dict(by_epoch=True, max_epochs=3), 1, (5, 15)), (dict(by_epoch=True, max_epochs=4), 2, (2, 10)),
-    (dict(by_epoch=False, max_iters=7), 1, (5, 7)), (dict(by_epoch=False, max_iters=3), 1, (3, 3)),
-    (dict(by_epoch=False, max_iters=4), 8, (1, 1))])
-def test_a_method_is_told_the_lengths_in_optimizer_steps_before_its_first_batch(train_cfg, accumulated, wanted, tmp_path):
+@pytest.mark.parametrize(
+    ('train_cfg', 'accumulated', 'wanted'),
+    [
+        (dict(by_epoch=True, max_epochs=3), 1, (5, 15)),
+        (dict(by_epoch=True, max_epochs=4), 2, (2, 10)),
+        (dict(by_epoch=False, max_iters=7), 1, (5, 7)),
+        (dict(by_epoch=False, max_iters=3), 1, (3, 3)),
+        (dict(by_epoch=False, max_iters=4), 8, (1, 1)),
+    ],
+)
+def test_a_method_is_told_the_lengths_in_optimizer_steps_before_its_first_batch(
+    train_cfg, accumulated, wanted, tmp_path
+):
     model = Model()
     runner = run(tmp_path, train_cfg, model, accumulated)
     assert model.told[:3] == [wanted, runner.optim_wrapper.optimizer, 'forward']
@@ -58,7 +76,6 @@ def test_a_hook_of_ones_own_is_not_doubled(tmp_path):
 
 def test_models_of_the_hosts_are_left_alone(tmp_path):
     class Host(BaseModel):
-
         def __init__(self):
             super().__init__()
             self.layer = nn.Linear(2, 1)

@@ -16,9 +16,23 @@ def images(tmp_path_factory):
     return directory
 
 
-def build(tmp_path, images, accumulate=1, fail_on=('03.png',), clip=None, batches=1, wrapper='OptimWrapper', **hook):
-    cfg = toy.config(tmp_path, images, accumulate=accumulate, fail_on=fail_on, validate=False, ema=False, wrapper=wrapper, clip_grad=clip,
-                     epochs=batches, loop='epoch', sampler='DefaultSampler', hooks=[dict(type='mmssl.NonFiniteHook', **hook)])
+def build(
+    tmp_path, images, accumulate=1, fail_on=('03.png',), clip=None, batches=1, wrapper='OptimWrapper', **hook
+):
+    cfg = toy.config(
+        tmp_path,
+        images,
+        accumulate=accumulate,
+        fail_on=fail_on,
+        validate=False,
+        ema=False,
+        wrapper=wrapper,
+        clip_grad=clip,
+        epochs=batches,
+        loop='epoch',
+        sampler='DefaultSampler',
+        hooks=[dict(type='mmssl.NonFiniteHook', **hook)],
+    )
     cfg['train_dataloader']['sampler']['shuffle'] = False
     cfg['model'] = dict(type='ToyNet')
     return Runner.from_cfg(cfg)
@@ -26,8 +40,10 @@ def build(tmp_path, images, accumulate=1, fail_on=('03.png',), clip=None, batche
 
 def count_steps(runner):
     """The optimizer's wrapper and the list of iterations at which the optimizer steps."""
+
     def empty_queue(module, args):
         module.queue.zero_()  # it would keep what a bad forward pass put into it, and this is about the optimizer
+
     runner.model.register_forward_pre_hook(empty_queue)
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     stepped = []
@@ -44,7 +60,10 @@ def test_stops_at_the_step_and_names_the_files(tmp_path, images, wrapper):
     """Image 03 is in the first of the unshuffled batches; the weights are those of the start."""
     runner = build(tmp_path, images, wrapper=wrapper)
     before = weights(runner)
-    with pytest.raises(NonFiniteError, match=r'iteration 1: not finite: loss_fit = nan.*00.png.*03.png.*optimizer has not used it'):
+    with pytest.raises(
+        NonFiniteError,
+        match=r'iteration 1: not finite: loss_fit = nan.*00.png.*03.png.*optimizer has not used it',
+    ):
         runner.train()
     assert all(torch.equal(value, before[name]) for name, value in weights(runner).items())
 
@@ -81,7 +100,8 @@ def test_bad_gradients_do_not_reach_the_optimizer(tmp_path, images, clip):
     before = weights(runner)
     forward = runner.model.forward
     runner.model.forward = lambda *args, **kwargs: dict(
-        loss_root=(runner.model.net[0].weight * 0).abs().sum().sqrt(), **forward(*args, **kwargs))
+        loss_root=(runner.model.net[0].weight * 0).abs().sum().sqrt(), **forward(*args, **kwargs)
+    )
     with pytest.raises(NonFiniteError, match='iteration 1: the gradient norm is (nan|inf)'):
         runner.train()
     assert all(torch.equal(value, before[name]) for name, value in weights(runner).items())
@@ -101,5 +121,7 @@ def test_wrong_arguments():
 
 def test_image_files():
     sample = BaseDataElement(metainfo=dict(img_path='b.png'))
-    assert image_files(dict(inputs=[torch.zeros(1)], data_samples=[dict(img_path='a.png'), [sample], None])) == ['a.png', 'b.png']
+    assert image_files(
+        dict(inputs=[torch.zeros(1)], data_samples=[dict(img_path='a.png'), [sample], None])
+    ) == ['a.png', 'b.png']
     assert image_files(None) == []

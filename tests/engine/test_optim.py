@@ -13,26 +13,52 @@ ARCH = {'embed_dims': 32, 'num_layers': 3, 'num_heads': 4, 'feedforward_channels
 
 
 def mae():
-    return MODELS.build({'type': 'mmssl.MAE', 'backbone': {'type': 'mmssl.MAEViT', 'arch': ARCH, 'img_size': 32, 'patch_size': 8},
-                         'neck': {'type': 'mmssl.MAEDecoder', 'num_patches': 16, 'patch_size': 8, 'embed_dim': 32,
-                                  'decoder_embed_dim': 16, 'decoder_depth': 1, 'decoder_num_heads': 2},
-                         'head': {'type': 'mmssl.MAEHead', 'patch_size': 8}})
+    return MODELS.build(
+        {
+            'type': 'mmssl.MAE',
+            'backbone': {'type': 'mmssl.MAEViT', 'arch': ARCH, 'img_size': 32, 'patch_size': 8},
+            'neck': {
+                'type': 'mmssl.MAEDecoder',
+                'num_patches': 16,
+                'patch_size': 8,
+                'embed_dim': 32,
+                'decoder_embed_dim': 16,
+                'decoder_depth': 1,
+                'decoder_num_heads': 2,
+            },
+            'head': {'type': 'mmssl.MAEHead', 'patch_size': 8},
+        }
+    )
 
 
 def wrapper(model, **paramwise):
-    return build_optim_wrapper(model, {'type': 'OptimWrapper', 'constructor': 'mmssl.MergedOptimWrapperConstructor',
-                                       'optimizer': {'type': 'AdamW', 'lr': 1., 'weight_decay': 0.05, 'fused': True},
-                                       'paramwise_cfg': paramwise})
+    return build_optim_wrapper(
+        model,
+        {
+            'type': 'OptimWrapper',
+            'constructor': 'mmssl.MergedOptimWrapperConstructor',
+            'optimizer': {'type': 'AdamW', 'lr': 1.0, 'weight_decay': 0.05, 'fused': True},
+            'paramwise_cfg': paramwise,
+        },
+    )
 
 
 def test_mae_decays_tokens_and_matrices_and_has_two_groups():
     model = mae()
-    groups = wrapper(model, flat_decay_mult=0.).optimizer.param_groups
+    groups = wrapper(model, flat_decay_mult=0.0).optimizer.param_groups
     assert len(groups) == 2
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    decayed = {names[id(parameter)] for group in groups if group['weight_decay'] for parameter in group['params']}
-    free = {names[id(parameter)] for group in groups if not group['weight_decay'] for parameter in group['params']}
-    assert decayed == {name for name, parameter in model.named_parameters() if parameter.ndim > 1 and not name.endswith('pos_embed')}
+    decayed = {
+        names[id(parameter)] for group in groups if group['weight_decay'] for parameter in group['params']
+    }
+    free = {
+        names[id(parameter)] for group in groups if not group['weight_decay'] for parameter in group['params']
+    }
+    assert decayed == {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.ndim > 1 and not name.endswith('pos_embed')
+    }
     assert {'backbone.cls_token', 'neck.mask_token'} <= decayed
     assert free == {name for name, parameter in model.named_parameters() if parameter.ndim == 1}
 
@@ -42,10 +68,16 @@ def test_layer_decay_gives_every_depth_its_rate():
     model.backbone = MODELS.build({'type': 'mmssl.ViT', 'arch': ARCH, 'img_size': 32, 'patch_size': 8})
     model.head = nn.Linear(32, 5)
     model.get_layer_depth = lambda name: model.backbone.get_layer_depth(name, 'backbone.')
-    groups = wrapper(model, layer_decay_rate=0.5, flat_decay_mult=0.).optimizer.param_groups
+    groups = wrapper(model, layer_decay_rate=0.5, flat_decay_mult=0.0).optimizer.param_groups
     rates = {id(parameter): group['lr'] for group in groups for parameter in group['params']}
-    expected = {'backbone.cls_token': 0.5**4, 'backbone.patch_embed.projection.bias': 0.5**4, 'backbone.layers.0.ln1.weight': 0.5**3,
-                'backbone.layers.2.attn.qkv.weight': 0.5, 'backbone.ln1.weight': 1., 'head.weight': 1.}
+    expected = {
+        'backbone.cls_token': 0.5**4,
+        'backbone.patch_embed.projection.bias': 0.5**4,
+        'backbone.layers.0.ln1.weight': 0.5**3,
+        'backbone.layers.2.attn.qkv.weight': 0.5,
+        'backbone.ln1.weight': 1.0,
+        'head.weight': 1.0,
+    }
     for name, rate in expected.items():
         assert rates[id(dict(model.named_parameters())[name])] == rate, name
     assert all(group['lr'] == group['lr_scale'] for group in groups)
@@ -54,33 +86,44 @@ def test_layer_decay_gives_every_depth_its_rate():
 
 def test_every_trained_parameter_is_in_exactly_one_group():
     model = mae()
-    for paramwise in ({}, {'flat_decay_mult': 0.}, {'norm_decay_mult': 0., 'custom_keys': {'cls_token': {'decay_mult': 0.}}}):
+    for paramwise in (
+        {},
+        {'flat_decay_mult': 0.0},
+        {'norm_decay_mult': 0.0, 'custom_keys': {'cls_token': {'decay_mult': 0.0}}},
+    ):
         groups = wrapper(model, **paramwise).optimizer.param_groups
-        listed = [id(parameter) for group in groups for parameter in group['params'] if parameter.requires_grad]
-        assert sorted(listed) == sorted(id(parameter) for parameter in model.parameters() if parameter.requires_grad)
+        listed = [
+            id(parameter) for group in groups for parameter in group['params'] if parameter.requires_grad
+        ]
+        assert sorted(listed) == sorted(
+            id(parameter) for parameter in model.parameters() if parameter.requires_grad
+        )
 
 
 def test_wrong_options_are_refused():
     with pytest.raises(ValueError, match="unknown keys \\['flat_decay'\\]"):
-        wrapper(mae(), flat_decay=0.)
+        wrapper(mae(), flat_decay=0.0)
     with pytest.raises(ValueError, match='layer_decay_rate needs a model with get_layer_depth'):
         wrapper(nn.Linear(2, 2), layer_decay_rate=0.5)
 
 
 def test_lars_by_hand():
-    matrix = nn.Parameter(torch.tensor([[3., 4.]], dtype=torch.float64))
-    bias = nn.Parameter(torch.tensor([3., 4.], dtype=torch.float64))
+    matrix = nn.Parameter(torch.tensor([[3.0, 4.0]], dtype=torch.float64))
+    bias = nn.Parameter(torch.tensor([3.0, 4.0], dtype=torch.float64))
     optimizer = LARS([matrix, bias], lr=0.1, weight_decay=0.5, momentum=0.9, trust_coefficient=0.01)
     velocity, weight = torch.zeros(1, 2, dtype=torch.float64), matrix.detach().clone()
     plain, free = torch.zeros(2, dtype=torch.float64), bias.detach().clone()
     for lr in (0.1, 0.3):  # a change of rate tells whether it is inside the momentum
         optimizer.param_groups[0]['lr'] = lr
-        matrix.grad, bias.grad = torch.tensor([[1., -2.]], dtype=torch.float64), torch.tensor([1., -2.], dtype=torch.float64)
+        matrix.grad, bias.grad = (
+            torch.tensor([[1.0, -2.0]], dtype=torch.float64),
+            torch.tensor([1.0, -2.0], dtype=torch.float64),
+        )
         optimizer.step()
-        update = torch.tensor([[1., -2.]], dtype=torch.float64) + 0.5 * weight
+        update = torch.tensor([[1.0, -2.0]], dtype=torch.float64) + 0.5 * weight
         velocity = 0.9 * velocity + update * 0.01 * weight.norm() / update.norm()
         weight = weight - lr * velocity
-        plain = 0.9 * plain + torch.tensor([1., -2.], dtype=torch.float64)
+        plain = 0.9 * plain + torch.tensor([1.0, -2.0], dtype=torch.float64)
         free = free - lr * plain
     torch.testing.assert_close(matrix.detach(), weight, atol=1e-14, rtol=0)
     torch.testing.assert_close(bias.detach(), free, atol=1e-14, rtol=0)
@@ -89,17 +132,18 @@ def test_lars_by_hand():
 def test_lars_survives_zero_weights_and_zero_gradients():
     zero, still = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.ones(2, 2))
     zero.grad, still.grad = torch.ones(2, 2), torch.zeros(2, 2)
-    LARS([zero, still], lr=1.).step()
+    LARS([zero, still], lr=1.0).step()
     assert torch.equal(zero.detach(), -torch.ones(2, 2)) and torch.equal(still.detach(), torch.ones(2, 2))
 
 
 def test_the_hosts_lars_scales_the_bias():
     """What ours mends: onedl-mmpretrain's LARS shrinks the step of a bias."""
     from mmpretrain.engine.optimizers import LARS as HostLARS
+
     ours, host = nn.Parameter(torch.ones(4)), nn.Parameter(torch.ones(4))
     ours.grad = host.grad = torch.ones(4)
-    LARS([ours], lr=1.).step()
-    HostLARS([host], lr=1.).step()
+    LARS([ours], lr=1.0).step()
+    HostLARS([host], lr=1.0).step()
     assert ours[0] == 0 and host[0] > 0.9
 
 
@@ -113,7 +157,10 @@ def test_negative_lr_is_refused():
 @pytest.mark.parametrize('clip', [False, True])
 def test_larc_by_hand(clip):
     """Biases are scaled like everything else; a zero tensor and a zero gradient are not."""
-    start, gradient = [[3., 4.], [0., 0.], [1., 0.], [60., 80.]], [[1., -2.], [1., 1.], [0., 0.], [1e-3, 0.]]
+    start, gradient = (
+        [[3.0, 4.0], [0.0, 0.0], [1.0, 0.0], [60.0, 80.0]],
+        [[1.0, -2.0], [1.0, 1.0], [0.0, 0.0], [1e-3, 0.0]],
+    )
     parameters = [nn.Parameter(torch.tensor(values, dtype=torch.float64)) for values in start]
     optimizer = LARC(parameters, lr=0.1, weight_decay=0.5, momentum=0.9, trust_coefficient=0.01, clip=clip)
     wanted = [torch.tensor(values, dtype=torch.float64) for values in start]
@@ -126,7 +173,7 @@ def test_larc_by_hand(clip):
             p = wanted[index]
             if p.norm() > 0 and g.norm() > 0:
                 rate = 0.01 * p.norm() / (g.norm() + 0.5 * p.norm() + 1e-8)
-                g = (min(rate / lr, 1.) if clip else rate) * (g + 0.5 * p)
+                g = (min(rate / lr, 1.0) if clip else rate) * (g + 0.5 * p)
             velocity[index] = 0.9 * velocity[index] + g
             wanted[index] = p - lr * velocity[index]
         optimizer.step()
@@ -136,11 +183,11 @@ def test_larc_by_hand(clip):
 
 def test_every_gradient_is_clipped_by_its_own_norm():
     model = nn.ParameterList([nn.Parameter(torch.zeros(2)) for _ in range(3)])
-    gradients = [torch.tensor([3., 4.]), torch.tensor([0.3, 0.4]), None]
+    gradients = [torch.tensor([3.0, 4.0]), torch.tensor([0.3, 0.4]), None]
     for parameter, gradient in zip(model, gradients, strict=True):
         parameter.grad = None if gradient is None else gradient.clone()
-    norm = clip_each_grad_norm_(list(model)[:2], 2.)
-    assert norm.item() == pytest.approx((25 + 0.25)**0.5)
+    norm = clip_each_grad_norm_(list(model)[:2], 2.0)
+    assert norm.item() == pytest.approx((25 + 0.25) ** 0.5)
     torch.testing.assert_close(model[0].grad, torch.tensor([1.2, 1.6]), atol=1e-6, rtol=0)
     assert torch.equal(model[1].grad, gradients[1])
 
@@ -148,11 +195,24 @@ def test_every_gradient_is_clipped_by_its_own_norm():
 @pytest.mark.parametrize('kind', ['mmssl.OptimWrapper', 'mmssl.AmpOptimWrapper'])
 def test_wrappers_clip_each(kind):
     model = nn.Linear(2, 1)
-    wrapped = build_optim_wrapper(model, {'type': kind, 'optimizer': {'type': 'SGD', 'lr': 1.},
-                                          'clip_grad': {'type': 'each', 'max_norm': .5}})
+    wrapped = build_optim_wrapper(
+        model,
+        {
+            'type': kind,
+            'optimizer': {'type': 'SGD', 'lr': 1.0},
+            'clip_grad': {'type': 'each', 'max_norm': 0.5},
+        },
+    )
     before = [parameter.detach().clone() for parameter in model.parameters()]
     wrapped.update_params(100 * model(torch.ones(1, 2)).sum())
     for parameter, old in zip(model.parameters(), before, strict=True):
         assert (parameter.detach() - old).norm().item() == pytest.approx(0.5, rel=1e-4)
-    with pytest.raises(ValueError, match="takes max_norm above 0 and nothing else"):
-        build_optim_wrapper(model, {'type': kind, 'optimizer': {'type': 'SGD', 'lr': 1.}, 'clip_grad': {'type': 'each', 'norm': 3.}})
+    with pytest.raises(ValueError, match='takes max_norm above 0 and nothing else'):
+        build_optim_wrapper(
+            model,
+            {
+                'type': kind,
+                'optimizer': {'type': 'SGD', 'lr': 1.0},
+                'clip_grad': {'type': 'each', 'norm': 3.0},
+            },
+        )

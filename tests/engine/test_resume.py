@@ -16,8 +16,11 @@ from mmssl.engine import seeding
 from mmssl.engine.runner import FlexibleRunner, Runner, runner_class
 from mmssl.engine.state import plain, rng_state, set_rng_state
 
-LOOPS = {'endless': dict(loop='iter', sampler='InfiniteSampler'), 'iterations': dict(loop='iter', sampler='DefaultSampler'),
-         'epochs': dict(loop='epoch', sampler='DefaultSampler')}
+LOOPS = {
+    'endless': dict(loop='iter', sampler='InfiniteSampler'),
+    'iterations': dict(loop='iter', sampler='DefaultSampler'),
+    'epochs': dict(loop='epoch', sampler='DefaultSampler'),
+}
 
 
 @pytest.fixture(scope='module')
@@ -62,7 +65,9 @@ def test_resumed_run_is_the_same_bit_for_bit(kind, workers, images, straight, tm
     work_dir, losses, digest = straight(kind)
     assert len(losses) == 20 and len(set(losses.values())) == 20
     for step in (7, 10):
-        resumed = toy.train(tmp_path / str(step), images, workers=workers, resume=work_dir / f'iter_{step}.pth', **LOOPS[kind])
+        resumed = toy.train(
+            tmp_path / str(step), images, workers=workers, resume=work_dir / f'iter_{step}.pth', **LOOPS[kind]
+        )
         assert resumed == (tail(losses, step), digest)
 
 
@@ -82,7 +87,9 @@ def test_hosts_runner_is_not_exact(images, tmp_path):
     """The control: the same comparison fails with mmengine's own runner, so that it can fail."""
     results = []
     for resume in (None, tmp_path / 'a' / 'iter_10.pth'):
-        runner = HostRunner.from_cfg(toy.config(tmp_path / ('b' if resume else 'a'), images, resume=resume, accumulate=1))
+        runner = HostRunner.from_cfg(
+            toy.config(tmp_path / ('b' if resume else 'a'), images, resume=resume, accumulate=1)
+        )
         runner.train()
         results.append(next(hook for hook in runner.hooks if isinstance(hook, toy.Record)).losses)
     assert tail(results[0], 10) != results[1]
@@ -94,7 +101,9 @@ def test_position_inside_an_epoch_is_counted(images, straight, tmp_path):
     runner = Runner.from_cfg(toy.config(tmp_path, images, resume=work_dir / 'iter_7.pth', **LOOPS['epochs']))
     seen = []
     record = next(hook for hook in runner.hooks if isinstance(hook, toy.Record))
-    record.after_train_iter = lambda runner, batch_idx, data_batch=None, outputs=None: seen.append((runner.epoch, batch_idx))
+    record.after_train_iter = lambda runner, batch_idx, data_batch=None, outputs=None: seen.append(
+        (runner.epoch, batch_idx)
+    )
     runner.train()
     assert seen == [(1, 2), (1, 3), (1, 4), *((epoch, index) for epoch in (2, 3) for index in range(5))]
 
@@ -104,13 +113,18 @@ def test_custom_batch_sampler(images, tmp_path):
     pytest.importorskip('mmdet')
     kwargs = dict(loop='epoch', sampler='DefaultSampler', batch_sampler='mmdet.AspectRatioBatchSampler')
     losses, digest = toy.train(tmp_path / 'a', images, interval=7, **kwargs)
-    assert toy.train(tmp_path / 'b', images, workers=2, resume=tmp_path / 'a' / 'iter_7.pth', **kwargs) == (tail(losses, 7), digest)
+    assert toy.train(tmp_path / 'b', images, workers=2, resume=tmp_path / 'a' / 'iter_7.pth', **kwargs) == (
+        tail(losses, 7),
+        digest,
+    )
 
 
 def test_seed_of_the_resumed_run_is_taken_over(images, tmp_path):
     """A run without a fixed seed draws one; the resumed one is not told which and must find it."""
     losses, digest = toy.train(tmp_path / 'a', images, randomness=dict(seed=None))
-    resumed = toy.train(tmp_path / 'b', images, randomness=dict(seed=None), resume=tmp_path / 'a' / 'iter_10.pth')
+    resumed = toy.train(
+        tmp_path / 'b', images, randomness=dict(seed=None), resume=tmp_path / 'a' / 'iter_10.pth'
+    )
     assert resumed == (tail(losses, 10), digest)
     assert toy.train(tmp_path / 'c', images, randomness=dict(seed=None))[0] != losses
 
@@ -120,7 +134,10 @@ def test_flexible_runner(images, tmp_path):
     kwargs = dict(runner_type='FlexibleRunner', accumulate=1, ema=False, **LOOPS['epochs'])
     losses, digest = toy.train(tmp_path / 'a', images, **kwargs)
     assert len(losses) == 20
-    assert toy.train(tmp_path / 'b', images, resume=tmp_path / 'a' / 'iter_10.pth', **kwargs) == (tail(losses, 10), digest)
+    assert toy.train(tmp_path / 'b', images, resume=tmp_path / 'a' / 'iter_10.pth', **kwargs) == (
+        tail(losses, 10),
+        digest,
+    )
 
 
 def test_other_batch_size_goes_on_at_the_same_sample(images, straight, tmp_path, capfd):
@@ -141,7 +158,15 @@ def test_checkpoint_is_plain_data(straight):
     work_dir, *_ = straight('epochs')
     with torch.serialization.safe_globals([]):
         checkpoint = torch.load(work_dir / 'iter_7.pth', weights_only=True)
-    assert set(checkpoint) == {'meta', 'state_dict', 'message_hub', 'optimizer', 'param_schedulers', 'ema_state_dict', 'gradients'}
+    assert set(checkpoint) == {
+        'meta',
+        'state_dict',
+        'message_hub',
+        'optimizer',
+        'param_schedulers',
+        'ema_state_dict',
+        'gradients',
+    }
     assert checkpoint['meta']['seed'] == 3 and len(checkpoint['meta']['rng']) == 1
     assert checkpoint['meta']['dataset_meta'] == dict(classes=('a', 'b'), palette=[[0, 1, 2], [3, 4, 5]])
     assert checkpoint['state_dict']._metadata['net.1'] == dict(version=2)
@@ -170,7 +195,9 @@ def test_checkpoint_of_the_hosts_runner_is_resumed(images, tmp_path, capfd):
     cfg['log_level'] = 'WARNING'
     runner = Runner.from_cfg(cfg)
     runner.train()
-    assert sorted(next(hook for hook in runner.hooks if isinstance(hook, toy.Record)).losses) == list(range(11, 21))
+    assert sorted(next(hook for hook in runner.hooks if isinstance(hook, toy.Record)).losses) == list(
+        range(11, 21)
+    )
     assert 'keeps no random states' in ''.join(capfd.readouterr())
 
 
@@ -178,24 +205,40 @@ def test_generators_round_trip():
     random.gauss(0, 1)
     np.random.randn()  # both keep a second normal number
     state = plain(rng_state(), 'rng')
-    expected = [random.gauss(0, 1), random.random(), np.random.randn(), np.random.rand(), torch.rand(2).tolist()]
+    expected = [
+        random.gauss(0, 1),
+        random.random(),
+        np.random.randn(),
+        np.random.rand(),
+        torch.rand(2).tolist(),
+    ]
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     set_rng_state(state)
-    assert [random.gauss(0, 1), random.random(), np.random.randn(), np.random.rand(), torch.rand(2).tolist()] == expected
+    assert [
+        random.gauss(0, 1),
+        random.random(),
+        np.random.randn(),
+        np.random.rand(),
+        torch.rand(2).tolist(),
+    ] == expected
 
 
 def test_draw_is_an_index_with_a_seed():
-    draw = seeding.Draw(7, 2 ** 63 + 5)
+    draw = seeding.Draw(7, 2**63 + 5)
     copied = pickle.loads(pickle.dumps(draw))
     assert [10, 11, 12, 13, 14, 15, 16, 17][draw] == 17 and draw == 7
-    assert copied == 7 and copied.seed == 2 ** 63 + 5
+    assert copied == 7 and copied.seed == 2**63 + 5
 
 
 def test_seeds_of_ranks_and_epochs_differ():
     """Rank r of W takes every W-th place of the stream: the same places give the same seeds whatever W is."""
+
     def sampler(rank, world_size):
         inner = types.SimpleNamespace(rank=rank, world_size=world_size, set_epoch=lambda epoch: None)
-        return seeding.SeededSampler(type('S', (), dict(vars(inner), __iter__=lambda self: iter(range(rank, 12, world_size))))(), 0)
+        return seeding.SeededSampler(
+            type('S', (), dict(vars(inner), __iter__=lambda self: iter(range(rank, 12, world_size))))(), 0
+        )
+
     alone = [draw.seed for draw in sampler(0, 1)]
     assert [draw.seed for draw in sampler(1, 3)] == alone[1::3]
     later = sampler(0, 1)
@@ -207,7 +250,11 @@ def test_main_process_generators_are_untouched(images):
     dataset = seeding.SeededDataset(toy.ToyImages(images))
     random.seed(0), np.random.seed(0), torch.manual_seed(0)
     before = rng_state()
-    first, other, again = dataset[seeding.Draw(3, 1)], dataset[seeding.Draw(3, 2)], dataset[seeding.Draw(3, 1)]
+    first, other, again = (
+        dataset[seeding.Draw(3, 1)],
+        dataset[seeding.Draw(3, 2)],
+        dataset[seeding.Draw(3, 1)],
+    )
     assert all(torch.equal(value, before[key]) for key, value in rng_state().items())
     assert torch.equal(first['inputs'], again['inputs']) and not torch.equal(first['inputs'], other['inputs'])
 

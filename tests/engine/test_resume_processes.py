@@ -16,7 +16,15 @@ def start(warm_cli):
 
     def start(work_dir, images, ranks=1, **options):
         options['launcher'] = 'pytorch' if ranks > 1 else 'none'
-        return warm_cli(work_dir, images, json.dumps(options), program=PROGRAM, ranks=ranks, env={'CUDA_VISIBLE_DEVICES': ''}, timeout=120)
+        return warm_cli(
+            work_dir,
+            images,
+            json.dumps(options),
+            program=PROGRAM,
+            ranks=ranks,
+            env={'CUDA_VISIBLE_DEVICES': ''},
+            timeout=120,
+        )
 
     return start
 
@@ -47,14 +55,29 @@ def test_killed_and_resumed(start, images, tmp_path):
 def test_two_ranks(start, images, tmp_path):
     first = start(tmp_path / 'a', images, ranks=2, workers=0, epochs=6, validate=False)
     assert first.returncode == 0, first.stderr[-3000:]
-    again = start(tmp_path / 'b', images, ranks=2, workers=0, epochs=6, validate=False, resume=str(tmp_path / 'a' / 'iter_10.pth'))
+    again = start(
+        tmp_path / 'b',
+        images,
+        ranks=2,
+        workers=0,
+        epochs=6,
+        validate=False,
+        resume=str(tmp_path / 'a' / 'iter_10.pth'),
+    )
     assert again.returncode == 0, again.stderr[-3000:]
     for rank in (0, 1):
         losses, digest = result(tmp_path / 'a', rank)
         assert len(losses) == 30
-        assert result(tmp_path / 'b', rank) == ({step: loss for step, loss in losses.items() if step > 10}, digest)
-    assert result(tmp_path / 'a', 0)[0] != result(tmp_path / 'a', 1)[0]  # each rank has its own samples and dropout
+        assert result(tmp_path / 'b', rank) == (
+            {step: loss for step, loss in losses.items() if step > 10},
+            digest,
+        )
+    assert (
+        result(tmp_path / 'a', 0)[0] != result(tmp_path / 'a', 1)[0]
+    )  # each rank has its own samples and dropout
 
     # one process takes over from two
-    losses, _ = toy.train(tmp_path / 'c', images, epochs=6, validate=False, resume=tmp_path / 'a' / 'iter_10.pth')
+    losses, _ = toy.train(
+        tmp_path / 'c', images, epochs=6, validate=False, resume=tmp_path / 'a' / 'iter_10.pth'
+    )
     assert sorted(losses) == list(range(11, 31))

@@ -10,7 +10,7 @@ from mmssl.evaluation.automatic import AverageRecall, matched
 
 def square(left, width=10):
     mask = np.zeros((20, 60), bool)
-    mask[5:15, left:left + width] = True
+    mask[5:15, left : left + width] = True
     return mask
 
 
@@ -25,12 +25,23 @@ def test_every_object_needs_a_mask_of_its_own():
 def test_average_recall_by_hand(as_runs):
     masks = [square(0), square(20, 12), square(45)]  # IoU 1 and 10 / 12, and one of nothing
     objects = torch.from_numpy(np.stack([square(0), square(20)]))
-    given = [coco.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks] if as_runs else torch.from_numpy(np.stack(masks))
-    sample = dict(pred_instances=dict(masks=given, scores=torch.tensor([0.1, 0.9, 0.5])), gt_instances=dict(masks=objects))
+    given = (
+        [coco.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks]
+        if as_runs
+        else torch.from_numpy(np.stack(masks))
+    )
+    sample = dict(
+        pred_instances=dict(masks=given, scores=torch.tensor([0.1, 0.9, 0.5])),
+        gt_instances=dict(masks=objects),
+    )
     metric = AverageRecall()
     metric.process(None, [sample])
     scores = metric.evaluate(1)
-    assert scores == {'AR@1000': pytest.approx(100 * (7 * 2 + 3) / 20), 'AR50@1000': 100, 'masks_per_image': 3}
+    assert scores == {
+        'AR@1000': pytest.approx(100 * (7 * 2 + 3) / 20),
+        'AR50@1000': 100,
+        'masks_per_image': 3,
+    }
     few = AverageRecall(max_masks=1)  # the most confident one
     few.process(None, [sample])
     assert few.evaluate(1)['AR@1'] == pytest.approx(100 * 7 / 20)
@@ -40,7 +51,10 @@ def test_no_masks_and_no_objects():
     nothing = torch.zeros(0, 20, 60, dtype=torch.bool)
     objects = torch.from_numpy(square(0))[None]
     metric = AverageRecall()
-    metric.process(None, [dict(pred_instances=dict(masks=nothing, scores=torch.zeros(0)), gt_instances=dict(masks=objects))])
+    metric.process(
+        None,
+        [dict(pred_instances=dict(masks=nothing, scores=torch.zeros(0)), gt_instances=dict(masks=objects))],
+    )
     assert metric.evaluate(1)['AR@1000'] == 0
     with pytest.raises(ValueError, match='no object was evaluated'):
         metric.evaluate(0)

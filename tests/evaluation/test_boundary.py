@@ -17,9 +17,16 @@ def label_map():
 def test_band_by_brute_force():
     label = label_map()
     height, width = label.shape
-    edges = [(y, x) for y in range(height) for x in range(width) for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0))
-             if 0 <= y + dy < height and 0 <= x + dx < width and 255 not in (label[y, x], label[y + dy, x + dx])
-             and label[y, x] != label[y + dy, x + dx]]
+    edges = [
+        (y, x)
+        for y in range(height)
+        for x in range(width)
+        for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0))
+        if 0 <= y + dy < height
+        and 0 <= x + dx < width
+        and 255 not in (label[y, x], label[y + dy, x + dx])
+        and label[y, x] != label[y + dy, x + dx]
+    ]
     rows, columns = np.mgrid[:height, :width]
     distance = np.min([np.hypot(rows - y, columns - x) for y, x in edges], axis=0)
     assert np.array_equal(boundary_band(label, 4), distance <= 4)
@@ -32,12 +39,19 @@ def test_contours_are_what_repeated_erosion_takes(distance):
     contour = inner_boundary(label, distance)
     for value in np.unique(label):
         mask = (label == value).astype(np.uint8)
-        eroded = cv2.erode(cv2.copyMakeBorder(mask, *[1] * 4, cv2.BORDER_CONSTANT, value=0), np.ones((3, 3), np.uint8), iterations=distance)
+        eroded = cv2.erode(
+            cv2.copyMakeBorder(mask, *[1] * 4, cv2.BORDER_CONSTANT, value=0),
+            np.ones((3, 3), np.uint8),
+            iterations=distance,
+        )
         assert np.array_equal(contour & (label == value), (mask - eroded[1:-1, 1:-1]).astype(bool))
 
 
 def sample(pred, label):
-    return {'pred_sem_seg': {'data': torch.from_numpy(pred)[None]}, 'gt_sem_seg': {'data': torch.from_numpy(label)[None]}}
+    return {
+        'pred_sem_seg': {'data': torch.from_numpy(pred)[None]},
+        'gt_sem_seg': {'data': torch.from_numpy(label)[None]},
+    }
 
 
 def test_metric_by_hand():

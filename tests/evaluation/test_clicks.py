@@ -15,8 +15,13 @@ from mmssl.launch import leave_process_group
 def sample(number, objects=3):
     rng = np.random.default_rng(number)
     ious = np.sort(rng.random((objects, 5)), axis=1)
-    fields = dict(click_ious=ious, best_ious=ious[:, 0] + 0.01, box_ious=ious[:, 3], boundary_ious=ious / 2,
-                  areas=rng.integers(1, 20_000, objects))
+    fields = dict(
+        click_ious=ious,
+        best_ious=ious[:, 0] + 0.01,
+        box_ious=ious[:, 3],
+        boundary_ious=ious / 2,
+        areas=rng.integers(1, 20_000, objects),
+    )
     return {'pred_instances': {name: torch.from_numpy(value).float() for name, value in fields.items()}}
 
 
@@ -33,14 +38,18 @@ def test_number_of_clicks_by_hand():
 
 
 def test_means_over_objects():
-    ious = np.concatenate([sample(number)['pred_instances']['click_ious'] for number in range(4)]).astype(np.float64)
+    ious = np.concatenate([sample(number)['pred_instances']['click_ious'] for number in range(4)]).astype(
+        np.float64
+    )
     scores = evaluate(range(4), 4)
     for click in range(5):
         assert scores[f'mIoU@{click + 1}'] == pytest.approx(100 * ious[:, click].mean(), abs=1e-6)
     assert scores['box_mIoU'] == pytest.approx(scores['mIoU@4'])
     assert scores['oracle_mIoU@1'] == pytest.approx(scores['mIoU@1'] + 1, abs=1e-5)
     assert scores['BIoU@5'] == pytest.approx(scores['mIoU@5'] / 2)
-    assert scores['NoC@85'] == number_of_clicks(ious, 0.85).mean() and scores['NoF@90'] == pytest.approx(100 * (ious.max(1) < 0.9).mean())
+    assert scores['NoC@85'] == number_of_clicks(ious, 0.85).mean() and scores['NoF@90'] == pytest.approx(
+        100 * (ious.max(1) < 0.9).mean()
+    )
     areas = np.concatenate([sample(number)['pred_instances']['areas'] for number in range(4)])
     medium = (areas >= 32**2) & (areas < 96**2)
     assert scores['mIoU@1_medium'] == pytest.approx(100 * ious[medium, 0].mean(), abs=1e-6)
@@ -54,8 +63,15 @@ def test_show_dir_asks_the_model_for_masks_and_draws_pictures_and_the_curve(tmp_
 
     from mmssl.commands.test import _apply
     from mmssl.registry import METRICS
-    cfg = Config(dict(default_scope='mmpretrain', model=dict(type='mmssl.InteractiveSAM'), test_cfg=dict(),
-                      test_evaluator=dict(type='mmssl.ClickMetric')))
+
+    cfg = Config(
+        dict(
+            default_scope='mmpretrain',
+            model=dict(type='mmssl.InteractiveSAM'),
+            test_cfg=dict(),
+            test_evaluator=dict(type='mmssl.ClickMetric'),
+        )
+    )
     _apply(cfg, Namespace(out=None, tta=False, amp=False, show_dir=str(tmp_path / 'drawn')))
     assert cfg.model.clicks.keep_masks
     Image.new('RGB', (40, 30)).save(tmp_path / 'x.png')
@@ -71,7 +87,10 @@ def test_show_dir_asks_the_model_for_masks_and_draws_pictures_and_the_curve(tmp_
 def rank(number, world, folder):
     if world > 1:
         dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=number, world_size=world)
-    results = {size: evaluate([index % size for index in range(-(-size // world) * world)][number::world], size) for size in (1, 4, 5)}
+    results = {
+        size: evaluate([index % size for index in range(-(-size // world) * world)][number::world], size)
+        for size in (1, 4, 5)
+    }
     (folder / f'{world}-{number}.json').write_text(json.dumps(results))
     if world > 1:
         leave_process_group()
@@ -87,7 +106,9 @@ def test_two_processes_give_the_same_to_the_last_digit(tmp_path):
 def test_errors_and_images_without_objects():
     metric = ClickMetric()
     metric.process(None, [sample(0, objects=0), sample(1)])
-    assert metric.evaluate(2)['mIoU@1'] == pytest.approx(100 * float(sample(1)['pred_instances']['click_ious'][:, 0].mean()), abs=1e-5)
+    assert metric.evaluate(2)['mIoU@1'] == pytest.approx(
+        100 * float(sample(1)['pred_instances']['click_ious'][:, 0].mean()), abs=1e-5
+    )
     metric.process(None, [sample(0, objects=0)])
     with pytest.raises(ValueError, match='no object was evaluated'):
         metric.evaluate(1)

@@ -5,7 +5,14 @@ import pytest
 import torch
 from sklearn import metrics as sk
 
-from mmssl.evaluation.confusion import class_scores, confusion_matrix, frequency_weighted_iou, mean_iou, mean_pixel_accuracy, pixel_accuracy
+from mmssl.evaluation.confusion import (
+    class_scores,
+    confusion_matrix,
+    frequency_weighted_iou,
+    mean_iou,
+    mean_pixel_accuracy,
+    pixel_accuracy,
+)
 
 
 def maps(classes=6, shape=(37, 53), dtype=np.int64, ignore=255, seed=0):
@@ -16,8 +23,10 @@ def maps(classes=6, shape=(37, 53), dtype=np.int64, ignore=255, seed=0):
     return pred.astype(dtype), label.astype(dtype)
 
 
-@pytest.mark.parametrize('classes, dtype, ignore', [(6, np.uint8, 255), (6, np.int64, 255), (300, np.int32, 65535), (6, np.int16, -1),
-                                                    (256, np.uint8, 7)])
+@pytest.mark.parametrize(
+    'classes, dtype, ignore',
+    [(6, np.uint8, 255), (6, np.int64, 255), (300, np.int32, 65535), (6, np.int16, -1), (256, np.uint8, 7)],
+)
 def test_equals_scikit_learn(classes, dtype, ignore):
     pred, label = maps(classes, dtype=dtype, ignore=ignore)
     pred[0, :3] = ignore
@@ -33,15 +42,22 @@ def test_scores_equal_scikit_learn():
     matrix = confusion_matrix(pred, label, 5)
     truth, guess = label[known], pred[known]
     scores = class_scores(matrix, beta=2)
-    expected = {'Acc': sk.recall_score(truth, guess, average=None), 'IoU': sk.jaccard_score(truth, guess, average=None),
-                'Dice': sk.f1_score(truth, guess, average=None), 'Fscore': sk.fbeta_score(truth, guess, beta=2, average=None),
-                'Precision': sk.precision_score(truth, guess, average=None), 'Recall': sk.recall_score(truth, guess, average=None)}
+    expected = {
+        'Acc': sk.recall_score(truth, guess, average=None),
+        'IoU': sk.jaccard_score(truth, guess, average=None),
+        'Dice': sk.f1_score(truth, guess, average=None),
+        'Fscore': sk.fbeta_score(truth, guess, beta=2, average=None),
+        'Precision': sk.precision_score(truth, guess, average=None),
+        'Recall': sk.recall_score(truth, guess, average=None),
+    }
     for name, value in expected.items():
         np.testing.assert_allclose(scores[name], value, atol=1e-12, rtol=0, err_msg=name)
     assert pixel_accuracy(matrix) == pytest.approx(sk.accuracy_score(truth, guess), abs=1e-12)
     assert mean_pixel_accuracy(matrix) == pytest.approx(sk.balanced_accuracy_score(truth, guess), abs=1e-12)
     assert mean_iou(matrix) == pytest.approx(sk.jaccard_score(truth, guess, average='macro'), abs=1e-12)
-    assert frequency_weighted_iou(matrix) == pytest.approx(sk.jaccard_score(truth, guess, average='weighted'), abs=1e-12)
+    assert frequency_weighted_iou(matrix) == pytest.approx(
+        sk.jaccard_score(truth, guess, average='weighted'), abs=1e-12
+    )
 
 
 def test_by_hand():
@@ -66,7 +82,9 @@ def test_tensors_any_layout_and_empty():
     assert isinstance(result, torch.Tensor) and result.dtype == torch.int64
     assert np.array_equal(result.numpy(), confusion_matrix(pred, label, 4))
     assert not confusion_matrix(np.zeros((0, 5), np.int64), np.zeros((0, 5), np.int64), 3).any()
-    assert np.array_equal(confusion_matrix(np.array([True, False]), np.array([True, True]), 2), [[0, 0], [1, 1]])
+    assert np.array_equal(
+        confusion_matrix(np.array([True, False]), np.array([True, True]), 2), [[0, 0], [1, 1]]
+    )
 
 
 def test_a_large_image_of_one_class_is_exact():
@@ -77,10 +95,17 @@ def test_a_large_image_of_one_class_is_exact():
     assert confusion_matrix(pred, label, 2).tolist() == [[20_000_000, 5_000_000], [0, 0]]
 
 
-@pytest.mark.parametrize('pred, label, words', [
-    ([0, 7], [0, 1], 'prediction holds 7'), ([0, 1], [0, 3], 'label holds 3'), ([0, 1], [0, -1], 'label holds -1'),
-    ([0, 1], [0, 511], 'label holds 511'), ([0., 1.], [0, 1], 'float64'), ([0, 1, 0], [0, 1], 'shape'),
-])
+@pytest.mark.parametrize(
+    'pred, label, words',
+    [
+        ([0, 7], [0, 1], 'prediction holds 7'),
+        ([0, 1], [0, 3], 'label holds 3'),
+        ([0, 1], [0, -1], 'label holds -1'),
+        ([0, 1], [0, 511], 'label holds 511'),
+        ([0.0, 1.0], [0, 1], 'float64'),
+        ([0, 1, 0], [0, 1], 'shape'),
+    ],
+)
 @pytest.mark.parametrize('ignore', [255, 1000])
 def test_what_is_no_class_is_refused(pred, label, words, ignore):
     with pytest.raises(ValueError, match=words):
@@ -96,7 +121,9 @@ def test_what_is_no_class_is_refused_under_ignored_pixels():
 @pytest.mark.parametrize('pixels', [1, 2, 3, 4, 5, 2**19 - 1, 2**19 + 2, 2**20 + 7])
 def test_every_number_of_pixels_from_memory_that_is_read_only(pixels):
     rng = np.random.default_rng(pixels)
-    pred, label = (np.frombuffer(rng.integers(0, 7, pixels, dtype=np.uint8).tobytes(), np.uint8) for _ in range(2))
+    pred, label = (
+        np.frombuffer(rng.integers(0, 7, pixels, dtype=np.uint8).tobytes(), np.uint8) for _ in range(2)
+    )
     matrix = confusion_matrix(pred, label, 7)
     assert np.array_equal(matrix, np.bincount(label.astype(int) * 7 + pred, minlength=49).reshape(7, 7))
 
@@ -117,5 +144,7 @@ def test_every_number_of_classes_and_ignored_value(num_classes, ignore_index, dt
             for wrong in (0, 1):
                 maps = [pred.copy(), label.copy()]
                 maps[wrong][5, 7] = strange
-                with pytest.raises(ValueError, match=f'the {("prediction", "label")[wrong]} holds {strange}, '):
+                with pytest.raises(
+                    ValueError, match=f'the {("prediction", "label")[wrong]} holds {strange}, '
+                ):
                     confusion_matrix(*maps, num_classes, ignore_index)

@@ -26,7 +26,13 @@ class Reducer(nn.Module):
     def forward(self, images):
         random.random(), np.random.rand(), torch.rand(1)
         maps = self.norm(images)
-        return (maps.flatten(2).transpose(1, 2) if self.shape == 'tokens' else maps.mean((2, 3)) if self.shape == 'vectors' else maps,)
+        return (
+            maps.flatten(2).transpose(1, 2)
+            if self.shape == 'tokens'
+            else maps.mean((2, 3))
+            if self.shape == 'vectors'
+            else maps,
+        )
 
 
 def batches(count=5, size=32, dtype=torch.float32):
@@ -37,12 +43,23 @@ def batches(count=5, size=32, dtype=torch.float32):
 
 def make_mae(**kwargs):
     from mmengine.registry import init_default_scope
+
     init_default_scope('mmpretrain')
-    return mae.MAE(backbone=mae.MAEViT(arch=ARCH, img_size=32, patch_size=8, **kwargs),
-                   neck=mae.MAEDecoder(num_patches=16, patch_size=8, embed_dim=24, decoder_embed_dim=16, decoder_depth=1,
-                                       decoder_num_heads=2),
-                   head=mae.MAEHead(patch_size=8),
-                   data_preprocessor=dict(type='mmpretrain.SelfSupDataPreprocessor', mean=[120.] * 3, std=[60.] * 3, to_rgb=True))
+    return mae.MAE(
+        backbone=mae.MAEViT(arch=ARCH, img_size=32, patch_size=8, **kwargs),
+        neck=mae.MAEDecoder(
+            num_patches=16,
+            patch_size=8,
+            embed_dim=24,
+            decoder_embed_dim=16,
+            decoder_depth=1,
+            decoder_num_heads=2,
+        ),
+        head=mae.MAEHead(patch_size=8),
+        data_preprocessor=dict(
+            type='mmpretrain.SelfSupDataPreprocessor', mean=[120.0] * 3, std=[60.0] * 3, to_rgb=True
+        ),
+    )
 
 
 def test_maps_tokens_and_vectors_are_pooled():
@@ -51,10 +68,14 @@ def test_maps_tokens_and_vectors_are_pooled():
     for shape, expected in [('maps', mean), ('vectors', mean), ('tokens', mean_but_first)]:
         features, labels = extract_features(Reducer(shape), loader)
         # a batch norm in evaluation mode, fresh, only divides by sqrt(1 + eps)
-        torch.testing.assert_close(features, expected / (1 + 1e-5)**0.5)
-        assert labels.tolist() == [2, 0, 1, 1, 0] and labels.dtype == torch.long and features.dtype == torch.float32
+        torch.testing.assert_close(features, expected / (1 + 1e-5) ** 0.5)
+        assert (
+            labels.tolist() == [2, 0, 1, 1, 0]
+            and labels.dtype == torch.long
+            and features.dtype == torch.float32
+        )
     features, _ = extract_features(Reducer('tokens'), loader, pool='cls')
-    torch.testing.assert_close(features, images[:, :, 0, 0] / (1 + 1e-5)**0.5)
+    torch.testing.assert_close(features, images[:, :, 0, 0] / (1 + 1e-5) ** 0.5)
 
 
 def test_modes_buffers_and_random_states_are_left_alone():
@@ -105,12 +126,15 @@ def test_class_token_of_a_backbone_that_returns_maps():
 def test_an_image_classifier_gives_its_backbone_not_its_neck():
     from mmengine.registry import init_default_scope
     from mmpretrain.models import ImageClassifier
+
     init_default_scope('mmpretrain')
-    model = ImageClassifier(backbone=dict(type='mmssl.ViT', arch=ARCH, img_size=32, patch_size=8, out_type='cls_token'),
-                            neck=dict(type='mmpretrain.ClsBatchNormNeck', input_features=24),
-                            head=dict(type='mmpretrain.LinearClsHead', num_classes=3, in_channels=24),
-                            data_preprocessor=dict(mean=[120.] * 3, std=[60.] * 3, to_rgb=True))
-    model.neck.bn.running_mean.fill_(100.)
+    model = ImageClassifier(
+        backbone=dict(type='mmssl.ViT', arch=ARCH, img_size=32, patch_size=8, out_type='cls_token'),
+        neck=dict(type='mmpretrain.ClsBatchNormNeck', input_features=24),
+        head=dict(type='mmpretrain.LinearClsHead', num_classes=3, in_channels=24),
+        data_preprocessor=dict(mean=[120.0] * 3, std=[60.0] * 3, to_rgb=True),
+    )
+    model.neck.bn.running_mean.fill_(100.0)
     loader, images = batches(dtype=torch.uint8)
     features, _ = extract_features(model, loader)
     with torch.no_grad():
@@ -120,6 +144,7 @@ def test_an_image_classifier_gives_its_backbone_not_its_neck():
 
 def test_batches_of_mmengine_loaders():
     from mmpretrain.structures import DataSample
+
     loader, images = batches()
     samples = [DataSample().set_gt_label(label) for label in (2, 0, 1, 1, 0)]
     features, labels = extract_features(Reducer('maps'), [dict(inputs=list(images), data_samples=samples)])
@@ -145,7 +170,9 @@ def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="'cls' needs a class token"):
         extract_features(Reducer('maps'), loader, pool='cls')
     with pytest.raises(ValueError, match="'cls' needs a class token"):
-        extract_features(layers.ViT(arch=ARCH, img_size=32, patch_size=8, with_cls_token=False), loader, 'cls')
+        extract_features(
+            layers.ViT(arch=ARCH, img_size=32, patch_size=8, with_cls_token=False), loader, 'cls'
+        )
     with pytest.raises(ValueError, match='no images'):
         extract_features(Reducer('maps'), [])
     with pytest.raises(ValueError, match='no data_preprocessor'):

@@ -30,22 +30,46 @@ def data(tmp_path_factory):
 
 def config(data, work_dir, hook=None, epochs=2, **kwargs):
     pipeline = [dict(type='mmssl.LoadRandomResizedCrop', scale=32), dict(type='mmpretrain.PackInputs')]
-    return Config(dict(
-        default_scope='mmpretrain', work_dir=str(work_dir), randomness=dict(seed=0), log_level='WARNING', launcher='none',
-        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, save_optimizer=True)),
-        model=dict(
-            type='mmssl.MAE',
-            backbone=dict(type='mmssl.MAEViT', arch=SIZES, img_size=32, patch_size=8),
-            neck=dict(type='mmssl.MAEDecoder', num_patches=16, patch_size=8, embed_dim=16, decoder_embed_dim=16, decoder_depth=1,
-                      decoder_num_heads=2),
-            head=dict(type='mmssl.MAEHead', norm_pix=True, patch_size=8),
-            data_preprocessor=dict(type='mmpretrain.SelfSupDataPreprocessor', mean=[120.] * 3, std=[60.] * 3, to_rgb=True)),
-        train_dataloader=dict(batch_size=4, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True),
-                              collate_fn=dict(type='default_collate'),
-                              dataset=dict(type='mmssl.ImageFolder', data_root=str(data), data_prefix='train', pipeline=pipeline)),
-        train_cfg=dict(by_epoch=True, max_epochs=epochs),
-        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)),
-        custom_hooks=[dict(type=KNNHook, data=str(data), **hook)] if hook is not None else [], **kwargs))
+    return Config(
+        dict(
+            default_scope='mmpretrain',
+            work_dir=str(work_dir),
+            randomness=dict(seed=0),
+            log_level='WARNING',
+            launcher='none',
+            default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, save_optimizer=True)),
+            model=dict(
+                type='mmssl.MAE',
+                backbone=dict(type='mmssl.MAEViT', arch=SIZES, img_size=32, patch_size=8),
+                neck=dict(
+                    type='mmssl.MAEDecoder',
+                    num_patches=16,
+                    patch_size=8,
+                    embed_dim=16,
+                    decoder_embed_dim=16,
+                    decoder_depth=1,
+                    decoder_num_heads=2,
+                ),
+                head=dict(type='mmssl.MAEHead', norm_pix=True, patch_size=8),
+                data_preprocessor=dict(
+                    type='mmpretrain.SelfSupDataPreprocessor', mean=[120.0] * 3, std=[60.0] * 3, to_rgb=True
+                ),
+            ),
+            train_dataloader=dict(
+                batch_size=4,
+                num_workers=0,
+                sampler=dict(type='DefaultSampler', shuffle=True),
+                collate_fn=dict(type='default_collate'),
+                dataset=dict(
+                    type='mmssl.ImageFolder', data_root=str(data), data_prefix='train', pipeline=pipeline
+                ),
+            ),
+            train_cfg=dict(by_epoch=True, max_epochs=epochs),
+            optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)),
+            custom_hooks=[dict(type=KNNHook, data=str(data), **hook)] if hook is not None else [],
+            **kwargs,
+        )
+    )
 
 
 def run(cfg, name):
@@ -66,10 +90,14 @@ def test_results_are_recorded_and_training_is_untouched(data, tmp_path):
     entries = json.loads((tmp_path / 'knn' / 'knn.json').read_text())
     assert [(entry['iter'], entry['epoch']) for entry in entries] == [(0, 0), (4, 1), (8, 2)]
     assert all(entry['k'] == 3 and entry['num_train'] == 16 and entry['num_val'] == 8 for entry in entries)
-    assert entries[-1]['top1'] == 100.  # two colours are told apart by any features
+    assert entries[-1]['top1'] == 100.0  # two colours are told apart by any features
     history, _ = runner.message_hub.get_scalar('knn/top1').data
     assert history.tolist() == [entry['top1'] for entry in entries]
-    scalars = [json.loads(line) for path in (tmp_path / 'knn').rglob('scalars.json') for line in path.read_text().splitlines()]
+    scalars = [
+        json.loads(line)
+        for path in (tmp_path / 'knn').rglob('scalars.json')
+        for line in path.read_text().splitlines()
+    ]
     assert [line['step'] for line in scalars if 'knn/top1' in line] == [0, 4, 8]
 
 
@@ -96,9 +124,16 @@ def test_a_wrong_folder_ends_the_run_before_the_first_step(data, tmp_path):
     assert not (tmp_path / 'knn.json').exists()
 
 
-@pytest.mark.parametrize(('kwargs', 'message'), [
-    (dict(interval=0), 'interval=0'), (dict(k=0), 'k=0'), (dict(temperature=0), 'temperature=0'), (dict(pool='max'), "pool='max'"),
-    (dict(batch_size=1.5), 'batch_size=1.5')])
+@pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    [
+        (dict(interval=0), 'interval=0'),
+        (dict(k=0), 'k=0'),
+        (dict(temperature=0), 'temperature=0'),
+        (dict(pool='max'), "pool='max'"),
+        (dict(batch_size=1.5), 'batch_size=1.5'),
+    ],
+)
 def test_bad_arguments_are_refused(kwargs, message):
     with pytest.raises(ValueError, match=message):
         KNNHook(data='x', **kwargs)
@@ -110,5 +145,6 @@ def test_a_sharded_model_is_refused():
 
     class Run:
         model = FullyShardedDataParallel()
+
     with pytest.raises(ValueError, match='FSDP'):
         KNNHook(data='x').before_train(Run())

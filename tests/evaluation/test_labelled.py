@@ -55,7 +55,11 @@ def test_class_folders_alone_are_split_for_good(tmp_path, as_zip):
     fill(tmp_path / 'train', dict(ant=10, bee=5, cat=20))  # a root that happens to be called train
     data = str(zipped(tmp_path / 'train', tmp_path / 'data.zip') if as_zip else tmp_path / 'train')
     train, val = labelled_images(data, image_size=16)
-    assert torch.bincount(val.labels).tolist() == [2, 1, 4] and torch.bincount(train.labels).tolist() == [8, 4, 16]
+    assert torch.bincount(val.labels).tolist() == [2, 1, 4] and torch.bincount(train.labels).tolist() == [
+        8,
+        4,
+        16,
+    ]
     assert not set(train.indices.tolist()) & set(val.indices.tolist())
     again = labelled_images(data, image_size=16)[1]
     assert torch.equal(val.indices, again.indices)

@@ -27,8 +27,12 @@ def image(number, size=(9, 11), classes=3):
 
 
 def sample(pred, label, path='a/b.jpg'):
-    return {'pred_sem_seg': {'data': torch.as_tensor(pred)[None]}, 'gt_sem_seg': {'data': torch.as_tensor(label)[None]}, 'img_path': path,
-            'seg_map_path': path.replace('.jpg', '.png')}
+    return {
+        'pred_sem_seg': {'data': torch.as_tensor(pred)[None]},
+        'gt_sem_seg': {'data': torch.as_tensor(label)[None]},
+        'img_path': path,
+        'seg_map_path': path.replace('.jpg', '.png'),
+    }
 
 
 def metric(classes=CLASSES, **kwargs):
@@ -48,22 +52,37 @@ def test_scores_are_those_of_all_pixels_together():
     matrix = sum(confusion_matrix(*image(number), 3) for number in range(4))
     scores = evaluate(range(4), 4)
     assert scores['mIoU'] == 100 * mean_iou(matrix)
-    assert set(scores) == {'PA', 'MPA', 'mIoU', 'FWIoU', 'mDice', 'mFscore', 'mPrecision', 'mRecall',
-                           *(f'{name}.{label}' for name in ('IoU', 'Acc') for label in CLASSES)}
+    assert set(scores) == {
+        'PA',
+        'MPA',
+        'mIoU',
+        'FWIoU',
+        'mDice',
+        'mFscore',
+        'mPrecision',
+        'mRecall',
+        *(f'{name}.{label}' for name in ('IoU', 'Acc') for label in CLASSES),
+    }
 
 
 def test_scores_of_each_image():
     scores = evaluate(range(4), 4, average='image', per_class=False)
-    assert scores['mIoU'] == pytest.approx(100 * np.mean([mean_iou(confusion_matrix(*image(number), 3)) for number in range(4)]), abs=1e-12)
+    assert scores['mIoU'] == pytest.approx(
+        100 * np.mean([mean_iou(confusion_matrix(*image(number), 3)) for number in range(4)]), abs=1e-12
+    )
 
 
 def rank(number, world, folder):
     if world > 1:
-        dist.init_process_group('gloo', init_method=f'file://{folder}/meet{world}', rank=number, world_size=world)
+        dist.init_process_group(
+            'gloo', init_method=f'file://{folder}/meet{world}', rank=number, world_size=world
+        )
     results = {}
     for average in ('dataset', 'image'):
         for size in (1, 2, 5, 6):
-            padded = [index % size for index in range(-(-size // world) * world)]  # as mmengine's DefaultSampler fills up
+            padded = [
+                index % size for index in range(-(-size // world) * world)
+            ]  # as mmengine's DefaultSampler fills up
             results[f'{average} {size}'] = evaluate(padded[number::world], size, average=average)
     (folder / f'{world}-{number}.json').write_text(json.dumps(results))
     if world > 1:
@@ -80,7 +99,7 @@ def test_any_number_of_processes_gives_the_same(tmp_path):
 
 
 def test_one_class_is_foreground_and_background():
-    made = metric(classes=('crack', ))
+    made = metric(classes=('crack',))
     made.process(None, [sample([[0, 1, 1, 0]], [[0, 1, 0, 0]])])
     scores = made.evaluate(1)
     assert scores['IoU.background'] == pytest.approx(100 * 2 / 3) and scores['IoU.crack'] == 50
@@ -90,13 +109,18 @@ def test_a_class_never_seen_is_left_out_and_named(caplog):
     made = metric()
     made.process(None, [sample([[0, 1]], [[0, 1]])])
     from mmengine.logging import MMLogger
+
     logger = MMLogger.get_current_instance()
     logger.addHandler(caplog.handler)
     try:
         scores = made.evaluate(1)
     finally:
         logger.removeHandler(caplog.handler)
-    assert scores['mIoU'] == 100 and 'IoU.car' not in scores and not any(np.isnan(value) for value in scores.values())
+    assert (
+        scores['mIoU'] == 100
+        and 'IoU.car' not in scores
+        and not any(np.isnan(value) for value in scores.values())
+    )
     assert 'left out of the means: car' in caplog.text
 
 
@@ -152,8 +176,15 @@ def test_images_of_the_same_name_have_files_of_their_own(tmp_path):
     assert files == {'1.png': 0, 'two_1.png': 1, 'y_two_1.png': 2}
 
 
-@pytest.mark.parametrize('wrong, words', [(dict(average='mean'), "average='mean'"), (dict(beta=0), 'beta=0'),
-                                          (dict(format_only=True), 'output_dir'), (dict(matrix_file='a.txt'), '.csv or .npy')])
+@pytest.mark.parametrize(
+    'wrong, words',
+    [
+        (dict(average='mean'), "average='mean'"),
+        (dict(beta=0), 'beta=0'),
+        (dict(format_only=True), 'output_dir'),
+        (dict(matrix_file='a.txt'), '.csv or .npy'),
+    ],
+)
 def test_wrong_arguments(wrong, words):
     with pytest.raises(ValueError, match=words):
         SegmentationMetric(**wrong)

@@ -30,11 +30,21 @@ class Job:
         arguments = list(map(str, arguments))
         if ranks > 1:
             arguments[1:1] = ['--launcher', 'pytorch']
-        self.pids = [self._fork(arguments, cwd, {**(env or {}), **self._ranks(rank, ranks, port)}, prepare) for rank in range(ranks)]
+        self.pids = [
+            self._fork(arguments, cwd, {**(env or {}), **self._ranks(rank, ranks, port)}, prepare)
+            for rank in range(ranks)
+        ]
 
     @staticmethod
     def _ranks(rank, ranks, port):
-        names = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=ranks, LOCAL_WORLD_SIZE=ranks, MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+        names = dict(
+            RANK=rank,
+            LOCAL_RANK=rank,
+            WORLD_SIZE=ranks,
+            LOCAL_WORLD_SIZE=ranks,
+            MASTER_ADDR='127.0.0.1',
+            MASTER_PORT=port,
+        )
         return {name: str(value) for name, value in names.items()} if ranks > 1 else {}
 
     def _fork(self, arguments, cwd, env, prepare):
@@ -53,7 +63,9 @@ class Job:
             for name, value in env.items():
                 os.environ.pop(name, None) if value is None else os.environ.update({name: value})
             for signum in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+                signal.signal(
+                    signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL
+                )
             if prepare is not None:
                 prepare()
             status = main(arguments)
@@ -61,6 +73,7 @@ class Job:
             status = error.code
         except BaseException:
             import traceback
+
             traceback.print_exc()
         finally:
             sys.stdout.flush()
@@ -73,7 +86,9 @@ class Job:
     def children(self, rank=0):
         """Processes of one of its own, such as workers of data loaders, oldest first."""
         tasks = Path(f'/proc/{self.pids[rank]}/task')
-        return [int(pid) for task in sorted(tasks.iterdir()) for pid in (task / 'children').read_text().split()]
+        return [
+            int(pid) for task in sorted(tasks.iterdir()) for pid in (task / 'children').read_text().split()
+        ]
 
     def poll(self):
         """Whether all have ended."""
@@ -95,7 +110,11 @@ class Job:
                         os.waitpid(pid, 0)
                 pytest.fail(f'still there after {seconds} s: {self.text[-2000:]}')
             time.sleep(0.01)
-        return self.statuses[0] if len(self.pids) == 1 else [self.statuses[rank] for rank in range(len(self.pids))]
+        return (
+            self.statuses[0]
+            if len(self.pids) == 1
+            else [self.statuses[rank] for rank in range(len(self.pids))]
+        )
 
     @property
     def text(self):
@@ -119,6 +138,7 @@ class Job:
 def _forget_runs():
     """Drop the loggers, visualizers and scopes that tests before have left in this process."""
     from mmengine.utils.manager import ManagerMixin
+
     kinds = [ManagerMixin]
     while kinds:
         kind = kinds.pop()
@@ -140,8 +160,10 @@ def toolboxes():
         importlib.import_module(f'{name}.datasets')
         importlib.import_module(f'{name}.models')
     import torch
+
     torch.set_num_threads(1)
     from yapf.yapflib import yapf_api
+
     plain, known = yapf_api.FormatCode, {}
 
     def format_code(text, **options):
@@ -164,6 +186,7 @@ def start(toolboxes):
     def start(*arguments, **options):
         if options.get('ranks', 1) > 1:
             import socket
+
             with socket.socket() as server:
                 server.bind(('127.0.0.1', 0))
                 options['port'] = server.getsockname()[1]
@@ -195,6 +218,7 @@ def at():
     def at(point, action):
         def prepare():
             from mmssl.engine.runner import Runner
+
             call_hook = Runner.call_hook
 
             def acting(runner, fn_name, **kwargs):

@@ -25,18 +25,31 @@ def said(monkeypatch):
 @pytest.fixture
 def coco(tmp_path):
     """A file of three categories and an object of each."""
-    content = dict(images=[dict(id=1, file_name='a.jpg', width=100, height=80)],
-                   annotations=[dict(id=number, image_id=1, category_id=10 * number, bbox=[number, 2, 20, 30], area=600, iscrowd=0)
-                                for number in (1, 2, 3)],
-                   categories=[dict(id=10 * number, name=name) for number, name in enumerate(NAMES, 1)])
+    content = dict(
+        images=[dict(id=1, file_name='a.jpg', width=100, height=80)],
+        annotations=[
+            dict(
+                id=number, image_id=1, category_id=10 * number, bbox=[number, 2, 20, 30], area=600, iscrowd=0
+            )
+            for number in (1, 2, 3)
+        ],
+        categories=[dict(id=10 * number, name=name) for number, name in enumerate(NAMES, 1)],
+    )
 
     def build(classes, change=None):
         if change:
             change(content)
         (tmp_path / 'boxes.json').write_text(json.dumps(content))
-        dataset = CocoDataset(ann_file=str(tmp_path / 'boxes.json'), metainfo=dict(classes=classes), pipeline=[], test_mode=True,
-                              data_prefix=dict(img=''))
-        return dataset, [(found['bbox_label'], found['bbox'][0]) for found in dataset.get_data_info(0)['instances']]
+        dataset = CocoDataset(
+            ann_file=str(tmp_path / 'boxes.json'),
+            metainfo=dict(classes=classes),
+            pipeline=[],
+            test_mode=True,
+            data_prefix=dict(img=''),
+        )
+        return dataset, [
+            (found['bbox_label'], found['bbox'][0]) for found in dataset.get_data_info(0)['instances']
+        ]
 
     return build
 
@@ -44,8 +57,10 @@ def coco(tmp_path):
 def test_labels_follow_the_classes_and_not_the_file(coco, said):
     assert coco(NAMES)[1] == [(0, 1), (1, 2), (2, 3)] and said == []
     assert coco(('hen', 'cat', 'dog'))[1] == [(1, 1), (2, 2), (0, 3)]
-    line, = said
-    assert line.endswith('boxes.json: classes are numbered in the order of the config, which is not that of the file')
+    (line,) = said
+    assert line.endswith(
+        'boxes.json: classes are numbered in the order of the config, which is not that of the file'
+    )
 
 
 def test_a_class_that_is_missing_and_objects_that_are_left_out(coco, said):
@@ -55,11 +70,15 @@ def test_a_class_that_is_missing_and_objects_that_are_left_out(coco, said):
     assert [line.partition(': ')[2] for line in said] == [
         '1 objects of 1 categories that are no class of this run are left out: hen',
         'no category, so no object, of 1 of the 3 classes: fox',
-        'classes are numbered in the order of the config, which is not that of the file']
+        'classes are numbered in the order of the config, which is not that of the file',
+    ]
 
 
 def test_no_class_at_all_and_two_categories_of_one_name(coco):
-    with pytest.raises(ValueError, match=r"boxes\.json: none of the 2 classes \(Cat, Dog\) is one of its 3 categories \(cat, dog, hen\)"):
+    with pytest.raises(
+        ValueError,
+        match=r'boxes\.json: none of the 2 classes \(Cat, Dog\) is one of its 3 categories \(cat, dog, hen\)',
+    ):
         coco(('Cat', 'Dog'))
     with pytest.raises(ValueError, match=r"boxes\.json: several categories have the name 'dog'"):
         coco(NAMES, lambda content: content['categories'].append(dict(id=99, name='dog')))
@@ -69,24 +88,44 @@ def test_coco_metric_numbers_likewise(coco, said, tmp_path):
     """A detector that is right has AP 1 whatever the order of the file, and where the file has no category for a class."""
     import numpy as np
     from mmdet.evaluation import CocoMetric
+
     for classes in (('hen', 'cat', 'dog'), ('fox', 'dog', 'cat')):
         labels = coco(classes)[1]
         metric = CocoMetric(ann_file=str(tmp_path / 'boxes.json'), metric='bbox', classwise=True)
         metric.dataset_meta = dict(classes=classes)
         boxes = np.array([[left, 2, left + 20, 32] for _, left in labels], np.float32)
-        found = dict(img_id=1, bboxes=boxes, scores=np.full(len(boxes), 0.9, np.float32), labels=np.array([label for label, _ in labels]))
+        found = dict(
+            img_id=1,
+            bboxes=boxes,
+            scores=np.full(len(boxes), 0.9, np.float32),
+            labels=np.array([label for label, _ in labels]),
+        )
         metric.results = [(dict(img_id=1, width=100, height=80), found)]
-        assert metric.evaluate(1)['coco/bbox_mAP'] == pytest.approx(1.)
+        assert metric.evaluate(1)['coco/bbox_mAP'] == pytest.approx(1.0)
 
 
 def voc(tmp_path, objects, classes, test_mode=False):
     (tmp_path / 'Annotations').mkdir(exist_ok=True)
-    boxes = ''.join(f'<object><name>{name}</name><bndbox>' + ''.join(f'<{key}>{value}</{key}>' for key, value in
-                    zip(('xmin', 'ymin', 'xmax', 'ymax'), box, strict=True)) + '</bndbox></object>' for name, box in objects)
-    (tmp_path / 'Annotations/a.xml').write_text(f'<annotation><size><width>50</width><height>40</height></size>{boxes}</annotation>')
+    boxes = ''.join(
+        f'<object><name>{name}</name><bndbox>'
+        + ''.join(
+            f'<{key}>{value}</{key}>'
+            for key, value in zip(('xmin', 'ymin', 'xmax', 'ymax'), box, strict=True)
+        )
+        + '</bndbox></object>'
+        for name, box in objects
+    )
+    (tmp_path / 'Annotations/a.xml').write_text(
+        f'<annotation><size><width>50</width><height>40</height></size>{boxes}</annotation>'
+    )
     (tmp_path / 'list.txt').write_text('a\n')
-    return VOCDataset(ann_file=str(tmp_path / 'list.txt'), data_prefix=dict(sub_data_root=f'{tmp_path}/VOC2007/../'), pipeline=[],
-                      metainfo=dict(classes=classes), test_mode=test_mode)
+    return VOCDataset(
+        ann_file=str(tmp_path / 'list.txt'),
+        data_prefix=dict(sub_data_root=f'{tmp_path}/VOC2007/../'),
+        pipeline=[],
+        metainfo=dict(classes=classes),
+        test_mode=test_mode,
+    )
 
 
 def test_xml_of_other_names_and_of_boxes_without_area(tmp_path, said):
@@ -94,10 +133,22 @@ def test_xml_of_other_names_and_of_boxes_without_area(tmp_path, said):
     whole, flat = (2, 3, 20, 30), (5, 5, 5, 30)
     dataset = voc(tmp_path, [('cat', whole), ('fox', whole), ('cat', flat)], NAMES)
     assert Counter(found['bbox_label'] for found in dataset.get_data_info(0)['instances']) == {0: 1}
-    assert [line.partition(': ')[2] for line in said] == ['1 objects of other names than the classes are left out: fox',
-                                                          '1 boxes without area are left out']
-    assert len(voc(tmp_path, [('cat', whole), ('cat', flat)], NAMES, test_mode=True).get_data_info(0)['instances']) == 2
-    with pytest.raises(ValueError, match=r'list\.txt: none of the 3 classes \(cat, dog, hen\) is the name of an object; there are fox'):
+    assert [line.partition(': ')[2] for line in said] == [
+        '1 objects of other names than the classes are left out: fox',
+        '1 boxes without area are left out',
+    ]
+    assert (
+        len(
+            voc(tmp_path, [('cat', whole), ('cat', flat)], NAMES, test_mode=True).get_data_info(0)[
+                'instances'
+            ]
+        )
+        == 2
+    )
+    with pytest.raises(
+        ValueError,
+        match=r'list\.txt: none of the 3 classes \(cat, dog, hen\) is the name of an object; there are fox',
+    ):
         voc(tmp_path, [('fox', whole)], NAMES)
     assert len(voc(tmp_path, [], NAMES)) == 1
     with pytest.raises(ValueError, match=r'Annotations/a\.xml: cannot convert float NaN to integer'):
@@ -110,7 +161,10 @@ def test_validation_in_another_order_is_refused(monkeypatch):
     check_same_classes(NAMES, NAMES, 'the test data')
     check_same_classes(None, NAMES, 'the test data')
     assert lines == []
-    with pytest.raises(ValueError, match="the test data has the classes of training in another order: label 1 is 'hen' and 'dog'"):
+    with pytest.raises(
+        ValueError,
+        match="the test data has the classes of training in another order: label 1 is 'hen' and 'dog'",
+    ):
         check_same_classes(('cat', 'hen', 'dog'), NAMES, 'the test data')
     check_same_classes(('cat', 'dog'), NAMES, 'the test data')
     assert lines == ["the test data has other classes than training: label 2 is nothing and 'hen'"]

@@ -24,8 +24,10 @@ def picture(size=WIDE):
 
 def png_of_size(width, height):
     """A PNG that promises a size and holds a few bytes."""
+
     def chunk(name, data):
         return struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
+
     header = chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0))
     return b'\x89PNG\r\n\x1a\n' + header + chunk(b'IDAT', zlib.compress(bytes(1000))) + chunk(b'IEND', b'')
 
@@ -38,8 +40,14 @@ def folder(tmp_path_factory):
     rgb.save(root / 'plain.jpg')
     picture((1, 1)).save(root / 'one_pixel.png')
     Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40) * 54).save(root / 'sixteen_bits.png')
-    for mode, name in (('CMYK', 'cmyk.jpg'), ('RGBA', 'rgba.png'), ('LA', 'grey_alpha.png'), ('P', 'palette.png'), ('1', 'bits.png'),
-                       ('L', 'grey.jpg')):
+    for mode, name in (
+        ('CMYK', 'cmyk.jpg'),
+        ('RGBA', 'rgba.png'),
+        ('LA', 'grey_alpha.png'),
+        ('P', 'palette.png'),
+        ('1', 'bits.png'),
+        ('L', 'grey.jpg'),
+    ):
         rgb.convert(mode).save(root / name)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -74,8 +82,22 @@ def read(pipeline, path):
 
 
 @pytest.mark.parametrize('system', SYSTEMS)
-@pytest.mark.parametrize('name', ['plain.jpg', 'one_pixel.png', 'sixteen_bits.png', 'cmyk.jpg', 'rgba.png', 'grey_alpha.png', 'palette.png',
-                                  'bits.png', 'grey.jpg', 'turned.jpg', 'animated.gif'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'plain.jpg',
+        'one_pixel.png',
+        'sixteen_bits.png',
+        'cmyk.jpg',
+        'rgba.png',
+        'grey_alpha.png',
+        'palette.png',
+        'bits.png',
+        'grey.jpg',
+        'turned.jpg',
+        'animated.gif',
+    ],
+)
 def test_converted(system, name, folder, pipelines):
     packed = read(pipelines[system], folder / name)
     inputs = packed['inputs'][0] if isinstance(packed['inputs'], (list, tuple)) else packed['inputs']
@@ -86,10 +108,18 @@ def test_converted(system, name, folder, pipelines):
 
 
 @pytest.mark.parametrize('system', SYSTEMS)
-@pytest.mark.parametrize('name, reason', [
-    ('cut.jpg', 'undecodable|unreadable'), ('cut.png', 'undecodable|unreadable'), ('empty.jpg', 'empty'), ('folder.jpg', 'folder'),
-    ('text.jpg', 'no known image format'), ('floats.tif', '8 or 16 bits'), ('huge.png', '20000x20000|400000000'),
-])
+@pytest.mark.parametrize(
+    'name, reason',
+    [
+        ('cut.jpg', 'undecodable|unreadable'),
+        ('cut.png', 'undecodable|unreadable'),
+        ('empty.jpg', 'empty'),
+        ('folder.jpg', 'folder'),
+        ('text.jpg', 'no known image format'),
+        ('floats.tif', '8 or 16 bits'),
+        ('huge.png', '20000x20000|400000000'),
+    ],
+)
 def test_refused_by_name(system, name, reason, folder, pipelines):
     with pytest.raises(BadImageError, match=f'{name}: .*({reason})'):
         read(pipelines[system], folder / name)
@@ -98,13 +128,20 @@ def test_refused_by_name(system, name, reason, folder, pipelines):
 def test_every_config_reads_images_by_a_loader_that_refuses_by_name(repo_root):
     """Data sets that are inherited from a host have our readers in place of its own."""
     texts = {path: path.read_text(encoding='utf-8') for path in (repo_root / 'configs').rglob('*.py')}
-    assert [path.name for path, text in texts.items() if 'LoadImageFromFile' in text or "'LoadAnnotations')" in text] == []
+    assert [
+        path.name
+        for path, text in texts.items()
+        if 'LoadImageFromFile' in text or "'LoadAnnotations')" in text
+    ] == []
     inherited = [path for path, text in texts.items() if '::_base_/datasets' in text]
     assert len(inherited) == 3
     for path in inherited:
         cfg = Config.fromfile(path)._cfg_dict
-        steps = [step['type'] for key in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'tta_pipeline')
-                 for step in steps_of(cfg[key])]
+        steps = [
+            step['type']
+            for key in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'tta_pipeline')
+            for step in steps_of(cfg[key])
+        ]
         assert steps.count('mmssl.LoadImage') == steps.count('mmssl.LoadLabelMap') >= 4
         assert not {'LoadImageFromFile', 'LoadAnnotations'} & set(steps)
 

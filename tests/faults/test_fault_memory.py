@@ -17,7 +17,7 @@ def script(repo_root):
 
 
 def test_growth_is_that_of_the_last_tenth(script):
-    curve = script.Curve(list(range(0, 101, 10)), [[50.] * 2 + [100.] * 8 + [110.], [80.] * 11])
+    curve = script.Curve(list(range(0, 101, 10)), [[50.0] * 2 + [100.0] * 8 + [110.0], [80.0] * 11])
     assert curve.growth(20) == [pytest.approx(0.1), 0]
     assert script.resident() > 10
 

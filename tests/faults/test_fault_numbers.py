@@ -19,7 +19,12 @@ from mmssl.engine.sanity import check_labels, heads
 from mmssl.launch import load_config, prepare
 
 # a module of each system's smoke model whose output is spoilt
-SYSTEMS = {'mae': 'neck.decoder_pred', 'rfcn': 'rpn_head.rpn_conv', 'gcn': 'decode_head.gcn.1', 'sam': 'mask_decoder.transformer'}
+SYSTEMS = {
+    'mae': 'neck.decoder_pred',
+    'rfcn': 'rpn_head.rpn_conv',
+    'gcn': 'decode_head.gcn.1',
+    'sam': 'mask_decoder.transformer',
+}
 
 
 @pytest.fixture(autouse=True)
@@ -36,9 +41,13 @@ def demo(tmp_path_factory):
 def settings_of(name, demo, work_dir, monkeypatch, *options):
     """A smoke config as ``mmssl train`` prepares it, without validation."""
     monkeypatch.chdir(demo.parents[1])
-    cfg = load_config(f'configs/smoke/{name}.py', ['train_dataloader.batch_size=2', 'log_level=ERROR', *options])
+    cfg = load_config(
+        f'configs/smoke/{name}.py', ['train_dataloader.batch_size=2', 'log_level=ERROR', *options]
+    )
     prepare(cfg, argparse.Namespace(data=None, launcher='none', work_dir=str(work_dir), local_rank=0), name)
-    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = cfg.test_cfg = cfg.test_dataloader = cfg.test_evaluator = None
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = cfg.test_cfg = cfg.test_dataloader = (
+        cfg.test_evaluator
+    ) = None
     return cfg
 
 
@@ -83,7 +92,11 @@ def test_the_module_that_made_it_is_named_at_its_step(system, way, demo, tmp_pat
     with pytest.raises(NonFiniteError) as caught:
         runner.train()
     message = str(caught.value)
-    assert message.startswith('iteration 2: ') and '; the batch: ' in message and re.search(r'(digit_\d|scene_\d+)', message)
+    assert (
+        message.startswith('iteration 2: ')
+        and '; the batch: ' in message
+        and re.search(r'(digit_\d|scene_\d+)', message)
+    )
     if way == 'forward':
         assert f'the first output that is not finite is that of {SYSTEMS[system]} (' in message
     else:
@@ -101,17 +114,31 @@ def test_an_image_that_holds_nan_is_told_from_a_module(demo, tmp_path, monkeypat
         return prepared
 
     runner.model.data_preprocessor.forward = forward
-    with pytest.raises(NonFiniteError, match='iteration 1: .*the images hold NaN or infinity when they reach the model'):
+    with pytest.raises(
+        NonFiniteError, match='iteration 1: .*the images hold NaN or infinity when they reach the model'
+    ):
         runner.train()
 
 
 def test_weights_that_a_step_made_infinite_are_named(demo, tmp_path, monkeypatch):
-    runner = runner_of('mae', demo, tmp_path / 'run', monkeypatch, 'optim_wrapper.optimizer.lr=1e39', 'param_scheduler.warmup=0')
-    with pytest.raises(NonFiniteError, match=r'the weights .* are not finite before the step|first output that is not finite is that of'):
+    runner = runner_of(
+        'mae',
+        demo,
+        tmp_path / 'run',
+        monkeypatch,
+        'optim_wrapper.optimizer.lr=1e39',
+        'param_scheduler.warmup=0',
+    )
+    with pytest.raises(
+        NonFiniteError,
+        match=r'the weights .* are not finite before the step|first output that is not finite is that of',
+    ):
         runner.train()
 
 
-@pytest.mark.parametrize('system, part', [('gcn', 'decode_head.gcn.1'), ('sam', 'mask_decoder.iou_prediction_head')])
+@pytest.mark.parametrize(
+    'system, part', [('gcn', 'decode_head.gcn.1'), ('sam', 'mask_decoder.iou_prediction_head')]
+)
 def test_a_prediction_that_is_no_number_is_refused(system, part, demo, tmp_path, monkeypatch):
     """R-FCN's: tests/detection/test_rfcn_detector.py."""
     runner = runner_of(system, demo, tmp_path / 'run', monkeypatch)
@@ -125,13 +152,24 @@ def test_a_prediction_that_is_no_number_is_refused(system, part, demo, tmp_path,
         else:
             sam = model.to_sam().eval()
             with pytest.raises(ValueError, match='Segment Anything predicts NaN or infinite masks'):
-                sam([dict(image=torch.zeros(3, 64, 64), original_size=(64, 64), point_coords=torch.ones(1, 1, 2),
-                          point_labels=torch.ones(1, 1))], True)
+                sam(
+                    [
+                        dict(
+                            image=torch.zeros(3, 64, 64),
+                            original_size=(64, 64),
+                            point_coords=torch.ones(1, 1, 2),
+                            point_labels=torch.ones(1, 1),
+                        )
+                    ],
+                    True,
+                )
 
 
 @pytest.mark.parametrize('average', [True, False])
 def test_nothing_but_ignored_pixels_is_a_loss_of_zero(average, demo, tmp_path, monkeypatch):
-    runner = runner_of('gcn', demo, tmp_path / 'run', monkeypatch, f'model.decode_head.loss_decode.avg_non_ignore={average}')
+    runner = runner_of(
+        'gcn', demo, tmp_path / 'run', monkeypatch, f'model.decode_head.loss_decode.avg_non_ignore={average}'
+    )
     batch = next(iter(runner.build_dataloader(runner._train_dataloader)))
     for sample in batch['data_samples']:
         sample.gt_sem_seg.data.fill_(255)
@@ -151,9 +189,14 @@ def test_a_label_out_of_range_names_its_file_before_the_step(demo, tmp_path, mon
         label = np.array(Image.open(path))
         label[:] = 11
         Image.fromarray(label).save(path)
-    runner = runner_of('gcn', demo, tmp_path / 'run', monkeypatch, f'train_dataloader.dataset.data_root={root}')
-    with pytest.raises(ValueError, match=r'labels/train/scene_\d+\.png: label 11 is none of the 11 classes of decode_head, 0 to 10, nor '
-                                         'ignore_index=255; look at reduce_zero_label'):
+    runner = runner_of(
+        'gcn', demo, tmp_path / 'run', monkeypatch, f'train_dataloader.dataset.data_root={root}'
+    )
+    with pytest.raises(
+        ValueError,
+        match=r'labels/train/scene_\d+\.png: label 11 is none of the 11 classes of decode_head, 0 to 10, nor '
+        'ignore_index=255; look at reduce_zero_label',
+    ):
         runner.train()
 
 
@@ -162,13 +205,17 @@ def test_labels_of_every_kind():
     from mmengine.structures import InstanceData, PixelData
     from mmpretrain.structures import DataSample
     from mmseg.structures import SegDataSample
+
     model = torch.nn.ModuleDict({name: torch.nn.Module() for name in ('head', 'decode_head', 'bbox_head')})
     for part in model.values():
         part.num_classes = 4
     model['decode_head'].ignore_index = 255
 
     def samples(label):
-        found = DetDataSample(metainfo=dict(img_path='d.jpg')), SegDataSample(metainfo=dict(seg_map_path='s.png'))
+        found = (
+            DetDataSample(metainfo=dict(img_path='d.jpg')),
+            SegDataSample(metainfo=dict(seg_map_path='s.png')),
+        )
         found[0].gt_instances = InstanceData(bboxes=torch.zeros(2, 4), labels=torch.tensor([0, label]))
         found[1].gt_sem_seg = PixelData(data=torch.tensor([[[0, label, 255]]]))
         return DataSample(metainfo=dict(img_path='c.jpg')).set_gt_label(label), *found
@@ -212,10 +259,15 @@ def no_annotation(content):
     content['annotations'] = []
 
 
-@pytest.mark.parametrize('change, message', [
-    (same_image, 'instances_train.json: several images have the id 1'), (same_annotation, 'several annotations have the id 1'),
-    (unknown_category, 'annotation 1 is of category 77, which is not listed'), (nan_box, r'annotation 1 has the box \[.*nan'),
-])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (same_image, 'instances_train.json: several images have the id 1'),
+        (same_annotation, 'several annotations have the id 1'),
+        (unknown_category, 'annotation 1 is of category 77, which is not listed'),
+        (nan_box, r'annotation 1 has the box \[.*nan'),
+    ],
+)
 def test_coco_files_that_would_train_wrongly_in_silence(change, message, demo, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=message):
         loader_of('rfcn', demo, monkeypatch, *spoil_coco(demo, tmp_path, change))
@@ -228,14 +280,18 @@ def test_no_objects_at_all(demo, tmp_path, monkeypatch):
     runner.train()
     assert runner.iter == 1 and all(bool(torch.isfinite(value).all()) for value in runner.model.parameters())
     with pytest.raises(ValueError, match='the data set .*instances_train.json of .* is empty'):
-        loader_of('rfcn', demo, monkeypatch, *options, 'train_dataloader.dataset.filter_cfg.filter_empty_gt=True')
+        loader_of(
+            'rfcn', demo, monkeypatch, *options, 'train_dataloader.dataset.filter_cfg.filter_empty_gt=True'
+        )
 
 
 def test_boxes_without_area_change_nothing(demo, tmp_path, monkeypatch):
     def flat(content):
-        extra = dict(content['annotations'][0], id=10 ** 6, bbox=[5, 5, 0, 7], area=0)
+        extra = dict(content['annotations'][0], id=10**6, bbox=[5, 5, 0, 7], area=0)
         content['annotations'].append(extra)
-        content['annotations'].append(dict(extra, id=10 ** 6 + 1, bbox=[5000, 5000, 9, 9], area=81))  # outside the image
+        content['annotations'].append(
+            dict(extra, id=10**6 + 1, bbox=[5000, 5000, 9, 9], area=81)
+        )  # outside the image
 
     counts = []
     for options in ([], spoil_coco(demo, tmp_path, flat)):
@@ -246,5 +302,11 @@ def test_boxes_without_area_change_nothing(demo, tmp_path, monkeypatch):
 
 def test_fewer_samples_than_a_batch(demo, monkeypatch):
     with pytest.raises(ValueError, match='1 samples of .*imagenet make no batch of 2'):
-        loader_of('mae', demo, monkeypatch, 'train_dataloader.dataset.indices=1', 'train_dataloader.drop_last=True',
-                  'train_dataloader.sampler.type=DefaultSampler')
+        loader_of(
+            'mae',
+            demo,
+            monkeypatch,
+            'train_dataloader.dataset.indices=1',
+            'train_dataloader.drop_last=True',
+            'train_dataloader.sampler.type=DefaultSampler',
+        )

@@ -15,7 +15,7 @@ from mmssl.ops.linear import linear
 SEEDS = range(10)
 
 
-def draw(seed, *shape, scale=1.):
+def draw(seed, *shape, scale=1.0):
     """Float64 in the open interval around 0, far from the whole numbers at which bilinear sampling has no derivative."""
     generator = torch.Generator().manual_seed(seed)
     return (torch.rand(*shape, generator=generator, dtype=torch.float64) - 0.5) * scale
@@ -24,33 +24,49 @@ def draw(seed, *shape, scale=1.):
 def rois_of(seed, number, batch, size):
     """(N, 5) boxes within maps of a cell a pixel."""
     generator = torch.Generator().manual_seed(seed)
-    corners = torch.rand(number, 2, 2, generator=generator, dtype=torch.float64).sort(1)[0] * torch.tensor(size[::-1])
+    corners = torch.rand(number, 2, 2, generator=generator, dtype=torch.float64).sort(1)[0] * torch.tensor(
+        size[::-1]
+    )
     return torch.cat([(torch.arange(number) % max(batch, 1)).double()[:, None], corners.flatten(1)], 1)
 
 
 def convolution(seed, batch=1, size=(3, 4), groups=1):
     offset, mask = draw(seed + 1, batch, 18, *size, scale=0.8) + 0.45, draw(seed + 2, batch, 9, *size) + 1
-    return (lambda x, o, w, b, m: deform_conv2d(x, o, w, b, padding=1, mask=m, backend='torch')), \
-        [draw(seed, batch, 2, *size), offset, draw(seed + 3, 2, 2, 3, 3), draw(seed + 4, 2), mask]
+    return (lambda x, o, w, b, m: deform_conv2d(x, o, w, b, padding=1, mask=m, backend='torch')), [
+        draw(seed, batch, 2, *size),
+        offset,
+        draw(seed + 3, 2, 2, 3, 3),
+        draw(seed + 4, 2),
+        mask,
+    ]
 
 
 def core(seed, batch=1, size=(3, 4)):
-    offset, mask = draw(seed + 1, batch, *size, 2 * 9 * 2, scale=0.8) + 0.45, draw(seed + 2, batch, *size, 2 * 9) + 1
+    offset, mask = (
+        draw(seed + 1, batch, *size, 2 * 9 * 2, scale=0.8) + 0.45,
+        draw(seed + 2, batch, *size, 2 * 9) + 1,
+    )
     return (lambda x, o, m: dcnv3(x, o, m, groups=2)), [draw(seed, batch, *size, 4), offset, mask]
 
 
 def pooling(operator):
     def case(seed, batch=1, size=(4, 5), number=3):
         rois = rois_of(seed, number if batch else 0, batch, size)
-        return (lambda maps: operator(maps, rois.to(maps.device, maps.dtype), 2, 1., 2)), [draw(seed, batch, 2 * 4, *size)]
+        return (lambda maps: operator(maps, rois.to(maps.device, maps.dtype), 2, 1.0, 2)), [
+            draw(seed, batch, 2 * 4, *size)
+        ]
+
     return case
 
 
 def deformable_pooling(seed, batch=1, size=(4, 5), number=3):
     rois = rois_of(seed, number if batch else 0, batch, size)
     trans = draw(seed + 1, len(rois), 2, 2, 2)
-    return (lambda maps, moved: deform_ps_roi_pool(maps, rois.to(maps.device, maps.dtype), moved, 2, 1., 2, 2, sample_per_part=2)), \
-        [draw(seed, batch, 2 * 4, *size), trans]
+    return (
+        lambda maps, moved: deform_ps_roi_pool(
+            maps, rois.to(maps.device, maps.dtype), moved, 2, 1.0, 2, 2, sample_per_part=2
+        )
+    ), [draw(seed, batch, 2 * 4, *size), trans]
 
 
 def attending(seed, batch=1, size=(2, 3)):
@@ -61,8 +77,15 @@ def dense(seed, batch=1, size=(2, 3)):
     return linear, [draw(seed, batch, *size, 4), draw(seed + 1, 5, 4), draw(seed + 2, 5)]
 
 
-CASES = {'deform_conv2d': convolution, 'dcnv3': core, 'ps_roi_pool': pooling(ps_roi_pool), 'ps_roi_align': pooling(ps_roi_align),
-         'deform_ps_roi_pool': deformable_pooling, 'attention': attending, 'linear': dense}
+CASES = {
+    'deform_conv2d': convolution,
+    'dcnv3': core,
+    'ps_roi_pool': pooling(ps_roi_pool),
+    'ps_roi_align': pooling(ps_roi_align),
+    'deform_ps_roi_pool': deformable_pooling,
+    'attention': attending,
+    'linear': dense,
+}
 
 
 def test_every_public_operator_is_here():
@@ -74,7 +97,9 @@ def test_gradcheck_over_ten_seeds(name):
     """In a random direction each; tests/ops looks at every element."""
     for seed in SEEDS:
         operator, inputs = CASES[name](100 * seed)
-        assert torch.autograd.gradcheck(operator, [tensor.requires_grad_() for tensor in inputs], eps=1e-7, atol=1e-5, fast_mode=True)
+        assert torch.autograd.gradcheck(
+            operator, [tensor.requires_grad_() for tensor in inputs], eps=1e-7, atol=1e-5, fast_mode=True
+        )
 
 
 def every_other(tensor):

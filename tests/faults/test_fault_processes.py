@@ -13,13 +13,20 @@ import torch
 from mmssl.checkpoint import find_resume_checkpoint, load_file
 
 SYSTEMS = ('mae', 'rfcn', 'gcn', 'sam')
-SHORT = ['--cfg-options', 'train_dataloader.batch_size=2', 'train_cfg.max_iters=6', 'default_hooks.checkpoint.interval=3']
+SHORT = [
+    '--cfg-options',
+    'train_dataloader.batch_size=2',
+    'train_cfg.max_iters=6',
+    'default_hooks.checkpoint.interval=3',
+]
 KILLS = 50
 
 
 def kill_after(iteration, signum=signal.SIGKILL, rank=None):
     """For ``at('after_train_iter', ...)``."""
-    return lambda runner: runner.iter + 1 == iteration and rank in (None, runner.rank) and os.kill(os.getpid(), signum)
+    return lambda runner: (
+        runner.iter + 1 == iteration and rank in (None, runner.rank) and os.kill(os.getpid(), signum)
+    )
 
 
 def weights(path):
@@ -32,13 +39,24 @@ def same_weights(one, other):
 
 
 def train(start, demo_folder, system, work_dir, *options, arguments=(), **settings):
-    return start('train', f'configs/smoke/{system}.py', '--work-dir', work_dir, *arguments, *SHORT, *options, cwd=demo_folder, **settings)
+    return start(
+        'train',
+        f'configs/smoke/{system}.py',
+        '--work-dir',
+        work_dir,
+        *arguments,
+        *SHORT,
+        *options,
+        cwd=demo_folder,
+        **settings,
+    )
 
 
 def test_killed_fifty_times_while_saving(start, demo_folder, losses, monkeypatch):
     """The hook of a real run writes one checkpoint after the other, of which one is kept, until it is killed; then the next goes on."""
     from mmssl.engine.runner import Runner
     from mmssl.launch import load_config
+
     monkeypatch.chdir(demo_folder)
     work_dir = demo_folder / 'run'
     first = train(start, demo_folder, 'mae', work_dir, 'default_hooks.checkpoint.max_keep_ckpts=1')
@@ -75,30 +93,63 @@ def test_killed_fifty_times_while_saving(start, demo_folder, losses, monkeypatch
         interrupted += bool(list(work_dir.glob('.*tmp')))
         for path in work_dir.glob('.*tmp'):
             path.unlink()
-    print(f'{KILLS} kills, {interrupted} of them in the middle of a file, {step - 7} checkpoints written, {unreadable} unreadable')
+    print(
+        f'{KILLS} kills, {interrupted} of them in the middle of a file, {step - 7} checkpoints written, {unreadable} unreadable'
+    )
     assert unreadable == 0 and interrupted > KILLS // 5 and step > 10
-    resumed = train(start, demo_folder, 'mae', work_dir, f'train_cfg.max_iters={step + 1}', arguments=['--resume'])
+    resumed = train(
+        start, demo_folder, 'mae', work_dir, f'train_cfg.max_iters={step + 1}', arguments=['--resume']
+    )
     assert resumed.wait() == 0 and step + 1 in losses(work_dir), (step, resumed.text[-600:])
 
 
-@pytest.mark.parametrize('system, before, after', [('mae', 0, 0), ('mae', 2, 2), ('rfcn', 0, 2), ('gcn', 2, 0), ('sam', 0, 2)])
-def test_killed_and_gone_on_with_is_the_same_bit_for_bit(system, before, after, start, at, demo_folder, losses):
+@pytest.mark.parametrize(
+    'system, before, after', [('mae', 0, 0), ('mae', 2, 2), ('rfcn', 0, 2), ('gcn', 2, 0), ('sam', 0, 2)]
+)
+def test_killed_and_gone_on_with_is_the_same_bit_for_bit(
+    system, before, after, start, at, demo_folder, losses
+):
     """Whatever the number of workers before and after; the whole run has those of after. The data are named by their full path, which is
     as odd as the folder's."""
     whole = train(start, demo_folder, system, 'whole', f'train_dataloader.num_workers={after}')
-    killed = train(start, demo_folder, system, 'läufe/1', f'train_dataloader.num_workers={before}',
-                   prepare=at('after_train_iter', kill_after(5)))
+    killed = train(
+        start,
+        demo_folder,
+        system,
+        'läufe/1',
+        f'train_dataloader.num_workers={before}',
+        prepare=at('after_train_iter', kill_after(5)),
+    )
     assert whole.wait() == 0 and killed.wait() == -signal.SIGKILL, killed.text[-2000:]
     expected, work_dir = losses(demo_folder / 'whole'), demo_folder / 'läufe/1'
-    assert len(expected) == 6 and losses(work_dir) == {step: expected[step] for step in range(1, 6)}  # the same seed twice
+    assert len(expected) == 6 and losses(work_dir) == {
+        step: expected[step] for step in range(1, 6)
+    }  # the same seed twice
     assert (work_dir / 'last_checkpoint').read_text() == 'iter_3.pth'
     data = demo_folder / 'data/demo' / ('imagenet' if system == 'mae' else 'scenes')
-    resumed = train(start, demo_folder, system, work_dir, f'train_dataloader.num_workers={after}', arguments=['--resume', '--data', data])
+    resumed = train(
+        start,
+        demo_folder,
+        system,
+        work_dir,
+        f'train_dataloader.num_workers={after}',
+        arguments=['--resume', '--data', data],
+    )
     assert resumed.wait() == 0, resumed.text[-2000:]
-    assert losses(work_dir) == expected and same_weights(demo_folder / 'whole/iter_6.pth', work_dir / 'iter_6.pth')
+    assert losses(work_dir) == expected and same_weights(
+        demo_folder / 'whole/iter_6.pth', work_dir / 'iter_6.pth'
+    )
     if system != 'mae':
-        test = start('test', f'configs/smoke/{system}.py', 'läufe/1/iter_6.pth', '--data', data, '--work-dir', 'läufe/test',
-                     cwd=demo_folder)
+        test = start(
+            'test',
+            f'configs/smoke/{system}.py',
+            'läufe/1/iter_6.pth',
+            '--data',
+            data,
+            '--work-dir',
+            'läufe/test',
+            cwd=demo_folder,
+        )
         assert test.wait() == 0, test.text[-2000:]
 
 
@@ -117,7 +168,12 @@ def test_two_ranks_and_another_number_of_them(system, start, demo_folder, losses
     expected = losses(demo_folder / 'whole')
     assert losses(demo_folder / '2') == {step: expected[step] for step in (4, 5, 6)}
     assert same_weights(demo_folder / 'whole/iter_6.pth', demo_folder / '2/iter_6.pth')
-    assert jobs[1].text.count('written with batch size 2 on 2 rank(s), this run has 2 on 1: it goes on at the same place') == 1
+    assert (
+        jobs[1].text.count(
+            'written with batch size 2 on 2 rank(s), this run has 2 on 1: it goes on at the same place'
+        )
+        == 1
+    )
     assert sorted(losses(demo_folder / '1')) == [4, 5, 6]
 
 
@@ -129,7 +185,7 @@ def test_damaged_newest_checkpoint(damage, start, demo_folder, losses):
     content = newest.read_bytes()
     newest.unlink()
     if damage != 'missing':
-        newest.write_bytes(content[:len(content) // 2 if damage == 'truncated' else 0])
+        newest.write_bytes(content[: len(content) // 2 if damage == 'truncated' else 0])
     resumed = train(start, demo_folder, 'mae', 'run', arguments=['--resume'])
     assert resumed.wait() == 0, resumed.text[-2000:]
     assert resumed.text.count('going on from iter_3.pth, the newest checkpoint') == 1
@@ -140,6 +196,7 @@ def test_damaged_newest_checkpoint(damage, start, demo_folder, losses):
 def test_a_killed_worker_is_named_with_its_file(system, start, demo_folder):
     def prepare():
         from mmssl.engine.workers import Board
+
         begin = Board.begin
 
         def killed(board, worker, index):
@@ -149,7 +206,15 @@ def test_a_killed_worker_is_named_with_its_file(system, start, demo_folder):
 
         Board.begin = killed
 
-    job = train(start, demo_folder, system, 'run', 'train_dataloader.num_workers=2', 'train_cfg.max_iters=100000', prepare=prepare)
+    job = train(
+        start,
+        demo_folder,
+        system,
+        'run',
+        'train_dataloader.num_workers=2',
+        'train_cfg.max_iters=100000',
+        prepare=prepare,
+    )
     job.wait_for(lambda: (demo_folder / 'run/iter_3.pth').exists())
     (demo_folder / 'now').touch()
     killed = time.monotonic()
@@ -157,24 +222,31 @@ def test_a_killed_worker_is_named_with_its_file(system, start, demo_folder):
     print(f'{system}: ended after {time.monotonic() - killed:.2f} s')
     # the other worker may stumble over the end of the run
     assert len(job.errors) == 1 and 'Traceback' not in job.text.partition('error: ')[0], job.text[-3000:]
-    assert re.search(r'error: worker 1 of the data loader \(process \d+\) (was killed \(Killed\)|died) while it read .*\.jpg\. .*--resume',
-                     job.errors[0]), job.errors
+    assert re.search(
+        r'error: worker 1 of the data loader \(process \d+\) (was killed \(Killed\)|died) while it read .*\.jpg\. .*--resume',
+        job.errors[0],
+    ), job.errors
 
 
 def test_a_worker_killed_from_outside(start, demo_folder, losses):
-    job = train(start, demo_folder, 'mae', 'run', 'train_dataloader.num_workers=2', 'train_cfg.max_iters=100000')
+    job = train(
+        start, demo_folder, 'mae', 'run', 'train_dataloader.num_workers=2', 'train_cfg.max_iters=100000'
+    )
     job.wait_for(lambda: len(losses(demo_folder / 'run')) >= 2)
     victim = job.children()[0]
     os.kill(victim, signal.SIGKILL)
     assert job.wait(60) == 1
-    assert re.search(rf'worker 0 of the data loader \(process {victim}\) (was killed \(Killed\)|died) (while it|after it had) read .*\.jpg',
-                     job.errors[0]), job.text[-2000:]
+    assert re.search(
+        rf'worker 0 of the data loader \(process {victim}\) (was killed \(Killed\)|died) (while it|after it had) read .*\.jpg',
+        job.errors[0],
+    ), job.text[-2000:]
 
 
 @pytest.mark.parametrize('system', ['mae', 'rfcn'])
 def test_a_worker_that_fails_is_named_with_its_file(system, start, demo_folder):
     def prepare():
         from mmengine.dataset import Compose
+
         call = Compose.__call__
 
         def failing(compose, data):
@@ -189,17 +261,29 @@ def test_a_worker_that_fails_is_named_with_its_file(system, start, demo_folder):
     job = train(start, demo_folder, system, 'run', 'train_dataloader.num_workers=2', prepare=prepare)
     assert job.wait(60) == 1
     assert len(job.errors) == 1 and 'Traceback' not in job.text, job.text[-3000:]
-    assert re.search(r'\.jpg: AttributeError: no such attribute \(.*\) \(in worker 1 of the data loader\)', job.errors[0]), job.errors
+    assert re.search(
+        r'\.jpg: AttributeError: no such attribute \(.*\) \(in worker 1 of the data loader\)', job.errors[0]
+    ), job.errors
 
 
 @pytest.mark.parametrize('who', ['rank', 'worker'])
 def test_a_rank_that_dies_takes_the_other_with_it(who, start, at, demo_folder, losses):
     """Nobody but the ranks themselves looks after them here."""
     if who == 'rank':
-        job = train(start, demo_folder, 'mae', 'run', ranks=2, prepare=at('after_train_iter', kill_after(3, rank=1)))
+        job = train(
+            start, demo_folder, 'mae', 'run', ranks=2, prepare=at('after_train_iter', kill_after(3, rank=1))
+        )
         job.wait_for(lambda: len(losses(demo_folder / 'run')) >= 2 or job.poll())
     else:
-        job = train(start, demo_folder, 'mae', 'run', 'train_dataloader.num_workers=2', 'train_cfg.max_iters=100000', ranks=2)
+        job = train(
+            start,
+            demo_folder,
+            'mae',
+            'run',
+            'train_dataloader.num_workers=2',
+            'train_cfg.max_iters=100000',
+            ranks=2,
+        )
         job.wait_for(lambda: len(losses(demo_folder / 'run')) >= 2)
         os.kill(job.children(rank=1)[0], signal.SIGKILL)
     killed = time.monotonic()

@@ -39,20 +39,38 @@ def load(path):
 
 def same_weights(one, other):
     one, other = load(one), load(other)
-    return all(torch.equal(value, other['state_dict'][name]) for name, value in one['state_dict'].items()) and \
-        all(torch.equal(value, other['ema_state_dict'][name]) for name, value in one.get('ema_state_dict', {}).items())
+    return all(
+        torch.equal(value, other['state_dict'][name]) for name, value in one['state_dict'].items()
+    ) and all(
+        torch.equal(value, other['ema_state_dict'][name])
+        for name, value in one.get('ema_state_dict', {}).items()
+    )
 
 
 def own_signal(signum):
     return lambda runner: os.kill(os.getpid(), signum)
 
 
-@pytest.mark.parametrize('system, workers, signum', [('mae', 2, signal.SIGINT), ('rfcn', 0, signal.SIGTERM), ('gcn', 2, signal.SIGTERM),
-                                                     ('sam', 0, signal.SIGINT)])
+@pytest.mark.parametrize(
+    'system, workers, signum',
+    [
+        ('mae', 2, signal.SIGINT),
+        ('rfcn', 0, signal.SIGTERM),
+        ('gcn', 2, signal.SIGTERM),
+        ('sam', 0, signal.SIGINT),
+    ],
+)
 def test_saved_and_gone(system, workers, signum, start, demo_folder, losses):
     work_dir = demo_folder / system
-    job = start('train', f'configs/smoke/{system}.py', '--work-dir', work_dir, *LONG, f'train_dataloader.num_workers={workers}',
-                cwd=demo_folder)
+    job = start(
+        'train',
+        f'configs/smoke/{system}.py',
+        '--work-dir',
+        work_dir,
+        *LONG,
+        f'train_dataloader.num_workers={workers}',
+        cwd=demo_folder,
+    )
     job.wait_for(lambda: len(losses(work_dir)) >= 2)
     sent = time.monotonic()
     for pid in [*job.children(), job.pids[0]]:  # terminals and batch systems signal every process
@@ -61,16 +79,24 @@ def test_saved_and_gone(system, workers, signum, start, demo_folder, losses):
     print(f'{system}: left after {time.monotonic() - sent:.2f} s')
     last = max(losses(work_dir))
     assert (work_dir / 'last_checkpoint').read_text() == f'iter_{last}.pth'
-    assert job.text.count(f'stopped by {signum.name} after iteration {last}: saved in') == 1 and 'Traceback' not in job.text
+    assert (
+        job.text.count(f'stopped by {signum.name} after iteration {last}: saved in') == 1
+        and 'Traceback' not in job.text
+    )
     assert load(work_dir / f'iter_{last}.pth')['meta']['iter'] == last
 
 
 def test_as_people_start_it(with_demo, tmp_path, losses, repo_root):
     """A fresh interpreter, and one without a home."""
     with_demo(tmp_path)
-    process = subprocess.Popen([sys.executable, '-m', 'mmssl.cli', 'train', 'configs/smoke/mae.py', '--work-dir', 'run', *LONG],
-                               cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(repo_root), 'HOME': '/no/such/home'},
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'mmssl.cli', 'train', 'configs/smoke/mae.py', '--work-dir', 'run', *LONG],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(repo_root), 'HOME': '/no/such/home'},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     deadline = time.monotonic() + 120
     while len(losses(tmp_path / 'run')) < 2:
         assert process.poll() is None and time.monotonic() < deadline
@@ -85,15 +111,26 @@ def test_while_validating(start, at, demo_folder, losses):
     """The weights are those of training, not their average, and the run that goes on validates before its next step."""
     (demo_folder / 'c.py').write_text(VALIDATING)
     whole = start('train', 'c.py', '--work-dir', 'whole', cwd=demo_folder)
-    stopped = start('train', 'c.py', '--work-dir', 'parts', cwd=demo_folder, prepare=at('before_val_iter', own_signal(signal.SIGTERM)))
+    stopped = start(
+        'train',
+        'c.py',
+        '--work-dir',
+        'parts',
+        cwd=demo_folder,
+        prepare=at('before_val_iter', own_signal(signal.SIGTERM)),
+    )
     assert whole.wait() == 0 and stopped.wait(30) == 143, whole.text[-2000:] + stopped.text[-2000:]
     assert 'stopped by SIGTERM after iteration 2: saved in' in stopped.text
     resumed = start('train', 'c.py', '--work-dir', 'parts', '--resume', cwd=demo_folder)
     assert resumed.wait() == 0, resumed.text[-2000:]
 
     def scores(name):
-        lines = [json.loads(line) for path in sorted((demo_folder / name).glob('*/vis_data/*.json')) if path.name != 'scalars.json'
-                 for line in path.read_text().splitlines()]
+        lines = [
+            json.loads(line)
+            for path in sorted((demo_folder / name).glob('*/vis_data/*.json'))
+            if path.name != 'scalars.json'
+            for line in path.read_text().splitlines()
+        ]
         return [(line['step'], line['mIoU']) for line in lines if 'mIoU' in line]
 
     assert losses(demo_folder / 'whole') == losses(demo_folder / 'parts')
@@ -103,16 +140,34 @@ def test_while_validating(start, at, demo_folder, losses):
 
 def test_before_the_first_step_nothing_is_left(start, at, demo_folder):
     for point in ('before_run', 'before_train_iter'):
-        job = start('train', 'configs/smoke/mae.py', '--work-dir', 'runs/one', *SMALL, cwd=demo_folder,
-                    prepare=at(point, own_signal(signal.SIGINT)))
-        assert job.wait(30) == 130 and 'before its first step: nothing to save' in job.text and 'Traceback' not in job.text
+        job = start(
+            'train',
+            'configs/smoke/mae.py',
+            '--work-dir',
+            'runs/one',
+            *SMALL,
+            cwd=demo_folder,
+            prepare=at(point, own_signal(signal.SIGINT)),
+        )
+        assert (
+            job.wait(30) == 130
+            and 'before its first step: nothing to save' in job.text
+            and 'Traceback' not in job.text
+        )
         assert not (demo_folder / 'runs').exists()
 
 
 def test_a_second_signal_ends_it_at_once(start, at, demo_folder, losses):
     """Also where the step does not end: an endless wait stands in for it."""
-    job = start('train', 'configs/smoke/mae.py', '--work-dir', 'run', *LONG, cwd=demo_folder,
-                prepare=at('before_train_iter', lambda runner: time.sleep(600 if runner.iter == 1 else 0)))
+    job = start(
+        'train',
+        'configs/smoke/mae.py',
+        '--work-dir',
+        'run',
+        *LONG,
+        cwd=demo_folder,
+        prepare=at('before_train_iter', lambda runner: time.sleep(600 if runner.iter == 1 else 0)),
+    )
     job.wait_for(lambda: len(losses(demo_folder / 'run')) >= 1)
     job.send(signal.SIGTERM)
     job.wait_for(lambda: 'saving after this step' in job.text)
@@ -126,14 +181,25 @@ def test_an_epoch_is_taken_up_in_its_middle(start, at, demo_folder, losses):
     """A run that counts epochs: the file of the stop is named by its iteration, and goes when the epoch's is there."""
     (demo_folder / 'c.py').write_text(BY_EPOCH)
     whole = start('train', 'c.py', '--work-dir', 'whole', cwd=demo_folder)
-    stopped = start('train', 'c.py', '--work-dir', 'parts', cwd=demo_folder, prepare=at(
-        'before_train_iter', lambda runner: runner.iter == 2 and own_signal(signal.SIGTERM)(runner)))
+    stopped = start(
+        'train',
+        'c.py',
+        '--work-dir',
+        'parts',
+        cwd=demo_folder,
+        prepare=at(
+            'before_train_iter', lambda runner: runner.iter == 2 and own_signal(signal.SIGTERM)(runner)
+        ),
+    )
     assert whole.wait() == 0 and stopped.wait(30) == 143, stopped.text[-2000:]
     assert [path.name for path in (demo_folder / 'parts').glob('*.pth')] == ['iter_3.pth']
     resumed = start('train', 'c.py', '--work-dir', 'parts', '--resume', cwd=demo_folder)
     assert resumed.wait() == 0, resumed.text[-2000:]
     assert [path.name for path in (demo_folder / 'parts').glob('*.pth')] == ['epoch_1.pth']
-    assert losses(demo_folder / 'whole') == losses(demo_folder / 'parts') and len(losses(demo_folder / 'parts')) == 5
+    assert (
+        losses(demo_folder / 'whole') == losses(demo_folder / 'parts')
+        and len(losses(demo_folder / 'parts')) == 5
+    )
     assert same_weights(demo_folder / 'whole/epoch_1.pth', demo_folder / 'parts/epoch_1.pth')
 
 
@@ -151,7 +217,15 @@ def test_two_ranks_agree(start, demo_folder, losses):
 def test_two_ranks_while_validating(start, at, demo_folder):
     """The first rank saves alone, the second waits for it."""
     (demo_folder / 'c.py').write_text(VALIDATING)
-    job = start('train', 'c.py', '--work-dir', 'run', cwd=demo_folder, ranks=2, prepare=at('before_val_iter', own_signal(signal.SIGTERM)))
+    job = start(
+        'train',
+        'c.py',
+        '--work-dir',
+        'run',
+        cwd=demo_folder,
+        ranks=2,
+        prepare=at('before_val_iter', own_signal(signal.SIGTERM)),
+    )
     assert job.wait(30) == [143, 143], job.text[-3000:]
     meta = load(demo_folder / 'run/iter_2.pth')['meta']
     assert meta['validation_due'] and meta['iter'] == 2 and len(meta['rng']) == 2

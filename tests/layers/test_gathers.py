@@ -30,7 +30,10 @@ def net():
 def contrast(own, everything, first):
     """A loss in which every sample meets every other one: the mean over this process's samples."""
     labels = torch.arange(first, first + len(own))
-    return nn.functional.cross_entropy(own @ everything.T, labels) + (everything.square().sum() * own.sin()).mean()
+    return (
+        nn.functional.cross_entropy(own @ everything.T, labels)
+        + (everything.square().sum() * own.sin()).mean()
+    )
 
 
 def queue_of(batches):
@@ -44,11 +47,18 @@ def queue_of(batches):
 def rank(number, folder):
     torch.set_num_threads(1)
     dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=number, world_size=2)
-    mine = BATCH[3 * number:3 * number + 3]
+    mine = BATCH[3 * number : 3 * number + 3]
     assert world() == (number, 2)
-    result = {'gather': gather(mine), 'transposed': gather(mine.T.contiguous().T), 'scalar': sum_over_ranks(torch.tensor(number + 1.)),
-              'mean': mean_over_ranks(mine), 'untouched': mine.clone()}
-    images = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(number)).to(memory_format=torch.channels_last)
+    result = {
+        'gather': gather(mine),
+        'transposed': gather(mine.T.contiguous().T),
+        'scalar': sum_over_ranks(torch.tensor(number + 1.0)),
+        'mean': mean_over_ranks(mine),
+        'untouched': mine.clone(),
+    }
+    images = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(number)).to(
+        memory_format=torch.channels_last
+    )
     result['channels last'] = gather(images)
     assert not gather(mine.clone().requires_grad_()).requires_grad
 
@@ -62,11 +72,13 @@ def rank(number, folder):
     torch.manual_seed(number)  # the ranks' generators differ
     result['permutation'] = common_permutation(50, 'cpu')
     part, order = shuffle(mine)
-    assert sorted(order.tolist()) == list(range(6)) and torch.equal(part, BATCH[order[3 * number:3 * number + 3]])
+    assert sorted(order.tolist()) == list(range(6)) and torch.equal(
+        part, BATCH[order[3 * number : 3 * number + 3]]
+    )
     assert torch.equal(unshuffle(2 * part, order), 2 * mine)
     result['order'] = order
     given, same = shuffle(mine, ORDER)
-    assert torch.equal(same, ORDER) and torch.equal(given, BATCH[ORDER][3 * number:3 * number + 3])
+    assert torch.equal(same, ORDER) and torch.equal(given, BATCH[ORDER][3 * number : 3 * number + 3])
     assert torch.equal(unshuffle(given, ORDER), mine)
 
     result['queue'] = queue_of([mine, 2 * mine])  # 12 features in 9 places
@@ -79,18 +91,20 @@ def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp('ranks')
     # a forked child needs no imports of its own; autograd cannot be forked where there is a GPU
     method = 'spawn' if torch.cuda.is_available() else 'fork'
-    multiprocessing.start_processes(rank, (str(folder), ), nprocs=2, start_method=method)
+    multiprocessing.start_processes(rank, (str(folder),), nprocs=2, start_method=method)
     return [torch.load(folder / f'{number}.pt') for number in (0, 1)]
 
 
 def test_gathers_in_the_order_of_the_ranks(ranks):
-    images = torch.cat([torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(number)) for number in (0, 1)])
+    images = torch.cat(
+        [torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(number)) for number in (0, 1)]
+    )
     for number, result in enumerate(ranks):
         assert torch.equal(result['gather'], BATCH) and torch.equal(result['transposed'], BATCH)
         assert torch.equal(result['channels last'], images)
         assert result['scalar'] == 3
         torch.testing.assert_close(result['mean'], (BATCH[:3] + BATCH[3:]) / 2, atol=1e-15, rtol=0)
-        assert torch.equal(result['untouched'], BATCH[3 * number:3 * number + 3])
+        assert torch.equal(result['untouched'], BATCH[3 * number : 3 * number + 3])
 
 
 def test_gradient_is_that_of_the_joined_batch(ranks):

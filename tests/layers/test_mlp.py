@@ -10,8 +10,15 @@ def test_layers_names_and_values():
     torch.manual_seed(0)
     mlp = MLP((3, 5, 5, 2), last_bn=True).double()
     shapes = {name: tuple(parameter.shape) for name, parameter in mlp.named_parameters()}
-    assert shapes == {'fc0.weight': (5, 3), 'bn0.weight': (5, ), 'bn0.bias': (5, ), 'fc1.weight': (5, 5), 'bn1.weight': (5, ),
-                      'bn1.bias': (5, ), 'fc2.weight': (2, 5)}
+    assert shapes == {
+        'fc0.weight': (5, 3),
+        'bn0.weight': (5,),
+        'bn0.bias': (5,),
+        'fc1.weight': (5, 5),
+        'bn1.weight': (5,),
+        'bn1.bias': (5,),
+        'fc2.weight': (2, 5),
+    }
     x = torch.randn(6, 3, dtype=torch.float64)
 
     def normed(rows):
@@ -24,7 +31,14 @@ def test_layers_names_and_values():
 
 def test_biases_and_no_last_batch_norm():
     mlp = MLP((3, 5, 2), bias=True)
-    assert [name for name, _ in mlp.named_parameters()] == ['fc0.weight', 'fc0.bias', 'bn0.weight', 'bn0.bias', 'fc1.weight', 'fc1.bias']
+    assert [name for name, _ in mlp.named_parameters()] == [
+        'fc0.weight',
+        'fc0.bias',
+        'bn0.weight',
+        'bn0.bias',
+        'fc1.weight',
+        'fc1.bias',
+    ]
     linear = MLP((3, 2), bias=True)
     x = torch.randn(4, 3)
     torch.testing.assert_close(linear(x), x @ linear.fc0.weight.T + linear.fc0.bias)
@@ -42,10 +56,14 @@ def test_initial_weights_are_drawn_anew():
     mlp(torch.randn(4, 3))
     before = mlp.fc0.weight.detach().clone()
     mlp.init_weights()
-    assert not torch.equal(mlp.fc0.weight, before) and not mlp.bn1.running_mean.any() and mlp.bn0.num_batches_tracked == 0
+    assert (
+        not torch.equal(mlp.fc0.weight, before)
+        and not mlp.bn1.running_mean.any()
+        and mlp.bn0.num_batches_tracked == 0
+    )
 
 
-@pytest.mark.parametrize('dims', [(3, ), (), (3, 0), (3, 2.5)])
+@pytest.mark.parametrize('dims', [(3,), (), (3, 0), (3, 2.5)])
 def test_impossible_widths_are_refused(dims):
     with pytest.raises(ValueError, match='of an MLP; give the widths from input to output, such as'):
         MLP(dims)

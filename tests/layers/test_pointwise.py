@@ -46,6 +46,8 @@ def test_it_learns_as_the_plain_one():
 
 
 def test_only_plain_convolutions_of_one_pixel_are_changed():
-    net = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 1, stride=2), nn.Conv2d(4, 4, 1, groups=2))
+    net = nn.Sequential(
+        nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 1, stride=2), nn.Conv2d(4, 4, 1, groups=2)
+    )
     PointwiseConv2d.of(net)
     assert [type(conv) for conv in net] == [PointwiseConv2d, nn.Conv2d, nn.Conv2d, nn.Conv2d]

@@ -16,13 +16,16 @@ def test_x_fills_the_first_half_as_in_the_released_code():
         for x in range(columns):
             expected = []
             for position in (x, y):
-                angles = [position / 10000**(n / (width / 4)) for n in range(width // 4)]
+                angles = [position / 10000 ** (n / (width / 4)) for n in range(width // 4)]
                 expected += [math.sin(a) for a in angles] + [math.cos(a) for a in angles]
-            torch.testing.assert_close(table[0, 1 + y * columns + x], torch.tensor(expected), atol=1e-6, rtol=0)
+            torch.testing.assert_close(
+                table[0, 1 + y * columns + x], torch.tensor(expected), atol=1e-6, rtol=0
+            )
 
 
 def test_the_host_has_the_axes_swapped():
     from mmpretrain.models.utils import build_2d_sincos_position_embedding
+
     host = build_2d_sincos_position_embedding(6, 32, cls_token=True)
     ours = sincos_2d((6, 6), 32)
     assert (host - ours).abs().max() > 1
@@ -46,7 +49,9 @@ def test_resizing_keeps_extra_tokens_and_the_identity():
         resize_pos_embed(table, (2, 5), (4, 4))
 
 
-@pytest.mark.parametrize(('count', 'like', 'grid'), [
-    (196, (14, 14), (14, 14)), (98, (28, 56), (7, 14)), (98, (56, 28), (14, 7)), (7, (1, 9), (1, 7))])
+@pytest.mark.parametrize(
+    ('count', 'like', 'grid'),
+    [(196, (14, 14), (14, 14)), (98, (28, 56), (7, 14)), (98, (56, 28), (14, 7)), (7, (1, 9), (1, 7))],
+)
 def test_grid_of(count, like, grid):
     assert grid_of(count, like) == grid

@@ -9,7 +9,7 @@ from mmssl.layers.queue import FeatureQueue
 
 def features(count, first=0):
     """Features whose every entry is their number."""
-    return torch.arange(first, first + count, dtype=torch.float32)[:, None].expand(-1, 3) + 100.
+    return torch.arange(first, first + count, dtype=torch.float32)[:, None].expand(-1, 3) + 100.0
 
 
 def test_starts_with_unit_vectors():
@@ -20,7 +20,10 @@ def test_starts_with_unit_vectors():
     assert len(queue.queue.unique(dim=1).T) == 7
 
 
-@pytest.mark.parametrize(('length', 'batches'), [(6, (2, 2, 2, 2)), (7, (3, 3, 3, 3, 3)), (5, (5, 5)), (4, (1, 3, 2, 4, 1)), (1, (1, 1))])
+@pytest.mark.parametrize(
+    ('length', 'batches'),
+    [(6, (2, 2, 2, 2)), (7, (3, 3, 3, 3, 3)), (5, (5, 5)), (4, (1, 3, 2, 4, 1)), (1, (1, 1))],
+)
 def test_the_oldest_go_first_also_around_the_end(length, batches):
     queue = FeatureQueue(3, length)
     slots, place, count = queue.queue.T.tolist(), 0, 0
@@ -53,7 +56,7 @@ def test_pointer_and_features_are_in_the_state_dict():
     queue, other = FeatureQueue(3, 4), FeatureQueue(3, 4)
     queue.enqueue(features(3))
     state = queue.state_dict()
-    assert state['queue_ptr'].dtype == torch.int64 and state['queue_ptr'].shape == (1, )  # as in MoCo's files
+    assert state['queue_ptr'].dtype == torch.int64 and state['queue_ptr'].shape == (1,)  # as in MoCo's files
     other.load_state_dict(state)
     assert torch.equal(other.queue, queue.queue) and other.queue_ptr == 3
     for each in (queue, other):
@@ -64,7 +67,10 @@ def test_pointer_and_features_are_in_the_state_dict():
 def test_impossible_lengths_are_refused():
     with pytest.raises(ValueError, match='length=0 of a queue; give a number of features above 0'):
         FeatureQueue(3, 0)
-    with pytest.raises(ValueError, match='the queue has 4 places and the batch of all processes 5 features; lengthen the queue'):
+    with pytest.raises(
+        ValueError,
+        match='the queue has 4 places and the batch of all processes 5 features; lengthen the queue',
+    ):
         FeatureQueue(3, 4).enqueue(features(5))
 
 
@@ -84,7 +90,9 @@ def test_counters_are_saved_loaded_and_may_be_missing():
     assert set(state) == {'0.weight', '0.steps', '0.epochs'}
     other.load_state_dict(state)
     assert (other[0].steps, other[0].epochs) == (9, 5) and type(other[0].steps) is int
-    result = other.load_state_dict({'0.weight': torch.ones(1), '0.epochs': torch.tensor(7)})  # a scalar counts too
+    result = other.load_state_dict(
+        {'0.weight': torch.ones(1), '0.epochs': torch.tensor(7)}
+    )  # a scalar counts too
     assert not result.missing_keys and (other[0].steps, other[0].epochs) == (9, 7)
     with pytest.raises(RuntimeError, match='Unexpected key.*0.step'):
         other.load_state_dict({**state, '0.step': torch.tensor([1])})

@@ -14,8 +14,8 @@ WEIGHTS = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(1), dt
 def norm():
     module = nn.BatchNorm2d(3).double()
     with torch.no_grad():
-        module.weight.copy_(torch.tensor([1., 2., -1.]))
-        module.bias.copy_(torch.tensor([0.5, 0., 1.]))
+        module.weight.copy_(torch.tensor([1.0, 2.0, -1.0]))
+        module.bias.copy_(torch.tensor([0.5, 0.0, 1.0]))
     return module
 
 
@@ -23,7 +23,14 @@ def run(module, part):
     x = BATCH[part].clone().requires_grad_()
     out = module(x)
     (out * WEIGHTS[part]).sum().backward()
-    return out.detach(), x.grad, module.weight.grad, module.bias.grad, module.running_mean.clone(), module.running_var.clone()
+    return (
+        out.detach(),
+        x.grad,
+        module.weight.grad,
+        module.bias.grad,
+        module.running_mean.clone(),
+        module.running_var.clone(),
+    )
 
 
 def rank(number, folder):
@@ -41,7 +48,7 @@ def rank(number, folder):
 
 
 def test_two_processes_are_one(tmp_path):
-    multiprocessing.start_processes(rank, (str(tmp_path), ), nprocs=2, start_method='fork')
+    multiprocessing.start_processes(rank, (str(tmp_path),), nprocs=2, start_method='fork')
     first, second = (torch.load(tmp_path / f'{number}.pt') for number in (0, 1))
     out, gradient, weight, bias, mean, variance = run(norm(), slice(None))
     torch.testing.assert_close(torch.cat([first[0], second[0]]), out, atol=1e-12, rtol=0)

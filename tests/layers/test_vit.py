@@ -17,6 +17,7 @@ def vit(**kwargs):
 @pytest.mark.parametrize('out_type', ['featmap', 'cls_token', 'avg_featmap', 'raw'])
 def test_outputs_equal_mmpretrains_with_the_same_weights(out_type):
     from mmpretrain.models import VisionTransformer
+
     ours = vit(out_type=out_type, out_indices=[1, 3])
     host = VisionTransformer(arch=ARCH, img_size=32, patch_size=8, out_type=out_type, out_indices=[1, 3])
     host.eval()  # returns None in the host
@@ -28,10 +29,22 @@ def test_outputs_equal_mmpretrains_with_the_same_weights(out_type):
 
 def test_depths_equal_mmpretrains():
     from mmpretrain.models import VisionTransformer
+
     host = VisionTransformer(arch=ARCH, img_size=32, patch_size=8)
-    for name in ('cls_token', 'pos_embed', 'patch_embed.projection.weight', 'layers.0.ln1.weight', 'layers.3.attn.qkv.bias', 'ln1.weight'):
-        assert vit().get_layer_depth(f'backbone.{name}', 'backbone.') == host.get_layer_depth(f'backbone.{name}', 'backbone.')
-    assert vit().get_layer_depth('head.fc.weight', 'backbone.') == host.get_layer_depth('head.fc.weight', 'backbone.')
+    for name in (
+        'cls_token',
+        'pos_embed',
+        'patch_embed.projection.weight',
+        'layers.0.ln1.weight',
+        'layers.3.attn.qkv.bias',
+        'ln1.weight',
+    ):
+        assert vit().get_layer_depth(f'backbone.{name}', 'backbone.') == host.get_layer_depth(
+            f'backbone.{name}', 'backbone.'
+        )
+    assert vit().get_layer_depth('head.fc.weight', 'backbone.') == host.get_layer_depth(
+        'head.fc.weight', 'backbone.'
+    )
 
 
 @pytest.mark.parametrize('arch', ['tiny', 'small', 'b', 'l', 'h'])
@@ -51,7 +64,9 @@ def test_frozen_stages_do_not_learn_and_stay_in_evaluation():
     model = vit(frozen_stages=2, drop_path_rate=0.5).train()
     assert [layer.training for layer in model.layers] == [False, False, True, True]
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert trained == {name for name, _ in model.named_parameters() if name.startswith(('layers.2.', 'layers.3.', 'ln1.'))}
+    assert trained == {
+        name for name, _ in model.named_parameters() if name.startswith(('layers.2.', 'layers.3.', 'ln1.'))
+    }
     assert not any(parameter.requires_grad for parameter in vit(frozen_stages=4).parameters())
 
 
@@ -80,12 +95,17 @@ def test_drop_path_keeps_the_mean_and_drops_whole_samples():
     assert drop_path(out, 0.25, False) is out
 
 
-@pytest.mark.parametrize(('options', 'message'), [
-    ({'out_type': 'features'}, "out_type 'features' is unknown"), ({'out_indices': 4}, r'out_indices \[4\]'),
-    ({'arch': {'embed_dims': 32}}, 'arch needs exactly the keys'),
-    ({'patch_size': 64}, 'image 32x32 does not divide into 64x64 patches; resize it to 64x64'),
-    ({'arch': {**ARCH, 'num_heads': 5}}, 'does not divide into 5 heads'),
-    ({'with_cls_token': False, 'out_type': 'cls_token'}, 'with_cls_token')])
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'out_type': 'features'}, "out_type 'features' is unknown"),
+        ({'out_indices': 4}, r'out_indices \[4\]'),
+        ({'arch': {'embed_dims': 32}}, 'arch needs exactly the keys'),
+        ({'patch_size': 64}, 'image 32x32 does not divide into 64x64 patches; resize it to 64x64'),
+        ({'arch': {**ARCH, 'num_heads': 5}}, 'does not divide into 5 heads'),
+        ({'with_cls_token': False, 'out_type': 'cls_token'}, 'with_cls_token'),
+    ],
+)
 def test_wrong_arguments_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         vit(**options)

@@ -16,11 +16,15 @@ def formula(query, key, value):
 
 def tensors(dtype, queries, keys, grad=True):
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(2, 3, length, 8, generator=generator, dtype=torch.float64).to(dtype).requires_grad_(grad)
-            for length in (queries, keys, keys)]
+    return [
+        torch.randn(2, 3, length, 8, generator=generator, dtype=torch.float64).to(dtype).requires_grad_(grad)
+        for length in (queries, keys, keys)
+    ]
 
 
-@pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
+@pytest.mark.parametrize(
+    ('dtype', 'tolerance'), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 3e-2)]
+)
 @pytest.mark.parametrize('keys', [1, 7, SHORT, SHORT + 1, LONG + 1])
 def test_forward_and_gradients_equal_the_formula(dtype, tolerance, keys):
     inputs = tensors(dtype, 5, keys)
@@ -56,5 +60,7 @@ def test_dropout_drops_and_keeps_the_mean():
 
 
 def test_gradcheck_with_odd_layouts():
-    query, key, value = (torch.randn(2, 4, 3, 4, dtype=torch.float64).transpose(1, 2).requires_grad_() for _ in range(3))
+    query, key, value = (
+        torch.randn(2, 4, 3, 4, dtype=torch.float64).transpose(1, 2).requires_grad_() for _ in range(3)
+    )
     assert torch.autograd.gradcheck(attention, (query, key, value))

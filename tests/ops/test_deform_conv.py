@@ -37,18 +37,25 @@ def loops(input, offset, weight, bias, stride, padding, dilation, mask):
                         move = (c // (channels // moves)) * taps + k
                         y = h * stride - padding + k // kernel_w * dilation + offset[b, 2 * move, h, w]
                         x = w * stride - padding + k % kernel_w * dilation + offset[b, 2 * move + 1, h, w]
-                        sample.append(bilinear(input[b, c], y, x) * (1 if mask is None else mask[b, move, h, w]))
+                        sample.append(
+                            bilinear(input[b, c], y, x) * (1 if mask is None else mask[b, move, h, w])
+                        )
                     sample = torch.stack(sample).view(groups, 1, in_group)
                     kernel = weight[:, :, k // kernel_w, k % kernel_w].view(groups, -1, in_group)
                     out[b, :, h, w] += (kernel * sample).sum(2).flatten()
     return out if bias is None else out + bias.view(1, -1, 1, 1)
 
 
-CASES = {'v1': (1, 1, 1, 1, 1, False), 'v2': (1, 1, 1, 1, 1, True), 'strided': (2, 1, 2, 1, 1, True), 'grouped': (4, 2, 1, 2, 2, True),
-         'wide': (1, 2, 1, 2, 2, False)}
+CASES = {
+    'v1': (1, 1, 1, 1, 1, False),
+    'v2': (1, 1, 1, 1, 1, True),
+    'strided': (2, 1, 2, 1, 1, True),
+    'grouped': (4, 2, 1, 2, 2, True),
+    'wide': (1, 2, 1, 2, 2, False),
+}
 
 
-def example(case, dtype=torch.float64, size=(5, 6), batch=2, spread=2.):
+def example(case, dtype=torch.float64, size=(5, 6), batch=2, spread=2.0):
     moves, groups, stride, padding, dilation, masked = CASES[case]
     generator = torch.Generator().manual_seed(0)
 
@@ -56,7 +63,12 @@ def example(case, dtype=torch.float64, size=(5, 6), batch=2, spread=2.):
         return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
 
     out = [(cells + 2 * padding - 2 * dilation - 1) // stride + 1 for cells in size]
-    tensors = [draw(batch, 4, *size), draw(batch, moves * 18, *out) * spread, draw(6, 4 // groups, 3, 3), draw(6)]
+    tensors = [
+        draw(batch, 4, *size),
+        draw(batch, moves * 18, *out) * spread,
+        draw(6, 4 // groups, 3, 3),
+        draw(6),
+    ]
     mask = draw(batch, moves * 9, *out).sigmoid() if masked else None
     return tensors, mask, (stride, padding, dilation)
 
@@ -66,9 +78,13 @@ def run(tensors, mask, geometry, **keywords):
 
 
 def with_gradients(function, tensors, mask):
-    inputs = [tensor.detach().clone().requires_grad_() for tensor in (*tensors, *([] if mask is None else [mask]))]
+    inputs = [
+        tensor.detach().clone().requires_grad_() for tensor in (*tensors, *([] if mask is None else [mask]))
+    ]
     out = function(inputs[:4], None if mask is None else inputs[4])
-    pull = torch.randn(out.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(out.dtype)
+    pull = torch.randn(out.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(
+        out.dtype
+    )
     return [out, *torch.autograd.grad(out, inputs, pull)]
 
 
@@ -76,7 +92,9 @@ def with_gradients(function, tensors, mask):
 def test_equals_the_formula(case):
     tensors, mask, geometry = example(case, size=(4, 5), batch=1)
     expected = with_gradients(lambda given, mask: loops(*given, *geometry, mask), tensors, mask)
-    for mine, theirs in zip(with_gradients(lambda given, mask: run(given, mask, geometry), tensors, mask), expected, strict=True):
+    for mine, theirs in zip(
+        with_gradients(lambda given, mask: run(given, mask, geometry), tensors, mask), expected, strict=True
+    ):
         torch.testing.assert_close(mine, theirs, atol=1e-10, rtol=0)
     single = [tensor.float() for tensor in tensors], None if mask is None else mask.float()
     torch.testing.assert_close(run(*single, geometry).double(), expected[0].detach(), atol=1e-5, rtol=1e-5)
@@ -89,8 +107,10 @@ def test_backends_agree(case, backend, monkeypatch):
         pytest.skip(f'{backend} has no compiled operators here')
     monkeypatch.setattr(sys.modules[deform_conv2d.__module__], 'PIECE', 1)  # several pieces
     tensors, mask, geometry = example(case, size=(11, 12))
-    both = [with_gradients(lambda given, mask, name=name: run(given, mask, geometry, backend=name), tensors, mask)
-            for name in ('torch', backend)]
+    both = [
+        with_gradients(lambda given, mask, name=name: run(given, mask, geometry, backend=name), tensors, mask)
+        for name in ('torch', backend)
+    ]
     for mine, theirs in zip(*both, strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-9, rtol=1e-9)
 
@@ -98,25 +118,37 @@ def test_backends_agree(case, backend, monkeypatch):
 def test_without_offsets_it_is_a_convolution():
     (input, offset, weight, bias), _, geometry = example('v1', torch.float32)
     out = deform_conv2d(input, torch.zeros_like(offset), weight, bias, *geometry)
-    torch.testing.assert_close(out, torch.nn.functional.conv2d(input, weight, bias, *geometry), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        out, torch.nn.functional.conv2d(input, weight, bias, *geometry), atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize('case', ['v1', 'grouped'])
 def test_gradcheck(case):
     tensors, mask, geometry = example(case, size=(3, 4), batch=1)
     inputs = [tensor.requires_grad_() for tensor in (*tensors, *([] if mask is None else [mask]))]
-    assert torch.autograd.gradcheck(lambda *given: deform_conv2d(*given[:4], *geometry, *given[4:]), inputs, fast_mode=True)
+    assert torch.autograd.gradcheck(
+        lambda *given: deform_conv2d(*given[:4], *geometry, *given[4:]), inputs, fast_mode=True
+    )
 
 
 def test_odd_inputs():
     tensors, mask, geometry = example('v2', torch.float32)
     plain = run(tensors, mask, geometry)
-    layout = [tensors[0].to(memory_format=torch.channels_last), *(torch.stack((one, one), -1)[..., 0] for one in tensors[1:])]
+    layout = [
+        tensors[0].to(memory_format=torch.channels_last),
+        *(torch.stack((one, one), -1)[..., 0] for one in tensors[1:]),
+    ]
     torch.testing.assert_close(run(layout, mask, geometry), plain)
-    assert run([tensors[0][:0], tensors[1][:0], *tensors[2:]], mask[:0], geometry).shape == (0, *plain.shape[1:])
+    assert run([tensors[0][:0], tensors[1][:0], *tensors[2:]], mask[:0], geometry).shape == (
+        0,
+        *plain.shape[1:],
+    )
     for size in ((1, 7), (7, 1), (1, 1)):
         tensors, mask, geometry = example('v2', torch.float32, size)
-        for result in with_gradients(lambda given, mask, geometry=geometry: run(given, mask, geometry), tensors, mask):
+        for result in with_gradients(
+            lambda given, mask, geometry=geometry: run(given, mask, geometry), tensors, mask
+        ):
             assert result.isfinite().all()
     far = [tensors[0], tensors[1] * 1e20, *tensors[2:]]
     torch.testing.assert_close(run(far, mask, geometry), tensors[3].view(1, -1, 1, 1).expand(2, 6, 1, 1))
@@ -135,7 +167,9 @@ def test_bfloat16_under_autocast():
     torch.testing.assert_close(out.float(), exact, atol=2e-2, rtol=2e-2)
 
 
-@pytest.mark.parametrize(('backend', 'dynamic', 'sizes'), [('auto', True, ((5, 6), (7, 4))), ('torch', False, ((5, 6),))])
+@pytest.mark.parametrize(
+    ('backend', 'dynamic', 'sizes'), [('auto', True, ((5, 6), (7, 4))), ('torch', False, ((5, 6),))]
+)
 def test_compiles_whole(backend, dynamic, sizes):
     if backend == 'auto' and not torchvision_serves('cpu'):
         pytest.skip('without torchvision ours is traced, for minutes where every size is unknown')
@@ -146,16 +180,25 @@ def test_compiles_whole(backend, dynamic, sizes):
     compiled = torch.compile(function, backend='aot_eager', fullgraph=True, dynamic=dynamic)
     for size in sizes:
         tensors, mask, _ = example('v2', torch.float32, size)
-        both = [with_gradients(lambda given, mask, one=one: one(*given, mask), tensors, mask) for one in (compiled, function)]
+        both = [
+            with_gradients(lambda given, mask, one=one: one(*given, mask), tensors, mask)
+            for one in (compiled, function)
+        ]
         for mine, theirs in zip(*both, strict=True):
             torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(('place', 'value', 'message'), [
-    (0, torch.zeros(2, 5, 5, 6), '5 input channels'), (1, torch.zeros(2, 17, 5, 6), r'\(2, 18 \* groups, 5, 6\)'),
-    (1, torch.zeros(2, 18, 4, 6), 'offset of deform_conv2d'), (1, torch.zeros(2, 54, 5, 6), '3 groups of offset'),
-    (3, torch.zeros(5), r'bias .* \(6,\)'), (4, torch.zeros(2, 8, 5, 6), r'mask .* \(2, 9, 5, 6\)'),
-])
+@pytest.mark.parametrize(
+    ('place', 'value', 'message'),
+    [
+        (0, torch.zeros(2, 5, 5, 6), '5 input channels'),
+        (1, torch.zeros(2, 17, 5, 6), r'\(2, 18 \* groups, 5, 6\)'),
+        (1, torch.zeros(2, 18, 4, 6), 'offset of deform_conv2d'),
+        (1, torch.zeros(2, 54, 5, 6), '3 groups of offset'),
+        (3, torch.zeros(5), r'bias .* \(6,\)'),
+        (4, torch.zeros(2, 8, 5, 6), r'mask .* \(2, 9, 5, 6\)'),
+    ],
+)
 def test_wrong_shapes_are_named(place, value, message):
     tensors, mask, geometry = example('v2', torch.float32)
     given = [*tensors, mask]

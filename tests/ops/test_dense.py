@@ -15,7 +15,7 @@ def path(request, monkeypatch):
     module.onednn_serves.cache_clear()
 
 
-@pytest.mark.parametrize('shape', [(7, 24), (2, 5, 24), (2, 3, 4, 24), (24, ), (0, 24), (1, 24)])
+@pytest.mark.parametrize('shape', [(7, 24), (2, 5, 24), (2, 3, 4, 24), (24,), (0, 24), (1, 24)])
 @pytest.mark.parametrize('with_bias', [True, False])
 def test_forward_and_gradients(path, shape, with_bias):
     torch.manual_seed(0)

@@ -18,8 +18,12 @@ from PIL import Image
 pytest.importorskip('gradio', reason="the page needs Gradio: pip install 'mmssl[page]'")
 playwright = pytest.importorskip('playwright.sync_api', reason='driving a browser needs playwright')
 pytest.importorskip('mmpretrain')
-CHROMIUM = next((path for path in map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome')) if path), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='no Chromium on this machine: apt-get install chromium')
+CHROMIUM = next(
+    (path for path in map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome')) if path), None
+)
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason='no Chromium on this machine: apt-get install chromium'
+)
 WAIT = 60_000
 
 
@@ -31,6 +35,7 @@ def checkpoint(tmp_path_factory):
 
     from mmssl.launch import load_config
     from mmssl.registry import MODELS, build
+
     cfg = load_config('smoke/mae.py')
     init_default_scope('mmpretrain')
     torch.manual_seed(0)
@@ -46,11 +51,42 @@ def server(checkpoint, repo_root):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    command = [sys.executable, '-m', 'mmssl.cli', 'demo', '--model', 'smoke/sam.py', '--checkpoint', 'random', '--mae', 'smoke/mae.py',
-               str(checkpoint), '--port', str(port), '--no-browser', '--max-upload', '1', '--max-pixels', '0.2', '--points-per-side', '4',
-               '--pred-iou-thresh', '0', '--stability-score-thresh', '0', '--box-nms-thresh', '1']
-    process = subprocess.Popen(command, cwd=repo_root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                               env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(repo_root), 'no_proxy': '127.0.0.1'})
+    command = [
+        sys.executable,
+        '-m',
+        'mmssl.cli',
+        'demo',
+        '--model',
+        'smoke/sam.py',
+        '--checkpoint',
+        'random',
+        '--mae',
+        'smoke/mae.py',
+        str(checkpoint),
+        '--port',
+        str(port),
+        '--no-browser',
+        '--max-upload',
+        '1',
+        '--max-pixels',
+        '0.2',
+        '--points-per-side',
+        '4',
+        '--pred-iou-thresh',
+        '0',
+        '--stability-score-thresh',
+        '0',
+        '--box-nms-thresh',
+        '1',
+    ]
+    process = subprocess.Popen(
+        command,
+        cwd=repo_root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(repo_root), 'no_proxy': '127.0.0.1'},
+    )
     seen = []
     for line in process.stdout:
         seen.append(line)
@@ -82,11 +118,18 @@ def visit(server, browser):
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(WAIT)
-        page.on('request', lambda request: outside.append(request.url)
-                if not request.url.startswith((server, 'data:', 'blob:', server.replace('http', 'ws'))) else None)
+        page.on(
+            'request',
+            lambda request: (
+                outside.append(request.url)
+                if not request.url.startswith((server, 'data:', 'blob:', server.replace('http', 'ws')))
+                else None
+            ),
+        )
         page.goto(server)
         page.wait_for_selector('#file')
         return page
+
     yield visit
     for context in contexts:
         context.close()
@@ -104,7 +147,9 @@ def photos(tmp_path):
 
 def note(page, text: str) -> str:
     """The line below the picture, once it holds a text."""
-    page.wait_for_function('text => document.querySelector("#note .prose, #note.prose").innerText.includes(text)', arg=text)
+    page.wait_for_function(
+        'text => document.querySelector("#note .prose, #note.prose").innerText.includes(text)', arg=text
+    )
     return page.inner_text('#note .prose, #note.prose')
 
 
@@ -167,7 +212,11 @@ def test_files_that_are_refused_are_named_and_change_nothing(visit, photos, tmp_
     page = visit()
     upload(page, photos[0])
     note(page, 'encoded')
-    for path, message in ((wrong, r'letter\.jpg'), (large, 'wide.png has 700x400 pixels'), (long, 'exceed the maximum allowed size')):
+    for path, message in (
+        (wrong, r'letter\.jpg'),
+        (large, 'wide.png has 700x400 pixels'),
+        (long, 'exceed the maximum allowed size'),
+    ):
         page.locator('#file button[aria-label*="lear"]').first.click()
         upload(page, path)
         toast = page.locator('.toast-body', has_text=re.compile(message, re.IGNORECASE))
@@ -205,13 +254,21 @@ def test_reconstruction_follows_the_slider(visit, photos):
     page.locator('#ratio input[type=range]').focus()
     page.keyboard.press('ArrowLeft')
     page.locator('#ratio input[type=range]').dispatch_event('pointerup')
-    page.wait_for_function('before => document.querySelector("#reconstruction img").src !== before', arg=before)
+    page.wait_for_function(
+        'before => document.querySelector("#reconstruction img").src !== before', arg=before
+    )
     assert picture.get_attribute('src') != before
 
 
 def test_files_of_the_machine_are_not_served(server, repo_root, checkpoint):
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    for path in ('/etc/passwd', str(repo_root / 'setup.cfg'), str(checkpoint), '../setup.cfg', '..%2fsetup.cfg'):
+    for path in (
+        '/etc/passwd',
+        str(repo_root / 'setup.cfg'),
+        str(checkpoint),
+        '../setup.cfg',
+        '..%2fsetup.cfg',
+    ):
         for route in ('gradio_api/file=', 'file=', 'file/', 'static/'):
             with pytest.raises(urllib.error.HTTPError) as refused:
                 opener.open(f'{server}{route}{path}')
@@ -220,9 +277,15 @@ def test_files_of_the_machine_are_not_served(server, repo_root, checkpoint):
 
 def test_other_machines_do_not_reach_it(server):
     port = int(re.search(r':(\d+)', server)[1])
-    others = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)} - {'127.0.0.1'}
+    others = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)} - {
+        '127.0.0.1'
+    }
     with open('/proc/net/tcp') as file:
-        listening = [line.split()[1] for line in file if line.split()[3] == '0A' and int(line.split()[1].rpartition(':')[2], 16) == port]
+        listening = [
+            line.split()[1]
+            for line in file
+            if line.split()[3] == '0A' and int(line.split()[1].rpartition(':')[2], 16) == port
+        ]
     assert listening == [f'0100007F:{port:04X}']
     for address in others:
         with socket.socket() as client:

@@ -11,9 +11,13 @@ from mmssl.data.images import BadImageError
 from mmssl.page.session import Session
 from mmssl.promptable import SamPredictor, build_sam
 
-SIZES = dict(image_encoder=dict(img_size=64, embed_dim=32, depth=2, num_heads=2, global_attn_indexes=(1, ), window_size=3, out_chans=32),
-             mask_decoder=dict(transformer=dict(num_heads=4, mlp_dim=64), iou_head_hidden_dim=32))
-EVERYTHING = dict(points_per_side=3, pred_iou_thresh=-10., stability_score_thresh=0., box_nms_thresh=1.)
+SIZES = dict(
+    image_encoder=dict(
+        img_size=64, embed_dim=32, depth=2, num_heads=2, global_attn_indexes=(1,), window_size=3, out_chans=32
+    ),
+    mask_decoder=dict(transformer=dict(num_heads=4, mlp_dim=64), iou_head_hidden_dim=32),
+)
+EVERYTHING = dict(points_per_side=3, pred_iou_thresh=-10.0, stability_score_thresh=0.0, box_nms_thresh=1.0)
 
 
 @pytest.fixture(scope='module')
@@ -40,11 +44,15 @@ def test_a_click_gives_the_masks_of_the_predictor(session, model, photo):
     predictor = SamPredictor(model)
     predictor.set_image(session.image)
     session.click(10, 20, 'object')
-    masks, scores, _ = predictor.predict(np.array([[10., 20.]]), np.array([1]))
+    masks, scores, _ = predictor.predict(np.array([[10.0, 20.0]]), np.array([1]))
     order = np.argsort(-scores)
-    assert session.scores == pytest.approx(scores[order].tolist()) and np.array_equal(session.masks, masks[order])
+    assert session.scores == pytest.approx(scores[order].tolist()) and np.array_equal(
+        session.masks, masks[order]
+    )
     session.click(40, 5, 'background')
-    masks, scores, _ = predictor.predict(np.array([[10., 20.], [40, 5]]), np.array([1, 0]), multimask_output=False)
+    masks, scores, _ = predictor.predict(
+        np.array([[10.0, 20.0], [40, 5]]), np.array([1, 0]), multimask_output=False
+    )
     assert len(session.masks) == 1 and np.array_equal(session.masks, masks)
     session.undo()
     assert len(session.masks) == 3
@@ -61,7 +69,7 @@ def test_two_corners_in_any_order_are_a_box(session, model):
     with pytest.raises(ValueError, match='without area'):
         session.click(50, 10, 'box')
     session.click(5, 10, 'box')
-    masks, _, _ = predictor.predict(box=np.array([5., 10, 50, 40]), multimask_output=False)
+    masks, _, _ = predictor.predict(box=np.array([5.0, 10, 50, 40]), multimask_output=False)
     assert np.array_equal(session.masks, masks)
 
 
@@ -92,6 +100,7 @@ def test_everything_and_names(session, tmp_path):
     def detect(image):
         assert image.shape == (48, 64, 3)
         return np.array([[x, y, x + width, y + height]]), np.array([1]), np.array([0.9]), ['cat', 'dog']
+
     session.label(detect)
     assert session.records[0]['label'] == 'dog'
     content = json.loads(session.save_coco(tmp_path).read_text())
@@ -129,6 +138,7 @@ def test_a_detector_of_a_config(tmp_path, demo_data):
     from mmssl.commands.demo import load_detector
     from mmssl.launch import load_config
     from mmssl.registry import MODELS, build
+
     cfg = load_config('smoke/rfcn.py')
     init_default_scope('mmdet')
     torch.manual_seed(0)
@@ -139,9 +149,14 @@ def test_a_detector_of_a_config(tmp_path, demo_data):
                 parameter.mul_(30)
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'rfcn.pth')
     detect = load_detector('smoke/rfcn.py', str(tmp_path / 'rfcn.pth'), 'cpu')
-    boxes, labels, scores, names = detect(np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8))
-    assert len(boxes) == len(labels) == len(scores) and boxes.shape[1:] == (4, )
+    boxes, labels, scores, names = detect(
+        np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
+    )
+    assert len(boxes) == len(labels) == len(scores) and boxes.shape[1:] == (4,)
     assert (scores >= 0.3).all() and names == list(cfg.test_dataloader.dataset.metainfo['classes'])
     with pytest.raises(ValueError, match='does not fit'):
-        torch.save(dict(state_dict={name: value for name, value in model.state_dict().items() if 'rpn' not in name}), tmp_path / 'part.pth')
+        torch.save(
+            dict(state_dict={name: value for name, value in model.state_dict().items() if 'rpn' not in name}),
+            tmp_path / 'part.pth',
+        )
         load_detector('smoke/rfcn.py', str(tmp_path / 'part.pth'), 'cpu')

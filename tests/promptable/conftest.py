@@ -15,12 +15,25 @@ def official_sam():
         size = encoder['img_size']
         torch.manual_seed(0)
         sam = official.Sam(
-            official.ImageEncoderViT(**encoder, mlp_ratio=4, norm_layer=partial(torch.nn.LayerNorm, eps=1e-6), qkv_bias=True,
-                                     use_rel_pos=True),
-            official.PromptEncoder(embed_dim=32, image_embedding_size=(size // 16, size // 16), input_image_size=(size, size),
-                                   mask_in_chans=16),
-            official.MaskDecoder(transformer_dim=32, iou_head_hidden_dim=32, transformer=official.TwoWayTransformer(
-                depth=2, embedding_dim=32, num_heads=4, mlp_dim=64))).eval()
+            official.ImageEncoderViT(
+                **encoder,
+                mlp_ratio=4,
+                norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+                qkv_bias=True,
+                use_rel_pos=True,
+            ),
+            official.PromptEncoder(
+                embed_dim=32,
+                image_embedding_size=(size // 16, size // 16),
+                input_image_size=(size, size),
+                mask_in_chans=16,
+            ),
+            official.MaskDecoder(
+                transformer_dim=32,
+                iou_head_hidden_dim=32,
+                transformer=official.TwoWayTransformer(depth=2, embedding_dim=32, num_heads=4, mlp_dim=64),
+            ),
+        ).eval()
         with torch.no_grad():
             for name, parameter in sam.named_parameters():
                 if 'rel_pos' in name or name.endswith('pos_embed'):

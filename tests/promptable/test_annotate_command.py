@@ -15,7 +15,7 @@ from mmssl.commands import prompting
 from mmssl.promptable import InteractiveSAM, SamAutomaticMaskGenerator, annotations
 from mmssl.promptable.data import SA1BDataset, decode_segment
 
-CONFIG = '''
+CONFIG = """
 default_scope = 'mmpretrain'
 model = dict(
     type='mmssl.SAM',
@@ -23,8 +23,8 @@ model = dict(
         type='mmssl.SAMImageEncoder', img_size=64, embed_dim=32, depth=2, num_heads=2, out_chans=32, window_size=3,
         global_attn_indexes=(1, )),
     mask_decoder=dict(transformer=dict(num_heads=4, mlp_dim=64), iou_head_hidden_dim=32))
-'''
-LOOSE = dict(points_per_side=2, pred_iou_thresh=0., stability_score_thresh=0., box_nms_thresh=1.)
+"""
+LOOSE = dict(points_per_side=2, pred_iou_thresh=0.0, stability_score_thresh=0.0, box_nms_thresh=1.0)
 KEYS = {'id', 'bbox', 'area', 'segmentation', 'predicted_iou', 'stability_score', 'point_coords', 'crop_box'}
 
 
@@ -36,9 +36,9 @@ def folder(tmp_path_factory):
     model = prompting.load_sam(str(folder / 'sam.py'), 'random')
     torch.manual_seed(1)
     with torch.no_grad():
-        model.mask_decoder.iou_prediction_head.layers[-1].bias.add_(1.)
+        model.mask_decoder.iou_prediction_head.layers[-1].bias.add_(1.0)
         for parameter in model.mask_decoder.output_hypernetworks_mlps.parameters():
-            parameter.mul_(2.)
+            parameter.mul_(2.0)
     torch.save(model.state_dict(), folder / 'sam.pth')
     for number in range(4):
         path = folder / 'images' / 'ab'[number % 2] / f'photo_{number}.jpg'
@@ -50,8 +50,25 @@ def folder(tmp_path_factory):
 
 def annotate(folder, out, *more, images=None):
     loose = [part for name, value in LOOSE.items() for part in (f'--{name.replace("_", "-")}', value)]
-    return main(['annotate', *map(str, [images or folder / 'images', '--out', out, '--model', folder / 'sam.py', '--checkpoint',
-                                        folder / 'sam.pth', *loose, *more])])
+    return main(
+        [
+            'annotate',
+            *map(
+                str,
+                [
+                    images or folder / 'images',
+                    '--out',
+                    out,
+                    '--model',
+                    folder / 'sam.py',
+                    '--checkpoint',
+                    folder / 'sam.pth',
+                    *loose,
+                    *more,
+                ],
+            ),
+        ]
+    )
 
 
 @pytest.fixture(scope='module')
@@ -69,7 +86,12 @@ def test_files_have_the_layout_of_sa_1b(folder, annotated):
     for name in files:
         content = json.loads((annotated / name).read_text())
         image = content['image']
-        assert set(content) == {'image', 'annotations'} and set(image) == {'image_id', 'width', 'height', 'file_name'}
+        assert set(content) == {'image', 'annotations'} and set(image) == {
+            'image_id',
+            'width',
+            'height',
+            'file_name',
+        }
         assert (image['width'], image['height'], image['file_name']) == (80, 60, f'{Path(name).stem}.jpg')
         picture = (folder / 'images' / name).with_suffix('.jpg')
         expected = generator.generate(prompting.read_rgb(picture))
@@ -98,24 +120,43 @@ def test_what_is_done_is_skipped_and_what_is_cut_off_done_again(folder, annotate
     out = capsys.readouterr().out
     masks = sum(len(json.loads(whole[path])['annotations']) for path in (cut, gone))
     assert out == f'{annotated}: {masks} masks of 2 images, 2 images were done before and skipped\n'
-    assert cut.read_bytes() == whole[cut] and gone.read_bytes() == whole[gone] and json.loads(kept.read_text()) == content
+    assert (
+        cut.read_bytes() == whole[cut]
+        and gone.read_bytes() == whole[gone]
+        and json.loads(kept.read_text()) == content
+    )
     broken = annotated / 'a/photo_2.json.broken'
     assert broken.read_bytes() == whole[cut][:-30]
     broken.unlink()
     kept.write_text('{"version": "of another tool"}')
     assert annotate(folder, annotated) == 1
-    assert "photo_0.json is there and is not of SA-1B's layout" in capsys.readouterr().err and 'another tool' in kept.read_text()
+    assert (
+        "photo_0.json is there and is not of SA-1B's layout" in capsys.readouterr().err
+        and 'another tool' in kept.read_text()
+    )
     kept.write_bytes(whole[kept])
     assert annotate(folder, annotated) == 0
-    assert capsys.readouterr().out == f'{annotated}: 0 masks of 0 images, 4 images were done before and skipped\n'
+    assert (
+        capsys.readouterr().out
+        == f'{annotated}: 0 masks of 0 images, 4 images were done before and skipped\n'
+    )
 
 
 def test_other_settings_and_another_run_are_refused(folder, annotated, capsys):
     assert annotate(folder, annotated, '--pred-iou-thresh', 0.5) == 1
-    assert f'{annotated} was begun with pred_iou_thresh=0.0, not pred_iou_thresh=0.5; give the same' in capsys.readouterr().err
+    assert (
+        f'{annotated} was begun with pred_iou_thresh=0.0, not pred_iou_thresh=0.5; give the same'
+        in capsys.readouterr().err
+    )
     assert annotate(folder, annotated, '--crop-n-layers', 1) == 1
     assert 'begun with the usual crop_n_layers, not crop_n_layers=1' in capsys.readouterr().err
-    for running, refused in (((1, 1), (1, 1)), ((1, 1), (1, 2)), ((1, 2), (1, 1)), ((1, 2), (1, 2)), ((1, 2), (2, 2))):
+    for running, refused in (
+        ((1, 1), (1, 1)),
+        ((1, 1), (1, 2)),
+        ((1, 2), (1, 1)),
+        ((1, 2), (1, 2)),
+        ((1, 2), (2, 2)),
+    ):
         with command.only_one(annotated, running):
             status = annotate(folder, annotated, '--part', f'{refused[0]}/{refused[1]}')
         assert status == int(running == refused or 1 in (running[1], refused[1])), (running, refused)
@@ -146,10 +187,15 @@ def test_processes_write_every_file_once(folder, annotated, tmp_path):
     bad = [reason for _, reason in results if reason]
     assert len(results) == 12 and len(bad) == 1 and '1/photo_2.jpg: no known image format' in bad[0]
     files = list((tmp_path / 'out').rglob('*'))
-    assert len([file for file in files if file.suffix == '.json']) == 11 and len([file for file in files if file.is_file()]) == 11
+    assert (
+        len([file for file in files if file.suffix == '.json']) == 11
+        and len([file for file in files if file.is_file()]) == 11
+    )
     for name in ('a/photo_0', 'b/photo_1'):
-        one, other = (json.loads((root / f'{path}.json').read_text())['annotations'] for root, path in
-                      ((annotated, name), (tmp_path / 'out', f'2/{Path(name).name}')))
+        one, other = (
+            json.loads((root / f'{path}.json').read_text())['annotations']
+            for root, path in ((annotated, name), (tmp_path / 'out', f'2/{Path(name).name}'))
+        )
         assert [record['segmentation'] for record in one] == [record['segmentation'] for record in other]
 
 
@@ -160,7 +206,10 @@ def _die(recipe, numbers, threads):
 def test_a_process_that_dies_is_named(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(command, '_start', _die)
     jobs = annotations.plan(folder / 'images', tmp_path)
-    with pytest.raises(ChildProcessError, match='a process died, .* and the same command goes on from there. Fewer than 2 --workers'):
+    with pytest.raises(
+        ChildProcessError,
+        match='a process died, .* and the same command goes on from there. Fewer than 2 --workers',
+    ):
         list(command.in_processes(None, jobs, 2, start_method='fork'))
 
 
@@ -172,8 +221,14 @@ def test_a_bad_image_is_named_and_left_out(folder, tmp_path, capsys):
     for times in range(2):
         assert annotate(folder, images, '--progress', images=images) == 1
         said = capsys.readouterr()
-        assert 'left out: ' in said.err and 'bad.jpg: no known image format' in said.err and 'annotating: 100%' in said.err
-        assert ('1 could not be read' in said.out) and ('1 images were done before' in said.out) == bool(times)
+        assert (
+            'left out: ' in said.err
+            and 'bad.jpg: no known image format' in said.err
+            and 'annotating: 100%' in said.err
+        )
+        assert ('1 could not be read' in said.out) and ('1 images were done before' in said.out) == bool(
+            times
+        )
     assert sorted(path.name for path in images.glob('[!.]*')) == ['bad.jpg', 'good.jpg', 'good.json']
 
 
@@ -197,7 +252,11 @@ def test_arguments_that_cannot_be(folder, tmp_path, capsys):
 
 
 def dataset(folder, masks, pipeline=()):
-    return SA1BDataset(data_root=str(folder), data_prefix=dict(img_path='images', json_path=str(masks)), pipeline=list(pipeline))
+    return SA1BDataset(
+        data_root=str(folder),
+        data_prefix=dict(img_path='images', json_path=str(masks)),
+        pipeline=list(pipeline),
+    )
 
 
 def test_what_a_person_kept_is_learnt_from(folder, annotated, tmp_path):
@@ -209,7 +268,9 @@ def test_what_a_person_kept_is_learnt_from(folder, annotated, tmp_path):
             records[1]['kept'], records[2]['kept'] = False, True
         elif path.stem == 'photo_1':
             del records[0]
-        expected[path.stem] = [decode_segment(record['segmentation'], (60, 80)) for record in records if record.get('kept', True)]
+        expected[path.stem] = [
+            decode_segment(record['segmentation'], (60, 80)) for record in records if record.get('kept', True)
+        ]
         target = tmp_path / path.relative_to(annotated)
         target.parent.mkdir(exist_ok=True)
         target.write_text(json.dumps(content, indent=1))
@@ -217,21 +278,37 @@ def test_what_a_person_kept_is_learnt_from(folder, annotated, tmp_path):
     assert len(data) == 4
     for number in range(4):
         info = data.get_data_info(number)
-        assert info['img_path'] == str(folder / 'images' / Path(info['json_path']).relative_to(tmp_path).with_suffix('.jpg'))
+        assert info['img_path'] == str(
+            folder / 'images' / Path(info['json_path']).relative_to(tmp_path).with_suffix('.jpg')
+        )
         masks = data.read_masks(info)
         assert np.array_equal(masks, expected[info['img_id']])
-    pipeline = [dict(type='mmssl.LoadImage'), dict(type='mmssl.LoadMasks', max_masks=4), dict(type='mmssl.ResizeLongest', scale=64),
-                dict(type='mmssl.PackPrompts')]
+    pipeline = [
+        dict(type='mmssl.LoadImage'),
+        dict(type='mmssl.LoadMasks', max_masks=4),
+        dict(type='mmssl.ResizeLongest', scale=64),
+        dict(type='mmssl.PackPrompts'),
+    ]
     batch = [dataset(folder, tmp_path, pipeline)[number] for number in range(2)]
     torch.manual_seed(0)
     model = InteractiveSAM(
-        prompting.load_sam(str(folder / 'sam.py'), str(folder / 'sam.pth')), rounds=3, silent_rounds=0, data_preprocessor=dict(
-            type='mmengine.ImgDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True,
-            pad_size_divisor=64)).train()
+        prompting.load_sam(str(folder / 'sam.py'), str(folder / 'sam.pth')),
+        rounds=3,
+        silent_rounds=0,
+        data_preprocessor=dict(
+            type='mmengine.ImgDataPreprocessor',
+            mean=[123.675, 116.28, 103.53],
+            std=[58.395, 57.12, 57.375],
+            bgr_to_rgb=True,
+            pad_size_divisor=64,
+        ),
+    ).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     tokens = model.mask_decoder.mask_tokens.weight
     before = tokens.detach().clone()
-    prepared = model.data_preprocessor({key: [part[key] for part in batch] for key in ('inputs', 'data_samples')})
+    prepared = model.data_preprocessor(
+        {key: [part[key] for part in batch] for key in ('inputs', 'data_samples')}
+    )
     losses = model(**prepared, mode='loss')
     sum(losses[name] for name in ('loss_focal', 'loss_dice', 'loss_iou')).backward()
     optimizer.step()

@@ -15,7 +15,7 @@ from mmssl.promptable import SamPredictor
 
 pytest.importorskip('mmdet')
 
-CONFIG = '''
+CONFIG = """
 _base_ = 'mmssl::smoke/rfcn.py'
 model = dict(
     _delete_=True,
@@ -30,7 +30,7 @@ model = dict(
 test_dataloader = dict(dataset=dict(indices=3))
 val_evaluator = dict(metric=['bbox', 'segm'])
 test_evaluator = val_evaluator
-'''
+"""
 
 
 def test_boxes_and_masks_are_measured(monkeypatch, with_demo, tmp_path):
@@ -42,11 +42,27 @@ def test_boxes_and_masks_are_measured(monkeypatch, with_demo, tmp_path):
     sam = load_sam(str(tmp_path / 'both.py'), 'random')
     torch.save(sam.state_dict(), tmp_path / 'sam.pth')
     monkeypatch.chdir(with_demo(tmp_path))
-    assert main(['test', 'both.py', 'rfcn.pth', '--out', 'found.pkl', '--work-dir', 'run', '--cfg-options',
-                 'model.sam_checkpoint=sam.pth']) == 0
-    path, = (tmp_path / 'run').glob('*/*.json')
+    assert (
+        main(
+            [
+                'test',
+                'both.py',
+                'rfcn.pth',
+                '--out',
+                'found.pkl',
+                '--work-dir',
+                'run',
+                '--cfg-options',
+                'model.sam_checkpoint=sam.pth',
+            ]
+        )
+        == 0
+    )
+    (path,) = (tmp_path / 'run').glob('*/*.json')
     metrics = json.loads(path.read_text())
-    assert {'coco/bbox_mAP', 'coco/segm_mAP', 'coco/segm_mAP_50'} <= set(metrics) and 0 <= metrics['coco/segm_mAP'] <= 1
+    assert {'coco/bbox_mAP', 'coco/segm_mAP', 'coco/segm_mAP_50'} <= set(metrics) and 0 <= metrics[
+        'coco/segm_mAP'
+    ] <= 1
     results = pickle.loads((tmp_path / 'found.pkl').read_bytes())
     assert len(results) == 3 and all(len(result['pred_instances']['scores']) for result in results)
     predictor, found = SamPredictor(sam), results[0]['pred_instances']

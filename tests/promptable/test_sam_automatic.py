@@ -13,16 +13,32 @@ from pycocotools import mask as coco
 from mmssl.evaluation.automatic import AverageRecall
 from mmssl.promptable import SAM, InteractiveSAM, SamAutomaticMaskGenerator, SamPredictor, build_sam
 from mmssl.promptable.full_size import FullSize
-from mmssl.promptable.rle import area_of, box_of_runs, coco_code, counts_of, covered, mask_of, rectangle, runs_of, runs_of_masks
+from mmssl.promptable.rle import (
+    area_of,
+    box_of_runs,
+    coco_code,
+    counts_of,
+    covered,
+    mask_of,
+    rectangle,
+    runs_of,
+    runs_of_masks,
+)
 
 SIZE = 96
-ENCODER = dict(img_size=SIZE, embed_dim=32, depth=3, num_heads=2, global_attn_indexes=(1, ), window_size=4, out_chans=32)
-SIZES = dict(image_encoder=ENCODER, mask_decoder=dict(transformer=dict(num_heads=4, mlp_dim=64), iou_head_hidden_dim=32))
+ENCODER = dict(
+    img_size=SIZE, embed_dim=32, depth=3, num_heads=2, global_attn_indexes=(1,), window_size=4, out_chans=32
+)
+SIZES = dict(
+    image_encoder=ENCODER,
+    mask_decoder=dict(transformer=dict(num_heads=4, mlp_dim=64), iou_head_hidden_dim=32),
+)
 
 
 def photo(name='astronaut', size=(120, 150)):
     data = pytest.importorskip('skimage.data')
     from PIL import Image
+
     return np.asarray(Image.fromarray(getattr(data, name)()).resize(size[::-1]))
 
 
@@ -36,11 +52,13 @@ def pair(official_sam):
         model.prompt_encoder.pe_layer.float()
     places = ours.prompt_encoder.get_dense_pe().double()
     ours.prompt_encoder.get_dense_pe = lambda: places
-    theirs.mask_decoder.register_forward_hook(lambda module, given, out: tuple(value.float() for value in out))
+    theirs.mask_decoder.register_forward_hook(
+        lambda module, given, out: tuple(value.float() for value in out)
+    )
     return ours, theirs
 
 
-def thresholds(models, image, share=0.7, offset=1.):
+def thresholds(models, image, share=0.7, offset=1.0):
     """Thresholds at which the filters have something to do; the mask threshold, which is set, leaves little of the image to a mask."""
     package = pytest.importorskip('segment_anything')
     predictor = package.SamPredictor(models[1])
@@ -49,11 +67,21 @@ def thresholds(models, image, share=0.7, offset=1.):
     logits = predictor.predict_torch(points, torch.ones(25, 1))[2]
     for model in models:
         model.mask_threshold = float(logits.quantile(0.99))
-    every = package.SamAutomaticMaskGenerator(models[1], 5, pred_iou_thresh=-1., stability_score_thresh=-1., box_nms_thresh=1.1,
-                                              stability_score_offset=offset).generate(image)
+    every = package.SamAutomaticMaskGenerator(
+        models[1],
+        5,
+        pred_iou_thresh=-1.0,
+        stability_score_thresh=-1.0,
+        box_nms_thresh=1.1,
+        stability_score_offset=offset,
+    ).generate(image)
     iou = float(np.quantile([record['predicted_iou'] for record in every], 1 - share))
     stable = [record['stability_score'] for record in every if record['predicted_iou'] > iou]
-    return dict(pred_iou_thresh=iou, stability_score_thresh=float(np.nanquantile(stable, 0.3)), stability_score_offset=offset)
+    return dict(
+        pred_iou_thresh=iou,
+        stability_score_thresh=float(np.nanquantile(stable, 0.3)),
+        stability_score_offset=offset,
+    )
 
 
 def same(mine, theirs):
@@ -63,9 +91,15 @@ def same(mine, theirs):
         assert list(one) == list(other)
         for key in one:
             if key in ('predicted_iou', 'stability_score'):
-                assert type(one[key]) is float and one[key] == pytest.approx(other[key], abs=1e-5, nan_ok=True)
+                assert type(one[key]) is float and one[key] == pytest.approx(
+                    other[key], abs=1e-5, nan_ok=True
+                )
             elif key == 'segmentation' and not isinstance(one[key], dict):
-                assert one[key].dtype == bool and one[key].strides == other[key].strides and np.array_equal(one[key], other[key])
+                assert (
+                    one[key].dtype == bool
+                    and one[key].strides == other[key].strides
+                    and np.array_equal(one[key], other[key])
+                )
             else:
                 assert one[key] == other[key], key
     return len(mine)
@@ -76,51 +110,81 @@ CASES = {
     'rle': dict(points_per_side=8, points_per_batch=7, output_mode='uncompressed_rle', box_nms_thresh=0.9),
     'coco': dict(points_per_side=6, output_mode='coco_rle', box_nms_thresh=0.95),
     'crops': dict(points_per_side=6, crop_n_layers=1, crop_nms_thresh=0.8, box_nms_thresh=0.9),
-    'fewer points in crops': dict(points_per_side=8, crop_n_layers=2, crop_n_points_downscale_factor=2, crop_overlap_ratio=0.2,
-                                  crop_nms_thresh=0.9, output_mode='uncompressed_rle'),
+    'fewer points in crops': dict(
+        points_per_side=8,
+        crop_n_layers=2,
+        crop_n_points_downscale_factor=2,
+        crop_overlap_ratio=0.2,
+        crop_nms_thresh=0.9,
+        output_mode='uncompressed_rle',
+    ),
     'grids': dict(points_per_side=None, point_grids=[np.random.default_rng(0).random((9, 2))]),
-    'small regions': dict(points_per_side=6, min_mask_region_area=60, box_nms_thresh=0.95, crop_nms_thresh=0.97),
-    'small regions of crops': dict(points_per_side=5, min_mask_region_area=2000, crop_n_layers=1, box_nms_thresh=0.9),
+    'small regions': dict(
+        points_per_side=6, min_mask_region_area=60, box_nms_thresh=0.95, crop_nms_thresh=0.97
+    ),
+    'small regions of crops': dict(
+        points_per_side=5, min_mask_region_area=2000, crop_n_layers=1, box_nms_thresh=0.9
+    ),
 }
 
 
 @pytest.mark.parametrize('case', CASES)
 def test_records_of_the_official_class_on_photographs(pair, case):
     from segment_anything import SamAutomaticMaskGenerator as Official
+
     ours, theirs = pair
     counts = []
-    for name, size in [('astronaut', (120, 150)), ('coffee', (96, 72))]['crops' in case:]:
+    for name, size in [('astronaut', (120, 150)), ('coffee', (96, 72))]['crops' in case :]:
         image = photo(name, size)
         asked = {**thresholds(pair, image), **CASES[case]}
         assert asked['pred_iou_thresh'] > 0
-        counts.append(same(SamAutomaticMaskGenerator(ours, **asked).generate(image), Official(theirs, **asked).generate(image)))
+        counts.append(
+            same(
+                SamAutomaticMaskGenerator(ours, **asked).generate(image),
+                Official(theirs, **asked).generate(image),
+            )
+        )
     assert min(counts) > 1 and max(counts) > 3, counts
 
 
-@pytest.mark.parametrize(('input_size', 'original_size'), [((256, 256), (600, 600)), ((185, 256), (160, 221)), ((256, 160), (411, 257)),
-                                                           ((256, 256), (256, 256)), ((130, 256), (130, 256)), ((256, 90), (60, 21)),
-                                                           ((192, 256), (1023, 1365)), ((256, 7), (701, 19)), ((256, 256), (65, 64))])
+@pytest.mark.parametrize(
+    ('input_size', 'original_size'),
+    [
+        ((256, 256), (600, 600)),
+        ((185, 256), (160, 221)),
+        ((256, 160), (411, 257)),
+        ((256, 256), (256, 256)),
+        ((130, 256), (130, 256)),
+        ((256, 90), (60, 21)),
+        ((192, 256), (1023, 1365)),
+        ((256, 7), (701, 19)),
+        ((256, 256), (65, 64)),
+    ],
+)
 @pytest.mark.parametrize('cells', [64, 128, 60])  # 60: whole masks alone
 def test_parts_of_a_mask_are_those_of_the_whole_to_the_last_bit(input_size, original_size, cells):
     generator, rng = torch.Generator().manual_seed(cells), np.random.default_rng(cells)
-    model = SimpleNamespace(mask_threshold=0., image_encoder=SimpleNamespace(img_size=256),
-                            prompt_encoder=SimpleNamespace(mask_input_size=(cells, cells)))
+    model = SimpleNamespace(
+        mask_threshold=0.0,
+        image_encoder=SimpleNamespace(img_size=256),
+        prompt_encoder=SimpleNamespace(mask_input_size=(cells, cells)),
+    )
     model.postprocess_masks = partial(SAM.postprocess_masks, model)
     full_size = FullSize(model, input_size, original_size)
     smaller = 0
     for number in range(10):
-        level = (-1., 0.3)[number % 2]
+        level = (-1.0, 0.3)[number % 2]
         logits = torch.randn(cells, cells, generator=generator) * 3 - 40
         first = [rng.integers(0, max(edge * cells // 256, 1)) for edge in input_size]
-        logits[first[0]:first[0] + rng.integers(1, 20), first[1]:first[1] + rng.integers(1, 20)] += 42
+        logits[first[0] : first[0] + rng.integers(1, 20), first[1] : first[1] + rng.integers(1, 20)] += 42
         expected = model.postprocess_masks(logits[None, None], input_size, original_size)[0, 0].numpy()
         part, left, top = full_size.part(logits, level)
         high, wide = part.shape
-        seen = expected[top:top + high, left:left + wide] > level
+        seen = expected[top : top + high, left : left + wide] > level
         assert np.array_equal(part > level, seen) if seen.any() else not (part > level).any()
         assert seen.sum() == (expected > level).sum(), 'nothing outside'
         if seen.any():
-            assert np.array_equal(part[seen], expected[top:top + high, left:left + wide][seen])
+            assert np.array_equal(part[seen], expected[top : top + high, left : left + wide][seen])
             smaller += part.size < expected.size / 2
     assert smaller == 0 if cells == 60 else smaller > 5 or sum(original_size) < 400 or min(input_size) < 10
 
@@ -133,12 +197,22 @@ def test_masks_of_a_batch_on_other_devices_are_the_same():
     for crop in ({}, dict(height=100, left=3, top=20)):
         full_size = FullSize(model, (96, 70), (70, 51), **crop)
         for least, wanted in ((None, None), (0.5, None), (None, lambda box: box[0] > 2)):
-            one, other = (list(way(logits, 0.2, least, wanted)) for way in (full_size._each, full_size._together))
+            one, other = (
+                list(way(logits, 0.2, least, wanted)) for way in (full_size._each, full_size._together)
+            )
             assert len(one) == len(other) > 2
             for mine, their in zip(one, other, strict=True):
-                assert mine[0] == their[0] and mine[2] == their[2] and mine[1].dtype == their[1].dtype == np.float32
+                assert (
+                    mine[0] == their[0]
+                    and mine[2] == their[2]
+                    and mine[1].dtype == their[1].dtype == np.float32
+                )
                 assert np.array_equal(mine[1], their[1], equal_nan=True)
-                assert (mine.runs is None) == (their.runs is None) == (wanted is not None and not wanted(mine.box))
+                assert (
+                    (mine.runs is None)
+                    == (their.runs is None)
+                    == (wanted is not None and not wanted(mine.box))
+                )
                 assert mine.runs is None or np.array_equal(mine.runs, their.runs)
 
 
@@ -155,16 +229,22 @@ def random_masks():
 def test_runs_by_pycocotools():
     for mask in random_masks():
         runs, (height, width) = runs_of(mask), mask.shape
-        assert np.array_equal(mask_of(runs, mask.shape), mask) and (np.diff(runs) > 0).all() and len(runs) % 2 == 0
+        assert (
+            np.array_equal(mask_of(runs, mask.shape), mask)
+            and (np.diff(runs) > 0).all()
+            and len(runs) % 2 == 0
+        )
         expected = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
         counts = counts_of(runs, mask.size).tolist()
         assert coco_code(counts, mask.shape) == dict(size=[height, width], counts=expected['counts'].decode())
         assert np.array_equal(runs_of_masks(torch.from_numpy(mask)[None])[0], runs)
         assert area_of(runs) == mask.sum()
         left, top, wide, high = (int(value) for value in coco.toBbox(expected))
-        assert box_of_runs(runs, height) == ((left, top, left + wide - 1, top + high - 1) if mask.any() else (0, 0, 0, 0))
+        assert box_of_runs(runs, height) == (
+            (left, top, left + wide - 1, top + high - 1) if mask.any() else (0, 0, 0, 0)
+        )
         larger = np.zeros((height + 5, width + 7), bool)
-        larger[2:2 + height, 4:4 + width] = mask
+        larger[2 : 2 + height, 4 : 4 + width] = mask
         assert np.array_equal(runs_of(mask, height + 5, 4, 2), runs_of(larger))
 
 
@@ -180,7 +260,10 @@ def test_what_masks_cover_together():
                 assert np.array_equal(got, runs_of(depth >= least)), (chosen, least)
     box = np.zeros((9, 12), bool)
     box[2:5, 3:8] = True
-    assert np.array_equal(rectangle(3, 2, 8, 5, 9), runs_of(box)) and rectangle(0, 0, 12, 9, 9).tolist() == [0, 108]
+    assert np.array_equal(rectangle(3, 2, 8, 5, 9), runs_of(box)) and rectangle(0, 0, 12, 9, 9).tolist() == [
+        0,
+        108,
+    ]
 
 
 def single(theirs):
@@ -195,7 +278,11 @@ def alike(mine, theirs):
     assert len(mine) == len(theirs)
     differing = 0
     for one, other in zip(mine, theirs, strict=True):
-        assert one['bbox'] == other['bbox'] and one['point_coords'] == other['point_coords'] and one['crop_box'] == other['crop_box']
+        assert (
+            one['bbox'] == other['bbox']
+            and one['point_coords'] == other['point_coords']
+            and one['crop_box'] == other['crop_box']
+        )
         differing += int((one['segmentation'] != other['segmentation']).sum())
     assert differing <= 2, differing
     return len(mine)
@@ -203,6 +290,7 @@ def alike(mine, theirs):
 
 def coco_photos(root):
     from PIL import Image
+
     paths = sorted((root / 'coco_mini/val2017').rglob('*.jpg'))[:3]
     return [np.asarray(Image.open(path).convert('RGB').resize((160, 120))) for path in paths]
 
@@ -210,12 +298,23 @@ def coco_photos(root):
 @pytest.mark.parametrize('source', ['skimage', 'coco'])
 def test_photographs_in_single_precision(source, request, official_sam):
     Official = pytest.importorskip('segment_anything').SamAutomaticMaskGenerator  # noqa: N806
-    images = [photo('chelsea'), photo('rocket', (90, 128))] if source == 'skimage' else coco_photos(request.getfixturevalue('data_root'))
+    images = (
+        [photo('chelsea'), photo('rocket', (90, 128))]
+        if source == 'skimage'
+        else coco_photos(request.getfixturevalue('data_root'))
+    )
     theirs = official_sam(ENCODER, confident=True)
     ours, counts = single(theirs), []
     for image in images:
-        asked = dict(thresholds((ours, theirs), image), points_per_side=6, box_nms_thresh=0.9, crop_n_layers=1)
-        counts.append(alike(SamAutomaticMaskGenerator(ours, **asked).generate(image), Official(theirs, **asked).generate(image)))
+        asked = dict(
+            thresholds((ours, theirs), image), points_per_side=6, box_nms_thresh=0.9, crop_n_layers=1
+        )
+        counts.append(
+            alike(
+                SamAutomaticMaskGenerator(ours, **asked).generate(image),
+                Official(theirs, **asked).generate(image),
+            )
+        )
     assert max(counts) > 3, counts
 
 
@@ -229,20 +328,26 @@ def test_confident_masks_are_those_of_the_decoder_and_others_are_not_made(monkey
         sparse, dense = model.prompt_encoder((coords, torch.ones(11, 1)), None, None)
         logits, ious = decoder(predictor.features, model.prompt_encoder.get_dense_pe(), sparse, dense, True)
         enlarge = decoder.to_masks
-        monkeypatch.setattr(decoder, 'to_masks', lambda cells, *rest: made.append(len(cells)) or enlarge(cells, *rest))
-        for least in (None, float(ious.quantile(0.8)), float(ious.max()), -9.):
+        monkeypatch.setattr(
+            decoder, 'to_masks', lambda cells, *rest: made.append(len(cells)) or enlarge(cells, *rest)
+        )
+        for least in (None, float(ious.quantile(0.8)), float(ious.max()), -9.0):
             made.clear()
             good = torch.ones_like(ious, dtype=torch.bool) if least is None else ious > least
             got, rated = decoder.confident(predictor.image_side(), sparse, (6, 6), least)
-            assert torch.equal(rated, ious) and torch.equal(got, logits[good]) and sum(made) == good.any(1).sum()
+            assert (
+                torch.equal(rated, ious) and torch.equal(got, logits[good]) and sum(made) == good.any(1).sum()
+            )
     assert got.shape == (33, 24, 24)
 
 
 def test_nothing_survives():
     model = build_sam(SIZES)
-    for asked in (dict(pred_iou_thresh=1e9), dict(pred_iou_thresh=-1., stability_score_thresh=1.5)):
+    for asked in (dict(pred_iou_thresh=1e9), dict(pred_iou_thresh=-1.0, stability_score_thresh=1.5)):
         for crops in (0, 1):
-            generator = SamAutomaticMaskGenerator(model, 3, crop_n_layers=crops, min_mask_region_area=10 * crops, **asked)
+            generator = SamAutomaticMaskGenerator(
+                model, 3, crop_n_layers=crops, min_mask_region_area=10 * crops, **asked
+            )
             assert generator.generate(photo()) == []
     assert SamAutomaticMaskGenerator(model, None, point_grids=[np.zeros((0, 2))]).generate(photo()) == []
 
@@ -254,28 +359,45 @@ def test_memory_does_not_grow_with_the_points(monkeypatch):
     original = FullSize.__call__
     for side in (4, 16):
         sizes = largest.setdefault(side, [])
-        monkeypatch.setattr(FullSize, '__call__', lambda self, logits, *rest, sizes=sizes: sizes.append(len(logits)) or
-                            original(self, logits, *rest))
-        SamAutomaticMaskGenerator(model, side, points_per_batch=8, pred_iou_thresh=-9., stability_score_thresh=-1.).generate(image)
+        monkeypatch.setattr(
+            FullSize,
+            '__call__',
+            lambda self, logits, *rest, sizes=sizes: (
+                sizes.append(len(logits)) or original(self, logits, *rest)
+            ),
+        )
+        SamAutomaticMaskGenerator(
+            model, side, points_per_batch=8, pred_iou_thresh=-9.0, stability_score_thresh=-1.0
+        ).generate(image)
     assert max(largest[4]) == max(largest[16]) == 24 and len(largest[16]) == 32
 
 
 def test_a_model_in_half_precision():
     torch.manual_seed(0)
-    generator = SamAutomaticMaskGenerator(build_sam(SIZES).bfloat16(), 4, pred_iou_thresh=0.001, stability_score_thresh=-1.)
+    generator = SamAutomaticMaskGenerator(
+        build_sam(SIZES).bfloat16(), 4, pred_iou_thresh=0.001, stability_score_thresh=-1.0
+    )
     generator.generate(photo())
     assert next(generator.predictor.model.parameters()).dtype == torch.bfloat16
 
 
 def test_wrong_arguments_are_named():
     model = build_sam(SIZES)
-    for asked, words in ((dict(points_per_side=None), 'give points_per_side or point_grids'),
-                         (dict(point_grids=[np.zeros((1, 2))]), 'both or neither'),
-                         (dict(output_mode='png'), "output_mode='png'; one of 'binary_mask'"),
-                         (dict(points_per_batch=0), 'points_per_batch=0'),
-                         (dict(points_per_side=4, crop_n_layers=2, crop_n_points_downscale_factor=3), r'\[4, 1, 0\] points a side'),
-                         (dict(points_per_side=0), r'points_per_side=0 leaves \[0\]'),
-                         (dict(points_per_side=None, crop_n_layers=1, point_grids=[np.zeros((1, 2))]), '1 point_grids for the whole')):
+    for asked, words in (
+        (dict(points_per_side=None), 'give points_per_side or point_grids'),
+        (dict(point_grids=[np.zeros((1, 2))]), 'both or neither'),
+        (dict(output_mode='png'), "output_mode='png'; one of 'binary_mask'"),
+        (dict(points_per_batch=0), 'points_per_batch=0'),
+        (
+            dict(points_per_side=4, crop_n_layers=2, crop_n_points_downscale_factor=3),
+            r'\[4, 1, 0\] points a side',
+        ),
+        (dict(points_per_side=0), r'points_per_side=0 leaves \[0\]'),
+        (
+            dict(points_per_side=None, crop_n_layers=1, point_grids=[np.zeros((1, 2))]),
+            '1 point_grids for the whole',
+        ),
+    ):
         with pytest.raises(ValueError, match=words):
             SamAutomaticMaskGenerator(model, **asked)
     with pytest.raises(TypeError, match='give uint8'):
@@ -287,21 +409,33 @@ def test_wrong_arguments_are_named():
 def test_an_encoded_image_gives_the_same():
     torch.manual_seed(0)
     model = build_sam(SIZES)
-    generator = SamAutomaticMaskGenerator(model, 4, pred_iou_thresh=-1., stability_score_thresh=-1., min_mask_region_area=30,
-                                          output_mode='coco_rle')
+    generator = SamAutomaticMaskGenerator(
+        model,
+        4,
+        pred_iou_thresh=-1.0,
+        stability_score_thresh=-1.0,
+        min_mask_region_area=30,
+        output_mode='coco_rle',
+    )
     expected = generator.generate(photo())
     predictor = SamPredictor(model)
     predictor.set_image(photo())
-    assert expected and generator.generate_encoded(predictor.features, predictor.input_size, predictor.original_size) == expected
+    assert (
+        expected
+        and generator.generate_encoded(predictor.features, predictor.input_size, predictor.original_size)
+        == expected
+    )
     with pytest.raises(ValueError, match='crop_n_layers=1 needs the image'):
-        SamAutomaticMaskGenerator(model, 4, crop_n_layers=1).generate_encoded(predictor.features, (77, 96), (120, 150))
+        SamAutomaticMaskGenerator(model, 4, crop_n_layers=1).generate_encoded(
+            predictor.features, (77, 96), (120, 150)
+        )
     with pytest.raises(ValueError, match=r'shape \(1, 32, 5, 6\); give \(1, 32, 6, 6\)'):
         generator.generate_encoded(predictor.features[:, :, :5], (77, 96), (120, 150))
 
 
 def test_average_recall_in_the_evaluation_of_a_training():
     torch.manual_seed(0)
-    asked = dict(points_per_side=3, pred_iou_thresh=-1., stability_score_thresh=-1.)
+    asked = dict(points_per_side=3, pred_iou_thresh=-1.0, stability_score_thresh=-1.0)
     model = InteractiveSAM(build_sam(SIZES), clicks=dict(clicks=1, box=False), automatic=asked).eval()
     inputs = torch.randn(1, 3, 72, 96)
     sample = BaseDataElement(metainfo=dict(img_shape=(72, 96), img_path='x.jpg'))
@@ -310,7 +444,9 @@ def test_average_recall_in_the_evaluation_of_a_training():
     masks = [torch.from_numpy(coco.decode(code)).bool() for code in sample.automatic.masks]
     assert len(masks) > 0 and masks[0].shape == (36, 48) and len(sample.automatic.scores) == len(masks)
     metric = AverageRecall(field='automatic')
-    metric.process(None, [dict(sample.to_dict(), gt_instances=dict(masks=torch.stack([masks[0], ~masks[0]])))])
+    metric.process(
+        None, [dict(sample.to_dict(), gt_instances=dict(masks=torch.stack([masks[0], ~masks[0]])))]
+    )
     assert metric.evaluate(1)['AR@1000'] == pytest.approx(50)
     with pytest.raises(ValueError, match="needs masks in 'pred_instances'"):
         AverageRecall().process(None, [sample.to_dict()])

@@ -10,8 +10,16 @@ from mmssl.promptable.two_way import Attention
 
 WIDTH, GRID, SIZE = 64, 6, 96
 DECODER = dict(transformer_dim=WIDTH, transformer=dict(num_heads=4, mlp_dim=96), iou_head_hidden_dim=32)
-KINDS = [('points', ), ('boxes', ), ('masks', ), ('points', 'boxes'), ('points', 'masks'), ('boxes', 'masks'), ('points', 'boxes', 'masks'),
-         ()]
+KINDS = [
+    ('points',),
+    ('boxes',),
+    ('masks',),
+    ('points', 'boxes'),
+    ('points', 'masks'),
+    ('boxes', 'masks'),
+    ('points', 'boxes', 'masks'),
+    (),
+]
 
 
 def randomised(module, seed=0):
@@ -19,8 +27,10 @@ def randomised(module, seed=0):
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             fan = parameter[0].numel() if parameter.ndim > 1 and not name.endswith('token.weight') else 25
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * fan**-0.5 + (parameter.ndim == 1 and 'norm' in name
-                                                                                            and name.endswith('weight')))
+            parameter.copy_(
+                torch.randn(parameter.shape, generator=generator) * fan**-0.5
+                + (parameter.ndim == 1 and 'norm' in name and name.endswith('weight'))
+            )
     return module.eval()
 
 
@@ -32,9 +42,19 @@ def parts():
 
 def official_parts(prompt, decoder):
     official = pytest.importorskip('segment_anything.modeling')
-    theirs = (official.PromptEncoder(embed_dim=WIDTH, image_embedding_size=(GRID, GRID), input_image_size=(SIZE, SIZE), mask_in_chans=16),
-              official.MaskDecoder(transformer_dim=WIDTH, iou_head_hidden_dim=32, transformer=official.TwoWayTransformer(
-                  depth=2, embedding_dim=WIDTH, num_heads=4, mlp_dim=96)))
+    theirs = (
+        official.PromptEncoder(
+            embed_dim=WIDTH,
+            image_embedding_size=(GRID, GRID),
+            input_image_size=(SIZE, SIZE),
+            mask_in_chans=16,
+        ),
+        official.MaskDecoder(
+            transformer_dim=WIDTH,
+            iou_head_hidden_dim=32,
+            transformer=official.TwoWayTransformer(depth=2, embedding_dim=WIDTH, num_heads=4, mlp_dim=96),
+        ),
+    )
     for mine, their in zip((prompt, decoder), theirs, strict=True):
         their.load_state_dict(mine.state_dict(), strict=True)
         assert list(mine.state_dict()) == list(their.state_dict())
@@ -44,10 +64,14 @@ def official_parts(prompt, decoder):
 def prompts(count, points=3, seed=1):
     generator = torch.Generator().manual_seed(seed)
     corners = torch.rand(count, 2, 2, generator=generator) * SIZE
-    return {'points': (torch.rand(count, points, 2, generator=generator, dtype=torch.float64) * SIZE,
-                       torch.randint(-1, 2, (count, points), generator=generator)),
-            'boxes': torch.cat([corners.amin(1), corners.amax(1)], 1),
-            'masks': torch.randn(count, 1, 4 * GRID, 4 * GRID, generator=generator) * 4}
+    return {
+        'points': (
+            torch.rand(count, points, 2, generator=generator, dtype=torch.float64) * SIZE,
+            torch.randint(-1, 2, (count, points), generator=generator),
+        ),
+        'boxes': torch.cat([corners.amin(1), corners.amax(1)], 1),
+        'masks': torch.randn(count, 1, 4 * GRID, 4 * GRID, generator=generator) * 4,
+    }
 
 
 def given(kind, all_prompts):
@@ -72,9 +96,19 @@ def test_every_kind_of_prompt_equals_the_official_decoder(kind, points):
         assert torch.equal(pe, theirs[0].get_dense_pe())
         for multimask in (True, False):
             logits, iou = mine[1](image(), pe, sparse, dense, multimask)
-            expected = theirs[1](image_embeddings=image(), image_pe=pe, sparse_prompt_embeddings=their_sparse,
-                                 dense_prompt_embeddings=their_dense, multimask_output=multimask)
-            assert expected[0].std() > 0.1 and logits.shape == (len(sparse), 3 if multimask else 1, 4 * GRID, 4 * GRID)
+            expected = theirs[1](
+                image_embeddings=image(),
+                image_pe=pe,
+                sparse_prompt_embeddings=their_sparse,
+                dense_prompt_embeddings=their_dense,
+                multimask_output=multimask,
+            )
+            assert expected[0].std() > 0.1 and logits.shape == (
+                len(sparse),
+                3 if multimask else 1,
+                4 * GRID,
+                4 * GRID,
+            )
             torch.testing.assert_close(logits, expected[0], atol=1e-4, rtol=1e-4)
             torch.testing.assert_close(iou, expected[1], atol=1e-5, rtol=1e-5)
 
@@ -84,46 +118,70 @@ def test_float32_and_float64_coordinates_differ_as_in_the_official_code():
     place = torch.tensor([[[77.3, 3.7]]], dtype=torch.float64)
     labels = torch.ones(1, 1)
     assert not torch.equal(prompt.embed_points(place, labels), prompt.embed_points(place.float(), labels))
-    torch.testing.assert_close(prompt.embed_points(place, labels), prompt.embed_points(place.float(), labels), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        prompt.embed_points(place, labels), prompt.embed_points(place.float(), labels), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_tokens_of_points_by_hand():
     prompt, _ = parts()
     matrix = prompt.pe_layer.positional_encoding_gaussian_matrix
-    waves = 2 * torch.pi * ((2 * torch.tensor([(10 + .5) / SIZE, (20 + .5) / SIZE]) - 1) @ matrix)
+    waves = 2 * torch.pi * ((2 * torch.tensor([(10 + 0.5) / SIZE, (20 + 0.5) / SIZE]) - 1) @ matrix)
     place = torch.cat([waves.sin(), waves.cos()])
     sparse, dense = prompt((torch.tensor([[[10, 20]] * 3]), torch.tensor([[0, 1, -1]])), None, None)
     kinds = [one.weight[0] for one in prompt.point_embeddings]
-    expected = torch.stack([place + kinds[0], place + kinds[1], prompt.not_a_point_embed.weight[0], prompt.not_a_point_embed.weight[0]])
+    expected = torch.stack(
+        [
+            place + kinds[0],
+            place + kinds[1],
+            prompt.not_a_point_embed.weight[0],
+            prompt.not_a_point_embed.weight[0],
+        ]
+    )
     torch.testing.assert_close(sparse[0], expected, atol=1e-4, rtol=1e-4)
     assert dense.stride(2) == 0 and torch.equal(dense[0, :, 2, 3], prompt.no_mask_embed.weight[0])
-    corners, _ = prompt(None, torch.tensor([[10., 20., 10., 20.]]), None)
-    torch.testing.assert_close(corners[0], torch.stack([place + kinds[2], place + kinds[3]]), atol=1e-4, rtol=1e-4)
+    corners, _ = prompt(None, torch.tensor([[10.0, 20.0, 10.0, 20.0]]), None)
+    torch.testing.assert_close(
+        corners[0], torch.stack([place + kinds[2], place + kinds[3]]), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_gradients_equal_the_official_decoder():
     mine, theirs = parts(), official_parts(*parts())
     grads = []
     for prompt, decoder in (mine, theirs):
-        for kind in (('points', ), ('points', 'masks')):
+        for kind in (('points',), ('points', 'masks')):
             maps = image().requires_grad_()
             sparse, dense = prompt(**given(kind, prompts(2)))
-            logits, iou = decoder(image_embeddings=maps, image_pe=prompt.get_dense_pe(), sparse_prompt_embeddings=sparse,
-                                  dense_prompt_embeddings=dense, multimask_output=True)
+            logits, iou = decoder(
+                image_embeddings=maps,
+                image_pe=prompt.get_dense_pe(),
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+                multimask_output=True,
+            )
             weights = torch.linspace(-1, 1, logits.numel()).view_as(logits)
             parameters = [maps, *prompt.parameters(), *decoder.parameters()]
-            grads.append(torch.autograd.grad((logits * weights).sum() + iou.sum(), parameters, allow_unused=True))
+            grads.append(
+                torch.autograd.grad((logits * weights).sum() + iou.sum(), parameters, allow_unused=True)
+            )
     for mine, theirs in ((grads[0], grads[2]), (grads[1], grads[3])):
         for number, (one, other) in enumerate(zip(mine, theirs, strict=True)):
             # what they multiply and throw away has a zero there and none here; a bias of keys has no gradient but rounding
             one = torch.zeros(1) if one is None else one
             other = torch.zeros(1) if other is None else other
-            assert (one - other).abs().max() <= 2e-4 * max(1., float(other.abs().max())), number
+            assert (one - other).abs().max() <= 2e-4 * max(1.0, float(other.abs().max())), number
 
 
 def model():
-    built = build_sam(dict(image_encoder=dict(img_size=SIZE, embed_dim=16, depth=1, num_heads=2, global_attn_indexes=(0, ),
-                                              out_chans=WIDTH), mask_decoder=DECODER))
+    built = build_sam(
+        dict(
+            image_encoder=dict(
+                img_size=SIZE, embed_dim=16, depth=1, num_heads=2, global_attn_indexes=(0,), out_chans=WIDTH
+            ),
+            mask_decoder=DECODER,
+        )
+    )
     built.prompt_encoder, built.mask_decoder = parts()
     return built
 
@@ -131,30 +189,40 @@ def model():
 def test_images_with_other_numbers_of_prompts_and_points_in_one_call():
     sam, maps = model(), image(4)
     ask = [prompts(3, 1, 1), prompts(2, 4, 2), prompts(1, 2, 3), prompts(5, 2, 4)]
-    asked = [dict(zip(('point_coords', 'point_labels'), ask[0]['points'], strict=True)),
-             dict(boxes=ask[1]['boxes'], mask_inputs=ask[1]['masks']),
-             dict(point_coords=ask[2]['points'][0], point_labels=ask[2]['points'][1], boxes=ask[2]['boxes']),
-             dict(point_coords=[row[:1 + number % 2] for number, row in enumerate(ask[3]['points'][0])],
-                  point_labels=[row[:1 + number % 2] for number, row in enumerate(ask[3]['points'][1])])]
+    asked = [
+        dict(zip(('point_coords', 'point_labels'), ask[0]['points'], strict=True)),
+        dict(boxes=ask[1]['boxes'], mask_inputs=ask[1]['masks']),
+        dict(point_coords=ask[2]['points'][0], point_labels=ask[2]['points'][1], boxes=ask[2]['boxes']),
+        dict(
+            point_coords=[row[: 1 + number % 2] for number, row in enumerate(ask[3]['points'][0])],
+            point_labels=[row[: 1 + number % 2] for number, row in enumerate(ask[3]['points'][1])],
+        ),
+    ]
     for chosen in ([0, 1, 2, 3], [0, 2, 3]):  # with masks and without
         with torch.no_grad():
             together = sam.decode(maps[chosen], [asked[number] for number in chosen], True)
             for number, (logits, iou) in zip(chosen, together, strict=True):
-                one, record = maps[number:number + 1], asked[number]
+                one, record = maps[number : number + 1], asked[number]
                 if number == 3:
-                    apart = [sam.decode(one, [dict(point_coords=coords[None], point_labels=labels[None])], True)[0]
-                             for coords, labels in zip(record['point_coords'], record['point_labels'], strict=True)]
+                    apart = [
+                        sam.decode(one, [dict(point_coords=coords[None], point_labels=labels[None])], True)[0]
+                        for coords, labels in zip(record['point_coords'], record['point_labels'], strict=True)
+                    ]
                     apart = [torch.cat(values) for values in zip(*apart, strict=True)]
                 else:
                     sparse, dense = sam.prompt_encoder(
-                        points=(record['point_coords'], record['point_labels']) if 'point_coords' in record else None,
-                        boxes=record.get('boxes'), masks=record.get('mask_inputs'))
+                        points=(record['point_coords'], record['point_labels'])
+                        if 'point_coords' in record
+                        else None,
+                        boxes=record.get('boxes'),
+                        masks=record.get('mask_inputs'),
+                    )
                     apart = sam.mask_decoder(one, sam.prompt_encoder.get_dense_pe(), sparse, dense, True)
                 torch.testing.assert_close(logits, apart[0], atol=1e-5, rtol=1e-5)
                 torch.testing.assert_close(iou, apart[1], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize('kind', [('points', ), ('points', 'masks')])
+@pytest.mark.parametrize('kind', [('points',), ('points', 'masks')])
 @pytest.mark.parametrize('index', [None, [0, 0, 0, 1, 1, 0, 2], 'one each'])
 def test_a_few_prompts_at_a_time_equal_all_at_once(kind, index, monkeypatch):
     prompt, decoder = parts()
@@ -174,7 +242,7 @@ def test_a_few_prompts_at_a_time_equal_all_at_once(kind, index, monkeypatch):
 def test_as_many_prompts_as_images_in_another_order():
     prompt, decoder = parts()
     with torch.no_grad():
-        for kind in (('points', ), ('points', 'masks')):
+        for kind in (('points',), ('points', 'masks')):
             sparse, dense = prompt(**given(kind, prompts(3)))
             order = torch.tensor([2, 0, 0])
             got = decoder(image(3), prompt.get_dense_pe(), sparse, dense, True, image_index=order)
@@ -186,7 +254,9 @@ def test_an_image_with_no_prompt_left_gets_no_mask():
     sam = model()
     none = dict(boxes=torch.zeros(0, 4))
     with torch.no_grad():
-        (logits, iou), (other, _) = sam.decode(image(2), [none, dict(boxes=torch.tensor([[1., 2., 30., 40.]]))], False)
+        (logits, iou), (other, _) = sam.decode(
+            image(2), [none, dict(boxes=torch.tensor([[1.0, 2.0, 30.0, 40.0]]))], False
+        )
     assert logits.shape == (0, 1, 4 * GRID, 4 * GRID) and iou.shape == (0, 1) and len(other) == 1
 
 
@@ -198,15 +268,31 @@ def test_prepared_images_serve_several_calls():
         side = decoder.prepare(image(), prompt.get_dense_pe(), prompt.no_mask(1))
         expected = decoder(image(), prompt.get_dense_pe(), sparse, dense, True)
         for _ in range(2):
-            assert all(torch.equal(*pair) for pair in zip(decoder(image(), prompt.get_dense_pe(), sparse, dense, True, image_side=side),
-                                                          expected, strict=True))
+            assert all(
+                torch.equal(*pair)
+                for pair in zip(
+                    decoder(image(), prompt.get_dense_pe(), sparse, dense, True, image_side=side),
+                    expected,
+                    strict=True,
+                )
+            )
         _, dense = prompt(asked['points'], None, asked['masks'])
         one = decoder(image(), prompt.get_dense_pe(), sparse[:1], dense[:1], True, image_side=side)
-        assert all(torch.allclose(*pair, atol=1e-5) for pair in
-                   zip(one, decoder(image(), prompt.get_dense_pe(), sparse[:1], dense[:1], True), strict=True)), 'one prompt with a mask'
+        assert all(
+            torch.allclose(*pair, atol=1e-5)
+            for pair in zip(
+                one, decoder(image(), prompt.get_dense_pe(), sparse[:1], dense[:1], True), strict=True
+            )
+        ), 'one prompt with a mask'
         assert not torch.allclose(one[0], expected[0][:1], atol=1e-2)
-        assert all(torch.equal(*pair) for pair in zip(decoder(image(), prompt.get_dense_pe(), sparse, dense, True, image_side=side),
-                                                      decoder(image(), prompt.get_dense_pe(), sparse, dense, True), strict=True))
+        assert all(
+            torch.equal(*pair)
+            for pair in zip(
+                decoder(image(), prompt.get_dense_pe(), sparse, dense, True, image_side=side),
+                decoder(image(), prompt.get_dense_pe(), sparse, dense, True),
+                strict=True,
+            )
+        )
 
 
 def test_bfloat16_and_autocast_are_near():
@@ -216,7 +302,9 @@ def test_bfloat16_and_autocast_are_near():
         with torch.autocast('cpu', torch.bfloat16):
             auto = decoder(image(), prompt.get_dense_pe(), *prompt(prompts(3)['points'], None, None), True)
         half = copy.deepcopy(prompt).bfloat16(), copy.deepcopy(decoder).bfloat16()
-        low = half[1](image().bfloat16(), half[0].get_dense_pe(), *half[0](prompts(3)['points'], None, None), True)
+        low = half[1](
+            image().bfloat16(), half[0].get_dense_pe(), *half[0](prompts(3)['points'], None, None), True
+        )
     for logits, iou in (auto, low):
         assert (logits.float() - exact[0]).abs().mean() < 0.05 * exact[0].abs().mean()
         assert (iou.float() - exact[1]).abs().max() < 0.1 * exact[1].abs().max()

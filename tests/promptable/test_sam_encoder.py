@@ -8,7 +8,9 @@ import torch
 from mmssl.ops.rel_attention import rel_attention, resize_rel_pos, window_attention
 from mmssl.promptable import SAMBackbone, SAMImageEncoder, SAMTinyViT
 
-SMALL = dict(img_size=128, embed_dim=32, depth=3, num_heads=2, global_attn_indexes=(1, ), window_size=3, out_chans=16)
+SMALL = dict(
+    img_size=128, embed_dim=32, depth=3, num_heads=2, global_attn_indexes=(1,), window_size=3, out_chans=16
+)
 
 
 def randomised(module, seed=0):
@@ -16,7 +18,9 @@ def randomised(module, seed=0):
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             spread = 0.5 if 'rel_pos' in name or name == 'pos_embed' else 0.2
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread + (name.endswith('norm.weight')))
+            parameter.copy_(
+                torch.randn(parameter.shape, generator=generator) * spread + (name.endswith('norm.weight'))
+            )
     return module.eval()
 
 
@@ -29,8 +33,11 @@ def formula(query, key, value, rel_h, rel_w, grid):
         for other in range(height * width):
             down, right = one // width - other // width, one % width - other % width
             q = query[:, :, one]
-            scores[:, :, one, other] = ((q * key[:, :, other]).sum(-1) / math.sqrt(dim) + q @ rel_h[down + height - 1]
-                                        + q @ rel_w[right + width - 1])
+            scores[:, :, one, other] = (
+                (q * key[:, :, other]).sum(-1) / math.sqrt(dim)
+                + q @ rel_h[down + height - 1]
+                + q @ rel_w[right + width - 1]
+            )
     return scores.softmax(-1) @ value
 
 
@@ -48,17 +55,22 @@ def test_attention_equals_the_formula_every_way(way, grid, monkeypatch):
 @pytest.mark.parametrize('way', ['plain', 'augmented'])
 def test_gradients_reach_queries_and_tables(way):
     torch.manual_seed(0)
-    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in [(1, 2, 6, 2)] * 3 + [(3, 2), (5, 2)]]
+    inputs = [
+        torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        for shape in [(1, 2, 6, 2)] * 3 + [(3, 2), (5, 2)]
+    ]
     assert torch.autograd.gradcheck(lambda *x: rel_attention(*x, (2, 3), way), inputs)
 
 
 def test_bfloat16_rows_are_near():
     torch.manual_seed(0)
-    inputs = [torch.randn(3, 1, 2, 12, 8), torch.randn(5, 8) * .3, torch.randn(7, 8) * .3]
+    inputs = [torch.randn(3, 1, 2, 12, 8), torch.randn(5, 8) * 0.3, torch.randn(7, 8) * 0.3]
     exact = rel_attention(*inputs[0], *inputs[1:], (3, 4), 'plain')
     for way in ('plain', 'rows', 'augmented'):
         half = [x.bfloat16() for x in inputs]
-        torch.testing.assert_close(rel_attention(*half[0], *half[1:], (3, 4), way).float(), exact, atol=5e-2, rtol=5e-2)
+        torch.testing.assert_close(
+            rel_attention(*half[0], *half[1:], (3, 4), way).float(), exact, atol=5e-2, rtol=5e-2
+        )
 
 
 @pytest.mark.parametrize('size', [(6, 6), (7, 5), (2, 2)])
@@ -68,7 +80,9 @@ def test_windows_one_by_one_equal_all_at_once(size, filled):
     qkv, tables = torch.randn(2, *size, 3 * 8), torch.randn(2, 5, 4)
     outside = torch.randn(24) if filled else None
     whole = window_attention(qkv, 2, 3, *tables, outside, 'whole')
-    torch.testing.assert_close(window_attention(qkv, 2, 3, *tables, outside, 'each'), whole, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        window_attention(qkv, 2, 3, *tables, outside, 'each'), whole, atol=1e-6, rtol=1e-5
+    )
     if size == (2, 2):  # one window, of which four cells are real
         cells = (torch.zeros(24) if outside is None else outside).expand(2, 3, 3, 24).clone()
         cells[:, :2, :2] = qkv
@@ -88,7 +102,7 @@ def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="arch 'vit_x' is unknown"):
         SAMImageEncoder(arch='vit_x')
     with pytest.raises(ValueError, match='are not blocks'):
-        SAMImageEncoder(depth=2, embed_dim=8, num_heads=2, global_attn_indexes=(2, ), img_size=32)
+        SAMImageEncoder(depth=2, embed_dim=8, num_heads=2, global_attn_indexes=(2,), img_size=32)
     with pytest.raises(ValueError, match='multiples of 16'):
         SAMImageEncoder(**SMALL)(torch.zeros(1, 3, 100, 128))
     with pytest.raises(ValueError, match='do not divide into 3 heads|does not divide into 3 heads'):
@@ -98,19 +112,35 @@ def test_wrong_arguments_are_named():
 def test_embeddings_of_the_official_encoder():
     official = pytest.importorskip('segment_anything.modeling')
     from functools import partial
-    theirs = randomised(official.ImageEncoderViT(**SMALL, mlp_ratio=4, norm_layer=partial(torch.nn.LayerNorm, eps=1e-6), qkv_bias=True,
-                                                 use_rel_pos=True))
+
+    theirs = randomised(
+        official.ImageEncoderViT(
+            **SMALL,
+            mlp_ratio=4,
+            norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+            qkv_bias=True,
+            use_rel_pos=True,
+        )
+    )
     ours = SAMImageEncoder(**SMALL).eval()
     ours.load_state_dict(theirs.state_dict(), strict=True)
-    images = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(1))  # a grid of 8, windows of 3: padded to 9
+    images = torch.randn(
+        2, 3, 128, 128, generator=torch.Generator().manual_seed(1)
+    )  # a grid of 8, windows of 3: padded to 9
     with torch.no_grad():
         expected = theirs(images)
         torch.testing.assert_close(ours(images), expected, atol=1e-5, rtol=1e-5)
-    trained, theirs_out = ours.train()(images), theirs.train()(images)  # other ways are taken where gradients are needed
+    trained, theirs_out = (
+        ours.train()(images),
+        theirs.train()(images),
+    )  # other ways are taken where gradients are needed
     torch.testing.assert_close(trained, expected, atol=1e-5, rtol=1e-5)
     pull = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2))
-    for mine, their in zip(torch.autograd.grad(trained, list(ours.parameters()), pull),
-                           torch.autograd.grad(theirs_out, list(theirs.parameters()), pull), strict=True):
+    for mine, their in zip(
+        torch.autograd.grad(trained, list(ours.parameters()), pull),
+        torch.autograd.grad(theirs_out, list(theirs.parameters()), pull),
+        strict=True,
+    ):
         torch.testing.assert_close(mine, their, atol=1e-4 * float(their.abs().max()), rtol=1e-3)
 
 
@@ -136,7 +166,9 @@ def test_tables_of_another_size_are_resized_when_loaded(monkeypatch):
     target = SAMImageEncoder(**{**SMALL, 'img_size': 64})
     target.load_state_dict(source.state_dict(), strict=True)
     assert len(lines) == 1 and '8x8 to 4x4' in lines[0] and '2 tables' in lines[0] and '15 to 7' in lines[0]
-    assert torch.equal(target.blocks[0].attn.rel_pos_h, source.blocks[0].attn.rel_pos_h), 'windows keep their offsets'
+    assert torch.equal(target.blocks[0].attn.rel_pos_h, source.blocks[0].attn.rel_pos_h), (
+        'windows keep their offsets'
+    )
     table = source.blocks[1].attn.rel_pos_w
     assert torch.equal(target.blocks[1].attn.rel_pos_w, resize_rel_pos(table, 7))
     # with half the offsets the middle of each pair of places: offset 0 stays in the middle, by hand (x + 0.5) * 15 / 7 - 0.5 = 7
@@ -150,10 +182,19 @@ def test_a_masked_autoencoder_is_a_start(monkeypatch):
     lines = []
     monkeypatch.setattr('mmengine.logging.print_log', lambda text, *_, **__: lines.append(text))
     from mmssl.layers import ViT
-    plain = randomised(ViT(arch=dict(embed_dims=32, num_layers=3, num_heads=2, feedforward_channels=128), img_size=64, patch_size=16))
+
+    plain = randomised(
+        ViT(
+            arch=dict(embed_dims=32, num_layers=3, num_heads=2, feedforward_channels=128),
+            img_size=64,
+            patch_size=16,
+        )
+    )
     model = SAMImageEncoder(**SMALL)
     result = model.load_state_dict(plain.state_dict(), strict=False)
-    assert not result.unexpected_keys and all('rel_pos' in key or key.startswith('neck') for key in result.missing_keys)
+    assert not result.unexpected_keys and all(
+        'rel_pos' in key or key.startswith('neck') for key in result.missing_keys
+    )
     assert torch.equal(model.blocks[2].mlp.lin1.weight, plain.layers[2].ffn.layers[0][0].weight)
     assert torch.equal(model.blocks[0].norm2.bias, plain.layers[0].ln2.bias)
     assert any('plain ViT' in line for line in lines) and any('4x4 to 8x8' in line for line in lines)
@@ -171,7 +212,10 @@ def test_a_masked_autoencoder_is_a_start(monkeypatch):
 
 def test_layer_depths():
     model = SAMImageEncoder(**SMALL)
-    depths = {name: model.get_layer_depth(f'image_encoder.{name}', 'image_encoder.') for name, _ in model.named_parameters()}
+    depths = {
+        name: model.get_layer_depth(f'image_encoder.{name}', 'image_encoder.')
+        for name, _ in model.named_parameters()
+    }
     assert depths['pos_embed'] == depths['patch_embed.proj.bias'] == (0, 5)
     assert depths['blocks.2.attn.rel_pos_h'] == (3, 5) and depths['neck.0.weight'] == (4, 5)
     assert model.get_layer_depth('mask_decoder.iou_token.weight', 'image_encoder.') == (4, 5)
@@ -180,7 +224,6 @@ def test_layer_depths():
 def test_backbones_of_one_and_of_several_maps():
 
     class Pyramid(torch.nn.Module):
-
         def forward(self, x):
             return tuple(torch.nn.functional.avg_pool2d(x, size).repeat(1, 2, 1, 1) for size in (8, 16, 32))
 
@@ -189,7 +232,9 @@ def test_backbones_of_one_and_of_several_maps():
     assert model(images).shape == (1, 8, 4, 6) and model.grid == (6, 6)
     with pytest.raises(ValueError, match=r'set in_channels to that, not \[6, 6\]'):
         SAMBackbone(Pyramid(), (6, 6), img_size=96)(images)
-    frozen = SAMBackbone(torch.nn.Sequential(torch.nn.Conv2d(3, 6, 16, 16), torch.nn.BatchNorm2d(6)), 6, 64, 8, frozen=True).train()
+    frozen = SAMBackbone(
+        torch.nn.Sequential(torch.nn.Conv2d(3, 6, 16, 16), torch.nn.BatchNorm2d(6)), 6, 64, 8, frozen=True
+    ).train()
     assert not frozen.backbone.training and frozen.neck.training
     single = frozen.neck(frozen.backbone(images))
     torch.testing.assert_close(frozen(images), single)
@@ -197,21 +242,38 @@ def test_backbones_of_one_and_of_several_maps():
 
 def test_tiny_vit_of_timm():
     timm = pytest.importorskip('timm')
-    net = timm.models.tiny_vit.TinyVit(embed_dims=(8, 8, 16, 16), depths=(1, 1, 2, 1), num_heads=(1, 1, 2, 2),
-                                       window_sizes=(3, 3, 3, 3), num_classes=0)
+    net = timm.models.tiny_vit.TinyVit(
+        embed_dims=(8, 8, 16, 16),
+        depths=(1, 1, 2, 1),
+        num_heads=(1, 1, 2, 2),
+        window_sizes=(3, 3, 3, 3),
+        num_classes=0,
+    )
     randomised(net)
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(generator=torch.Generator().manual_seed(3))
-    model = SAMTinyViT(img_size=64, embed_dims=(8, 8, 16, 16), depths=(1, 1, 2, 1), num_heads=(1, 1, 2, 2), window_sizes=(3, 3, 3, 3),
-                       num_classes=0, out_chans=8)
+    model = SAMTinyViT(
+        img_size=64,
+        embed_dims=(8, 8, 16, 16),
+        depths=(1, 1, 2, 1),
+        num_heads=(1, 1, 2, 2),
+        window_sizes=(3, 3, 3, 3),
+        num_classes=0,
+        out_chans=8,
+    )
     renamed = {}
     for key, value in net.state_dict().items():
-        for old, new in (('patch_embed.conv1.', 'patch_embed.seq.0.'), ('patch_embed.conv2.', 'patch_embed.seq.2.'),
-                         ('.conv.weight', '.c.weight')):
+        for old, new in (
+            ('patch_embed.conv1.', 'patch_embed.seq.0.'),
+            ('patch_embed.conv2.', 'patch_embed.seq.2.'),
+            ('.conv.weight', '.c.weight'),
+        ):
             key = key.replace(old, new)
         key = key.replace('stages.', 'layers.')
-        if '.downsample.' in key:  # timm has the step at the start of the next stage, here it ends the one before
+        if (
+            '.downsample.' in key
+        ):  # timm has the step at the start of the next stage, here it ends the one before
             stage = int(key.split('.')[1])
             key = key.replace(f'layers.{stage}.', f'layers.{stage - 1}.')
         renamed[key] = value

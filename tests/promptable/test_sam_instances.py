@@ -11,22 +11,35 @@ from PIL import Image
 from mmssl.promptable import SamPredictor, build_sam, instances
 from mmssl.promptable.instances import PromptedInstanceSegmentor
 
-SIZES = dict(image_encoder=dict(img_size=64, embed_dim=32, depth=2, num_heads=2, out_chans=32, window_size=3, global_attn_indexes=(1, )),
-             mask_decoder=dict(transformer=dict(num_heads=4, mlp_dim=64), iou_head_hidden_dim=32))
-BOXES = [[10., 10., 60., 50.], [0., 0., 30., 20.], [40., 40., 90., 80.]]
+SIZES = dict(
+    image_encoder=dict(
+        img_size=64, embed_dim=32, depth=2, num_heads=2, out_chans=32, window_size=3, global_attn_indexes=(1,)
+    ),
+    mask_decoder=dict(transformer=dict(num_heads=4, mlp_dim=64), iou_head_hidden_dim=32),
+)
+BOXES = [[10.0, 10.0, 60.0, 50.0], [0.0, 0.0, 30.0, 20.0], [40.0, 40.0, 90.0, 80.0]]
 
 
 class Detector(BaseModel):
     """Finds the same boxes in every image, none in the second one of a batch."""
 
     def __init__(self):
-        super().__init__(dict(type='mmengine.ImgDataPreprocessor', mean=[10., 20., 30.], std=[2., 4., 5.], bgr_to_rgb=True))
+        super().__init__(
+            dict(
+                type='mmengine.ImgDataPreprocessor',
+                mean=[10.0, 20.0, 30.0],
+                std=[2.0, 4.0, 5.0],
+                bgr_to_rgb=True,
+            )
+        )
         self.layer = torch.nn.Conv2d(3, 1, 1)
 
     def predict(self, inputs, data_samples):
         for number, sample in enumerate(data_samples):
-            boxes = torch.tensor(BOXES[:0 if number else 3])
-            sample.pred_instances = InstanceData(bboxes=boxes, scores=torch.full((len(boxes), ), 0.5), labels=torch.zeros(len(boxes)))
+            boxes = torch.tensor(BOXES[: 0 if number else 3])
+            sample.pred_instances = InstanceData(
+                bboxes=boxes, scores=torch.full((len(boxes),), 0.5), labels=torch.zeros(len(boxes))
+            )
         return data_samples
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
@@ -50,7 +63,11 @@ def test_masks_are_those_of_the_sam_for_these_boxes(model, tmp_path, monkeypatch
     bgr = torch.from_numpy(rgb[..., ::-1].copy()).permute(2, 0, 1)
     from_file, none = model.test_step(dict(inputs=[bgr, bgr], data_samples=samples(tmp_path / 'x.png')))
     masks = from_file.pred_instances.masks
-    assert masks.shape == (3, 80, 100) and masks.dtype == torch.bool and none.pred_instances.masks.shape == (0, 80, 100)
+    assert (
+        masks.shape == (3, 80, 100)
+        and masks.dtype == torch.bool
+        and none.pred_instances.masks.shape == (0, 80, 100)
+    )
     predictor = SamPredictor(model.sam)
     predictor.set_image(rgb)
     for box, mask, score in zip(BOXES, masks, from_file.pred_instances.mask_scores, strict=True):
@@ -60,7 +77,9 @@ def test_masks_are_those_of_the_sam_for_these_boxes(model, tmp_path, monkeypatch
     best, scores = model.segment(rgb, torch.tensor(BOXES), (80, 100))
     model.multimask = False
     three, ious, _ = predictor.predict(box=np.array(BOXES[2]))
-    assert np.array_equal(best[2].numpy(), three[ious.argmax()]) and scores[2] == pytest.approx(ious.max(), abs=1e-6)
+    assert np.array_equal(best[2].numpy(), three[ious.argmax()]) and scores[2] == pytest.approx(
+        ious.max(), abs=1e-6
+    )
     from_input, _ = model.test_step(dict(inputs=[bgr, bgr], data_samples=samples()))
     assert torch.equal(from_input.pred_instances.masks, masks)  # the same pixels, normalised and back
     monkeypatch.setattr(instances, 'FLOAT_PIXELS', 1)
@@ -82,11 +101,17 @@ def test_errors():
 
 def test_weights_of_the_parts_and_of_the_whole(model, tmp_path):
     """A detector's checkpoint loads as it is, and does not leave a SAM of random weights behind it."""
-    sam, detector = model.sam.state_dict(), {name: value + 1 for name, value in model.detector.state_dict().items()}
+    sam, detector = (
+        model.sam.state_dict(),
+        {name: value + 1 for name, value in model.detector.state_dict().items()},
+    )
     torch.save(sam, tmp_path / 'sam.pth')
     torch.manual_seed(1)
-    config = dict(type='mmssl.SAM', image_encoder=dict(type='mmssl.SAMImageEncoder', **SIZES['image_encoder']),
-                  mask_decoder=SIZES['mask_decoder'])
+    config = dict(
+        type='mmssl.SAM',
+        image_encoder=dict(type='mmssl.SAMImageEncoder', **SIZES['image_encoder']),
+        mask_decoder=SIZES['mask_decoder'],
+    )
     given = PromptedInstanceSegmentor(Detector(), config, sam_checkpoint=str(tmp_path / 'sam.pth'))
     given.init_weights()
     assert all(torch.equal(value, sam[name]) for name, value in given.sam.state_dict().items())
@@ -96,12 +121,18 @@ def test_weights_of_the_parts_and_of_the_whole(model, tmp_path):
         assert all(torch.equal(value, sam[name]) for name, value in given.sam.state_dict().items())
         given.detector.layer.weight.data.zero_()
     bare = PromptedInstanceSegmentor(Detector(), config)
-    with pytest.raises(ValueError, match='no weights of the SAM; give them: --cfg-options model.sam_checkpoint=FILE'):
+    with pytest.raises(
+        ValueError, match='no weights of the SAM; give them: --cfg-options model.sam_checkpoint=FILE'
+    ):
         bare.load_state_dict(dict(detector))
     bare.load_state_dict(given.state_dict())
     assert all(torch.equal(value, sam[name]) for name, value in bare.sam.state_dict().items())
     with pytest.raises(ValueError, match='sam.pth'):
-        PromptedInstanceSegmentor(Detector(), {**config, 'mask_decoder': dict(iou_head_hidden_dim=8)}, sam_checkpoint=tmp_path / 'sam.pth')
+        PromptedInstanceSegmentor(
+            Detector(),
+            {**config, 'mask_decoder': dict(iou_head_hidden_dim=8)},
+            sam_checkpoint=tmp_path / 'sam.pth',
+        )
 
 
 FASTER_RCNN = """
@@ -121,10 +152,19 @@ def test_the_hosts_faster_rcnn(tmp_path):
     from mmdet.structures import DetDataSample
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
+
     (tmp_path / 'faster_rcnn.py').write_text(FASTER_RCNN)
     init_default_scope('mmdet')
     torch.manual_seed(0)
-    whole = PromptedInstanceSegmentor(Config.fromfile(tmp_path / 'faster_rcnn.py').model, build_sam(SIZES)).eval()
-    sample = DetDataSample(metainfo=dict(img_shape=(96, 128), ori_shape=(48, 64), scale_factor=(2., 2.)))
-    found = whole.test_step(dict(inputs=[torch.randint(0, 256, (3, 96, 128), dtype=torch.uint8)], data_samples=[sample]))[0].pred_instances
-    assert found.masks.shape == (5, 48, 64) and found.masks.dtype == torch.bool and found.bboxes[:, 2].max() <= 64
+    whole = PromptedInstanceSegmentor(
+        Config.fromfile(tmp_path / 'faster_rcnn.py').model, build_sam(SIZES)
+    ).eval()
+    sample = DetDataSample(metainfo=dict(img_shape=(96, 128), ori_shape=(48, 64), scale_factor=(2.0, 2.0)))
+    found = whole.test_step(
+        dict(inputs=[torch.randint(0, 256, (3, 96, 128), dtype=torch.uint8)], data_samples=[sample])
+    )[0].pred_instances
+    assert (
+        found.masks.shape == (5, 48, 64)
+        and found.masks.dtype == torch.bool
+        and found.bboxes[:, 2].max() <= 64
+    )

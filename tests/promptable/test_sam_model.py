@@ -11,8 +11,13 @@ from mmssl.promptable import SAM, SAMBackbone, build_sam
 from mmssl.registry import MODELS
 
 SIZE = 96
-ENCODER = dict(img_size=SIZE, embed_dim=32, depth=3, num_heads=2, global_attn_indexes=(1, ), window_size=4, out_chans=32)
-SIZES = dict(image_encoder=ENCODER, mask_decoder=dict(transformer=dict(num_heads=4, mlp_dim=64), iou_head_hidden_dim=32))
+ENCODER = dict(
+    img_size=SIZE, embed_dim=32, depth=3, num_heads=2, global_attn_indexes=(1,), window_size=4, out_chans=32
+)
+SIZES = dict(
+    image_encoder=ENCODER,
+    mask_decoder=dict(transformer=dict(num_heads=4, mlp_dim=64), iou_head_hidden_dim=32),
+)
 
 
 def batch(dtype=torch.float32):
@@ -20,14 +25,27 @@ def batch(dtype=torch.float32):
 
     def pixels(*shape):
         return torch.rand(3, *shape, generator=generator) * 255
+
     return [
-        {'image': pixels(64, 96), 'original_size': (100, 150), 'point_coords': torch.tensor([[[10., 20.]], [[50., 33.]]], dtype=dtype),
-         'point_labels': torch.ones(2, 1)},
-        {'image': pixels(96, 50), 'original_size': (48, 25),
-         'boxes': torch.tensor([[5., 6., 40., 80.], [0., 0., 49., 95.], [9., 9., 12., 30.]])},
-        {'image': pixels(96, 96), 'original_size': (96, 96), 'point_coords': torch.tensor([[[10., 20.], [70., 30.]]]),
-         'point_labels': torch.tensor([[1, 0]]), 'boxes': torch.tensor([[5., 6., 90., 80.]]),
-         'mask_inputs': torch.randn(1, 1, 24, 24, generator=generator)},
+        {
+            'image': pixels(64, 96),
+            'original_size': (100, 150),
+            'point_coords': torch.tensor([[[10.0, 20.0]], [[50.0, 33.0]]], dtype=dtype),
+            'point_labels': torch.ones(2, 1),
+        },
+        {
+            'image': pixels(96, 50),
+            'original_size': (48, 25),
+            'boxes': torch.tensor([[5.0, 6.0, 40.0, 80.0], [0.0, 0.0, 49.0, 95.0], [9.0, 9.0, 12.0, 30.0]]),
+        },
+        {
+            'image': pixels(96, 96),
+            'original_size': (96, 96),
+            'point_coords': torch.tensor([[[10.0, 20.0], [70.0, 30.0]]]),
+            'point_labels': torch.tensor([[1, 0]]),
+            'boxes': torch.tensor([[5.0, 6.0, 90.0, 80.0]]),
+            'mask_inputs': torch.randn(1, 1, 24, 24, generator=generator),
+        },
     ]
 
 
@@ -64,7 +82,9 @@ def test_files_go_both_ways(official_sam, tmp_path):
 
 
 # encoder, prompt encoder and decoder
-@pytest.mark.parametrize(('kind', 'keys'), [('vit_b', 177 + 17 + 120), ('vit_l', 345 + 17 + 120), ('vit_h', 457 + 17 + 120)])
+@pytest.mark.parametrize(
+    ('kind', 'keys'), [('vit_b', 177 + 17 + 120), ('vit_l', 345 + 17 + 120), ('vit_h', 457 + 17 + 120)]
+)
 def test_the_official_kinds_have_the_official_names_and_shapes(kind, keys):
     package = pytest.importorskip('segment_anything')
     with torch.device('meta'):
@@ -72,17 +92,24 @@ def test_the_official_kinds_have_the_official_names_and_shapes(kind, keys):
     shapes = [{key: value.shape for key, value in model.state_dict().items()} for model in (ours, theirs)]
     assert shapes[0] == shapes[1]
     assert len(ours.state_dict()) == keys
-    assert (ours.image_encoder.img_size, ours.image_format, ours.mask_threshold) == (1024, 'RGB', 0.)
+    assert (ours.image_encoder.img_size, ours.image_format, ours.mask_threshold) == (1024, 'RGB', 0.0)
 
 
 def test_mobile_sam_has_the_names_of_its_file():
     with torch.device('meta'):
         state = build_sam('vit_t').image_encoder.state_dict()
-    for key, shape in {'patch_embed.seq.0.c.weight': (32, 3, 3, 3), 'layers.0.blocks.1.conv2.bn.running_var': (256, ),
-                       'layers.2.downsample.conv2.c.weight': (320, 1, 3, 3), 'layers.2.blocks.5.attn.attention_biases': (5, 196),
-                       'layers.3.blocks.1.local_conv.c.weight': (320, 1, 3, 3), 'layers.1.blocks.0.mlp.fc1.weight': (512, 128),
-                       'layers.3.blocks.0.attn.norm.weight': (320, ), 'norm_head.weight': (320, ), 'head.weight': (1000, 320),
-                       'neck.2.weight': (256, 256, 3, 3)}.items():
+    for key, shape in {
+        'patch_embed.seq.0.c.weight': (32, 3, 3, 3),
+        'layers.0.blocks.1.conv2.bn.running_var': (256,),
+        'layers.2.downsample.conv2.c.weight': (320, 1, 3, 3),
+        'layers.2.blocks.5.attn.attention_biases': (5, 196),
+        'layers.3.blocks.1.local_conv.c.weight': (320, 1, 3, 3),
+        'layers.1.blocks.0.mlp.fc1.weight': (512, 128),
+        'layers.3.blocks.0.attn.norm.weight': (320,),
+        'norm_head.weight': (320,),
+        'head.weight': (1000, 320),
+        'neck.2.weight': (256, 256, 3, 3),
+    }.items():
         assert tuple(state[key].shape) == shape
     assert not any('attention_bias_idxs' in key for key in state)
 
@@ -102,12 +129,31 @@ def test_wrong_kinds_and_parts_are_named():
 
 def test_any_backbone_from_a_config():
     arch = dict(embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=64)
-    model = MODELS.build(dict(type='mmssl.SAM', image_encoder=dict(
-        type='mmssl.SAMBackbone', backbone=dict(type='mmssl.ViT', arch=arch, img_size=64), in_channels=32, img_size=64, out_chans=32),
-        mask_decoder=dict(transformer=dict(num_heads=4, mlp_dim=64))))
+    model = MODELS.build(
+        dict(
+            type='mmssl.SAM',
+            image_encoder=dict(
+                type='mmssl.SAMBackbone',
+                backbone=dict(type='mmssl.ViT', arch=arch, img_size=64),
+                in_channels=32,
+                img_size=64,
+                out_chans=32,
+            ),
+            mask_decoder=dict(transformer=dict(num_heads=4, mlp_dim=64)),
+        )
+    )
     assert isinstance(model.image_encoder, SAMBackbone) and model.prompt_encoder.input_image_size == (64, 64)
     model.init_weights()
-    out, = model([{'image': torch.rand(3, 40, 64) * 255, 'original_size': (20, 32), 'boxes': torch.tensor([[3., 4., 50., 30.]])}], False)
+    (out,) = model(
+        [
+            {
+                'image': torch.rand(3, 40, 64) * 255,
+                'original_size': (20, 32),
+                'boxes': torch.tensor([[3.0, 4.0, 50.0, 30.0]]),
+            }
+        ],
+        False,
+    )
     assert out['masks'].shape == (1, 1, 20, 32) and out['masks'].dtype == torch.bool
 
 
@@ -115,7 +161,9 @@ def test_preprocessing_by_hand():
     model = build_sam(SIZES)
     image = torch.full((3, 40, 96), 123.675)
     out = model.preprocess(image)
-    assert out.shape == (3, 96, 96) and torch.equal(out[0, :40], torch.zeros(40, 96)) and not out[:, 40:].any()
+    assert (
+        out.shape == (3, 96, 96) and torch.equal(out[0, :40], torch.zeros(40, 96)) and not out[:, 40:].any()
+    )
     torch.testing.assert_close(out[1, 0, 0], torch.tensor((123.675 - 116.28) / 57.12))
     assert model.device == torch.device('cpu') and not any('pixel' in key for key in model.state_dict())
 
@@ -149,7 +197,11 @@ def test_compiled_parts_give_the_same():
 
 
 def test_importing_needs_no_toolbox(repo_root):
-    code = ('import sys, mmssl.promptable\n'
-            'print([host for host in ("mmdet", "mmseg", "mmpretrain", "mmcv", "segment_anything", "onnx") if host in sys.modules])')
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=repo_root, timeout=120)
+    code = (
+        'import sys, mmssl.promptable\n'
+        'print([host for host in ("mmdet", "mmseg", "mmpretrain", "mmcv", "segment_anything", "onnx") if host in sys.modules])'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True, cwd=repo_root, timeout=120
+    )
     assert done.stdout.strip() == '[]', done.stdout + done.stderr[-2000:]

@@ -8,21 +8,35 @@ from mmssl.promptable import InteractiveSAM, SamPredictor, build_sam
 from mmssl.promptable.predictor import ResizeLongestSide
 
 SIZE = 96
-ENCODER = dict(img_size=SIZE, embed_dim=32, depth=3, num_heads=2, global_attn_indexes=(1, ), window_size=4, out_chans=32)
-SIZES = dict(image_encoder=ENCODER, mask_decoder=dict(transformer=dict(num_heads=4, mlp_dim=64), iou_head_hidden_dim=32))
+ENCODER = dict(
+    img_size=SIZE, embed_dim=32, depth=3, num_heads=2, global_attn_indexes=(1,), window_size=4, out_chans=32
+)
+SIZES = dict(
+    image_encoder=ENCODER,
+    mask_decoder=dict(transformer=dict(num_heads=4, mlp_dim=64), iou_head_hidden_dim=32),
+)
 SHAPE = (70, 110)
 POINTS, LABELS = np.array([[20, 30], [90.5, 11.25]]), np.array([1, 0])
 BOX = np.array([5, 8, 100, 60.5])
-PROMPTS = {'point': dict(point_coords=POINTS[:1], point_labels=LABELS[:1]), 'points': dict(point_coords=POINTS, point_labels=LABELS),
-           'box': dict(box=BOX), 'points+box': dict(point_coords=POINTS, point_labels=LABELS, box=BOX), 'nothing': dict(),
-           'mask': dict(mask_input=True), 'points+box+mask': dict(point_coords=POINTS, point_labels=LABELS, box=BOX, mask_input=True)}
+PROMPTS = {
+    'point': dict(point_coords=POINTS[:1], point_labels=LABELS[:1]),
+    'points': dict(point_coords=POINTS, point_labels=LABELS),
+    'box': dict(box=BOX),
+    'points+box': dict(point_coords=POINTS, point_labels=LABELS, box=BOX),
+    'nothing': dict(),
+    'mask': dict(mask_input=True),
+    'points+box+mask': dict(point_coords=POINTS, point_labels=LABELS, box=BOX, mask_input=True),
+}
 
 
 def picture(shape=SHAPE, seed=0):
     """Smooth colours."""
     rng = np.random.default_rng(seed)
     rows, columns = np.meshgrid(*(np.linspace(0, 6, edge) for edge in shape), indexing='ij')
-    waves = [np.sin(rows * rng.uniform(0.5, 2) + rng.uniform(0, 6)) + np.cos(columns * rng.uniform(0.5, 2)) for _ in range(3)]
+    waves = [
+        np.sin(rows * rng.uniform(0.5, 2) + rng.uniform(0, 6)) + np.cos(columns * rng.uniform(0.5, 2))
+        for _ in range(3)
+    ]
     return ((np.stack(waves, -1) + 2) * 63.75).astype(np.uint8)
 
 
@@ -47,7 +61,11 @@ def test_embeddings_and_sizes_of_the_official_class(pair, shape, image_format):
     for predictor in pair:
         predictor.set_image(image, image_format)
     mine, theirs = pair
-    assert mine.is_image_set and mine.original_size == theirs.original_size == shape and mine.input_size == tuple(theirs.input_size)
+    assert (
+        mine.is_image_set
+        and mine.original_size == theirs.original_size == shape
+        and mine.input_size == tuple(theirs.input_size)
+    )
     torch.testing.assert_close(mine.get_image_embedding(), theirs.get_image_embedding(), atol=1e-4, rtol=1e-4)
     assert mine.features is mine.get_image_embedding() and mine.device == theirs.device
 
@@ -57,12 +75,18 @@ def test_embeddings_and_sizes_of_the_official_class(pair, shape, image_format):
 def test_results_of_the_official_class(pair, kind, multimask):
     asked = dict(PROMPTS[kind])
     if 'mask_input' in asked:
-        asked['mask_input'] = np.random.default_rng(1).normal(size=(1, SIZE // 4, SIZE // 4)).astype(np.float32) * 4
+        asked['mask_input'] = (
+            np.random.default_rng(1).normal(size=(1, SIZE // 4, SIZE // 4)).astype(np.float32) * 4
+        )
     results = []
     for predictor in pair:
         predictor.set_image(picture())
-        results.append([*predictor.predict(**asked, multimask_output=multimask), predictor.predict(**asked, multimask_output=multimask,
-                                                                                                return_logits=True)[0]])
+        results.append(
+            [
+                *predictor.predict(**asked, multimask_output=multimask),
+                predictor.predict(**asked, multimask_output=multimask, return_logits=True)[0],
+            ]
+        )
     for mine, theirs in zip(*results, strict=True):
         assert type(mine) is type(theirs) and mine.dtype == theirs.dtype and mine.shape == theirs.shape
     assert results[0][0].shape == (3 if multimask else 1, *SHAPE) and results[1][3].std() > 0.02
@@ -76,13 +100,23 @@ def test_several_prompts_as_tensors(pair):
     mine, theirs = pair
     for predictor in pair:
         predictor.set_image(picture())
-    coords = torch.rand(5, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * torch.tensor(SHAPE[::-1])
-    boxes = torch.tensor([[1., 2., 50., 60.]] * 5)
-    expected = [theirs.transform.apply_coords_torch(coords, SHAPE), theirs.transform.apply_boxes_torch(boxes, SHAPE)]
+    coords = torch.rand(
+        5, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    ) * torch.tensor(SHAPE[::-1])
+    boxes = torch.tensor([[1.0, 2.0, 50.0, 60.0]] * 5)
+    expected = [
+        theirs.transform.apply_coords_torch(coords, SHAPE),
+        theirs.transform.apply_boxes_torch(boxes, SHAPE),
+    ]
     got = [mine.transform.apply_coords_torch(coords, SHAPE), mine.transform.apply_boxes_torch(boxes, SHAPE)]
     assert all(torch.equal(*both) for both in zip(expected, got, strict=True))
     labels = torch.tensor([[1, 0, 1]] * 5)
-    for asked in ((got[0], labels), (got[0], labels, got[1]), (None, None, got[1]), (coords / 2, labels.float())):
+    for asked in (
+        (got[0], labels),
+        (got[0], labels, got[1]),
+        (None, None, got[1]),
+        (coords / 2, labels.float()),
+    ):
         one, other = mine.predict_torch(*asked), theirs.predict_torch(*asked)
         assert torch.equal(one[0], other[0]) and one[0].shape == (5, 3, *SHAPE)
         torch.testing.assert_close(one[1:], other[1:], atol=1e-4, rtol=1e-4)
@@ -122,7 +156,11 @@ def test_the_mode_is_left_as_it_is():
     predictor.set_image(picture())
     first = predictor.features
     predictor.set_image(picture())
-    assert torch.equal(first, predictor.features) and all(part.training for part in model.modules()) and not first.requires_grad
+    assert (
+        torch.equal(first, predictor.features)
+        and all(part.training for part in model.modules())
+        and not first.requires_grad
+    )
 
 
 def test_a_model_in_training_predicts(model):
@@ -130,7 +168,10 @@ def test_a_model_in_training_predicts(model):
     trained = InteractiveSAM(build_sam(SIZES))
     predictor = SamPredictor(trained)
     predictor.set_image(picture())
-    assert predictor.predict(box=BOX)[0].shape == (3, *SHAPE) and predictor.model.image_encoder is trained.image_encoder
+    assert (
+        predictor.predict(box=BOX)[0].shape == (3, *SHAPE)
+        and predictor.model.image_encoder is trained.image_encoder
+    )
 
 
 def test_half_precision_gives_float_results(model):
@@ -174,31 +215,45 @@ def test_embeddings_on_disk_are_exact_and_mended(model, tmp_path):
 def test_wrong_images_are_named(model):
     predictor = SamPredictor(model)
     for image, kind, words in (
-            (picture().astype(np.float32), TypeError, r'float32 with values from \d+ to \d+; give uint8, 0 to 255: image.round'),
-            (picture() / 255, TypeError, r'\(image \* 255\).round\(\).astype\(np.uint8\)'),
-            (picture() / 100. - 1.2, TypeError, 'float64 with values from -1.2 to 1.3.*: bring its values'),
-            (picture().astype(np.int64) + 300, TypeError, 'int64 with values from'),
-            (np.full((4, 4, 3), np.nan), TypeError, 'from nan to nan'),
-            (np.ones((4, 4, 3), bool), TypeError, 'an image of bool'),
-            (picture()[:0], ValueError, r'an empty image of shape \(0, 110, 3\)'),
-            (picture()[..., 0], ValueError, r'shape \(70, 110\); give \(H, W, 3\): np.stack'),
-            (np.zeros((5, 6, 4), np.uint8), ValueError, r'image\[..., :3\]'),
-            (picture().transpose(2, 0, 1), ValueError, r'image.transpose\(1, 2, 0\)'),
-            ('image.jpg', TypeError, 'an image of type str'),
-            (torch.zeros(3, 5, 5), TypeError, 'set_torch_image')):
+        (
+            picture().astype(np.float32),
+            TypeError,
+            r'float32 with values from \d+ to \d+; give uint8, 0 to 255: image.round',
+        ),
+        (picture() / 255, TypeError, r'\(image \* 255\).round\(\).astype\(np.uint8\)'),
+        (picture() / 100.0 - 1.2, TypeError, 'float64 with values from -1.2 to 1.3.*: bring its values'),
+        (picture().astype(np.int64) + 300, TypeError, 'int64 with values from'),
+        (np.full((4, 4, 3), np.nan), TypeError, 'from nan to nan'),
+        (np.ones((4, 4, 3), bool), TypeError, 'an image of bool'),
+        (picture()[:0], ValueError, r'an empty image of shape \(0, 110, 3\)'),
+        (picture()[..., 0], ValueError, r'shape \(70, 110\); give \(H, W, 3\): np.stack'),
+        (np.zeros((5, 6, 4), np.uint8), ValueError, r'image\[..., :3\]'),
+        (picture().transpose(2, 0, 1), ValueError, r'image.transpose\(1, 2, 0\)'),
+        ('image.jpg', TypeError, 'an image of type str'),
+        (torch.zeros(3, 5, 5), TypeError, 'set_torch_image'),
+    ):
         with pytest.raises(kind, match=words):
             predictor.set_image(image)
     with pytest.raises(ValueError, match="image_format='rgb'; give 'RGB' or 'BGR'"):
         predictor.set_image(picture(), 'rgb')
-    for image, words in ((torch.zeros(1, 3, 50, 50), 'with 96 as the longer'), (torch.zeros(3, 96, 96), r'shape \(3, 96, 96\)'),
-                         (torch.rand(1, 3, 96, 50), r'image \* 255'), (torch.randn(1, 3, 96, 50), 'not normalised'),
-                         (torch.full((1, 3, 96, 50), 300.), 'from 300 to 300')):
+    for image, words in (
+        (torch.zeros(1, 3, 50, 50), 'with 96 as the longer'),
+        (torch.zeros(3, 96, 96), r'shape \(3, 96, 96\)'),
+        (torch.rand(1, 3, 96, 50), r'image \* 255'),
+        (torch.randn(1, 3, 96, 50), 'not normalised'),
+        (torch.full((1, 3, 96, 50), 300.0), 'from 300 to 300'),
+    ):
         with pytest.raises(ValueError, match=words):
             predictor.set_torch_image(image, (96, 50))
     with pytest.raises(ValueError, match='original_image_size'):
-        predictor.set_torch_image(torch.full((1, 3, 96, 50), 100.), (96, 50, 3))
+        predictor.set_torch_image(torch.full((1, 3, 96, 50), 100.0), (96, 50, 3))
     assert not predictor.is_image_set
-    for call in (predictor.predict, predictor.get_image_embedding, predictor.image_side, lambda: predictor.predict_torch(None, None)):
+    for call in (
+        predictor.predict,
+        predictor.get_image_embedding,
+        predictor.image_side,
+        lambda: predictor.predict_torch(None, None),
+    ):
         with pytest.raises(RuntimeError, match='call set_image'):
             call()
     with pytest.raises(TypeError, match='Linear is no SAM'):
@@ -210,26 +265,35 @@ def test_wrong_prompts_are_named(model):
     predictor.set_image(picture())
     one, box = np.array([[3, 4]]), [0, 0, 110, 70]
     for asked, words in (
-            (dict(point_coords=[[20, 71]], point_labels=[1]), r'point \(20, 71\) lies outside the image, which is 110 wide and 70 high'),
-            (dict(point_coords=[[3, 4], [-1, 5]], point_labels=[1, 1]), r'point \(-1, 5\) lies outside'),
-            (dict(point_coords=[[np.nan, 4]], point_labels=[1]), r'point \(nan, 4\)'),
-            (dict(point_labels=[1]), 'point_labels without point_coords'),
-            (dict(point_coords=one), 'point_coords without point_labels'),
-            (dict(point_coords=one, point_labels=[1, 0]), r'shape \(1, 2\) with point_labels of shape \(2,\)'),
-            (dict(point_coords=one[0], point_labels=[1]), r'give \(N, 2\) and \(N,\)'),
-            (dict(point_coords=one, point_labels=[5]), 'a point has the label 5; give 1 for foreground'),
-            (dict(box=[0, 0, 120, 10]), r'corner of a box \(120, 10\) lies outside'),
-            (dict(box=[50, 50, 40, 60]), r'box \[50, 50, 40, 60\] ends before it begins'),
-            (dict(box=[box, box]), 'Several boxes go to predict_torch'),
-            (dict(mask_input=np.zeros((1, *SHAPE))), r'shape \(1, 70, 110\); give \(1, 24, 24\)'),
-            (dict(mask_input=np.zeros((24, 24))), r'give \(1, 24, 24\)')):
+        (
+            dict(point_coords=[[20, 71]], point_labels=[1]),
+            r'point \(20, 71\) lies outside the image, which is 110 wide and 70 high',
+        ),
+        (dict(point_coords=[[3, 4], [-1, 5]], point_labels=[1, 1]), r'point \(-1, 5\) lies outside'),
+        (dict(point_coords=[[np.nan, 4]], point_labels=[1]), r'point \(nan, 4\)'),
+        (dict(point_labels=[1]), 'point_labels without point_coords'),
+        (dict(point_coords=one), 'point_coords without point_labels'),
+        (dict(point_coords=one, point_labels=[1, 0]), r'shape \(1, 2\) with point_labels of shape \(2,\)'),
+        (dict(point_coords=one[0], point_labels=[1]), r'give \(N, 2\) and \(N,\)'),
+        (dict(point_coords=one, point_labels=[5]), 'a point has the label 5; give 1 for foreground'),
+        (dict(box=[0, 0, 120, 10]), r'corner of a box \(120, 10\) lies outside'),
+        (dict(box=[50, 50, 40, 60]), r'box \[50, 50, 40, 60\] ends before it begins'),
+        (dict(box=[box, box]), 'Several boxes go to predict_torch'),
+        (dict(mask_input=np.zeros((1, *SHAPE))), r'shape \(1, 70, 110\); give \(1, 24, 24\)'),
+        (dict(mask_input=np.zeros((24, 24))), r'give \(1, 24, 24\)'),
+    ):
         with pytest.raises(ValueError, match=words):
             predictor.predict(**asked)
-    predictor.predict(point_coords=[[110, 70], [-5, -5]], point_labels=[1, -1])  # the border, and a point that does not count
-    for asked, words in (((torch.tensor([[[90., 80.]]]), torch.ones(1, 1)), 'apply_coords_torch'), ((None, torch.ones(1, 1)), 'without'),
-                         ((None, None, torch.tensor([[0., 0., 105., 50.]])), 'pixels of the resized image'),
-                         ((torch.zeros(2, 2), torch.ones(1, 1)), r'give \(B, N, 2\)'),
-                         ((None, None, None, torch.zeros(1, 1, 70, 110)), r'give \(B, 1, 24, 24\)')):
+    predictor.predict(
+        point_coords=[[110, 70], [-5, -5]], point_labels=[1, -1]
+    )  # the border, and a point that does not count
+    for asked, words in (
+        ((torch.tensor([[[90.0, 80.0]]]), torch.ones(1, 1)), 'apply_coords_torch'),
+        ((None, torch.ones(1, 1)), 'without'),
+        ((None, None, torch.tensor([[0.0, 0.0, 105.0, 50.0]])), 'pixels of the resized image'),
+        ((torch.zeros(2, 2), torch.ones(1, 1)), r'give \(B, N, 2\)'),
+        ((None, None, None, torch.zeros(1, 1, 70, 110)), r'give \(B, 1, 24, 24\)'),
+    ):
         with pytest.raises(ValueError, match=words):
             predictor.predict_torch(*asked)
     predictor.reset_image()

@@ -12,8 +12,12 @@ from mmssl.promptable.automatic import Mask
 from mmssl.promptable.rle import area_of, box_of_runs, mask_of, runs_of
 from mmssl.promptable.tiles import spans
 
-SIZES = dict(image_encoder=dict(img_size=64, embed_dim=32, depth=2, num_heads=2, out_chans=32, window_size=3, global_attn_indexes=(1, )),
-             mask_decoder=dict(transformer=dict(num_heads=4, mlp_dim=64), iou_head_hidden_dim=32))
+SIZES = dict(
+    image_encoder=dict(
+        img_size=64, embed_dim=32, depth=2, num_heads=2, out_chans=32, window_size=3, global_attn_indexes=(1,)
+    ),
+    mask_decoder=dict(transformer=dict(num_heads=4, mlp_dim=64), iou_head_hidden_dim=32),
+)
 
 
 class Colours(SamAutomaticMaskGenerator):
@@ -35,8 +39,16 @@ class Colours(SamAutomaticMaskGenerator):
             runs = runs_of(mask)
             if len(runs):
                 point = np.argwhere(mask)[0, ::-1].astype(float)
-                found.append(Mask(runs, box_of_runs(runs, len(image)), 0.9 + 0.001 * len(self.seen), 0.95, point[None],
-                                  (0, 0, *image.shape[1::-1])))
+                found.append(
+                    Mask(
+                        runs,
+                        box_of_runs(runs, len(image)),
+                        0.9 + 0.001 * len(self.seen),
+                        0.95,
+                        point[None],
+                        (0, 0, *image.shape[1::-1]),
+                    )
+                )
         return found
 
 
@@ -52,18 +64,26 @@ def test_tiles_cover_an_axis():
     assert spans(101, 100, 20) == [(0, 100), (1, 101)]
     for length, tile, overlap in ((1000, 100, 20), (999, 64, 32), (257, 128, 1), (400, 100, 50)):
         found = spans(length, tile, overlap)
-        assert found[0][0] == 0 and found[-1][1] == length and all(end - start == tile for start, end in found)
-        assert all(end - following >= overlap for (_, end), (following, _) in zip(found, found[1:], strict=False))
+        assert (
+            found[0][0] == 0 and found[-1][1] == length and all(end - start == tile for start, end in found)
+        )
+        assert all(
+            end - following >= overlap for (_, end), (following, _) in zip(found, found[1:], strict=False)
+        )
         assert len(found) == -(-(length - overlap) // (tile - overlap)), 'no more than needed'
 
 
 @pytest.mark.parametrize('rough', [False, True])
 def test_objects_over_several_tiles_are_one(rough):
     rows, columns = np.mgrid[:300, :400]
-    objects = [(rows - 150)**2 + (columns - 190)**2 < 90**2,  # over four rows and columns of tiles, bridges no seam alone
-               (abs(rows - 20) < 6) & (columns > 20) & (columns < 380),  # along the upper border
-               (rows > 60) & (columns > 340) & (rows < 75) & (columns < 352), (rows > 250) & (rows < 290) & (columns > 5) & (columns < 40),
-               (rows > 262) & (columns > 300)]  # the corner of the image
+    objects = [
+        (rows - 150) ** 2 + (columns - 190) ** 2
+        < 90**2,  # over four rows and columns of tiles, bridges no seam alone
+        (abs(rows - 20) < 6) & (columns > 20) & (columns < 380),  # along the upper border
+        (rows > 60) & (columns > 340) & (rows < 75) & (columns < 352),
+        (rows > 250) & (rows < 290) & (columns > 5) & (columns < 40),
+        (rows > 262) & (columns > 300),
+    ]  # the corner of the image
     image = scene((300, 400), objects)
     tiled = TiledMaskGenerator(Colours(100, rough=rough), 100, 30)
     masks = tiled.masks(image)
@@ -86,8 +106,13 @@ def test_objects_over_several_tiles_are_one(rough):
 
 def test_neighbours_that_only_touch_stay_apart():
     rows, columns = np.mgrid[:100, :300]
-    image = scene((100, 300), [(columns > 10) & (columns < 121) & (rows > 20) & (rows < 80),
-                               (columns >= 121) & (columns < 250) & (rows > 40)])
+    image = scene(
+        (100, 300),
+        [
+            (columns > 10) & (columns < 121) & (rows > 20) & (rows < 80),
+            (columns >= 121) & (columns < 250) & (rows > 40),
+        ],
+    )
     masks = TiledMaskGenerator(Colours(100), 100, 30).masks(image)
     assert sorted(mask.box for mask in masks) == [(11, 21, 120, 79), (121, 41, 249, 99)]
 
@@ -116,15 +141,25 @@ def test_memory_is_that_of_a_tile(tmp_path):
     records = TiledMaskGenerator(generator).generate(image)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert sorted(record['area'] for record in records) == [100 * 100, 1900 * 2100] and len(generator.seen) == 7 * 8
+    assert (
+        sorted(record['area'] for record in records) == [100 * 100, 1900 * 2100]
+        and len(generator.seen) == 7 * 8
+    )
     assert peak < 12 * 2**20 < image.nbytes, f'{peak / 2**20:.1f} MiB'
 
 
 def test_with_a_model():
     torch.manual_seed(0)
     model = build_sam(SIZES)
-    generator = SamAutomaticMaskGenerator(model, 4, pred_iou_thresh=-1., stability_score_thresh=0.5, stability_score_offset=0.01,
-                                          min_mask_region_area=20, output_mode='uncompressed_rle')
+    generator = SamAutomaticMaskGenerator(
+        model,
+        4,
+        pred_iou_thresh=-1.0,
+        stability_score_thresh=0.5,
+        stability_score_offset=0.01,
+        min_mask_region_area=20,
+        output_mode='uncompressed_rle',
+    )
     image = np.random.default_rng(0).integers(0, 256, (60, 150, 3), dtype=np.uint8)
     tiled = TiledMaskGenerator(generator)
     assert (tiled.tile, tiled.overlap) == (64, 16)

@@ -10,10 +10,18 @@ from torch.nn import functional as F
 from mmssl.segmentation import DUCHead, HDCResNet, dilation_coverage, hdc_max_gap
 
 
-@pytest.mark.parametrize('rates, coverage, gap', [
-    ([1, 2, 5], Fraction(17, 17), 2), ([1, 2, 9], Fraction(21, 25), 5), ([2, 4, 8], Fraction(15, 29), 4), ([2, 2, 2], Fraction(7, 13), 2),
-    ([2, 2, 5, 9], Fraction(33, 37), 2), ([5, 9, 17], Fraction(27, 63), 9), ([1, 2, 5, 9, 5, 9, 17], Fraction(97, 97), 2),
-])
+@pytest.mark.parametrize(
+    'rates, coverage, gap',
+    [
+        ([1, 2, 5], Fraction(17, 17), 2),
+        ([1, 2, 9], Fraction(21, 25), 5),
+        ([2, 4, 8], Fraction(15, 29), 4),
+        ([2, 2, 2], Fraction(7, 13), 2),
+        ([2, 2, 5, 9], Fraction(33, 37), 2),
+        ([5, 9, 17], Fraction(27, 63), 9),
+        ([1, 2, 5, 9, 5, 9, 17], Fraction(97, 97), 2),
+    ],
+)
 def test_coverage_and_gap(rates, coverage, gap):
     assert dilation_coverage(rates, 3) == coverage
     assert len(rates) > 4 or hdc_max_gap(rates, 3) == gap
@@ -29,20 +37,28 @@ def test_coverage_is_what_convolutions_see(rates, kernel):
     x = torch.zeros(1, 1, 4 * kernel * sum(rates) + 1, dtype=torch.float64)
     x[..., x.shape[-1] // 2] = 1
     for rate in rates:
-        x = F.conv1d(x, torch.ones(1, 1, kernel, dtype=torch.float64), padding=rate * (kernel // 2), dilation=rate)
+        x = F.conv1d(
+            x, torch.ones(1, 1, kernel, dtype=torch.float64), padding=rate * (kernel // 2), dilation=rate
+        )
     seen = x[0, 0].nonzero()
     assert dilation_coverage(rates, kernel) == Fraction(len(seen), int(seen.max() - seen.min()) + 1)
 
 
 def test_hdc_resnet_has_the_rates_and_the_keys_of_a_resnet():
     from mmseg.models.backbones import ResNet
+
     model = HDCResNet(50, stem_channels=8, base_channels=8)
     assert model.rates == [2, 2, 5, 1, 2, 5, 5, 9, 17]
     assert [block.conv2.dilation[0] for block in [*model.layer3, *model.layer4]] == model.rates
     plain = ResNet(50, stem_channels=8, base_channels=8)
     assert model.state_dict().keys() == plain.state_dict().keys()
     model.eval()
-    assert [tuple(out.shape[-2:]) for out in model(torch.randn(1, 3, 64, 64))] == [(16, 16), (8, 8), (8, 8), (8, 8)]
+    assert [tuple(out.shape[-2:]) for out in model(torch.randn(1, 3, 64, 64))] == [
+        (16, 16),
+        (8, 8),
+        (8, 8),
+        (8, 8),
+    ]
     released = HDCResNet(101, stem_channels=4, base_channels=4).rates
     assert released == [2, 2, 5, 9] + [1, 2, 5, 9] * 4 + [1, 2, 5] + [5, 9, 17]
 
@@ -57,16 +73,20 @@ def test_a_grid_is_warned_of_with_both_numbers():
         HDCResNet(18, stage3=[1, 2, 5])
 
 
-@pytest.mark.parametrize('dilations', [(1, ), (1, 2)])
+@pytest.mark.parametrize('dilations', [(1,), (1, 2)])
 def test_duc_puts_channels_where_they_belong(dilations):
     model = DUCHead(6, 3, factor=4, dilations=dilations, loss_decode=dict(type='mmseg.CrossEntropyLoss'))
     x = torch.randn(2, 6, 5, 7)
     out = model([x])
     assert out.shape == (2, 3, 20, 28)
-    channels = sum(F.conv2d(x, conv.weight, conv.bias, padding=rate, dilation=rate)
-                   for conv, rate in zip(model.convs, dilations, strict=True))
+    channels = sum(
+        F.conv2d(x, conv.weight, conv.bias, padding=rate, dilation=rate)
+        for conv, rate in zip(model.convs, dilations, strict=True)
+    )
     for label, row, column in ((0, 0, 0), (1, 3, 2), (2, 1, 3)):
-        torch.testing.assert_close(out[:, label, row::4, column::4], channels[:, label * 16 + row * 4 + column])
+        torch.testing.assert_close(
+            out[:, label, row::4, column::4], channels[:, label * 16 + row * 4 + column]
+        )
 
 
 def test_rates_are_checked():

@@ -37,13 +37,24 @@ def test_fused_is_plain(k, bias):
         torch.testing.assert_close(fast, plain, atol=1e-10, rtol=1e-10)
     convs = dict(block.named_parameters())
     pad = k // 2
+
     def conv(name, values, tall):
-        return F.conv2d(values, convs[f'{name}.weight'], convs.get(f'{name}.bias'), padding=(pad, 0) if tall else (0, pad))
-    torch.testing.assert_close(results[0][0], conv('left2', conv('left1', x, True), False) + conv('right2', conv('right1', x, False), True))
+        return F.conv2d(
+            values, convs[f'{name}.weight'], convs.get(f'{name}.bias'), padding=(pad, 0) if tall else (0, pad)
+        )
+
+    torch.testing.assert_close(
+        results[0][0],
+        conv('left2', conv('left1', x, True), False) + conv('right2', conv('right1', x, False), True),
+    )
 
 
 def test_shape_decides_what_is_fused():
-    assert GlobalConvBlock(2048, 21, 15).fused and not GlobalConvBlock(256, 21, 15).fused and not GlobalConvBlock(2048, 21, 7).fused
+    assert (
+        GlobalConvBlock(2048, 21, 15).fused
+        and not GlobalConvBlock(256, 21, 15).fused
+        and not GlobalConvBlock(2048, 21, 7).fused
+    )
 
 
 def test_the_kernel_reaches_as_far_as_it_says():
@@ -59,7 +70,10 @@ def test_the_kernel_reaches_as_far_as_it_says():
 @pytest.mark.parametrize('factor', [2, 4])
 def test_deconvolution_begins_as_bilinear_interpolation(factor):
     x = torch.randn(1, 3, 6, 7)
-    ours, bilinear = Upsample(3, factor, True)(x), F.interpolate(x, scale_factor=factor, mode='bilinear', align_corners=False)
+    ours, bilinear = (
+        Upsample(3, factor, True)(x),
+        F.interpolate(x, scale_factor=factor, mode='bilinear', align_corners=False),
+    )
     inside = slice(factor, -factor)  # at the border a transposed convolution has nothing to average with
     torch.testing.assert_close(ours[..., inside, inside], bilinear[..., inside, inside])
     torch.testing.assert_close(Upsample(3, factor, False)(x), bilinear)
@@ -69,8 +83,11 @@ def test_nine_refinements_and_the_size_of_the_image():
     model = head()
     assert sum(isinstance(module, BoundaryRefine) for module in model.modules()) == 9
     assert sum(isinstance(module, BoundaryRefine) for module in head(boundary_refine=False).modules()) == 0
-    levels = [torch.randn(2, width, side, side + 2) for width, side in zip((8, 16, 24, 48), (17, 9, 5, 3), strict=True)]
-    levels = [level[..., :-(-20 // 2**index)] for index, level in enumerate(levels)]
+    levels = [
+        torch.randn(2, width, side, side + 2)
+        for width, side in zip((8, 16, 24, 48), (17, 9, 5, 3), strict=True)
+    ]
+    levels = [level[..., : -(-20 // 2**index)] for index, level in enumerate(levels)]
     assert model(levels).shape == (2, 5, 68, 4 * levels[0].shape[-1])
 
 
@@ -85,7 +102,9 @@ def test_it_learns_and_every_parameter_has_a_gradient():
     torch.manual_seed(0)
     model = head()
     model.init_weights()
-    levels = [torch.randn(2, width, side, side) for width, side in zip((8, 16, 24, 48), (8, 4, 2, 1), strict=True)]
+    levels = [
+        torch.randn(2, width, side, side) for width, side in zip((8, 16, 24, 48), (8, 4, 2, 1), strict=True)
+    ]
     target = torch.randint(0, 5, (2, 32, 32))
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     losses = []
@@ -99,8 +118,15 @@ def test_it_learns_and_every_parameter_has_a_gradient():
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize('wrong, words', [(dict(kernel_size=8), 'kernel_size=8.* 7 or 9'), (dict(kernel_size=[3, 3]), '2 kernel sizes'),
-                                          (dict(strides=(4, 8, 12, 32)), 'multiple'), (dict(upsample='nearest'), "upsample='nearest'")])
+@pytest.mark.parametrize(
+    'wrong, words',
+    [
+        (dict(kernel_size=8), 'kernel_size=8.* 7 or 9'),
+        (dict(kernel_size=[3, 3]), '2 kernel sizes'),
+        (dict(strides=(4, 8, 12, 32)), 'multiple'),
+        (dict(upsample='nearest'), "upsample='nearest'"),
+    ],
+)
 def test_wrong_arguments(wrong, words):
     with pytest.raises(ValueError, match=words):
         head(**wrong)
@@ -121,8 +147,12 @@ def test_a_block_with_a_stride_is_the_plain_one_at_every_second_place():
 
 def test_resnet_gcn_replaces_the_middle_convolutions():
     from mmseg.models.backbones import ResNet
+
     torch.manual_seed(0)
-    net, plain = small_resnet(kernel_size=(3, 5, 7, 0)), ResNet(50, stem_channels=8, base_channels=8, norm_cfg=dict(type='BN'))
+    net, plain = (
+        small_resnet(kernel_size=(3, 5, 7, 0)),
+        ResNet(50, stem_channels=8, base_channels=8, norm_cfg=dict(type='BN')),
+    )
     x = torch.randn(2, 3, 64, 96)
     assert [tuple(out.shape) for out in net(x)] == [tuple(out.shape) for out in plain(x)]
     # k x 1 and 1 x k twice are 4 k c^2 weights for the 9 c^2 of a 3 x 3
@@ -132,13 +162,21 @@ def test_resnet_gcn_replaces_the_middle_convolutions():
     assert count(net) == count(plain) + more
     # all weights but the replaced ones fit
     result = net.load_state_dict(plain.state_dict(), strict=False)
-    assert set(result.unexpected_keys) == {f'layer{s}.{b}.conv2.weight' for s, n in enumerate(blocks, 1) for b in range(n)}
+    assert set(result.unexpected_keys) == {
+        f'layer{s}.{b}.conv2.weight' for s, n in enumerate(blocks, 1) for b in range(n)
+    }
     sum(out.mean() for out in net(x)).backward()
     assert net.layer1[0].conv2.right2.weight.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize('wrong, words', [(dict(kernel_size=(3, 3)), 'names 2 stages'), (dict(kernel_size=4), 'kernel_size=4'),
-                                          (dict(strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2)), 'layer4.*dilation of 2')])
+@pytest.mark.parametrize(
+    'wrong, words',
+    [
+        (dict(kernel_size=(3, 3)), 'names 2 stages'),
+        (dict(kernel_size=4), 'kernel_size=4'),
+        (dict(strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2)), 'layer4.*dilation of 2'),
+    ],
+)
 def test_wrong_resnet_gcn(wrong, words):
     with pytest.raises(ValueError, match=words):
         small_resnet(**wrong)

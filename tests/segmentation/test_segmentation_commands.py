@@ -14,7 +14,9 @@ def folder(tmp_path_factory, with_demo):
 
 @pytest.fixture(scope='module')
 def checkpoint(warm_cli, folder):
-    done = warm_cli('train', 'configs/smoke/gcn.py', '--work-dir', folder / 'train', '--no-validate', cwd=folder)
+    done = warm_cli(
+        'train', 'configs/smoke/gcn.py', '--work-dir', folder / 'train', '--no-validate', cwd=folder
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / 'train/iter_10.pth'
 
@@ -27,15 +29,31 @@ def scores(text):
 
 @pytest.fixture(scope='module')
 def one(warm_cli, checkpoint, folder):
-    done = warm_cli('test', 'configs/smoke/gcn.py', checkpoint, '--work-dir', folder / 'one', '--out', folder / 'masks', '--show-dir',
-                   folder / 'pictures', '--cfg-options', f'test_evaluator.0.matrix_file={folder / "matrix.npy"}', cwd=folder)
+    done = warm_cli(
+        'test',
+        'configs/smoke/gcn.py',
+        checkpoint,
+        '--work-dir',
+        folder / 'one',
+        '--out',
+        folder / 'masks',
+        '--show-dir',
+        folder / 'pictures',
+        '--cfg-options',
+        f'test_evaluator.0.matrix_file={folder / "matrix.npy"}',
+        cwd=folder,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return scores(done.stdout + done.stderr)
 
 
 def test_masks_and_pictures_of_every_image(one, folder):
     images = sorted(path.stem for path in (folder / 'data/demo/scenes/images/val').iterdir())
-    assert images and [sorted(path.stem for path in (folder / name).iterdir()) for name in ('masks', 'pictures')] == [images] * 2
+    assert (
+        images
+        and [sorted(path.stem for path in (folder / name).iterdir()) for name in ('masks', 'pictures')]
+        == [images] * 2
+    )
     matrix = np.zeros((11, 11), np.int64)
     for name in images:
         mask = np.asarray(Image.open(folder / f'masks/{name}.png'))
@@ -49,9 +67,12 @@ def test_masks_and_pictures_of_every_image(one, folder):
 
 
 def test_two_processes_print_the_same(one, checkpoint, folder, warm_cli):
-    done = warm_cli('test', 'configs/smoke/gcn.py', checkpoint, '--work-dir', folder / 'two', cwd=folder, ranks=2)
+    done = warm_cli(
+        'test', 'configs/smoke/gcn.py', checkpoint, '--work-dir', folder / 'two', cwd=folder, ranks=2
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     two = scores(done.stdout + done.stderr)
     assert {name: value for name, value in two.items() if 'time' not in name} == {
-        name: value for name, value in one.items() if 'time' not in name}
+        name: value for name, value in one.items() if 'time' not in name
+    }
     assert {'PA', 'MPA', 'mIoU', 'FWIoU', 'boundary_acc', 'interior_acc'} <= set(two)

@@ -15,16 +15,25 @@ SLIDE = dict(mode='slide', crop_size=(16, 24), stride=(12, 10))
 def make(kind, test_cfg, classes=4, **kwargs):
     init_default_scope('mmseg')
     torch.manual_seed(0)
-    head = dict(type='FCNHead', in_channels=64, channels=8, num_classes=classes, num_convs=1, norm_cfg=dict(type='BN'))
+    head = dict(
+        type='FCNHead', in_channels=64, channels=8, num_classes=classes, num_convs=1, norm_cfg=dict(type='BN')
+    )
     if classes == 2:
         head.update(out_channels=1, threshold=0.5)
-    model = kind(backbone=dict(type='ResNet', depth=18, stem_channels=8, base_channels=8, norm_cfg=dict(type='BN')), decode_head=head,
-                 test_cfg=ConfigDict(test_cfg), **kwargs)
+    model = kind(
+        backbone=dict(type='ResNet', depth=18, stem_channels=8, base_channels=8, norm_cfg=dict(type='BN')),
+        decode_head=head,
+        test_cfg=ConfigDict(test_cfg),
+        **kwargs,
+    )
     return model.eval()
 
 
 def samples(number, **meta):
-    return [SegDataSample(metainfo=dict(img_shape=(40, 50), ori_shape=(40, 50), pad_shape=(40, 50), **meta)) for _ in range(number)]
+    return [
+        SegDataSample(metainfo=dict(img_shape=(40, 50), ori_shape=(40, 50), pad_shape=(40, 50), **meta))
+        for _ in range(number)
+    ]
 
 
 @pytest.mark.parametrize('classes', [4, 2])
@@ -45,7 +54,9 @@ def test_resized_results_and_kept_scores():
     with torch.no_grad():
         host = make(HostEncoderDecoder, SLIDE).predict(inputs, [SegDataSample(metainfo=meta)])[0]
         ours = make(EncoderDecoder, SLIDE).predict(inputs, [SegDataSample(metainfo=meta)])[0]
-        kept = make(EncoderDecoder, SLIDE, keep_logits=True).predict(inputs, [SegDataSample(metainfo=meta)])[0]
+        kept = make(EncoderDecoder, SLIDE, keep_logits=True).predict(inputs, [SegDataSample(metainfo=meta)])[
+            0
+        ]
     assert ours.pred_sem_seg.data.shape == (1, 60, 70)
     assert torch.equal(ours.pred_sem_seg.data.long(), host.pred_sem_seg.data)
     torch.testing.assert_close(kept.seg_logits.data, host.seg_logits.data)
@@ -76,9 +87,14 @@ def test_vit_takes_images_that_are_no_whole_number_of_patches(repo_root, height,
     from mmengine.registry import MODELS
 
     from mmssl import compat
+
     compat.patch()
     cfg = Config.fromfile(repo_root / 'configs/gcn/gcn_vit-b-mae_8xb2-160000i_ade20k-512x512.py').model
-    cfg.backbone.update(arch=dict(embed_dims=8, num_layers=4, num_heads=2, feedforward_channels=8), out_indices=(0, 1, 2, 3), init_cfg=None)
+    cfg.backbone.update(
+        arch=dict(embed_dims=8, num_layers=4, num_heads=2, feedforward_channels=8),
+        out_indices=(0, 1, 2, 3),
+        init_cfg=None,
+    )
     cfg.neck.update(embed_dim=8, norm_cfg=dict(type='BN'))
     cfg.decode_head.update(in_channels=[8] * 4, kernel_size=3, num_classes=4)
     init_default_scope('mmseg')
@@ -86,5 +102,5 @@ def test_vit_takes_images_that_are_no_whole_number_of_patches(repo_root, height,
     sample = SegDataSample(metainfo=dict(img_shape=(height, width), ori_shape=(height, width)))
     image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
     with torch.no_grad():
-        result, = model.test_step(dict(inputs=[image], data_samples=[sample]))
+        (result,) = model.test_step(dict(inputs=[image], data_samples=[sample]))
     assert result.pred_sem_seg.data.shape == (1, height, width)

@@ -24,8 +24,8 @@ class Toy(ScheduledSupervisor):
 
     def __init__(self, momentum=0.5, final_momentum=None):
         super().__init__(nn.Linear(1, 1))
-        nn.init.constant_(self.backbone.weight, 2.)
-        nn.init.constant_(self.backbone.bias, 0.)
+        nn.init.constant_(self.backbone.weight, 2.0)
+        nn.init.constant_(self.backbone.bias, 0.0)
         self.momentum_encoder = MomentumEncoder(self.backbone, momentum, final_momentum)
         self.events = []
 
@@ -61,12 +61,12 @@ class ByHand:
     """The same by arithmetic: ``step(batches)`` is one optimizer step of SGD, learning rate 0.1, on the mean over its batches."""
 
     def __init__(self, momentum):
-        self.w, self.b, self.c, self.d, self.steps, self.momentum = 2., 0., 2., 0., 0, momentum
+        self.w, self.b, self.c, self.d, self.steps, self.momentum = 2.0, 0.0, 2.0, 0.0, 0, momentum
 
     def step(self, batches):
         m = self.momentum(self.steps)
         self.c, self.d = m * self.c + (1 - m) * self.w, m * self.d + (1 - m) * self.b
-        grad_w = grad_b = 0.
+        grad_w = grad_b = 0.0
         for batch in batches:
             for x, y in batch:
                 error = self.w * x + self.b - self.c * y - self.d - 1
@@ -79,12 +79,17 @@ class ByHand:
         return self
 
     def agrees(self, model):
-        got = [tensor.item() for tensor in (*model.backbone.parameters(), *model.momentum_encoder.module.parameters())]
+        got = [
+            tensor.item()
+            for tensor in (*model.backbone.parameters(), *model.momentum_encoder.module.parameters())
+        ]
         assert got == pytest.approx([self.w, self.b, self.c, self.d], abs=1e-6)
         assert model.momentum_encoder.steps == self.steps
 
 
-VALUES = [[(0.1 * i + 0.3 * j, 0.2 * i - 0.1 * j) for j in range(2)] for i in range(8)]  # eight batches of two images of one pixel
+VALUES = [
+    [(0.1 * i + 0.3 * j, 0.2 * i - 0.1 * j) for j in range(2)] for i in range(8)
+]  # eight batches of two images of one pixel
 
 
 def views(batch):
@@ -104,7 +109,6 @@ def step(model, optimizer, *batches):
 
 def run(model, folder, **wrapper):
     class Data(torch.utils.data.Dataset):
-
         def __len__(self):
             return 16
 
@@ -112,9 +116,16 @@ def run(model, folder, **wrapper):
             return [torch.tensor([value]) for value in VALUES[index // 2][index % 2]]
 
     model.data_preprocessor.forward = lambda data, training=False: dict(inputs=data)
-    Runner(model, str(folder), train_dataloader=torch.utils.data.DataLoader(Data(), batch_size=2),
-           train_cfg=dict(by_epoch=True, max_epochs=1), optim_wrapper=OptimWrapper(sgd(model), **wrapper),
-           default_hooks=dict(checkpoint=None, logger=None), experiment_name=folder.name, log_level='ERROR').train()
+    Runner(
+        model,
+        str(folder),
+        train_dataloader=torch.utils.data.DataLoader(Data(), batch_size=2),
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        optim_wrapper=OptimWrapper(sgd(model), **wrapper),
+        default_hooks=dict(checkpoint=None, logger=None),
+        experiment_name=folder.name,
+        log_level='ERROR',
+    ).train()
 
 
 def test_a_run(tmp_path):
@@ -123,16 +134,25 @@ def test_a_run(tmp_path):
     for batch in VALUES:
         hand.step([batch])
     hand.agrees(model)
-    assert (model.clock.steps, model.clock.steps_per_epoch, model.clock.max_steps, model.clock.epoch) == (8, 8, 8, 1)
-    assert [event[:2] for event in model.events] == [(moment, number) for number in range(8) for moment in ('before', 'after')]
-    assert all(before[2] != after[2] for before, after in zip(model.events[::2], model.events[1::2], strict=True))
+    assert (model.clock.steps, model.clock.steps_per_epoch, model.clock.max_steps, model.clock.epoch) == (
+        8,
+        8,
+        8,
+        1,
+    )
+    assert [event[:2] for event in model.events] == [
+        (moment, number) for number in range(8) for moment in ('before', 'after')
+    ]
+    assert all(
+        before[2] != after[2] for before, after in zip(model.events[::2], model.events[1::2], strict=True)
+    )
 
 
 def test_an_accumulated_run_moves_the_copy_once_a_step(tmp_path):
     def momentum(number):
         return 1 - 0.4 * (1, 0.8535533905932737, 0.5, 0.14644660940672627)[number]
 
-    model, hand = Toy(0.6, 1.), ByHand(momentum)
+    model, hand = Toy(0.6, 1.0), ByHand(momentum)
     run(model, tmp_path, accumulative_counts=2)
     for first, second in zip(VALUES[::2], VALUES[1::2], strict=True):
         hand.step([first, second])
@@ -146,13 +166,14 @@ def test_a_loop_of_ones_own_attached():
     model.attach(optimizer)
     model.attach(optimizer)
     for number in range(4):
-        step(model, optimizer, *VALUES[2 * number:2 * number + 2])
-        hand.step(VALUES[2 * number:2 * number + 2]).agrees(model)
+        step(model, optimizer, *VALUES[2 * number : 2 * number + 2])
+        hand.step(VALUES[2 * number : 2 * number + 2]).agrees(model)
     assert len(model.events) == 8
 
 
 def test_a_loop_of_ones_own_that_attaches_nothing_catches_up():
     """What belongs after a step is done when the next batch comes; what belongs before one cannot be, and a warning says so."""
+
     class Simple(Toy):
         before_update = ScheduledSupervisor.before_update
 
@@ -164,7 +185,10 @@ def test_a_loop_of_ones_own_that_attaches_nothing_catches_up():
             step(model, optimizer, batch)
     assert [event[:2] for event in model.events] == [('after', 0), ('after', 1)]
     assert model.clock.steps == 2 and model.momentum_encoder.steps == 3
-    with pytest.warns(UserWarning, match=r'Toy changes gradients before each optimizer step, and is not attached .*call model.attach'):
+    with pytest.warns(
+        UserWarning,
+        match=r'Toy changes gradients before each optimizer step, and is not attached .*call model.attach',
+    ):
         Toy()(views(VALUES[0]))
 
 
@@ -207,7 +231,12 @@ def test_the_clock_is_in_the_state_dict():
         step(model, optimizer, batch)
     other.load_state_dict(model.state_dict())
     other.set_schedule(2, 8)
-    assert (other.clock.steps, other.clock.followed, other.clock.epoch, other.momentum_encoder.steps) == (5, 4, 2, 5)
+    assert (other.clock.steps, other.clock.followed, other.clock.epoch, other.momentum_encoder.steps) == (
+        5,
+        4,
+        2,
+        5,
+    )
     second = sgd(other)
     other.attach(second)
     for each, its in ((model, optimizer), (other, second)):
@@ -228,10 +257,12 @@ def test_copies_begin_equal_to_new_weights():
 
 def test_a_checkpoint_of_the_encoder_alone_sets_the_copy_too():
     model = Toy()
-    model.load_state_dict({'backbone.weight': torch.tensor([[7.]]), 'backbone.bias': torch.tensor([1.])}, strict=False)
+    model.load_state_dict(
+        {'backbone.weight': torch.tensor([[7.0]]), 'backbone.bias': torch.tensor([1.0])}, strict=False
+    )
     assert model.momentum_encoder.module.weight.item() == 7 and model.momentum_encoder.module.bias.item() == 1
     whole = Toy().state_dict()
-    whole['backbone.weight'] = torch.tensor([[5.]])
+    whole['backbone.weight'] = torch.tensor([[5.0]])
     model.load_state_dict(whole)
     assert model.momentum_encoder.module.weight.item() == 2  # a checkpoint with the copy is taken as it is
 
@@ -254,10 +285,13 @@ def test_views():
     images = torch.randn(2, 3, 8, 8).to(memory_format=torch.channels_last)
     assert model.memory_format is torch.contiguous_format and model.views([images], 1)[0].is_contiguous()
     model = Nothing(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
-    view, = model.views([images.contiguous()])
+    (view,) = model.views([images.contiguous()])
     assert view.is_contiguous(memory_format=torch.channels_last)
     assert model.backbone[0].weight.is_contiguous(memory_format=torch.channels_last)
-    with pytest.raises(ValueError, match='Nothing takes a list of views, not one batch of images; begin the pipeline with mmssl.LoadViews'):
+    with pytest.raises(
+        ValueError,
+        match='Nothing takes a list of views, not one batch of images; begin the pipeline with mmssl.LoadViews',
+    ):
         model.views(images)
     with pytest.raises(ValueError, match='Nothing takes 2 views, not 1'):
         model.views([images], 2)
@@ -265,11 +299,17 @@ def test_views():
 
 def test_parts_and_preprocessor_are_found_whatever_the_scope():
     from mmengine.registry import init_default_scope
+
     init_default_scope('mmengine')
-    model = Nothing(dict(type='mmpretrain.ResNet', depth=18, base_channels=4, stem_channels=4), dict(type='MLP', dims=(32, 4)),
-                    data_preprocessor=dict(mean=[1., 1., 1.], std=[2., 2., 2.]))
+    model = Nothing(
+        dict(type='mmpretrain.ResNet', depth=18, base_channels=4, stem_channels=4),
+        dict(type='MLP', dims=(32, 4)),
+        data_preprocessor=dict(mean=[1.0, 1.0, 1.0], std=[2.0, 2.0, 2.0]),
+    )
     assert type(model.data_preprocessor).__name__ == 'SelfSupDataPreprocessor' and model.neck.dims == (32, 4)
-    assert model.data_preprocessor(dict(inputs=torch.full((1, 3, 2, 2), 5), data_samples=None), True)['inputs'][0].unique().tolist() == [2.]
+    assert model.data_preprocessor(dict(inputs=torch.full((1, 3, 2, 2), 5), data_samples=None), True)[
+        'inputs'
+    ][0].unique().tolist() == [2.0]
 
 
 def process(rank, folder):
@@ -281,7 +321,7 @@ def process(rank, folder):
     model.attach(optimizer)
     for batch in VALUES[:4]:
         optimizer.zero_grad()
-        parallel(views(batch[rank:rank + 1]))['loss'].backward()
+        parallel(views(batch[rank : rank + 1]))['loss'].backward()
         optimizer.step()
     torch.save(model.state_dict(), f'{folder}/{rank}.pt')
     leave_process_group()
@@ -290,7 +330,7 @@ def process(rank, folder):
 def test_two_processes_are_one_with_the_joined_batch(tmp_path):
     # a forked child needs no imports of its own; autograd cannot be forked where there is a GPU
     method = 'spawn' if torch.cuda.is_available() else 'fork'
-    multiprocessing.start_processes(process, (str(tmp_path), ), nprocs=2, start_method=method)
+    multiprocessing.start_processes(process, (str(tmp_path),), nprocs=2, start_method=method)
     hand = ByHand(lambda step: 0.5)
     for batch in VALUES[:4]:
         hand.step([batch])

@@ -23,20 +23,31 @@ MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
 def beit(img_size=(24, 32), seed=0, dtype=F64, tokenizer=None, layer_scale=0.1, preprocess=True, **kwargs):
     torch.manual_seed(seed)
-    model = MODELS.build(dict(
-        type='mmssl.BEiT',
-        backbone=dict(type='mmssl.BEiTViT', arch=ARCH, img_size=img_size, patch_size=8, layer_scale_init_value=layer_scale,
-                      **kwargs.pop('backbone', {})),
-        tokenizer=tokenizer or dict(type='mmssl.KMeansTokenizer', checkpoint='random', num_tokens=7, patch_size=8),
-        data_preprocessor=dict(mean=MEAN, std=STD, to_rgb=True) if preprocess else None,
-        **{'num_masked': 5, 'min_masked': 2, **kwargs}))
+    model = MODELS.build(
+        dict(
+            type='mmssl.BEiT',
+            backbone=dict(
+                type='mmssl.BEiTViT',
+                arch=ARCH,
+                img_size=img_size,
+                patch_size=8,
+                layer_scale_init_value=layer_scale,
+                **kwargs.pop('backbone', {}),
+            ),
+            tokenizer=tokenizer
+            or dict(type='mmssl.KMeansTokenizer', checkpoint='random', num_tokens=7, patch_size=8),
+            data_preprocessor=dict(mean=MEAN, std=STD, to_rgb=True) if preprocess else None,
+            **{'num_masked': 5, 'min_masked': 2, **kwargs},
+        )
+    )
     for parameter in model.parameters():  # nothing at a neutral start
         if parameter.requires_grad:
-            torch.nn.init.normal_(parameter, 0., 0.2)
+            torch.nn.init.normal_(parameter, 0.0, 0.2)
     return model.to(dtype)
 
 
 # masks
+
 
 @pytest.fixture(scope='module')
 def masks():
@@ -58,6 +69,7 @@ def test_the_last_row_and_column_are_masked_as_often_as_the_first(masks):
 
 def test_the_hosts_masks_never_reach_them():
     from mmpretrain.datasets.transforms.processing import BEiTMaskGenerator
+
     np.random.seed(0)
     host = BEiTMaskGenerator(input_size=(14, 14), num_masking_patches=75, min_num_patches=16)
     found = np.stack([host({})['mask'] for _ in range(300)])
@@ -88,15 +100,22 @@ def test_masks_follow_the_algorithm_step_by_step():
         assert masked == {(int(i), int(j)) for i, j in np.argwhere(wanted)}
 
 
-@pytest.mark.parametrize(('arguments', 'message'), [
-    (((4, 4), 17), 'num_patches=17 of a grid of 4x4 patches; about 40 % are usual, 6'), (((4, 4), 0), 'num_patches=0'),
-    (((4, 4), 6, 7), 'min_patches=7 must be between 1 and num_patches=6'), (((4, 4), 6, 2, random, 0), 'min_aspect=0')])
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (((4, 4), 17), 'num_patches=17 of a grid of 4x4 patches; about 40 % are usual, 6'),
+        (((4, 4), 0), 'num_patches=0'),
+        (((4, 4), 6, 7), 'min_patches=7 must be between 1 and num_patches=6'),
+        (((4, 4), 6, 2, random, 0), 'min_aspect=0'),
+    ],
+)
 def test_impossible_masks_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         blockwise_mask(*arguments)
 
 
 # the loss
+
 
 def reference(model, images, mask):
     """Loss of BEiT, one image, head and token at a time, from the paper; nothing is skipped, joined or shared."""
@@ -105,7 +124,9 @@ def reference(model, images, mask):
 
     def norm(x, name):
         mean = x.mean(-1, keepdim=True)
-        return (x - mean) / ((x - mean).square().mean(-1, keepdim=True) + 1e-6).sqrt() * weights[f'{name}.weight'] + weights[f'{name}.bias']
+        return (x - mean) / ((x - mean).square().mean(-1, keepdim=True) + 1e-6).sqrt() * weights[
+            f'{name}.weight'
+        ] + weights[f'{name}.bias']
 
     def dense(x, name):
         return x @ weights[f'{name}.weight'].T + weights[f'{name}.bias']
@@ -116,16 +137,23 @@ def reference(model, images, mask):
     def bias(query, key, head):
         if query is None or key is None:
             return table[-1 if query is key else -3 if query is None else -2, head]
-        return table[(query[0] - key[0] + rows - 1) * (2 * columns - 1) + query[1] - key[1] + columns - 1, head]
+        return table[
+            (query[0] - key[0] + rows - 1) * (2 * columns - 1) + query[1] - key[1] + columns - 1, head
+        ]
 
-    total, count = 0., 0
+    total, count = 0.0, 0
     for image, hidden in zip(images, mask, strict=True):
-        patches = [image[:, i * 8:i * 8 + 8, j * 8:j * 8 + 8] for i in range(rows) for j in range(columns)]
+        patches = [
+            image[:, i * 8 : i * 8 + 8, j * 8 : j * 8 + 8] for i in range(rows) for j in range(columns)
+        ]
         x = [weights['backbone.cls_token'][0, 0]]
         for patch, gone in zip(patches, hidden.flatten(), strict=True):
-            x.append(weights['backbone.mask_token'][0, 0] if gone else
-                     (weights['backbone.patch_embed.projection.weight'] * patch).sum((1, 2, 3))
-                     + weights['backbone.patch_embed.projection.bias'])
+            x.append(
+                weights['backbone.mask_token'][0, 0]
+                if gone
+                else (weights['backbone.patch_embed.projection.weight'] * patch).sum((1, 2, 3))
+                + weights['backbone.patch_embed.projection.bias']
+            )
         x = torch.stack(x)
         for layer in range(ARCH['num_layers']):
             name = f'backbone.layers.{layer}'
@@ -140,12 +168,17 @@ def reference(model, images, mask):
                 outs.append(scores.exp() / scores.exp().sum(1, keepdim=True) @ value[:, part])
             x = x + weights[f'{name}.gamma_1'] * dense(torch.cat(outs, 1), f'{name}.attn.proj')
             inner = dense(norm(x, f'{name}.ln2'), f'{name}.ffn.layers.0.0')
-            x = x + weights[f'{name}.gamma_2'] * dense(inner * 0.5 * (1 + torch.erf(inner / math.sqrt(2))), f'{name}.ffn.layers.1')
+            x = x + weights[f'{name}.gamma_2'] * dense(
+                inner * 0.5 * (1 + torch.erf(inner / math.sqrt(2))), f'{name}.ffn.layers.1'
+            )
         logits = dense(norm(x, 'backbone.ln1'), 'head.cls_head')[1:]
         for n, gone in enumerate(hidden.flatten()):
             if not gone:
                 continue
-            pixels = (patches[n] * torch.tensor(STD, dtype=F64).view(3, 1, 1) + torch.tensor(MEAN, dtype=F64).view(3, 1, 1)) / 255
+            pixels = (
+                patches[n] * torch.tensor(STD, dtype=F64).view(3, 1, 1)
+                + torch.tensor(MEAN, dtype=F64).view(3, 1, 1)
+            ) / 255
             pixels = pixels.permute(1, 2, 0).flatten()
             pixels = (pixels - pixels.mean()) / (pixels.var(correction=0) + 1e-3).sqrt()
             token = min(range(len(centroids)), key=lambda k: (pixels - centroids[k]).square().sum().item())
@@ -156,7 +189,7 @@ def reference(model, images, mask):
 def some_masks(batch=2, grid=(3, 4)):
     mask = torch.zeros(batch, *grid, dtype=torch.bool)
     for n in range(batch):
-        mask[n, n % 2:, :2] = True
+        mask[n, n % 2 :, :2] = True
         mask[n, -1, -1] = True
     return mask
 
@@ -189,7 +222,9 @@ def test_logits_of_zero_give_the_logarithm_of_the_number_of_tokens():
     model = beit()
     torch.nn.init.zeros_(model.head.cls_head.weight)
     torch.nn.init.zeros_(model.head.cls_head.bias)
-    assert model.loss(torch.randn(2, 3, 24, 32, dtype=F64))['loss'].item() == pytest.approx(math.log(7), abs=1e-12)
+    assert model.loss(torch.randn(2, 3, 24, 32, dtype=F64))['loss'].item() == pytest.approx(
+        math.log(7), abs=1e-12
+    )
 
 
 def test_masked_patches_are_invisible_and_visible_ones_have_no_target():
@@ -199,8 +234,12 @@ def test_masked_patches_are_invisible_and_visible_ones_have_no_target():
     hidden = mask[:, None].repeat_interleave(8, 2).repeat_interleave(8, 3)
     rows = mask.flatten().nonzero().squeeze(1)
     changed = torch.where(hidden, images + torch.randn_like(images), images)
-    assert torch.equal(model.backbone.encode_masked(changed, mask, rows), model.backbone.encode_masked(images, mask, rows))
-    assert torch.equal(model.tokens(torch.where(hidden, images, 0 * images), rows), model.tokens(images, rows))
+    assert torch.equal(
+        model.backbone.encode_masked(changed, mask, rows), model.backbone.encode_masked(images, mask, rows)
+    )
+    assert torch.equal(
+        model.tokens(torch.where(hidden, images, 0 * images), rows), model.tokens(images, rows)
+    )
     assert not torch.equal(loss, model.loss(torch.where(hidden, images, 0 * images), mask=mask)['loss'])
 
 
@@ -209,12 +248,21 @@ def test_last_layer_for_masked_patches_alone_equals_all_of_it():
     images = torch.randn(2, 3, 24, 32, dtype=F64)
     model.backbone.out_type = 'raw'
     whole = model.backbone(images, mask)[0][:, 1:].flatten(0, 1)[mask.flatten()]
-    torch.testing.assert_close(model.backbone.encode_masked(images, mask, mask.flatten().nonzero().squeeze(1)), whole, atol=1e-13, rtol=0)
+    torch.testing.assert_close(
+        model.backbone.encode_masked(images, mask, mask.flatten().nonzero().squeeze(1)),
+        whole,
+        atol=1e-13,
+        rtol=0,
+    )
 
 
 def test_drop_path_drops_whole_samples_in_the_last_layer_too():
     model = beit(backbone=dict(drop_path_rate=0.5), dtype=torch.float32)
-    block, x, rows = model.backbone.layers[-1].train(), torch.randn(6, 13, 16), torch.tensor([1, 5, 14, 30, 44, 45, 77])
+    block, x, rows = (
+        model.backbone.layers[-1].train(),
+        torch.randn(6, 13, 16),
+        torch.tensor([1, 5, 14, 30, 44, 45, 77]),
+    )
     assert block.drop_path_rate == 0.5
     for _ in range(20):
         out = block(x, (3, 4), None, rows)
@@ -227,6 +275,7 @@ def test_drop_path_drops_whole_samples_in_the_last_layer_too():
 
 def test_masks_are_drawn_from_pythons_generator_and_taken_from_samples():
     from mmpretrain.structures import DataSample
+
     model = beit()
     images = torch.randn(2, 3, 24, 32, dtype=F64)
     random.seed(3)
@@ -235,15 +284,21 @@ def test_masks_are_drawn_from_pythons_generator_and_taken_from_samples():
     mask = model.draw_masks(2, (3, 4))
     assert mask.shape == (2, 3, 4) and mask.sum() <= 10
     assert torch.equal(loss, model.loss([images], mask=mask)['loss'])
-    assert torch.equal(loss, model.loss([images], [DataSample().set_mask(sample.numpy()) for sample in mask])['loss'])
+    assert torch.equal(
+        loss, model.loss([images], [DataSample().set_mask(sample.numpy()) for sample in mask])['loss']
+    )
     assert torch.equal(loss, model.loss([images], [DataSample(), DataSample()], mask)['loss'])
 
 
 def test_nothing_masked_is_a_loss_of_zero_with_gradients():
     model = beit()
-    loss = model.loss(torch.randn(2, 3, 24, 32, dtype=F64), mask=torch.zeros(2, 3, 4, dtype=torch.bool))['loss']
+    loss = model.loss(torch.randn(2, 3, 24, 32, dtype=F64), mask=torch.zeros(2, 3, 4, dtype=torch.bool))[
+        'loss'
+    ]
     loss.backward()
-    assert loss.item() == 0 and all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
+    assert loss.item() == 0 and all(
+        parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad
+    )
 
 
 def test_bfloat16_is_near():
@@ -258,25 +313,49 @@ def test_bfloat16_is_near():
 
 # the host
 
+
 def test_host_model_with_the_same_weights_and_masks_gives_the_same_loss_and_gradients():
     """onedl-mmpretrain's BEiT with its DALL-E encoder and two normalisations; both load the other's state dict strictly."""
     from mmpretrain.models.selfsup.beit import BEiT as HostBEiT  # noqa: F401, registers it
     from mmpretrain.registry import MODELS as HOST
     from mmpretrain.structures import DataSample
+
     arch = {**ARCH, 'num_layers': 3}
-    host = HOST.build(dict(
-        type='mmpretrain.BEiT', backbone=dict(type='mmpretrain.BEiTPretrainViT', arch=arch, img_size=32, patch_size=8), neck=None,
-        head=dict(type='mmpretrain.BEiTV1Head', embed_dims=16, num_embed=12, loss=dict(type='mmpretrain.CrossEntropyLoss')),
-        target_generator=dict(type='mmpretrain.DALL-E', n_hid=8, vocab_size=12),
-        data_preprocessor=dict(type='mmpretrain.TwoNormDataPreprocessor', mean=MEAN, std=STD, second_mean=[-31.875] * 3,
-                               second_std=[318.75] * 3, to_rgb=True)))
-    ours = MODELS.build(dict(
-        type='mmssl.BEiT', backbone=dict(type='mmssl.BEiTViT', arch=arch, img_size=32, patch_size=8), num_masked=6, min_masked=2,
-        tokenizer=dict(type='mmssl.DALLEEncoder', checkpoint='random', num_tokens=12, n_hid=8),
-        data_preprocessor=dict(mean=MEAN, std=STD, to_rgb=True)))
+    host = HOST.build(
+        dict(
+            type='mmpretrain.BEiT',
+            backbone=dict(type='mmpretrain.BEiTPretrainViT', arch=arch, img_size=32, patch_size=8),
+            neck=None,
+            head=dict(
+                type='mmpretrain.BEiTV1Head',
+                embed_dims=16,
+                num_embed=12,
+                loss=dict(type='mmpretrain.CrossEntropyLoss'),
+            ),
+            target_generator=dict(type='mmpretrain.DALL-E', n_hid=8, vocab_size=12),
+            data_preprocessor=dict(
+                type='mmpretrain.TwoNormDataPreprocessor',
+                mean=MEAN,
+                std=STD,
+                second_mean=[-31.875] * 3,
+                second_std=[318.75] * 3,
+                to_rgb=True,
+            ),
+        )
+    )
+    ours = MODELS.build(
+        dict(
+            type='mmssl.BEiT',
+            backbone=dict(type='mmssl.BEiTViT', arch=arch, img_size=32, patch_size=8),
+            num_masked=6,
+            min_masked=2,
+            tokenizer=dict(type='mmssl.DALLEEncoder', checkpoint='random', num_tokens=12, n_hid=8),
+            data_preprocessor=dict(mean=MEAN, std=STD, to_rgb=True),
+        )
+    )
     for parameter in host.parameters():
         if parameter.requires_grad:
-            torch.nn.init.normal_(parameter, 0., 0.1)
+            torch.nn.init.normal_(parameter, 0.0, 0.1)
     ours.load_state_dict(host.state_dict(), strict=True)
     host.load_state_dict(ours.state_dict(), strict=True)
     views = [torch.randint(0, 256, (3, 3, size, size), dtype=torch.uint8) for size in (32, 32)]
@@ -294,7 +373,9 @@ def test_host_model_with_the_same_weights_and_masks_gives_the_same_loss_and_grad
             torch.testing.assert_close(parameter.grad, grads[name].grad, atol=1e-6, rtol=1e-4, msg=name)
     inputs = ours.data_preprocessor(dict(inputs=views, data_samples=samples))['inputs']
     ours.backbone.out_type = 'raw'
-    torch.testing.assert_close(ours.eval().extract_feat(inputs[0])[0], host.eval().extract_feat(inputs[0])[0], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        ours.eval().extract_feat(inputs[0])[0], host.eval().extract_feat(inputs[0])[0], atol=1e-6, rtol=1e-5
+    )
     # the host's own normalisation of the second view is undone too
     mapped = host.data_preprocessor(dict(inputs=views, data_samples=samples))['inputs'][1]
     ours.data_preprocessor = host.data_preprocessor
@@ -303,13 +384,22 @@ def test_host_model_with_the_same_weights_and_masks_gives_the_same_loss_and_grad
 
 # initial weights
 
+
 def test_initial_weights_are_the_released_ones():
     torch.manual_seed(0)
-    backbone = BEiTViT(arch=dict(embed_dims=64, num_layers=3, num_heads=4, feedforward_channels=128), img_size=32, patch_size=8)
+    backbone = BEiTViT(
+        arch=dict(embed_dims=64, num_layers=3, num_heads=4, feedforward_channels=128),
+        img_size=32,
+        patch_size=8,
+    )
     for depth, layer in enumerate(backbone.layers, 1):
         deep = math.sqrt(2 * depth)
-        for weight, scale in ((layer.attn.qkv.weight, 1), (layer.attn.proj.weight, deep), (layer.ffn.layers[0][0].weight, 1),
-                              (layer.ffn.layers[1].weight, deep)):
+        for weight, scale in (
+            (layer.attn.qkv.weight, 1),
+            (layer.attn.proj.weight, deep),
+            (layer.ffn.layers[0][0].weight, 1),
+            (layer.ffn.layers[1].weight, deep),
+        ):
             scaled = weight * scale
             assert 0.0199 < scaled.abs().max() <= 0.02 + 1e-9  # cut at one standard deviation
             assert abs(scaled.std().item() / 0.02 - 0.5396) < 0.02  # which leaves 0.54 of it
@@ -318,23 +408,33 @@ def test_initial_weights_are_the_released_ones():
     assert 0.015 < backbone.mask_token.abs().max() <= 0.02 and 0.015 < backbone.cls_token.abs().max() <= 0.02
     table = backbone.rel_pos_bias.relative_position_bias_table
     assert table.shape == (7 * 7 + 3, 4) and not table.any()
-    assert BEiTViT(arch='t', img_size=224, layer_scale_init_value=0).rel_pos_bias.relative_position_bias_table.shape == (732, 3)
+    assert BEiTViT(
+        arch='t', img_size=224, layer_scale_init_value=0
+    ).rel_pos_bias.relative_position_bias_table.shape == (732, 3)
     with torch.no_grad():
         for parameter in backbone.parameters():
-            parameter.fill_(3.)
+            parameter.fill_(3.0)
     backbone.init_weights()
     assert all(parameter.abs().max() <= 1 for parameter in backbone.parameters())
 
 
 # relative positions at other sizes
 
+
 def test_shared_table_is_copied_to_layers_and_fitted_to_another_grid(tmp_path):
     small = BEiTViT(arch=ARCH, img_size=32, patch_size=8)
     torch.nn.init.normal_(small.rel_pos_bias.relative_position_bias_table)
     file = tmp_path / 'pre.pth'
     torch.save(dict(state_dict={f'backbone.{key}': value for key, value in small.state_dict().items()}), file)
-    tuned = BEiTViT(arch=ARCH, img_size=32, patch_size=8, use_rel_pos_bias=True, use_shared_rel_pos_bias=False, with_mask_token=False,
-                    init_cfg=dict(type='Pretrained', checkpoint=str(file), prefix='backbone.'))
+    tuned = BEiTViT(
+        arch=ARCH,
+        img_size=32,
+        patch_size=8,
+        use_rel_pos_bias=True,
+        use_shared_rel_pos_bias=False,
+        with_mask_token=False,
+        init_cfg=dict(type='Pretrained', checkpoint=str(file), prefix='backbone.'),
+    )
     tuned.init_weights()
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(tuned.eval()(images)[0], small.eval()(images)[0])
@@ -352,24 +452,40 @@ def test_shared_table_is_copied_to_layers_and_fitted_to_another_grid(tmp_path):
 
 def test_layer_depths_for_layer_decay():
     backbone = BEiTViT(arch=ARCH, img_size=32, patch_size=8, out_type='avg_featmap', final_norm=False)
-    depths = {name: backbone.get_layer_depth(f'backbone.{name}', 'backbone.') for name, _ in backbone.named_parameters()}
+    depths = {
+        name: backbone.get_layer_depth(f'backbone.{name}', 'backbone.')
+        for name, _ in backbone.named_parameters()
+    }
     assert depths['cls_token'] == depths['mask_token'] == depths['patch_embed.projection.weight'] == (0, 4)
     assert depths['layers.0.gamma_1'] == (1, 4) and depths['layers.1.attn.q_bias'] == (2, 4)
-    assert depths['ln2.weight'] == depths['rel_pos_bias.relative_position_bias_table'] == backbone.get_layer_depth('head.fc.weight',
-                                                                                                                    'backbone.') == (3, 4)
+    assert (
+        depths['ln2.weight']
+        == depths['rel_pos_bias.relative_position_bias_table']
+        == backbone.get_layer_depth('head.fc.weight', 'backbone.')
+        == (3, 4)
+    )
 
 
-@pytest.mark.parametrize(('out_type', 'shape'), [('featmap', (2, 16, 3, 4)), ('raw', (2, 13, 16)), ('cls_token', (2, 16)),
-                                                 ('avg_featmap', (2, 16))])
+@pytest.mark.parametrize(
+    ('out_type', 'shape'),
+    [('featmap', (2, 16, 3, 4)), ('raw', (2, 13, 16)), ('cls_token', (2, 16)), ('avg_featmap', (2, 16))],
+)
 def test_outputs_and_frozen_stages(out_type, shape):
-    backbone = BEiTViT(arch=ARCH, img_size=(24, 32), patch_size=8, out_type=out_type, out_indices=(0, 1), frozen_stages=1).train()
+    backbone = BEiTViT(
+        arch=ARCH, img_size=(24, 32), patch_size=8, out_type=out_type, out_indices=(0, 1), frozen_stages=1
+    ).train()
     outs = backbone(torch.randn(2, 3, 24, 32))
     assert [tuple(out.shape) for out in outs] == [shape, shape]
     outs[-1].sum().backward()
-    assert backbone.layers[0].gamma_1.grad is None and backbone.layers[1].gamma_1.grad is not None and not backbone.layers[0].training
+    assert (
+        backbone.layers[0].gamma_1.grad is None
+        and backbone.layers[1].gamma_1.grad is not None
+        and not backbone.layers[0].training
+    )
 
 
 # two processes
+
 
 def data_of_rank(rank):
     generator = torch.Generator().manual_seed(5)
@@ -389,7 +505,9 @@ def one_rank(rank, folder):
     value.backward()
     grads = {name: parameter.grad.clone() for name, parameter in model.module.named_parameters()}
     model.zero_grad()
-    model(images, mask if rank else torch.zeros_like(mask)).backward()  # nothing masked on one rank: nobody waits for it
+    model(
+        images, mask if rank else torch.zeros_like(mask)
+    ).backward()  # nothing masked on one rank: nobody waits for it
     torch.save((value.detach(), grads), f'{folder}/rank{rank}.pt')
     leave_process_group()
 
@@ -417,24 +535,32 @@ def test_two_processes_give_the_gradients_of_one(tmp_path):
 
 # a run, stopped and resumed
 
+
 def run(repo_root, images, work_dir, resume=None):
     """Ten steps: losses by step, and the weights at the end."""
     from mmengine.config import Config
     from mmengine.hooks import Hook
 
     from mmssl.engine.runner import Runner
+
     losses = {}
 
     class Note(Hook):
-
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
             losses[runner.iter + 1] = outputs['loss'].item().hex()
 
     cfg = Config.fromfile(repo_root / 'configs/smoke/beit.py')
-    cfg.merge_from_dict({
-        'work_dir': str(work_dir), 'experiment_name': work_dir.name, 'log_level': 'ERROR', 'train_dataloader.batch_size': 4,
-        'train_dataloader.dataset.data_root': str(images), 'resume': resume is not None,
-        'load_from': None if resume is None else str(resume)})
+    cfg.merge_from_dict(
+        {
+            'work_dir': str(work_dir),
+            'experiment_name': work_dir.name,
+            'log_level': 'ERROR',
+            'train_dataloader.batch_size': 4,
+            'train_dataloader.dataset.data_root': str(images),
+            'resume': resume is not None,
+            'load_from': None if resume is None else str(resume),
+        }
+    )
     runner = Runner.from_cfg(cfg)
     runner.register_hook(Note())
     runner.train()
@@ -445,24 +571,41 @@ def test_a_run_is_resumed_exactly(repo_root, tmp_path):
     (tmp_path / 'images').mkdir()
     generator = np.random.default_rng(0)
     for n in range(12):
-        Image.fromarray(generator.integers(0, 256, (40, 56, 3), dtype=np.uint8)).save(tmp_path / f'images/{n}.png')
+        Image.fromarray(generator.integers(0, 256, (40, 56, 3), dtype=np.uint8)).save(
+            tmp_path / f'images/{n}.png'
+        )
     losses, state = run(repo_root, tmp_path / 'images', tmp_path / 'straight')
     saved = load_file(tmp_path / 'straight/iter_5.pth')['state_dict']
     assert torch.equal(saved['target_generator.centroids'], state['target_generator.centroids'])
     resumed = run(repo_root, tmp_path / 'images', tmp_path / 'resumed', tmp_path / 'straight/iter_5.pth')
     assert len(losses) == 10 and resumed[0] == {step: loss for step, loss in losses.items() if step > 5}
-    assert resumed[1].keys() == state.keys() and all(torch.equal(value, resumed[1][key]) for key, value in state.items())
+    assert resumed[1].keys() == state.keys() and all(
+        torch.equal(value, resumed[1][key]) for key, value in state.items()
+    )
 
 
 # errors
 
-@pytest.mark.parametrize(('change', 'message'), [
-    (dict(num_masked=13), 'num_patches=13 of a grid of 3x4'), (dict(num_masked=3, min_masked=4), 'min_patches=4'),
-    (dict(head=dict(num_embed=9)), 'the head maps 16 values to 9 tokens; the backbone is 16 wide and the tokenizer has 7 tokens'),
-    (dict(backbone=dict(with_mask_token=False)), 'no mask token'),
-    (dict(tokenizer=dict(type='mmssl.ViT', arch=ARCH, img_size=32, patch_size=8)), 'a ViT is no tokenizer'),
-    (dict(backbone=dict(use_rel_pos_bias=True)), 'exclude each other'), (dict(backbone=dict(out_type='map')), "out_type 'map'"),
-    (dict(backbone=dict(out_indices=2)), 'not layers of a ViT of 2 layers')])
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(num_masked=13), 'num_patches=13 of a grid of 3x4'),
+        (dict(num_masked=3, min_masked=4), 'min_patches=4'),
+        (
+            dict(head=dict(num_embed=9)),
+            'the head maps 16 values to 9 tokens; the backbone is 16 wide and the tokenizer has 7 tokens',
+        ),
+        (dict(backbone=dict(with_mask_token=False)), 'no mask token'),
+        (
+            dict(tokenizer=dict(type='mmssl.ViT', arch=ARCH, img_size=32, patch_size=8)),
+            'a ViT is no tokenizer',
+        ),
+        (dict(backbone=dict(use_rel_pos_bias=True)), 'exclude each other'),
+        (dict(backbone=dict(out_type='map')), "out_type 'map'"),
+        (dict(backbone=dict(out_indices=2)), 'not layers of a ViT of 2 layers'),
+    ],
+)
 def test_parts_that_do_not_fit_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         beit(**change)
@@ -473,16 +616,22 @@ def test_wrong_inputs_are_refused():
     images = torch.randn(2, 3, 24, 32, dtype=F64)
     with pytest.raises(ValueError, match='takes one view, or two of the same crop, not 3'):
         model.loss([images] * 3)
-    with pytest.raises(ValueError, match='makes 2x2 tokens of an image of 16x16, the backbone 3x4 patches; set second_scale'):
+    with pytest.raises(
+        ValueError, match='makes 2x2 tokens of an image of 16x16, the backbone 3x4 patches; set second_scale'
+    ):
         model.loss([images, images[..., :16, :16]])
-    with pytest.raises(ValueError, match=r'mask has shape \(2, 4, 3\); 2 images of 3x4 patches need \(2, 3, 4\)'):
+    with pytest.raises(
+        ValueError, match=r'mask has shape \(2, 4, 3\); 2 images of 3x4 patches need \(2, 3, 4\)'
+    ):
         model.loss(images, mask=torch.ones(2, 4, 3, dtype=torch.bool))
     with pytest.raises(ValueError, match='resize it to 24x32'):
         model.loss(torch.randn(2, 3, 25, 32, dtype=F64))
 
 
 def test_numbers_left_out_are_the_papers():
-    model = BEiT(backbone=dict(type='BEiTViT', arch='t', img_size=224), tokenizer=dict(type='KMeansTokenizer', checkpoint='random',
-                                                                                       num_tokens=4))
+    model = BEiT(
+        backbone=dict(type='BEiTViT', arch='t', img_size=224),
+        tokenizer=dict(type='KMeansTokenizer', checkpoint='random', num_tokens=4),
+    )
     assert (model.num_masked, model.min_masked) == (75, 16)
     assert model.head.cls_head.weight.shape == (4, 192)

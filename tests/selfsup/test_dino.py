@@ -38,38 +38,50 @@ class Small(BaseModule):
 
     def forward(self, x):
         self.calls.append(tuple(x.shape))
-        return (self.conv(x).tanh().mean((2, 3)), )
+        return (self.conv(x).tanh().mean((2, 3)),)
 
 
 def small_dino(seed=0, norm_last_layer=True, **kwargs):
     torch.manual_seed(seed)
     head = DINOHead(4, 7, hidden_dim=6, bottleneck_dim=5, norm_last_layer=norm_last_layer)
     for parameter in head.mlp.parameters():
-        nn.init.normal_(parameter, 0., 0.7)
-    settings = dict(num_crops=4, warmup_teacher_temp=0.04, teacher_temp=0.07, warmup_teacher_temp_epochs=3, momentum=0.9,
-                    freeze_last_layer=1)
+        nn.init.normal_(parameter, 0.0, 0.7)
+    settings = dict(
+        num_crops=4,
+        warmup_teacher_temp=0.04,
+        teacher_temp=0.07,
+        warmup_teacher_temp_epochs=3,
+        momentum=0.9,
+        freeze_last_layer=1,
+    )
     return DINO(Small(), head, **{**settings, **kwargs}).double().train()
 
 
 def some_views(batch=3, seed=1, large=9, small=5, number=4):
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(batch, 3, size, size, generator=generator, dtype=torch.float64) for size in [large] * 2 + [small] * (number - 2)]
+    return [
+        torch.randn(batch, 3, size, size, generator=generator, dtype=torch.float64)
+        for size in [large] * 2 + [small] * (number - 2)
+    ]
 
 
 def loss_of_pairs(student, teacher, center, student_temp, teacher_temp):
     """Algorithm 1 with multi-crop, one sample and one exponential at a time; lists of (B, K) a crop."""
+
     def softmax(logits):
-        exponentials = [math.e**(x - max(logits)) for x in logits]
+        exponentials = [math.e ** (x - max(logits)) for x in logits]
         return [value / sum(exponentials) for value in exponentials]
 
-    total, terms = 0., 0
+    total, terms = 0.0, 0
     for t, seen in enumerate(teacher):
         for s, said in enumerate(student):
             if s == t:
                 continue
             entropies = []
             for of_teacher, of_student in zip(seen, said, strict=True):
-                target = softmax([(float(x) - float(c)) / teacher_temp for x, c in zip(of_teacher, center, strict=True)])
+                target = softmax(
+                    [(float(x) - float(c)) / teacher_temp for x, c in zip(of_teacher, center, strict=True)]
+                )
                 logits = [x / student_temp for x in of_student]
                 largest = max(x.item() for x in logits)
                 normalizer = largest + sum((x - largest).exp() for x in logits).log()
@@ -82,7 +94,10 @@ class Reference:
     """DINO's algorithm with parameters in dicts: a crop at a time, gradients clipped one by one, plain gradient descent."""
 
     def __init__(self, model, norm_last_layer=True):
-        self.student = {name: value.detach().clone().requires_grad_() for name, value in model.momentum_pairs()[0][1].named_parameters()}
+        self.student = {
+            name: value.detach().clone().requires_grad_()
+            for name, value in model.momentum_pairs()[0][1].named_parameters()
+        }
         self.teacher = {name: value.detach().clone() for name, value in self.student.items()}
         self.center, self.fixed = torch.zeros(7, dtype=torch.float64), norm_last_layer
 
@@ -90,14 +105,25 @@ class Reference:
     def outputs(weights, images):
         rows = []
         for image in images:
-            x = F.conv2d(image[None], weights['0.conv.weight'], weights['0.conv.bias'], stride=2).tanh().mean((2, 3))[0]
+            x = (
+                F.conv2d(image[None], weights['0.conv.weight'], weights['0.conv.bias'], stride=2)
+                .tanh()
+                .mean((2, 3))[0]
+            )
             for layer in (0, 2, 4):
                 x = weights[f'1.mlp.{layer}.weight'] @ x + weights[f'1.mlp.{layer}.bias']
                 x = x * (1 + torch.erf(x / math.sqrt(2))) / 2 if layer < 4 else x
             x = x / x.square().sum().sqrt()
             lengths = weights['1.last_layer.parametrizations.weight.original0'][:, 0]
             directions = weights['1.last_layer.parametrizations.weight.original1']
-            rows.append(torch.stack([g * (v * x).sum() / v.square().sum().sqrt() for g, v in zip(lengths, directions, strict=True)]))
+            rows.append(
+                torch.stack(
+                    [
+                        g * (v * x).sum() / v.square().sum().sqrt()
+                        for g, v in zip(lengths, directions, strict=True)
+                    ]
+                )
+            )
         return torch.stack(rows)
 
     def step(self, views, number, epoch):
@@ -107,14 +133,16 @@ class Reference:
         temperature = {0: 0.04, 1: 0.055, 2: 0.07}.get(epoch, 0.07)
         loss = loss_of_pairs(student, teacher, self.center, 0.1, temperature)
         gradients = torch.autograd.grad(loss, list(self.student.values()))
-        self.center = 0.9 * self.center + 0.1 * sum(output.sum(0) for output in teacher) / sum(len(output) for output in teacher)
+        self.center = 0.9 * self.center + 0.1 * sum(output.sum(0) for output in teacher) / sum(
+            len(output) for output in teacher
+        )
         momentum = 1 - (1 - 0.9) * (1 + math.cos(math.pi * number / STEPS)) / 2
         with torch.no_grad():
             for (name, value), gradient in zip(self.student.items(), gradients, strict=True):
                 if 'last_layer' in name and (epoch < 1 or (self.fixed and name.endswith('original0'))):
                     continue
                 norm = gradient.square().sum().sqrt()
-                value -= LR * (gradient * min(1., CLIP / (norm + 1e-6)) + WEIGHT_DECAY * value)
+                value -= LR * (gradient * min(1.0, CLIP / (norm + 1e-6)) + WEIGHT_DECAY * value)
             for name, value in self.teacher.items():  # after the step, towards the student as it is now
                 value.copy_(momentum * value + (1 - momentum) * self.student[name])
         return loss.item()
@@ -122,9 +150,15 @@ class Reference:
 
 def wrapped_sgd(model):
     from mmssl.registry import OPTIM_WRAPPERS
+
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return OPTIM_WRAPPERS.build(dict(type='mmssl.OptimWrapper', clip_grad=dict(type='each', max_norm=CLIP),
-                                     optimizer=torch.optim.SGD(trained, lr=LR, weight_decay=WEIGHT_DECAY)))
+    return OPTIM_WRAPPERS.build(
+        dict(
+            type='mmssl.OptimWrapper',
+            clip_grad=dict(type='each', max_norm=CLIP),
+            optimizer=torch.optim.SGD(trained, lr=LR, weight_decay=WEIGHT_DECAY),
+        )
+    )
 
 
 @pytest.mark.parametrize('ncrops', [2, 5])
@@ -156,7 +190,9 @@ def test_loss_gradient_and_types():
     loss = low(student.detach().bfloat16(), teacher.detach().bfloat16(), 0)
     assert loss.dtype == torch.float32 and low.center.dtype == torch.float32
     rounded = [x.detach().bfloat16().double() for x in (student, teacher)]
-    assert loss.item() == pytest.approx(DINOLoss(6, 4, 0.04, 0.07, 0, 10).double()(*rounded, 0).item(), rel=1e-5)
+    assert loss.item() == pytest.approx(
+        DINOLoss(6, 4, 0.04, 0.07, 0, 10).double()(*rounded, 0).item(), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize('norm_last_layer', [True, False])
@@ -174,7 +210,10 @@ def test_steps_are_the_papers(norm_last_layer):
         loss = model.loss(views)['loss']
         assert abs(loss.item() - expected) < 1e-12
         wrapper.update_params(loss)
-        for own, reference in ((model.momentum_pairs()[0][1], plain.student), (model.teacher.module, plain.teacher)):
+        for own, reference in (
+            (model.momentum_pairs()[0][1], plain.student),
+            (model.teacher.module, plain.teacher),
+        ):
             for name, value in own.named_parameters():
                 assert (value - reference[name]).abs().max() < 1e-12, (number, name)
         assert (model.dino_loss.center[0] - plain.center).abs().max() < 1e-12
@@ -189,7 +228,9 @@ def test_steps_are_the_papers(norm_last_layer):
 def test_one_forward_pass_a_size_and_large_crops_alone_for_the_teacher():
     model = small_dino()
     model.loss(some_views())
-    assert model.backbone.calls == [(6, 3, 9, 9), (6, 3, 5, 5)] and model.teacher.module[0].calls == [(6, 3, 9, 9)]
+    assert model.backbone.calls == [(6, 3, 9, 9), (6, 3, 5, 5)] and model.teacher.module[0].calls == [
+        (6, 3, 9, 9)
+    ]
     model = small_dino()
     model.loss(some_views(small=9))
     assert model.backbone.calls == [(12, 3, 9, 9)] and model.teacher.module[0].calls == [(6, 3, 9, 9)]
@@ -200,9 +241,11 @@ def test_features_are_the_teachers_or_the_students():
     for whose in ('teacher', 'student'):
         model = small_dino(evaluate=whose)
         with torch.no_grad():
-            model.backbone.conv.weight.add_(1.)
-        own, other = (model.teacher.module[0], model.backbone)[::1 if whose == 'teacher' else -1]
-        assert torch.equal(model.extract_feat(images)[0], own(images)[0]) and not torch.equal(own(images)[0], other(images)[0])
+            model.backbone.conv.weight.add_(1.0)
+        own, other = (model.teacher.module[0], model.backbone)[:: 1 if whose == 'teacher' else -1]
+        assert torch.equal(model.extract_feat(images)[0], own(images)[0]) and not torch.equal(
+            own(images)[0], other(images)[0]
+        )
 
 
 def random_vit(**kwargs):
@@ -220,9 +263,12 @@ def test_class_tokens_are_those_of_the_plain_vit(size):
     plain = ViT(arch=ARCH, img_size=32, patch_size=8, out_type='cls_token', out_indices=(1, 2)).double()
     plain.load_state_dict(backbone.state_dict())
     before_last, last = plain(images)
-    got, = backbone(images)
+    (got,) = backbone(images)
     torch.testing.assert_close(got, last, atol=1e-12, rtol=0)
-    gradients = [torch.autograd.grad(out.square().sum(), list(net.parameters())) for out, net in ((got, backbone), (last, plain))]
+    gradients = [
+        torch.autograd.grad(out.square().sum(), list(net.parameters()))
+        for out, net in ((got, backbone), (last, plain))
+    ]
     for own, reference in zip(*gradients, strict=True):
         torch.testing.assert_close(own, reference, atol=1e-9, rtol=1e-9)
     # for linear probing: class tokens of several blocks, each after the norm; and the averaged patches
@@ -236,7 +282,9 @@ def test_class_tokens_are_those_of_the_plain_vit(size):
 def test_positions_of_small_crops_are_bicubic_and_learned():
     backbone = random_vit()
     table = backbone.pos_embed
-    expected = F.interpolate(table[:, 1:].reshape(1, 4, 4, -1).permute(0, 3, 1, 2), scale_factor=(2 / 4, 3 / 4), mode='bicubic')
+    expected = F.interpolate(
+        table[:, 1:].reshape(1, 4, 4, -1).permute(0, 3, 1, 2), scale_factor=(2 / 4, 3 / 4), mode='bicubic'
+    )
     got = backbone.positions((2, 3))
     torch.testing.assert_close(got[:, 1:], expected.flatten(2).transpose(1, 2), atol=1e-6, rtol=0)
     assert torch.equal(got[:, :1], table[:, :1])
@@ -247,22 +295,40 @@ def test_positions_of_small_crops_are_bicubic_and_learned():
 def test_initialisation_is_the_released_one():
     torch.manual_seed(0)
     backbone = DINOViT(arch='tiny')
-    for values in (backbone.pos_embed, backbone.layers[3].attn.qkv.weight, backbone.layers[0].ffn.layers[1].weight):
+    for values in (
+        backbone.pos_embed,
+        backbone.layers[3].attn.qkv.weight,
+        backbone.layers[0].ffn.layers[1].weight,
+    ):
         assert values.std().item() == pytest.approx(0.02, rel=0.02) and abs(values.mean().item()) < 1e-3
-    assert backbone.pos_embed.requires_grad and backbone.cls_token.abs().sum() > 0 and not backbone.layers[0].attn.qkv.bias.any()
+    assert (
+        backbone.pos_embed.requires_grad
+        and backbone.cls_token.abs().sum() > 0
+        and not backbone.layers[0].attn.qkv.bias.any()
+    )
     head = DINOHead(64, 128)
     assert head.mlp[2].weight.std().item() == pytest.approx(0.02, rel=0.02) and not head.mlp[0].bias.any()
     torch.testing.assert_close(head.last_layer.weight.norm(dim=1), torch.ones(128))
-    assert [tuple(module.weight.shape) for module in head.mlp if isinstance(module, nn.Linear)] == [(2048, 64), (2048, 2048), (256, 2048)]
+    assert [tuple(module.weight.shape) for module in head.mlp if isinstance(module, nn.Linear)] == [
+        (2048, 64),
+        (2048, 2048),
+        (256, 2048),
+    ]
 
 
 def test_stochastic_depth_is_the_students_alone():
     torch.manual_seed(0)
-    model = DINO(DINOViT(arch=ARCH, img_size=32, patch_size=8, drop_path_rate=0.5), dict(type='DINOHead', out_dim=16), num_crops=2)
+    model = DINO(
+        DINOViT(arch=ARCH, img_size=32, patch_size=8, drop_path_rate=0.5),
+        dict(type='DINOHead', out_dim=16),
+        num_crops=2,
+    )
     model.train()
     images = torch.randn(8, 3, 32, 32)
     teacher, student = model.teacher.module[0], model.backbone
-    assert torch.equal(teacher(images)[0], teacher(images)[0]) and not torch.equal(student(images)[0], student(images)[0])
+    assert torch.equal(teacher(images)[0], teacher(images)[0]) and not torch.equal(
+        student(images)[0], student(images)[0]
+    )
     assert model.head.in_dim == 32
 
 
@@ -277,7 +343,9 @@ def test_weight_norm_is_torchs():
     torch.testing.assert_close(own(x), other(x), atol=1e-14, rtol=0)
     for layer in (own, other):
         layer(x).square().sum().backward()
-    for (name, value), (same, reference) in zip(own.named_parameters(), other.named_parameters(), strict=True):
+    for (name, value), (same, reference) in zip(
+        own.named_parameters(), other.named_parameters(), strict=True
+    ):
         assert name == same
         torch.testing.assert_close(value.grad, reference.grad, atol=1e-13, rtol=0)
     fresh = WeightNormLinear(5, 7).double()
@@ -287,16 +355,32 @@ def test_weight_norm_is_torchs():
 
 def test_residual_networks_and_batch_norm_in_the_head():
     torch.manual_seed(0)
-    model = MODELS.build(dict(type='mmssl.DINO', num_crops=3, freeze_last_layer=0, momentum=0.5, final_momentum=None,
-                              backbone=dict(type='mmpretrain.ResNet', depth=18, stem_channels=8, base_channels=8),
-                              head=dict(type='mmssl.DINOHead', in_dim=64, out_dim=16, hidden_dim=32, bottleneck_dim=8, use_bn=True)))
+    model = MODELS.build(
+        dict(
+            type='mmssl.DINO',
+            num_crops=3,
+            freeze_last_layer=0,
+            momentum=0.5,
+            final_momentum=None,
+            backbone=dict(type='mmpretrain.ResNet', depth=18, stem_channels=8, base_channels=8),
+            head=dict(
+                type='mmssl.DINOHead', in_dim=64, out_dim=16, hidden_dim=32, bottleneck_dim=8, use_bn=True
+            ),
+        )
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     model.attach(optimizer)
     before = copy.deepcopy(model.teacher.module)
-    model.train().loss([torch.randn(4, 3, 64, 64), torch.randn(4, 3, 64, 64), torch.randn(4, 3, 32, 32)])['loss'].backward()
+    model.train().loss([torch.randn(4, 3, 64, 64), torch.randn(4, 3, 64, 64), torch.randn(4, 3, 32, 32)])[
+        'loss'
+    ].backward()
     optimizer.step()
-    for old, own, student in zip(before.parameters(), model.teacher.module.parameters(), model.momentum_pairs()[0][1].parameters(),
-                                 strict=True):
+    for old, own, student in zip(
+        before.parameters(),
+        model.teacher.module.parameters(),
+        model.momentum_pairs()[0][1].parameters(),
+        strict=True,
+    ):
         torch.testing.assert_close(own, (old + student) / 2, atol=1e-7, rtol=1e-5)
     mine, theirs = model.teacher.module[0].bn1.running_mean, model.backbone.bn1.running_mean
     assert mine.any() and not torch.equal(mine, theirs)  # its own statistics, of the large crops alone
@@ -305,11 +389,17 @@ def test_residual_networks_and_batch_norm_in_the_head():
 @pytest.mark.filterwarnings('ignore:DINO changes gradients')
 def test_bfloat16_trains_on_the_cpu():
     torch.manual_seed(0)
-    model = DINO(DINOViT(arch=ARCH, img_size=32, patch_size=8), dict(type='DINOHead', out_dim=16), num_crops=3).train()
+    model = DINO(
+        DINOViT(arch=ARCH, img_size=32, patch_size=8), dict(type='DINOHead', out_dim=16), num_crops=3
+    ).train()
     with torch.autocast('cpu', torch.bfloat16):
-        loss = model.loss([torch.randn(4, 3, 32, 32), torch.randn(4, 3, 32, 32), torch.randn(4, 3, 16, 16)])['loss']
+        loss = model.loss([torch.randn(4, 3, 32, 32), torch.randn(4, 3, 32, 32), torch.randn(4, 3, 16, 16)])[
+            'loss'
+        ]
     loss.backward()
-    assert loss.dtype == torch.float32 and all(parameter.grad.isfinite().all() for parameter in model.backbone.parameters())
+    assert loss.dtype == torch.float32 and all(
+        parameter.grad.isfinite().all() for parameter in model.backbone.parameters()
+    )
 
 
 def train_two_steps(model, views_of_step):
@@ -329,7 +419,9 @@ def train_two_steps(model, views_of_step):
 def one_rank(rank, port, folder):
     torch.set_num_threads(1)
     dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
-    steps = [[view[2 * rank:2 * rank + 2] for view in some_views(batch=4, seed=number)] for number in (0, 1)]
+    steps = [
+        [view[2 * rank : 2 * rank + 2] for view in some_views(batch=4, seed=number)] for number in (0, 1)
+    ]
     torch.save(train_two_steps(small_dino(warmup_teacher_temp_epochs=2), steps), f'{folder}/{rank}.pth')
     leave_process_group()
 
@@ -340,7 +432,9 @@ def test_two_processes_are_one_with_the_joined_batch(tmp_path):
         port = server.getsockname()[1]
     multiprocessing.start_processes(one_rank, (port, str(tmp_path)), nprocs=2, start_method='fork')
     ranks = [torch.load(tmp_path / f'{rank}.pth', weights_only=True) for rank in (0, 1)]
-    losses, weights = train_two_steps(small_dino(warmup_teacher_temp_epochs=2), [some_views(batch=4, seed=number) for number in (0, 1)])
+    losses, weights = train_two_steps(
+        small_dino(warmup_teacher_temp_epochs=2), [some_views(batch=4, seed=number) for number in (0, 1)]
+    )
     for number, loss in enumerate(losses):
         assert abs(sum(rank[0][number] for rank in ranks) / 2 - loss) < 1e-12
     assert weights['dino_loss.center'].abs().max() > 1e-3
@@ -352,24 +446,44 @@ def test_two_processes_are_one_with_the_joined_batch(tmp_path):
 @pytest.fixture
 def no_waiting(monkeypatch):
     from mmengine.runner import loops
-    monkeypatch.setattr(loops, 'time', types.SimpleNamespace(sleep=lambda seconds: None, time=loops.time.time))
+
+    monkeypatch.setattr(
+        loops, 'time', types.SimpleNamespace(sleep=lambda seconds: None, time=loops.time.time)
+    )
 
 
 def test_a_resumed_run_is_exact(tmp_path, no_waiting):
     from mmssl.engine.runner import Runner
+
     (tmp_path / 'images/train').mkdir(parents=True)
     generator = np.random.default_rng(0)
     for number in range(8):
-        Image.fromarray(generator.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(tmp_path / f'images/train/{number}.png')
+        Image.fromarray(generator.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(
+            tmp_path / f'images/train/{number}.png'
+        )
 
     def train(name, resume=None):
         cfg = Config.fromfile(ROOT / 'configs/smoke/dino.py')
-        cfg.merge_from_dict(dict(
-            work_dir=str(tmp_path / name), experiment_name=f'dino_{name}', resume=resume is not None, load_from=resume, log_level='ERROR',
-            train_dataloader=dict(batch_size=2, dataset=dict(data_root=str(tmp_path / 'images'))), train_cfg=dict(max_iters=8),
-            model=dict(backbone=dict(img_size=16), head=dict(norm_last_layer=False), num_crops=3, freeze_last_layer=1,
-                       warmup_teacher_temp_epochs=2, teacher_temp=0.07),
-            default_hooks=dict(checkpoint=dict(interval=3))))
+        cfg.merge_from_dict(
+            dict(
+                work_dir=str(tmp_path / name),
+                experiment_name=f'dino_{name}',
+                resume=resume is not None,
+                load_from=resume,
+                log_level='ERROR',
+                train_dataloader=dict(batch_size=2, dataset=dict(data_root=str(tmp_path / 'images'))),
+                train_cfg=dict(max_iters=8),
+                model=dict(
+                    backbone=dict(img_size=16),
+                    head=dict(norm_last_layer=False),
+                    num_crops=3,
+                    freeze_last_layer=1,
+                    warmup_teacher_temp_epochs=2,
+                    teacher_temp=0.07,
+                ),
+                default_hooks=dict(checkpoint=dict(interval=3)),
+            )
+        )
         cfg.train_dataloader.dataset.pipeline[0].update(scale=16, local_scale=8, num_local=1)
         for scheduler in cfg.param_scheduler:
             scheduler.end = 8
@@ -378,59 +492,86 @@ def test_a_resumed_run_is_exact(tmp_path, no_waiting):
         return runner
 
     straight = train('straight')
-    resumed = train('resumed', str(tmp_path / 'straight/iter_3.pth'))  # inside the first epoch of four steps, where the last layer stands
+    resumed = train(
+        'resumed', str(tmp_path / 'straight/iter_3.pth')
+    )  # inside the first epoch of four steps, where the last layer stands
     assert resumed.model.teacher.steps == resumed.model.clock.steps == 8
     first = torch.load(tmp_path / 'straight/iter_3.pth', weights_only=True)['state_dict']
-    for (key, value), other in zip(straight.model.state_dict().items(), resumed.model.state_dict().values(), strict=True):
+    for (key, value), other in zip(
+        straight.model.state_dict().items(), resumed.model.state_dict().values(), strict=True
+    ):
         assert torch.equal(value, other), key
         if key.startswith(('head.last_layer', 'teacher', 'backbone.layers', 'dino_loss')):
             assert not torch.equal(value, first[key]), key
-    for one, two in zip(straight.optim_wrapper.optimizer.param_groups, resumed.optim_wrapper.optimizer.param_groups, strict=True):
+    for one, two in zip(
+        straight.optim_wrapper.optimizer.param_groups,
+        resumed.optim_wrapper.optimizer.param_groups,
+        strict=True,
+    ):
         assert one['lr'] == two['lr'] and one['weight_decay'] == two['weight_decay']
     decays = sorted(group['weight_decay'] for group in straight.optim_wrapper.optimizer.param_groups)
     assert decays[0] == 0 and decays[-1] == pytest.approx(0.4)
 
 
 def test_recipe_of_the_configs():
-    for name, temperatures, fixed in (('dino_vit-s16_8xb64-amp-coslr-100e_in1k', (0.04, 0.04, 0), True),
-                                      ('dino_vit-s16_16xb64-amp-coslr-300e_in1k', (0.04, 0.07, 30), False),
-                                      ('dino_vit-s8_16xb64-coslr-300e_in1k', (0.04, 0.07, 30), False),
-                                      ('dino_vit-b16_16xb64-amp-coslr-100e_in1k', (0.04, 0.04, 0), True)):
+    for name, temperatures, fixed in (
+        ('dino_vit-s16_8xb64-amp-coslr-100e_in1k', (0.04, 0.04, 0), True),
+        ('dino_vit-s16_16xb64-amp-coslr-300e_in1k', (0.04, 0.07, 30), False),
+        ('dino_vit-s8_16xb64-coslr-300e_in1k', (0.04, 0.07, 30), False),
+        ('dino_vit-b16_16xb64-amp-coslr-100e_in1k', (0.04, 0.04, 0), True),
+    ):
         cfg = Config.fromfile(ROOT / f'configs/dino/{name}.py')
         model, wrapper = cfg.model, cfg.optim_wrapper
-        assert (model.warmup_teacher_temp, model.teacher_temp, model.warmup_teacher_temp_epochs) == temperatures
+        assert (
+            model.warmup_teacher_temp,
+            model.teacher_temp,
+            model.warmup_teacher_temp_epochs,
+        ) == temperatures
         assert model.head.norm_last_layer is fixed and model.head.out_dim == 65536 and model.num_crops == 10
         assert wrapper.optimizer.lr == pytest.approx(5e-4 * cfg.auto_scale_lr.base_batch_size / 256)
         assert wrapper.clip_grad == dict(type='each', max_norm=3.0) and wrapper.optimizer.weight_decay == 0.04
-        assert cfg.param_scheduler[1].final == 0.4 and model.momentum == 0.996 and model.backbone.drop_path_rate == 0.1
+        assert (
+            cfg.param_scheduler[1].final == 0.4
+            and model.momentum == 0.996
+            and model.backbone.drop_path_rate == 0.1
+        )
         assert {scheduler.end for scheduler in cfg.param_scheduler} == {cfg.train_cfg.max_epochs}
 
 
 LOSS = functools.partial(DINOLoss, 6, 4, 0.04, 0.07, 0, 10)
 
 
-@pytest.mark.parametrize(('make', 'message'), [
-    (lambda: DINOLoss(6, 1, 0.04, 0.07, 0, 10), 'ncrops=1'),
-    (lambda: DINOLoss(6, 4, 0.04, 0., 0, 10), 'teacher_temp=0.0 of DINO must be above 0'),
-    (lambda: DINOLoss(6, 4, -1, 0.07, 0, 10), 'warmup_teacher_temp=-1'),
-    (lambda: DINOLoss(6, 4, 0.04, 0.07, 30, 10), 'warmup_teacher_temp_epochs=30 of a training of 10 epochs'),
-    (lambda: DINOLoss(6, 4, 0.04, 0.07, -1, 10), 'warmup_teacher_temp_epochs=-1'),
-    (lambda: LOSS(student_temp=0), 'student_temp=0'),
-    (lambda: LOSS(center_momentum=1.5), 'center_momentum=1.5'),
-    (lambda: LOSS()(torch.zeros(8, 6), torch.zeros(3, 6), 0), 'the teacher 3'),
-    (lambda: LOSS()(torch.zeros(7, 6), torch.zeros(4, 6), 0), 'the student has 7 outputs'),
-    (lambda: DINOHead(4, 0), 'out_dim=0'),
-    (lambda: DINOHead(4, 5, nlayers=0), 'nlayers=0'),
-    (lambda: DINOViT(arch=ARCH, num_cls_tokens=4), 'num_cls_tokens=4 of a ViT of 3 layers'),
-    (lambda: DINO(DINOViT(arch=ARCH, img_size=32), DINOHead(16, 8)), 'head has in_dim=16, but the backbone is 32 wide'),
-    (lambda: small_dino(evaluate='both'), "evaluate='both'"),
-    (lambda: small_dino(freeze_last_layer=-1), 'freeze_last_layer=-1'),
-    (lambda: small_dino(momentum=2.), 'momentum=2.0'),
-    (lambda: small_dino().set_schedule(10, 20), 'warmup_teacher_temp_epochs=3 of a training of 2 epochs'),
-    (lambda: small_dino().loss(some_views()[0]), 'takes a list of views'),
-    (lambda: small_dino().loss(some_views(number=3)), 'takes 4 views, not 3'),
-    (lambda: small_dino().loss(some_views()[1:] + some_views()[:1]), 'must be equal'),
-])
+@pytest.mark.parametrize(
+    ('make', 'message'),
+    [
+        (lambda: DINOLoss(6, 1, 0.04, 0.07, 0, 10), 'ncrops=1'),
+        (lambda: DINOLoss(6, 4, 0.04, 0.0, 0, 10), 'teacher_temp=0.0 of DINO must be above 0'),
+        (lambda: DINOLoss(6, 4, -1, 0.07, 0, 10), 'warmup_teacher_temp=-1'),
+        (
+            lambda: DINOLoss(6, 4, 0.04, 0.07, 30, 10),
+            'warmup_teacher_temp_epochs=30 of a training of 10 epochs',
+        ),
+        (lambda: DINOLoss(6, 4, 0.04, 0.07, -1, 10), 'warmup_teacher_temp_epochs=-1'),
+        (lambda: LOSS(student_temp=0), 'student_temp=0'),
+        (lambda: LOSS(center_momentum=1.5), 'center_momentum=1.5'),
+        (lambda: LOSS()(torch.zeros(8, 6), torch.zeros(3, 6), 0), 'the teacher 3'),
+        (lambda: LOSS()(torch.zeros(7, 6), torch.zeros(4, 6), 0), 'the student has 7 outputs'),
+        (lambda: DINOHead(4, 0), 'out_dim=0'),
+        (lambda: DINOHead(4, 5, nlayers=0), 'nlayers=0'),
+        (lambda: DINOViT(arch=ARCH, num_cls_tokens=4), 'num_cls_tokens=4 of a ViT of 3 layers'),
+        (
+            lambda: DINO(DINOViT(arch=ARCH, img_size=32), DINOHead(16, 8)),
+            'head has in_dim=16, but the backbone is 32 wide',
+        ),
+        (lambda: small_dino(evaluate='both'), "evaluate='both'"),
+        (lambda: small_dino(freeze_last_layer=-1), 'freeze_last_layer=-1'),
+        (lambda: small_dino(momentum=2.0), 'momentum=2.0'),
+        (lambda: small_dino().set_schedule(10, 20), 'warmup_teacher_temp_epochs=3 of a training of 2 epochs'),
+        (lambda: small_dino().loss(some_views()[0]), 'takes a list of views'),
+        (lambda: small_dino().loss(some_views(number=3)), 'takes 4 views, not 3'),
+        (lambda: small_dino().loss(some_views()[1:] + some_views()[:1]), 'must be equal'),
+    ],
+)
 @pytest.mark.filterwarnings('ignore:DINO changes gradients')
 def test_what_is_refused(make, message):
     with pytest.raises(ValueError, match=message):

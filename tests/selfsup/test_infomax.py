@@ -20,8 +20,8 @@ GENERATORS = {
     'JSD': lambda u: u * math.log(u) - (u + 1) * math.log((u + 1) / 2),
     'KL': lambda u: u * math.log(u),
     'RKL': lambda u: -math.log(u),
-    'X2': lambda u: (u - 1)**2,
-    'H2': lambda u: (math.sqrt(u) - 1)**2,
+    'X2': lambda u: (u - 1) ** 2,
+    'H2': lambda u: (math.sqrt(u) - 1) ** 2,
 }
 # its table 6: the output activations
 ACTIVATIONS = {
@@ -39,21 +39,24 @@ def conjugate(name, t):
     """f*(t) = sup over u of u t - f(u), found by a search, in log u where u > 0."""
     if name == 'W1':
         return t
-    low, high = -30., 30.
+    low, high = -30.0, 30.0
 
     def value(x):
         u = x if name == 'X2' else math.exp(x)  # the table's parabola goes on below u = 0
         return u * t - GENERATORS[name](u)
+
     for _ in range(200):
         left, right = low + (high - low) / 3, high - (high - low) / 3
         low, high = (left, high) if value(left) < value(right) else (low, right)
     return value(low)
 
 
-def tensors(number=3, units=4, places=2, multis=2, scale=1., seed=0):
+def tensors(number=3, units=4, places=2, multis=2, scale=1.0, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return (scale * torch.randn(number, units, places, generator=generator, dtype=torch.float64),
-            torch.randn(number, units, multis, generator=generator, dtype=torch.float64))
+    return (
+        scale * torch.randn(number, units, places, generator=generator, dtype=torch.float64),
+        torch.randn(number, units, multis, generator=generator, dtype=torch.float64),
+    )
 
 
 def score(l, m, k, i, n, j):  # noqa: E741
@@ -62,8 +65,13 @@ def score(l, m, k, i, n, j):  # noqa: E741
 
 def pairs(l, m):  # noqa: E741
     """All (vector's image, vector, local's image, local, score)."""
-    return [(n, j, k, i, score(l, m, k, i, n, j)) for n in range(len(m)) for j in range(m.shape[2]) for k in range(len(l))
-            for i in range(l.shape[2])]
+    return [
+        (n, j, k, i, score(l, m, k, i, n, j))
+        for n in range(len(m))
+        for j in range(m.shape[2])
+        for k in range(len(l))
+        for i in range(l.shape[2])
+    ]
 
 
 def plain_fenchel(l, m, name):  # noqa: E741
@@ -93,7 +101,9 @@ def plain_dv(l, m):  # noqa: E741
     return math.log(sum(other) / len(other)) - sum(own) / len(own)
 
 
-@pytest.mark.parametrize('sizes', [dict(), dict(number=2, places=1, multis=1), dict(number=4, places=3, multis=1)])
+@pytest.mark.parametrize(
+    'sizes', [dict(), dict(number=2, places=1, multis=1), dict(number=4, places=3, multis=1)]
+)
 def test_jsd_infonce_and_donsker_varadhan_are_the_papers(sizes):
     l, m = tensors(**sizes)  # noqa: E741
     assert abs(fenchel_dual_loss(l, m, 'JSD').item() - plain_jsd(l, m)) < 1e-12
@@ -105,7 +115,9 @@ def test_jsd_infonce_and_donsker_varadhan_are_the_papers(sizes):
 def test_divergences_are_those_of_f_gan(name):
     l, m = tensors(scale=0.7)  # noqa: E741
     assert abs(fenchel_dual_loss(l, m, name).item() - plain_fenchel(l, m, name)) < 1e-7
-    assert torch.autograd.gradcheck(lambda *inputs: fenchel_dual_loss(*inputs, name), (l.requires_grad_(), m.requires_grad_()))
+    assert torch.autograd.gradcheck(
+        lambda *inputs: fenchel_dual_loss(*inputs, name), (l.requires_grad_(), m.requires_grad_())
+    )
 
 
 @pytest.mark.parametrize('loss', [infonce_loss, donsker_varadhan_loss])
@@ -114,16 +126,18 @@ def test_gradients_of_the_contrastive_losses(loss):
     assert torch.autograd.gradcheck(loss, (l.requires_grad_(), m.requires_grad_()))
 
 
-@pytest.mark.parametrize(('loss', 'plain'), [(infonce_loss, plain_infonce), (donsker_varadhan_loss, plain_dv)])
+@pytest.mark.parametrize(
+    ('loss', 'plain'), [(infonce_loss, plain_infonce), (donsker_varadhan_loss, plain_dv)]
+)
 def test_own_pairs_are_no_negatives_however_low_the_others_score(loss, plain):
     """A mask that sets own scores to -10 lets them win over negatives of -40."""
-    l = torch.tensor([[[1.], [0.]], [[0.], [1.]]], dtype=torch.float64)  # noqa: E741
-    m = torch.tensor([[[-39.], [-40.]], [[-41.], [-38.]]], dtype=torch.float64)
+    l = torch.tensor([[[1.0], [0.0]], [[0.0], [1.0]]], dtype=torch.float64)  # noqa: E741
+    m = torch.tensor([[[-39.0], [-40.0]], [[-41.0], [-38.0]]], dtype=torch.float64)
     assert abs(loss(l, m).item() - plain(l, m)) < 1e-12
 
 
 def test_large_scores_stay_finite():
-    l, m = tensors(scale=1000.)  # noqa: E741
+    l, m = tensors(scale=1000.0)  # noqa: E741
     assert max(abs(row[-1]) for row in pairs(l, m)) > 1000
     l.requires_grad_(), m.requires_grad_()
     for loss in (infonce_loss, donsker_varadhan_loss, fenchel_dual_loss):
@@ -131,7 +145,7 @@ def test_large_scores_stay_finite():
         value.backward()
         assert value.isfinite() and l.grad.isfinite().all() and m.grad.isfinite().all()
     # an own score of 1000 has no exponential, and needs none
-    l = (1000. ** 0.5 * torch.eye(2, dtype=torch.float64).view(2, 2, 1)).requires_grad_()  # noqa: E741
+    l = (1000.0**0.5 * torch.eye(2, dtype=torch.float64).view(2, 2, 1)).requires_grad_()  # noqa: E741
     for name in ('KL', 'H2'):
         value = fenchel_dual_loss(l, l, name)
         value.backward()
@@ -141,7 +155,9 @@ def test_large_scores_stay_finite():
 def test_perfect_and_absent_information():
     """Scores that tell pairs apart drive the losses to their bounds; scores that do not give those of no information."""
     l = 10 * torch.eye(4, dtype=torch.float64).view(4, 4, 1)  # noqa: E741
-    assert fenchel_dual_loss(l, l, 'GAN').item() == pytest.approx(math.log(2), abs=1e-9)  # 0.5 where nothing says anything
+    assert fenchel_dual_loss(l, l, 'GAN').item() == pytest.approx(
+        math.log(2), abs=1e-9
+    )  # 0.5 where nothing says anything
     assert infonce_loss(l, l).item() < 1e-9
     nothing = torch.zeros(4, 3, 2, dtype=torch.float64)
     assert fenchel_dual_loss(nothing, nothing, 'JSD').item() == pytest.approx(0, abs=1e-12)
@@ -152,15 +168,23 @@ def test_perfect_and_absent_information():
 def test_half_precision_scores_are_summed_in_single():
     l, m = tensors(units=64)  # noqa: E741
     low = infonce_loss(l.bfloat16(), m.bfloat16())
-    assert low.dtype == torch.float32 and low.item() == infonce_loss(l.bfloat16().float(), m.bfloat16().float()).item()
+    assert (
+        low.dtype == torch.float32
+        and low.item() == infonce_loss(l.bfloat16().float(), m.bfloat16().float()).item()
+    )
     with torch.autocast('cpu', torch.bfloat16):
         assert infonce_loss(l.float(), m.float()).item() == infonce_loss(l.float(), m.float()).item()
         assert infonce_loss(l.float(), m.float()).dtype == torch.float32
 
 
-SIZES = dict(backbone=dict(type='mmssl.InfoMaxEncoder', img_size=16, channels=(4, 6, 8), hidden=10),
-             neck=dict(type='mmssl.MLP', dims=(10, 5), bias=True), local_channels=6, global_channels=32, units=12,
-             prior=dict(hidden=(9, 7)))
+SIZES = dict(
+    backbone=dict(type='mmssl.InfoMaxEncoder', img_size=16, channels=(4, 6, 8), hidden=10),
+    neck=dict(type='mmssl.MLP', dims=(10, 5), bias=True),
+    local_channels=6,
+    global_channels=32,
+    units=12,
+    prior=dict(hidden=(9, 7)),
+)
 
 
 def dim(seed=0, dtype=torch.float64, **kwargs):
@@ -168,28 +192,33 @@ def dim(seed=0, dtype=torch.float64, **kwargs):
     model = MODELS.build({'type': 'mmssl.DeepInfoMax', **{**SIZES, **kwargs}}).to(dtype)
     for module in model.modules():  # norms that are not at their neutral start
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)):
-            nn.init.normal_(module.weight, 1., 0.2)
-            nn.init.normal_(module.bias, 0., 0.2)
+            nn.init.normal_(module.weight, 1.0, 0.2)
+            nn.init.normal_(module.bias, 0.0, 0.2)
     return model
 
 
 def batch(number=4, dtype=torch.float64):
     generator = torch.Generator().manual_seed(3)
-    return torch.randn(number, 3, 16, 16, generator=generator, dtype=dtype), torch.rand(number, 5, generator=generator, dtype=dtype)
+    return torch.randn(number, 3, 16, 16, generator=generator, dtype=dtype), torch.rand(
+        number, 5, generator=generator, dtype=dtype
+    )
 
 
 def reference(w, images, prior, alpha, beta, gamma, prior_loss):
     """(encoder's loss, discriminator's loss) from the weights by their names, written from the paper."""
+
     def normed(x, name):
         axes = [axis for axis in range(x.ndim) if axis != 1]
         shape = [1, -1] + [1] * (x.ndim - 2)
         mean = x.mean(axes, keepdim=True)
-        x = (x - mean) / (((x - mean)**2).mean(axes, keepdim=True) + 1e-5).sqrt()
+        x = (x - mean) / (((x - mean) ** 2).mean(axes, keepdim=True) + 1e-5).sqrt()
         return x * w[f'{name}.weight'].view(shape) + w[f'{name}.bias'].view(shape)
 
     def embed(rows, name, layer_norm):
         hidden = normed(rows @ w[f'{name}.hidden.weight'].T, f'{name}.norm').clamp(min=0)
-        out = hidden @ w[f'{name}.out.weight'].T + w[f'{name}.out.bias'] + rows @ w[f'{name}.shortcut.weight'].T
+        out = (
+            hidden @ w[f'{name}.out.weight'].T + w[f'{name}.out.bias'] + rows @ w[f'{name}.shortcut.weight'].T
+        )
         if layer_norm:
             centred = out - out.mean(1, keepdim=True)
             out = centred / ((centred**2).mean(1, keepdim=True) + 1e-5).sqrt()
@@ -209,31 +238,44 @@ def reference(w, images, prior, alpha, beta, gamma, prior_loss):
 
     def discriminator(x, w):
         for index in range(3):
-            x = (x.clamp(min=0) if index else x) @ w[f'prior.layers.{index}.weight'].T + w[f'prior.layers.{index}.bias']
+            x = (x.clamp(min=0) if index else x) @ w[f'prior.layers.{index}.weight'].T + w[
+                f'prior.layers.{index}.bias'
+            ]
         return x.sigmoid()
 
     maps, x = [], images
     for index in range(3):
-        x = normed(F.conv2d(x, w[f'backbone.stages.{index}.0.weight'], stride=2, padding=1), f'backbone.stages.{index}.1').clamp(min=0)
+        x = normed(
+            F.conv2d(x, w[f'backbone.stages.{index}.0.weight'], stride=2, padding=1),
+            f'backbone.stages.{index}.1',
+        ).clamp(min=0)
         maps.append(x)
     x = normed(x.flatten(1) @ w['backbone.stages.3.1.weight'].T, 'backbone.stages.3.2').clamp(min=0)
     y = x @ w['neck.fc0.weight'].T + w['neck.fc0.bias']
-    encoder = 0.
+    encoder = 0.0
     if beta:
         rows = torch.stack([image[:, r, c] for image in maps[1] for r in range(4) for c in range(4)])
-        encoder = encoder + beta * jsd(embed(rows, 'local_mi.feature_net', True), embed(y, 'local_mi.vector_net', True), len(images))
+        encoder = encoder + beta * jsd(
+            embed(rows, 'local_mi.feature_net', True), embed(y, 'local_mi.vector_net', True), len(images)
+        )
     if alpha:
         rows = torch.stack([image.flatten() for image in maps[2]])
-        encoder = encoder + alpha * jsd(embed(rows, 'global_mi.feature_net', False), embed(y, 'global_mi.vector_net', False), len(images))
+        encoder = encoder + alpha * jsd(
+            embed(rows, 'global_mi.feature_net', False), embed(y, 'global_mi.vector_net', False), len(images)
+        )
     z = 1 / (1 + (-y).exp())
     fixed = {name: tensor.detach() for name, tensor in w.items()}
     judged = discriminator(z, fixed)
-    encoder = encoder + gamma * (-judged.log() if prior_loss == 'non-saturating' else (1 - judged).log()).mean()
+    encoder = (
+        encoder + gamma * (-judged.log() if prior_loss == 'non-saturating' else (1 - judged).log()).mean()
+    )
     return encoder, -(discriminator(prior, w).log().mean() + (1 - discriminator(z.detach(), w)).log().mean())
 
 
-@pytest.mark.parametrize(('alpha', 'beta', 'gamma', 'prior_loss'), [
-    (0., 1., 0.1, 'non-saturating'), (1., 0., 1., 'minimax'), (0.5, 0.7, 0.3, 'non-saturating')])
+@pytest.mark.parametrize(
+    ('alpha', 'beta', 'gamma', 'prior_loss'),
+    [(0.0, 1.0, 0.1, 'non-saturating'), (1.0, 0.0, 1.0, 'minimax'), (0.5, 0.7, 0.3, 'non-saturating')],
+)
 def test_three_steps_of_adam_are_those_of_the_paper(alpha, beta, gamma, prior_loss):
     """Loss, gradients and weights of three steps; encoder and discriminator each learn from their own term and from nothing else."""
     model = dim(alpha=alpha, beta=beta, gamma=gamma, prior_loss=prior_loss)
@@ -247,8 +289,16 @@ def test_three_steps_of_adam_are_those_of_the_paper(alpha, beta, gamma, prior_lo
     for step in (1, 2, 3):
         live = {name: tensor.clone().requires_grad_() for name, tensor in weights.items()}
         encoder, discriminator = reference(live, images, prior, alpha, beta, gamma, prior_loss)
-        gradients = dict(zip(learners, torch.autograd.grad(encoder, [live[name] for name in learners], retain_graph=True), strict=True))
-        gradients.update(zip(judges, torch.autograd.grad(discriminator, [live[name] for name in judges]), strict=True))
+        gradients = dict(
+            zip(
+                learners,
+                torch.autograd.grad(encoder, [live[name] for name in learners], retain_graph=True),
+                strict=True,
+            )
+        )
+        gradients.update(
+            zip(judges, torch.autograd.grad(discriminator, [live[name] for name in judges]), strict=True)
+        )
         optimizer.zero_grad()
         loss = model.loss(images, prior=prior)['loss']
         loss.backward()
@@ -256,19 +306,24 @@ def test_three_steps_of_adam_are_those_of_the_paper(alpha, beta, gamma, prior_lo
         for name, parameter in model.named_parameters():
             torch.testing.assert_close(parameter.grad, gradients[name], atol=1e-12, rtol=1e-9, msg=name)
             first, second = moments[name]
-            moments[name] = (0.9 * first + 0.1 * gradients[name], 0.999 * second + 0.001 * gradients[name]**2)
+            moments[name] = (
+                0.9 * first + 0.1 * gradients[name],
+                0.999 * second + 0.001 * gradients[name] ** 2,
+            )
             first, second = moments[name][0] / (1 - 0.9**step), moments[name][1] / (1 - 0.999**step)
             weights[name] = weights[name] - 1e-2 * first / (second.sqrt() + 1e-8)
         optimizer.step()
         for name, parameter in model.named_parameters():
             # Adam divides what rounding leaves of a gradient of 0 by itself; such weights (before a batch norm) are compared loosely
             close = gradients[name].abs() > 1e-9
-            torch.testing.assert_close(parameter.detach()[close], weights[name][close], atol=1e-9, rtol=0, msg=name)
+            torch.testing.assert_close(
+                parameter.detach()[close], weights[name][close], atol=1e-9, rtol=0, msg=name
+            )
             weights[name] = parameter.detach().clone()
 
 
 def test_bfloat16_trains():
-    model = dim(dtype=torch.float32, alpha=1.)
+    model = dim(dtype=torch.float32, alpha=1.0)
     images, prior = batch(dtype=torch.float32)
     exact = model.loss(images, prior=prior)['loss']
     with torch.autocast('cpu', torch.bfloat16):
@@ -279,17 +334,35 @@ def test_bfloat16_trains():
 
 
 def test_parts_of_weight_0_are_not_there():
-    assert {name.partition('.')[0] for name in dim(alpha=0., gamma=0.).state_dict()} == {'backbone', 'neck', 'local_mi'}
-    assert {name.partition('.')[0] for name in dim(alpha=1., beta=0.).state_dict()} == {'backbone', 'neck', 'global_mi', 'prior'}
+    assert {name.partition('.')[0] for name in dim(alpha=0.0, gamma=0.0).state_dict()} == {
+        'backbone',
+        'neck',
+        'local_mi',
+    }
+    assert {name.partition('.')[0] for name in dim(alpha=1.0, beta=0.0).state_dict()} == {
+        'backbone',
+        'neck',
+        'global_mi',
+        'prior',
+    }
 
 
 def test_encoder_outputs_and_shapes():
     model = dim()
     images, prior = batch()
-    assert [tuple(out.shape[1:]) for out in model.extract_feat(images)] == [(4, 8, 8), (6, 4, 4), (8, 2, 2), (10,)]
+    assert [tuple(out.shape[1:]) for out in model.extract_feat(images)] == [
+        (4, 8, 8),
+        (6, 4, 4),
+        (8, 2, 2),
+        (10,),
+    ]
     assert model.loss(images, prior=prior)['loss'] == model.loss([images], prior=prior)['loss']
     full = MODELS.build(dict(type='mmssl.InfoMaxEncoder'))
-    assert [tuple(stage[0].weight.shape) for stage in full.stages[:3]] == [(64, 3, 4, 4), (128, 64, 4, 4), (256, 128, 4, 4)]
+    assert [tuple(stage[0].weight.shape) for stage in full.stages[:3]] == [
+        (64, 3, 4, 4),
+        (128, 64, 4, 4),
+        (256, 128, 4, 4),
+    ]
     assert tuple(full.stages[3][1].weight.shape) == (1024, 256 * 4 * 4)
     net = MODELS.build(dict(type='mmssl.InfoMaxNet', in_channels=6, units=8))
     shortcut = net.shortcut.weight.detach()
@@ -305,23 +378,46 @@ def test_the_prior_is_drawn_anew_from_the_global_generator():
     torch.manual_seed(1)
     assert first == model.loss(images)['loss'] != second
     torch.manual_seed(1)
-    assert first == model.loss(images, prior=torch.rand(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))['loss']
+    assert (
+        first
+        == model.loss(
+            images, prior=torch.rand(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        )['loss']
+    )
 
 
 def test_frozen_stages_stay_as_they_are():
-    encoder = MODELS.build(dict(type='mmssl.InfoMaxEncoder', img_size=16, channels=(4, 6, 8), hidden=10, frozen_stages=4, out_indices=(3,)))
+    encoder = MODELS.build(
+        dict(
+            type='mmssl.InfoMaxEncoder',
+            img_size=16,
+            channels=(4, 6, 8),
+            hidden=10,
+            frozen_stages=4,
+            out_indices=(3,),
+        )
+    )
     encoder.train()
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
-    out, = encoder(batch(dtype=torch.float32)[0])
+    (out,) = encoder(batch(dtype=torch.float32)[0])
     assert out.shape == (4, 10) and not out.requires_grad
     assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
 
 
 def test_a_residual_network_with_a_chosen_stage():
     model = MODELS.build(
-        dict(type='mmssl.DeepInfoMax', estimator='InfoNCE', local_index=0, local_channels=64, units=32,
-             neck=dict(type='mmssl.MLP', dims=(128, 16)),
-             backbone=dict(type='mmpretrain.ResNet', depth=50, base_channels=4, stem_channels=4, out_indices=(2, 3))))
+        dict(
+            type='mmssl.DeepInfoMax',
+            estimator='InfoNCE',
+            local_index=0,
+            local_channels=64,
+            units=32,
+            neck=dict(type='mmssl.MLP', dims=(128, 16)),
+            backbone=dict(
+                type='mmpretrain.ResNet', depth=50, base_channels=4, stem_channels=4, out_indices=(2, 3)
+            ),
+        )
+    )
     assert model.memory_format is torch.channels_last
     loss = model.loss(torch.randn(2, 3, 64, 64))['loss']
     loss.backward()
@@ -330,7 +426,7 @@ def test_a_residual_network_with_a_chosen_stage():
 
 def gathered(estimator, part, alone=True):
     """Loss, gradients averaged over the processes, and running statistics of a process with images ``part``."""
-    model = dim(alpha=1., estimator=estimator, gather=True)
+    model = dim(alpha=1.0, estimator=estimator, gather=True)
     if not alone:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         work_on_cpu(model)
@@ -341,13 +437,19 @@ def gathered(estimator, part, alone=True):
         if not alone:
             dist.all_reduce(parameter.grad)
             parameter.grad /= 2
-    return loss.detach(), {name: parameter.grad for name, parameter in model.named_parameters()}, dict(model.named_buffers())
+    return (
+        loss.detach(),
+        {name: parameter.grad for name, parameter in model.named_parameters()},
+        dict(model.named_buffers()),
+    )
 
 
 def process(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
-    results = {name: gathered(name, slice(3 * rank, 3 * rank + 3), alone=False) for name in ('JSD', 'InfoNCE', 'DV')}
+    results = {
+        name: gathered(name, slice(3 * rank, 3 * rank + 3), alone=False) for name in ('JSD', 'InfoNCE', 'DV')
+    }
     one = tensors(number=1, seed=rank)  # one image a process is enough when negatives come from both
     results['one'] = infonce_loss(*one, gather=True)
     torch.save(results, f'{folder}/{rank}.pt')
@@ -365,9 +467,13 @@ def test_two_processes_are_one_with_the_joined_batch(tmp_path):
         for part in (first, second):
             assert part[name][1].keys() == gradients.keys()
             for key, gradient in gradients.items():
-                torch.testing.assert_close(part[name][1][key], gradient, atol=1e-12, rtol=1e-9, msg=f'{name} {key}')
+                torch.testing.assert_close(
+                    part[name][1][key], gradient, atol=1e-12, rtol=1e-9, msg=f'{name} {key}'
+                )
             for key, buffer in buffers.items():
-                torch.testing.assert_close(part[name][2][key], buffer, atol=1e-12, rtol=0, msg=f'{name} {key}')
+                torch.testing.assert_close(
+                    part[name][2][key], buffer, atol=1e-12, rtol=0, msg=f'{name} {key}'
+                )
     l, m = (torch.cat(parts) for parts in zip(tensors(number=1), tensors(number=1, seed=1), strict=True))  # noqa: E741
     assert abs(infonce_loss(l, m) - (first['one'] + second['one']) / 2) < 1e-12
 
@@ -377,6 +483,7 @@ def test_resume_is_exact(repo_root, tmp_path):
     from PIL import Image
 
     from mmssl.engine.runner import Runner
+
     (tmp_path / 'images').mkdir()
     for number in range(12):
         Image.effect_noise((40, 36), 60 + number).convert('RGB').save(tmp_path / f'images/{number}.png')
@@ -387,10 +494,21 @@ def test_resume_is_exact(repo_root, tmp_path):
         cfg.train_dataloader.batch_size = 4
         cfg.train_cfg.max_iters = iterations
         cfg.default_hooks.checkpoint.interval = 2
-        cfg.merge_from_dict(dict(work_dir=str(tmp_path / name), resume=resume is not None, load_from=resume, experiment_name=name))
+        cfg.merge_from_dict(
+            dict(
+                work_dir=str(tmp_path / name),
+                resume=resume is not None,
+                load_from=resume,
+                experiment_name=name,
+            )
+        )
         model = Runner.from_cfg(cfg).train()
-        log, = (tmp_path / name).glob('*/vis_data/scalars.json')
-        losses = {line['step']: line['loss'] for line in map(json.loads, log.read_text().splitlines()) if 'loss' in line}
+        (log,) = (tmp_path / name).glob('*/vis_data/scalars.json')
+        losses = {
+            line['step']: line['loss']
+            for line in map(json.loads, log.read_text().splitlines())
+            if 'loss' in line
+        }
         return model.state_dict(), losses
 
     weights, losses = train('straight', 4)
@@ -400,11 +518,17 @@ def test_resume_is_exact(repo_root, tmp_path):
     assert all(torch.equal(tensor, resumed_weights[name]) for name, tensor in weights.items())
 
 
-@pytest.mark.parametrize(('change', 'message'), [
-    (dict(alpha=0., beta=0.), 'alpha or beta must be above 0'), (dict(gamma=-1.), 'none may be negative'),
-    (dict(estimator='MINE'), "estimator='MINE' is unknown; one of 'InfoNCE', 'DV'"), (dict(prior_loss='hinge'), "prior_loss='hinge'"),
-    (dict(backbone=dict(type='mmssl.InfoMaxEncoder', img_size=30)), 'give a multiple of 8'),
-    (dict(backbone=dict(type='mmssl.InfoMaxEncoder', out_indices=(4,))), 'give some of 0 to 3')])
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(alpha=0.0, beta=0.0), 'alpha or beta must be above 0'),
+        (dict(gamma=-1.0), 'none may be negative'),
+        (dict(estimator='MINE'), "estimator='MINE' is unknown; one of 'InfoNCE', 'DV'"),
+        (dict(prior_loss='hinge'), "prior_loss='hinge'"),
+        (dict(backbone=dict(type='mmssl.InfoMaxEncoder', img_size=30)), 'give a multiple of 8'),
+        (dict(backbone=dict(type='mmssl.InfoMaxEncoder', out_indices=(4,))), 'give some of 0 to 3'),
+    ],
+)
 def test_arguments_that_cannot_be_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         dim(**change)
@@ -416,11 +540,17 @@ def test_inputs_that_do_not_fit_are_refused():
         infonce_loss(l, m[:2])
     with pytest.raises(ValueError, match='a batch of 1 image has no negatives'):
         donsker_varadhan_loss(l[:1], m[:1])
-    with pytest.raises(ValueError, match="measure='DV' is no divergence of fenchel_dual_loss; call donsker_varadhan_loss"):
+    with pytest.raises(
+        ValueError, match="measure='DV' is no divergence of fenchel_dual_loss; call donsker_varadhan_loss"
+    ):
         fenchel_dual_loss(l, m, 'DV')
-    with pytest.raises(ValueError, match="measure='jsd' is no divergence of fenchel_dual_loss; one of GAN, JSD"):
+    with pytest.raises(
+        ValueError, match="measure='jsd' is no divergence of fenchel_dual_loss; one of GAN, JSD"
+    ):
         fenchel_dual_loss(l, m, 'jsd')
-    with pytest.raises(ValueError, match='images are 24x16 and the dense layer of the encoder was made for 16x16'):
+    with pytest.raises(
+        ValueError, match='images are 24x16 and the dense layer of the encoder was made for 16x16'
+    ):
         dim().loss(torch.randn(2, 3, 24, 16, dtype=torch.float64))
     with pytest.raises(ValueError, match='takes 1 views, not 2'):
         dim().loss([batch()[0]] * 2)

@@ -27,12 +27,17 @@ class Flat(nn.Module):
         self.layer = nn.Linear(12, WIDTH)
 
     def forward(self, x):
-        return (torch.tanh(self.layer(x.flatten(1))), )
+        return (torch.tanh(self.layer(x.flatten(1))),)
 
 
 def moby(seed=0, dtype=torch.float64, **kwargs):
     torch.manual_seed(seed)
-    model = MoBY(Flat(), MLP((WIDTH, HIDDEN, DIM), bias=True), MLP((DIM, HIDDEN, DIM), bias=True), **{'queue_len': QUEUE, **kwargs})
+    model = MoBY(
+        Flat(),
+        MLP((WIDTH, HIDDEN, DIM), bias=True),
+        MLP((DIM, HIDDEN, DIM), bias=True),
+        **{'queue_len': QUEUE, **kwargs},
+    )
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.5)
     for copy, encoder in model.momentum_pairs():
@@ -46,13 +51,18 @@ def views(batch=2, seed=0, count=2):
 
 
 def dense(weights, name, x):
-    return [sum(w * v for w, v in zip(row, x, strict=True)) + b
-            for row, b in zip(weights[f'{name}.weight'].tolist(), weights[f'{name}.bias'].tolist(), strict=True)]
+    return [
+        sum(w * v for w, v in zip(row, x, strict=True)) + b
+        for row, b in zip(weights[f'{name}.weight'].tolist(), weights[f'{name}.bias'].tolist(), strict=True)
+    ]
 
 
 def statistics(columns):
     means = [sum(column) / len(column) for column in columns]
-    return means, [sum((value - mean)**2 for value in column) / len(column) for column, mean in zip(columns, means, strict=True)]
+    return means, [
+        sum((value - mean) ** 2 for value in column) / len(column)
+        for column, mean in zip(columns, means, strict=True)
+    ]
 
 
 def plain_mlp(weights, name, batch):
@@ -60,8 +70,13 @@ def plain_mlp(weights, name, batch):
     hidden = [dense(weights, f'{name}.fc0', x) for x in batch]
     means, variances = statistics(list(zip(*hidden, strict=True)))
     scale, shift = weights[f'{name}.bn0.weight'].tolist(), weights[f'{name}.bn0.bias'].tolist()
-    hidden = [[max(0., (value - mean) / math.sqrt(variance + 1e-5) * a + b)
-               for value, mean, variance, a, b in zip(x, means, variances, scale, shift, strict=True)] for x in hidden]
+    hidden = [
+        [
+            max(0.0, (value - mean) / math.sqrt(variance + 1e-5) * a + b)
+            for value, mean, variance, a, b in zip(x, means, variances, scale, shift, strict=True)
+        ]
+        for x in hidden
+    ]
     return [dense(weights, f'{name}.fc1', x) for x in hidden], means, variances
 
 
@@ -71,12 +86,16 @@ def unit(vector):
 
 
 def plain_features(weights, backbone, images):
-    return [[math.tanh(value) for value in dense(weights, f'{backbone}.layer', image.flatten().tolist())] for image in images]
+    return [
+        [math.tanh(value) for value in dense(weights, f'{backbone}.layer', image.flatten().tolist())]
+        for image in images
+    ]
 
 
 def plain_keys(weights, images):
-    projections, means, variances = plain_mlp(weights, 'momentum_encoder.module.1',
-                                              plain_features(weights, 'momentum_encoder.module.0', images))
+    projections, means, variances = plain_mlp(
+        weights, 'momentum_encoder.module.1', plain_features(weights, 'momentum_encoder.module.0', images)
+    )
     return [unit(vector) for vector in projections], means, variances
 
 
@@ -87,10 +106,13 @@ def plain_loss(weights, first, second, queue1, queue2, temperature=0.2):
         projections, *_ = plain_mlp(weights, 'neck', plain_features(weights, 'backbone', images))
         predictions.append([unit(vector) for vector in plain_mlp(weights, 'head', projections)[0]])
     keys = [plain_keys(weights, images)[0] for images in (first, second)]
-    total = 0.
+    total = 0.0
     for queries, positives, queue in ((predictions[0], keys[1], queue2), (predictions[1], keys[0], queue1)):
         for query, positive in zip(queries, positives, strict=True):
-            scores = [sum(a * b for a, b in zip(query, other, strict=True)) / temperature for other in (positive, *queue.T.tolist())]
+            scores = [
+                sum(a * b for a, b in zip(query, other, strict=True)) / temperature
+                for other in (positive, *queue.T.tolist())
+            ]
             total += (math.log(sum(math.exp(score) for score in scores)) - scores[0]) / len(queries)
     return total
 
@@ -99,7 +121,7 @@ def snapshot(model):
     return {key: value.clone() for key, value in model.state_dict().items()}
 
 
-@pytest.mark.parametrize('temperature', [0.2, 1.])
+@pytest.mark.parametrize('temperature', [0.2, 1.0])
 def test_loss_is_the_papers_number_by_number(temperature):
     model = moby(temperature=temperature, final_momentum=None)
     first, second = views(3)
@@ -108,8 +130,12 @@ def test_loss_is_the_papers_number_by_number(temperature):
     loss = model.train().loss([first, second])['loss']
     # the target equals the online encoder, so that following it changes nothing yet
     assert loss.item() == pytest.approx(
-        plain_loss(before, first, second, before['queue1.queue'], before['queue2.queue'], temperature), abs=1e-12)
-    assert loss.item() != pytest.approx(plain_loss(before, first, second, before['queue2.queue'], before['queue1.queue'], temperature))
+        plain_loss(before, first, second, before['queue1.queue'], before['queue2.queue'], temperature),
+        abs=1e-12,
+    )
+    assert loss.item() != pytest.approx(
+        plain_loss(before, first, second, before['queue2.queue'], before['queue1.queue'], temperature)
+    )
 
 
 def test_gradient_is_that_of_the_loss():
@@ -134,13 +160,20 @@ def test_three_steps_move_what_the_recipe_says():
     model.attach(optimizer)
     state = snapshot(model)
     queues = [state['queue1.queue'].clone(), state['queue2.queue'].clone()]
-    pairs = {f'momentum_encoder.module.0.{name}': f'backbone.{name}' for name, _ in model.backbone.named_parameters()}
-    pairs |= {f'momentum_encoder.module.1.{name}': f'neck.{name}' for name, _ in model.neck.named_parameters()}
+    pairs = {
+        f'momentum_encoder.module.0.{name}': f'backbone.{name}'
+        for name, _ in model.backbone.named_parameters()
+    }
+    pairs |= {
+        f'momentum_encoder.module.1.{name}': f'neck.{name}' for name, _ in model.neck.named_parameters()
+    }
     running = torch.zeros(HIDDEN, dtype=torch.float64), torch.ones(HIDDEN, dtype=torch.float64)
     for step in range(steps):
         first, second = views(batch, seed=step)
         share = 1 - (1 - 0.9) * (math.cos(math.pi * step / total) + 1) / 2
-        expected = {target: share * state[target] + (1 - share) * state[online] for target, online in pairs.items()}
+        expected = {
+            target: share * state[target] + (1 - share) * state[online] for target, online in pairs.items()
+        }
         with_target = {**state, **expected}
         loss = model.loss([first, second])['loss']
         assert loss.item() == pytest.approx(plain_loss(with_target, first, second, *queues), abs=1e-12)
@@ -152,22 +185,37 @@ def test_three_steps_move_what_the_recipe_says():
             for index, key in enumerate(keys):
                 queue[:, (step * batch + index) % QUEUE] = torch.tensor(key, dtype=torch.float64)
             running[0].mul_(0.9).add_(torch.tensor(means, dtype=torch.float64), alpha=0.1)
-            running[1].mul_(0.9).add_(torch.tensor(variances, dtype=torch.float64), alpha=0.1 * batch / (batch - 1))
+            running[1].mul_(0.9).add_(
+                torch.tensor(variances, dtype=torch.float64), alpha=0.1 * batch / (batch - 1)
+            )
         after = snapshot(model)
         for target, value in expected.items():
             assert torch.allclose(after[target], value, atol=1e-14, rtol=0), target
-        for name in ('backbone.layer.weight', 'neck.fc0.weight', 'neck.fc1.weight', 'head.fc0.weight', 'head.fc1.weight'):
+        for name in (
+            'backbone.layer.weight',
+            'neck.fc0.weight',
+            'neck.fc1.weight',
+            'head.fc0.weight',
+            'head.fc1.weight',
+        ):
             assert not torch.equal(after[name], state[name]), f'{name} was not trained'
         for number, queue in enumerate(queues, 1):
             assert torch.allclose(after[f'queue{number}.queue'], queue, atol=1e-12, rtol=0)
             assert after[f'queue{number}.queue_ptr'].tolist() == [(step + 1) * batch % QUEUE]
         assert after['momentum_encoder.steps'].tolist() == after['clock.steps'].tolist() == [step + 1]
         # the target keeps statistics of its own
-        assert torch.allclose(after['momentum_encoder.module.1.bn0.running_mean'], running[0], atol=1e-12, rtol=0)
-        assert torch.allclose(after['momentum_encoder.module.1.bn0.running_var'], running[1], atol=1e-12, rtol=0)
+        assert torch.allclose(
+            after['momentum_encoder.module.1.bn0.running_mean'], running[0], atol=1e-12, rtol=0
+        )
+        assert torch.allclose(
+            after['momentum_encoder.module.1.bn0.running_var'], running[1], atol=1e-12, rtol=0
+        )
         assert step == 0 or not torch.allclose(after['neck.bn0.running_mean'], running[0], atol=1e-12)
         state = after
-    assert all(not parameter.requires_grad and parameter.grad is None for parameter in model.momentum_encoder.parameters())
+    assert all(
+        not parameter.requires_grad and parameter.grad is None
+        for parameter in model.momentum_encoder.parameters()
+    )
 
 
 def test_evaluation_moves_nothing():
@@ -186,20 +234,43 @@ def test_accumulated_batches_move_the_target_once_and_the_queues_every_time():
         for seed in (0, 1):
             model.loss(views(seed=seed))['loss'].backward()
         optimizer.step()
-        assert model.momentum_encoder.steps == step and model.queue1.queue_ptr == model.queue2.queue_ptr == 4 * step % QUEUE
+        assert (
+            model.momentum_encoder.steps == step
+            and model.queue1.queue_ptr == model.queue2.queue_ptr == 4 * step % QUEUE
+        )
 
 
-SWIN = dict(type='mmpretrain.SwinTransformer', arch=dict(embed_dims=8, depths=[2, 2], num_heads=[2, 4]), img_size=32, patch_size=4,
-            window_size=4, out_indices=(1, ), drop_path_rate=0.5)
-VIT = dict(type='mmssl.ViT', arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=16), img_size=32, patch_size=8,
-           drop_path_rate=0.5, out_type='cls_token')
+SWIN = dict(
+    type='mmpretrain.SwinTransformer',
+    arch=dict(embed_dims=8, depths=[2, 2], num_heads=[2, 4]),
+    img_size=32,
+    patch_size=4,
+    window_size=4,
+    out_indices=(1,),
+    drop_path_rate=0.5,
+)
+VIT = dict(
+    type='mmssl.ViT',
+    arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=16),
+    img_size=32,
+    patch_size=8,
+    drop_path_rate=0.5,
+    out_type='cls_token',
+)
 RESNET = dict(type='mmpretrain.ResNet', depth=18, stem_channels=4, base_channels=4)
 
 
 def of_backbone(backbone, width=16):
     torch.manual_seed(0)
-    return MODELS.build(dict(type='mmssl.MoBY', backbone=backbone, neck=dict(type='mmssl.MLP', dims=(width, 8, 4), bias=True),
-                             head=dict(type='mmssl.MLP', dims=(4, 8, 4), bias=True), queue_len=8))
+    return MODELS.build(
+        dict(
+            type='mmssl.MoBY',
+            backbone=backbone,
+            neck=dict(type='mmssl.MLP', dims=(width, 8, 4), bias=True),
+            head=dict(type='mmssl.MLP', dims=(4, 8, 4), bias=True),
+            queue_len=8,
+        )
+    )
 
 
 @pytest.mark.parametrize('backbone', [SWIN, VIT], ids=['swin', 'vit'])
@@ -214,11 +285,13 @@ def test_only_the_online_encoder_drops_paths(backbone):
     assert torch.allclose(model._projections(model._encoder(), images)[0], target[0], atol=1e-12)
 
 
-@pytest.mark.parametrize(('backbone', 'width', 'joint'), [(SWIN, 16, True), (VIT, 16, True), (RESNET, 32, False)])
+@pytest.mark.parametrize(
+    ('backbone', 'width', 'joint'), [(SWIN, 16, True), (VIT, 16, True), (RESNET, 32, False)]
+)
 def test_views_share_a_forward_pass_unless_batch_norm_would_mix_them(backbone, width, joint):
     backbone = {key: value for key, value in backbone.items() if key != 'drop_path_rate'}
     if backbone['type'] == SWIN['type']:
-        backbone['drop_path_rate'] = 0.
+        backbone['drop_path_rate'] = 0.0
     model = of_backbone(backbone, width).double().train()
     assert model.joint is joint
     images = [torch.randn(4, 3, 32, 32, dtype=torch.float64) + shift for shift in (0, 2)]
@@ -231,7 +304,9 @@ def test_views_share_a_forward_pass_unless_batch_norm_would_mix_them(backbone, w
 def train(model, batches, rank=0, world=1):
     """Three steps of SGD on this rank's part of each batch, gradients averaged over the ranks; losses (mean of ranks) and weights."""
     model.set_schedule(len(batches), len(batches))
-    optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.3)
+    optimizer = torch.optim.SGD(
+        [parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.3
+    )
     model.attach(optimizer)
     losses = []
     for batch in batches:
@@ -240,7 +315,10 @@ def train(model, batches, rank=0, world=1):
         loss.backward()
         value = loss.detach().clone()
         if world > 1:
-            for tensor in (value, *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)):
+            for tensor in (
+                value,
+                *(parameter.grad for parameter in model.parameters() if parameter.grad is not None),
+            ):
                 dist.all_reduce(tensor)
                 tensor /= world
         optimizer.step()
@@ -250,6 +328,7 @@ def train(model, batches, rank=0, world=1):
 
 def one_rank(rank, folder, batches):
     from mmssl.layers.sync_bn import work_on_cpu
+
     torch.set_num_threads(1)
     dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
     model = nn.SyncBatchNorm.convert_sync_batchnorm(moby()).train()
@@ -280,6 +359,7 @@ def test_two_processes_are_one_with_the_joined_batch(tmp_path):
 @pytest.fixture
 def quick():
     from mmengine.runner import loops  # sleeps two seconds whenever a finite loader starts again
+
     before = loops.time
     loops.time = types.SimpleNamespace(sleep=lambda seconds: None, time=before.time)
     yield
@@ -291,30 +371,51 @@ def test_resume_is_exact(repo_root, tmp_path, quick):
     from PIL import Image
 
     from mmssl.engine.runner import Runner
+
     generator = np.random.default_rng(0)
     (tmp_path / 'data/train').mkdir(parents=True)
     for number in range(10):
-        Image.fromarray(generator.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(tmp_path / f'data/train/{number}.png')
+        Image.fromarray(generator.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(
+            tmp_path / f'data/train/{number}.png'
+        )
 
     def run(name, steps=6, resume=None):
         cfg = Config.fromfile(repo_root / 'configs/smoke/moby.py')
-        cfg.merge_from_dict({
-            'train_dataloader.batch_size': 4, 'train_dataloader.dataset.data_root': str(tmp_path / 'data'), 'model.queue_len': 16,
-            'train_cfg.max_iters': 6, 'param_scheduler.end': 6, 'default_hooks.checkpoint.interval': 3, 'work_dir': str(tmp_path / name),
-            'experiment_name': name, 'log_level': 'ERROR', 'resume': bool(resume), 'load_from': resume and str(resume)})
+        cfg.merge_from_dict(
+            {
+                'train_dataloader.batch_size': 4,
+                'train_dataloader.dataset.data_root': str(tmp_path / 'data'),
+                'model.queue_len': 16,
+                'train_cfg.max_iters': 6,
+                'param_scheduler.end': 6,
+                'default_hooks.checkpoint.interval': 3,
+                'work_dir': str(tmp_path / name),
+                'experiment_name': name,
+                'log_level': 'ERROR',
+                'resume': bool(resume),
+                'load_from': resume and str(resume),
+            }
+        )
         runner = Runner.from_cfg(cfg)
         runner.train()
         return runner.model.state_dict()
 
     straight = run('straight')
-    assert straight['queue1.queue_ptr'].tolist() == [24 % 16] and straight['momentum_encoder.steps'].tolist() == [6]
+    assert straight['queue1.queue_ptr'].tolist() == [24 % 16] and straight[
+        'momentum_encoder.steps'
+    ].tolist() == [6]
     random.seed(5)
     torch.manual_seed(5)
     resumed = run('resumed', resume=tmp_path / 'straight/iter_3.pth')
     assert straight.keys() == resumed.keys()
     assert all(torch.equal(value, resumed[key]) for key, value in straight.items())
     halfway = torch.load(tmp_path / 'straight/iter_3.pth', weights_only=False)['state_dict']
-    for key in ('queue1.queue', 'queue2.queue', 'momentum_encoder.module.1.fc0.weight', 'backbone.norm1.weight'):
+    for key in (
+        'queue1.queue',
+        'queue2.queue',
+        'momentum_encoder.module.1.fc0.weight',
+        'backbone.norm1.weight',
+    ):
         assert not torch.equal(halfway[key], straight[key]), key
 
 
@@ -330,7 +431,9 @@ def test_refusals():
         MoBY(parts[0], parts[1], MLP((4, HIDDEN, 3)))
     with pytest.raises(ValueError, match='the neck is a Flat'):
         MoBY(parts[0], Flat(), parts[2])
-    with pytest.raises(ValueError, match=r'backbone is 16 wide and the neck takes 8; give dims=\(16, \.\.\.\)'):
+    with pytest.raises(
+        ValueError, match=r'backbone is 16 wide and the neck takes 8; give dims=\(16, \.\.\.\)'
+    ):
         of_backbone(SWIN, 8)
     with pytest.raises(ValueError, match='backbone is 32 wide'):
         of_backbone(RESNET, 16)
@@ -351,6 +454,7 @@ def labelled(tmp_path_factory):
     """Three classes of bright, middling and dark noise, 40 x 40 pixels."""
     import numpy as np
     from PIL import Image
+
     generator, root = np.random.default_rng(0), tmp_path_factory.mktemp('labelled')
     for split, count in (('train', 10), ('val', 2)):
         for label in range(3):
@@ -368,6 +472,7 @@ def test_a_swin_is_evaluated_by_the_commands(name, repo_root, labelled, tmp_path
     import json
 
     from mmssl.commands import features
+
     monkeypatch.chdir(tmp_path)
     config = str(repo_root / 'configs/smoke/moby.py')
     model, _ = features.build_model(config, 'random')
@@ -378,7 +483,12 @@ def test_a_swin_is_evaluated_by_the_commands(name, repo_root, labelled, tmp_path
         parser = argparse.ArgumentParser()
         command.add_arguments(parser)
         arguments = [config, checkpoint, '--data', str(labelled), '--workers', '0', '--out', 'out.json']
-        assert command.run(parser.parse_args([*arguments, *(['--k', '5'] if name == 'knn' else ['--epochs', '20'])])) == 0
+        assert (
+            command.run(
+                parser.parse_args([*arguments, *(['--k', '5'] if name == 'knn' else ['--epochs', '20'])])
+            )
+            == 0
+        )
         result = json.loads((tmp_path / 'out.json').read_text())
         assert result['image_size'] == 32 and result['num_train'] == 30 and result['num_val'] == 6
         scores.append(result['top1'])
@@ -387,21 +497,37 @@ def test_a_swin_is_evaluated_by_the_commands(name, repo_root, labelled, tmp_path
 
 def test_fine_tuning_decays_learning_rates_by_depth(repo_root):
     from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, init_default_scope
+
     cfg = Config.fromfile(repo_root / 'configs/moby/benchmarks/swin-tiny_8xb128-coslr-100e_in1k.py')
     init_default_scope('mmpretrain')
-    cfg.model.backbone.update(arch=dict(embed_dims=8, depths=[2, 2], num_heads=[1, 2]), out_indices=(1, ), init_cfg=None)
+    cfg.model.backbone.update(
+        arch=dict(embed_dims=8, depths=[2, 2], num_heads=[1, 2]), out_indices=(1,), init_cfg=None
+    )
     cfg.model.head.update(in_channels=16, num_classes=3)
     model = MODELS.build(cfg.model)
     wrapper = dict(cfg.optim_wrapper)
-    constructor = OPTIM_WRAPPER_CONSTRUCTORS.build(dict(type=wrapper.pop('constructor'), paramwise_cfg=wrapper.pop('paramwise_cfg'),
-                                                        optim_wrapper_cfg=wrapper))
+    constructor = OPTIM_WRAPPER_CONSTRUCTORS.build(
+        dict(
+            type=wrapper.pop('constructor'),
+            paramwise_cfg=wrapper.pop('paramwise_cfg'),
+            optim_wrapper_cfg=wrapper,
+        )
+    )
     groups = constructor(model).optimizer.param_groups
-    found = {id(parameter): (group['lr'], group['weight_decay']) for group in groups for parameter in group['params']}
+    found = {
+        id(parameter): (group['lr'], group['weight_decay'])
+        for group in groups
+        for parameter in group['params']
+    }
     names = dict(model.named_parameters())
     # the stem, four blocks, and what follows them
-    for name, power, decay in (('patch_embed.projection.weight', 5, 0.05), ('stages.0.blocks.0.attn.w_msa.qkv.weight', 4, 0.05),
-                               ('stages.0.blocks.1.norm1.bias', 3, 0.), ('stages.1.blocks.1.ffn.layers.1.weight', 1, 0.05),
-                               ('stages.1.blocks.1.attn.w_msa.relative_position_bias_table', 1, 0.)):
+    for name, power, decay in (
+        ('patch_embed.projection.weight', 5, 0.05),
+        ('stages.0.blocks.0.attn.w_msa.qkv.weight', 4, 0.05),
+        ('stages.0.blocks.1.norm1.bias', 3, 0.0),
+        ('stages.1.blocks.1.ffn.layers.1.weight', 1, 0.05),
+        ('stages.1.blocks.1.attn.w_msa.relative_position_bias_table', 1, 0.0),
+    ):
         rate, weight_decay = found[id(names[f'backbone.{name}'])]
         assert rate == pytest.approx(1e-3 * 0.8**power) and weight_decay == decay, name
     assert found[id(names['head.fc.weight'])] == (pytest.approx(1e-3), 0.05)

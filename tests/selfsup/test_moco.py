@@ -32,15 +32,17 @@ class Small(BaseModule):
         self.bn = nn.BatchNorm2d(4)
 
     def forward(self, x):
-        return (self.bn(self.conv(x)).relu(), )
+        return (self.bn(self.conv(x)).relu(),)
 
 
 def small_moco(version=2, seed=0, **kwargs):
     torch.manual_seed(seed)
     neck = MoCoV1Neck(4, 5) if version == 1 else MoCoV2Neck(4, 6, 5)
-    model = MoCo(Small(), neck, **{'queue_len': 10, 'momentum': KEY_MOMENTUM, 'temperature': 0.2, **kwargs}).double()
+    model = MoCo(
+        Small(), neck, **{'queue_len': 10, 'momentum': KEY_MOMENTUM, 'temperature': 0.2, **kwargs}
+    ).double()
     for parameter in model.encoder.parameters():
-        nn.init.normal_(parameter, 0., 0.5)
+        nn.init.normal_(parameter, 0.0, 0.5)
     model.encoder_k.copy_from(model.encoder)
     return model.train()
 
@@ -56,7 +58,7 @@ def permutation(length, seed=2):
 
 def info_nce(queries, keys, queue, temperature):
     """Equation 1 of the paper, one query and one exponential at a time; the queue's features are its columns."""
-    total = 0.
+    total = 0.0
     for query, key in zip(queries, keys, strict=True):
         positive = torch.exp((query * key).sum() / temperature)
         negatives = sum(torch.exp((query * queue[:, j]).sum() / temperature) for j in range(queue.shape[1]))
@@ -69,24 +71,39 @@ class Reference:
 
     def __init__(self, model, version, groups, temperature):
         self.version, self.groups, self.temperature = version, groups, temperature
-        self.query = {name: value.detach().clone().requires_grad_() for name, value in model.encoder.named_parameters()}
+        self.query = {
+            name: value.detach().clone().requires_grad_() for name, value in model.encoder.named_parameters()
+        }
         self.key = {name: value.detach().clone() for name, value in self.query.items()}
         self.velocity = {name: torch.zeros_like(value) for name, value in self.query.items()}
-        self.statistics = {side: [torch.zeros(4).double(), torch.ones(4).double()] for side in ('query', 'key')}
+        self.statistics = {
+            side: [torch.zeros(4).double(), torch.ones(4).double()] for side in ('query', 'key')
+        }
         self.queue, self.pointer = model.queue.queue.clone(), 0
 
     def encode(self, side, images):
         weights, out = getattr(self, side), []
         for number, start in enumerate(range(0, len(images), len(images) // self.groups)):
-            x = F.conv2d(images[start:start + len(images) // self.groups], weights['0.conv.weight'], weights['0.conv.bias'], stride=2)
+            x = F.conv2d(
+                images[start : start + len(images) // self.groups],
+                weights['0.conv.weight'],
+                weights['0.conv.bias'],
+                stride=2,
+            )
             mean = x.mean((0, 2, 3))
-            variance = ((x - mean.view(1, 4, 1, 1))**2).mean((0, 2, 3))
+            variance = ((x - mean.view(1, 4, 1, 1)) ** 2).mean((0, 2, 3))
             if number == 0:  # the running statistics of the first device are those in a checkpoint
                 count = x.numel() / 4
-                for kept, new in zip(self.statistics[side], (mean, variance * count / (count - 1)), strict=True):
+                for kept, new in zip(
+                    self.statistics[side], (mean, variance * count / (count - 1)), strict=True
+                ):
                     kept.copy_(0.9 * kept + 0.1 * new.detach())
             x = (x - mean.view(1, 4, 1, 1)) / (variance.view(1, 4, 1, 1) + 1e-5).sqrt()
-            x = (x * weights['0.bn.weight'].view(1, 4, 1, 1) + weights['0.bn.bias'].view(1, 4, 1, 1)).clamp(min=0).mean((2, 3))
+            x = (
+                (x * weights['0.bn.weight'].view(1, 4, 1, 1) + weights['0.bn.bias'].view(1, 4, 1, 1))
+                .clamp(min=0)
+                .mean((2, 3))
+            )
             if self.version == 1:
                 out.append(x @ weights['1.fc.weight'].T + weights['1.fc.bias'])
             else:
@@ -132,10 +149,14 @@ def train(model, optimizer, views, order=None):
 def test_loss_is_the_cross_entropy_of_equation_1():
     model = small_moco(temperature=0.07, queue_len=7)
     generator = torch.Generator().manual_seed(3)
-    queries, keys = (F.normalize(torch.randn(3, 5, generator=generator, dtype=torch.float64)) for _ in range(2))
+    queries, keys = (
+        F.normalize(torch.randn(3, 5, generator=generator, dtype=torch.float64)) for _ in range(2)
+    )
     got = model.contrast(queries, keys).item()
     assert abs(got - info_nce(queries, keys, model.queue.queue, 0.07).item()) < 1e-12
-    logits = torch.cat([(queries * keys).sum(1, keepdim=True), queries @ model.queue.queue], 1) / 0.07  # as the released code has it
+    logits = (
+        torch.cat([(queries * keys).sum(1, keepdim=True), queries @ model.queue.queue], 1) / 0.07
+    )  # as the released code has it
     assert abs(got - F.cross_entropy(logits, torch.zeros(3, dtype=torch.long)).item()) < 1e-12
     # an orthogonal queue and a perfect key: log(1 + K exp(-1 / T))
     model.queue.queue.zero_()
@@ -155,7 +176,10 @@ def test_three_steps_are_the_papers(version, groups):
     for encoder, wanted in ((model.encoder, plain.query), (model.encoder_k.module, plain.key)):
         for name, value in encoder.named_parameters():
             torch.testing.assert_close(value, wanted[name], atol=1e-12, rtol=0, msg=name)
-    for norm, wanted in ((model.backbone.bn, plain.statistics['query']), (model.encoder_k.module[0].bn, plain.statistics['key'])):
+    for norm, wanted in (
+        (model.backbone.bn, plain.statistics['query']),
+        (model.encoder_k.module[0].bn, plain.statistics['key']),
+    ):
         torch.testing.assert_close([norm.running_mean, norm.running_var], wanted, atol=1e-12, rtol=0)
         assert norm.num_batches_tracked == 3
     torch.testing.assert_close(model.queue.queue, plain.queue, atol=1e-12, rtol=0)
@@ -204,34 +228,66 @@ def test_the_key_encoder_moves_once_a_step_and_the_queue_with_every_batch():
 
 
 def test_logits_are_not_rounded_under_autocast():
-    model = small_moco(momentum=1.).float()
+    model = small_moco(momentum=1.0).float()
     views = [view.float() for view in some_views()]
     exact = model.loss(views)['loss'].item()
     with torch.autocast('cpu', torch.bfloat16):
-        loss = small_moco(momentum=1.).float().loss(views)['loss']
+        loss = small_moco(momentum=1.0).float().loss(views)['loss']
     assert loss.dtype == torch.float32 and abs(loss.item() - exact) < 0.05
     assert model.queue.queue.dtype == torch.float32
 
 
 def resnet(**kwargs):
-    return {'type': 'mmpretrain.ResNet', 'depth': 18, 'stem_channels': 8, 'base_channels': 8, 'zero_init_residual': False, **kwargs}
+    return {
+        'type': 'mmpretrain.ResNet',
+        'depth': 18,
+        'stem_channels': 8,
+        'base_channels': 8,
+        'zero_init_residual': False,
+        **kwargs,
+    }
 
 
 def test_mmpretrain_agrees_in_all_but_the_statistics_of_the_key_encoder():
     """Its checkpoint loads as it is; four steps in float64 give its losses, weights and queue. It overwrites the key encoder's batch norm
     statistics by the query encoder's; the released code leaves the key encoder its own."""
     from mmpretrain.models import MoCo as HostMoCo
+
     torch.manual_seed(0)
-    host = HostMoCo(backbone=resnet(), neck={'type': 'mmpretrain.MoCoV2Neck', 'in_channels': 64, 'hid_channels': 64, 'out_channels': 16},
-                    head={'type': 'mmpretrain.ContrastiveHead', 'temperature': 0.2, 'loss': {'type': 'mmpretrain.CrossEntropyLoss'}},
-                    queue_len=32, feat_dim=16, momentum=0.01, data_preprocessor={'type': 'mmpretrain.SelfSupDataPreprocessor'}).double()
-    ours = MODELS.build({'type': 'mmssl.MoCo', 'backbone': resnet(), 'queue_len': 32, 'momentum': 0.99, 'temperature': 0.2,
-                         'neck': {'type': 'mmssl.MoCoV2Neck', 'in_channels': 64, 'hid_channels': 64, 'out_channels': 16}}).double()
+    host = HostMoCo(
+        backbone=resnet(),
+        neck={'type': 'mmpretrain.MoCoV2Neck', 'in_channels': 64, 'hid_channels': 64, 'out_channels': 16},
+        head={
+            'type': 'mmpretrain.ContrastiveHead',
+            'temperature': 0.2,
+            'loss': {'type': 'mmpretrain.CrossEntropyLoss'},
+        },
+        queue_len=32,
+        feat_dim=16,
+        momentum=0.01,
+        data_preprocessor={'type': 'mmpretrain.SelfSupDataPreprocessor'},
+    ).double()
+    ours = MODELS.build(
+        {
+            'type': 'mmssl.MoCo',
+            'backbone': resnet(),
+            'queue_len': 32,
+            'momentum': 0.99,
+            'temperature': 0.2,
+            'neck': {'type': 'mmssl.MoCoV2Neck', 'in_channels': 64, 'hid_channels': 64, 'out_channels': 16},
+        }
+    ).double()
     ours.load_state_dict(host.state_dict(), strict=True)
     assert torch.equal(ours.queue.queue, host.queue)
-    optimizers = [torch.optim.SGD([*model.backbone.parameters(), *model.neck.parameters()], lr=0.03, momentum=0.9, weight_decay=1e-4)
-                  for model in (ours, host)]
-    statistics = {name: value.clone() for name, value in ours.encoder_k.module.named_buffers() if 'running' in name}
+    optimizers = [
+        torch.optim.SGD(
+            [*model.backbone.parameters(), *model.neck.parameters()], lr=0.03, momentum=0.9, weight_decay=1e-4
+        )
+        for model in (ours, host)
+    ]
+    statistics = {
+        name: value.clone() for name, value in ours.encoder_k.module.named_buffers() if 'running' in name
+    }
     recorded = {}
     for name, norm in ours.encoder_k.module.named_modules():
         if isinstance(norm, nn.BatchNorm2d):
@@ -251,7 +307,9 @@ def test_mmpretrain_agrees_in_all_but_the_statistics_of_the_key_encoder():
             for statistic, value in ((f'{name}.running_mean', mean), (f'{name}.running_var', variance)):
                 statistics[statistic] = 0.9 * statistics[statistic] + 0.1 * value
     theirs = dict(host.encoder_k.module.named_buffers())
-    for (name, value), other in zip(ours.encoder_k.module.named_parameters(), host.encoder_k.module.parameters(), strict=True):
+    for (name, value), other in zip(
+        ours.encoder_k.module.named_parameters(), host.encoder_k.module.parameters(), strict=True
+    ):
         torch.testing.assert_close(value, other, atol=1e-10, rtol=0, msg=name)
     for name, value in ours.backbone.state_dict().items():
         torch.testing.assert_close(value, host.backbone.state_dict()[name], atol=1e-10, rtol=0, msg=name)
@@ -283,7 +341,9 @@ def run_rank(rank, port, folder):
         model = small_moco(bn_groups=groups, queue_len=20)
         parallel = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
         forward = functools.partial(parallel, data_samples=None, mode='loss')
-        found.append(train_part(model, forward, 4 * rank, 4 * rank + 4, 1000 * rank))  # the shuffle is drawn by the first rank
+        found.append(
+            train_part(model, forward, 4 * rank, 4 * rank + 4, 1000 * rank)
+        )  # the shuffle is drawn by the first rank
     torch.save(found, folder / f'rank{rank}.pt')
     leave_process_group()
 
@@ -299,7 +359,9 @@ def test_two_processes_are_one_with_as_many_groups(tmp_path):
         losses, state = train_part(model, model.loss, 0, 8, 0)
         assert [(a + b) / 2 for a, b in zip(first, second, strict=True)] == pytest.approx(losses, abs=1e-12)
         for name, value in state.items():
-            torch.testing.assert_close(value, first_state[name], atol=1e-12, rtol=0, msg=name)  # the running statistics too
+            torch.testing.assert_close(
+                value, first_state[name], atol=1e-12, rtol=0, msg=name
+            )  # the running statistics too
             if 'running' not in name:
                 assert torch.equal(first_state[name], second_state[name]), name
         assert state['queue.queue_ptr'] == 4
@@ -307,11 +369,25 @@ def test_two_processes_are_one_with_as_many_groups(tmp_path):
 
 def run_smoke_config(folder, images, iterations, resume=None):
     from mmssl.engine.runner import Runner
+
     cfg = Config.fromfile(ROOT / 'configs/smoke/moco.py')
-    cfg.merge_from_dict({'train_dataloader.dataset.data_root': str(images), 'train_dataloader.batch_size': 4,
-                         'train_cfg.max_iters': iterations, 'param_scheduler.end': 6, 'default_hooks.checkpoint.interval': 3,
-                         'model.queue_len': 10, 'work_dir': str(folder), 'resume': resume is not None, 'load_from': resume,
-                         'log_level': 'ERROR', 'launcher': 'none', 'experiment_name': folder.name, 'visualizer': None})
+    cfg.merge_from_dict(
+        {
+            'train_dataloader.dataset.data_root': str(images),
+            'train_dataloader.batch_size': 4,
+            'train_cfg.max_iters': iterations,
+            'param_scheduler.end': 6,
+            'default_hooks.checkpoint.interval': 3,
+            'model.queue_len': 10,
+            'work_dir': str(folder),
+            'resume': resume is not None,
+            'load_from': resume,
+            'log_level': 'ERROR',
+            'launcher': 'none',
+            'experiment_name': folder.name,
+            'visualizer': None,
+        }
+    )
     cfg.train_pipeline[0].scale = 32
     cfg.train_dataloader.dataset.pipeline = cfg.train_pipeline
     runner = Runner.from_cfg(cfg)
@@ -322,9 +398,13 @@ def run_smoke_config(folder, images, iterations, resume=None):
 def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path):
     import cv2
     import numpy as np
+
     (tmp_path / 'images/train').mkdir(parents=True)
     for n in range(12):
-        cv2.imwrite(str(tmp_path / f'images/train/{n}.png'), np.random.default_rng(n).integers(0, 256, (40, 44, 3), dtype=np.uint8))
+        cv2.imwrite(
+            str(tmp_path / f'images/train/{n}.png'),
+            np.random.default_rng(n).integers(0, 256, (40, 44, 3), dtype=np.uint8),
+        )
     whole = run_smoke_config(tmp_path / 'whole', tmp_path / 'images', 6)
     rest = run_smoke_config(tmp_path / 'rest', tmp_path / 'images', 6, str(tmp_path / 'whole/iter_3.pth'))
     half = torch.load(tmp_path / 'whole/iter_3.pth', weights_only=True)['state_dict']
@@ -337,18 +417,25 @@ def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path):
     assert whole.optim_wrapper.get_lr() == rest.optim_wrapper.get_lr()
 
 
-@pytest.mark.parametrize(('change', 'message'), [
-    ({'temperature': 0}, 'temperature=0 of MoCo must be above 0; v1 has 0.07'),
-    ({'bn_groups': 0}, 'bn_groups=0 of MoCo must be at least 1'),
-    ({'queue_len': 0}, 'length=0 of a queue'), ({'momentum': 1.5}, 'momentum=1.5 of a momentum encoder must be between 0 and 1'),
-    ({'neck': MoCoV1Neck(8)}, 'neck has in_channels=8, but the backbone is 4 wide; set in_channels=4')])
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'temperature': 0}, 'temperature=0 of MoCo must be above 0; v1 has 0.07'),
+        ({'bn_groups': 0}, 'bn_groups=0 of MoCo must be at least 1'),
+        ({'queue_len': 0}, 'length=0 of a queue'),
+        ({'momentum': 1.5}, 'momentum=1.5 of a momentum encoder must be between 0 and 1'),
+        ({'neck': MoCoV1Neck(8)}, 'neck has in_channels=8, but the backbone is 4 wide; set in_channels=4'),
+    ],
+)
 def test_wrong_settings_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         MoCo(**{'backbone': Small(), 'neck': MoCoV2Neck(4), 'queue_len': 8, **change})
 
 
 def test_a_momentum_counted_from_the_other_end_is_noticed():
-    with pytest.warns(UserWarning, match='momentum=0.001: the key encoder takes 99.9% of the query encoder in every step'):
+    with pytest.warns(
+        UserWarning, match='momentum=0.001: the key encoder takes 99.9% of the query encoder in every step'
+    ):
         small_moco(momentum=0.001)
 
 
@@ -360,5 +447,7 @@ def test_wrong_inputs_are_refused():
         model.loss([*some_views(), some_views()[0]])
     with pytest.raises(ValueError, match='MoCo takes a list of views'):
         model.loss(some_views()[0])
-    with pytest.raises(ValueError, match='the queue has 10 places and the batch of all processes 12 features'):
+    with pytest.raises(
+        ValueError, match='the queue has 10 places and the batch of all processes 12 features'
+    ):
         model.loss(some_views(12))

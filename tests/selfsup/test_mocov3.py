@@ -28,7 +28,7 @@ class Dense(BaseModule):
         self.matrix = nn.Parameter(torch.randn(6, 12))
 
     def forward(self, x):
-        return (x.flatten(1) @ self.matrix.T, )
+        return (x.flatten(1) @ self.matrix.T,)
 
 
 class Convolution(BaseModule):
@@ -40,7 +40,7 @@ class Convolution(BaseModule):
         self.bn = nn.BatchNorm2d(6)
 
     def forward(self, x):
-        return (self.bn(self.conv(x)), )
+        return (self.bn(self.conv(x)),)
 
 
 def mocov3(backbone=Dense, temperature=0.5, last_bn=True, seed=0, width=6, steps=10, momentum=0.9, **kwargs):
@@ -48,7 +48,10 @@ def mocov3(backbone=Dense, temperature=0.5, last_bn=True, seed=0, width=6, steps
     torch.manual_seed(seed)
     head = MoCoV3Head(MLP((5, 7, 5), last_bn=last_bn), temperature)
     model = MoCoV3(backbone(), MLP((width, 7, 5), last_bn=True), head, momentum=momentum, **kwargs)
-    for name, parameter in model.named_parameters():  # scales and shifts that are not neutral, keys that differ from queries
+    for (
+        name,
+        parameter,
+    ) in model.named_parameters():  # scales and shifts that are not neutral, keys that differ from queries
         if '.bn' in name or name.startswith('momentum'):
             parameter.data.add_(torch.randn_like(parameter), alpha=0.3)
     if steps:
@@ -67,6 +70,7 @@ def views(batch=4, seed=0, size=2, count=2):
 
 # the paper in loops over numbers
 
+
 def product(rows, matrix):
     return [[sum(x * w for x, w in zip(row, weights, strict=True)) for weights in matrix] for row in rows]
 
@@ -75,23 +79,34 @@ def normed(rows, weight=None, bias=None):
     columns = []
     for index, column in enumerate(zip(*rows, strict=True)):
         mean = sum(column) / len(column)
-        scale = 1 / math.sqrt(sum((value - mean)**2 for value in column) / len(column) + 1e-5)
-        columns.append([(value - mean) * scale * (weight[index] if weight else 1) + (bias[index] if bias else 0) for value in column])
+        scale = 1 / math.sqrt(sum((value - mean) ** 2 for value in column) / len(column) + 1e-5)
+        columns.append(
+            [
+                (value - mean) * scale * (weight[index] if weight else 1) + (bias[index] if bias else 0)
+                for value in column
+            ]
+        )
     return [list(row) for row in zip(*columns, strict=True)]
 
 
 def mlp(weights, name, rows, last_bn):
-    rows = normed(product(rows, weights[f'{name}.fc0.weight']), weights[f'{name}.bn0.weight'], weights[f'{name}.bn0.bias'])
-    rows = product([[max(0., value) for value in row] for row in rows], weights[f'{name}.fc1.weight'])
+    rows = normed(
+        product(rows, weights[f'{name}.fc0.weight']),
+        weights[f'{name}.bn0.weight'],
+        weights[f'{name}.bn0.bias'],
+    )
+    rows = product([[max(0.0, value) for value in row] for row in rows], weights[f'{name}.fc1.weight'])
     return normed(rows) if last_bn else rows
 
 
 def contrast(queries, keys, temperature):
     """Mean over the queries of -log(exp(q k+ / T) / sum exp(q k / T)), the keys of the batch being the others' negatives."""
+
     def unit(row):
         return [value / math.sqrt(sum(value**2 for value in row)) for value in row]
+
     queries, keys = [unit(row) for row in queries], [unit(row) for row in keys]
-    total = 0.
+    total = 0.0
     for index, query in enumerate(queries):
         logits = [sum(a * b for a, b in zip(query, key, strict=True)) / temperature for key in keys]
         total += math.log(sum(math.exp(logit) for logit in logits)) - logits[index]
@@ -104,15 +119,26 @@ def plain_loss(model, inputs, momentum, temperature, last_bn):
     moved = {}
     for copy, encoder in (('0', 'backbone'), ('1', 'neck')):
         for name in [name for name in online if name.startswith(f'{encoder}.')]:
-            key = online[f'momentum_encoder.module.{copy}{name[len(encoder):]}']
+            key = online[f'momentum_encoder.module.{copy}{name[len(encoder) :]}']
             moved[f'keys.{name}'] = (momentum * key + (1 - momentum) * online[name]).tolist()
     weights |= moved
     queries, keys = [], []
     for view in inputs:
         pixels = view.flatten(1).tolist()
-        queries.append(mlp(weights, 'head.predictor', mlp(weights, 'neck', product(pixels, weights['backbone.matrix']), True), last_bn))
+        queries.append(
+            mlp(
+                weights,
+                'head.predictor',
+                mlp(weights, 'neck', product(pixels, weights['backbone.matrix']), True),
+                last_bn,
+            )
+        )
         keys.append(mlp(weights, 'keys.neck', product(pixels, weights['keys.backbone.matrix']), True))
-    return 2 * temperature * (contrast(queries[0], keys[1], temperature) + contrast(queries[1], keys[0], temperature))
+    return (
+        2
+        * temperature
+        * (contrast(queries[0], keys[1], temperature) + contrast(queries[1], keys[0], temperature))
+    )
 
 
 @pytest.mark.parametrize(('temperature', 'last_bn'), [(0.2, True), (1.0, False)])
@@ -126,7 +152,9 @@ def test_loss_is_the_papers_number_by_number(temperature, last_bn):
 
 
 def test_gradient_is_that_of_the_loss():
-    model = mocov3(backbone=Convolution, momentum=1.)  # keys that do not follow, whose own slope is not in the gradient
+    model = mocov3(
+        backbone=Convolution, momentum=1.0
+    )  # keys that do not follow, whose own slope is not in the gradient
     start = {key: value.clone() for key, value in model.state_dict().items()}
 
     def loss_with(**changes):
@@ -135,9 +163,11 @@ def test_gradient_is_that_of_the_loss():
 
     loss_with().backward()
     for name in ('backbone.conv.weight', 'backbone.bn.bias', 'neck.fc1.weight', 'head.predictor.fc0.weight'):
-        step, place = torch.zeros_like(start[name]), (1, ) * start[name].ndim
+        step, place = torch.zeros_like(start[name]), (1,) * start[name].ndim
         step[place] = 1e-6
-        slope = (loss_with(**{name: start[name] + step}) - loss_with(**{name: start[name] - step})).item() / 2e-6
+        slope = (
+            loss_with(**{name: start[name] + step}) - loss_with(**{name: start[name] - step})
+        ).item() / 2e-6
         assert model.get_parameter(name).grad[place].item() == pytest.approx(slope, abs=1e-7), name
     assert all(parameter.grad is None for parameter in model.momentum_encoder.parameters())
 
@@ -145,7 +175,9 @@ def test_gradient_is_that_of_the_loss():
 def test_three_steps_move_what_the_recipe_says():
     """Keys follow before they are made, with m from 0.9 to 1 along half a cosine; their batch norm counts what it has seen itself."""
     model = mocov3()
-    optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1)
+    optimizer = torch.optim.SGD(
+        [parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1
+    )
     model.attach(optimizer)
     keys = {name: value.clone() for name, value in model.momentum_encoder.module.state_dict().items()}
     parts = nn.Sequential(model.backbone, model.neck)
@@ -161,16 +193,24 @@ def test_three_steps_move_what_the_recipe_says():
                 keys[f'{name}.running_mean'] = 0.9 * keys[f'{name}.running_mean'] + 0.1 * values.mean(0)
                 keys[f'{name}.running_var'] = 0.9 * keys[f'{name}.running_var'] + 0.1 * values.var(0)
                 keys[f'{name}.num_batches_tracked'] = keys[f'{name}.num_batches_tracked'] + 1
-        before = {name: parameter.detach().clone() for name, parameter in model.named_parameters() if parameter.requires_grad}
+        before = {
+            name: parameter.detach().clone()
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
+        }
         optimizer.zero_grad()
         model.loss(views(seed=step))['loss'].backward()
         optimizer.step()
         for name, value in model.momentum_encoder.module.state_dict().items():
             assert torch.allclose(value.double(), keys[name].double(), atol=1e-12, rtol=0), (step, name)
         for name, value in before.items():
-            assert torch.allclose(model.get_parameter(name), value - 0.1 * model.get_parameter(name).grad, atol=1e-12, rtol=0), name
+            assert torch.allclose(
+                model.get_parameter(name), value - 0.1 * model.get_parameter(name).grad, atol=1e-12, rtol=0
+            ), name
     assert model.momentum_encoder.steps == model.clock.steps == 3
-    assert not torch.allclose(model.neck.bn0.running_mean, model.momentum_encoder.module[1].bn0.running_mean, atol=1e-3)
+    assert not torch.allclose(
+        model.neck.bn0.running_mean, model.momentum_encoder.module[1].bn0.running_mean, atol=1e-3
+    )
 
 
 def test_accumulated_batches_move_the_keys_once():
@@ -194,22 +234,29 @@ def test_evaluation_moves_nothing():
 def test_the_patch_projection_and_the_positions_stay_as_they_were_drawn():
     model = mocov3(vit, width=16)
     start = {key: value.clone() for key, value in model.state_dict().items()}
-    optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1, weight_decay=0.1)
+    optimizer = torch.optim.AdamW(
+        [parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1, weight_decay=0.1
+    )
     for step in range(3):
         model.loss(views(seed=step, size=16))['loss'].backward()
         optimizer.step()
     for name, parameter in model.backbone.named_parameters():
         frozen = name.startswith(('patch_embed', 'pos_embed'))
-        assert torch.equal(parameter, start[f'backbone.{name}']) == frozen and parameter.requires_grad != frozen, name
+        assert (
+            torch.equal(parameter, start[f'backbone.{name}']) == frozen and parameter.requires_grad != frozen
+        ), name
     free = vit(stop_grad_conv1=False)
     assert free.patch_embed.projection.weight.requires_grad and not free.pos_embed.requires_grad
 
 
 def test_vit_starts_as_released():
     from mmpretrain.models.utils import build_2d_sincos_position_embedding
+
     torch.manual_seed(0)
     backbone = MoCoV3ViT(arch='small', img_size=(32, 48), patch_size=16)
-    assert len(backbone.layers) == 12 and backbone.layers[0].attn.num_heads == 12 and backbone.embed_dims == 384
+    assert (
+        len(backbone.layers) == 12 and backbone.layers[0].attn.num_heads == 12 and backbone.embed_dims == 384
+    )
     assert MoCoV3ViT(arch=ARCH).layers[0].attn.num_heads == 2
     table = backbone.pos_embed[0]
     assert not table[0].any()
@@ -217,17 +264,26 @@ def test_vit_starts_as_released():
         for column in range(3):
             entry = table[1 + 3 * row + column]
             for channel in (0, 1, 50, 95):
-                rate = 10000**(-channel / 96)
-                waves = [math.sin(row * rate), math.cos(row * rate), math.sin(column * rate), math.cos(column * rate)]
+                rate = 10000 ** (-channel / 96)
+                waves = [
+                    math.sin(row * rate),
+                    math.cos(row * rate),
+                    math.sin(column * rate),
+                    math.cos(column * rate),
+                ]
                 assert entry[channel::96].tolist() == pytest.approx(waves, abs=1e-6)
     host = build_2d_sincos_position_embedding((2, 2), 16, cls_token=True)
     torch.testing.assert_close(vit().pos_embed.detach(), host, atol=1e-6, rtol=0)
     for part in backbone.layers[3].attn.qkv.weight.chunk(3):
-        assert 0.98 * math.sqrt(6 / 768) < part.abs().max() <= math.sqrt(6 / 768)  # of the whole, it would be sqrt(6 / 1536)
+        assert (
+            0.98 * math.sqrt(6 / 768) < part.abs().max() <= math.sqrt(6 / 768)
+        )  # of the whole, it would be sqrt(6 / 1536)
     weight = backbone.patch_embed.projection.weight
     assert 0.98 * math.sqrt(6 / (768 + 384)) < weight.abs().max() <= math.sqrt(6 / (768 + 384))
     assert 0 < backbone.cls_token.abs().max() < 1e-5
-    assert not any(module.bias.any() for module in backbone.modules() if isinstance(module, (nn.Linear, nn.Conv2d)))
+    assert not any(
+        module.bias.any() for module in backbone.modules() if isinstance(module, (nn.Linear, nn.Conv2d))
+    )
 
 
 @pytest.mark.parametrize(('backbone', 'width', 'together'), [(vit, 16, True), (Convolution, 6, False)])
@@ -259,24 +315,47 @@ def of_host(kind, final_momentum):
     from mmengine.registry import DefaultScope
     from mmpretrain.models.selfsup import mocov3 as host
     from mmpretrain.registry import MODELS
+
     width = 16 if kind == 'vit' else 32
     dims = (width, 24, 24, 8) if kind == 'vit' else (width, 24, 8)
-    backbones = (dict(type='mmpretrain.MoCoV3ViT', arch=ARCH, img_size=16, patch_size=8, stop_grad_conv1=True),
-                 dict(type='mmpretrain.ResNet', depth=18, stem_channels=4, base_channels=4))
+    backbones = (
+        dict(type='mmpretrain.MoCoV3ViT', arch=ARCH, img_size=16, patch_size=8, stop_grad_conv1=True),
+        dict(type='mmpretrain.ResNet', depth=18, stem_channels=4, base_channels=4),
+    )
 
     def neck(sizes, last_bn, pool):
-        return dict(type='mmpretrain.NonLinearNeck', in_channels=sizes[0], hid_channels=24, out_channels=8, num_layers=len(sizes) - 1,
-                    with_last_bn=last_bn, with_last_bn_affine=False, with_avg_pool=pool, norm_cfg=dict(type='BN1d'))
+        return dict(
+            type='mmpretrain.NonLinearNeck',
+            in_channels=sizes[0],
+            hid_channels=24,
+            out_channels=8,
+            num_layers=len(sizes) - 1,
+            with_last_bn=last_bn,
+            with_last_bn_affine=False,
+            with_avg_pool=pool,
+            norm_cfg=dict(type='BN1d'),
+        )
 
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         theirs = host.MoCoV3(
-            backbones[kind != 'vit'], neck(dims, True, kind != 'vit'),
-            dict(type='mmpretrain.MoCoV3Head', predictor=neck((8, 24, 8), kind == 'vit', False), temperature=0.2,
-                 loss=dict(type='mmpretrain.CrossEntropyLoss', loss_weight=0.4)), base_momentum=0.01)
-        theirs.momentum_encoder.end_momentum = 0. if final_momentum else 0.01
+            backbones[kind != 'vit'],
+            neck(dims, True, kind != 'vit'),
+            dict(
+                type='mmpretrain.MoCoV3Head',
+                predictor=neck((8, 24, 8), kind == 'vit', False),
+                temperature=0.2,
+                loss=dict(type='mmpretrain.CrossEntropyLoss', loss_weight=0.4),
+            ),
+            base_momentum=0.01,
+        )
+        theirs.momentum_encoder.end_momentum = 0.0 if final_momentum else 0.01
         torch.manual_seed(0)
-        ours = MoCoV3(vit() if kind == 'vit' else MODELS.build(backbones[1]), MLP(dims, last_bn=True),
-                      MoCoV3Head(MLP((8, 24, 8), last_bn=kind == 'vit'), 0.2), final_momentum=final_momentum)
+        ours = MoCoV3(
+            vit() if kind == 'vit' else MODELS.build(backbones[1]),
+            MLP(dims, last_bn=True),
+            MoCoV3Head(MLP((8, 24, 8), last_bn=kind == 'vit'), 0.2),
+            final_momentum=final_momentum,
+        )
     ours.init_weights()
     weights = {key: value for key, value in ours.state_dict().items() if not key.startswith('clock')}
     theirs.load_state_dict({**weights, 'momentum_encoder.steps': torch.tensor(0)}, strict=True)
@@ -287,15 +366,20 @@ def of_host(kind, final_momentum):
 
 
 # mmpretrain computes its cosine in float32
-@pytest.mark.parametrize(('final_momentum', 'tolerance'), [(None, 1e-9), (1., 1e-7)])
+@pytest.mark.parametrize(('final_momentum', 'tolerance'), [(None, 1e-9), (1.0, 1e-7)])
 @pytest.mark.parametrize('kind', ['vit', 'resnet'])
 def test_mmpretrain_agrees_in_all_but_the_statistics_of_the_key_encoder(kind, final_momentum, tolerance):
     from mmengine.logging import MessageHub
+
     ours, theirs = of_host(kind, final_momentum)
     ours.set_schedule(10, 10)
     MessageHub.get_current_instance().update_info('max_iters', 10)
-    optimizers = [torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1, momentum=0.9)
-                  for model in (ours, theirs)]
+    optimizers = [
+        torch.optim.SGD(
+            [parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1, momentum=0.9
+        )
+        for model in (ours, theirs)
+    ]
     for step in range(3):
         losses = []
         for model, optimizer in zip((ours, theirs), optimizers, strict=True):
@@ -320,17 +404,22 @@ def test_mmpretrain_agrees_in_all_but_the_statistics_of_the_key_encoder(kind, fi
 
 def train(model, batches, rank=0, world=1):
     """SGD on this rank's part of every batch; the losses over all ranks, and the state."""
-    optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1)
+    optimizer = torch.optim.SGD(
+        [parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1
+    )
     model.attach(optimizer)
     losses = []
     for batch in batches:
         size = len(batch[0]) // world
-        loss = model.loss([view[rank * size:(rank + 1) * size] for view in batch])['loss']
+        loss = model.loss([view[rank * size : (rank + 1) * size] for view in batch])['loss']
         optimizer.zero_grad()
         loss.backward()
         total = loss.detach().clone()
         if world > 1:
-            for tensor in (total, *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)):
+            for tensor in (
+                total,
+                *(parameter.grad for parameter in model.parameters() if parameter.grad is not None),
+            ):
                 dist.all_reduce(tensor)
                 tensor /= world
         optimizer.step()
@@ -376,6 +465,7 @@ def test_two_processes_are_one_with_the_joined_batch(tmp_path):
 @pytest.fixture
 def quick():
     from mmengine.runner import loops  # sleeps two seconds whenever a finite loader starts again
+
     before = loops.time
     loops.time = types.SimpleNamespace(sleep=lambda seconds: None, time=before.time)
     yield
@@ -387,17 +477,30 @@ def test_resume_is_exact(repo_root, tmp_path, quick):
     from PIL import Image
 
     from mmssl.engine.runner import Runner
+
     generator = np.random.default_rng(0)
     (tmp_path / 'data/train').mkdir(parents=True)
     for number in range(10):
-        Image.fromarray(generator.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(tmp_path / f'data/train/{number}.png')
+        Image.fromarray(generator.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(
+            tmp_path / f'data/train/{number}.png'
+        )
 
     def run(name, resume=None):
         cfg = Config.fromfile(repo_root / 'configs/smoke/mocov3.py')
-        cfg.merge_from_dict({
-            'train_dataloader.batch_size': 4, 'train_dataloader.dataset.data_root': str(tmp_path / 'data'), 'train_cfg.max_iters': 6,
-            'param_scheduler.end': 6, 'default_hooks.checkpoint.interval': 3, 'work_dir': str(tmp_path / name), 'experiment_name': name,
-            'log_level': 'ERROR', 'resume': bool(resume), 'load_from': resume and str(resume)})
+        cfg.merge_from_dict(
+            {
+                'train_dataloader.batch_size': 4,
+                'train_dataloader.dataset.data_root': str(tmp_path / 'data'),
+                'train_cfg.max_iters': 6,
+                'param_scheduler.end': 6,
+                'default_hooks.checkpoint.interval': 3,
+                'work_dir': str(tmp_path / name),
+                'experiment_name': name,
+                'log_level': 'ERROR',
+                'resume': bool(resume),
+                'load_from': resume and str(resume),
+            }
+        )
         runner = Runner.from_cfg(cfg)
         runner.train()
         return runner.model.state_dict(), runner.optim_wrapper.state_dict()
@@ -412,18 +515,35 @@ def test_resume_is_exact(repo_root, tmp_path, quick):
     assert optimizer['param_groups'] == resumed_optimizer['param_groups']
     before = torch.load(halfway, weights_only=True)['state_dict']
     assert before['momentum_encoder.steps'].tolist() == [3]
-    for key in ('backbone.layers.0.attn.qkv.weight', 'momentum_encoder.module.1.fc0.weight', 'momentum_encoder.module.1.bn0.running_mean'):
+    for key in (
+        'backbone.layers.0.attn.qkv.weight',
+        'momentum_encoder.module.1.fc0.weight',
+        'momentum_encoder.module.1.bn0.running_mean',
+    ):
         assert not torch.equal(before[key], straight[key]), key
 
 
-@pytest.mark.parametrize(('build', 'message'), [
-    (lambda: mocov3(temperature=0), 'temperature=0 of MoCoV3Head must be above 0; the paper has 0.2 for ViT'),
-    (lambda: mocov3(momentum=1.5), 'momentum=1.5 of a momentum encoder must be between 0 and 1'),
-    (lambda: mocov3(vit, width=12), r'the backbone gives 16 channels and the neck has dims=\(12, 7, 5\); begin them with 16'),
-    (lambda: MoCoV3(Dense(), MLP((6, 7, 4)), MoCoV3Head(MLP((5, 7, 5)))), 'the predictor must begin and end with 4'),
-    (lambda: MLP((6, )), r'dims=\(6,\) of an MLP; give the widths from input to output'),
-    (lambda: mocov3().loss(views(count=3)), 'MoCoV3 takes 2 views, not 3'),
-    (lambda: mocov3().loss(views()[0]), 'MoCoV3 takes a list of views')])
+@pytest.mark.parametrize(
+    ('build', 'message'),
+    [
+        (
+            lambda: mocov3(temperature=0),
+            'temperature=0 of MoCoV3Head must be above 0; the paper has 0.2 for ViT',
+        ),
+        (lambda: mocov3(momentum=1.5), 'momentum=1.5 of a momentum encoder must be between 0 and 1'),
+        (
+            lambda: mocov3(vit, width=12),
+            r'the backbone gives 16 channels and the neck has dims=\(12, 7, 5\); begin them with 16',
+        ),
+        (
+            lambda: MoCoV3(Dense(), MLP((6, 7, 4)), MoCoV3Head(MLP((5, 7, 5)))),
+            'the predictor must begin and end with 4',
+        ),
+        (lambda: MLP((6,)), r'dims=\(6,\) of an MLP; give the widths from input to output'),
+        (lambda: mocov3().loss(views(count=3)), 'MoCoV3 takes 2 views, not 3'),
+        (lambda: mocov3().loss(views()[0]), 'MoCoV3 takes a list of views'),
+    ],
+)
 def test_wrong_settings_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
@@ -433,4 +553,6 @@ def test_a_training_of_unknown_length_is_refused():
     model = mocov3(steps=None)
     with pytest.raises(RuntimeError, match='set_schedule'):
         model.loss(views())
-    assert mocov3(steps=None, final_momentum=None).loss(views())['loss'].isfinite()  # constant momentum needs no length
+    assert (
+        mocov3(steps=None, final_momentum=None).loss(views())['loss'].isfinite()
+    )  # constant momentum needs no length

@@ -51,24 +51,44 @@ def scores_of(model, batch):
                 values = []
                 for top in range(0, image.shape[1] - 2, 2):
                     for left in range(0, image.shape[2] - 2, 2):
-                        values.append(max(0., float((image[:, top:top + 3, left:left + 3] * kernel[channel]).sum())))
+                        values.append(
+                            max(
+                                0.0, float((image[:, top : top + 3, left : left + 3] * kernel[channel]).sum())
+                            )
+                        )
                 features.append(sum(values) / len(values))
-        rows.append([float(bias[k]) + sum(float(weight[k, i]) * value for i, value in enumerate(features)) for k in range(len(bias))])
+        rows.append(
+            [
+                float(bias[k]) + sum(float(weight[k, i]) * value for i, value in enumerate(features))
+                for k in range(len(bias))
+            ]
+        )
     return rows
 
 
 def cross_entropy(rows, labels):
-    return sum(math.log(sum(math.exp(score) for score in row)) - row[label] for row, label in zip(rows, labels, strict=True)) / len(rows)
+    return sum(
+        math.log(sum(math.exp(score) for score in row)) - row[label]
+        for row, label in zip(rows, labels, strict=True)
+    ) / len(rows)
 
 
 # rotation
 
+
 def test_turns_are_quarter_turns_counter_clockwise():
     model = make(RotationPrediction)
-    turned, labels = model.rotate(torch.tensor([[[[1., 2.], [3., 4.]]], [[[5., 6.], [7., 8.]]]]).expand(2, 3, 2, 2))
+    turned, labels = model.rotate(
+        torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]], [[[5.0, 6.0], [7.0, 8.0]]]]).expand(2, 3, 2, 2)
+    )
     assert labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3] and turned.shape == (8, 3, 2, 2)
     assert turned[::2, 0].tolist() == [[[1, 2], [3, 4]], [[2, 4], [1, 3]], [[4, 3], [2, 1]], [[3, 1], [4, 2]]]
-    assert turned[1::2, 2].tolist() == [[[5, 6], [7, 8]], [[6, 8], [5, 7]], [[8, 7], [6, 5]], [[7, 5], [8, 6]]]
+    assert turned[1::2, 2].tolist() == [
+        [[5, 6], [7, 8]],
+        [[6, 8], [5, 7]],
+        [[8, 7], [6, 5]],
+        [[7, 5], [8, 6]],
+    ]
 
 
 def test_rotation_loss_is_the_cross_entropy_over_all_four_turns():
@@ -81,10 +101,15 @@ def test_rotation_loss_is_the_cross_entropy_over_all_four_turns():
             turned.append(([torch.from_numpy(np.stack([np.rot90(plane, turns) for plane in pixels]))], turns))
     rows, labels = scores_of(model, [group for group, _ in turned]), [turns for _, turns in turned]
     assert found['loss'].dtype == F64 and abs(found['loss'].item() - cross_entropy(rows, labels)) < 1e-12
-    assert found['accuracy'].item() == sum(int(np.argmax(row)) == label for row, label in zip(rows, labels, strict=True)) / 8
+    assert (
+        found['accuracy'].item()
+        == sum(int(np.argmax(row)) == label for row, label in zip(rows, labels, strict=True)) / 8
+    )
     assert torch.equal(model.loss(batch)['loss'], found['loss'])
     other = images(2, 3, 7, 7).flip(3)
-    assert torch.allclose(model.loss([batch, other])['loss'], (found['loss'] + model.loss(other)['loss']) / 2, atol=1e-12)
+    assert torch.allclose(
+        model.loss([batch, other])['loss'], (found['loss'] + model.loss(other)['loss']) / 2, atol=1e-12
+    )
 
 
 def test_rotation_takes_square_images():
@@ -94,15 +119,25 @@ def test_rotation_takes_square_images():
 
 # relative location
 
+
 def draw_of(count, size, corners, kept, dropped):
-    return PatchDraw(torch.tensor(corners), torch.tensor(kept), torch.tensor(dropped),
-                     torch.randn(count * 9, 3, size, size, generator=torch.Generator().manual_seed(2)).to(F64))
+    return PatchDraw(
+        torch.tensor(corners),
+        torch.tensor(kept),
+        torch.tensor(dropped),
+        torch.randn(count * 9, 3, size, size, generator=torch.Generator().manual_seed(2)).to(F64),
+    )
 
 
-CORNERS = [[[0, 1], [1, 5], [0, 9], [5, 0], [4, 4], [5, 8], [8, 2], [9, 5], [8, 9]],
-           [[1, 1], [0, 5], [1, 9], [4, 1], [5, 5], [4, 9], [9, 1], [8, 4], [9, 8]]]
+CORNERS = [
+    [[0, 1], [1, 5], [0, 9], [5, 0], [4, 4], [5, 8], [8, 2], [9, 5], [8, 9]],
+    [[1, 1], [0, 5], [1, 9], [4, 1], [5, 5], [4, 9], [9, 1], [8, 4], [9, 8]],
+]
 KEPT = [[0, 1, 2, 0, 1, 2, 0, 1, 2], [2, 2, 2, 1, 1, 1, 0, 0, 0]]
-DROPPED = [[True, False, True, True, True, False, False, True, True], [False, True, False, True, False, True, True, True, False]]
+DROPPED = [
+    [True, False, True, True, True, False, False, True, True],
+    [False, True, False, True, False, True, True, True, False],
+]
 
 
 def cut_by_hand(batch, draw, size):
@@ -110,7 +145,7 @@ def cut_by_hand(batch, draw, size):
     for number, image in enumerate(batch):
         for place in range(9):
             top, left = draw.corners[number, place].tolist()
-            patch = image[:, top:top + size, left:left + size].clone()
+            patch = image[:, top : top + size, left : left + size].clone()
             if draw.dropped[number, place]:
                 kept = int(draw.kept[number, place])
                 values = patch[kept].flatten().tolist()
@@ -137,7 +172,10 @@ def test_patches_and_loss_of_relative_location():
             labels.append(label)
     rows = scores_of(model, groups)
     assert abs(found['loss'].item() - cross_entropy(rows, labels)) < 1e-12
-    assert found['accuracy'].item() == sum(int(np.argmax(row)) == label for row, label in zip(rows, labels, strict=True)) / 16
+    assert (
+        found['accuracy'].item()
+        == sum(int(np.argmax(row)) == label for row, label in zip(rows, labels, strict=True)) / 16
+    )
     found['loss'].backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
 
@@ -147,7 +185,11 @@ def test_places_are_drawn_over_all_that_gap_and_jitter_allow():
     assert model.least_size == 3 * 5 + 2 * 3 + 2 * 2
     torch.manual_seed(0)
     draw = model.draw(torch.zeros(3000, 3, model.least_size + 2, model.least_size + 4))
-    assert (draw.corners >= 0).all() and (draw.corners[..., 0] <= 27 - 5).all() and (draw.corners[..., 1] <= 29 - 5).all()
+    assert (
+        (draw.corners >= 0).all()
+        and (draw.corners[..., 0] <= 27 - 5).all()
+        and (draw.corners[..., 1] <= 29 - 5).all()
+    )
     for axis, spare in ((0, 2), (1, 4)):
         step = draw.corners[:, :, axis].reshape(-1, 3, 3)
         step = step if axis == 0 else step.transpose(1, 2)  # (image, along the axis, across)
@@ -164,7 +206,10 @@ def test_places_are_drawn_over_all_that_gap_and_jitter_allow():
     assert abs(draw.noise.mean().item()) < 0.01 and abs(draw.noise.std().item() - 1) < 0.01
     plain = make(RelativeLocation, torch.float32, patch_size=5, gap=3, jitter=0, drop_prob=0.0)
     draw = plain.draw(torch.zeros(2, 3, 21, 21))
-    assert draw.corners[1].tolist() == [[top, left] for top in (0, 8, 16) for left in (0, 8, 16)] and not draw.dropped.any()
+    assert (
+        draw.corners[1].tolist() == [[top, left] for top in (0, 8, 16) for left in (0, 8, 16)]
+        and not draw.dropped.any()
+    )
 
 
 def test_the_seed_decides_the_draw():
@@ -189,9 +234,13 @@ def test_the_head_has_a_hidden_layer_where_it_is_told():
 def test_both_are_learnt_where_they_can_be(task, steps):
     """A ramp of brightness tells its turn and its places."""
     ramp = torch.linspace(-1, 1, 24)
-    batch = (3 * ramp[:, None] + ramp)[None, None].expand(4, 3, 24, 24) + 0.05 * images(4, 3, 24, 24, dtype=torch.float32)
+    batch = (3 * ramp[:, None] + ramp)[None, None].expand(4, 3, 24, 24) + 0.05 * images(
+        4, 3, 24, 24, dtype=torch.float32
+    )
     settings = {} if task is RotationPrediction else dict(patch_size=5, gap=3, jitter=1, drop_prob=0.0)
-    model = make(task, torch.float32, dict(type='mmssl.PretextHead', in_channels=4, hid_channels=32), **settings)
+    model = make(
+        task, torch.float32, dict(type='mmssl.PretextHead', in_channels=4, hid_channels=32), **settings
+    )
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     for _ in range(steps):
         optimizer.zero_grad()
@@ -203,22 +252,35 @@ def test_both_are_learnt_where_they_can_be(task, steps):
 
 # a run
 
+
 def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path, repo_root):
     from mmengine.config import Config
     from PIL import Image
 
     from mmssl.engine.runner import Runner
+
     (tmp_path / 'images/train').mkdir(parents=True)
     generator = np.random.default_rng(0)
     for number in range(12):
-        Image.fromarray(generator.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(tmp_path / f'images/train/{number}.png')
+        Image.fromarray(generator.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(
+            tmp_path / f'images/train/{number}.png'
+        )
 
     def run(name, resume=None):
         cfg = Config.fromfile(repo_root / 'configs/smoke/relative_location.py')
-        cfg.merge_from_dict({
-            'work_dir': str(tmp_path / name), 'experiment_name': name, 'log_level': 'ERROR', 'train_dataloader.batch_size': 4,
-            'train_dataloader.dataset.data_root': str(tmp_path / 'images'), 'default_hooks.checkpoint.interval': 2,
-            'train_cfg.max_iters': 4, 'resume': resume is not None, 'load_from': resume})
+        cfg.merge_from_dict(
+            {
+                'work_dir': str(tmp_path / name),
+                'experiment_name': name,
+                'log_level': 'ERROR',
+                'train_dataloader.batch_size': 4,
+                'train_dataloader.dataset.data_root': str(tmp_path / 'images'),
+                'default_hooks.checkpoint.interval': 2,
+                'train_cfg.max_iters': 4,
+                'resume': resume is not None,
+                'load_from': resume,
+            }
+        )
         runner = Runner.from_cfg(cfg)
         runner.train()
         return runner.model.state_dict()
@@ -230,11 +292,20 @@ def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path, repo_root):
     assert half.keys() == whole.keys() and not torch.equal(half['head.fc.weight'], whole['head.fc.weight'])
 
 
-@pytest.mark.parametrize('settings, message', [
-    (dict(patch_size=0), 'patch_size=0'), (dict(gap=-1), 'gap=-1'), (dict(jitter=-2), 'jitter=-2'), (dict(drop_prob=1.5), 'drop_prob=1.5'),
-    (dict(head=dict(type='mmssl.PretextHead', in_channels=4, out_channels=4)), 'RelativeLocation has 8 and 2'),
-    (dict(head=dict(type='mmssl.PretextHead', in_channels=0)), 'in_channels=0'),
-])
+@pytest.mark.parametrize(
+    'settings, message',
+    [
+        (dict(patch_size=0), 'patch_size=0'),
+        (dict(gap=-1), 'gap=-1'),
+        (dict(jitter=-2), 'jitter=-2'),
+        (dict(drop_prob=1.5), 'drop_prob=1.5'),
+        (
+            dict(head=dict(type='mmssl.PretextHead', in_channels=4, out_channels=4)),
+            'RelativeLocation has 8 and 2',
+        ),
+        (dict(head=dict(type='mmssl.PretextHead', in_channels=0)), 'in_channels=0'),
+    ],
+)
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         make(RelativeLocation, **settings)

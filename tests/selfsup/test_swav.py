@@ -22,7 +22,7 @@ class Mean(nn.Module):
     """A backbone without weights: an image to the mean of its channels."""
 
     def forward(self, x):
-        return (x.mean((2, 3)), )
+        return (x.mean((2, 3)),)
 
 
 class Small(nn.Sequential):
@@ -34,15 +34,29 @@ class Small(nn.Sequential):
 
 def swav(backbone=Mean, width=3, hidden=0, dim=4, prototypes=5, seed=0, **kwargs):
     torch.manual_seed(seed)
-    head = {key: kwargs.pop(key) for key in ('temperature', 'epsilon', 'iterations', 'crops_for_assign') if key in kwargs}
-    return build(dict(type='SwAV', backbone=backbone(),
-                      neck=dict(type='SwAVNeck', in_channels=width, hid_channels=hidden, out_channels=dim),
-                      head=dict(type='SwAVHead', in_channels=dim, num_prototypes=prototypes, **head), **kwargs), MODELS).double()
+    head = {
+        key: kwargs.pop(key)
+        for key in ('temperature', 'epsilon', 'iterations', 'crops_for_assign')
+        if key in kwargs
+    }
+    return build(
+        dict(
+            type='SwAV',
+            backbone=backbone(),
+            neck=dict(type='SwAVNeck', in_channels=width, hid_channels=hidden, out_channels=dim),
+            head=dict(type='SwAVHead', in_channels=dim, num_prototypes=prototypes, **head),
+            **kwargs,
+        ),
+        MODELS,
+    ).double()
 
 
 def draw(batch, large=2, small=3, seed=1, size=8):
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(batch, 3, side, side, generator=generator, dtype=F64) for side in [size] * large + [size // 2] * small]
+    return [
+        torch.randn(batch, 3, side, side, generator=generator, dtype=F64)
+        for side in [size] * large + [size // 2] * small
+    ]
 
 
 def codes_by_loops(scores, epsilon=0.05, iterations=3):
@@ -64,16 +78,18 @@ def dot(a, b):
     return sum(x * y for x, y in zip(a, b, strict=True))
 
 
-def loss_by_loops(features, prototypes, queued=None, assigned=(0, 1), temperature=0.1, epsilon=0.05, iterations=3):
+def loss_by_loops(
+    features, prototypes, queued=None, assigned=(0, 1), temperature=0.1, epsilon=0.05, iterations=3
+):
     """Mean loss, and what it says of every feature and of every prototype: the gradients, by the formula of softmax."""
     views, batch, count, dim = len(features), len(features[0]), len(prototypes), len(prototypes[0])
-    loss, weight = 0., 1 / (len(assigned) * (views - 1) * batch)
+    loss, weight = 0.0, 1 / (len(assigned) * (views - 1) * batch)
     of_features = np.zeros((views, batch, dim))
     of_prototypes = np.zeros((count, dim))
     scores = [[[dot(z, c) for c in prototypes] for z in view] for view in features]
     for row, a in enumerate(assigned):
         older = [[dot(z, c) for c in prototypes] for z in queued[row]] if queued else []
-        codes = codes_by_loops(older + scores[a], epsilon, iterations)[len(older):]
+        codes = codes_by_loops(older + scores[a], epsilon, iterations)[len(older) :]
         for v in range(views):
             if v == a:
                 continue
@@ -93,7 +109,12 @@ def test_codes_equal_the_algorithm(epsilon, iterations):
     scores = torch.rand(9, 4, dtype=F64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     kept = scores.clone()
     codes = sinkhorn(scores, epsilon, iterations)
-    torch.testing.assert_close(codes, torch.tensor(codes_by_loops(scores.tolist(), epsilon, iterations), dtype=F64), atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        codes,
+        torch.tensor(codes_by_loops(scores.tolist(), epsilon, iterations), dtype=F64),
+        atol=1e-12,
+        rtol=0,
+    )
     assert torch.equal(scores, kept)
     single = sinkhorn(scores.float(), epsilon, iterations)
     assert single.dtype == torch.float32
@@ -104,11 +125,11 @@ def test_codes_equal_the_algorithm(epsilon, iterations):
 
 def test_after_many_iterations_all_prototypes_have_the_same_share():
     codes = sinkhorn(torch.randn(60, 6, dtype=F64, generator=torch.Generator().manual_seed(0)), 0.5, 500)
-    torch.testing.assert_close(codes.sum(0), torch.full((6, ), 10., dtype=F64), atol=1e-9, rtol=0)
+    torch.testing.assert_close(codes.sum(0), torch.full((6,), 10.0, dtype=F64), atol=1e-9, rtol=0)
     torch.testing.assert_close(codes.sum(1), torch.ones(60, dtype=F64), atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize('far', [-100., -1e6, -torch.inf])
+@pytest.mark.parametrize('far', [-100.0, -1e6, -torch.inf])
 @pytest.mark.parametrize('dtype', [torch.float32, F64, torch.bfloat16])
 def test_a_prototype_that_no_sample_likes_gives_no_nan(far, dtype):
     scores = torch.randn(12, 5, generator=torch.Generator().manual_seed(0)).to(dtype)
@@ -127,17 +148,25 @@ def test_codes_are_float32_under_autocast():
     assert torch.equal(codes, sinkhorn(scores))
 
 
-@pytest.mark.parametrize('assigned', [(0, 1), (1, ), (2, 0)])
+@pytest.mark.parametrize('assigned', [(0, 1), (1,), (2, 0)])
 @pytest.mark.parametrize('queued', [0, 7])
 def test_loss_and_gradients_equal_the_paper(assigned, queued):
     model = swav(crops_for_assign=assigned, temperature=0.2, epsilon=0.1, iterations=2)
     generator = torch.Generator().manual_seed(3)
-    features = nn.functional.normalize(torch.randn(4, 6, 4, dtype=F64, generator=generator), dim=2).requires_grad_()
-    older = nn.functional.normalize(torch.randn(len(assigned), queued, 4, dtype=F64, generator=generator), dim=2) if queued else None
+    features = nn.functional.normalize(
+        torch.randn(4, 6, 4, dtype=F64, generator=generator), dim=2
+    ).requires_grad_()
+    older = (
+        nn.functional.normalize(torch.randn(len(assigned), queued, 4, dtype=F64, generator=generator), dim=2)
+        if queued
+        else None
+    )
     weight = model.head.prototypes.weight
     loss = model.head.loss(features, older)
     loss.backward()
-    expected = loss_by_loops(features.tolist(), weight.tolist(), older.tolist() if queued else None, assigned, 0.2, 0.1, 2)
+    expected = loss_by_loops(
+        features.tolist(), weight.tolist(), older.tolist() if queued else None, assigned, 0.2, 0.1, 2
+    )
     for got, wanted in zip((loss, features.grad, weight.grad), expected, strict=True):
         torch.testing.assert_close(got.detach(), torch.as_tensor(wanted, dtype=F64), atol=1e-12, rtol=0)
 
@@ -151,7 +180,10 @@ def test_three_steps_as_the_recipe_says():
     optimizer = torch.optim.SGD(model.parameters(), lr=rate)
     model.attach(optimizer)
     linear = model.neck.projection_neck
-    weight, bias, prototypes = (tensor.detach().numpy().copy() for tensor in (linear.weight, linear.bias, model.head.prototypes.weight))
+    weight, bias, prototypes = (
+        tensor.detach().numpy().copy()
+        for tensor in (linear.weight, linear.bias, model.head.prototypes.weight)
+    )
     queue = [[], []]
     for step in range(5):
         inputs = draw(batch, seed=step)
@@ -167,7 +199,9 @@ def test_three_steps_as_the_recipe_says():
         raw = [[np.array([dot(row, x) for row in weight]) + bias for x in view] for view in pixels]
         features = [[y / math.sqrt(dot(y, y)) for y in view] for view in raw]
         full = len(queue[0]) == length
-        wanted, of_features, of_prototypes = loss_by_loops(features, prototypes.tolist(), queue if full else None)
+        wanted, of_features, of_prototypes = loss_by_loops(
+            features, prototypes.tolist(), queue if full else None
+        )
         assert full == (step >= 3)
         if step >= 1:
             for row, view in zip(queue, features, strict=False):
@@ -176,7 +210,9 @@ def test_three_steps_as_the_recipe_says():
         of_weight, of_bias = np.zeros_like(weight), np.zeros_like(bias)
         for view, (images, vectors) in enumerate(zip(pixels, features, strict=True)):
             for b, (x, z) in enumerate(zip(images, vectors, strict=True)):
-                slope = (of_features[view, b] - z * dot(z, of_features[view, b])) / math.sqrt(dot(raw[view][b], raw[view][b]))
+                slope = (of_features[view, b] - z * dot(z, of_features[view, b])) / math.sqrt(
+                    dot(raw[view][b], raw[view][b])
+                )
                 of_weight += np.outer(slope, x)
                 of_bias += slope
         weight, bias = weight - rate * of_weight, bias - rate * of_bias
@@ -184,13 +220,19 @@ def test_three_steps_as_the_recipe_says():
             prototypes = prototypes - rate * of_prototypes
 
         assert loss.item() == pytest.approx(wanted, abs=1e-12)
-        for got, expected in ((linear.weight, weight), (linear.bias, bias), (model.head.prototypes.weight, prototypes)):
+        for got, expected in (
+            (linear.weight, weight),
+            (linear.bias, bias),
+            (model.head.prototypes.weight, prototypes),
+        ):
             np.testing.assert_allclose(got.detach().numpy(), expected, atol=1e-12)
         assert model.queue.filled == len(queue[0]) and model.clock.steps == step + 1
         columns = model.queue.queue.view(2, 4, length).mT.numpy()
         for row, kept in zip(columns, queue, strict=True):
             present = sorted(tuple(column) for column in row if column.any())
-            np.testing.assert_allclose(present, sorted(tuple(vector) for vector in kept) or np.zeros((0, )), atol=1e-12)
+            np.testing.assert_allclose(
+                present, sorted(tuple(vector) for vector in kept) or np.zeros((0,)), atol=1e-12
+            )
 
 
 def test_evaluation_changes_nothing():
@@ -240,9 +282,9 @@ def train(model, part, world=1):
 def two_kinds(number=None):
     """Scores of 2 x 5 samples; those of the second process like none of the prototypes 0 to 2, and nobody likes prototype 3."""
     scores = torch.rand(10, 6, dtype=F64, generator=torch.Generator().manual_seed(4)) * 2 - 1
-    scores[5:, :3] = -60.
+    scores[5:, :3] = -60.0
     scores[:, 3] = -1e4
-    return scores if number is None else scores[5 * number:5 * number + 5]
+    return scores if number is None else scores[5 * number : 5 * number + 5]
 
 
 def two_process_model():
@@ -255,20 +297,23 @@ def two_process_model():
 
 def rank(number, folder):
     torch.set_num_threads(1)
-    dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=number, world_size=2, timeout=timedelta(seconds=60))
+    dist.init_process_group(
+        'gloo', init_method=f'file://{folder}/meet', rank=number, world_size=2, timeout=timedelta(seconds=60)
+    )
     result = train(two_process_model(), slice(BATCH * number, BATCH * number + BATCH), world=2)
     scores = two_kinds(number)
     result['codes'] = sinkhorn(scores)
     result['uneven'] = sinkhorn(two_kinds()[:3] if number == 0 else two_kinds()[3:])
     result['single'] = sinkhorn(scores.float())
     from mmpretrain.models.losses.swav_loss import distributed_sinkhorn
+
     result['host'] = distributed_sinkhorn(scores[:, 4:].clone(), 3, 2, 0.05)
     torch.save(result, f'{folder}/{number}.pt')
     leave_process_group()
 
 
 def test_two_processes_are_one(tmp_path):
-    multiprocessing.start_processes(rank, (str(tmp_path), ), nprocs=2, start_method='fork')
+    multiprocessing.start_processes(rank, (str(tmp_path),), nprocs=2, start_method='fork')
     ranks = [torch.load(tmp_path / f'{number}.pt') for number in (0, 1)]
     one = train(two_process_model(), slice(None))
     for step, loss in enumerate(one['losses']):
@@ -284,7 +329,9 @@ def test_two_processes_are_one(tmp_path):
     codes = sinkhorn(two_kinds())
     assert codes.isfinite().all()
     for name, tolerance in (('codes', 1e-12), ('uneven', 1e-12), ('single', 1e-5)):
-        torch.testing.assert_close(torch.cat([result[name] for result in ranks]).to(F64), codes, atol=tolerance, rtol=0, msg=name)
+        torch.testing.assert_close(
+            torch.cat([result[name] for result in ranks]).to(F64), codes, atol=tolerance, rtol=0, msg=name
+        )
     # the fault that this is here to avoid: onedl-mmpretrain's processes balance their own samples only
     joint = sinkhorn(two_kinds()[:, 4:])
     assert (torch.cat([result['host'] for result in ranks]) - joint).abs().max() > 0.05
@@ -292,14 +339,18 @@ def test_two_processes_are_one(tmp_path):
 
 # a run
 
+
 @pytest.fixture(scope='module')
 def images(tmp_path_factory):
     from PIL import Image
+
     folder = tmp_path_factory.mktemp('swav') / 'train'
     folder.mkdir()
     generator = np.random.default_rng(0)
     for number in range(12):
-        Image.fromarray(generator.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(folder / f'{number}.png')
+        Image.fromarray(generator.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(
+            folder / f'{number}.png'
+        )
     return folder.parent
 
 
@@ -309,22 +360,37 @@ def run(repo_root, images, work_dir, resume=None):
     from mmengine.hooks import Hook
 
     from mmssl.engine.runner import Runner
+
     losses = {}
 
     class Note(Hook):
-
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
             losses[runner.iter + 1] = outputs['loss'].item().hex()
 
     cfg = Config.fromfile(repo_root / 'configs/smoke/swav.py')
-    cfg.merge_from_dict({
-        'work_dir': str(work_dir), 'experiment_name': work_dir.name, 'log_level': 'ERROR', 'train_dataloader.batch_size': 4,
-        'train_dataloader.dataset.data_root': str(images), 'default_hooks.checkpoint.interval': 4, 'model.queue_length': 8,
-        'model.queue_start_epoch': 1, 'resume': resume is not None, 'load_from': None if resume is None else str(resume)})
+    cfg.merge_from_dict(
+        {
+            'work_dir': str(work_dir),
+            'experiment_name': work_dir.name,
+            'log_level': 'ERROR',
+            'train_dataloader.batch_size': 4,
+            'train_dataloader.dataset.data_root': str(images),
+            'default_hooks.checkpoint.interval': 4,
+            'model.queue_length': 8,
+            'model.queue_start_epoch': 1,
+            'resume': resume is not None,
+            'load_from': None if resume is None else str(resume),
+        }
+    )
     runner = Runner.from_cfg(cfg)
     runner.register_hook(Note())
     runner.train()
-    return losses, runner.model.state_dict(), runner.optim_wrapper.state_dict(), runner.param_schedulers[0].last_step
+    return (
+        losses,
+        runner.model.state_dict(),
+        runner.optim_wrapper.state_dict(),
+        runner.param_schedulers[0].last_step,
+    )
 
 
 def test_a_run_is_resumed_exactly(repo_root, images, tmp_path):
@@ -333,7 +399,9 @@ def test_a_run_is_resumed_exactly(repo_root, images, tmp_path):
     assert saved['clock.steps'] == 4 and saved['queue.filled'] == 4 and saved['queue.queue_ptr'] == 4
     resumed = run(repo_root, images, tmp_path / 'resumed', tmp_path / 'straight/iter_4.pth')
     assert resumed[0] == {step: loss for step, loss in losses.items() if step > 4} and len(losses) == 10
-    assert resumed[1].keys() == state.keys() and all(torch.equal(value, resumed[1][key]) for key, value in state.items())
+    assert resumed[1].keys() == state.keys() and all(
+        torch.equal(value, resumed[1][key]) for key, value in state.items()
+    )
     assert state['queue.filled'] == 8 and state['queue.queue_ptr'] == 7 * 4 % 8 and resumed[3] == place
     buffers = [entry['momentum_buffer'] for entry in optimizer['state'].values()]
     others = [entry['momentum_buffer'] for entry in resumed[2]['state'].values()]
@@ -345,14 +413,25 @@ def test_learning_rates_are_the_released_ones(repo_root):
     from mmengine.config import Config
 
     from mmssl.registry import PARAM_SCHEDULERS
+
     cfg = Config.fromfile(repo_root / 'configs/swav/swav_resnet50_64xb64-mcrop-coslr-100e_in1k-224px-96px.py')
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=cfg.optim_wrapper.optimizer.lr)
     epoch = 20
-    settings = {key: value for key, value in cfg.param_scheduler.items() if key not in ('type', 'convert_to_iter_based')}
-    schedule = PARAM_SCHEDULERS.get('mmssl.WarmupCosineLR').build_iter_from_epoch(optimizer, **settings, epoch_length=epoch)
+    settings = {
+        key: value
+        for key, value in cfg.param_scheduler.items()
+        if key not in ('type', 'convert_to_iter_based')
+    }
+    schedule = PARAM_SCHEDULERS.get('mmssl.WarmupCosineLR').build_iter_from_epoch(
+        optimizer, **settings, epoch_length=epoch
+    )
     steps = np.arange(90 * epoch)
-    wanted = np.concatenate([np.linspace(0.3, 4.8, 10 * epoch + 1)[:-1],
-                             0.0048 + 0.5 * (4.8 - 0.0048) * (1 + np.cos(np.pi * steps / (90 * epoch)))])
+    wanted = np.concatenate(
+        [
+            np.linspace(0.3, 4.8, 10 * epoch + 1)[:-1],
+            0.0048 + 0.5 * (4.8 - 0.0048) * (1 + np.cos(np.pi * steps / (90 * epoch))),
+        ]
+    )
     got = []
     for _ in wanted:
         got.append(optimizer.param_groups[0]['lr'])
@@ -363,11 +442,20 @@ def test_learning_rates_are_the_released_ones(repo_root):
 
 # errors
 
-@pytest.mark.parametrize(('settings', 'message'), [
-    (dict(epsilon=0), 'epsilon=0 of Sinkhorn must be above 0'), (dict(iterations=0), '0 iterations of Sinkhorn'),
-    (dict(temperature=0.), r'temperature=0\.0 and num_prototypes=5 must be above 0'), (dict(prototypes=0), 'num_prototypes=0'),
-    (dict(crops_for_assign=()), r'crops_for_assign=\(\)'), (dict(crops_for_assign=(0, 0)), r'crops_for_assign=\(0, 0\)'),
-    (dict(freeze_prototypes=-1), 'freeze_prototypes=-1'), (dict(queue_length=-1), 'queue_length=-1')])
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (dict(epsilon=0), 'epsilon=0 of Sinkhorn must be above 0'),
+        (dict(iterations=0), '0 iterations of Sinkhorn'),
+        (dict(temperature=0.0), r'temperature=0\.0 and num_prototypes=5 must be above 0'),
+        (dict(prototypes=0), 'num_prototypes=0'),
+        (dict(crops_for_assign=()), r'crops_for_assign=\(\)'),
+        (dict(crops_for_assign=(0, 0)), r'crops_for_assign=\(0, 0\)'),
+        (dict(freeze_prototypes=-1), 'freeze_prototypes=-1'),
+        (dict(queue_length=-1), 'queue_length=-1'),
+    ],
+)
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         swav(**settings)
@@ -375,8 +463,15 @@ def test_impossible_settings_are_refused(settings, message):
 
 def test_widths_that_do_not_agree_are_refused():
     with pytest.raises(ValueError, match='head has in_channels=8, but the neck gives 4'):
-        build(dict(type='SwAV', backbone=Mean(), neck=dict(type='SwAVNeck', in_channels=3, hid_channels=0, out_channels=4),
-                   head=dict(type='SwAVHead', in_channels=8)), MODELS)
+        build(
+            dict(
+                type='SwAV',
+                backbone=Mean(),
+                neck=dict(type='SwAVNeck', in_channels=3, hid_channels=0, out_channels=4),
+                head=dict(type='SwAVHead', in_channels=8),
+            ),
+            MODELS,
+        )
 
 
 def test_views_that_do_not_fit_are_refused():

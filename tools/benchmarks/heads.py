@@ -29,6 +29,7 @@ def pair(module: torch.nn.Module, inputs: list[torch.Tensor], call) -> dict:
     They are checked to agree: scores to 1e-5, gradients to 1e-3 (rounding moves what lies at the bend of a ReLU).
     """
     from mmssl.segmentation import GlobalConvBlock
+
     plain = copy.deepcopy(module)
     for block in plain.modules():
         if isinstance(block, GlobalConvBlock):
@@ -43,12 +44,15 @@ def pair(module: torch.nn.Module, inputs: list[torch.Tensor], call) -> dict:
             if out.is_cuda:
                 torch.cuda.synchronize()
             return [out, *grads]
+
         values.append(step())
         steps[name] = step
     for index, (fast, slow) in enumerate(zip(*values, strict=True)):
         error = ((fast - slow).abs().max() / slow.abs().max().clamp(min=1e-12)).item()
         if not error < (1e-3 if index else 1e-5):
-            raise SystemExit(f'fused and plain differ by {error:.1e} of the largest {"gradient" if index else "score"}')
+            raise SystemExit(
+                f'fused and plain differ by {error:.1e} of the largest {"gradient" if index else "score"}'
+            )
     return steps
 
 
@@ -59,22 +63,30 @@ def training_step(path: str):
     from mmengine.registry import MODELS, init_default_scope
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
+
     cfg = Config.fromfile(path)
     init_default_scope(cfg.default_scope)
     torch.manual_seed(0)
     model = MODELS.build(cfg.model).train()
     optim = build_optim_wrapper(model, cfg.optim_wrapper)
     height, width = model.data_preprocessor.size
-    samples = [SegDataSample(metainfo={'img_shape': (height, width), 'ori_shape': (height, width)},
-                             gt_sem_seg=PixelData(data=torch.randint(0, model.num_classes, (1, height, width))))
-               for _ in range(cfg.train_dataloader.batch_size)]
+    samples = [
+        SegDataSample(
+            metainfo={'img_shape': (height, width), 'ori_shape': (height, width)},
+            gt_sem_seg=PixelData(data=torch.randint(0, model.num_classes, (1, height, width))),
+        )
+        for _ in range(cfg.train_dataloader.batch_size)
+    ]
     images = [torch.randint(0, 256, (3, height, width), dtype=torch.uint8) for _ in samples]
-    return (lambda: model.train_step({'inputs': images, 'data_samples': samples}, optim)), sum(p.numel() for p in model.parameters())
+    return (lambda: model.train_step({'inputs': images, 'data_samples': samples}, optim)), sum(
+        p.numel() for p in model.parameters()
+    )
 
 
 def compare_configs(args) -> None:
     """Time training steps of configs, print and write."""
     from timing import medians, report
+
     steps, sizes = {}, {}
     for path in args.configs:
         name = Path(path).stem.partition('_')[0]
@@ -82,8 +94,13 @@ def compare_configs(args) -> None:
     times = medians(steps, args.rounds)
     lines = ['| config | parameters | training step s |', '|---|---|---|']
     lines += [f'| {name} | {sizes[name] / 1e6:.2f} M | {times[name]:.2f} |' for name in steps]
-    report(args.out, 'Training steps of segmentation configs', lines, f'{threads(args)}, {args.rounds} interleaved rounds',
-           'onedl-mmsegmentation')
+    report(
+        args.out,
+        'Training steps of segmentation configs',
+        lines,
+        f'{threads(args)}, {args.rounds} interleaved rounds',
+        'onedl-mmsegmentation',
+    )
 
 
 def threads(args) -> str:
@@ -104,6 +121,7 @@ def main() -> None:
     from timing import medians, report
 
     from mmssl.segmentation import GlobalConvBlock, GlobalConvHead
+
     torch.set_num_threads(args.threads)
     if args.configs:
         compare_configs(args)
@@ -115,19 +133,38 @@ def main() -> None:
 
     def row(name: str, form: str, steps: dict) -> None:
         times = medians(steps, args.rounds, least=0.02)
-        lines.append(f'| {name} | {form} | {1e3 * times["chosen"]:.1f} | {1e3 * times["plain"]:.1f} | '
-                     f'{times["chosen"] / times["plain"]:.2f} |')
+        lines.append(
+            f'| {name} | {form} | {1e3 * times["chosen"]:.1f} | {1e3 * times["plain"]:.1f} | '
+            f'{times["chosen"] / times["plain"]:.2f} |'
+        )
 
     for k in args.kernels:
         for x, (width, side) in zip(maps, LEVELS, strict=True):
             block = GlobalConvBlock(width, CLASSES, k).to(device)
-            row(f'block, {width} channels at {side}x{side}, k {k}', 'fused' if block.fused else 'plain',
-                pair(block, [x], lambda module, own: module(own[0])))
-    head = GlobalConvHead([width for width, _ in LEVELS], CLASSES, kernel_size=15, loss_decode={'type': 'mmseg.CrossEntropyLoss'})
+            row(
+                f'block, {width} channels at {side}x{side}, k {k}',
+                'fused' if block.fused else 'plain',
+                pair(block, [x], lambda module, own: module(own[0])),
+            )
+    head = GlobalConvHead(
+        [width for width, _ in LEVELS],
+        CLASSES,
+        kernel_size=15,
+        loss_decode={'type': 'mmseg.CrossEntropyLoss'},
+    )
     head.init_weights()
-    row('GlobalConvHead, four levels, k 15, nine refinements', 'by level', pair(head.to(device), maps, lambda module, own: module(own)))
-    report(args.out, 'GCN heads, fused and plain', lines, f'batch {args.batch}, {threads(args)}, {args.rounds} interleaved rounds',
-           'onedl-mmsegmentation')
+    row(
+        'GlobalConvHead, four levels, k 15, nine refinements',
+        'by level',
+        pair(head.to(device), maps, lambda module, own: module(own)),
+    )
+    report(
+        args.out,
+        'GCN heads, fused and plain',
+        lines,
+        f'batch {args.batch}, {threads(args)}, {args.rounds} interleaved rounds',
+        'onedl-mmsegmentation',
+    )
 
 
 if __name__ == '__main__':

@@ -29,26 +29,44 @@ def build(side: str, arch: str):
     """(model, optimizer wrapper) of one side: 'host', 'ours' or 'ours-bf16'."""
     from mmengine.config import Config
     from mmengine.registry import MODELS, init_default_scope
+
     init_default_scope('mmpretrain')
     cfg = Config.fromfile(ROOT / 'configs/mae/mae_vit-b_8xb512.py')
-    preprocessor = {'type': 'SelfSupDataPreprocessor', **{k: v for k, v in cfg.data_preprocessor.items() if k != 'type'}}
+    preprocessor = {
+        'type': 'SelfSupDataPreprocessor',
+        **{k: v for k, v in cfg.data_preprocessor.items() if k != 'type'},
+    }
     if side.startswith('host'):
         from mmengine.optim import build_optim_wrapper
+
         name = {'tiny': 'deit-tiny', 'small': 'deit-small'}.get(arch, arch)
-        model = MODELS.build({
-            'type': 'MAE', 'data_preprocessor': preprocessor,
-            'backbone': {'type': 'MAEViT', 'arch': name, 'patch_size': 16, 'mask_ratio': 0.75},
-            'neck': {'type': 'MAEPretrainDecoder', 'embed_dim': SIZES[arch]},
-            'head': {'type': 'MAEPretrainHead', 'norm_pix': True, 'loss': {'type': 'PixelReconstructionLoss', 'criterion': 'L2'}}})
-        none = {'decay_mult': 0.}
+        model = MODELS.build(
+            {
+                'type': 'MAE',
+                'data_preprocessor': preprocessor,
+                'backbone': {'type': 'MAEViT', 'arch': name, 'patch_size': 16, 'mask_ratio': 0.75},
+                'neck': {'type': 'MAEPretrainDecoder', 'embed_dim': SIZES[arch]},
+                'head': {
+                    'type': 'MAEPretrainHead',
+                    'norm_pix': True,
+                    'loss': {'type': 'PixelReconstructionLoss', 'criterion': 'L2'},
+                },
+            }
+        )
+        none = {'decay_mult': 0.0}
         # configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py of mmpretrain
-        optim = {'type': 'AmpOptimWrapper' if side == 'host-amp' else 'OptimWrapper',
-                 'optimizer': {'type': 'AdamW', 'lr': 2.4e-3, 'betas': (0.9, 0.95), 'weight_decay': 0.05},
-                 'paramwise_cfg': {'custom_keys': {key: none for key in ('ln', 'bias', 'pos_embed', 'mask_token', 'cls_token')}}}
+        optim = {
+            'type': 'AmpOptimWrapper' if side == 'host-amp' else 'OptimWrapper',
+            'optimizer': {'type': 'AdamW', 'lr': 2.4e-3, 'betas': (0.9, 0.95), 'weight_decay': 0.05},
+            'paramwise_cfg': {
+                'custom_keys': {key: none for key in ('ln', 'bias', 'pos_embed', 'mask_token', 'cls_token')}
+            },
+        }
         if side == 'host-amp':
             optim['loss_scale'] = 'dynamic'
         return model, lambda: build_optim_wrapper(model, optim)
     from mmengine.optim import build_optim_wrapper
+
     cfg.model.backbone.arch, cfg.model.neck.embed_dim = arch, SIZES[arch]
     model = MODELS.build({'data_preprocessor': preprocessor, **cfg.model})
     optim = dict(cfg.optim_wrapper)
@@ -62,6 +80,7 @@ class Side:
 
     def __init__(self, side: str, args, device):
         import torch
+
         self.name, self.device = side, device
         torch.manual_seed(0)
         self.model, make = build(side, args.arch)
@@ -83,6 +102,7 @@ class Side:
     def step(self) -> float:
         """Seconds of one step; the loss is kept."""
         import torch
+
         draw = torch.rand
         torch.rand = lambda *size, **_: self.noise
         try:
@@ -98,23 +118,41 @@ class Side:
 
     def _synchronize(self) -> None:
         import torch
+
         if self.device.type == 'cuda':
             torch.cuda.synchronize()
 
 
 def peak_memory(side: str, args) -> float:
     """MiB that three steps of one side need at most, beyond what the imports need, in a process of its own."""
-    command = [sys.executable, __file__, '--child', side, '--arch', args.arch, '--batch', str(args.batch), '--threads', str(args.threads)]
-    return float(subprocess.run(command + ['--compile'] * args.compile, check=True, capture_output=True, text=True).stdout.split()[-1])
+    command = [
+        sys.executable,
+        __file__,
+        '--child',
+        side,
+        '--arch',
+        args.arch,
+        '--batch',
+        str(args.batch),
+        '--threads',
+        str(args.threads),
+    ]
+    return float(
+        subprocess.run(
+            command + ['--compile'] * args.compile, check=True, capture_output=True, text=True
+        ).stdout.split()[-1]
+    )
 
 
 def child(side: str, args) -> None:
     """Measure the memory of one side and print it."""
     import torch
+
     torch.set_num_threads(args.threads)
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     import mmpretrain.models  # noqa: F401
     from mmengine.logging import MMLogger
+
     MMLogger.get_instance('benchmark', log_level='ERROR')
     before = peak_resident()
     one = Side(side, args, device)
@@ -129,6 +167,7 @@ def child(side: str, args) -> None:
 def plain_product(device) -> float:
     """GFLOP/s of a float32 product of 2048x2048 matrices, best of ten."""
     import torch
+
     left, right = torch.randn(2, 2048, 2048, device=device)
     best = float('inf')
     for _ in range(10):
@@ -145,6 +184,7 @@ def count_flops(side: Side) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     from mmssl.ops import linear
+
     before = os.environ.get('MMSSL_CPU_LINEAR')
     os.environ['MMSSL_CPU_LINEAR'] = 'mkl'  # the counter knows torch's own operators
     linear.onednn_serves.cache_clear()
@@ -172,10 +212,13 @@ def main() -> None:
         return
     import torch
     from mmengine.logging import MMLogger
+
     MMLogger.get_instance('benchmark', log_level='ERROR')  # the host logs a line a parameter
     torch.set_num_threads(args.threads)
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    names = ['host-amp', 'host', 'ours', 'ours-bf16'] if device.type == 'cuda' else ['host', 'ours', 'ours-bf16']
+    names = (
+        ['host-amp', 'host', 'ours', 'ours-bf16'] if device.type == 'cuda' else ['host', 'ours', 'ours-bf16']
+    )
     sides = {name: Side(name, args, device) for name in names}
     flops = count_flops(sides['ours'])
     for side in (sides[name] for name in names if name != 'ours'):
@@ -186,7 +229,7 @@ def main() -> None:
     seconds = {name: [] for name in names}
     products = []
     for number in range(args.rounds):
-        for name in (names if number % 2 else names[::-1]):
+        for name in names if number % 2 else names[::-1]:
             seconds[name].append(sides[name].step())
         products.append(plain_product(device))
     median = {name: statistics.median(values) for name, values in seconds.items()}
@@ -195,22 +238,45 @@ def main() -> None:
     memory = {name: peak_memory(name, args) for name in names}
     product = statistics.median(products)
     version = importlib.metadata.version
-    title = {'host': 'mmpretrain, float32', 'host-amp': 'mmpretrain, its AMP (float16)', 'ours': 'mmssl, float32',
-             'ours-bf16': 'mmssl, bfloat16'}
-    lines = ['| step | median s | fastest s | peak memory MiB | loss after the last step |', '|---|---|---|---|---|']
-    lines += [f'| {title[name]} | {median[name]:.3f} | {min(seconds[name]):.3f} | {memory[name]:.0f} | {losses[name]:.5f} |'
-              for name in names]
-    pairs = [('ours', 'host'), ('ours-bf16', 'ours')] + ([('ours-bf16', 'host-amp')] if 'host-amp' in names else [])
+    title = {
+        'host': 'mmpretrain, float32',
+        'host-amp': 'mmpretrain, its AMP (float16)',
+        'ours': 'mmssl, float32',
+        'ours-bf16': 'mmssl, bfloat16',
+    }
+    lines = [
+        '| step | median s | fastest s | peak memory MiB | loss after the last step |',
+        '|---|---|---|---|---|',
+    ]
+    lines += [
+        f'| {title[name]} | {median[name]:.3f} | {min(seconds[name]):.3f} | {memory[name]:.0f} | {losses[name]:.5f} |'
+        for name in names
+    ]
+    pairs = [('ours', 'host'), ('ours-bf16', 'ours')] + (
+        [('ours-bf16', 'host-amp')] if 'host-amp' in names else []
+    )
     lines += ['', '| ratio | time | memory |', '|---|---|---|']
-    lines += [f'| {title[a]} / {title[b]} | {median[a] / median[b]:.3f} | {memory[a] / memory[b]:.3f} |' for a, b in pairs]
+    lines += [
+        f'| {title[a]} / {title[b]} | {median[a] / median[b]:.3f} | {memory[a] / memory[b]:.3f} |'
+        for a, b in pairs
+    ]
     rate = flops / median['ours'] / 1e9
-    lines += ['', f'Our float32 step does {flops / 1e9:.0f} GFLOP in products, {rate:.0f} GFLOP/s: {rate / product:.0%} of a plain '
-              f'2048x2048x2048 product on the same threads ({product:.0f} GFLOP/s).']
+    lines += [
+        '',
+        f'Our float32 step does {flops / 1e9:.0f} GFLOP in products, {rate:.0f} GFLOP/s: {rate / product:.0%} of a plain '
+        f'2048x2048x2048 product on the same threads ({product:.0f} GFLOP/s).',
+    ]
     name = torch.cuda.get_device_name() if device.type == 'cuda' else processor()
-    head = ['# A training step of MAE', '', f'`python tools/benchmarks/mae_step.py {" ".join(sys.argv[1:])}`'.replace(' `', '`'), '',
-            f'{time.strftime("%Y-%m-%d")}, {name}, {args.threads} threads, ViT-{args.arch.upper()}/16 at 224, batch {args.batch}, '
-            f'{args.rounds} interleaved rounds; torch {torch.__version__}, onedl-mmpretrain {version("onedl-mmpretrain")}, '
-            f'mmssl {__import__("mmssl").__version__}.', '']
+    head = [
+        '# A training step of MAE',
+        '',
+        f'`python tools/benchmarks/mae_step.py {" ".join(sys.argv[1:])}`'.replace(' `', '`'),
+        '',
+        f'{time.strftime("%Y-%m-%d")}, {name}, {args.threads} threads, ViT-{args.arch.upper()}/16 at 224, batch {args.batch}, '
+        f'{args.rounds} interleaved rounds; torch {torch.__version__}, onedl-mmpretrain {version("onedl-mmpretrain")}, '
+        f'mmssl {__import__("mmssl").__version__}.',
+        '',
+    ]
     text = '\n'.join(head + lines) + '\n'
     print(text)
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ def make_rois(count: int, height: int, width: int) -> torch.Tensor:
     """(N, 5) RoIs of one image, 16 to 300 pixels a side where they fit."""
     generator = torch.Generator().manual_seed(count)
     size = torch.rand(count, 2, generator=generator) * 284 + 16
-    size = torch.minimum(size, torch.tensor([width, height]) - 1.)
+    size = torch.minimum(size, torch.tensor([width, height]) - 1.0)
     corner = torch.rand(count, 2, generator=generator) * (torch.tensor([width, height]) - size)
     return torch.cat((torch.zeros(count, 1), corner, corner + size), 1)
 
@@ -44,12 +44,15 @@ class Detector:
         from mmengine.registry import MODELS, init_default_scope
 
         from mmssl import compat
+
         compat.patch()
         init_default_scope('mmdet')
         root = ROOT / 'configs' if ours else Path(mmdet.__file__).parent / '.mim/configs'
         cfg = Config.fromfile(root / (OURS if ours else PEER))
         torch.manual_seed(0)
-        self.model = MODELS.build({key: value for key, value in cfg.model.items() if key != 'data_preprocessor'}).eval()
+        self.model = MODELS.build(
+            {key: value for key, value in cfg.model.items() if key != 'data_preprocessor'}
+        ).eval()
         self.ours, self.size = ours, (height, width)
         self.image = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
 
@@ -71,10 +74,13 @@ def main() -> None:
     parser.add_argument('--peer-rounds', type=int, default=3)
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--out', default=str(ROOT / 'docs/benchmarks/rfcn.md'))
-    parser.add_argument('--no-memory', action='store_true', help='leave the processes out that measure memory')
+    parser.add_argument(
+        '--no-memory', action='store_true', help='leave the processes out that measure memory'
+    )
     parser.add_argument('--memory', nargs=2, metavar=('SIDE', 'ROIS'), help=argparse.SUPPRESS)
     args = parser.parse_args()
     from timing import medians, peak_resident, report
+
     torch.set_num_threads(args.threads)
     if args.memory:
         Detector(args.memory[0] == 'ours', args.height, args.width)(int(args.memory[1]))
@@ -84,22 +90,52 @@ def main() -> None:
     def memory(side: str, count: int) -> str:
         if args.no_memory:
             return '-'
-        done = subprocess.run([sys.executable, __file__, '--memory', side, str(count), '--threads', str(args.threads), '--height',
-                               str(args.height), '--width', str(args.width)], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [
+                sys.executable,
+                __file__,
+                '--memory',
+                side,
+                str(count),
+                '--threads',
+                str(args.threads),
+                '--height',
+                str(args.height),
+                '--width',
+                str(args.width),
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         return done.stdout.split('MiB ')[1].strip()
 
     ours, peer = Detector(True, args.height, args.width), Detector(False, args.height, args.width)
     alone = medians({count: lambda count=count: ours(count) for count in (100, 300, 1000, 2000)}, args.rounds)
     lines = ['| R-FCN, RoIs | ms | of that at 100 |', '|---|---|---|']
     lines += [f'| {count} | {1e3 * time:.0f} | {time / alone[100]:.3f} |' for count, time in alone.items()]
-    lines += ['', '| RoIs | R-FCN ms | Faster R-CNN C4 ms | times faster | peak MiB, R-FCN | peak MiB, C4 |', '|---|---|---|---|---|---|']
+    lines += [
+        '',
+        '| RoIs | R-FCN ms | Faster R-CNN C4 ms | times faster | peak MiB, R-FCN | peak MiB, C4 |',
+        '|---|---|---|---|---|---|',
+    ]
     for count in (300, 1000):
-        times = medians({'ours': lambda count=count: ours(count), 'peer': lambda count=count: peer(count)}, args.peer_rounds)
-        lines.append(f'| {count} | {1e3 * times["ours"]:.0f} | {1e3 * times["peer"]:.0f} | {times["peer"] / times["ours"]:.1f} | '
-                     f'{memory("ours", count)} | {memory("peer", count)} |')
-    report(args.out, 'R-FCN by the number of RoIs, and Faster R-CNN C4', lines,
-           f'one image of {args.height}x{args.width}, {args.threads} threads, {args.rounds} and {args.peer_rounds} interleaved rounds',
-           'onedl-mmdetection', 'onedl-mmcv')
+        times = medians(
+            {'ours': lambda count=count: ours(count), 'peer': lambda count=count: peer(count)},
+            args.peer_rounds,
+        )
+        lines.append(
+            f'| {count} | {1e3 * times["ours"]:.0f} | {1e3 * times["peer"]:.0f} | {times["peer"] / times["ours"]:.1f} | '
+            f'{memory("ours", count)} | {memory("peer", count)} |'
+        )
+    report(
+        args.out,
+        'R-FCN by the number of RoIs, and Faster R-CNN C4',
+        lines,
+        f'one image of {args.height}x{args.width}, {args.threads} threads, {args.rounds} and {args.peer_rounds} interleaved rounds',
+        'onedl-mmdetection',
+        'onedl-mmcv',
+    )
 
 
 if __name__ == '__main__':

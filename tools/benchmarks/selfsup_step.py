@@ -25,15 +25,36 @@ sys.path.insert(0, str(ROOT))
 
 # our config, mmpretrain's, images a step, sides of the views
 METHODS = {
-    'moco': ('moco/moco-v2_resnet50_8xb32-coslr-200e_in1k.py', 'mocov2/mocov2_resnet50_8xb32-coslr-200e_in1k.py', 8, [224] * 2),
-    'mocov3': ('mocov3/mocov3_vit-small-p16_16xb256-amp-coslr-300e_in1k.py', 'mocov3/mocov3_vit-small-p16_16xb256-amp-coslr-300e_in1k.py',
-               8, [224] * 2),
-    'mocov3-resnet50': ('mocov3/mocov3_resnet50_8xb512-amp-coslr-100e_in1k.py', 'mocov3/mocov3_resnet50_8xb512-amp-coslr-100e_in1k.py',
-                        4, [224] * 2),
-    'swav': ('swav/swav_resnet50_8xb32-mcrop-coslr-200e_in1k-224px-96px.py',
-             'swav/swav_resnet50_8xb32-mcrop-coslr-200e_in1k-224px-96px.py', 4, [224] * 2 + [96] * 6),
-    'beit': ('beit/beit_vit-base-p16_8xb256-amp-coslr-300e_in1k.py', 'beit/beit_beit-base-p16_8xb256-amp-coslr-300e_in1k.py',
-             4, [224, 112]),
+    'moco': (
+        'moco/moco-v2_resnet50_8xb32-coslr-200e_in1k.py',
+        'mocov2/mocov2_resnet50_8xb32-coslr-200e_in1k.py',
+        8,
+        [224] * 2,
+    ),
+    'mocov3': (
+        'mocov3/mocov3_vit-small-p16_16xb256-amp-coslr-300e_in1k.py',
+        'mocov3/mocov3_vit-small-p16_16xb256-amp-coslr-300e_in1k.py',
+        8,
+        [224] * 2,
+    ),
+    'mocov3-resnet50': (
+        'mocov3/mocov3_resnet50_8xb512-amp-coslr-100e_in1k.py',
+        'mocov3/mocov3_resnet50_8xb512-amp-coslr-100e_in1k.py',
+        4,
+        [224] * 2,
+    ),
+    'swav': (
+        'swav/swav_resnet50_8xb32-mcrop-coslr-200e_in1k-224px-96px.py',
+        'swav/swav_resnet50_8xb32-mcrop-coslr-200e_in1k-224px-96px.py',
+        4,
+        [224] * 2 + [96] * 6,
+    ),
+    'beit': (
+        'beit/beit_vit-base-p16_8xb256-amp-coslr-300e_in1k.py',
+        'beit/beit_beit-base-p16_8xb256-amp-coslr-300e_in1k.py',
+        4,
+        [224, 112],
+    ),
     'dino': ('dino/dino_vit-s16_8xb64-amp-coslr-100e_in1k.py', None, 2, [224] * 2 + [96] * 8),
 }
 
@@ -56,6 +77,7 @@ def from_config(cfg, host: bool):
     from mmengine.model import revert_sync_batchnorm
     from mmengine.optim import build_optim_wrapper
     from mmengine.registry import MODELS
+
     model = {'data_preprocessor': cfg.data_preprocessor.to_dict(), **cfg.model.to_dict()}
     if host:
         model = without(model, 'init_cfg')  # its tokenizer would be fetched from a hub
@@ -71,6 +93,7 @@ class Configured:
 
     def __init__(self, path, views, host):
         from mmengine.config import Config
+
         self.model, self.optim = from_config(Config.fromfile(path), host)
         for group in self.optim.optimizer.param_groups:
             group['lr'] = 1e-4
@@ -87,6 +110,7 @@ def samples(model, images, host):
     """What BEiT wants beside the images: a mask of 75 of 196 patches."""
     import torch
     from mmpretrain.structures import DataSample
+
     if 'BEiT' not in type(model).__name__:
         return None
     mask = torch.zeros(14, 14, dtype=torch.bool)
@@ -106,21 +130,33 @@ class LightlyDINO:
         from lightly.loss import DINOLoss
         from lightly.models.modules import DINOProjectionHead
         from lightly.models.utils import deactivate_requires_grad
+
         self.torch = torch
-        backbone = timm.create_model('vit_small_patch16_224', num_classes=0, dynamic_img_size=True, drop_path_rate=0.1)
-        self.student_backbone, self.student_head = backbone, DINOProjectionHead(384, 2048, 256, 65536, freeze_last_layer=1)
-        self.teacher_backbone, self.teacher_head = copy.deepcopy(backbone), DINOProjectionHead(384, 2048, 256, 65536)
+        backbone = timm.create_model(
+            'vit_small_patch16_224', num_classes=0, dynamic_img_size=True, drop_path_rate=0.1
+        )
+        self.student_backbone, self.student_head = (
+            backbone,
+            DINOProjectionHead(384, 2048, 256, 65536, freeze_last_layer=1),
+        )
+        self.teacher_backbone, self.teacher_head = (
+            copy.deepcopy(backbone),
+            DINOProjectionHead(384, 2048, 256, 65536),
+        )
         deactivate_requires_grad(self.teacher_backbone)
         deactivate_requires_grad(self.teacher_head)
         self.criterion = DINOLoss(output_dim=65536, warmup_teacher_temp_epochs=30)
         self.parameters = [*self.student_backbone.parameters(), *self.student_head.parameters()]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4)
-        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375]))
+        mean, std = (
+            torch.tensor(v).view(1, 3, 1, 1) for v in ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
+        )
         self.views = [(view.float() - mean) / std for view in views]
 
     def step(self):
         """One step."""
         from lightly.models.utils import update_momentum
+
         update_momentum(self.student_backbone, self.teacher_backbone, m=0.996)
         update_momentum(self.student_head, self.teacher_head, m=0.996)
         with self.torch.no_grad():
@@ -138,10 +174,14 @@ def sides(name: str, batch: int | None):
     """(label, make, label, make, images) of ours and the peer."""
     import mmpretrain
     import torch
+
     ours, host, images, sizes = METHODS[name]
     images = batch or images
     generator = torch.Generator().manual_seed(1)
-    views = [torch.randint(0, 256, (images, 3, side, side), generator=generator, dtype=torch.uint8) for side in sizes]
+    views = [
+        torch.randint(0, 256, (images, 3, side, side), generator=generator, dtype=torch.uint8)
+        for side in sizes
+    ]
     here = Configured(ROOT / 'configs' / ours, views, False)
     if host is None:
         return here, LightlyDINO(views), 'lightly', images
@@ -155,12 +195,12 @@ def momentum_update():
     from mmpretrain.models import ResNet
 
     from mmssl.layers.momentum import MomentumEncoder
+
     encoder = ResNet(50)
     ours, host = MomentumEncoder(encoder, 0.99), ExponentialMovingAverage(encoder, 0.01)
     host.update_parameters(encoder)  # its first update is a copy
 
     class Update:
-
         def __init__(self, step):
             self.step = step
 
@@ -171,7 +211,7 @@ def compare(ours, peer, rounds: int, warmup: int) -> tuple[float, float]:
     """Median seconds of a step of each, rounds interleaved."""
     seconds = ([], [])
     for number in range(warmup + rounds):
-        for index in ((0, 1) if number % 2 else (1, 0)):
+        for index in (0, 1) if number % 2 else (1, 0):
             start = time.perf_counter()
             (ours, peer)[index].step()
             if number >= warmup:
@@ -192,11 +232,15 @@ def main() -> None:
     import torch
     from mmengine.logging import MessageHub, MMLogger
     from mmengine.registry import init_default_scope
+
     MMLogger.get_instance('benchmark', log_level='ERROR')
-    MessageHub.get_instance('benchmark').update_info('max_iters', 100000)  # mmpretrain's cosine momentum looks there
+    MessageHub.get_instance('benchmark').update_info(
+        'max_iters', 100000
+    )  # mmpretrain's cosine momentum looks there
     torch.set_num_threads(args.threads)
     init_default_scope('mmpretrain')
     import mmpretrain.models  # noqa: F401
+
     version = importlib.metadata.version
     lines = ['| method | peer | images | ours, s | peer, s | ratio |', '|---|---|---|---|---|---|']
     for name in args.methods or [*METHODS, 'ema']:
@@ -204,18 +248,27 @@ def main() -> None:
         if name == 'ema':
             ours, peer = momentum_update()
             mine, theirs = compare(ours, peer, 5 * args.rounds, args.warmup)
-            lines.append(f'| momentum update of ResNet-50 | onedl-mmengine {version("onedl-mmengine")} | | {mine:.4f} | {theirs:.4f} | '
-                         f'{mine / theirs:.3f} |')
+            lines.append(
+                f'| momentum update of ResNet-50 | onedl-mmengine {version("onedl-mmengine")} | | {mine:.4f} | {theirs:.4f} | '
+                f'{mine / theirs:.3f} |'
+            )
         else:
             ours, peer, label, images = sides(name, args.batch)
             mine, theirs = compare(ours, peer, args.rounds, args.warmup)
-            lines.append(f'| {name} | {label} {version(label)} | {images} | {mine:.3f} | {theirs:.3f} | {mine / theirs:.3f} |')
+            lines.append(
+                f'| {name} | {label} {version(label)} | {images} | {mine:.3f} | {theirs:.3f} | {mine / theirs:.3f} |'
+            )
         print(lines[-1], flush=True)
         del ours, peer
-    head = ['# A training step of the self-supervised methods', '',
-            f'`python tools/benchmarks/selfsup_step.py {" ".join(sys.argv[1:])}`'.replace(' `', '`'), '',
-            f'{time.strftime("%Y-%m-%d")}, {processor()}, {args.threads} threads, float32, {args.rounds} interleaved rounds, medians; '
-            f'torch {torch.__version__}, mmssl {__import__("mmssl").__version__}.', '']
+    head = [
+        '# A training step of the self-supervised methods',
+        '',
+        f'`python tools/benchmarks/selfsup_step.py {" ".join(sys.argv[1:])}`'.replace(' `', '`'),
+        '',
+        f'{time.strftime("%Y-%m-%d")}, {processor()}, {args.threads} threads, float32, {args.rounds} interleaved rounds, medians; '
+        f'torch {torch.__version__}, mmssl {__import__("mmssl").__version__}.',
+        '',
+    ]
     text = '\n'.join(head + lines) + '\n'
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     Path(args.out).write_text(text)

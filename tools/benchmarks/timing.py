@@ -9,7 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 
-def medians(sides: dict[str, Callable[[], object]], rounds: int, warmup: int = 1, least: float = 0.) -> dict[str, float]:
+def medians(
+    sides: dict[str, Callable[[], object]], rounds: int, warmup: int = 1, least: float = 0.0
+) -> dict[str, float]:
     """Median seconds of a call of each side.
 
     Rounds are interleaved, so that what else the machine does falls on all sides alike.
@@ -29,7 +31,7 @@ def medians(sides: dict[str, Callable[[], object]], rounds: int, warmup: int = 1
         repeats[name] = max(1, round(least / max(time.perf_counter() - start, 1e-9)))
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds):
-        for name in list(sides)[::1 if number % 2 else -1]:
+        for name in list(sides)[:: 1 if number % 2 else -1]:
             start = time.perf_counter()
             for _ in range(repeats[name]):
                 sides[name]()
@@ -46,7 +48,15 @@ def peak_resident() -> float:
 def processor() -> str:
     """Name of the CPU."""
     info = Path('/proc/cpuinfo')
-    names = [line.split(':')[1].strip() for line in info.read_text().splitlines() if line.startswith('model name')] if info.exists() else []
+    names = (
+        [
+            line.split(':')[1].strip()
+            for line in info.read_text().splitlines()
+            if line.startswith('model name')
+        ]
+        if info.exists()
+        else []
+    )
     return names[0] if names else platform.processor() or platform.machine()
 
 
@@ -63,11 +73,25 @@ def report(path: str | Path, title: str, lines: list[str], settings: str, *packa
     import torch
 
     import mmssl
+
     script = Path(sys.argv[0]).resolve()
     command = ' '.join(['python', f'tools/benchmarks/{script.name}', *sys.argv[1:]])
-    versions = ', '.join([f'torch {torch.__version__}', *(f'{name} {version(name)}' for name in packages), f'mmssl {mmssl.__version__}'])
+    versions = ', '.join(
+        [
+            f'torch {torch.__version__}',
+            *(f'{name} {version(name)}' for name in packages),
+            f'mmssl {mmssl.__version__}',
+        ]
+    )
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
-    head = [f'# {title}', '', f'`{command}`', '', f'{time.strftime("%Y-%m-%d")}, {device}, {settings}; {versions}.', '']
+    head = [
+        f'# {title}',
+        '',
+        f'`{command}`',
+        '',
+        f'{time.strftime("%Y-%m-%d")}, {device}, {settings}; {versions}.',
+        '',
+    ]
     text = '\n'.join(head + lines) + '\n'
     print(text)
     Path(path).parent.mkdir(parents=True, exist_ok=True)

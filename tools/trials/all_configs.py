@@ -33,6 +33,7 @@ STEPS, BATCH = 2, 2
 
 class Run(NamedTuple):
     """What came of one config."""
+
     config: str
     validates: bool
     outcome: str
@@ -64,14 +65,20 @@ def shorten(config: dict) -> dict:
         if config.get(name):
             config[name].update(batch_size=BATCH, num_workers=0, persistent_workers=False)
             config[name].pop('prefetch_factor', None)
-            if config[name]['dataset'].get('type') == 'mmssl.ImageFolder':  # one image a class: more than two steps
-                config[name]['dataset']['indices'] = BATCH * (1 + sharded(config)) * (STEPS if name == 'train_dataloader' else 1)
+            if (
+                config[name]['dataset'].get('type') == 'mmssl.ImageFolder'
+            ):  # one image a class: more than two steps
+                config[name]['dataset']['indices'] = (
+                    BATCH * (1 + sharded(config)) * (STEPS if name == 'train_dataloader' else 1)
+                )
     loop = config['train_cfg']
     epochs = 'max_epochs' in loop
     loop.update({'max_epochs': 1} if epochs else {'max_iters': STEPS})
     if config.get('val_dataloader'):
         loop.update(val_interval=1 if epochs else STEPS)
-    if 'warmup_teacher_temp_epochs' in config['model']:  # DINO's; refused where it is longer than the training
+    if (
+        'warmup_teacher_temp_epochs' in config['model']
+    ):  # DINO's; refused where it is longer than the training
         config['model']['warmup_teacher_temp_epochs'] = min(config['model']['warmup_teacher_temp_epochs'], 1)
     config['default_hooks']['logger']['interval'] = 1
     config['default_hooks']['checkpoint']['save_optimizer'] = False
@@ -97,10 +104,13 @@ def write_weights(part: dict, scope: str, path: Path) -> None:
     tokenizer."""
     import torch
     from mmengine.registry import MODELS, DefaultScope
+
     logging.disable(logging.CRITICAL)  # every layer's initialisation
     with DefaultScope.overwrite_default_scope(scope):
-        model = MODELS.build({key: value for key, value in part.items() if key != 'init_cfg'}
-                             | ({'checkpoint': 'random'} if 'checkpoint' in part else {}))
+        model = MODELS.build(
+            {key: value for key, value in part.items() if key != 'init_cfg'}
+            | ({'checkpoint': 'random'} if 'checkpoint' in part else {})
+        )
     model.init_weights()
     content = model.state_dict()
     if 'centroids' in content:
@@ -153,19 +163,35 @@ def train(name: str, data: Path, limit: float) -> Run:
             outcome, message = mutate_configs.attempt(config, folder, False, limit)
         seconds = time.monotonic() - start
         losses, scores = read_log(folder / 'runs')
-    return Run(name, bool(config.get('val_dataloader')), outcome, message.replace(place, '.'), losses, scores, seconds)
+    return Run(
+        name,
+        bool(config.get('val_dataloader')),
+        outcome,
+        message.replace(place, '.'),
+        losses,
+        scores,
+        seconds,
+    )
 
 
 def two_processes(config: dict, folder: Path, limit: float) -> tuple[str, str]:
     """(outcome, message) of a config that needs several processes, through tools/dist_train.sh."""
-    (folder / 'config.py').write_text(''.join(f'{key} = {value!r}\n' for key, value in config.items()), encoding='utf-8')
+    (folder / 'config.py').write_text(
+        ''.join(f'{key} = {value!r}\n' for key, value in config.items()), encoding='utf-8'
+    )
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
     command = ['bash', str(ROOT / 'tools/dist_train.sh'), 'config.py', '2', '--work-dir', 'runs/one']
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10 * limit,
-                              env={**os.environ, 'PYTHON': sys.executable, 'PORT': str(port), 'PYTHONPATH': str(ROOT)})
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=10 * limit,
+            env={**os.environ, 'PYTHON': sys.executable, 'PORT': str(port), 'PYTHONPATH': str(ROOT)},
+        )
     except subprocess.TimeoutExpired as error:
         return 'hang', str(error.stderr)[-300:]
     return mutate_configs.judge(done.returncode, done.stderr, (folder / 'runs').exists())
@@ -180,33 +206,47 @@ def read_log(folder: Path) -> tuple[list[float], dict[str, float]]:
             if 'loss' in values:
                 losses.append(float(values['loss']))
             else:
-                scores.update({key: value for key, value in values.items() if key not in ('step', 'time', 'data_time')})
+                scores.update(
+                    {key: value for key, value in values.items() if key not in ('step', 'time', 'data_time')}
+                )
     return losses, scores
 
 
 def table(runs: list[Run], command: str) -> str:
     """The runs as Markdown."""
     good = [run for run in runs if not run.fault]
-    lines = ['# Every config, two steps', '',
-             f'{len(good)} of {len(runs)} configs train for {STEPS} steps with finite losses and, where they have one, end a validation: '
-             f'`{command}`, in {sum(run.seconds for run in runs) / 60:.0f} minutes.', '',
-             f'Models and pipelines are the configs\' own in full size; the batch is {BATCH} images, on a CPU, from a few '
-             'images in the public layouts. Checkpoints that a config begins with are made of random weights and read by '
-             'its own loading code; sharded models run on two processes. The losses say that the step is whole, nothing more.', '',
-             '| config | loss, step 1 | step 2 | validation |', '|---|---|---|---|']
+    lines = [
+        '# Every config, two steps',
+        '',
+        f'{len(good)} of {len(runs)} configs train for {STEPS} steps with finite losses and, where they have one, end a validation: '
+        f'`{command}`, in {sum(run.seconds for run in runs) / 60:.0f} minutes.',
+        '',
+        f"Models and pipelines are the configs' own in full size; the batch is {BATCH} images, on a CPU, from a few "
+        'images in the public layouts. Checkpoints that a config begins with are made of random weights and read by '
+        'its own loading code; sharded models run on two processes. The losses say that the step is whole, nothing more.',
+        '',
+        '| config | loss, step 1 | step 2 | validation |',
+        '|---|---|---|---|',
+    ]
     for run in runs:
         if run.fault:
-            lines.append(f'| {run.config.removeprefix("configs/")} | {run.fault[:200].replace("|", "/")} | | |')
+            lines.append(
+                f'| {run.config.removeprefix("configs/")} | {run.fault[:200].replace("|", "/")} | | |'
+            )
             continue
         scores = f'{len(run.scores)} scores' if run.scores else ''
-        lines.append(f'| {run.config.removeprefix("configs/")} | ' + ' | '.join(f'{loss:.4g}' for loss in run.losses)
-                     + f' | {scores} |')
+        lines.append(
+            f'| {run.config.removeprefix("configs/")} | '
+            + ' | '.join(f'{loss:.4g}' for loss in run.losses)
+            + f' | {scores} |'
+        )
     return '\n'.join(lines) + '\n'
 
 
 def load() -> None:
     """Import everything once: the processes of the configs are forks of this one."""
     from mmssl import registry
+
     for kind in (registry.MODELS, registry.DATASETS):
         kind.import_from_location()
         kind.import_hosts()
@@ -222,8 +262,12 @@ def data_folder():
 def main() -> int:
     """Train the configs, print the table, and fail where one does not train."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--configs', nargs='*', default=[''], help='only configs whose name holds one of these')
-    parser.add_argument('--limit', type=float, default=1800., help='seconds of CPU time after which a run hangs')
+    parser.add_argument(
+        '--configs', nargs='*', default=[''], help='only configs whose name holds one of these'
+    )
+    parser.add_argument(
+        '--limit', type=float, default=1800.0, help='seconds of CPU time after which a run hangs'
+    )
     parser.add_argument('--output', type=Path, help='Markdown file')
     args = parser.parse_args()
     names = [name for name in mutate_configs.all_configs() if any(part in name for part in args.configs)]
@@ -232,7 +276,10 @@ def main() -> int:
     with data_folder() as data:
         for name in names:
             runs.append(train(name, data, args.limit))
-            print(f'{runs[-1].seconds:6.1f} s  {name}: {runs[-1].fault[:400] or (runs[-1].losses, runs[-1].scores)}', flush=True)
+            print(
+                f'{runs[-1].seconds:6.1f} s  {name}: {runs[-1].fault[:400] or (runs[-1].losses, runs[-1].scores)}',
+                flush=True,
+            )
             if args.output:
                 args.output.write_text(table(runs, 'python tools/trials/all_configs.py'), encoding='utf-8')
     return int(any(run.fault for run in runs))

@@ -25,7 +25,7 @@ class Touch:
         self.path = path
 
     def __reduce__(self):
-        return os.system, (f'touch "{self.path}"', )
+        return os.system, (f'touch "{self.path}"',)
 
 
 def with_mmssl():
@@ -41,8 +41,13 @@ def said(error: BaseException) -> str:
 def maps(label):
     """A data sample of a prediction that is class 0 throughout."""
     import torch
-    return dict(pred_sem_seg=dict(data=torch.zeros(1, 4, 4, dtype=torch.long)), gt_sem_seg=dict(data=torch.tensor(label)[None]),
-                img_path='photo.jpg', seg_map_path='label.png')
+
+    return dict(
+        pred_sem_seg=dict(data=torch.zeros(1, 4, 4, dtype=torch.long)),
+        gt_sem_seg=dict(data=torch.tensor(label)[None]),
+        img_path='photo.jpg',
+        seg_map_path='label.png',
+    )
 
 
 def metric_of(ours):
@@ -76,13 +81,16 @@ def wide_label(ours, folder):
     """A 16-bit label picture of class 300."""
     import numpy as np
     from PIL import Image
+
     Image.fromarray(np.full((4, 4), 300, np.uint16)).save(folder / 'label.png')
     if ours:
         with_mmssl()
         from mmssl.data.label_maps import LoadLabelMap as Load
     else:
         from mmseg.datasets.transforms import LoadAnnotations as Load
-    found = Load().transform(dict(seg_map_path=str(folder / 'label.png'), reduce_zero_label=False, label_map=None, seg_fields=[]))
+    found = Load().transform(
+        dict(seg_map_path=str(folder / 'label.png'), reduce_zero_label=False, label_map=None, seg_fields=[])
+    )
     return f'read as class {int(found["gt_seg_map"].max())}'
 
 
@@ -101,16 +109,27 @@ def nan_loss(ours, folder):
 
         def forward(self, inputs, mode='loss'):
             self.step += 1
-            return dict(loss=(self.weight * (math.nan if self.step >= 3 else 1.)).sum())
+            return dict(loss=(self.weight * (math.nan if self.step >= 3 else 1.0)).sum())
 
     model = Model()
     if not ours:
         import mmdet.engine.hooks  # noqa: F401  the one that mmengine's users are pointed to
     hooks = [dict(type='mmssl.NonFiniteHook' if ours else 'mmdet.CheckInvalidLossHook')]
-    runner = Runner(model, str(folder / 'run'), dict(dataset=[torch.zeros(1)] * 100, batch_size=1, num_workers=0,
-                                                     sampler=dict(type='DefaultSampler', shuffle=False)),
-                    train_cfg=dict(by_epoch=False, max_iters=100), optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-                    custom_hooks=hooks, log_level='ERROR', default_hooks=dict(checkpoint=None))
+    runner = Runner(
+        model,
+        str(folder / 'run'),
+        dict(
+            dataset=[torch.zeros(1)] * 100,
+            batch_size=1,
+            num_workers=0,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+        ),
+        train_cfg=dict(by_epoch=False, max_iters=100),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        custom_hooks=hooks,
+        log_level='ERROR',
+        default_hooks=dict(checkpoint=None),
+    )
     try:
         runner.train()
         return f'trained {model.step} steps; weight {float(model.weight)}'
@@ -124,7 +143,11 @@ def command_in_a_checkpoint(ours, folder):
         with_mmssl()
     import torch
     from mmengine.runner import load_checkpoint
-    torch.save({'state_dict': torch.nn.Linear(2, 2).state_dict(), 'meta': {'x': Touch(folder / 'canary')}}, folder / 'evil.pth')
+
+    torch.save(
+        {'state_dict': torch.nn.Linear(2, 2).state_dict(), 'meta': {'x': Touch(folder / 'canary')}},
+        folder / 'evil.pth',
+    )
     try:
         load_checkpoint(torch.nn.Linear(2, 2), str(folder / 'evil.pth'))
         text = 'loaded'
@@ -136,14 +159,17 @@ def command_in_a_checkpoint(ours, folder):
 def no_matching_key(ours, folder):
     """A checkpoint of another model: no key of it fits."""
     import torch
+
     torch.save({'state_dict': {'other.weight': torch.zeros(3, 3)}}, folder / 'other.pth')
     model = torch.nn.Linear(2, 2)
     if ours:
         with_mmssl()
         from mmssl.checkpoint import load_weights
+
         load_weights(model, folder / 'other.pth')
     else:
         from mmengine.runner import load_checkpoint
+
         load_checkpoint(model, str(folder / 'other.pth'))
     return 'loaded: a warning in the log, the weights stay random'
 
@@ -152,9 +178,10 @@ def cut_image(ours, folder):
     """A JPEG without its second half."""
     import numpy as np
     from PIL import Image
+
     path = folder / 'photo.jpg'
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(path)
-    path.write_bytes(path.read_bytes()[:len(path.read_bytes()) // 2])
+    path.write_bytes(path.read_bytes()[: len(path.read_bytes()) // 2])
     if ours:
         with_mmssl()
         from mmssl.data.transforms import LoadImage as Load
@@ -171,6 +198,7 @@ def deep_image(ours, folder):
     """A grey PNG of 16 bits that gets brighter from left to right."""
     import numpy as np
     from PIL import Image
+
     Image.fromarray(np.linspace(0, 65535, 256).astype(np.uint16)[None].repeat(4, 0)).save(folder / 'deep.png')
     if ours:
         with_mmssl()
@@ -186,32 +214,49 @@ def coco_dataset(ours, folder, change=None, classes=('cat', 'dog'), **options):
         with_mmssl()
         import mmssl.detection  # noqa: F401
     from mmdet.datasets import CocoDataset
-    content = dict(images=[dict(id=number, file_name=f'{number}.jpg', width=50, height=40) for number in (1, 2)],
-                   annotations=[dict(id=number, image_id=number, category_id=number, bbox=[1, 1, 20, 20], area=400, iscrowd=0)
-                                for number in (1, 2)],
-                   categories=[dict(id=1, name='cat'), dict(id=2, name='dog')])
+
+    content = dict(
+        images=[dict(id=number, file_name=f'{number}.jpg', width=50, height=40) for number in (1, 2)],
+        annotations=[
+            dict(id=number, image_id=number, category_id=number, bbox=[1, 1, 20, 20], area=400, iscrowd=0)
+            for number in (1, 2)
+        ],
+        categories=[dict(id=1, name='cat'), dict(id=2, name='dog')],
+    )
     if change:
         change(content)
     (folder / 'boxes.json').write_text(json.dumps(content))
-    dataset = CocoDataset(ann_file=str(folder / 'boxes.json'), metainfo=dict(classes=classes), data_prefix=dict(img=''), pipeline=[],
-                          test_mode=True)
+    dataset = CocoDataset(
+        ann_file=str(folder / 'boxes.json'),
+        metainfo=dict(classes=classes),
+        data_prefix=dict(img=''),
+        pipeline=[],
+        test_mode=True,
+    )
     found = [dataset.get_data_info(number) for number in range(len(dataset))]
     return f'{len(found)} images: ' + '; '.join(
-        Path(info['img_path']).name + ': ' + (', '.join(classes[one['bbox_label']] for one in info['instances']) or 'no object')
-        for info in found)
+        Path(info['img_path']).name
+        + ': '
+        + (', '.join(classes[one['bbox_label']] for one in info['instances']) or 'no object')
+        for info in found
+    )
 
 
 def repeated_image(ours, folder):
     """A COCO file in which two images (a cat's and a dog's) have the id 1."""
+
     def change(content):
         content['images'][1]['id'] = 1
+
     return coco_dataset(ours, folder, change)
 
 
 def nan_box(ours, folder):
     """A COCO file with a box of NaN width."""
+
     def change(content):
         content['annotations'][0]['bbox'][2] = math.nan
+
     return coco_dataset(ours, folder, change)
 
 
@@ -227,26 +272,43 @@ def classes_of_other_names(ours, folder):
 
 def misspelt_setting(ours, folder):
     """A config in which default_hooks is spelt default_hoks, with logger=dict(interval=1)."""
-    (folder / 'config.py').write_text("model = dict(type='x')\ndefault_hoks = dict(logger=dict(interval=1))\n")
+    (folder / 'config.py').write_text(
+        "model = dict(type='x')\ndefault_hoks = dict(logger=dict(interval=1))\n"
+    )
     if ours:
         with_mmssl()
         from mmssl.launch import check_settings, load_config
+
         check_settings(load_config(str(folder / 'config.py')))
     else:
         from mmengine.config import Config
         from mmengine.model import BaseModel
         from mmengine.registry import MODELS
         from mmengine.runner import Runner
-        MODELS.register_module('x', module=type('Model', (BaseModel, ), {'forward': lambda self: None}))
+
+        MODELS.register_module('x', module=type('Model', (BaseModel,), {'forward': lambda self: None}))
         cfg = Config.fromfile(folder / 'config.py')
         cfg.work_dir, cfg.log_level = str(folder / 'run'), 'ERROR'
-        logger, = (hook for hook in Runner.from_cfg(cfg).hooks if type(hook).__name__ == 'LoggerHook')
+        (logger,) = (hook for hook in Runner.from_cfg(cfg).hooks if type(hook).__name__ == 'LoggerHook')
         return f'a Runner is built; its logger has interval {logger.interval}'
     return 'accepted'
 
 
-TRIALS = (label_out_of_range, all_ignored, wide_label, nan_loss, command_in_a_checkpoint, no_matching_key, cut_image, deep_image,
-          repeated_image, nan_box, classes_in_another_order, classes_of_other_names, misspelt_setting)
+TRIALS = (
+    label_out_of_range,
+    all_ignored,
+    wide_label,
+    nan_loss,
+    command_in_a_checkpoint,
+    no_matching_key,
+    cut_image,
+    deep_image,
+    repeated_image,
+    nan_box,
+    classes_in_another_order,
+    classes_of_other_names,
+    misspelt_setting,
+)
 
 
 def attempt(trial, ours: bool) -> str:
@@ -283,10 +345,20 @@ def main() -> int:
     import mmdet.evaluation  # noqa: F401
     import mmseg.datasets.transforms
     import mmseg.evaluation  # noqa: F401  once, not in every trial
-    packages = ', '.join(f'{name} {version(name)}' for name in ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection',
-                                                                'onedl-mmsegmentation', 'torch'))
-    lines = ['# Faults given to the hosts alone', '', f'`python tools/trials/hosts.py`, with {packages}. One trial each, in a process of '
-             'its own; the hosts do not see mmssl there.', '', '| fault | hosts alone | with mmssl |', '|---|---|---|']
+
+    packages = ', '.join(
+        f'{name} {version(name)}'
+        for name in ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation', 'torch')
+    )
+    lines = [
+        '# Faults given to the hosts alone',
+        '',
+        f'`python tools/trials/hosts.py`, with {packages}. One trial each, in a process of '
+        'its own; the hosts do not see mmssl there.',
+        '',
+        '| fault | hosts alone | with mmssl |',
+        '|---|---|---|',
+    ]
     for trial in [found for found in TRIALS if args.only in found.__name__]:
         cells = [attempt(trial, ours).replace('|', '/') for ours in (False, True)]
         lines.append(f'| {trial.__doc__} | {cells[0]} | {cells[1]} |')

@@ -29,10 +29,13 @@ def write_layouts(root: Path, demo: Path) -> Path:
         ``root``.
     """
     from mmdet.datasets import CocoDataset, VOCDataset
+
     (root / 'demo').symlink_to(demo.resolve())
     scenes = demo / 'scenes'
-    stems = {'train': sorted(path.stem for path in (scenes / 'images/train').iterdir())[:TRAIN],
-             'val': sorted(path.stem for path in (scenes / 'images/val').iterdir())[:VAL]}
+    stems = {
+        'train': sorted(path.stem for path in (scenes / 'images/train').iterdir())[:TRAIN],
+        'val': sorted(path.stem for path in (scenes / 'images/val').iterdir())[:VAL],
+    }
     pictures = [Image.open(scenes / 'images/train' / f'{stem}.jpg').convert('RGB') for stem in stems['train']]
     for name, (classes, side) in FOLDERS.items():
         _classify(root / name, pictures, classes, side)
@@ -41,9 +44,17 @@ def write_layouts(root: Path, demo: Path) -> Path:
         picture.save(root / 'pool' / f'{number}.jpg')
     for split in stems:
         marked = _instances(scenes, split, stems[split], CocoDataset.METAINFO['classes'])
-        for images, annotations in ((f'coco/{split}2017', f'coco/annotations/instances_{split}2017.json'),
-                                    (f'coco_minis/coco_mini/{split}2017', f'coco_minis/coco_mini/annotations/instances_{split}2017.json'),
-                                    (f'coco_minis/coco_light/images/{split}2017', f'coco_minis/coco_light/instances_{split}2017.json')):
+        for images, annotations in (
+            (f'coco/{split}2017', f'coco/annotations/instances_{split}2017.json'),
+            (
+                f'coco_minis/coco_mini/{split}2017',
+                f'coco_minis/coco_mini/annotations/instances_{split}2017.json',
+            ),
+            (
+                f'coco_minis/coco_light/images/{split}2017',
+                f'coco_minis/coco_light/instances_{split}2017.json',
+            ),
+        ):
             _copy(scenes / 'images' / split, root / images, stems[split])
             (root / annotations).parent.mkdir(parents=True, exist_ok=True)
             (root / annotations).write_text(json.dumps(marked))
@@ -51,7 +62,12 @@ def write_layouts(root: Path, demo: Path) -> Path:
         _semantic(root, scenes, split, stems[split])
     _boxes(root / 'bccd', scenes, {'train': stems['train'], 'val': stems['val']}, ('RBC', 'WBC', 'Platelets'))
     for year in ('VOC2007', 'VOC2012'):
-        _boxes(root / 'VOCdevkit' / year, scenes, {'trainval': stems['train'], 'test': stems['val']}, VOCDataset.METAINFO['classes'])
+        _boxes(
+            root / 'VOCdevkit' / year,
+            scenes,
+            {'trainval': stems['train'], 'test': stems['val']},
+            VOCDataset.METAINFO['classes'],
+        )
     return root
 
 
@@ -77,16 +93,25 @@ def _instances(scenes: Path, split: str, stems: list[str], classes: tuple[str, .
     content = json.loads((scenes / f'annotations/instances_{split}.json').read_text())
     images = [image for image in content['images'] if Path(image['file_name']).stem in stems]
     kept = {image['id'] for image in images}
-    return dict(images=images, annotations=[mark for mark in content['annotations'] if mark['image_id'] in kept],
-                categories=[dict(id=number, name=name) for number, name in enumerate(classes, 1)])
+    return dict(
+        images=images,
+        annotations=[mark for mark in content['annotations'] if mark['image_id'] in kept],
+        categories=[dict(id=number, name=name) for number, name in enumerate(classes, 1)],
+    )
 
 
 def _segment_anything(source: Path, target: Path, marked: dict) -> None:
     """SA-1B: beside every image a JSON file with its masks."""
     _copy(source, target, [Path(image['file_name']).stem for image in marked['images']])
     for image in marked['images']:
-        masks = [dict(mark, predicted_iou=0.95, stability_score=0.97) for mark in marked['annotations'] if mark['image_id'] == image['id']]
-        (target / image['file_name']).with_suffix('.json').write_text(json.dumps(dict(image=image, annotations=masks)))
+        masks = [
+            dict(mark, predicted_iou=0.95, stability_score=0.97)
+            for mark in marked['annotations']
+            if mark['image_id'] == image['id']
+        ]
+        (target / image['file_name']).with_suffix('.json').write_text(
+            json.dumps(dict(image=image, annotations=masks))
+        )
 
 
 def _semantic(root: Path, scenes: Path, split: str, stems: list[str]) -> None:
@@ -96,17 +121,25 @@ def _semantic(root: Path, scenes: Path, split: str, stems: list[str]) -> None:
     for stem in stems:
         image, label = scenes / 'images' / split / f'{stem}.jpg', scenes / 'labels' / split / f'{stem}.png'
         values = Image.fromarray(np.asarray(Image.open(label)))
-        wanted = [(voc / 'JPEGImages', '.jpg', image), (voc / 'SegmentationClass', '.png', values),
-                  (voc / 'SegmentationClassAug', '.png', values), (ade / 'images' / long, '.jpg', image),
-                  (ade / 'annotations' / long, '.png', values), (city / 'leftImg8bit' / split / 'town', '_leftImg8bit.png', image),
-                  (city / 'gtFine' / split / 'town', '_gtFine_labelTrainIds.png', values),
-                  (root / 'camvid/images' / split, '.jpg', image), (root / 'camvid/labels' / split, '.png', values)]
+        wanted = [
+            (voc / 'JPEGImages', '.jpg', image),
+            (voc / 'SegmentationClass', '.png', values),
+            (voc / 'SegmentationClassAug', '.png', values),
+            (ade / 'images' / long, '.jpg', image),
+            (ade / 'annotations' / long, '.png', values),
+            (city / 'leftImg8bit' / split / 'town', '_leftImg8bit.png', image),
+            (city / 'gtFine' / split / 'town', '_gtFine_labelTrainIds.png', values),
+            (root / 'camvid/images' / split, '.jpg', image),
+            (root / 'camvid/labels' / split, '.png', values),
+        ]
         for folder, suffix, content in wanted:
             folder.mkdir(parents=True, exist_ok=True)
             if isinstance(content, Path) and content.suffix == Path(suffix).suffix:
                 shutil.copy(content, folder / f'{stem}{suffix}')
             else:
-                (Image.open(content) if isinstance(content, Path) else content).save(folder / f'{stem}{suffix}')
+                (Image.open(content) if isinstance(content, Path) else content).save(
+                    folder / f'{stem}{suffix}'
+                )
     lists = voc / 'ImageSets/Segmentation'
     lists.mkdir(parents=True, exist_ok=True)
     for name in {'train': ('train', 'aug'), 'val': ('val',)}[split]:

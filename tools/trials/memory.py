@@ -20,12 +20,18 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)] * (str(ROOT) not in sys.path)
 
-SYSTEMS = {'mae': 'pre-training (MAE)', 'gcn': 'segmentation (GCN)', 'rfcn': 'detection (R-FCN)', 'sam': 'prompting (Segment Anything)'}
+SYSTEMS = {
+    'mae': 'pre-training (MAE)',
+    'gcn': 'segmentation (GCN)',
+    'rfcn': 'detection (R-FCN)',
+    'sam': 'prompting (Segment Anything)',
+}
 START = 500
 
 
 class Curve(NamedTuple):
     """Memory in MiB by iteration; one list a process, the main one first."""
+
     iterations: list[int]
     processes: list[list[float]]
 
@@ -33,7 +39,9 @@ class Curve(NamedTuple):
         """Of every process: mean of the last tenth over the mean of the tenth that begins at iteration ``start``, less 1."""
         tenth = max(1, (self.iterations[-1] - start) // 10)
         first = [place for place, number in enumerate(self.iterations) if start <= number <= start + tenth]
-        last = [place for place, number in enumerate(self.iterations) if number >= self.iterations[-1] - tenth]
+        last = [
+            place for place, number in enumerate(self.iterations) if number >= self.iterations[-1] - tenth
+        ]
         return [_mean(values, last) / _mean(values, first) - 1 for values in self.processes]
 
 
@@ -46,12 +54,13 @@ def resident(pid: int | str = 'self') -> float:
     for line in Path(f'/proc/{pid}/status').read_text().splitlines():
         if line.startswith('VmRSS:'):
             return int(line.split()[1]) / 1024
-    return 0.
+    return 0.0
 
 
 def settings_of(name: str, folder: Path, work_dir: str, *options: str):
     """A smoke config as ``mmssl train`` prepares it, with the demo data of ``folder``."""
     from mmssl.launch import load_config, prepare
+
     os.chdir(folder)
     cfg = load_config(str(ROOT / f'configs/smoke/{name}.py'), ['log_level=ERROR', *options])
     prepare(cfg, argparse.Namespace(data=None, launcher='none', work_dir=work_dir, local_rank=0), name)
@@ -71,10 +80,21 @@ def training(name: str, folder: Path, iterations: int, workers: int = 2, every: 
     from mmengine.hooks import Hook
 
     from mmssl.engine.runner import runner_class
-    cfg = settings_of(name, folder, f'runs/{name}', f'train_dataloader.num_workers={workers}', 'train_dataloader.batch_size=4',
-                      f'train_cfg.max_iters={iterations}', 'default_hooks.logger.interval=50',
-                      f'default_hooks.checkpoint.interval={max(1, iterations // 5)}', 'default_hooks.checkpoint.max_keep_ckpts=2')
-    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = cfg.test_cfg = cfg.test_dataloader = cfg.test_evaluator = None
+
+    cfg = settings_of(
+        name,
+        folder,
+        f'runs/{name}',
+        f'train_dataloader.num_workers={workers}',
+        'train_dataloader.batch_size=4',
+        f'train_cfg.max_iters={iterations}',
+        'default_hooks.logger.interval=50',
+        f'default_hooks.checkpoint.interval={max(1, iterations // 5)}',
+        'default_hooks.checkpoint.max_keep_ckpts=2',
+    )
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = cfg.test_cfg = cfg.test_dataloader = (
+        cfg.test_evaluator
+    ) = None
     curve = Curve([], [[] for _ in range(workers + 1)])
 
     class Note(Hook):
@@ -99,6 +119,7 @@ def testing(name: str, folder: Path, images: tuple[int, int] = (50, 500)) -> lis
     from mmengine.hooks import Hook
 
     from mmssl.engine.runner import runner_class
+
     cfg = settings_of(name, folder, f'runs/test-{name}', 'test_dataloader.batch_size=1')
     dataset = cfg.test_dataloader.dataset
     cfg.test_dataloader.dataset = dict(type='RepeatDataset', times=images[-1], dataset=dataset)
@@ -130,13 +151,17 @@ def segmentation_metric():
     import torch
 
     from mmssl.evaluation.segmentation import SegmentationMetric
+
     metric = SegmentationMetric()
     metric.dataset_meta = dict(classes=[str(number) for number in range(150)])
 
     def sample(number):
         generator = torch.Generator().manual_seed(number)
         maps = torch.randint(0, 150, (2, 1, 512, 512), generator=generator, dtype=torch.uint8)
-        return dict(pred_sem_seg=dict(data=maps[0]), gt_sem_seg=dict(data=maps[1].long()), img_path=f'{number}.jpg')
+        return dict(
+            pred_sem_seg=dict(data=maps[0]), gt_sem_seg=dict(data=maps[1].long()), img_path=f'{number}.jpg'
+        )
+
     return metric, sample
 
 
@@ -148,7 +173,12 @@ def click_metric():
 
     def sample(number):
         generator = torch.Generator().manual_seed(number)
-        return dict(pred_instances=dict(click_ious=torch.rand(30, 20, generator=generator), areas=torch.full((30, ), 900.)))
+        return dict(
+            pred_instances=dict(
+                click_ious=torch.rand(30, 20, generator=generator), areas=torch.full((30,), 900.0)
+            )
+        )
+
     return ClickMetric(), sample
 
 
@@ -158,15 +188,19 @@ def coco_metric():
 
     import torch
     from mmdet.evaluation import CocoMetric
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'a.json'
         path.write_text(json.dumps(dict(images=[], annotations=[], categories=[dict(id=1, name='a')])))
         metric = CocoMetric(ann_file=str(path), metric='bbox')
-    metric.dataset_meta = dict(classes=('a', ))
+    metric.dataset_meta = dict(classes=('a',))
 
     def sample(number):
-        found = dict(bboxes=torch.rand(100, 4), scores=torch.rand(100), labels=torch.zeros(100, dtype=torch.long))
+        found = dict(
+            bboxes=torch.rand(100, 4), scores=torch.rand(100), labels=torch.zeros(100, dtype=torch.long)
+        )
         return dict(img_id=number, ori_shape=(480, 640), pred_instances=found)
+
     return metric, sample
 
 
@@ -191,6 +225,7 @@ def in_a_fork(function, *arguments):
             sender.send(function(*arguments))
         except BaseException:
             import traceback
+
             traceback.print_exc()
         finally:
             os._exit(0)
@@ -206,18 +241,31 @@ def in_a_fork(function, *arguments):
 def report(curves: dict, tests: dict, fed: dict, iterations: int, seconds: float) -> str:
     """The figures as Markdown."""
     start = min(START, iterations // 2)
-    lines = ['# Memory', '', f'`python tools/trials/memory.py --iterations {iterations}`, {seconds / 60:.0f} minutes, two workers, batches '
-             f'of 4. MiB resident; growth from the tenth after iteration {start} to the last tenth.', '',
-             '| training | process | at the start | at the end | most | growth |', '|---|---|---|---|---|---|']
+    lines = [
+        '# Memory',
+        '',
+        f'`python tools/trials/memory.py --iterations {iterations}`, {seconds / 60:.0f} minutes, two workers, batches '
+        f'of 4. MiB resident; growth from the tenth after iteration {start} to the last tenth.',
+        '',
+        '| training | process | at the start | at the end | most | growth |',
+        '|---|---|---|---|---|---|',
+    ]
     for name, curve in curves.items():
         at = next(place for place, number in enumerate(curve.iterations) if number >= start)
         for number, (values, growth) in enumerate(zip(curve.processes, curve.growth(start), strict=True)):
             process = f'worker {number}' if number else 'main'
-            lines.append(f'| {SYSTEMS[name]}, {curve.iterations[-1]} iterations | {process} | {values[at]:.1f} | {values[-1]:.1f} | '
-                         f'{max(values[at:]):.1f} | {100 * growth:+.2f} % |')
+            lines.append(
+                f'| {SYSTEMS[name]}, {curve.iterations[-1]} iterations | {process} | {values[at]:.1f} | {values[-1]:.1f} | '
+                f'{max(values[at:]):.1f} | {100 * growth:+.2f} % |'
+            )
     lines += ['', '| evaluation | after 50 images | after 500 | growth |', '|---|---|---|---|']
-    for name, (few, many) in {**{f'test of {SYSTEMS[name]}': found for name, found in tests.items()}, **fed}.items():
-        lines.append(f'| {name} | {few:.1f} | {many:.1f} | {100 * (many / few - 1):+.2f} %, {1024 * (many - few) / 450:.2f} KiB an image |')
+    for name, (few, many) in {
+        **{f'test of {SYSTEMS[name]}': found for name, found in tests.items()},
+        **fed,
+    }.items():
+        lines.append(
+            f'| {name} | {few:.1f} | {many:.1f} | {100 * (many / few - 1):+.2f} %, {1024 * (many - few) / 450:.2f} KiB an image |'
+        )
     return '\n'.join(lines) + '\n'
 
 
@@ -232,23 +280,39 @@ def main() -> int:
     output = args.output and args.output.absolute()
     start = time.monotonic()
     from mmssl.data.demo import make_demo_data
+
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         make_demo_data(folder / 'data/demo')
-        fed = {'SegmentationMetric, 512x512, 150 classes': in_a_fork(feeding, segmentation_metric),
-               'ClickMetric, 30 objects of 20 clicks': in_a_fork(feeding, click_metric),
-               "mmdet's CocoMetric, 100 boxes": in_a_fork(feeding, coco_metric)}
+        fed = {
+            'SegmentationMetric, 512x512, 150 classes': in_a_fork(feeding, segmentation_metric),
+            'ClickMetric, 30 objects of 20 clicks': in_a_fork(feeding, click_metric),
+            "mmdet's CocoMetric, 100 boxes": in_a_fork(feeding, coco_metric),
+        }
         tests = {name: in_a_fork(testing, name, folder) for name in args.systems if name != 'mae'}
         curves = {}
         for name in args.systems:
             curves[name] = in_a_fork(training, name, folder, args.iterations)
-            print(name, [f'{100 * growth:+.2f} %' for growth in curves[name].growth(min(START, args.iterations // 2))], flush=True)
+            print(
+                name,
+                [
+                    f'{100 * growth:+.2f} %'
+                    for growth in curves[name].growth(min(START, args.iterations // 2))
+                ],
+                flush=True,
+            )
     text = report(curves, tests, fed, args.iterations, time.monotonic() - start)
     print(text)
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text, encoding='utf-8')
-    return int(any(growth >= 0.05 for curve in curves.values() for growth in curve.growth(min(START, args.iterations // 2))))
+    return int(
+        any(
+            growth >= 0.05
+            for curve in curves.values()
+            for growth in curve.growth(min(START, args.iterations // 2))
+        )
+    )
 
 
 if __name__ == '__main__':

@@ -36,6 +36,7 @@ FAULTS = ('traceback', 'hang', 'killed', 'left over')
 
 class Trial(NamedTuple):
     """One mutated config and what ``mmssl train`` made of it."""
+
     config: str
     kind: str
     what: str
@@ -55,13 +56,21 @@ def places(node, path: tuple = ()):
 def misspell(name: str, rng: random.Random) -> str:
     """The name with one letter left out, doubled or in the place of its neighbour."""
     at = rng.randrange(len(name))
-    choices = (name[:at] + name[at + 1:], name[:at] + name[at] + name[at:], name[:at] + name[at:at + 2][::-1] + name[at + 2:])
+    choices = (
+        name[:at] + name[at + 1 :],
+        name[:at] + name[at] + name[at:],
+        name[:at] + name[at : at + 2][::-1] + name[at + 2 :],
+    )
     return next((wrong for wrong in rng.sample(choices, 3) if wrong and wrong != name), name + 'x')
 
 
 def other_type(value, rng: random.Random):
     """A value that is of another type."""
-    choices = [value_ for value_ in (None, 'text', 7, 0.5, True, [1, 'a'], {'a': 1}, [], {}, '') if type(value_) is not type(value)]
+    choices = [
+        value_
+        for value_ in (None, 'text', 7, 0.5, True, [1, 'a'], {'a': 1}, [], {}, '')
+        if type(value_) is not type(value)
+    ]
     return rng.choice(choices)
 
 
@@ -71,7 +80,9 @@ def mutate(config: dict, rng: random.Random) -> tuple[dict, str, str]:
     kind = rng.choice(KINDS)
     # names that other settings have been made of (train_pipeline, ...) are read by nothing any more
     read_later = {key: value for key, value in config.items() if key in SETTINGS}
-    every = [(path, value) for path, value in places(read_later) if kind != 'misspelt' or isinstance(path[-1], str)]
+    every = [
+        (path, value) for path, value in places(read_later) if kind != 'misspelt' or isinstance(path[-1], str)
+    ]
     path, value = rng.choice(every)
     holder = config
     for key in path[:-1]:
@@ -105,6 +116,7 @@ def read(name: str) -> dict:
     from mmengine.config import Config
 
     from mmssl import compat
+
     compat.patch()
     config = plain(Config.fromfile(ROOT / name)._cfg_dict.to_dict())
     if name.startswith('configs/smoke/'):
@@ -145,6 +157,7 @@ def stand_in() -> None:
     with contextlib.suppress(ImportError):
         from mmdet.datasets import BaseDetDataset
         from mmseg.datasets import voc
+
         BaseDetDataset.full_init = full_init
         voc.fileio = SimpleNamespace(exists=lambda *args, **kwargs: True)
         voc.osp = SimpleNamespace(isfile=lambda path: True)
@@ -160,9 +173,12 @@ def child(folder: Path, full: bool) -> int:
     for number, name in ((1, 'stdout'), (2, 'stderr')):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), number)
     # what prints goes there too, also where something stands in for the streams, as a test runner's capture does
-    sys.stdout, sys.stderr = (open(number, 'w', encoding='utf-8', buffering=1, closefd=False) for number in (1, 2))
+    sys.stdout, sys.stderr = (
+        open(number, 'w', encoding='utf-8', buffering=1, closefd=False) for number in (1, 2)
+    )
     os.chdir(folder)
     from mmssl.cli import main
+
     if full:
         stand_in()
     return main(['train', 'config.py', '--work-dir', 'runs/one'])
@@ -170,7 +186,9 @@ def child(folder: Path, full: bool) -> int:
 
 def attempt(config: dict, folder: Path, full: bool, limit: float) -> tuple[str, str]:
     """(outcome, message) of one config, in a forked process that is ended after ``limit`` seconds of CPU time, or ten times that in all."""
-    (folder / 'config.py').write_text(''.join(f'{key} = {value!r}\n' for key, value in config.items()), encoding='utf-8')
+    (folder / 'config.py').write_text(
+        ''.join(f'{key} = {value!r}\n' for key, value in config.items()), encoding='utf-8'
+    )
     pid = os.fork()
     if pid == 0:
         os.setsid()
@@ -179,6 +197,7 @@ def attempt(config: dict, folder: Path, full: bool, limit: float) -> tuple[str, 
             status = child(folder, full)
         except BaseException:
             import traceback
+
             traceback.print_exc()
         finally:
             sys.stdout.flush()
@@ -188,7 +207,11 @@ def attempt(config: dict, folder: Path, full: bool, limit: float) -> tuple[str, 
     while not done[0] and time.monotonic() < deadline and cpu_seconds(pid) < limit:
         time.sleep(0.01)
         done = os.waitpid(pid, os.WNOHANG)
-    text = (folder / 'stderr').read_text(encoding='utf-8', errors='replace') if (folder / 'stderr').exists() else ''
+    text = (
+        (folder / 'stderr').read_text(encoding='utf-8', errors='replace')
+        if (folder / 'stderr').exists()
+        else ''
+    )
     if not done[0]:
         os.killpg(pid, 9)
         os.waitpid(pid, 0)
@@ -201,14 +224,18 @@ def cpu_seconds(pid: int) -> float:
     try:
         fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
     except OSError:
-        return 0.
-    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')  # utime and stime, fields 14 and 15 of proc(5)
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf(
+        'SC_CLK_TCK'
+    )  # utime and stime, fields 14 and 15 of proc(5)
 
 
 def judge(status: int, text: str, left: bool) -> tuple[str, str]:
     """(outcome, message) from the exit status, the error output and whether there is a work directory."""
     lines = [line for line in text.splitlines() if line.startswith('mmssl train: error: ')]
-    message = lines[0].removeprefix('mmssl train: error: ') if lines else (text.strip().splitlines() or [''])[-1]
+    message = (
+        lines[0].removeprefix('mmssl train: error: ') if lines else (text.strip().splitlines() or [''])[-1]
+    )
     if status == 0:
         return 'runs', ''
     if status < 0:
@@ -216,7 +243,9 @@ def judge(status: int, text: str, left: bool) -> tuple[str, str]:
     if status != 1 or 'Traceback' in text or len(lines) != 1:
         return 'traceback', message
     if left:
-        return ('stopped' if re.match('training failed at iteration|iteration ', message) else 'left over'), message
+        return (
+            'stopped' if re.match('training failed at iteration|iteration ', message) else 'left over'
+        ), message
     return 'refused', message
 
 
@@ -224,13 +253,21 @@ def judge(status: int, text: str, left: bool) -> tuple[str, str]:
 def demo_folder():
     """A folder with the demo data in ``data/demo``."""
     from mmssl.data.demo import make_demo_data
+
     with tempfile.TemporaryDirectory() as folder:
         make_demo_data(Path(folder) / 'data/demo')
         yield Path(folder)
 
 
-def trials(number: int, seed: int, data: Path, names: list[str], limit: float = 60., tell=None,
-           control: bool = False) -> list[Trial]:
+def trials(
+    number: int,
+    seed: int,
+    data: Path,
+    names: list[str],
+    limit: float = 60.0,
+    tell=None,
+    control: bool = False,
+) -> list[Trial]:
     """Mutate configs at random and run them.
 
     Args:
@@ -245,6 +282,7 @@ def trials(number: int, seed: int, data: Path, names: list[str], limit: float = 
     import mmengine.registry as root
 
     from mmssl import registry
+
     for kind in (registry.MODELS, registry.DATASETS):  # once, not in every child
         kind.import_from_location()
         kind.import_hosts()
@@ -264,7 +302,9 @@ def trials(number: int, seed: int, data: Path, names: list[str], limit: float = 
                 (folder / 'data/demo').symlink_to(data)
                 start = time.monotonic()
                 outcome, message = attempt(config, folder, not name.startswith('configs/smoke/'), limit)
-            found.append(Trial(name, kind, what, outcome, message.replace(place, '.'), time.monotonic() - start))
+            found.append(
+                Trial(name, kind, what, outcome, message.replace(place, '.'), time.monotonic() - start)
+            )
             if tell:
                 tell(found[-1])
     return found
@@ -272,7 +312,11 @@ def trials(number: int, seed: int, data: Path, names: list[str], limit: float = 
 
 def all_configs() -> list[str]:
     """Every config, relative to the checkout."""
-    return sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
+    return sorted(
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / 'configs').rglob('*.py')
+        if '_base_' not in path.parts
+    )
 
 
 def table(found: list[Trial], command: str) -> str:
@@ -280,19 +324,28 @@ def table(found: list[Trial], command: str) -> str:
     counts = Counter((trial.kind, trial.outcome) for trial in found)
     outcomes = (*GOOD, *FAULTS)
     mistakes = [trial for trial in found if trial.kind != CONTROL]
-    lines = ['# Mistakes in configs', '',
-             f'{len(mistakes)} trials over {len({trial.config for trial in mistakes})} configs: `{command}`.', '',
-             '`runs`: nothing needed has changed. `refused`: one line of error, status 1, no work directory. `stopped`: one '
-             'line of error after the first step; the log stays. The rest would be faults.', '',
-             '| mistake | ' + ' | '.join(outcomes) + ' |', '|---' * (len(outcomes) + 1) + '|']
+    lines = [
+        '# Mistakes in configs',
+        '',
+        f'{len(mistakes)} trials over {len({trial.config for trial in mistakes})} configs: `{command}`.',
+        '',
+        '`runs`: nothing needed has changed. `refused`: one line of error, status 1, no work directory. `stopped`: one '
+        'line of error after the first step; the log stays. The rest would be faults.',
+        '',
+        '| mistake | ' + ' | '.join(outcomes) + ' |',
+        '|---' * (len(outcomes) + 1) + '|',
+    ]
     for kind in (*KINDS, *[CONTROL] * (len(mistakes) < len(found))):
         lines.append(f'| {kind} | ' + ' | '.join(str(counts[kind, outcome]) for outcome in outcomes) + ' |')
     refused = {trial.config for trial in found if trial.kind == CONTROL and trial.outcome != 'runs'}
     if refused:
         counts = Counter(trial.outcome for trial in mistakes if trial.config in refused)
-        lines += ['', f'{len(refused)} configs do not begin with the stand-ins even without a mistake (they read validation data at the '
-                  'start, or need several processes), so that a refusal of theirs may have another reason; they have '
-                  f'{counts.total()} of the trials, {counts["refused"]} of them refused.']
+        lines += [
+            '',
+            f'{len(refused)} configs do not begin with the stand-ins even without a mistake (they read validation data at the '
+            'start, or need several processes), so that a refusal of theirs may have another reason; they have '
+            f'{counts.total()} of the trials, {counts["refused"]} of them refused.',
+        ]
     lines += ['', 'What was said, one line of each kind:', '']
     said: list[str] = []
     for trial in found:
@@ -308,7 +361,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--number', type=int, default=300)
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--limit', type=float, default=60., help='seconds of CPU time after which a trial hangs')
+    parser.add_argument(
+        '--limit', type=float, default=60.0, help='seconds of CPU time after which a trial hangs'
+    )
     parser.add_argument('--configs', default='', help='only configs whose name holds this')
     parser.add_argument('--output', type=Path, help='Markdown file')
     args = parser.parse_args()
@@ -316,7 +371,10 @@ def main() -> int:
     names = [name for name in all_configs() if args.configs in name]
 
     def tell(trial):
-        print(f'{trial.outcome:9} {trial.seconds:5.1f} s  {trial.config}: {trial.what}: {trial.message[:240]}', flush=True)
+        print(
+            f'{trial.outcome:9} {trial.seconds:5.1f} s  {trial.config}: {trial.what}: {trial.message[:240]}',
+            flush=True,
+        )
 
     with demo_folder() as folder:
         found = trials(args.number, args.seed, folder / 'data/demo', names, args.limit, tell, control=True)

@@ -55,7 +55,9 @@ class Pictures(torch.utils.data.Dataset):
         worker = torch.utils.data.get_worker_info()
         if worker is not None and worker.id == 1 and os.path.exists(f'{self.root}/kill'):
             os.kill(os.getpid(), signal.SIGKILL)
-        image = torch.from_numpy(np.random.default_rng(index).random((3, 16, 16), dtype=np.float32)) * (0.5 + torch.rand(1))
+        image = torch.from_numpy(np.random.default_rng(index).random((3, 16, 16), dtype=np.float32)) * (
+            0.5 + torch.rand(1)
+        )
         return dict(inputs=image, data_samples=BaseDataElement(metainfo=self.get_data_info(index)))
 
 
@@ -65,7 +67,9 @@ class Net(BaseModel):
 
     def __init__(self):
         super().__init__()
-        self.net = nn.Sequential(nn.Flatten(), nn.Linear(768, 512), nn.ReLU(), nn.Dropout(0.3), nn.Linear(512, 4))
+        self.net = nn.Sequential(
+            nn.Flatten(), nn.Linear(768, 512), nn.ReLU(), nn.Dropout(0.3), nn.Linear(512, 4)
+        )
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
         """A loss of no meaning."""
@@ -87,16 +91,33 @@ class Trial(Hook):
             Trial.action(runner)
 
 
-def config(side: str, work_dir: Path, steps: int = 20, workers: int = 0, interval: int = 10, keep: int = 1) -> Config:
+def config(
+    side: str, work_dir: Path, steps: int = 20, workers: int = 0, interval: int = 10, keep: int = 1
+) -> Config:
     """The config of a run; the two sides differ in one type."""
     hook = 'CheckpointHook' if side == 'mmengine' else 'mmssl.CheckpointHook'
-    return Config(dict(
-        model=dict(type='Net'), work_dir=str(work_dir), train_cfg=dict(by_epoch=False, max_iters=steps),
-        train_dataloader=dict(dataset=dict(type='Pictures', root=str(work_dir.parent)), batch_size=4, num_workers=workers,
-                              sampler=dict(type='InfiniteSampler', shuffle=True)),
-        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)), randomness=dict(seed=0), default_scope='mmengine',
-        default_hooks=dict(checkpoint=dict(type=hook, by_epoch=False, interval=interval, max_keep_ckpts=keep)),
-        custom_hooks=[dict(type='Trial')], log_level='ERROR', experiment_name=f'{time.monotonic_ns()}'))
+    return Config(
+        dict(
+            model=dict(type='Net'),
+            work_dir=str(work_dir),
+            train_cfg=dict(by_epoch=False, max_iters=steps),
+            train_dataloader=dict(
+                dataset=dict(type='Pictures', root=str(work_dir.parent)),
+                batch_size=4,
+                num_workers=workers,
+                sampler=dict(type='InfiniteSampler', shuffle=True),
+            ),
+            optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)),
+            randomness=dict(seed=0),
+            default_scope='mmengine',
+            default_hooks=dict(
+                checkpoint=dict(type=hook, by_epoch=False, interval=interval, max_keep_ckpts=keep)
+            ),
+            custom_hooks=[dict(type='Trial')],
+            log_level='ERROR',
+            experiment_name=f'{time.monotonic_ns()}',
+        )
+    )
 
 
 def fork(function: Callable, output: Path) -> int:
@@ -134,7 +155,9 @@ def status_of(pid: int, limit: float = 90) -> int | str:
     return 'still there'
 
 
-def train(side: str, work_dir: Path, resume: bool = False, action: Callable | None = None, **settings) -> None:
+def train(
+    side: str, work_dir: Path, resume: bool = False, action: Callable | None = None, **settings
+) -> None:
     """Train in this process; ours with what ``mmssl train`` does about signals."""
     Trial.action = action
     cfg = config(side, work_dir, **settings)
@@ -144,6 +167,7 @@ def train(side: str, work_dir: Path, resume: bool = False, action: Callable | No
         return
     from mmssl.engine.runner import Runner
     from mmssl.signals import watched_signals
+
     with watched_signals():
         Runner.from_cfg(cfg).train()
 
@@ -153,21 +177,30 @@ def can_resume(side: str, work_dir: Path) -> tuple[bool, str]:
     output = work_dir.with_suffix('.resume')
     pid = fork(lambda: train(side, work_dir, resume=True, steps=0), output)
     done = status_of(pid) == 0
-    return done, output.read_text().strip().splitlines()[-1][:150] if not done and output.stat().st_size else ''
+    return done, output.read_text().strip().splitlines()[-1][
+        :150
+    ] if not done and output.stat().st_size else ''
 
 
 def losses(work_dir: Path) -> dict[int, str]:
     """Losses by iteration; those of the last time where there are several."""
     path = Path(f'{work_dir}.losses')
-    return dict((int(step), loss) for step, loss in map(str.split, path.read_text().splitlines())) if path.exists() else {}
+    return (
+        dict((int(step), loss) for step, loss in map(str.split, path.read_text().splitlines()))
+        if path.exists()
+        else {}
+    )
 
 
 def kills(side: str, folder: Path, number: int) -> str:
     """SIGKILL while one checkpoint after the other is written, one being kept."""
     from mmssl.checkpoint import load_file
     from mmssl.engine.runner import Runner
+
     generator, bad, nothing = random.Random(0), 0, 0
-    runner = (HostRunner if side == 'mmengine' else Runner).from_cfg(config(side, folder / 'start', steps=1, interval=1))
+    runner = (HostRunner if side == 'mmengine' else Runner).from_cfg(
+        config(side, folder / 'start', steps=1, interval=1)
+    )
     runner.train()
     hook = next(hook for hook in runner.hooks if 'CheckpointHook' in type(hook).__name__)
     for trial in range(number):
@@ -190,6 +223,7 @@ def kills(side: str, folder: Path, number: int) -> str:
         try:
             if side == 'mmssl':
                 from mmssl.checkpoint import find_resume_checkpoint
+
                 named = find_resume_checkpoint(work_dir)
             load_file(work_dir / os.path.basename(named), trust=True)
         except (OSError, ValueError, TypeError):
@@ -202,6 +236,7 @@ def kills(side: str, folder: Path, number: int) -> str:
 def whole(path: Path) -> bool:
     """Whether a checkpoint can be read."""
     from mmssl.checkpoint import load_file
+
     try:
         load_file(path, trust=True)
     except (OSError, ValueError):
@@ -211,6 +246,7 @@ def whole(path: Path) -> bool:
 
 def full_disk(side: str, folder: Path) -> str:
     """A limit on the size of files, from the second save on, stands in for a disk that is full."""
+
     def full(runner):
         if runner.iter + 1 == 10:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -219,7 +255,9 @@ def full_disk(side: str, folder: Path) -> str:
     status = status_of(fork(lambda: train(side, folder / 'run', action=full), folder / 'full.txt'))
     said = (folder / 'full.txt').read_text().strip().splitlines()[-1:]
     resumed, why = can_resume(side, folder / 'run')
-    return f'exit status {status}; "{said[0][:110] if said else ""}..."; ' + ('resumed' if resumed else f'cannot be resumed: {why}')
+    return f'exit status {status}; "{said[0][:110] if said else ""}..."; ' + (
+        'resumed' if resumed else f'cannot be resumed: {why}'
+    )
 
 
 def exact(side: str, folder: Path) -> str:
@@ -230,17 +268,22 @@ def exact(side: str, folder: Path) -> str:
     whole, parts = losses(folder / 'whole'), losses(folder / 'parts')
     equal = sum(whole[step] == parts.get(step) for step in range(11, 21))
     worst = max(abs(float.fromhex(whole[step]) - float.fromhex(parts[step])) for step in range(11, 21))
-    return f'{equal} of the 10 losses after it are the same' + ('' if equal == 10 else f', they differ by up to {worst:.2g}')
+    return f'{equal} of the 10 losses after it are the same' + (
+        '' if equal == 10 else f', they differ by up to {worst:.2g}'
+    )
 
 
 def sigterm(side: str, folder: Path) -> str:
     """SIGTERM seven steps after the only save."""
+
     def action(runner):
         if runner.iter + 1 == 17:
             os.kill(os.getpid(), signal.SIGTERM)
 
     started = time.monotonic()
-    status = status_of(fork(lambda: train(side, folder / 'run', action=action, steps=100), folder / 'term.txt'))
+    status = status_of(
+        fork(lambda: train(side, folder / 'run', action=action, steps=100), folder / 'term.txt')
+    )
     saved = sorted(int(re.search(r'\d+', path.name).group()) for path in (folder / 'run').glob('iter_*.pth'))
     lost = max(losses(folder / 'run')) - saved[-1]
     return f'exit status {status} within {time.monotonic() - started:.1f} s of the start; {lost} steps lost'
@@ -254,15 +297,20 @@ def worker(side: str, folder: Path) -> str:
         if runner.iter + 1 == 12:
             (folder / 'kill').touch()
 
-    pid = fork(lambda: train(side, folder / 'run', action=action, workers=2, steps=100000, interval=10), folder / 'worker.txt')
+    pid = fork(
+        lambda: train(side, folder / 'run', action=action, workers=2, steps=100000, interval=10),
+        folder / 'worker.txt',
+    )
     while not (folder / 'kill').exists():
         time.sleep(0.005)
     at.append(time.monotonic())
     status = status_of(pid)
     lines = (folder / 'worker.txt').read_text().strip().splitlines()
     said = next((line for line in reversed(lines) if 'worker' in line.lower()), lines[-1] if lines else '')
-    named = ', '.join(f'{what} {"named" if re.search(pattern, said) else "not named"}'
-                      for what, pattern in (('number', r'worker 1\b'), ('file', r'\.png')))
+    named = ', '.join(
+        f'{what} {"named" if re.search(pattern, said) else "not named"}'
+        for what, pattern in (('number', r'worker 1\b'), ('file', r'\.png'))
+    )
     return f'exit status {status} after {time.monotonic() - at[0]:.1f} s; {named}'
 
 
@@ -270,19 +318,26 @@ def truncated(side: str, folder: Path) -> str:
     """The newest of two checkpoints is cut in half."""
     status_of(fork(lambda: train(side, folder / 'run', keep=2), folder / 'cut.txt'))
     newest = folder / 'run/iter_20.pth'
-    newest.write_bytes(newest.read_bytes()[:newest.stat().st_size // 2])
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
     resumed, why = can_resume(side, folder / 'run')
     return 'resumed from the one before' if resumed else f'cannot be resumed: {why}'
 
 
-TRIALS = {'`kill -9` while saving, `max_keep_ckpts=1`': kills, 'disk full at the second save, `max_keep_ckpts=1`': full_disk,
-          '20 steps, or 10 and 10 more after `resume=True`': exact, 'SIGTERM in step 17, saved at 10': sigterm,
-          'one of two workers killed': worker, 'newest of two checkpoints cut in half': truncated}
+TRIALS = {
+    '`kill -9` while saving, `max_keep_ckpts=1`': kills,
+    'disk full at the second save, `max_keep_ckpts=1`': full_disk,
+    '20 steps, or 10 and 10 more after `resume=True`': exact,
+    'SIGTERM in step 17, saved at 10': sigterm,
+    'one of two workers killed': worker,
+    'newest of two checkpoints cut in half': truncated,
+}
 
 
 def main() -> None:
     """Run all trials and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--kills', type=int, default=50, help='processes killed while saving, on each side')
     parser.add_argument('--output', type=Path, help='page to write; printed otherwise')
     args = parser.parse_args()
@@ -292,25 +347,50 @@ def main() -> None:
         found = []
         for side in SIDES:
             with tempfile.TemporaryDirectory() as folder:
-                extra = (args.kills, ) if trial is kills else ()
+                extra = (args.kills,) if trial is kills else ()
                 # each in a process of its own: what a trial registers or opens does not outlive it
                 answer = Path(folder) / 'answer'
                 (Path(folder) / 'trial').mkdir()
-                pid = fork(lambda trial=trial, side=side, folder=folder, extra=extra, answer=answer: answer.write_text(
-                    trial(side, Path(folder) / 'trial', *extra)), Path(folder) / 'log')
+                pid = fork(
+                    lambda trial=trial, side=side, folder=folder, extra=extra, answer=answer: (
+                        answer.write_text(trial(side, Path(folder) / 'trial', *extra))
+                    ),
+                    Path(folder) / 'log',
+                )
                 status_of(pid, 600)
-                found.append((answer.read_text() if answer.exists() else f'the trial failed: {(Path(folder) / "log").read_text()[-300:]}')
-                             .replace(folder, '').replace('|', '/'))
+                found.append(
+                    (
+                        answer.read_text()
+                        if answer.exists()
+                        else f'the trial failed: {(Path(folder) / "log").read_text()[-300:]}'
+                    )
+                    .replace(folder, '')
+                    .replace('|', '/')
+                )
         rows.append(f'| {name} | {found[0]} | {found[1]} |')
         print(rows[-1], flush=True)
-    page = '\n'.join([
-        '# Killed, full, signalled: mmengine and mmssl', '',
-        'The same small network, data and config; `mmengine` is its own Runner and CheckpointHook, `mmssl` is ours. Written by', '',
-        '```', f'python tools/trials/processes.py --kills {args.kills} --output docs/trials/processes.md', '```', '',
-        f'with mmengine {mmengine.__version__}, PyTorch {torch.__version__}, Python {sys.version.split()[0]}, on the CPU.', '',
-        '| trial | mmengine | mmssl |', '|---|---|---|', *rows, '',
-        'The full disk is a limit of 1 MB on the size of a file. A checkpoint that "cannot be resumed" is one that `last_checkpoint` names '
-        'and that is not there or', 'not whole; ours looks for the newest whole one then.', ''])
+    page = '\n'.join(
+        [
+            '# Killed, full, signalled: mmengine and mmssl',
+            '',
+            'The same small network, data and config; `mmengine` is its own Runner and CheckpointHook, `mmssl` is ours. Written by',
+            '',
+            '```',
+            f'python tools/trials/processes.py --kills {args.kills} --output docs/trials/processes.md',
+            '```',
+            '',
+            f'with mmengine {mmengine.__version__}, PyTorch {torch.__version__}, Python {sys.version.split()[0]}, on the CPU.',
+            '',
+            '| trial | mmengine | mmssl |',
+            '|---|---|---|',
+            *rows,
+            '',
+            'The full disk is a limit of 1 MB on the size of a file. A checkpoint that "cannot be resumed" is one that `last_checkpoint` names '
+            'and that is not there or',
+            'not whole; ours looks for the newest whole one then.',
+            '',
+        ]
+    )
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         args.output.write_text(page)

@@ -26,7 +26,9 @@ train_dataloader = dict(
         data_prefix=dict(sub_data_root=''),
         metainfo=metainfo,
         filter_cfg=dict(filter_empty_gt=False, bbox_min_size=2),  # two of its boxes are points
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    ),
+)
 val_dataloader = dict(
     batch_size=1,
     num_workers=1,
@@ -39,7 +41,9 @@ val_dataloader = dict(
         data_prefix=dict(sub_data_root=''),
         metainfo=metainfo,
         test_mode=True,
-        pipeline=test_pipeline))
+        pipeline=test_pipeline,
+    ),
+)
 test_dataloader = val_dataloader
 val_evaluator = dict(type='VOCMetric', metric='mAP', iou_thrs=0.5, eval_mode='area')
 test_evaluator = val_evaluator

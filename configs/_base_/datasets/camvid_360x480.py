@@ -19,7 +19,9 @@ train_dataloader = dict(
         type='mmssl.CamVid',
         data_root='data/camvid',
         data_prefix=dict(img_path='images/train', seg_map_path='labels/train'),
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    ),
+)
 val_dataloader = dict(
     batch_size=1,
     num_workers=2,
@@ -29,7 +31,12 @@ val_dataloader = dict(
         type='mmssl.CamVid',
         data_root='data/camvid',
         data_prefix=dict(img_path='images/val', seg_map_path='labels/val'),
-        pipeline=test_pipeline))
+        pipeline=test_pipeline,
+    ),
+)
 test_dataloader = val_dataloader
-val_evaluator = [dict(type='mmssl.SegmentationMetric', ignore_index=11), dict(type='mmssl.BoundaryMetric', ignore_index=11)]
+val_evaluator = [
+    dict(type='mmssl.SegmentationMetric', ignore_index=11),
+    dict(type='mmssl.BoundaryMetric', ignore_index=11),
+]
 test_evaluator = val_evaluator

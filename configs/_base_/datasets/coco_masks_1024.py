@@ -10,7 +10,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='mmssl.LoadImage'),
     dict(type='mmssl.ResizeLongest', scale=1024),
-    dict(type='mmssl.LoadMasks', largest_share=1.),
+    dict(type='mmssl.LoadMasks', largest_share=1.0),
     dict(type='mmssl.PackPrompts'),
 ]
 train_dataloader = dict(
@@ -24,7 +24,9 @@ train_dataloader = dict(
         data_root='data/coco',
         ann_file='annotations/instances_train2017.json',
         data_prefix=dict(img_path='train2017'),
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    ),
+)
 val_dataloader = dict(
     batch_size=1,
     num_workers=2,
@@ -36,7 +38,9 @@ val_dataloader = dict(
         ann_file='annotations/instances_val2017.json',
         data_prefix=dict(img_path='val2017'),
         test_mode=True,
-        pipeline=test_pipeline))
+        pipeline=test_pipeline,
+    ),
+)
 test_dataloader = val_dataloader
 val_evaluator = dict(type='mmssl.ClickMetric')
 test_evaluator = val_evaluator

@@ -10,7 +10,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='mmssl.LoadImage'),
     dict(type='mmssl.ResizeLongest', scale=256),
-    dict(type='mmssl.LoadMasks', largest_share=1.),
+    dict(type='mmssl.LoadMasks', largest_share=1.0),
     dict(type='mmssl.PackPrompts'),
 ]
 train_dataloader = dict(
@@ -27,14 +27,18 @@ train_dataloader = dict(
                 data_root='data/coco_minis',
                 ann_file='coco_mini/annotations/instances_train2017.json',
                 data_prefix=dict(img_path='coco_mini/train2017'),
-                pipeline=train_pipeline),
+                pipeline=train_pipeline,
+            ),
             dict(
                 type='mmssl.CocoMasks',
                 data_root='data/coco_minis',
                 ann_file='coco_light/instances_train2017.json',
                 data_prefix=dict(img_path='coco_light/images/train2017'),
-                pipeline=train_pipeline),
-        ]))
+                pipeline=train_pipeline,
+            ),
+        ],
+    ),
+)
 val_dataloader = dict(
     batch_size=1,
     num_workers=1,
@@ -48,15 +52,19 @@ val_dataloader = dict(
                 ann_file='coco_mini/annotations/instances_val2017.json',
                 data_prefix=dict(img_path='coco_mini/val2017'),
                 test_mode=True,
-                pipeline=test_pipeline),
+                pipeline=test_pipeline,
+            ),
             dict(
                 type='mmssl.CocoMasks',
                 data_root='data/coco_minis',
                 ann_file='coco_light/instances_val2017.json',
                 data_prefix=dict(img_path='coco_light/images/val2017'),
                 test_mode=True,
-                pipeline=test_pipeline),
-        ]))
+                pipeline=test_pipeline,
+            ),
+        ],
+    ),
+)
 test_dataloader = val_dataloader
 val_evaluator = dict(type='mmssl.ClickMetric')
 test_evaluator = val_evaluator

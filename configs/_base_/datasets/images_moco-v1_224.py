@@ -1,7 +1,12 @@
 # Any folder of images; two views of each, as MoCo v1's released code draws them: a crop of 20 to 100 % of the area (bilinear), grey with
 # probability 0.2, then colour jitter 0.4 of brightness, contrast, saturation and hue, and a flip.
 data_preprocessor = dict(
-    type='SelfSupDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True, non_blocking=True)
+    type='SelfSupDataPreprocessor',
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    to_rgb=True,
+    non_blocking=True,
+)
 train_pipeline = [
     dict(type='mmssl.LoadViews', preset='moco-v1', scale=224),
     dict(type='PackInputs'),
@@ -14,4 +19,7 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
-    dataset=dict(type='mmssl.ImageFolder', data_root='data/imagenet', data_prefix='train', pipeline=train_pipeline))
+    dataset=dict(
+        type='mmssl.ImageFolder', data_root='data/imagenet', data_prefix='train', pipeline=train_pipeline
+    ),
+)

@@ -10,7 +10,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='mmssl.LoadImage'),
     dict(type='mmssl.ResizeLongest', scale=1024),
-    dict(type='mmssl.LoadMasks', largest_share=1.),
+    dict(type='mmssl.LoadMasks', largest_share=1.0),
     dict(type='mmssl.PackPrompts'),
 ]
 train_dataloader = dict(
@@ -20,14 +20,25 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
-        type='mmssl.SA1BDataset', data_root='data/sa1b', data_prefix=dict(img_path='train'), pipeline=train_pipeline))
+        type='mmssl.SA1BDataset',
+        data_root='data/sa1b',
+        data_prefix=dict(img_path='train'),
+        pipeline=train_pipeline,
+    ),
+)
 val_dataloader = dict(
     batch_size=1,
     num_workers=2,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='mmssl.SA1BDataset', data_root='data/sa1b', data_prefix=dict(img_path='val'), test_mode=True, pipeline=test_pipeline))
+        type='mmssl.SA1BDataset',
+        data_root='data/sa1b',
+        data_prefix=dict(img_path='val'),
+        test_mode=True,
+        pipeline=test_pipeline,
+    ),
+)
 test_dataloader = val_dataloader
 val_evaluator = dict(type='mmssl.ClickMetric')
 test_evaluator = val_evaluator

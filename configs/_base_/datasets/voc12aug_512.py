@@ -20,9 +20,19 @@ tta_pipeline = [
     dict(type='mmssl.LoadImage'),
     dict(
         type='TestTimeAug',
-        transforms=[[dict(type='Resize', scale_factor=factor, keep_ratio=True) for factor in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)],
-                    [dict(type='RandomFlip', prob=0., direction='horizontal'), dict(type='RandomFlip', prob=1., direction='horizontal')],
-                    [dict(type='mmssl.LoadLabelMap')], [dict(type='PackSegInputs')]]),
+        transforms=[
+            [
+                dict(type='Resize', scale_factor=factor, keep_ratio=True)
+                for factor in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+            ],
+            [
+                dict(type='RandomFlip', prob=0.0, direction='horizontal'),
+                dict(type='RandomFlip', prob=1.0, direction='horizontal'),
+            ],
+            [dict(type='mmssl.LoadLabelMap')],
+            [dict(type='PackSegInputs')],
+        ],
+    ),
 ]
 train_dataloader = dict(
     dataset=dict(
@@ -32,7 +42,11 @@ train_dataloader = dict(
                 data_root='data/VOCdevkit/VOC2012',
                 data_prefix=dict(img_path='JPEGImages', seg_map_path=labels),
                 ann_file=f'ImageSets/Segmentation/{split}.txt',
-                pipeline=train_pipeline) for split, labels in (('train', 'SegmentationClass'), ('aug', 'SegmentationClassAug'))
-        ]))
+                pipeline=train_pipeline,
+            )
+            for split, labels in (('train', 'SegmentationClass'), ('aug', 'SegmentationClassAug'))
+        ]
+    )
+)
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

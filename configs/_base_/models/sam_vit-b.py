@@ -1,7 +1,11 @@
 # Segment Anything with a ViT-B at 1024: 12 blocks, four of them global, 256 channels.
 data_preprocessor = dict(
-    type='mmengine.ImgDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True,
-    pad_size_divisor=1024)
+    type='mmengine.ImgDataPreprocessor',
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    bgr_to_rgb=True,
+    pad_size_divisor=1024,
+)
 model = dict(
     type='mmssl.InteractiveSAM',
     data_preprocessor=data_preprocessor,
@@ -10,4 +14,5 @@ model = dict(
     max_masks=64,
     checkpoint_rounds=True,
     clicks=dict(clicks=9),
-    model=dict(type='mmssl.SAM', image_encoder=dict(type='mmssl.SAMImageEncoder', arch='vit_b')))
+    model=dict(type='mmssl.SAM', image_encoder=dict(type='mmssl.SAMImageEncoder', arch='vit_b')),
+)

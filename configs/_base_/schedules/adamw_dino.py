@@ -7,9 +7,17 @@ optim_wrapper = dict(
     constructor='mmssl.MergedOptimWrapperConstructor',
     optimizer=dict(type='AdamW', lr=5e-4 * 512 / 256, betas=(0.9, 0.999), weight_decay=0.04, fused=True),
     paramwise_cfg=dict(flat_decay_mult=0.0),
-    clip_grad=dict(type='each', max_norm=3.0))
+    clip_grad=dict(type='each', max_norm=3.0),
+)
 param_scheduler = [
-    dict(type='mmssl.WarmupCosineLR', warmup=10, end=100, eta_min=1e-6, by_epoch=True, convert_to_iter_based=True),
+    dict(
+        type='mmssl.WarmupCosineLR',
+        warmup=10,
+        end=100,
+        eta_min=1e-6,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    ),
     dict(type='mmssl.CosineWeightDecay', final=0.4, end=100, by_epoch=True, convert_to_iter_based=True),
 ]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=100)

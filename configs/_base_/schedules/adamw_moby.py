@@ -7,7 +7,10 @@ optim_wrapper = dict(
     constructor='mmssl.MergedOptimWrapperConstructor',
     optimizer=dict(type='AdamW', lr=1e-3 * 512 / 512, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
     paramwise_cfg=dict(flat_decay_mult=0.0),
-    clip_grad=dict(max_norm=5.0))
-param_scheduler = dict(type='mmssl.WarmupCosineLR', warmup=5, end=300, eta_min=5e-6, by_epoch=True, convert_to_iter_based=True)
+    clip_grad=dict(max_norm=5.0),
+)
+param_scheduler = dict(
+    type='mmssl.WarmupCosineLR', warmup=5, end=300, eta_min=5e-6, by_epoch=True, convert_to_iter_based=True
+)
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=300)
 auto_scale_lr = dict(base_batch_size=512)

@@ -4,7 +4,10 @@ optim_wrapper = dict(
     type='mmssl.AmpOptimWrapper',
     dtype='bfloat16',
     constructor='mmssl.MergedOptimWrapperConstructor',
-    optimizer=dict(type='AdamW', lr=1.5e-4 * 4096 / 256, weight_decay=0.1, fused=True))
-param_scheduler = dict(type='mmssl.WarmupCosineLR', warmup=40, end=300, by_epoch=True, convert_to_iter_based=True)
+    optimizer=dict(type='AdamW', lr=1.5e-4 * 4096 / 256, weight_decay=0.1, fused=True),
+)
+param_scheduler = dict(
+    type='mmssl.WarmupCosineLR', warmup=40, end=300, by_epoch=True, convert_to_iter_based=True
+)
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=300)
 auto_scale_lr = dict(base_batch_size=4096)

@@ -4,8 +4,9 @@ optim_wrapper = dict(
     type='mmssl.AmpOptimWrapper',
     constructor='mmssl.MergedOptimWrapperConstructor',
     optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.1, betas=(0.9, 0.999)),
-    clip_grad=dict(max_norm=1.),
-    paramwise_cfg=dict(norm_decay_mult=0., bias_decay_mult=0.))
+    clip_grad=dict(max_norm=1.0),
+    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
+)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, begin=0, end=250, by_epoch=False),
     dict(type='MultiStepLR', milestones=[13333, 18000], gamma=0.1, begin=0, end=20000, by_epoch=False),

@@ -3,7 +3,10 @@
 optim_wrapper = dict(
     type='mmssl.AmpOptimWrapper',
     dtype='bfloat16',
-    optimizer=dict(type='mmssl.LARC', lr=4.8, momentum=0.9, weight_decay=1e-6, trust_coefficient=0.001, clip=False))
+    optimizer=dict(
+        type='mmssl.LARC', lr=4.8, momentum=0.9, weight_decay=1e-6, trust_coefficient=0.001, clip=False
+    ),
+)
 param_scheduler = dict(
     type='mmssl.WarmupCosineLR',
     warmup=10,
@@ -11,7 +14,8 @@ param_scheduler = dict(
     start_factor=0.3 / 4.8,
     eta_min=0.0048,
     by_epoch=True,
-    convert_to_iter_based=True)
+    convert_to_iter_based=True,
+)
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=800)
 auto_scale_lr = dict(base_batch_size=4096)
 sync_bn = 'torch'

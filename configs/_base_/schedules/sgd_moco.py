@@ -3,7 +3,8 @@
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='mmssl.MergedOptimWrapperConstructor',
-    optimizer=dict(type='SGD', lr=0.03, momentum=0.9, weight_decay=1e-4, fused=True))
+    optimizer=dict(type='SGD', lr=0.03, momentum=0.9, weight_decay=1e-4, fused=True),
+)
 param_scheduler = dict(type='mmssl.WarmupCosineLR', warmup=0, end=200, by_epoch=True)
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=200)
 auto_scale_lr = dict(base_batch_size=256)

@@ -22,20 +22,28 @@ model = dict(
         use_shared_rel_pos_bias=False,
         use_rel_pos_bias=True,
         with_mask_token=False,
-        init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.')),
+        init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.'),
+    ),
     head=dict(
         type='LinearClsHead',
         num_classes=1000,
         in_channels=768,
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
-        init_cfg=dict(type='TruncNormal', layer='Linear', std=2e-5)),
-    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]))
+        init_cfg=dict(type='TruncNormal', layer='Linear', std=2e-5),
+    ),
+    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
+)
 optim_wrapper = dict(
     type='mmssl.AmpOptimWrapper',
     dtype='bfloat16',
     constructor='mmssl.MergedOptimWrapperConstructor',
     optimizer=dict(type='AdamW', lr=4e-3, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
-    paramwise_cfg=dict(layer_decay_rate=0.65, flat_decay_mult=0.0, custom_keys=dict(cls_token=dict(decay_mult=0.0))))
-param_scheduler = dict(type='mmssl.WarmupCosineLR', warmup=20, end=100, eta_min=1e-6, by_epoch=True, convert_to_iter_based=True)
+    paramwise_cfg=dict(
+        layer_decay_rate=0.65, flat_decay_mult=0.0, custom_keys=dict(cls_token=dict(decay_mult=0.0))
+    ),
+)
+param_scheduler = dict(
+    type='mmssl.WarmupCosineLR', warmup=20, end=100, eta_min=1e-6, by_epoch=True, convert_to_iter_based=True
+)
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=100)
 auto_scale_lr = dict(base_batch_size=1024)

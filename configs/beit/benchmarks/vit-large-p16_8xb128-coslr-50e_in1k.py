@@ -5,7 +5,9 @@
 #
 # Expected, ImageNet-1k: the paper's abstract gives 86.3 top-1 for its best large model. Not measured here.
 _base_ = './vit-base-p16_8xb128-coslr-100e_in1k.py'
-model = dict(backbone=dict(arch='large', drop_path_rate=0.2, layer_scale_init_value=1e-5), head=dict(in_channels=1024))
+model = dict(
+    backbone=dict(arch='large', drop_path_rate=0.2, layer_scale_init_value=1e-5), head=dict(in_channels=1024)
+)
 optim_wrapper = dict(optimizer=dict(lr=1e-3), paramwise_cfg=dict(layer_decay_rate=0.75))
 param_scheduler = dict(warmup=5, end=50)
 train_cfg = dict(max_epochs=50)

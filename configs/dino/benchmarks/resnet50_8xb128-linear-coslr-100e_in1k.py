@@ -13,6 +13,8 @@ model = dict(
         depth=50,
         frozen_stages=4,
         norm_eval=True,
-        init_cfg=dict(type='Pretrained', checkpoint='', prefix='teacher.module.0.')),
+        init_cfg=dict(type='Pretrained', checkpoint='', prefix='teacher.module.0.'),
+    ),
     neck=dict(type='GlobalAveragePooling'),
-    head=dict(in_channels=2048))
+    head=dict(in_channels=2048),
+)

@@ -18,15 +18,20 @@ model = dict(
         patch_size=16,
         frozen_stages=12,
         num_cls_tokens=4,
-        init_cfg=dict(type='Pretrained', checkpoint='', prefix='teacher.module.0.')),
+        init_cfg=dict(type='Pretrained', checkpoint='', prefix='teacher.module.0.'),
+    ),
     head=dict(
         type='LinearClsHead',
         num_classes=1000,
         in_channels=4 * 384,
         loss=dict(type='CrossEntropyLoss'),
-        init_cfg=dict(type='Normal', layer='Linear', std=0.01)))
+        init_cfg=dict(type='Normal', layer='Linear', std=0.01),
+    ),
+)
 train_pipeline = [
-    dict(type='mmssl.LoadRandomResizedCrop', scale=224, crop_ratio_range=(0.08, 1.0), interpolation='bilinear'),
+    dict(
+        type='mmssl.LoadRandomResizedCrop', scale=224, crop_ratio_range=(0.08, 1.0), interpolation='bilinear'
+    ),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackInputs'),
 ]
@@ -34,7 +39,8 @@ train_dataloader = dict(batch_size=128, dataset=dict(pipeline=train_pipeline))
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='mmssl.MergedOptimWrapperConstructor',
-    optimizer=dict(type='SGD', lr=0.001 * 1024 / 256, momentum=0.9, weight_decay=0.0))
+    optimizer=dict(type='SGD', lr=0.001 * 1024 / 256, momentum=0.9, weight_decay=0.0),
+)
 param_scheduler = dict(type='mmssl.WarmupCosineLR', warmup=0, end=100, by_epoch=True)
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=100, val_interval=10)
 auto_scale_lr = dict(base_batch_size=1024)

@@ -17,24 +17,36 @@ model = dict(
         img_size=32,
         channels=(64, 128, 256),
         hidden=1024,
-        out_indices=(3, ),
+        out_indices=(3,),
         frozen_stages=4,
-        init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.')),
+        init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.'),
+    ),
     head=dict(
         type='LinearClsHead',
         num_classes=10,
         in_channels=1024,
         loss=dict(type='CrossEntropyLoss'),
-        init_cfg=dict(type='Normal', layer='Linear', std=0.01)))
+        init_cfg=dict(type='Normal', layer='Linear', std=0.01),
+    ),
+)
 train_pipeline = [
     dict(type='mmssl.LoadCenterCrop', scale=32, ratio=1.0),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(batch_size=64, num_workers=4, dataset=dict(data_root='data/cifar10', pipeline=train_pipeline))
-val_dataloader = dict(batch_size=256, num_workers=4, dataset=dict(data_root='data/cifar10', pipeline=train_pipeline))
+train_dataloader = dict(
+    batch_size=64, num_workers=4, dataset=dict(data_root='data/cifar10', pipeline=train_pipeline)
+)
+val_dataloader = dict(
+    batch_size=256, num_workers=4, dataset=dict(data_root='data/cifar10', pipeline=train_pipeline)
+)
 test_dataloader = val_dataloader
 optim_wrapper = dict(
-    type='mmssl.OptimWrapper', constructor='mmssl.MergedOptimWrapperConstructor', optimizer=dict(type='Adam', lr=1e-3, fused=True))
-param_scheduler = dict(type='mmssl.WarmupCosineLR', warmup=0, end=100, by_epoch=True, convert_to_iter_based=True)
+    type='mmssl.OptimWrapper',
+    constructor='mmssl.MergedOptimWrapperConstructor',
+    optimizer=dict(type='Adam', lr=1e-3, fused=True),
+)
+param_scheduler = dict(
+    type='mmssl.WarmupCosineLR', warmup=0, end=100, by_epoch=True, convert_to_iter_based=True
+)
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=100, val_interval=10)
 auto_scale_lr = dict(base_batch_size=64)

@@ -7,4 +7,12 @@
 # Expected, CIFAR-10: 73.62 top-1 after DIM(L) with JSD, 75.57 with InfoNCE and 52.84 after DIM(G) in the paper (table 1). Not measured
 # here.
 _base_ = './convnet_1xb64-linear-coslr-100e_cifar10.py'
-model = dict(head=dict(type='StackedLinearClsHead', mid_channels=[200], dropout_rate=0.1, norm_cfg=dict(type='BN1d'), init_cfg=None))
+model = dict(
+    head=dict(
+        type='StackedLinearClsHead',
+        mid_channels=[200],
+        dropout_rate=0.1,
+        norm_cfg=dict(type='BN1d'),
+        init_cfg=None,
+    )
+)

@@ -16,17 +16,26 @@ model = dict(
         patch_size=16,
         frozen_stages=12,
         out_type='cls_token',
-        init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.')),
+        init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.'),
+    ),
     neck=dict(type='ClsBatchNormNeck', input_features=768),
     head=dict(
         type='LinearClsHead',
         num_classes=1000,
         in_channels=768,
         loss=dict(type='CrossEntropyLoss'),
-        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.01)))
+        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.01),
+    ),
+)
 # one draw of the crop, cut to the image, as the released code does here (util/crop.py)
 train_pipeline = [
-    dict(type='mmssl.LoadRandomResizedCrop', scale=224, crop_ratio_range=(0.08, 1.0), interpolation='bicubic', clip=True),
+    dict(
+        type='mmssl.LoadRandomResizedCrop',
+        scale=224,
+        crop_ratio_range=(0.08, 1.0),
+        interpolation='bicubic',
+        clip=True,
+    ),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackInputs'),
 ]
@@ -35,7 +44,10 @@ optim_wrapper = dict(
     type='mmssl.AmpOptimWrapper',
     dtype='bfloat16',
     constructor='mmssl.MergedOptimWrapperConstructor',
-    optimizer=dict(type='mmssl.LARS', lr=0.1 * 16384 / 256, weight_decay=0.0, momentum=0.9))
-param_scheduler = dict(type='mmssl.WarmupCosineLR', warmup=10, end=90, by_epoch=True, convert_to_iter_based=True)
+    optimizer=dict(type='mmssl.LARS', lr=0.1 * 16384 / 256, weight_decay=0.0, momentum=0.9),
+)
+param_scheduler = dict(
+    type='mmssl.WarmupCosineLR', warmup=10, end=90, by_epoch=True, convert_to_iter_based=True
+)
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=90)
 auto_scale_lr = dict(base_batch_size=16384)

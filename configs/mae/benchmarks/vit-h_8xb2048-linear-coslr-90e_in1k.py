@@ -6,4 +6,7 @@
 # Expected, ImageNet-1k, 1600 epochs of pre-training: no figure at hand. Not measured here.
 _base_ = './vit-b_8xb2048-linear-coslr-90e_in1k.py'
 model = dict(
-    backbone=dict(arch='h', patch_size=14, frozen_stages=32), neck=dict(input_features=1280), head=dict(in_channels=1280))
+    backbone=dict(arch='h', patch_size=14, frozen_stages=32),
+    neck=dict(input_features=1280),
+    head=dict(in_channels=1280),
+)

@@ -6,4 +6,7 @@
 # Expected, ImageNet-1k, 1600 epochs of pre-training: 75.8 top-1 in the paper. Not measured here.
 _base_ = './vit-b_8xb2048-linear-coslr-90e_in1k.py'
 model = dict(
-    backbone=dict(arch='l', patch_size=16, frozen_stages=24), neck=dict(input_features=1024), head=dict(in_channels=1024))
+    backbone=dict(arch='l', patch_size=16, frozen_stages=24),
+    neck=dict(input_features=1024),
+    head=dict(in_channels=1024),
+)

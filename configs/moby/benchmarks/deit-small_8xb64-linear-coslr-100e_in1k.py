@@ -15,6 +15,8 @@ model = dict(
         patch_size=16,
         frozen_stages=12,
         out_type='cls_token',
-        init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.')),
+        init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.'),
+    ),
     neck=None,
-    head=dict(in_channels=384))
+    head=dict(in_channels=384),
+)

@@ -15,23 +15,32 @@ model = dict(
         arch='tiny',
         img_size=224,
         drop_path_rate=0.2,
-        init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.')),
+        init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.'),
+    ),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
         type='LinearClsHead',
         num_classes=1000,
         in_channels=768,
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
-        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02)),
-    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]))
+        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02),
+    ),
+    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
+)
 optim_wrapper = dict(
     type='mmssl.AmpOptimWrapper',
     dtype='bfloat16',
     constructor='mmssl.MergedOptimWrapperConstructor',
     optimizer=dict(type='AdamW', lr=1e-3 * 1024 / 1024, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
     paramwise_cfg=dict(
-        layer_decay_rate=0.8, flat_decay_mult=0.0, custom_keys=dict(relative_position_bias_table=dict(decay_mult=0.0))),
-    clip_grad=dict(max_norm=5.0))
-param_scheduler = dict(type='mmssl.WarmupCosineLR', warmup=5, end=100, eta_min=1e-6, by_epoch=True, convert_to_iter_based=True)
+        layer_decay_rate=0.8,
+        flat_decay_mult=0.0,
+        custom_keys=dict(relative_position_bias_table=dict(decay_mult=0.0)),
+    ),
+    clip_grad=dict(max_norm=5.0),
+)
+param_scheduler = dict(
+    type='mmssl.WarmupCosineLR', warmup=5, end=100, eta_min=1e-6, by_epoch=True, convert_to_iter_based=True
+)
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=100)
 auto_scale_lr = dict(base_batch_size=1024)

@@ -16,16 +16,21 @@ model = dict(
         img_size=224,
         drop_path_rate=0.0,
         frozen_stages=3,
-        init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.')),
+        init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.'),
+    ),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
         type='LinearClsHead',
         num_classes=1000,
         in_channels=768,
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
-        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02)))
+        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02),
+    ),
+)
 train_pipeline = [
-    dict(type='mmssl.LoadRandomResizedCrop', scale=224, crop_ratio_range=(0.08, 1.0), interpolation='bilinear'),
+    dict(
+        type='mmssl.LoadRandomResizedCrop', scale=224, crop_ratio_range=(0.08, 1.0), interpolation='bilinear'
+    ),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackInputs'),
 ]
@@ -41,7 +46,10 @@ optim_wrapper = dict(
     dtype='bfloat16',
     constructor='mmssl.MergedOptimWrapperConstructor',
     optimizer=dict(type='SGD', lr=1.0 * 512 / 512, momentum=0.9, weight_decay=0.0),
-    clip_grad=dict(max_norm=5.0))
-param_scheduler = dict(type='mmssl.WarmupCosineLR', warmup=5, end=100, eta_min=5e-6, by_epoch=True, convert_to_iter_based=True)
+    clip_grad=dict(max_norm=5.0),
+)
+param_scheduler = dict(
+    type='mmssl.WarmupCosineLR', warmup=5, end=100, eta_min=5e-6, by_epoch=True, convert_to_iter_based=True
+)
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=100)
 auto_scale_lr = dict(base_batch_size=512)

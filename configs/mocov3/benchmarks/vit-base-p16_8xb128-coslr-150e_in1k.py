@@ -18,14 +18,17 @@ model = dict(
         patch_size=16,
         drop_path_rate=0.1,
         out_type='cls_token',
-        init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.')),
+        init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.'),
+    ),
     head=dict(
         type='LinearClsHead',
         num_classes=1000,
         in_channels=768,
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
-        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02)),
-    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]))
+        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02),
+    ),
+    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
+)
 train_dataloader = dict(batch_size=128, sampler=dict(_delete_=True, type='RepeatAugSampler', shuffle=True))
 optim_wrapper = dict(
     type='mmssl.AmpOptimWrapper',
@@ -33,8 +36,12 @@ optim_wrapper = dict(
     constructor='mmssl.MergedOptimWrapperConstructor',
     optimizer=dict(type='AdamW', lr=5e-4 * 1024 / 512, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
     paramwise_cfg=dict(
-        flat_decay_mult=0.0, custom_keys=dict(cls_token=dict(decay_mult=0.0), pos_embed=dict(decay_mult=0.0))))
-param_scheduler = dict(type='mmssl.WarmupCosineLR', warmup=5, end=150, eta_min=1e-5, by_epoch=True, convert_to_iter_based=True)
+        flat_decay_mult=0.0, custom_keys=dict(cls_token=dict(decay_mult=0.0), pos_embed=dict(decay_mult=0.0))
+    ),
+)
+param_scheduler = dict(
+    type='mmssl.WarmupCosineLR', warmup=5, end=150, eta_min=1e-5, by_epoch=True, convert_to_iter_based=True
+)
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=150)
 custom_hooks = _base_.custom_hooks + [dict(type='EMAHook', momentum=4e-5, priority='ABOVE_NORMAL')]
 auto_scale_lr = dict(base_batch_size=1024)

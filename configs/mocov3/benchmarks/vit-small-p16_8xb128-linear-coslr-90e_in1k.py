@@ -14,7 +14,9 @@ model = dict(
         img_size=224,
         patch_size=16,
         frozen_stages=12,
-        init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.')),
+        init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.'),
+    ),
     neck=None,
-    head=dict(in_channels=384))
+    head=dict(in_channels=384),
+)
 optim_wrapper = dict(optimizer=dict(lr=3.0 * 1024 / 256))

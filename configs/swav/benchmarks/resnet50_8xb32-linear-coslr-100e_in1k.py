@@ -15,17 +15,22 @@ model = dict(
         depth=50,
         frozen_stages=4,
         norm_eval=True,
-        init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.')),
+        init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.'),
+    ),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
         type='LinearClsHead',
         num_classes=1000,
         in_channels=2048,
         loss=dict(type='CrossEntropyLoss'),
-        init_cfg=dict(type='Normal', layer='Linear', std=0.01)))
+        init_cfg=dict(type='Normal', layer='Linear', std=0.01),
+    ),
+)
 data_preprocessor = dict(std=[58.14, 57.12, 57.375])  # as in pre-training
 train_pipeline = [
-    dict(type='mmssl.LoadRandomResizedCrop', scale=224, crop_ratio_range=(0.08, 1.0), interpolation='bilinear'),
+    dict(
+        type='mmssl.LoadRandomResizedCrop', scale=224, crop_ratio_range=(0.08, 1.0), interpolation='bilinear'
+    ),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackInputs'),
 ]
@@ -39,7 +44,8 @@ test_dataloader = val_dataloader
 optim_wrapper = dict(
     type='mmssl.AmpOptimWrapper',
     dtype='bfloat16',
-    optimizer=dict(type='SGD', lr=0.3, momentum=0.9, weight_decay=1e-6))
+    optimizer=dict(type='SGD', lr=0.3, momentum=0.9, weight_decay=1e-6),
+)
 param_scheduler = dict(type='mmssl.WarmupCosineLR', warmup=0, end=100, by_epoch=True)
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=100)
 auto_scale_lr = dict(base_batch_size=256)
