@@ -13,6 +13,7 @@ import sys
 import textwrap
 
 from mmssl import __version__
+from mmssl.errors import UserError
 from mmssl.hints import nearest
 
 # command -> module; in the order in which `mmssl --help` shows them
@@ -49,9 +50,9 @@ HEADINGS = {
     'list': 'configs, data, runs',
 }
 
-# what a command raises for bad input or a run that cannot go on; anything else is a fault of ours and keeps its traceback
-USER_ERRORS = (ValueError, TypeError, KeyError, OSError, ImportError)
-STOPS = ('BadFilesError', 'NonFiniteError', 'TrainingError')
+# what a command raises for bad input or a run that cannot go on; anything else is a fault of ours and keeps
+# its traceback
+USER_ERRORS = (UserError, ValueError, TypeError, KeyError, OSError, ImportError)
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -182,9 +183,7 @@ def main(argv: list[str] | None = None, command: str | None = None) -> int:
     try:
         return int(module.run(args) or 0)
     except Exception as error:
-        known = (
-            isinstance(error, USER_ERRORS) or type(error).__name__ in STOPS
-        )  # by name: their modules import torch
+        known = isinstance(error, USER_ERRORS)
         if os.environ.get('MMSSL_DEBUG') or not known:
             raise
         message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)

@@ -97,8 +97,8 @@ def place(error: BaseException) -> str:
 def explain(error: Exception) -> str:
     """The message of an error in words for a person.
 
-    The nearest right name is added where a key of a config or a ``type`` is misspelt; otherwise the part that was being built, and for
-    errors of no words of their own the line that raised them.
+    The nearest right name is added where a key of a config or a ``type`` is misspelt; otherwise the part that
+    was being built, and for errors of no words of their own the line that raised them.
     """
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     worker = re.match(r'Caught \w+ in DataLoader worker process (\d+)', text)

@@ -1,8 +1,9 @@
 """Registries of mmssl: children of mmengine's root registries, scope ``mmssl``.
 
-A config keeps its host's ``default_scope`` and names our parts with the prefix, ``type='mmssl.MAE'``: mmengine then imports this module by
-itself, and ``locations`` import the parts. Children of the root and not of a host's registry, because mmengine finds only direct children
-of the root by their prefix (``Registry.get``).
+A config keeps its host's ``default_scope`` and names our parts with the prefix, ``type='mmssl.MAE'``:
+mmengine then imports this module by itself, and ``locations`` import the parts. Children of the root and not
+of a host's registry, because mmengine finds only direct children of the root by their prefix
+(``Registry.get``).
 """
 
 import importlib
@@ -21,7 +22,7 @@ from mmengine.registry import STRATEGIES as MMENGINE_STRATEGIES
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
-from mmssl import compat
+from mmssl.hosts import compat
 
 compat.patch()
 
@@ -110,8 +111,9 @@ STRATEGIES = _child('strategy', MMENGINE_STRATEGIES, 'mmssl.engine.fsdp')
 def build(cfg, registry: Registry):
     """Build ``cfg`` from ``registry``, whatever default scope is set.
 
-    mmengine ignores the registry that ``build`` is called on once a default scope is set, so a plain name of ours would be looked up in a
-    host's registry. Here a plain name that is ours gets its prefix first; every other name is left to the scope.
+    mmengine ignores the registry that ``build`` is called on once a default scope is set, so a plain name of
+    ours would be looked up in a host's registry. Here a plain name that is ours gets its prefix first; every
+    other name is left to the scope.
 
     Args:
         cfg: a dict with ``type``, or a part that is built already (returned as it is).

@@ -19,7 +19,8 @@ if os.environ.get('MMSSL_DATA'):
 
 ROOT = Path(__file__).resolve().parents[1]
 # files that take longest come first, so that no worker is left alone with one of them at the end
-# before them those that fork processes which learn: autograd refuses that once a test before has started its threads
+# before them those that fork processes which learn: autograd refuses that once a test before has started its
+# threads
 LONGEST = (
     'test_sam_two_processes',
     'test_rfcn_detector',
@@ -103,7 +104,8 @@ def run_cli():
 def warm_cli(tmp_path_factory):
     """As ``run_cli``, in a fork of a process that has imported the libraries: seconds less a command; see ``warm.py``.
 
-    ``ranks=2`` starts as many processes as torchrun would, ``program=path`` runs that file in place of ``mmssl``.
+    ``ranks=2`` starts as many processes as torchrun would, ``program=path`` runs that file in place of
+    ``mmssl``.
     """
     logs = tmp_path_factory.mktemp('warm')
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))

@@ -19,7 +19,8 @@ NAMES = sorted(
 )
 SMOKE = [name for name in NAMES if name.startswith('configs/smoke/')]
 FULL = [name for name in NAMES if name not in SMOKE]
-# where a dict with a type stands -> the registry that must know it; what the model holds is checked by building it
+# where a dict with a type stands -> the registry that must know it; what the model holds is checked by
+# building it
 REGISTRIES = {
     'model': root.MODELS,
     'tta_model': root.MODELS,
@@ -53,7 +54,7 @@ REGISTRIES = {
 
 
 def read(name):
-    from mmssl import compat
+    from mmssl.hosts import compat
 
     compat.patch()
     return Config.fromfile(ROOT / name)

@@ -97,7 +97,8 @@ SMALL_HDC = dict(
     type='mmssl.HDCResNet', depth=18, stem_channels=8, base_channels=8, stage3=(1, 2), stage4=(5, 9)
 )
 SEG_LOSS = dict(type='mmseg.CrossEntropyLoss', avg_non_ignore=True)
-# name -> (smallest settings, a forward pass that gives one tensor, its shape); a new model needs its line here
+# name -> (smallest settings, a forward pass that gives one tensor, its shape); a new model needs its line
+# here
 SMALL = {
     'SAM': (
         dict(image_encoder=dict(type='mmssl.SAMImageEncoder', **SAM_ENCODER), mask_decoder=SAM_DECODER),

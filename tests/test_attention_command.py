@@ -14,7 +14,7 @@ from mmssl.layers.vit import ViT
 from mmssl.selfsup.dino import DINOViT
 from mmssl.selfsup.mae import MAEViT
 from mmssl.selfsup.mocov3 import MoCoV3ViT
-from mmssl.visual.attention import attention_rows, class_attention
+from mmssl.visualization.attention import attention_rows, class_attention
 
 ARCH = {'embed_dims': 32, 'num_layers': 3, 'num_heads': 4, 'feedforward_channels': 64}
 CONFIG = 'configs/smoke/dino.py'
@@ -133,7 +133,8 @@ def test_the_picture_has_the_image_the_mean_and_every_head(warm_cli, repo_root, 
     ) / model.data_preprocessor.std
     maps = class_attention(model.teacher.module[0].eval(), normalised)[0]
     for column, weights in enumerate([maps.mean(0), *maps], start=1):
-        # the grey of the photograph taken off, brightness rises with the weight: compared at the centres of the patches
+        # the grey of the photograph taken off, brightness rises with the weight: compared at the centres of
+        # the patches
         drawn = tile(sheet, 0, column, 48) - 0.35 * image.mean(-1, keepdims=True)
         centres = drawn.sum(-1).reshape(6, 8, 6, 8)[:, 3:5, :, 3:5].mean((1, 3))
         order = weights.flatten().argsort()

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from mmssl import doctor
-from mmssl.doctor import Environment, Probe
+from mmssl.hosts import doctor
+from mmssl.hosts.doctor import Environment, Probe
 
 VERSIONS = {
     'numpy': '2.2.6',
@@ -209,7 +209,7 @@ def test_what_is_missing_but_optional_is_a_note(env, subject, text, cure):
 def test_upstream_flavour_needs_old_setuptools():
     owners = {module: [module] for module in OWNERS}
     versions = {
-        **{module: '1.0' for module in OWNERS},
+        **dict.fromkeys(OWNERS, '1.0'),
         'numpy': '2.0',
         'torch': '2.11.0',
         'torchvision': '0.26.0',

@@ -11,7 +11,7 @@ from mmssl.cli import main
 
 pytest.importorskip('sklearn')
 pytest.importorskip('matplotlib')
-from mmssl.visual.embedding import METHODS, check_method, embed, scatter  # noqa: E402
+from mmssl.visualization.embedding import METHODS, check_method, embed, scatter
 
 CONFIG = 'configs/smoke/mae.py'
 COLOURS = {'red': (220, 40, 40), 'green': (40, 200, 40), 'blue': (40, 40, 220)}

@@ -66,7 +66,7 @@ def train(repo_root, warm_cli, demo_data):
 def build_model(root):
     from mmengine.registry import init_default_scope
 
-    from mmssl.launch import load_config
+    from mmssl.engine.launch import load_config
     from mmssl.registry import MODELS, build
 
     cfg = load_config(str(root / CONFIG), MODEL)

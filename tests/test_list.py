@@ -4,8 +4,9 @@ import argparse
 
 import pytest
 
-from mmssl import completion, paths
 from mmssl.commands import list as command
+from mmssl.commands import shell_scripts as completion
+from mmssl.config import paths
 
 
 @pytest.fixture

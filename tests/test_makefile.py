@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-# answers the version check from its file name, makes a venv that holds itself, and logs pip; pip fails while `fail` lies beside the log
+# answers the version check from its file name, makes a venv that holds itself, and logs pip; pip fails while
+# `fail` lies beside the log
 FAKE = """#!/bin/sh
 case "$*" in
     *version_info*) case "$0" in *python3.9) exit 1;; *) exit 0;; esac;;

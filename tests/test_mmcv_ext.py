@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import mmssl.registry  # noqa: F401  puts the stand-in in its place
-from mmssl import compat
+from mmssl.hosts import compat
 
 pytest.importorskip('mmcv')
 STAND_IN = compat._StandIn('stand-in')
@@ -283,7 +283,7 @@ assert 'mmcv._ext' not in sys.modules
 if how == 'refused':
     sys.meta_path.insert(0, Refuse())
 
-from mmssl import compat
+from mmssl.hosts import compat
 from mmssl.cli import main
 for number, config in enumerate(configs):
     run = f'{work_dir}/{number}/'

@@ -136,7 +136,7 @@ def test_config_root_of_the_installed_wheel(target, tmp_path):
         target,
         tmp_path,
         '-c',
-        'import mmssl; from mmssl import paths; print(mmssl.__file__, paths.config_root())',
+        'import mmssl; from mmssl.config import paths; print(mmssl.__file__, paths.config_root())',
     )
     assert done.stdout.split() == [f'{target}/mmssl/__init__.py', f'{target}/mmssl/.mim/configs'], done.stderr
 
@@ -148,7 +148,7 @@ def test_config_root_without_symbolic_links(repo_root, tmp_path):
     link = tmp_path / 'mmssl' / '.mim' / 'configs'
     link.unlink()
     link.write_text('../../configs')
-    done = python(tmp_path, tmp_path, '-c', 'from mmssl import paths; print(paths.config_root())')
+    done = python(tmp_path, tmp_path, '-c', 'from mmssl.config import paths; print(paths.config_root())')
     assert done.stdout.strip() == str(tmp_path / 'configs'), done.stderr
 
 

@@ -19,7 +19,7 @@ def folder(tmp_path_factory, repo_root):
     import sklearn
 
     from mmssl.commands.reconstruct import load_mae
-    from mmssl.launch import load_config
+    from mmssl.engine.launch import load_config
     from mmssl.registry import MODELS, build
 
     folder = tmp_path_factory.mktemp('pictures ü')

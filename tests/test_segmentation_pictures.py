@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mmssl.visual.colours import class_colour
-from mmssl.visual.segmentation import legend, overlay, segmentation_picture
+from mmssl.visualization.colours import class_colour
+from mmssl.visualization.segmentation import legend, overlay, segmentation_picture
 
 
 def test_colours_are_mixed_where_there_is_a_class():

@@ -9,10 +9,10 @@ import mmssl.registry  # noqa: F401  stands in for compiled operators of mmcv
 from mmssl.cli import main
 
 pytest.importorskip('mmdet')
-from mmssl.detection.deform import DeformConv  # noqa: E402
-from mmssl.visual import detection  # noqa: E402
-from mmssl.visual.attention import COLOURS  # noqa: E402
-from mmssl.visual.colours import class_colour  # noqa: E402
+from mmssl.detection.deform import DeformConv
+from mmssl.visualization import detection
+from mmssl.visualization.attention import COLOURS
+from mmssl.visualization.colours import class_colour
 
 CONFIG = """
 _base_ = 'mmssl::smoke/rfcn.py'

@@ -1,7 +1,7 @@
 """A process that has done the slow imports and forks for every command it is sent: JSON lines in, exit statuses out.
 
-Seconds of imports are most of what a small command costs. Only libraries are imported here, none of ours and none that registers parts, so
-that a command still finds everything by itself.
+Seconds of imports are most of what a small command costs. Only libraries are imported here, none of ours and
+none that registers parts, so that a command still finds everything by itself.
 """
 
 import atexit

@@ -1,6 +1,7 @@
 """A masked autoencoder learns on real pictures, in about three minutes on two cores: what ``make demo`` runs.
 
-Makes the demo data, measures k-NN with random weights, pre-trains, measures again, and draws input, masked input and reconstruction.
+Makes the demo data, measures k-NN with random weights, pre-trains, measures again, and draws input, masked
+input and reconstruction.
 """
 
 import argparse
@@ -24,7 +25,7 @@ def main() -> int:
     work_dir = Path(args.work_dir)
     shutil.rmtree(work_dir, ignore_errors=True)
 
-    from mmssl.launch import load_config, make_demo_data_if_asked
+    from mmssl.engine.launch import load_config, make_demo_data_if_asked
 
     cfg = load_config(
         CONFIG,
@@ -84,7 +85,7 @@ def draw(model, data: Path, out: Path) -> None:
     import torch
     from PIL import Image
 
-    from mmssl.visual.reconstruction import TITLES, picture, reconstruction_rows
+    from mmssl.visualization.reconstruction import TITLES, picture, reconstruction_rows
 
     files = [sorted(folder.iterdir())[3] for folder in sorted((data / 'val').iterdir())][:12]
     images = torch.stack(

@@ -2,9 +2,9 @@
 
     python tools/pool_images.py OUT [--short-side 192] FOLDER[:LIST] ...
 
-A folder is searched with all below it. LIST is a file with a name a line (a suffix may be missing, as in PASCAL VOC's ImageSets): only
-these are taken, which keeps test images out. Files are written as OUT/<number of the folder>/<path below it>.jpg; those that are there are
-kept.
+A folder is searched with all below it. LIST is a file with a name a line (a suffix may be missing, as in
+PASCAL VOC's ImageSets): only these are taken, which keeps test images out. Files are written as OUT/<number
+of the folder>/<path below it>.jpg; those that are there are kept.
 """
 
 import argparse

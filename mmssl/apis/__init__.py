@@ -1,6 +1,7 @@
 """The package from Python: models by name, and an inferencer a system.
 
-    from mmssl.apis import DetectionInferencer, FeatureInferencer, PromptInferencer, SegmentationInferencer, get_model, list_models
+    from mmssl.apis import DetectionInferencer, FeatureInferencer, PromptInferencer, SegmentationInferencer,
+    get_model, list_models
 
 ``import mmssl.apis`` is light: torch and the toolboxes are imported when a name is first used.
 """

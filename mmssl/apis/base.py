@@ -1,8 +1,9 @@
 """What the inferencers share: where images come from, batches, progress, files of results.
 
-The hosts' inferencers look for ``LoadImageFromFile`` in the pipeline and refuse ours, take every file of a folder for an image, and keep
-all predictions and pictures in memory until the end. Here the data go the way of ``mmssl test``: the pipeline of the config's test data,
-then ``model.test_step``, so that the results are equal.
+The hosts' inferencers look for ``LoadImageFromFile`` in the pipeline and refuse ours, take every file of a
+folder for an image, and keep all predictions and pictures in memory until the end. Here the data go the way
+of ``mmssl test``: the pipeline of the config's test data, then ``model.test_step``, so that the results are
+equal.
 """
 
 import json
@@ -37,8 +38,8 @@ def find_sources(inputs: Any, image_format: str = 'BGR') -> list[Source]:
 
     Args:
         inputs: the images. Folders are searched with their subfolders, hidden files are left out.
-        image_format: order of the channels in arrays, 'BGR' as ``cv2.imread`` and the hosts' inferencers have it, or 'RGB'. Pillow images
-            know theirs.
+        image_format: order of the channels in arrays, 'BGR' as ``cv2.imread`` and the hosts' inferencers have
+            it, or 'RGB'. Pillow images know theirs.
 
     Raises:
         FileNotFoundError: no such file.
@@ -179,11 +180,13 @@ class Inferencer:
         """Results of images, in their order.
 
         Args:
-            inputs: a file, a folder (with its subfolders), an array (H, W, 3) of uint8, a Pillow image, or a list of any of these.
+            inputs: a file, a folder (with its subfolders), an array (H, W, 3) of uint8, a Pillow image, or a
+                list of any of these.
             batch_size: images at once; images of different sizes are not mixed, so that it changes no result.
-            out_dir: ``predictions/NAME.json`` and ``pictures/NAME.png`` are written here as the images come; NAME is that of the file,
-                or the number of an array.
-            image_format: order of the channels of arrays, 'BGR' (as ``cv2.imread`` and the hosts have it) or 'RGB'.
+            out_dir: ``predictions/NAME.json`` and ``pictures/NAME.png`` are written here as the images come;
+                NAME is that of the file, or the number of an array.
+            image_format: order of the channels of arrays, 'BGR' (as ``cv2.imread`` and the hosts have it) or
+                'RGB'.
             progress: show a progress line; None shows it on a terminal.
 
         Returns:

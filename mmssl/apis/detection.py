@@ -17,8 +17,9 @@ class DetectionInferencer(HostInferencer):
         score_thr: least score of what is drawn; the results hold everything.
 
     Results:
-        'bboxes' (N, 4) float32, x1, y1, x2, y2 in pixels of the image; 'labels' (N,); 'scores' (N,), best first; 'masks', a list of
-        compressed run lengths, where the detector has them. They equal those of ``mmssl test``.
+        'bboxes' (N, 4) float32, x1, y1, x2, y2 in pixels of the image; 'labels' (N,); 'scores' (N,), best
+        first; 'masks', a list of compressed run lengths, where the detector has them. They equal those of
+        ``mmssl test``.
 
     Examples:
         >>> from mmssl.apis import DetectionInferencer
@@ -73,13 +74,13 @@ class DetectionInferencer(HostInferencer):
         """The image with boxes, and masks where there are some."""
         import numpy as np
 
-        from mmssl.visual.colours import class_colour
-        from mmssl.visual.detection import draw_detections
+        from mmssl.visualization.colours import class_colour
+        from mmssl.visualization.detection import draw_detections
 
         image = read_rgb(file)
         kept = result['scores'] >= self.score_thr
         if 'masks' in result:
-            from mmssl.visual.promptable import overlay_codes
+            from mmssl.visualization.promptable import overlay_codes
 
             codes = [code for code, keep in zip(result['masks'], kept, strict=True) if keep]
             image = overlay_codes(

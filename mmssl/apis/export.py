@@ -24,21 +24,22 @@ def export_backbone(model: nn.Module, out: str | os.PathLike, to: str, force: bo
     """Write the backbone of a model in the form of another library.
 
     A folder holds what the library itself opens: ``timm.create_model('local-dir:OUT', pretrained=True)`` and
-    ``transformers.ViTModel.from_pretrained('OUT', add_pooling_layer=False)``. A file that ends in .pth or .safetensors holds the weights
-    alone.
+    ``transformers.ViTModel.from_pretrained('OUT', add_pooling_layer=False)``. A file that ends in .pth or
+    .safetensors holds the weights alone.
 
     Args:
         model: of :func:`mmssl.apis.get_model`, or a bare backbone.
         out: a folder, or a file of weights, for 'timm' and 'hf'; a file for the others.
-        to: 'timm' (ViT, ResNet), 'torchvision' (ResNet, MobileNetV2; without classifier), 'hf' (ViT), 'safetensors' (the host's names),
-            'onnx' (images in, pooled features out).
+        to: 'timm' (ViT, ResNet), 'torchvision' (ResNet, MobileNetV2; without classifier), 'hf' (ViT),
+            'safetensors' (the host's names), 'onnx' (images in, pooled features out).
         force: replace ``out`` where it is a file.
 
     Returns:
         what was written and how to open it.
 
     Raises:
-        ValueError: an unknown target, a backbone that the library does not have, a name that does not fit the target; what to do.
+        ValueError: an unknown target, a backbone that the library does not have, a name that does not fit the
+            target; what to do.
         FileExistsError: ``out`` exists, and is a folder or not to be replaced.
 
     Examples:

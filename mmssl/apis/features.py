@@ -13,19 +13,22 @@ TOP = 5
 class FeatureInferencer(HostInferencer):
     """Features of images by a pre-trained backbone; with a classifier its classes too.
 
-    A config of pre-training sees images as ``mmssl knn`` does (short edge resized, centre cut out, at the size that the backbone was made
-    for), one of a classifier (``configs/*/benchmarks``) by the pipeline of its test data, as ``mmssl test``.
+    A config of pre-training sees images as ``mmssl knn`` does (short edge resized, centre cut out, at the
+    size that the backbone was made for), one of a classifier (``configs/*/benchmarks``) by the pipeline of
+    its test data, as ``mmssl test``.
 
     Args:
         config: a name of :func:`mmssl.apis.list_models`, a path, or a ``mmengine.Config``.
-        checkpoint: weights of the model, or of its backbone alone where it has no classifier; random when None.
+        checkpoint: weights of the model, or of its backbone alone where it has no classifier; random when
+            None.
         device: 'cpu', 'cuda:0', ...; a GPU where there is one when None.
         trust: load a checkpoint that holds pickled code.
         pool: 'avg', the mean over positions, or 'cls', the class token.
         image_size: side of the crop in pixels, for configs of pre-training; the backbone's when None.
 
     Results:
-        'features' (D,) float32; with a classifier also 'pred_label', 'pred_class', 'pred_score' and 'pred_scores' (C,).
+        'features' (D,) float32; with a classifier also 'pred_label', 'pred_class', 'pred_score' and
+        'pred_scores' (C,).
 
     Examples:
         >>> from mmssl.apis import FeatureInferencer
@@ -145,7 +148,7 @@ def captioned(image: np.ndarray, names: Sequence[str], scores: Sequence[float], 
     """An image (H, W, 3) RGB with bars of scores beneath it, as a picture."""
     from PIL import Image, ImageDraw, ImageFont
 
-    from mmssl.visual.colours import class_colour
+    from mmssl.visualization.colours import class_colour
 
     scale = height / image.shape[0]
     body = Image.fromarray(image).resize(

@@ -30,8 +30,8 @@ class Entry(NamedTuple):
 def list_models(pattern: str | None = None, system: str | None = None) -> list[str]:
     """Names that :func:`get_model` and the inferencers take.
 
-    A name is that of the metafile; that of the config's file, without ``.py``, serves as well. Smoke configs, which metafiles leave out,
-    are named by their path: ``'smoke/mae'``.
+    A name is that of the metafile; that of the config's file, without ``.py``, serves as well. Smoke configs,
+    which metafiles leave out, are named by their path: ``'smoke/mae'``.
 
     Args:
         pattern: part of a name, or a pattern with * and ?, in any case; everything when None.
@@ -63,7 +63,7 @@ def _matches(name: str, pattern: str | None) -> bool:
 def entries() -> list[Entry]:
     """All configs of the package but ``_base_``; ValueError where a metafile is broken."""
     from mmssl.commands.list import read_scope
-    from mmssl.paths import mim_root
+    from mmssl.config.paths import mim_root
 
     root = mim_root()
     known = {
@@ -106,7 +106,8 @@ def find_entry(name: str | os.PathLike) -> Entry:
     """The config of a name, or of a path.
 
     Args:
-        name: of a metafile, of a config's file with or without ``.py``, of its path below ``configs``, or the path of any config.
+        name: of a metafile, of a config's file with or without ``.py``, of its path below ``configs``, or the
+            path of any config.
 
     Raises:
         FileNotFoundError: a path that does not exist.
@@ -148,7 +149,7 @@ def read_config(source: 'str | os.PathLike | Config') -> 'tuple[Config, Entry]':
 
     from mmengine.config import Config
 
-    from mmssl.launch import load_config
+    from mmssl.engine.launch import load_config
 
     if isinstance(source, Config):
         cfg, entry = (
@@ -185,19 +186,20 @@ def get_model(
     """A model by the name of its config.
 
     Args:
-        name_or_config: a name of :func:`list_models`, the stem or the path of a config, or a ``mmengine.Config``.
-        pretrained: a checkpoint file (.pth, .safetensors) of the model or of its backbone alone; True for the weights that the metafile
-            names; None or False for the model's own random initialisation.
+        name_or_config: a name of :func:`list_models`, the stem or the path of a config, or a
+            ``mmengine.Config``.
+        pretrained: a checkpoint file (.pth, .safetensors) of the model or of its backbone alone; True for the
+            weights that the metafile names; None or False for the model's own random initialisation.
         device: where to put it; the CPU when None.
         **overrides: settings of the model, merged into the config: ``backbone=dict(drop_path_rate=0.1)``.
 
     Returns:
-        the model in evaluation mode, with its config as ``model.cfg``. ``model.data_preprocessor`` normalises, ``model.backbone`` is the
-        plain encoder.
+        the model in evaluation mode, with its config as ``model.cfg``. ``model.data_preprocessor``
+        normalises, ``model.backbone`` is the plain encoder.
 
     Raises:
-        ValueError: no such name (the nearest is told); ``pretrained=True`` where no weights are published; a file that leaves the
-            backbone at its random initialisation; settings that do not fit.
+        ValueError: no such name (the nearest is told); ``pretrained=True`` where no weights are published; a
+            file that leaves the backbone at its random initialisation; settings that do not fit.
         FileNotFoundError: no such file.
 
     Examples:

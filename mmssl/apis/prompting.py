@@ -17,17 +17,20 @@ class PromptInferencer(Inferencer):
     """Masks by Segment Anything: of prompted objects, or of everything.
 
     Args:
-        config: 'vit_b', 'vit_l', 'vit_h', 'vit_t'; a name of ``list_models(system='promptable')``; or the path of a config.
+        config: 'vit_b', 'vit_l', 'vit_h', 'vit_t'; a name of ``list_models(system='promptable')``; or the
+            path of a config.
         checkpoint: released file in the official names, or of a training of ours; random when None.
         device: 'cpu', 'cuda:0', ...; a GPU where there is one when None.
         trust: load a checkpoint that holds pickled code.
         multimask: give all three masks of a prompted object, not the best.
-        **generator: settings of the automatic masks, as :class:`mmssl.promptable.SamAutomaticMaskGenerator` takes them
+        **generator: settings of the automatic masks, as :class:`mmssl.promptable.SamAutomaticMaskGenerator`
+        takes them
             (``points_per_side=16``), and ``tile`` for large images.
 
     Results:
-        'annotations', a record a mask as in ``mmssl segment``'s COCO file: 'segmentation' (compressed run lengths), 'bbox', 'area',
-        'predicted_iou', ...; with prompts also 'masks' (M, H, W) bool and 'scores' (M,), in the order of the objects.
+        'annotations', a record a mask as in ``mmssl segment``'s COCO file: 'segmentation' (compressed run
+        lengths), 'bbox', 'area', 'predicted_iou', ...; with prompts also 'masks' (M, H, W) bool and 'scores'
+        (M,), in the order of the objects.
 
     Examples:
         >>> from mmssl.apis import PromptInferencer
@@ -88,12 +91,14 @@ class PromptInferencer(Inferencer):
         """Masks of images, in their order.
 
         Args:
-            inputs, out_dir, image_format, progress: as of the other inferencers; masks are also written as ``masks/NAME/000.png``.
-            batch_size: images are encoded one by one whatever it is; how many points are decoded at once is the generator's
-                ``points_per_batch``.
-            prompts: a dict for all images, or a list of one an image (None in it: everything in that image); None: everything in all.
-                'points' [(x, y), ...] with 'labels' [1 or 0, ...] are about one object; 'boxes' [(x1, y1, x2, y2), ...] are an object
-                each, and points refine a single one. Pixels of the image.
+            inputs, out_dir, image_format, progress: as of the other inferencers; masks are also written as
+                ``masks/NAME/000.png``.
+            batch_size: images are encoded one by one whatever it is; how many points are decoded at once is
+                the generator's ``points_per_batch``.
+            prompts: a dict for all images, or a list of one an image (None in it: everything in that image);
+                None: everything in all. 'points' [(x, y), ...] with 'labels' [1 or 0, ...] are about one
+                object; 'boxes' [(x1, y1, x2, y2), ...] are an object each, and points refine a single one.
+                Pixels of the image.
 
         Raises:
             ValueError: also prompts that are malformed or outside of an image.
@@ -156,7 +161,7 @@ class PromptInferencer(Inferencer):
         from PIL import Image
 
         from mmssl.promptable.annotations import coco_masks
-        from mmssl.visual.promptable import draw_prompts, overlay_codes
+        from mmssl.visualization.promptable import draw_prompts, overlay_codes
 
         records = result['annotations']
         for number, record in enumerate(records):
@@ -179,7 +184,8 @@ def objects_of(prompt: Mapping) -> list[dict]:
 
     Raises:
         TypeError: no dict.
-        ValueError: unknown keys, nothing to segment by, points and labels of different lengths, several boxes with points.
+        ValueError: unknown keys, nothing to segment by, points and labels of different lengths, several boxes
+            with points.
     """
     from mmssl.hints import nearest
 

@@ -18,8 +18,9 @@ class SegmentationInferencer(HostInferencer):
         trust: load a checkpoint that holds pickled code.
 
     Results:
-        'pred_sem_seg' (H, W), uint8 up to 256 classes, at the size of the image; ``out_dir`` also gets it as ``masks/NAME.png``, and the
-        JSON file says how many pixels each class has. Classes equal those of ``mmssl test``.
+        'pred_sem_seg' (H, W), uint8 up to 256 classes, at the size of the image; ``out_dir`` also gets it as
+        ``masks/NAME.png``, and the JSON file says how many pixels each class has. Classes equal those of
+        ``mmssl test``.
 
     Examples:
         >>> from mmssl.apis import SegmentationInferencer
@@ -60,7 +61,7 @@ class SegmentationInferencer(HostInferencer):
         """The map of classes, and the image beside it with a legend."""
         from PIL import Image
 
-        from mmssl.visual.segmentation import segmentation_picture
+        from mmssl.visualization.segmentation import segmentation_picture
 
         classes = result['pred_sem_seg']
         mask = Image.fromarray(classes if classes.dtype == np.uint8 else classes.astype(np.int32))

@@ -166,7 +166,7 @@ class Annotator:
         from PIL import Image
 
         from mmssl.commands.segment import write_picture
-        from mmssl.visual.promptable import draw_numbers, overlay_codes
+        from mmssl.visualization.promptable import draw_numbers, overlay_codes
 
         picture = overlay_codes(pixels, [record['segmentation'] for record in records])
         places = [record['point_coords'][0] for record in records]

@@ -42,8 +42,8 @@ def run(args: argparse.Namespace) -> None:
 
     from mmssl.commands.features import RANDOM, build_model
     from mmssl.hints import nearest_path
-    from mmssl.visual.attention import attention_rows, backbone_of, check_attention
-    from mmssl.visual.reconstruction import picture, read_image
+    from mmssl.visualization.attention import attention_rows, backbone_of, check_attention
+    from mmssl.visualization.reconstruction import picture, read_image
 
     for path in (*([] if args.checkpoint == RANDOM else [args.checkpoint]), *args.images):
         if not os.path.isfile(path):

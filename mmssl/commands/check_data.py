@@ -53,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
 
     from mmengine.registry import init_default_scope
 
-    from mmssl import launch
     from mmssl.data import inspection
+    from mmssl.engine import launch
 
     for name, least in (('number', 1), ('workers', 0), ('max_images', 1)):
         if (getattr(args, name) or least) < least:
@@ -98,7 +98,7 @@ def look(settings: Mapping, model: Mapping, args: argparse.Namespace) -> dict:
     import os
 
     from mmssl.data import inspection
-    from mmssl.launch import describe
+    from mmssl.engine.launch import describe
 
     ann_file = os.path.join(settings.get('data_root') or '', settings.get('ann_file') or '')
     prefix = settings.get('data_prefix')
@@ -349,8 +349,8 @@ def _facts(findings) -> dict:
 def _samples(inspector, findings, count: int) -> tuple[list, list[str]]:
     """Tiles of samples spread over the data set, and what the pipeline of the config stumbles over."""
     from mmssl.data.images import BadImageError, decode, open_image, orient
-    from mmssl.launch import describe
-    from mmssl.visual.contact import colours_of, draw_sample
+    from mmssl.engine.launch import describe
+    from mmssl.visualization.contact import colours_of, draw_sample
 
     good = {record.path: record for record in findings.records if record.size and not record.wrong}
     numbers = [number for number in range(len(inspector)) if inspector.info(number).get('img_path') in good]
@@ -409,7 +409,7 @@ def _write(args: argparse.Namespace, parts: list[dict]) -> None:
 
     from mmssl.checkpoint import write_text
     from mmssl.commands.segment import write_picture
-    from mmssl.visual.contact import colours_of, contact_sheet
+    from mmssl.visualization.contact import colours_of, contact_sheet
 
     out = Path(args.out)
     if out.exists() and not out.is_dir():

@@ -19,6 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the script."""
-    from mmssl import completion
+    from mmssl.commands import shell_scripts as completion
 
     print(getattr(completion, args.shell)(), end='')

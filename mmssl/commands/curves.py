@@ -33,8 +33,8 @@ def run(args: argparse.Namespace) -> None:
     """
     from pathlib import Path
 
-    from mmssl.visual.curves import draw_curves, run_names, shared_keys
-    from mmssl.visual.runs import Run
+    from mmssl.visualization.curves import draw_curves, run_names, shared_keys
+    from mmssl.visualization.runs import Run
 
     if Path(args.out).suffix.lower() not in SUFFIXES:
         raise ValueError(f'--out {args.out}: give a name that ends in .png, .svg or .pdf')

@@ -98,7 +98,8 @@ def run(args: argparse.Namespace) -> int:
             raise FileNotFoundError(
                 f'{option} {given[0]} {given[1]}: the checkpoint does not exist{nearest_path(given[1])}'
             )
-    # before Gradio is imported: it asks its makers for news of versions, and keeps uploads of all users in one folder
+    # before Gradio is imported: it asks its makers for news of versions, and keeps uploads of all users in
+    # one folder
     os.environ.update(GRADIO_ANALYTICS_ENABLED='False', HF_HUB_OFFLINE=os.environ.get('HF_HUB_OFFLINE', '1'))
     gradio = import_gradio()
     from mmssl.commands.features import pick_device
@@ -120,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
         config, checkpoint = args.detector
         detect = load_detector(config, checkpoint, str(device), args.trust_checkpoint)
 
-    from mmssl.page.app import STYLE, build
+    from mmssl.demo_page.app import STYLE, build
 
     with tempfile.TemporaryDirectory(prefix='mmssl-demo-') as folder:
         os.environ['GRADIO_TEMP_DIR'] = folder
@@ -235,7 +236,7 @@ def load_detector(config: str, checkpoint: str, device: str, trust: bool = False
     from mmdet.apis import inference_detector, init_detector
 
     from mmssl.checkpoint import load_file, load_weights, strip_module, weights_of
-    from mmssl.launch import load_config
+    from mmssl.engine.launch import load_config
 
     model = init_detector(load_config(config), None, device=device)
     report = load_weights(model, strip_module(weights_of(load_file(checkpoint, trust=trust), checkpoint)))

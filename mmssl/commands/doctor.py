@@ -17,12 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the report; 1 when something is broken, else 0. With ``--mim`` only that is mended."""
     if args.mim:
-        from mmssl import mim
+        from mmssl.hosts import mim
 
         record = mim.put_package_first()
         print(f'{record}: the files of mmssl come first' if record else 'mim finds mmssl already')
         return 0
-    from mmssl import doctor
+    from mmssl.hosts import doctor
 
     findings = doctor.diagnose(doctor.look())
     print(doctor.report(findings))

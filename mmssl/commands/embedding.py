@@ -66,7 +66,7 @@ def run(args) -> int:
     if not args.perplexity >= 2:
         raise ValueError(f'--perplexity {args.perplexity} must be at least 2')
     from mmssl.evaluation.labelled import labelled_images
-    from mmssl.visual.embedding import METHODS, check_method, embed, scatter
+    from mmssl.visualization.embedding import METHODS, check_method, embed, scatter
 
     check_method(args.method)
     device = command.pick_device(args.device)

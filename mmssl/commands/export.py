@@ -50,7 +50,8 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         FileNotFoundError: no such config or checkpoint.
         FileExistsError: OUT exists.
-        ValueError: the library has no such network, the checkpoint does not fit, nothing begins with the prefix.
+        ValueError: the library has no such network, the checkpoint does not fit, nothing begins with the
+            prefix.
     """
     if os.path.isdir(args.out) or (os.path.exists(args.out) and not args.force):
         raise FileExistsError(
@@ -63,8 +64,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _weights(args: argparse.Namespace) -> str:
     from mmssl.checkpoint import load_file, strip_module, weights_of
+    from mmssl.checkpoint.matching import select_prefix
     from mmssl.commands.convert import write_weights
-    from mmssl.matching import select_prefix
 
     if not args.out.endswith(('.safetensors', '.pth', '.pt')):
         raise ValueError(f'{args.out}: give a name that ends in .safetensors or .pth')

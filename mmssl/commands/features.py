@@ -100,11 +100,12 @@ def build_model(config: str, checkpoint: str, cfg_options=(), seed: int = 0, tru
         the model, on the CPU, and the dict that it was built from.
 
     Raises:
-        ValueError: the config has no model, or the file leaves a part of the backbone at its random initialisation.
+        ValueError: the config has no model, or the file leaves a part of the backbone at its random
+            initialisation.
     """
     from mmengine.runner import set_random_seed
 
-    from mmssl.launch import load_config
+    from mmssl.engine.launch import load_config
 
     cfg = load_config(config, list(cfg_options))
     if not cfg.get('model'):
@@ -127,7 +128,7 @@ def model_of(cfg) -> tuple:
     from mmengine.config import ConfigDict
     from mmengine.registry import init_default_scope
 
-    from mmssl.launch import describe
+    from mmssl.engine.launch import describe
     from mmssl.registry import MODELS, build
 
     init_default_scope(cfg.get('default_scope', 'mmengine'))
@@ -185,8 +186,8 @@ def load_backbone(model, checkpoint: str, trust: bool = False) -> None:
 
 def image_size_for(args, model) -> int:
     """Side of the crops in pixels: as given, or what the backbone was made for, or what the config trains on."""
+    from mmssl.engine.launch import load_config
     from mmssl.evaluation.features import image_size_of
-    from mmssl.launch import load_config
 
     return args.image_size or image_size_of(model, load_config(args.config, list(args.cfg_options)))
 

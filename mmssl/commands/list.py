@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print two tables: configs with method, parameters, host and paper, then types with their registry and what they are."""
-    from mmssl import paths
+    from mmssl.config import paths
 
     configs = find_configs(paths.mim_root())
     with contextlib.redirect_stdout(io.StringIO()):  # the hosts talk while they are imported
@@ -103,10 +103,12 @@ def find_configs(root: Path) -> list[list[str]]:
     """The configs under ``root / 'configs'`` but ``_base_``.
 
     Args:
-        root: the folder that metafiles count their ``Config`` entries from, see :func:`mmssl.paths.mim_root`.
+        root: the folder that metafiles count their ``Config`` entries from, see
+            :func:`mmssl.config.paths.mim_root`.
 
     Returns:
-        rows (path below configs, method, parameters, host, paper); the method is the metafile's collection, or else the config's folder.
+        rows (path below configs, method, parameters, host, paper); the method is the metafile's collection,
+        or else the config's folder.
     """
     folder = root / 'configs'
     known = {}
@@ -186,7 +188,8 @@ def find_types() -> tuple[list[list[str]], str]:
     """What mmssl registers.
 
     Returns:
-        rows (name to write in a config, registry, first line of the docstring), and why some or all are missing, or ''.
+        rows (name to write in a config, registry, first line of the docstring), and why some or all are
+        missing, or ''.
     """
     try:
         from mmengine.registry import Registry

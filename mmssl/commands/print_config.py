@@ -28,8 +28,8 @@ def run(args: argparse.Namespace) -> None:
     import shutil
     import sys
 
-    from mmssl import launch
-    from mmssl.config_text import change_lines, to_python
+    from mmssl.config.text import change_lines, to_python
+    from mmssl.engine import launch
 
     cfg = launch.load_config(args.config, args.cfg_options).to_dict()
     # as narrow as the terminal, but the same everywhere where the text goes into a file
@@ -54,8 +54,8 @@ def coloured(stream) -> bool:
 
 def difference(old: dict, new: dict, change_lines, width: int) -> list[tuple[str, str]]:
     """(sign, line) pairs: what a run reads first, then variables that only the file itself uses, as ``train_pipeline``."""
-    from mmssl import launch
-    from mmssl.config_text import changes
+    from mmssl.config.text import changes
+    from mmssl.engine import launch
 
     parts: list[list[tuple[str, str]]] = [[], []]
     for change in changes(old, new):

@@ -218,8 +218,8 @@ def _of_config(name: str, options):
     """What trains a SAM, or the SAM alone, by a config."""
     from mmengine.registry import init_default_scope
 
+    from mmssl.engine.launch import describe, find_config, load_config
     from mmssl.hints import nearest
-    from mmssl.launch import describe, find_config, load_config
     from mmssl.promptable.build import KINDS
     from mmssl.registry import MODELS, build
 
@@ -251,7 +251,7 @@ def _of_config(name: str, options):
 
 
 def _load(model, weights, kind: str, checkpoint: str) -> None:
-    from mmssl.matching import MismatchError, load_matching
+    from mmssl.checkpoint.matching import MismatchError, load_matching
 
     try:
         report = load_matching(model, weights, source=checkpoint, logger='silent')

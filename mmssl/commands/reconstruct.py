@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from mmssl.hints import nearest_path
-    from mmssl.visual.reconstruction import picture, read_image, reconstruction_rows
+    from mmssl.visualization.reconstruction import picture, read_image, reconstruction_rows
 
     for path in (args.checkpoint, *args.images):
         if not os.path.isfile(path):
@@ -67,7 +67,7 @@ def load_mae(config: str, checkpoint: str, options: Sequence[str] = (), trust: b
     from mmengine.registry import init_default_scope
 
     from mmssl.checkpoint import load_file, load_weights, strip_module, weights_of
-    from mmssl.launch import load_config
+    from mmssl.engine.launch import load_config
     from mmssl.registry import MODELS, build
 
     cfg = load_config(config, options)

@@ -22,14 +22,15 @@ def run(args: argparse.Namespace) -> None:
     """Write the page.
 
     Raises:
-        FileNotFoundError, NotADirectoryError, ValueError: no work directory of a run, which is named; or no such config.
+        FileNotFoundError, NotADirectoryError, ValueError: no work directory of a run, which is named; or no
+            such config.
     """
     from pathlib import Path
 
     from mmssl import __version__
     from mmssl.checkpoint import write_text
-    from mmssl.visual.page import duration, report_page
-    from mmssl.visual.runs import Run
+    from mmssl.visualization.page import duration, report_page
+    from mmssl.visualization.runs import Run
 
     out = Path(args.out) if args.out else Path(args.work_dir) / 'report.html'
     if out.is_dir():
@@ -52,8 +53,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _difference(run, base: str | None) -> tuple[str, list]:
     """The name of the config to compare with and the lines of what differs; '' where there is none."""
-    from mmssl.config_text import change_lines
-    from mmssl.paths import config_root
+    from mmssl.config.paths import config_root
+    from mmssl.config.text import change_lines
 
     settings = run.settings()
     if base is None:
@@ -66,6 +67,6 @@ def _difference(run, base: str | None) -> tuple[str, list]:
     if base is None or not settings:
         return '', []
     from mmssl.commands.print_config import difference
-    from mmssl.launch import load_config
+    from mmssl.engine.launch import load_config
 
     return base, difference(load_config(base).to_dict(), settings, change_lines, 80)

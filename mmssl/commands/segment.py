@@ -60,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         FileNotFoundError: no such image, mask or checkpoint.
         FileExistsError: DIR holds results.
-        ValueError: a prompt that is malformed or outside of an image, none at all, a checkpoint that does not fit.
+        ValueError: a prompt that is malformed or outside of an image, none at all, a checkpoint that does not
+            fit.
     """
     import sys
     from pathlib import Path
@@ -278,7 +279,7 @@ def check_prompts(args: argparse.Namespace, objects: list[dict], paths: list) ->
                 if not (0 <= x < image.width and 0 <= y < image.height):
                     raise ValueError(f'--point {x:g},{y:g} is outside of {size}')
             box = one['box']
-            if box and not (0 <= box[0] and box[2] <= image.width and 0 <= box[1] and box[3] <= image.height):
+            if box and not (box[0] >= 0 and box[2] <= image.width and box[1] >= 0 and box[3] <= image.height):
                 raise ValueError(f'--box {",".join(f"{side:g}" for side in box)} is outside of {size}')
 
 
@@ -309,7 +310,7 @@ class Automatic:
         """The masks over the image."""
         from PIL import Image
 
-        from mmssl.visual.promptable import overlay_codes
+        from mmssl.visualization.promptable import overlay_codes
 
         return Image.fromarray(overlay_codes(pixels, [record['segmentation'] for record in records]))
 
@@ -364,9 +365,9 @@ class Prompted:
         """The masks and the prompts over the image; with several masks an object, a picture each."""
         from PIL import Image
 
-        from mmssl.visual.colours import class_colour
-        from mmssl.visual.detection import sheet
-        from mmssl.visual.promptable import draw_prompts, overlay_codes
+        from mmssl.visualization.colours import class_colour
+        from mmssl.visualization.detection import sheet
+        from mmssl.visualization.promptable import draw_prompts, overlay_codes
 
         def drawn(chosen, objects):
             over = overlay_codes(
@@ -391,7 +392,8 @@ def mask_prompt(path: str, model, size: tuple[int, int]):
     """A mask as the prompt encoder takes it.
 
     Args:
-        path: a picture of the size of the image, or .npy of logits (S, S) or (1, S, S), as ``SamPredictor.predict`` returns them.
+        path: a picture of the size of the image, or .npy of logits (S, S) or (1, S, S), as
+            ``SamPredictor.predict`` returns them.
         model: SAM, whose prompts are S x S.
         size: (H, W) of the image.
 

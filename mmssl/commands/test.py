@@ -8,7 +8,7 @@ HELP = 'evaluate a checkpoint with the metrics of its config'
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    from mmssl.launch import add_common_arguments
+    from mmssl.engine.launch import add_common_arguments
 
     parser.add_argument('config', help='path of a config, or its name below configs/')
     parser.add_argument('checkpoint', help='checkpoint file')
@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--amp', action='store_true', help='bfloat16')
 
 
-# what differs by host: the metric that keeps predictions, the hook that draws, the wrapper of test-time augmentation
+# what differs by host: the metric that keeps predictions, the hook that draws, the wrapper of test-time
+# augmentation
 HOSTS: dict[str, dict[str, Any]] = {
     'mmpretrain': {'dump': {'type': 'DumpResults'}, 'dump_key': 'out_file_path', 'tta': 'AverageClsScoreTTA'},
     'mmdet': {'dump': {'type': 'DumpDetResults'}, 'dump_key': 'out_file_path', 'tta': 'DetTTAModel'},
@@ -35,14 +36,15 @@ def run(args: argparse.Namespace) -> None:
     """Evaluate.
 
     Raises:
-        FileNotFoundError, ValueError, TypeError, KeyError: something in the config, the checkpoint or the data does not fit.
+        FileNotFoundError, ValueError, TypeError, KeyError: something in the config, the checkpoint or the
+            data does not fit.
     """
     import os
 
     from mmssl.checkpoint import trusted
+    from mmssl.config.check import check_kinds
+    from mmssl.engine.launch import describe, leave_process_group, load_config, prepare, whole_work_dir
     from mmssl.hints import nearest_path
-    from mmssl.launch import describe, leave_process_group, load_config, prepare, whole_work_dir
-    from mmssl.settings import check_kinds
 
     cfg = load_config(args.config, args.cfg_options)
     if '://' not in args.checkpoint and not os.path.isfile(args.checkpoint):

@@ -9,7 +9,7 @@ HELP = 'train a config: pre-training, fine-tuning, detection, segmentation'
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    from mmssl.launch import add_common_arguments
+    from mmssl.engine.launch import add_common_arguments
 
     parser.add_argument('config', help='path of a config, or its name below configs/')
     add_common_arguments(parser)
@@ -44,9 +44,10 @@ def run(args: argparse.Namespace) -> None:
     """Train.
 
     Raises:
-        FileNotFoundError, ValueError, TypeError, KeyError: something in the config or the data does not fit; nothing is left behind.
+        FileNotFoundError, ValueError, TypeError, KeyError: something in the config or the data does not fit;
+            nothing is left behind.
     """
-    from mmssl.signals import watched_signals
+    from mmssl.engine.signals import watched_signals
 
     logging.raiseExceptions = (
         False  # a full disk is told by the next save, not by a traceback for every line of the log
@@ -56,12 +57,13 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
-    from mmssl import launch
     from mmssl.checkpoint import trusted
+    from mmssl.config.check import check_kinds
+    from mmssl.engine import launch
+    from mmssl.engine.launch import describe, leave_process_group, whole_work_dir
+    from mmssl.engine.signals import Stop, tell
+    from mmssl.errors import TrainingError
     from mmssl.hints import explain
-    from mmssl.launch import TrainingError, describe, leave_process_group, whole_work_dir
-    from mmssl.settings import check_kinds
-    from mmssl.signals import Stop, tell
 
     cfg = launch.load_config(args.config, args.cfg_options)
     check_kinds(cfg)
@@ -100,7 +102,7 @@ def _train(args: argparse.Namespace) -> None:
         except ImportError:
             raise
         except Exception as error:
-            if type(error).__name__ in launch.KEEP_WORK_DIR:
+            if getattr(error, 'keeps_work_dir', False):
                 raise
             if not (runners and runners[0].started):
                 raise describe(error) from error

@@ -93,7 +93,8 @@ def run(args: argparse.Namespace) -> None:
 
     Raises:
         FileNotFoundError: no such config, checkpoint or image.
-        ValueError: the model has nothing of the kind, the checkpoint does not fit, or a name, box or point is none.
+        ValueError: the model has nothing of the kind, the checkpoint does not fit, or a name, box or point is
+            none.
     """
     import os
     from pathlib import Path
@@ -138,7 +139,7 @@ class Detector:
         from mmengine.registry import TRANSFORMS
 
         from mmssl.commands.features import RANDOM, build_model
-        from mmssl.launch import load_config
+        from mmssl.engine.launch import load_config
 
         cfg = load_config(args.config, args.cfg_options)
         if cfg.get('default_scope') != 'mmdet' or not cfg.get('test_dataloader'):
@@ -224,7 +225,7 @@ def _classes(checkpoint: dict | None, dataset: dict, model) -> list[str]:
 
 def draw_detections(detector: Detector, args: argparse.Namespace) -> tuple:
     """Picture and text of ``mmssl visualize detections``."""
-    from mmssl.visual import detection
+    from mmssl.visualization import detection
 
     pictures, count = [], 0
     for path in args.images:
@@ -242,7 +243,7 @@ def draw_detections(detector: Detector, args: argparse.Namespace) -> tuple:
 def draw_scores(detector: Detector, args: argparse.Namespace) -> tuple:
     """Picture and text of ``mmssl visualize scores``."""
     from mmssl.hints import nearest
-    from mmssl.visual import detection
+    from mmssl.visualization import detection
 
     head = detection.position_sensitive_head(detector.model)
     image, batch = detector.read(args.images[0])
@@ -280,7 +281,7 @@ def draw_sampling(detector: Detector, args: argparse.Namespace) -> tuple:
     import torch
 
     from mmssl.hints import nearest
-    from mmssl.visual import detection
+    from mmssl.visualization import detection
 
     layers = detection.deformable_layers(detector.model)
     names = list(layers)

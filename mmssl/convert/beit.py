@@ -5,7 +5,8 @@ The tokenizer of a checkpoint of ours (``target_generator.``) has its own releas
 
 from mmssl.convert.keymap import Family, Row, weights_and_biases
 
-# C embedding, I input channels, P and Q sides of a patch, D hidden, R relative positions, N heads, T tokens with the class token, K classes
+# C embedding, I input channels, P and Q sides of a patch, D hidden, R relative positions, N heads, T tokens
+# with the class token, K classes
 STEM = [
     Row('cls_token', 'backbone.cls_token', '1 1 C'),
     *weights_and_biases('patch_embed.proj', 'backbone.patch_embed.projection', 'C I P Q', 'C'),

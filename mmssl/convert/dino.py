@@ -1,8 +1,8 @@
 """Files of facebookresearch/dino: whole checkpoints, with student, teacher and centre; one of the two networks; a backbone alone.
 
-A whole checkpoint keeps ``student``, ``teacher`` and ``dino_loss`` as three state dicts; the student's names begin with ``module.``,
-and so do the teacher's where there are batch norms. The last layer of the head is ``weight_g`` and ``weight_v``, or what newer torch
-makes of these.
+A whole checkpoint keeps ``student``, ``teacher`` and ``dino_loss`` as three state dicts; the student's names
+begin with ``module.``, and so do the teacher's where there are batch norms. The last layer of the head is
+``weight_g`` and ``weight_v``, or what newer torch makes of these.
 """
 
 import re

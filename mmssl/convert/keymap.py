@@ -1,8 +1,9 @@
 """Key maps between two spellings of the same weights, usable in both directions and strict in both.
 
-A map is a table of rows, one a tensor: the name in the released files, the name here, the shape. ``{i}`` in a name counts layers from 0.
-A released file comes in a few layouts (with a decoder, with a classifier, ...), each of them a complete table: a file fits a layout when
-every key has a row, every row has a key and every shape agrees.
+A map is a table of rows, one a tensor: the name in the released files, the name here, the shape. ``{i}`` in a
+    name counts layers from 0.
+A released file comes in a few layouts (with a decoder, with a classifier, ...), each of them a complete
+table: a file fits a layout when every key has a row, every row has a key and every shape agrees.
 """
 
 import re
@@ -19,8 +20,8 @@ COUNTERS = re.compile(r'clock\.(steps|followed)|.+\.steps|target_generator\..+')
 class Row(NamedTuple):
     """One tensor under both names.
 
-    ``shape`` holds one word a dimension: a number, a letter that stands for the same length in the whole table, or a multiple ('3C');
-    '?' is any length. An empty string is a scalar.
+    ``shape`` holds one word a dimension: a number, a letter that stands for the same length in the whole
+    table, or a multiple ('3C'); '?' is any length. An empty string is a scalar.
     """
 
     official: str
@@ -31,10 +32,11 @@ class Row(NamedTuple):
 class Family(NamedTuple):
     """The files of one release.
 
-    ``wrapper`` is the key under which its files keep the weights, None for a file that is the state dict itself; ``file_prefix`` is what
-    its files put before every name, 'module.' where a distributed model was saved, and the rows do not. ``adapt`` does what
-    renaming cannot, both ways under the names of the release: ``adapt(released, False)`` makes of a released state dict, before its keys
-    are looked up, one that has a row for every key, and ``adapt(renamed, True)`` makes the released one of that. ``parts`` are the keys
+    ``wrapper`` is the key under which its files keep the weights, None for a file that is the state dict
+    itself; ``file_prefix`` is what its files put before every name, 'module.' where a distributed model was
+    saved, and the rows do not. ``adapt`` does what renaming cannot, both ways under the names of the release:
+    ``adapt(released, False)`` makes of a released state dict, before its keys are looked up, one that has a
+    row for every key, and ``adapt(renamed, True)`` makes the released one of that. ``parts`` are the keys
     under which its files keep several state dicts; in the rows a name begins with its part.
     """
 
@@ -173,11 +175,12 @@ def convert(
         prefix: what stands here before the names of the backbone; '' for the state dict of a bare backbone.
 
     Returns:
-        the renamed state dict, in the order of the input, and the name of the layout that fitted. On the way to the release, the counters
-        of our methods are left out.
+        the renamed state dict, in the order of the input, and the name of the layout that fitted. On the way
+        to the release, the counters of our methods are left out.
 
     Raises:
-        ValueError: no layout fits; the message lists, for the nearest one, unknown keys, missing keys and wrong shapes.
+        ValueError: no layout fits; the message lists, for the nearest one, unknown keys, missing keys and
+            wrong shapes.
     """
     if to_official:
         state_dict = {key: value for key, value in state_dict.items() if not COUNTERS.fullmatch(key)}

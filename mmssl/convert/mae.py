@@ -12,7 +12,8 @@ DECODER = [
     *weights_and_biases('decoder_norm', 'neck.ln1', 'D', 'D'),
     *weights_and_biases('decoder_pred', 'neck.decoder_pred', 'O D', 'O'),
 ]
-# main_linprobe.py puts a batch norm without parameters before the classifier; here that is mmpretrain's ClsBatchNormNeck
+# main_linprobe.py puts a batch norm without parameters before the classifier; here that is mmpretrain's
+# ClsBatchNormNeck
 PROBE = [
     Row('head.0.running_mean', 'neck.bn.running_mean', 'C'),
     Row('head.0.running_var', 'neck.bn.running_var', 'C'),

@@ -1,6 +1,7 @@
 """Pre-training files of SwinTransformer/Transformer-SSL (``models/moby.py``), with a Swin or a DeiT encoder.
 
-Its linear probes are files of family 'swin' or 'timm-vit'. The released code has one pointer for its two queues; here each has its own.
+Its linear probes are files of family 'swin' or 'timm-vit'. The released code has one pointer for its two
+queues; here each has its own.
 """
 
 from collections.abc import Mapping

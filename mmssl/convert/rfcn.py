@@ -2,19 +2,23 @@
 
 Read such a file where MXNet is, and keep it for us::
 
-    torch.save({name: torch.from_numpy(value.asnumpy()) for name, value in mx.nd.load('rfcn_voc-0000.params').items()}, 'rfcn.pth')
+    torch.save({name: torch.from_numpy(value.asnumpy()) for name, value in
+    mx.nd.load('rfcn_voc-0000.params').items()}, 'rfcn.pth')
 
 ``arg:`` and ``aux:`` may stand before the names. Besides names, this changes:
 
-==============================  ======================================================================================================
-``rfcn_cls``, its offsets       the release has background first, here it is last: blocks of k * k channels (2 * k * k) are rotated
-``rfcn_bbox``                   the release has boxes of background too, 8 k * k channels; the first 4 k * k are dropped
-``rfcn_bbox_*_test``            copies that a checkpoint keeps with the targets' deviations multiplied in; dropped: our coder has them
-``rpn_cls_score``               two logits an anchor, background first, behind a softmax; here their difference, behind a sigmoid
-batch norm                      has no ``num_batches_tracked`` there; zero here
-==============================  ======================================================================================================
+==============================
+======================================================================================================
+``rfcn_cls``, its offsets       the release has background first, here it is last: blocks of k * k channels (2
+* k * k) are rotated ``rfcn_bbox``                   the release has boxes of background too, 8 k * k
+channels; the first 4 k * k are dropped ``rfcn_bbox_*_test``            copies that a checkpoint keeps with
+the targets' deviations multiplied in; dropped: our coder has them ``rpn_cls_score``               two logits
+an anchor, background first, behind a softmax; here their difference, behind a sigmoid batch norm
+has no ``num_batches_tracked`` there; zero here ==============================
+======================================================================================================
 
-Nothing of what is dropped changes a prediction. The other way, it is filled with zeros, so that ours come back as they were.
+Nothing of what is dropped changes a prediction. The other way, it is filled with zeros, so that ours come
+back as they were.
 """
 
 import math

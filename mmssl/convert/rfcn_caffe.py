@@ -8,11 +8,13 @@ Read such a file where Caffe is, and keep it for us, a name a blob::
 
 Everything that :mod:`mmssl.convert.rfcn` changes is changed here too, and:
 
-=======================  =============================================================================================================
-``bn*`` and ``scale*``   one batch norm; mean and variance are divided by the third blob, what they were summed with
-``conv1.1``              a bias that ResNet-50 has in front of a batch norm: taken off its mean
-``rfcn_bbox``            snapshots of py-R-FCN have the targets' deviations (0.1, 0.1, 0.2, 0.2) multiplied in; divided out
-=======================  =============================================================================================================
+=======================
+=============================================================================================================
+``bn*`` and ``scale*``   one batch norm; mean and variance are divided by the third blob, what they were
+summed with ``conv1.1``              a bias that ResNet-50 has in front of a batch norm: taken off its mean
+``rfcn_bbox``            snapshots of py-R-FCN have the targets' deviations (0.1, 0.1, 0.2, 0.2) multiplied
+in; divided out =======================
+=============================================================================================================
 """
 
 from collections.abc import Mapping

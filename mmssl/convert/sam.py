@@ -23,7 +23,8 @@ def from_vit(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         state_dict: of a bare ViT.
 
     Returns:
-        names of :class:`mmssl.SAMImageEncoder` to tensors; positions as (1, h, w, C). The neck and the relative positions are not there.
+        names of :class:`mmssl.SAMImageEncoder` to tensors; positions as (1, h, w, C). The neck and the
+        relative positions are not there.
     """
     renamed = {}
     for key, value in state_dict.items():

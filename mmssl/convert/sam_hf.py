@@ -1,6 +1,7 @@
 """Segment Anything in Hugging Face transformers (``SamModel``); the right side has the names of the official release.
 
-transformers keeps the frequencies of the position encoding twice, once for points and once for the map; its safetensors files hold one.
+transformers keeps the frequencies of the position encoding twice, once for points and once for the map; its
+safetensors files hold one.
 """
 
 from collections.abc import Mapping
@@ -12,8 +13,9 @@ _SHARED, _TWICE = (
     'prompt_encoder.shared_embedding.positional_embedding',
 )
 
-# C width of the encoder, D width of prompts and decoder, J half of it, I input channels, P and Q sides of a patch, H and W grid, E width
-# of a head, F, G and U hidden widths, K channels for masks, T mask tokens, N and O widths in the upscaling, A width inside cross-attention
+# C width of the encoder, D width of prompts and decoder, J half of it, I input channels, P and Q sides of a
+# patch, H and W grid, E width of a head, F, G and U hidden widths, K channels for masks, T mask tokens, N and
+# O widths in the upscaling, A width inside cross-attention
 _ENCODER = [
     *weights_and_biases(
         'vision_encoder.patch_embed.projection', 'image_encoder.patch_embed.proj', 'C I P Q', 'C'

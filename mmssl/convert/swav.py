@@ -1,7 +1,7 @@
 """Pre-training files of facebookresearch/swav (``src/resnet50.py``), and its ResNets without projection head and prototypes.
 
-The release keeps its queue in files of their own, one a process, which no other number of processes can use; leave ours out on the way
-there (``--drop queue.``).
+The release keeps its queue in files of their own, one a process, which no other number of processes can use;
+leave ours out on the way there (``--drop queue.``).
 """
 
 from mmssl.convert.keymap import Family, Row, weights_and_biases

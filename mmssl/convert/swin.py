@@ -1,8 +1,9 @@
 """Files of microsoft/Swin-Transformer (arXiv:2103.14030): a backbone, or a classifier. The right side is mmpretrain's SwinTransformer.
 
-Two things are more than another name. The host merges 2x2 patches by ``nn.Unfold``, the released code by four slices, so that the inputs
-of a merge stand in another order. And the released files hold the masks of the shifted windows, which the host computes as it goes; they
-are made anew from the window size, for an image whose last stage is one window (224 pixels with windows of 7, 384 with 12).
+Two things are more than another name. The host merges 2x2 patches by ``nn.Unfold``, the released code by four
+slices, so that the inputs of a merge stand in another order. And the released files hold the masks of the
+shifted windows, which the host computes as it goes; they are made anew from the window size, for an image
+whose last stage is one window (224 pixels with windows of 7, 384 with 12).
 """
 
 import re

@@ -1,6 +1,7 @@
 """Vision transformers of timm (``vit_*_patch*``, plain ones: no layer scale, no registers, no q/k norm).
 
-Names as in ``timm/models/vision_transformer.py``, which are those of Google's JAX release; the right side is mmpretrain's ViT.
+Names as in ``timm/models/vision_transformer.py``, which are those of Google's JAX release; the right side is
+mmpretrain's ViT.
 """
 
 from mmssl.convert.keymap import Family, Row, weights_and_biases

@@ -12,8 +12,9 @@ _opened: dict = {}
 class ZipArchive:
     """A zip file whose entries are read by position.
 
-    ``zipfile.ZipFile`` keeps one seek position, which processes that fork share, and would parse the directory once more in every worker.
-    Here the directory is parsed once and ``os.pread`` reads, so that a forked process goes on with the same handle.
+    ``zipfile.ZipFile`` keeps one seek position, which processes that fork share, and would parse the
+    directory once more in every worker. Here the directory is parsed once and ``os.pread`` reads, so that a
+    forked process goes on with the same handle.
 
     Args:
         path: the zip file.
@@ -78,7 +79,8 @@ class LmdbArchive:
             raise ImportError(
                 f'{path} is an LMDB and the package lmdb is missing: pip install lmdb'
             ) from None
-        # no lock and no readahead: many readers of single images in random order, on a disk that may be read-only
+        # no lock and no readahead: many readers of single images in random order, on a disk that may be
+        # read-only
         self._environment = lmdb.open(
             path, subdir=os.path.isdir(path), readonly=True, lock=False, readahead=False, meminit=False
         )
@@ -116,7 +118,8 @@ def split_archive(path: str) -> tuple[str, str] | None:
         path: such as ``data/photos.zip/inner/a.jpg``.
 
     Returns:
-        the archive's path and the name inside ('' for the archive itself); None where no part of the path is an archive.
+        the archive's path and the name inside ('' for the archive itself); None where no part of the path is
+        an archive.
     """
     head = path.rstrip('/')
     inner: list[str] = []

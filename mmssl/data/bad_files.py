@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 
 from mmssl.data.images import BadImageError, decode, open_image
+from mmssl.errors import BadFilesError
 from mmssl.registry import HOOKS
 
 LIST_NAME = 'bad_files.txt'
@@ -16,27 +17,16 @@ LIST_NAME = 'bad_files.txt'
 LEAST_ALLOWED = 3
 
 
-class BadFilesError(RuntimeError):
-    """More files than allowed cannot be decoded.
-
-    Args:
-        message: the count, the limit, where the list is and how to raise the limit.
-    """
-
-    def __init__(self, message: str):
-        # the data loader raises a worker's error anew with the worker's whole traceback as its message: keep the message
-        super().__init__(str(message).rpartition(f'{BadFilesError.__name__}: ')[2].strip())
-
-
 class BadFiles:
     """The bad files of one data set, in memory or, once attached, in a list that all workers and ranks share.
 
-    A line of the list is ``path<TAB>reason``. Lines are appended whole (O_APPEND), so that writers do not mix; a file that two workers meet
-    at the same moment may stand there twice and counts once.
+    A line of the list is ``path<TAB>reason``. Lines are appended whole (O_APPEND), so that writers do not
+    mix; a file that two workers meet at the same moment may stand there twice and counts once.
 
     Args:
         max_bad_files: above this many the run stops.
-        max_bad_fraction: above this share of the data set's files the run stops, though never at three files or fewer.
+        max_bad_fraction: above this share of the data set's files the run stops, though never at three files
+            or fewer.
     """
 
     def __init__(self, max_bad_files: int = 100, max_bad_fraction: float = 0.001):
@@ -204,8 +194,8 @@ def _innermost(dataset) -> list:
 class BadFilesHook(Hook):
     """No hook of the host knows of bad files: they end its run, or, with refetching, go by unseen.
 
-    Gives the training data sets their list ``<work_dir>/bad_files.txt`` before the workers start, and stops the run in the main process
-    when the workers of all ranks together have met too many.
+    Gives the training data sets their list ``<work_dir>/bad_files.txt`` before the workers start, and stops
+    the run in the main process when the workers of all ranks together have met too many.
 
     Args:
         file_name: name of the list inside the work directory.

@@ -18,23 +18,27 @@ _ADJUST = {'brightness': adjust_brightness, 'contrast': adjust_contrast, 'satura
 class LoadBEiTViews(BaseTransform):
     """The hosts need four transforms and three copies through Pillow for it: read, jitter, flip, crop and resize twice, decoded once.
 
-    As in the released code the colours are changed before the crop is cut, so that contrast is that of the whole image, and both pictures
-    are the same crop. ``results['img']`` becomes their list, (H, W, 3) uint8 BGR each; the mask is drawn by the model. Every draw comes
-    from Python's global ``random``, which the data loader seeds for each sample.
+    As in the released code the colours are changed before the crop is cut, so that contrast is that of the
+    whole image, and both pictures are the same crop. ``results['img']`` becomes their list, (H, W, 3) uint8
+    BGR each; the mask is drawn by the model. Every draw comes from Python's global ``random``, which the data
+    loader seeds for each sample.
 
-    Required keys: ``img_path``. Added keys: ``img``, ``img_shape``, ``ori_shape``, ``crop_box`` (left, top, right, bottom in the upright
+    Required keys: ``img_path``. Added keys: ``img``, ``img_shape``, ``ori_shape``, ``crop_box`` (left, top,
+        right, bottom in the upright
     image).
 
     Args:
         scale: size of the transformer's picture: one number, or (width, height).
-        second_scale: size of the tokenizer's: 8 pixels a token for DALL-E. None gives one picture only, for a tokenizer that looks at the
-            same patches as the transformer (``mmssl.KMeansTokenizer``).
+        second_scale: size of the tokenizer's: 8 pixels a token for DALL-E. None gives one picture only, for a
+            tokenizer that looks at the same patches as the transformer (``mmssl.KMeansTokenizer``).
         crop_ratio_range: least and largest share of the image's area.
         aspect_ratio_range: least and largest width / height of the box.
         interpolation, second_interpolation: 'bicubic', 'bilinear' or 'lanczos'.
-        jitter: strength of brightness, contrast and saturation, applied to every image in random order; 0 for none.
+        jitter: strength of brightness, contrast and saturation, applied to every image in random order; 0 for
+            none.
         flip_prob: probability of a horizontal flip.
-        reducing_gap: a JPEG is decoded at 1/k where the box then still has this many times the output's pixels; None switches it off.
+        reducing_gap: a JPEG is decoded at 1/k where the box then still has this many times the output's
+            pixels; None switches it off.
         max_pixels: a larger image is refused; width times height.
     """
 

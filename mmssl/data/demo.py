@@ -49,9 +49,10 @@ def make_demo_data(
     Args:
         directory: is made; what is missing of ``kinds`` is added to demo data of the same seed and size.
         seed: of all draws.
-        kinds: of 'imagenet' (``imagenet/{train,val}/digit_0..9/*.jpg``: 1,500 and 297 images, no digit in both), 'photos'
-            (``photos/*.jpg``, flat, without labels), 'scenes' (see :mod:`mmssl.data.demo_scenes`) and 'crops'
-            (``crops/{train,val}/<photograph>/*.jpg``: 1,600 pieces from the left and 320 from the right of the photographs).
+        kinds: of 'imagenet' (``imagenet/{train,val}/digit_0..9/*.jpg``: 1,500 and 297 images, no digit in
+            both), 'photos' (``photos/*.jpg``, flat, without labels), 'scenes' (see
+            :mod:`mmssl.data.demo_scenes`) and 'crops' (``crops/{train,val}/<photograph>/*.jpg``: 1,600 pieces
+            from the left and 320 from the right of the photographs).
         size: side of the images in ``imagenet`` and ``crops``, pixels.
 
     Returns:

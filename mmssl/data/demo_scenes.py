@@ -2,8 +2,8 @@
 
 scenes/images/{train,val}/*.jpg
 scenes/annotations/instances_{train,val}.json     COCO: mmdet.CocoDataset
-scenes/labels/{train,val}/*.png                   0 background, 1 to 10 the digits 0 to 9: mmseg.BaseSegDataset
-scenes/VOC2007/{JPEGImages,Annotations,ImageSets/Main}    PASCAL VOC: mmdet.VOCDataset
+scenes/labels/{train,val}/*.png                   0 background, 1 to 10 the digits 0 to 9:
+mmseg.BaseSegDataset scenes/VOC2007/{JPEGImages,Annotations,ImageSets/Main}    PASCAL VOC: mmdet.VOCDataset
 """
 
 import colorsys
@@ -34,7 +34,8 @@ def write_scenes(
         photos: name -> (H, W, 3) uint8.
         digits: (N, 8, 8) in [0, 1].
         labels: (N,) digits 0 to 9.
-        split: 'train' and 'val' -> indices into ``digits``; a digit of one never stands in a scene of the other.
+        split: 'train' and 'val' -> indices into ``digits``; a digit of one never stands in a scene of the
+            other.
     """
     voc = root / 'VOC2007'
     for folder in (root / 'annotations', voc / 'JPEGImages', voc / 'Annotations', voc / 'ImageSets' / 'Main'):
@@ -119,7 +120,8 @@ def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 def _coco_annotation(number: int, image: int, label: int, mask: np.ndarray) -> dict:
     left, top, right, bottom = _box(mask)
-    # uncompressed RLE: column by column, lengths of the runs of 0 and 1 in turn, starting with 0 (COCO's maskApi.c)
+    # uncompressed RLE: column by column, lengths of the runs of 0 and 1 in turn, starting with 0 (COCO's
+    # maskApi.c)
     flat = np.concatenate([[False], mask.T.ravel(), [False]])
     edges = np.flatnonzero(flat[1:] != flat[:-1])
     ends = np.concatenate([[0], edges, [] if edges[-1] == mask.size else [mask.size]])

@@ -35,25 +35,30 @@ EXTENSIONS = (
 class ImageFolder(BaseDataset):
     """The host's CustomDataset wants to be told whether there are labels, reads no archive, and ends the run at the first bad file.
 
-    Any images below a folder, nested or flat, sorted by path; hidden files are ignored, links to folders are followed once. ``data_root``
-    may be a zip or an LMDB of such a folder (or lead into one: ``photos.zip/inner``), which is read in place. Where every image lies in a
-    class folder, the first below the root, ``data_list`` has ``gt_label`` and the meta information has ``classes``.
+    Any images below a folder, nested or flat, sorted by path; hidden files are ignored, links to folders are
+    followed once. ``data_root`` may be a zip or an LMDB of such a folder (or lead into one:
+    ``photos.zip/inner``), which is read in place. Where every image lies in a class folder, the first below
+    the root, ``data_list`` has ``gt_label`` and the meta information has ``classes``.
 
-    A file that does not decode is skipped: another sample is drawn from numpy's global generator, as the host does for a pipeline that
-    returns None, and the file is counted, see :class:`mmssl.data.bad_files.BadFiles`. In test mode it is an error that names the file.
+    A file that does not decode is skipped: another sample is drawn from numpy's global generator, as the host
+        does for a pipeline that
+    returns None, and the file is counted, see :class:`mmssl.data.bad_files.BadFiles`. In test mode it is an
+    error that names the file.
 
     Args:
         data_root: a folder, or an archive of one.
-        data_prefix: folder below it. Where 'train' does not exist and ``data_root`` itself holds the images, those are taken; any other
-            prefix must exist.
+        data_prefix: folder below it. Where 'train' does not exist and ``data_root`` itself holds the images,
+            those are taken; any other prefix must exist.
         pipeline: transforms, as the host takes them.
         extensions: suffixes of images, any case.
-        labels: 'auto': from class folders if every image is in one of at least two; 'folder': from class folders, an image outside is an
-            error; None: no labels.
-        classes: names of the class folders in the order of the labels; sorted where None. Folders that are not named are an error.
+        labels: 'auto': from class folders if every image is in one of at least two; 'folder': from class
+            folders, an image outside is an error; None: no labels.
+        classes: names of the class folders in the order of the labels; sorted where None. Folders that are
+            not named are an error.
         max_bad_files: most files that may be bad.
         max_bad_fraction: largest share of files that may be bad (three are always allowed).
-        **kwargs: of mmengine's BaseDataset: indices, test_mode, serialize_data, lazy_init, max_refetch, metainfo.
+        **kwargs: of mmengine's BaseDataset: indices, test_mode, serialize_data, lazy_init, max_refetch,
+        metainfo.
 
     Raises:
         FileNotFoundError: the folder does not exist.
@@ -158,7 +163,8 @@ class ImageFolder(BaseDataset):
             if self.test_mode:
                 raise
         except Exception as error:
-            # a host's loader stumbles over a bad file in many ways; the file itself tells whether it is to blame
+            # a host's loader stumbles over a bad file in many ways; the file itself tells whether it is to
+            # blame
             found = diagnose(path)
             if found is None:
                 if hasattr(error, 'add_note'):
@@ -258,7 +264,8 @@ def _find_in_archive(
 def _root_serves(prefix: str, folders: Sequence[str]) -> bool:
     """Whether the root itself may stand in for a missing prefix: only for a training set, and beside no folder that was meant.
 
-    A validation set that quietly became the training images, or a misspelt prefix that became everything, would give wrong figures.
+    A validation set that quietly became the training images, or a misspelt prefix that became everything,
+    would give wrong figures.
     """
     splits = ('train', 'val', 'test')
     return (

@@ -1,8 +1,8 @@
 """Decode an image file of any usual kind to BGR uint8, as much of it as is needed.
 
-Measured on 500x375 JPEGs (one core): OpenCV decodes straight to BGR in the time Pillow takes before its copy to numpy, and torch's
-uint8 antialiased resize takes a fifth of Pillow's at the same result to within two grey levels. So: Pillow reads headers and every kind
-but common JPEG, OpenCV decodes JPEG, torch resizes.
+Measured on 500x375 JPEGs (one core): OpenCV decodes straight to BGR in the time Pillow takes before its copy
+to numpy, and torch's uint8 antialiased resize takes a fifth of Pillow's at the same result to within two grey
+levels. So: Pillow reads headers and every kind but common JPEG, OpenCV decodes JPEG, torch resizes.
 """
 
 import io
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from mmssl.data.archives import read_bytes
+from mmssl.errors import BadImageError
 
 # Pillow's own limit for one image; a larger one is refused by name before its pixels are decoded
 MAX_PIXELS = 178_956_970
@@ -28,23 +29,11 @@ _REDUCED = {
 }
 
 
-class BadImageError(ValueError):
-    """A file that is no readable image; the message names the file and the reason.
-
-    Args:
-        reason: what is wrong with it.
-        path: the file.
-    """
-
-    def __init__(self, reason: str, path: str | None = None):
-        super().__init__(f'{path}: {reason}' if path else reason)
-        self.reason = reason
-
-
 class EncodedImage(NamedTuple):
     """An image file whose header has been read.
 
-    ``width`` and ``height`` are as a person sees the image, that is after the EXIF orientation (1 to 8) has been applied.
+    ``width`` and ``height`` are as a person sees the image, that is after the EXIF orientation (1 to 8) has
+    been applied.
     """
 
     path: str
@@ -103,13 +92,13 @@ def open_image(path: str, max_pixels: int = MAX_PIXELS) -> EncodedImage:
 def decode(image: EncodedImage, reduction: int = 1) -> np.ndarray:
     """Decode the pixels in the order in which they are stored, whatever the EXIF orientation.
 
-    Alpha is dropped, as torchvision's loader (``convert('RGB')``) and the hosts' (``cv2.IMREAD_COLOR``) do; 16-bit values keep their high
-    byte; of an animation the first frame is taken.
+    Alpha is dropped, as torchvision's loader (``convert('RGB')``) and the hosts' (``cv2.IMREAD_COLOR``) do;
+    16-bit values keep their high byte; of an animation the first frame is taken.
 
     Args:
         image: from :func:`open_image`.
-        reduction: 1, 2, 4 or 8: decode a JPEG at this fraction of its size (scaled DCT). Other kinds are decoded whole, then their size
-            tells.
+        reduction: 1, 2, 4 or 8: decode a JPEG at this fraction of its size (scaled DCT). Other kinds are
+            decoded whole, then their size tells.
 
     Returns:
         (H, W, 3) uint8, BGR; H = ceil(stored height / reduction) for a JPEG, likewise W.
@@ -205,8 +194,10 @@ def resize(
     Args:
         pixels: (H, W, 3) uint8.
         size: (height, width) of the result.
-        interpolation: 'bicubic' or 'bilinear' (torch, equal to Pillow's to within two grey levels), or 'lanczos' (Pillow).
-        interleaved: leave the channels of a pixel together in memory, for OpenCV to go on with, instead of :func:`planar`.
+        interpolation: 'bicubic' or 'bilinear' (torch, equal to Pillow's to within two grey levels), or
+            'lanczos' (Pillow).
+        interleaved: leave the channels of a pixel together in memory, for OpenCV to go on with, instead of
+            :func:`planar`.
 
     Returns:
         (height, width, 3) uint8.
@@ -215,7 +206,8 @@ def resize(
         return np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.LANCZOS))
     if pixels.shape[:2] == tuple(size):
         return pixels
-    # the batch axis comes first and is then whole in memory: torch keeps the channels last and takes its fast path
+    # the batch axis comes first and is then whole in memory: torch keeps the channels last and takes its fast
+    # path
     batch = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
     pixels = F.interpolate(batch, size, mode=interpolation, antialias=True)[0].permute(1, 2, 0).numpy()
     return pixels if interleaved else planar(pixels)

@@ -1,7 +1,7 @@
 """What a data set holds and what of it would break a training, found out image by image before the first step.
 
-The labels are read by the data set's own class and, for label maps, by the config's own loading transform, so that they are those that the
-loss will see.
+The labels are read by the data set's own class and, for label maps, by the config's own loading transform, so
+that they are those that the loss will see.
 """
 
 import hashlib
@@ -26,8 +26,9 @@ UNITS = {'objects': 'objects', 'masks': 'masks', 'pixels': 'pixels', 'images': '
 class Record(NamedTuple):
     """What was found out about one image.
 
-    ``size`` is (width, height), None where the file cannot be read, for ``reason``; ``counts`` are labels with objects, pixels or images
-    each; ``objects`` is None where there are none to count; ``wrong`` and ``odd`` are complaints, which break a training or do not.
+    ``size`` is (width, height), None where the file cannot be read, for ``reason``; ``counts`` are labels
+    with objects, pixels or images each; ``objects`` is None where there are none to count; ``wrong`` and
+    ``odd`` are complaints, which break a training or do not.
     """
 
     path: str

@@ -15,8 +15,8 @@ IGNORED = 255
 def read_label_map(path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The classes in a picture.
 
-    Grey, palette (the indices, not the colours), one bit and 16 bits are taken as they are, alpha is dropped, and of a colour picture
-    whose three channels are the same one is taken.
+    Grey, palette (the indices, not the colours), one bit and 16 bits are taken as they are, alpha is dropped,
+    and of a colour picture whose three channels are the same one is taken.
 
     Args:
         path: a file, or a virtual path through an archive.
@@ -27,7 +27,8 @@ def read_label_map(path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
     Raises:
         FileNotFoundError: there is no such file.
-        BadImageError: no readable picture, colours that are no numbers, values beyond 65535, or a lossy format, which changes numbers.
+        BadImageError: no readable picture, colours that are no numbers, values beyond 65535, or a lossy
+            format, which changes numbers.
     """
     image = open_image(path, max_pixels)
     picture = image.header
@@ -78,9 +79,11 @@ class LoadLabelMap(BaseTransform):
     """mmseg's LoadAnnotations cuts 16-bit values to 8 bits, so that class 300 becomes 44, goes on with coloured labels and with labels of
     another size than the image, and names no file.
 
-    See :func:`read_label_map`. Without ``seg_map_path``, as in inference on an image alone, nothing is loaded.
+    See :func:`read_label_map`. Without ``seg_map_path``, as in inference on an image alone, nothing is
+    loaded.
 
-    Required keys: ``seg_map_path``, ``reduce_zero_label``, ``label_map``, ``seg_fields`` (mmseg's data sets give them). Added key:
+    Required keys: ``seg_map_path``, ``reduce_zero_label``, ``label_map``, ``seg_fields`` (mmseg's data sets
+        give them). Added key:
     ``gt_seg_map``, (H, W) uint8 or uint16.
 
     Args:

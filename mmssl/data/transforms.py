@@ -1,7 +1,8 @@
 """Transforms that load an image and crop it in one step, so that no pixel is decoded, copied or resized in vain.
 
-All of them put BGR uint8 into ``results['img']``, (H, W, 3), as the hosts' transforms expect it, with ``img_shape`` and ``ori_shape``. The
-pipeline ends with ``mmpretrain.PackInputs``: uint8 goes to the device and is normalised there by the host's data preprocessor.
+All of them put BGR uint8 into ``results['img']``, (H, W, 3), as the hosts' transforms expect it, with
+``img_shape`` and ``ori_shape``. The pipeline ends with ``mmpretrain.PackInputs``: uint8 goes to the device
+and is normalised there by the host's data preprocessor.
 """
 
 import math
@@ -42,8 +43,8 @@ def random_resized_box(
         crop_ratio_range: least and largest share of the image's area.
         aspect_ratio_range: least and largest width / height, drawn uniformly in the logarithm.
         rng: where the draws come from; the module ``random`` or a ``random.Random``.
-        clip: draw once, and cut a box that sticks out to the image (MAE's linear probing, util/crop.py of the released code), instead of
-            up to ten attempts and a central box after them.
+        clip: draw once, and cut a box that sticks out to the image (MAE's linear probing, util/crop.py of the
+            released code), instead of up to ten attempts and a central box after them.
 
     Returns:
         left, top, right, bottom: pixels, right and bottom excluded.
@@ -74,7 +75,8 @@ def random_resized_box(
 class LoadImage(BaseTransform):
     """The host's LoadImageFromFile fails on grey, 16-bit and CMYK files or turns them into noise, and does not say which file was bad.
 
-    Reads any usual kind of image, upright (EXIF), from disk or through an archive. Alpha is dropped, see :func:`mmssl.data.images.decode`.
+    Reads any usual kind of image, upright (EXIF), from disk or through an archive. Alpha is dropped, see
+    :func:`mmssl.data.images.decode`.
 
     Required keys: ``img_path``. Added keys: ``img``, ``img_shape``, ``ori_shape``.
 
@@ -97,13 +99,15 @@ class LoadImage(BaseTransform):
 class LoadRandomResizedCrop(BaseTransform):
     """The host's LoadImageFromFile and RandomResizedCrop decode and copy the whole image to keep a small part of it.
 
-    Reads the size from the header, draws the box, decodes (a JPEG at 1/2, 1/4 or 1/8 by its scaled DCT where the box allows), crops,
-    resizes with antialiasing. The draws come from Python's global ``random``, which the data loader seeds in each worker.
+    Reads the size from the header, draws the box, decodes (a JPEG at 1/2, 1/4 or 1/8 by its scaled DCT where
+    the box allows), crops, resizes with antialiasing. The draws come from Python's global ``random``, which
+    the data loader seeds in each worker.
 
-    Where the decode is scaled by 1/k, the box is moved to multiples of k first, by at most ``1 / (2 * reducing_gap)`` pixels of the output;
-    ``crop_box`` is what was taken.
+    Where the decode is scaled by 1/k, the box is moved to multiples of k first, by at most ``1 / (2 *
+    reducing_gap)`` pixels of the output; ``crop_box`` is what was taken.
 
-    Required keys: ``img_path``. Added keys: ``img``, ``img_shape``, ``ori_shape``, ``crop_box`` (left, top, right, bottom in the
+    Required keys: ``img_path``. Added keys: ``img``, ``img_shape``, ``ori_shape``, ``crop_box`` (left, top,
+        right, bottom in the
     upright image).
 
     Args:
@@ -111,8 +115,9 @@ class LoadRandomResizedCrop(BaseTransform):
         crop_ratio_range: least and largest share of the image's area.
         aspect_ratio_range: least and largest width / height of the box.
         interpolation: 'bicubic', 'bilinear' or 'lanczos'.
-        reducing_gap: a JPEG is decoded at 1/k where the box then still has this many times the output's pixels in both directions. 1 is
-            fastest, 2 is hard to tell from a full decode, None switches it off.
+        reducing_gap: a JPEG is decoded at 1/k where the box then still has this many times the output's
+            pixels in both directions. 1 is fastest, 2 is hard to tell from a full decode, None switches it
+            off.
         max_pixels: a larger image is refused; width times height.
         clip: one draw of the box, see :func:`random_resized_box`.
     """
@@ -159,16 +164,18 @@ class LoadRandomResizedCrop(BaseTransform):
 class LoadCenterCrop(BaseTransform):
     """The host needs three transforms for the evaluation crop, and its bicubic resize by OpenCV does not antialias.
 
-    The short edge is resized to ``scale / ratio`` and the centre is cut out, as torchvision's Resize and CenterCrop do.
+    The short edge is resized to ``scale / ratio`` and the centre is cut out, as torchvision's Resize and
+    CenterCrop do.
 
     Required keys: ``img_path``. Added keys: ``img``, ``img_shape``, ``ori_shape``.
 
     Args:
         scale: side of the square output, pixels.
-        ratio: scale over the resized short edge, in (0, 1]; 224 / 256 resizes the short edge to 256 and keeps 224.
+        ratio: scale over the resized short edge, in (0, 1]; 224 / 256 resizes the short edge to 256 and keeps
+            224.
         interpolation: 'bicubic', 'bilinear' or 'lanczos'.
-        reducing_gap: a JPEG is decoded at 1/k where its edges then still are this many times the resized ones; None decodes in full, so
-            that figures equal torchvision's.
+        reducing_gap: a JPEG is decoded at 1/k where its edges then still are this many times the resized
+            ones; None decodes in full, so that figures equal torchvision's.
         max_pixels: a larger image is refused; width times height.
     """
 
@@ -245,7 +252,8 @@ def crop_resized(
         interleaved: as in :func:`mmssl.data.images.resize`.
 
     Returns:
-        (height, width, 3) uint8, upright; and the box that was taken, which is the given one on the grid of the reduction.
+        (height, width, 3) uint8, upright; and the box that was taken, which is the given one on the grid of
+        the reduction.
     """
     left, top, right, bottom = _reduced_box(stored_box(box, image), reduction, pixels)
     stored_width, stored_height = image.header.size

@@ -1,7 +1,8 @@
 """Several random views of one image: crop, flip, colours, blur, solarisation, in one transform that reads and decodes the image once.
 
-The hosts' MultiView runs a pipeline for each view, through Pillow and back, on a full decode. Here the draws of all views are made first,
-the file is decoded once, as small as the crops allow, and each view is worked on as uint8.
+The hosts' MultiView runs a pipeline for each view, through Pillow and back, on a full decode. Here the draws
+of all views are made first, the file is decoded once, as small as the crops allow, and each view is worked on
+as uint8.
 """
 
 import functools
@@ -108,7 +109,8 @@ class ViewKind:
         aspect_ratio_range: least and largest width / height of the box.
         interpolation: 'bicubic', 'bilinear' or 'lanczos'.
         flip_prob: probability of a horizontal flip.
-        jitter: strengths of brightness, contrast, saturation and hue, as in torchvision's ColorJitter; None for none.
+        jitter: strengths of brightness, contrast, saturation and hue, as in torchvision's ColorJitter; None
+            for none.
         jitter_prob: probability of the jitter.
         gray_prob: probability of grey.
         gray_first: grey before the jitter (MoCo v1) instead of after it.
@@ -196,22 +198,27 @@ class ViewKind:
 class LoadViews(BaseTransform):
     """The host's MultiView augments a full decode once for each view, through Pillow and back.
 
-    ``results['img']`` becomes the list of the views, (H, W, 3) uint8 BGR each, kind after kind; ``PackInputs`` and ``default_collate`` make
-    a list of batches of it. Every draw comes from Python's global ``random``, which the data loader seeds for each sample.
+    ``results['img']`` becomes the list of the views, (H, W, 3) uint8 BGR each, kind after kind;
+    ``PackInputs`` and ``default_collate`` make a list of batches of it. Every draw comes from Python's global
+    ``random``, which the data loader seeds for each sample.
 
     ``dict(type='mmssl.LoadViews', preset='dino', scale=64, local_scale=32, num_local=4)``
 
-    Required keys: ``img_path``. Added keys: ``img``, ``img_shape`` (of the first view), ``ori_shape``, ``crop_boxes`` (one for each view,
+    Required keys: ``img_path``. Added keys: ``img``, ``img_shape`` (of the first view), ``ori_shape``,
+        ``crop_boxes`` (one for each view,
     as ``crop_box`` of :class:`mmssl.data.transforms.LoadRandomResizedCrop`).
 
     Args:
         preset: name in ``mmssl.data.views.PRESETS``.
-        views: the kinds of view one by one, a dict of :class:`ViewKind`'s arguments each, instead of a preset.
+        views: the kinds of view one by one, a dict of :class:`ViewKind`'s arguments each, instead of a
+            preset.
         num_local: number of small views, of a preset that has them.
-        reducing_gap: a JPEG is decoded at 1/k where all boxes then still have this many times the view's pixels; None switches it off.
+        reducing_gap: a JPEG is decoded at 1/k where all boxes then still have this many times the view's
+            pixels; None switches it off.
         max_pixels: a larger image is refused; width times height.
-        overrides: arguments of :class:`ViewKind`. Size and crop (``scale``, ``crop_ratio_range``, ``aspect_ratio_range``, ``num``) are
-            those of the larger views, everything else is for all views; with ``local_`` before the name, for the small views alone.
+        overrides: arguments of :class:`ViewKind`. Size and crop (``scale``, ``crop_ratio_range``,
+            ``aspect_ratio_range``, ``num``) are those of the larger views, everything else is for all views;
+            with ``local_`` before the name, for the small views alone.
     """
 
     def __init__(

@@ -18,8 +18,9 @@ def check_coco(content: dict) -> None:
         content: of a COCO file of instances.
 
     Raises:
-        ValueError: two images, annotations or categories with one id; an annotation of a category that is not listed; a box that is not
-            four finite numbers. Boxes without area, images without objects and objects without an image are left to the data set.
+        ValueError: two images, annotations or categories with one id; an annotation of a category that is not
+            listed; a box that is not four finite numbers. Boxes without area, images without objects and
+            objects without an image are left to the data set.
     """
     images, annotations, categories = (
         content.get(key) or [] for key in ('images', 'annotations', 'categories')
@@ -53,7 +54,8 @@ def _repeated(ids: Iterable):
 def category_ids(coco: COCO, names: Sequence[str]) -> list[int]:
     """Ids of the categories of classes, in the order of the classes, so that label i is class i in every file.
 
-    A class without a category in the file gets one without objects, and is named in the log, as are categories that are no class.
+    A class without a category in the file gets one without objects, and is named in the log, as are
+    categories that are no class.
 
     Args:
         coco: with its index.

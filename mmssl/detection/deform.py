@@ -1,7 +1,8 @@
 """Deformable layers and backbones (Dai et al., arXiv:1703.06211; Zhu et al., arXiv:1811.11168; Wang et al., arXiv:2211.05778).
 
-The layers stand where a host takes a convolution, ``conv_cfg=dict(type='mmssl.DeformConv')`` or a backbone's ``dcn=``, compute on our own
-operators and need no compiled ones. Names of weights are those of the released files.
+The layers stand where a host takes a convolution, ``conv_cfg=dict(type='mmssl.DeformConv')`` or a backbone's
+``dcn=``, compute on our own operators and need no compiled ones. Names of weights are those of the released
+files.
 """
 
 from collections.abc import Sequence
@@ -22,9 +23,9 @@ from mmssl.registry import MODELS
 class DeformConv(ModulatedDeformConv2d):
     """Convolution that predicts where its taps read, and by how much each counts: mmcv's ``DCNv2``, or ``DCN`` without ``modulated``.
 
-    Begins as a convolution; with ``modulated`` as half of one, since every tap counts sigmoid(0). Host classes are its parents, so that
-    ``paramwise_cfg=dict(dcn_offset_lr_mult=0.1)`` finds it; v1 of the host keeps random offsets when a backbone is initialised, here
-    they are zero.
+    Begins as a convolution; with ``modulated`` as half of one, since every tap counts sigmoid(0). Host
+    classes are its parents, so that ``paramwise_cfg=dict(dcn_offset_lr_mult=0.1)`` finds it; v1 of the host
+    keeps random offsets when a backbone is initialised, here they are zero.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias: as of ``nn.Conv2d``.
@@ -113,18 +114,21 @@ class _ChannelsLast(nn.Module):
 class DCNv3(nn.Module):
     """Deformable convolution of InternImage: no weights a tap, but softmaxed ones that every position predicts for groups of channels.
 
-    Has the names of InternImage's module (``dw_conv``, ``offset``, ``mask``, ``input_proj``, ``output_proj``) and the arguments of a
-    convolution, so that ``conv_cfg`` can name it. Begins as the mean over its taps between two linear layers.
+    Has the names of InternImage's module (``dw_conv``, ``offset``, ``mask``, ``input_proj``, ``output_proj``)
+    and the arguments of a convolution, so that ``conv_cfg`` can name it. Begins as the mean over its taps
+    between two linear layers.
 
     Args:
-        in_channels, out_channels, stride, dilation, bias: as of ``nn.Conv2d``; ``bias`` is that of the last linear layer.
+        in_channels, out_channels, stride, dilation, bias: as of ``nn.Conv2d``; ``bias`` is that of the last
+            linear layer.
         groups: 1; convolutions are built with it.
         kernel_size: K of both sides.
         padding: by default dilation * (K - 1) / 2.
         deform_groups: parts of the channels with offsets and weights of their own.
         dw_kernel_size: of the depthwise layer that sees where to look; by default K.
         offset_scale: multiplies the distance of the taps from their centre.
-        center_feature_scale: mix the input back in, by a share a group (InternImage-H); needs stride 1 and as many channels out as in.
+        center_feature_scale: mix the input back in, by a share a group (InternImage-H); needs stride 1 and as
+            many channels out as in.
         remove_center: without the middle tap.
         channels_last: maps are (B, H, W, C), as inside InternImage.
 
@@ -245,10 +249,11 @@ class DCNv3(nn.Module):
 class DeformResNet(ResNet):
     """ResNet whose 3x3 convolutions of chosen blocks are deformable; names of weights as the host's with ``dcn=``.
 
-    For what ``dcn=`` of mmdet's ResNet cannot say: only the last blocks of a stage (the FPN of Deformable ConvNets takes res3b3, res4b22
-    and all of res5), ResNet-18 and 34, ``fallback_on_stride`` in every stage (the host takes it out of the settings at the first block).
-    The settings stay as they are, and the offsets begin at zero whichever layer it is. By default R-FCN's: conv5, version 1, 4 groups.
-    (B, 3, H, W) goes to the maps of the stages.
+    For what ``dcn=`` of mmdet's ResNet cannot say: only the last blocks of a stage (the FPN of Deformable
+    ConvNets takes res3b3, res4b22 and all of res5), ResNet-18 and 34, ``fallback_on_stride`` in every stage
+    (the host takes it out of the settings at the first block). The settings stay as they are, and the offsets
+    begin at zero whichever layer it is. By default R-FCN's: conv5, version 1, 4 groups. (B, 3, H, W) goes to
+    the maps of the stages.
 
     Args:
         depth: 18, 34, 50, 101 or 152.

@@ -15,15 +15,17 @@ from mmssl.registry import MODELS
 class DeformRoIExtractor(SingleRoIExtractor):
     """Pool RoIs, predict from the result how far each bin moves, and pool again.
 
-    mmcv's DeformRoIPoolPack needs a GPU, has three layers for the offsets, and takes bin centres; here it is one layer, as in the released
-    code, whose learning rate is a hundredth (``paramwise_cfg=dict(custom_keys={'offset_fc': dict(lr_mult=0.01)})``) and which begins at
-    zero. One layer serves all levels. Maps (B, C, H, W) and RoIs (N, 5) give (N, out_channels, P, P).
+    mmcv's DeformRoIPoolPack needs a GPU, has three layers for the offsets, and takes bin centres; here it is
+    one layer, as in the released code, whose learning rate is a hundredth
+    (``paramwise_cfg=dict(custom_keys={'offset_fc': dict(lr_mult=0.01)})``) and which begins at zero. One
+    layer serves all levels. Maps (B, C, H, W) and RoIs (N, 5) give (N, out_channels, P, P).
 
     Args:
         out_channels: of the pooled RoIs.
         featmap_strides: pixels of the image a cell, of each level.
         roi_feat_size: P.
-        in_channels: reduce maps of so many channels to ``out_channels`` first, by a 1x1 convolution with ReLU; None where they have them.
+        in_channels: reduce maps of so many channels to ``out_channels`` first, by a 1x1 convolution with
+            ReLU; None where they have them.
         trans_std: an offset of 1 moves a bin by this share of the RoI.
         sample_per_part: samples a bin and axis.
         others: of mmdet's SingleRoIExtractor (``finest_scale``, ``init_cfg``).

@@ -13,9 +13,10 @@ NAMES = {0: 'expand_conv', 1: 'depthwise_conv', 2: 'linear_conv'}
 class DilatedMobileNetV2(MobileNetV2):
     """mmdet's MobileNetV2 at stride 16 throughout its end; the host's has no dilation.
 
-    Layer 6 keeps the size of layer 5, and what follows its first block is dilated by 2, so that weights trained at stride 32 still fit.
-    Images (B, 3, H, W) become a tuple of maps, (B, 96, H / 16, W / 16) and (B, 320, H / 16, W / 16) by default. Reads checkpoints in
-    mmdet's names and in mmpretrain's and mmseg's, which number the convolutions of a block.
+    Layer 6 keeps the size of layer 5, and what follows its first block is dilated by 2, so that weights
+    trained at stride 32 still fit. Images (B, 3, H, W) become a tuple of maps, (B, 96, H / 16, W / 16) and
+    (B, 320, H / 16, W / 16) by default. Reads checkpoints in mmdet's names and in mmpretrain's and mmseg's,
+    which number the convolutions of a block.
 
     Args:
         out_indices: outputs, counted from 0; 4 is layer 5, 6 is layer 7.

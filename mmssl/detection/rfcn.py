@@ -1,7 +1,7 @@
 """R-FCN: object detection via region-based fully convolutional networks (Dai et al., NIPS 2016, arXiv:1605.06409).
 
-A region proposal network on conv4 and position-sensitive maps on conv5, whose stride of 32 becomes 16 by dilation; nothing has weights
-behind the RoIs.
+A region proposal network on conv4 and position-sensitive maps on conv5, whose stride of 32 becomes 16 by
+dilation; nothing has weights behind the RoIs.
 """
 
 import torch
@@ -18,7 +18,7 @@ from mmengine.logging import print_log
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmssl.layers.fold import FoldedBackbone
+from mmssl.layers.folded_backbone import FoldedBackbone
 from mmssl.layers.memory_format import memory_format_of
 from mmssl.registry import MODELS
 
@@ -50,7 +50,8 @@ class AllSampler(BaseSampler):
 class RFCNRoIHead(StandardRoIHead):
     """RoI head of R-FCN: the map goes to the box head whole, where mmdet's cuts a feature out of it for every RoI.
 
-    Of ``train_cfg``: ``assigner`` as in mmdet; ``sampler``, None for all proposals with the ground truth added; ``ohem``, how many of the
+    Of ``train_cfg``: ``assigner`` as in mmdet; ``sampler``, None for all proposals with the ground truth
+        added; ``ohem``, how many of the
     hardest RoIs an image are learned from, None for all that were sampled.
 
     Maps are a tuple of one (B, C, H, W).
@@ -102,12 +103,13 @@ class RFCNRoIHead(StandardRoIHead):
 class RFCN(TwoStageDetector):
     """Two-stage detector whose two stages see different levels of the backbone; mmdet's give both the same.
 
-    The last map goes to the RoI head, those before it to the RPN: a ResNet with ``strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2),
-    out_indices=(2, 3)`` gives conv4 and dilated conv5, both of stride 16. Any backbone with two levels serves, and any RoI head: a Faster
-    R-CNN of this form has mmdet's StandardRoIHead.
+    The last map goes to the RoI head, those before it to the RPN: a ResNet with ``strides=(1, 2, 2, 1),
+        dilations=(1, 1, 1, 2),
+    out_indices=(2, 3)`` gives conv4 and dilated conv5, both of stride 16. Any backbone with two levels
+    serves, and any RoI head: a Faster R-CNN of this form has mmdet's StandardRoIHead.
 
-    Images (B, 3, H, W) go in. Ground truth that is empty is trained through; boxes without area are left out; NaN boxes and labels beyond
-    the classes are refused.
+    Images (B, 3, H, W) go in. Ground truth that is empty is trained through; boxes without area are left out;
+    NaN boxes and labels beyond the classes are refused.
 
     Args:
         others: of mmdet's TwoStageDetector.
@@ -184,7 +186,8 @@ class RFCN(TwoStageDetector):
             losses = {name if 'rpn' in name else f'rpn_{name}': value for name, value in rpn_losses.items()}
         else:
             proposals = _given_proposals(samples)
-        # where a weight has become NaN, the loss says so, and a hook decides; a NaN box must not reach the operators
+        # where a weight has become NaN, the loss says so, and a hook decides; a NaN box must not reach the
+        # operators
         proposals = [found[torch.isfinite(found.bboxes).all(1)] for found in proposals]
         losses.update(self.roi_head.loss(roi_maps, proposals, samples))
         return losses

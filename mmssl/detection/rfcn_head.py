@@ -1,6 +1,7 @@
 """The box head of R-FCN: position-sensitive score maps, pooled and voted (Dai et al., NIPS 2016, arXiv:1605.06409); its deformable form.
 
-Everything with weights lies before the RoIs: k * k maps a class and k * k * 4 maps of box offsets. A RoI takes its bin (i, j) from the map
+Everything with weights lies before the RoIs: k * k maps a class and k * k * 4 maps of box offsets. A RoI
+    takes its bin (i, j) from the map
 of that bin only, and the mean of its bins is the score: 2000 RoIs cost hardly more than 100.
 """
 
@@ -44,12 +45,14 @@ def hardest(losses: Tensor, counts: Sequence[int], keep: int) -> Tensor:
 class RFCNBBoxHead(BBoxHead):
     """Scores and boxes of RoIs by position-sensitive pooling and voting; mmdet's heads have weights behind the RoIs.
 
-    A map (B, in_channels, H, W) and RoIs (N, 5) to scores (N, num_classes + 1), background last as everywhere in mmdet, and box offsets
-    (N, 4) or (N, 4 * num_classes). Channels of the maps are class-major, bin-minor: (class * k + row) * k + column.
+    A map (B, in_channels, H, W) and RoIs (N, 5) to scores (N, num_classes + 1), background last as everywhere
+    in mmdet, and box offsets (N, 4) or (N, 4 * num_classes). Channels of the maps are class-major, bin-minor:
+    (class * k + row) * k + column.
 
-    Deformable (arXiv:1703.06211, figure 4): 1x1 convolutions give maps of offsets, which are pooled by the same RoIs; every class has
-    offsets of its own for its scores, and the box has one set. They start at zero, where the head pools means of
-    ``sample_per_part`` ** 2 bilinear samples a bin.
+    Deformable (arXiv:1703.06211, figure 4): 1x1 convolutions give maps of offsets, which are pooled by the
+        same RoIs; every class has
+    offsets of its own for its scores, and the box has one set. They start at zero, where the head pools means
+    of ``sample_per_part`` ** 2 bilinear samples a bin.
 
     Args:
         in_channels: channels of the map.
@@ -61,8 +64,8 @@ class RFCNBBoxHead(BBoxHead):
         deformable: learn where the bins lie.
         trans_std: an offset of 1 moves a bin by this share of the RoI.
         sample_per_part: samples a bin and axis, of the deformable pooling.
-        convention: of the plain pooling, 'caffe' (the released code's), 'torchvision', or 'align' for bilinear samples, four a bin
-            (PSRoIAlign): whole cells tell RoIs of few cells hardly apart.
+        convention: of the plain pooling, 'caffe' (the released code's), 'torchvision', or 'align' for
+            bilinear samples, four a bin (PSRoIAlign): whole cells tell RoIs of few cells hardly apart.
         loss_cls, loss_bbox: any of mmdet's that gives a loss a RoI with ``reduction_override='none'``.
         others: of mmdet's BBoxHead (``bbox_coder``, ``reg_decoded_bbox``, ``init_cfg``).
 
@@ -217,8 +220,9 @@ class RFCNBBoxHead(BBoxHead):
     ) -> dict:
         """Cross entropy and smooth L1; with ``ohem``, of the hardest RoIs of every image by the sum of both, from these very scores.
 
-        The box loss is divided by ``ohem`` times images (the released code's 1 / BATCH_ROIS_OHEM), without ``ohem`` by the RoIs as in
-        mmdet; the other by the RoIs that count. The keys are the same, and all parameters get gradients, whatever the images hold.
+        The box loss is divided by ``ohem`` times images (the released code's 1 / BATCH_ROIS_OHEM), without
+        ``ohem`` by the RoIs as in mmdet; the other by the RoIs that count. The keys are the same, and all
+        parameters get gradients, whatever the images hold.
 
         Args:
             cls_score: (N, num_classes + 1).
@@ -231,7 +235,8 @@ class RFCNBBoxHead(BBoxHead):
             ohem: RoIs kept an image, None for all.
 
         Returns:
-            ``loss_cls``, ``loss_bbox``, ``acc``, and with ``ohem`` ``num_pos``, the chosen RoIs on objects an image.
+            ``loss_cls``, ``loss_bbox``, ``acc``, and with ``ohem`` ``num_pos``, the chosen RoIs on objects an
+            image.
         """
         counts = [len(labels)] if counts is None else counts
         if not len(labels):

@@ -60,8 +60,10 @@ class AmpOptimWrapper(ClipEachMixin, OptimWrapper):
     """The host's refuses to run without a GPU, autocasts to float16 unless told otherwise, and scales the loss even in bfloat16.
 
     Args:
-        dtype: ``'bfloat16'``, whose range needs no loss scaling, or ``'float16'`` (CUDA only) with a gradient scaler.
-        loss_scale: of float16: ``'dynamic'``, a fixed number, or a dict of arguments for ``torch.amp.GradScaler``.
+        dtype: ``'bfloat16'``, whose range needs no loss scaling, or ``'float16'`` (CUDA only) with a gradient
+            scaler.
+        loss_scale: of float16: ``'dynamic'``, a fixed number, or a dict of arguments for
+            ``torch.amp.GradScaler``.
         use_fsdp: scale gradients that are sharded over ranks (float16 with FullyShardedDataParallel).
         **kwargs: ``optimizer``, ``accumulative_counts``, ``clip_grad``, as for mmengine's OptimWrapper.
 

@@ -46,7 +46,8 @@ class _DeferredRemoval:
 class CheckpointHook(MMEngineCheckpointHook):
     """The host's removes the old checkpoint before it writes the new one, and writes ``last_checkpoint`` with an absolute path.
 
-    All arguments are the host's. It takes the place of the default: ``default_hooks=dict(checkpoint=dict(type='mmssl.CheckpointHook'))``.
+    All arguments are the host's. It takes the place of the default:
+    ``default_hooks=dict(checkpoint=dict(type='mmssl.CheckpointHook'))``.
 
     Raises:
         TypeError: an argument that neither knows; the host hands it on to the first save, hours later.
@@ -90,7 +91,8 @@ class CheckpointHook(MMEngineCheckpointHook):
         epochs the file is named by its iteration, and goes when the next one is written.
 
         Args:
-            runner: the runner; with several ranks each has to call this, unless ``meta`` brings the states of the generators.
+            runner: the runner; with several ranks each has to call this, unless ``meta`` brings the states of
+                the generators.
             meta: ``epoch`` and ``iter`` of the state, and whatever else the checkpoint is to say.
 
         Returns:

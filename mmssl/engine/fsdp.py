@@ -12,9 +12,9 @@ from torch.distributed.fsdp import FullOptimStateDictConfig, FullStateDictConfig
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
 from mmssl.checkpoint import strip_module
+from mmssl.checkpoint.matching import MatchReport, MismatchError
 from mmssl.engine.optim import LARS
 from mmssl.layers.transformer import TransformerBlock
-from mmssl.matching import MatchReport, MismatchError
 from mmssl.registry import STRATEGIES
 
 
@@ -22,18 +22,20 @@ from mmssl.registry import STRATEGIES
 class FSDPStrategy(MMEngineFSDPStrategy):
     """The host's lets every rank start from its own weights, decays no weight at all and cannot resume with torch 2.1 and later.
 
-    Its parameter groups are made after sharding, when every parameter is a flat row, so that a rule by dimension sees only vectors; here
-    they are made from the whole model. Checkpoints are whole, as those of an unsharded run, and written by the first rank.
+    Its parameter groups are made after sharding, when every parameter is a flat row, so that a rule by
+    dimension sees only vectors; here they are made from the whole model. Checkpoints are whole, as those of
+    an unsharded run, and written by the first rank.
 
     Args:
-        model_wrapper: arguments of mmengine's MMFullyShardedDataParallel. Without ``auto_wrap_policy`` every TransformerBlock is a unit:
-            a policy by size may cut through a part that is used other than by its ``forward``, such as MAE's encoder.
+        model_wrapper: arguments of mmengine's MMFullyShardedDataParallel. Without ``auto_wrap_policy`` every
+            TransformerBlock is a unit: a policy by size may cut through a part that is used other than by its
+            ``forward``, such as MAE's encoder.
         state_dict_cfg: 'full', the only one.
         **kwargs: as for mmengine's FSDPStrategy.
 
     Raises:
-        ValueError: sharded checkpoints; a model without transformer blocks and no ``auto_wrap_policy``; an optimizer or a gradient clipping
-            that needs whole parameters.
+        ValueError: sharded checkpoints; a model without transformer blocks and no ``auto_wrap_policy``; an
+            optimizer or a gradient clipping that needs whole parameters.
     """
 
     # the host's

@@ -21,9 +21,10 @@ RESULTS = 'knn.json'
 class KNNHook(Hook):
     """The hosts evaluate pre-training by a second training run; this needs none.
 
-    On several ranks the first one computes and the others wait. Random states and the modes of all modules are left as they were, so that
-    a run with the hook trains exactly as one without it. Results go to the message hub and the visualizer as ``knn/top1`` and
-    ``knn/top5`` and are appended to ``<work_dir>/knn.json``.
+    On several ranks the first one computes and the others wait. Random states and the modes of all modules
+    are left as they were, so that a run with the hook trains exactly as one without it. Results go to the
+    message hub and the visualizer as ``knn/top1`` and ``knn/top5`` and are appended to
+    ``<work_dir>/knn.json``.
 
     Args:
         data: folder or archive with labels, see :func:`mmssl.evaluation.labelled_images`.
@@ -32,12 +33,14 @@ class KNNHook(Hook):
         at_start: evaluate before the first step too; not when a run is resumed.
         k, temperature: of the vote.
         pool: 'avg' or 'cls'.
-        image_size: side of the crop in pixels; the backbone's ``img_size``, or the size that the run trains on, when None.
+        image_size: side of the crop in pixels; the backbone's ``img_size``, or the size that the run trains
+            on, when None.
         max_train, max_val: use so many images only, of every class its share.
         batch_size, num_workers: of the loaders.
 
     Raises:
-        ValueError: an argument out of range; the model is sharded (FSDP), so that one rank alone cannot compute with it.
+        ValueError: an argument out of range; the model is sharded (FSDP), so that one rank alone cannot
+            compute with it.
     """
 
     def __init__(

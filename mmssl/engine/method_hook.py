@@ -14,9 +14,9 @@ from mmssl.registry import HOOKS
 class MethodHook(Hook):
     """The host has no place for what a recipe does around an optimizer step; its schedules guess the length of training from a message hub.
 
-    Before training, a model with ``set_schedule`` is told how many optimizer steps an epoch and the whole run have, and one with
-    ``attach`` is tied to the optimizer. Our runner adds this hook by itself; for mmengine's own runner add
-    ``dict(type='mmssl.MethodHook')`` to ``custom_hooks``.
+    Before training, a model with ``set_schedule`` is told how many optimizer steps an epoch and the whole run
+    have, and one with ``attach`` is tied to the optimizer. Our runner adds this hook by itself; for
+    mmengine's own runner add ``dict(type='mmssl.MethodHook')`` to ``custom_hooks``.
     """
 
     priority = 'VERY_HIGH'

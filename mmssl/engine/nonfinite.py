@@ -11,14 +11,11 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 from torch.utils.hooks import RemovableHandle
 
-from mmssl.engine.blame import Draws, first_module
+from mmssl.engine.nonfinite_source import Draws, first_module
+from mmssl.errors import NonFiniteError
 from mmssl.registry import HOOKS
 
 POLICIES = ('stop', 'skip')
-
-
-class NonFiniteError(RuntimeError):
-    """A loss or a gradient is NaN or infinite; the optimizer has not used it."""
 
 
 class _NonFiniteGradient(Exception):
@@ -29,21 +26,25 @@ class _NonFiniteGradient(Exception):
 class NonFiniteHook(Hook):
     """The host's CheckInvalidLossHook looks every 50 steps, after the optimizer has taken the bad one; this one looks before each step.
 
-    The loss is looked at before the backward pass, and gradients before the optimizer's step: always where clipping computes their norm,
-    otherwise as ``check_gradients`` says. A skipped batch of an accumulated step takes the whole step with it, so that all ranks do the
-    same and no half batch is weighted as a whole one. On CUDA the look at the loss is one synchronisation a step; clipping, and logging
-    the loss, have another each. With several ranks the flag is reduced, and all of them stop or skip together.
+    The loss is looked at before the backward pass, and gradients before the optimizer's step: always where
+    clipping computes their norm, otherwise as ``check_gradients`` says. A skipped batch of an accumulated
+    step takes the whole step with it, so that all ranks do the same and no half batch is weighted as a whole
+    one. On CUDA the look at the loss is one synchronisation a step; clipping, and logging the loss, have
+    another each. With several ranks the flag is reduced, and all of them stop or skip together.
 
-    Where a run on one process stops, the step is computed once more to name the module that made the first such value
-    (:mod:`mmssl.engine.blame`); for that the batch is held, and the states of the generators are noted before each step.
+    Where a run on one process stops, the step is computed once more to name the module that made the first
+    such value (:mod:`mmssl.engine.nonfinite_source`); for that the batch is held, and the states of the
+    generators are noted before each step.
 
-    float16 with a loss scaler: infinite gradients are the scaler's business, which lowers its scale and skips the step by itself.
+    float16 with a loss scaler: infinite gradients are the scaler's business, which lowers its scale and skips
+        the step by itself.
 
     Args:
         policy: ``'stop'`` raises NonFiniteError; ``'skip'`` leaves the step out and goes on.
-        budget: how many steps may be skipped in the whole run, resumed ones included, before it stops after all.
-        check_gradients: ``'auto'`` looks at gradients that are not clipped on the CPU only, True everywhere (one more synchronisation and
-            one reading of the gradients on CUDA), False never.
+        budget: how many steps may be skipped in the whole run, resumed ones included, before it stops after
+            all.
+        check_gradients: ``'auto'`` looks at gradients that are not clipped on the CPU only, True everywhere
+            (one more synchronisation and one reading of the gradients on CUDA), False never.
     """
 
     def __init__(self, policy: str = 'stop', budget: int = 10, check_gradients: str | bool = 'auto'):
@@ -175,7 +176,8 @@ class NonFiniteHook(Hook):
         gradients = [gradient for gradient in gradients if gradient.numel()] or [
             torch.zeros((), device=parameters[0].device)
         ]
-        # the largest magnitudes: finite exactly when every gradient is, without the overflow of a sum of squares
+        # the largest magnitudes: finite exactly when every gradient is, without the overflow of a sum of
+        # squares
         norm = torch.stack(torch._foreach_norm(gradients, torch.inf)).max()
         if not self._agree(torch.isfinite(norm)):
             raise _NonFiniteGradient(float(norm))

@@ -14,11 +14,13 @@ from mmssl.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS
 class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """mmengine's constructor, with equal parameters joined to one group and with layer-wise learning rates.
 
-    The host makes one group a parameter (252 for a ViT-B), so that fused and foreach optimizers have nothing to fuse.
+    The host makes one group a parameter (252 for a ViT-B), so that fused and foreach optimizers have nothing
+    to fuse.
 
-    ``paramwise_cfg`` takes all keys of the host's constructor (``custom_keys``, ``norm_decay_mult``, ``flat_decay_mult`` ...)
-    and ``layer_decay_rate``: depth d of D gets the learning rate times rate ** (D - 1 - d), with (d, D) from the model's
-    ``get_layer_depth(name)`` (BEiT, arXiv:2106.08254, and MAE's fine-tuning).
+    ``paramwise_cfg`` takes all keys of the host's constructor (``custom_keys``, ``norm_decay_mult``,
+    ``flat_decay_mult`` ...) and ``layer_decay_rate``: depth d of D gets the learning rate times rate ** (D -
+    1 - d), with (d, D) from the model's ``get_layer_depth(name)`` (BEiT, arXiv:2106.08254, and MAE's
+    fine-tuning).
 
     Raises:
         ValueError: ``layer_decay_rate`` for a model without ``get_layer_depth``, or an unknown key.
@@ -89,8 +91,9 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 class LARS(torch.optim.Optimizer):
     """Layer-wise adaptive rate scaling (arXiv:1708.03888) as MAE, MoCo v3 and SwAV use it.
 
-    mmpretrain's LARS scales and decays biases, adds the norms of gradient and weight where the paper takes the norm of their sum, folds the
-    learning rate into the momentum and waits for the device twice a parameter.
+    mmpretrain's LARS scales and decays biases, adds the norms of gradient and weight where the paper takes
+    the norm of their sum, folds the learning rate into the momentum and waits for the device twice a
+    parameter.
 
     Parameters with more than one dimension: u = g + weight_decay * p, scaled by trust_coefficient * |p| / |u|; 1-D parameters: u = g,
     neither scaled nor decayed. Then v = momentum * v + u and p -= lr * v.
@@ -161,7 +164,8 @@ class LARC(torch.optim.Optimizer):
     """SGD with a rate for every tensor from the norms of weight and gradient, as SwAV's released code wraps it (NVIDIA's apex).
 
     For every tensor, biases too: r = trust_coefficient * |p| / (|g| + weight_decay * |p| + eps); with ``clip`` r = min(r / lr, 1). Then
-    u = r * (g + weight_decay * p), v = momentum * v + u and p -= lr * v. A tensor that is zero or has a zero gradient takes u = g.
+    u = r * (g + weight_decay * p), v = momentum * v + u and p -= lr * v. A tensor that is zero or has a zero
+    gradient takes u = g.
 
     Args:
         params: parameters or groups.

@@ -12,7 +12,8 @@ from mmssl.registry import HOOKS
 @HOOKS.register_module()
 class ReconstructionHook(Hook):
     """Input, masked input and reconstruction of the same images under the same masks, for all backends of the visualizer: a file beside the
-    logs, TensorBoard, Weights & Biases. The hosts' visualization hooks draw labels, and pre-training has none.
+    logs, TensorBoard, Weights & Biases. The hosts' visualization hooks draw labels, and pre-training has
+    none.
 
     A run with the hook trains exactly as one without it.
 
@@ -43,7 +44,7 @@ class ReconstructionHook(Hook):
             )
         if not is_main_process():
             return
-        from mmssl.visual.reconstruction import read_image
+        from mmssl.visualization.reconstruction import read_image
 
         paths = self.images
         if isinstance(paths, int):
@@ -73,7 +74,7 @@ class ReconstructionHook(Hook):
         self._drawn_at = step
         if not is_main_process():
             return
-        from mmssl.visual.reconstruction import picture, reconstruction_rows
+        from mmssl.visualization.reconstruction import picture, reconstruction_rows
 
         model = _bare(runner.model)
         modes = [(module, module.training) for module in model.modules()]

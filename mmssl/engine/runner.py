@@ -1,6 +1,7 @@
 """mmengine's runners with an exact resume: N steps, stop and N more give bit for bit what 2N steps give (CPU, or deterministic kernels).
 
-What the host leaves out is added: the state of every random generator of every rank, the position in the sample stream, and an input path
+What the host leaves out is added: the state of every random generator of every rank, the position in the
+    sample stream, and an input path
 whose random draws do not depend on the workers (``mmssl.engine.seeding``).
 """
 
@@ -20,7 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from mmssl.checkpoint import find_resume_checkpoint, seed_from_checkpoint
 from mmssl.engine import seeding
 from mmssl.engine.method_hook import MethodHook
-from mmssl.engine.state import (
+from mmssl.engine.run_state import (
     gather_rng_states,
     plain,
     plain_checkpoint,
@@ -29,10 +30,10 @@ from mmssl.engine.state import (
     seed_all,
     set_rng_state,
 )
+from mmssl.engine.signals import Stop, current
 from mmssl.engine.stop import StopMixin
 from mmssl.engine.workers import Board, StartWorker, dead_workers_named
 from mmssl.layers.sync_bn import work_on_cpu
-from mmssl.signals import Stop, current
 
 
 def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:
@@ -41,7 +42,8 @@ def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool =
     Args:
         dataloader: config of a data loader, or a built one, which is returned as it is.
         seed: the run's seed.
-        diff_rank_seed: whether ``seed`` differs from rank to rank (by the rank); the order of samples is then still drawn alike.
+        diff_rank_seed: whether ``seed`` differs from rank to rank (by the rank); the order of samples is then
+            still drawn alike.
     """
     if isinstance(dataloader, DataLoader):
         return dataloader
@@ -72,7 +74,8 @@ def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool =
     board = Board(dataset, cfg['num_workers']) if cfg.get('num_workers') else None
     cfg['dataset'] = dataset = seeding.SeededDataset(dataset, board)
 
-    # every rank must shuffle alike: the host would draw this from NumPy's generator, whose state at this point differs after a resume
+    # every rank must shuffle alike: the host would draw this from NumPy's generator, whose state at this
+    # point differs after a resume
     common_seed = sync_random_seed() if seed is None else seed - get_rank() if diff_rank_seed else seed
     sampler = DATA_SAMPLERS.build(cfg['sampler'], default_args=dict(dataset=dataset, seed=common_seed))
     cfg['sampler'] = sampler = seeding.SeededSampler(sampler, common_seed)
@@ -97,7 +100,8 @@ def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool =
             f'{len(dataset)} samples of {_name(dataset)} make no batch of {batch_size} on each of {get_world_size()} rank(s); '
             'lower batch_size, or set drop_last=False'
         )
-    # an iterator draws one number when it is made; from the global generator that would shift the model's draws after every epoch
+    # an iterator draws one number when it is made; from the global generator that would shift the model's
+    # draws after every epoch
     loader.generator = torch.Generator().manual_seed(seeding.mix(common_seed, get_rank()) >> 1)
     if board is not None:
         loader.worker_init_fn = StartWorker(board, loader.worker_init_fn)
@@ -157,7 +161,8 @@ class ExactResumeMixin(StopMixin):
                 self._leave_validation(stop)
             raise
         finally:
-            # an endless loader has workers to the last; collected in a cycle with the runner, each would be waited for five seconds
+            # an endless loader has workers to the last; collected in a cycle with the runner, each would be
+            # waited for five seconds
             iterator = getattr(self._train_loop, 'dataloader_iterator', None)
             if iterator is not None and getattr(iterator, '_iterator', None) is not None:
                 iterator._iterator = None
@@ -279,7 +284,8 @@ class ExactResumeMixin(StopMixin):
             if watch is not None:
                 watch.immediate = False  # from here on there is something to save
         starting = fn_name == 'before_train_epoch'
-        # hooks that draw at the beginning of an epoch have not run yet at an epoch's boundary, and have within one
+        # hooks that draw at the beginning of an epoch have not run yet at an epoch's boundary, and have
+        # within one
         if starting and self._pending is not None and self._pending['at_boundary']:
             self._restore_generators(self._pending)
         if fn_name in ('before_val', 'before_test'):
@@ -294,7 +300,8 @@ class ExactResumeMixin(StopMixin):
         if starting and self._pending is not None:
             self._restore_generators(self._pending)
         if fn_name in ('after_val', 'after_test'):
-            # what validation draws must not show in training, for a run resumed after it does not validate again
+            # what validation draws must not show in training, for a run resumed after it does not validate
+            # again
             assert self._rng_outside_validation is not None
             set_rng_state(self._rng_outside_validation)
             self._rng_outside_validation = None

@@ -16,12 +16,13 @@ def check_class_count(model, dataset) -> None:
     """Compare the classes of a dataset with those of the model's heads.
 
     Args:
-        model: a module; heads are its submodules named head, decode_head, auxiliary_head, bbox_head or mask_head that have ``num_classes``.
+        model: a module; heads are its submodules named head, decode_head, auxiliary_head, bbox_head or
+            mask_head that have ``num_classes``.
         dataset: anything with ``metainfo['classes']``; without it nothing is checked.
 
     Raises:
-        ValueError: a head with another number of classes; names both and the setting to change. Or an annotation file without some of the
-            classes, whose labels the host would number wrongly (COCO).
+        ValueError: a head with another number of classes; names both and the setting to change. Or an
+            annotation file without some of the classes, whose labels the host would number wrongly (COCO).
     """
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     if not classes:
@@ -50,7 +51,8 @@ def check_same_classes(now, then, where: str) -> None:
         where: what has the names ``now``, for messages.
 
     Raises:
-        ValueError: the same names in another order, so that every label means something else. Other names are logged.
+        ValueError: the same names in another order, so that every label means something else. Other names are
+            logged.
     """
     now, then = tuple(now or ()), tuple(then or ())
     if not now or not then or now == then:
@@ -88,11 +90,12 @@ def check_labels(model_heads, data_batch) -> None:
 
     Args:
         model_heads: from :func:`heads`.
-        data_batch: what the data loader gave; samples with ``gt_sem_seg`` (segmentation), ``gt_label`` (classification) or
-            ``gt_instances.labels`` (detection) are looked at.
+        data_batch: what the data loader gave; samples with ``gt_sem_seg`` (segmentation), ``gt_label``
+            (classification) or ``gt_instances.labels`` (detection) are looked at.
 
     Raises:
-        ValueError: a label that the head has no class for, and that is not ignored; names the file, the label and the cure.
+        ValueError: a label that the head has no class for, and that is not ignored; names the file, the label
+            and the cure.
     """
     samples = data_batch.get('data_samples') if isinstance(data_batch, dict) else None
     for sample in samples if isinstance(samples, (list, tuple)) else []:
@@ -123,7 +126,7 @@ def _check_sample(sample, name: str, head) -> None:
     if not isinstance(labels, torch.Tensor) or labels.is_floating_point() or not labels.numel():
         return
     least, largest = (int(value) for value in torch.aminmax(labels))
-    if 0 <= least and largest < classes:
+    if least >= 0 and largest < classes:
         return
     wrong = (labels < 0) | (labels >= classes)
     if ignored is not None:

@@ -12,8 +12,9 @@ from mmssl.registry import PARAM_SCHEDULERS
 class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
     """Linear warm-up from exactly 0, or a share of the rate, then half a cosine, in closed form: MAE's released code (util/lr_sched.py).
 
-    mmengine's LinearLR reaches its end one step early and its CosineAnnealingLR goes by differences; chained, the two do not give the
-    released learning rates. Per parameter group: base = its initial rate, s = its ``lr_scale`` (layer-wise decay; 1 without),
+    mmengine's LinearLR reaches its end one step early and its CosineAnnealingLR goes by differences; chained,
+    the two do not give the released learning rates. Per parameter group: base = its initial rate, s = its
+    ``lr_scale`` (layer-wise decay; 1 without),
 
         t < warmup:  base * (start_factor + (1 - start_factor) * t / warmup)
         else:        s * eta_min + (base - s * eta_min) * (1 + cos(pi * (t - warmup) / (end - warmup))) / 2
@@ -24,7 +25,8 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         end: length of the whole schedule, likewise.
         eta_min: last learning rate.
         start_factor: share of the base that the warm-up begins at.
-        convert_to_iter_based (in a config, with ``by_epoch=True``): lengths are epochs, and the rate changes every iteration.
+        convert_to_iter_based (in a config, with ``by_epoch=True``): lengths are epochs, and the rate changes
+            every iteration.
     """
 
     def __init__(
@@ -94,14 +96,15 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
 class CosineWeightDecay(_ParamScheduler):
     """Weight decay from the optimizer's to ``final`` along half a cosine (DINO, arXiv:2104.14294, section 3.2), in closed form.
 
-    mmengine's CosineAnnealingParamScheduler would raise the decay of biases and norms from 0 as well. Here a group without decay stays
-    without, and one with a part of the largest decay keeps its part.
+    mmengine's CosineAnnealingParamScheduler would raise the decay of biases and norms from 0 as well. Here a
+    group without decay stays without, and one with a part of the largest decay keeps its part.
 
     Args:
         optimizer: the optimizer or its wrapper.
         final: last weight decay.
         end: length of the schedule, in epochs (iterations with ``by_epoch=False``).
-        convert_to_iter_based (in a config, with ``by_epoch=True``): the length is epochs, and the decay changes every iteration.
+        convert_to_iter_based (in a config, with ``by_epoch=True``): the length is epochs, and the decay
+            changes every iteration.
     """
 
     def __init__(

@@ -1,8 +1,9 @@
 """Random numbers of the input path that depend on the position in the sample stream alone.
 
-The hosts seed each worker once, so that what a sample draws depends on the number of workers, on how far they had read ahead and
-on where a run was stopped. Here every sample carries its own seed, a hash of (seed, epoch, position in the stream of all ranks), and the
-generators of Python, NumPy and torch are set from it before the sample is read.
+The hosts seed each worker once, so that what a sample draws depends on the number of workers, on how far they
+had read ahead and on where a run was stopped. Here every sample carries its own seed, a hash of (seed, epoch,
+position in the stream of all ranks), and the generators of Python, NumPy and torch are set from it before the
+sample is read.
 """
 
 import random
@@ -46,7 +47,8 @@ class Draw(int):
 class SeededGenerators:
     """Seeds the CPU generators inside a ``with`` block; in the main process they are as before afterwards.
 
-    CUDA generators are left alone: data is made on the CPU, and the model's dropout must not restart at every sample.
+    CUDA generators are left alone: data is made on the CPU, and the model's dropout must not restart at every
+        sample.
 
     Args:
         seed: 64 bits.
@@ -88,7 +90,8 @@ class _Delegate:
             setattr(getattr(self, self._own[0]), name, value)
 
     def __deepcopy__(self, memo):
-        # the host deep-copies the config that the built part sits in; copying a dataset would double it and break open archives
+        # the host deep-copies the config that the built part sits in; copying a dataset would double it and
+        # break open archives
         return self
 
 
@@ -143,8 +146,8 @@ class SeededSampler(_Delegate, Sampler):
     """A sampler whose indices carry seeds, and which can start in the middle.
 
     Args:
-        sampler: any sampler; ``rank``, ``world_size`` and ``epoch`` are read from it where it has them. Items that are not integers pass
-            unchanged.
+        sampler: any sampler; ``rank``, ``world_size`` and ``epoch`` are read from it where it has them. Items
+            that are not integers pass unchanged.
         seed: the run's seed, the same on all ranks.
     """
 

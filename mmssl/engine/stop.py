@@ -1,4 +1,4 @@
-"""What a runner does when a signal comes (:mod:`mmssl.signals`): it saves after the step at hand and leaves."""
+"""What a runner does when a signal comes (:mod:`mmssl.engine.signals`): it saves after the step at hand and leaves."""
 
 import bisect
 import contextlib
@@ -12,8 +12,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop
 from torch.nn.parallel import DistributedDataParallel
 
-from mmssl.engine.state import gather_rng_states
-from mmssl.signals import Stop, current
+from mmssl.engine.run_state import gather_rng_states
+from mmssl.engine.signals import Stop, current
 
 if TYPE_CHECKING:
     from mmengine.runner import Runner as Host

@@ -13,29 +13,12 @@ import torch
 from torch._C import _error_if_any_worker_fails
 from torch.utils.data import get_worker_info
 
+from mmssl.errors import SampleError, UserError, WorkerError
 from mmssl.hints import explain
 
 # how torch says it
 _DEAD_WORKER = r'DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)(?: is killed by signal: (\w[\w ]*\w))?'
 _boards: 'weakref.WeakSet[Board]' = weakref.WeakSet()
-
-
-class WorkerError(ChildProcessError):
-    """A worker of a data loader has died."""
-
-
-class SampleError(ValueError):
-    """A sample could not be made.
-
-    Args:
-        message: names the file and the reason.
-    """
-
-    def __init__(self, message: str):
-        # the data loader raises a worker's error anew with the worker's whole traceback as its message
-        worker = re.match(r'Caught \w+ in DataLoader worker process (\d+)', message)
-        text = message.rpartition(f'{type(self).__name__}: ')[2].strip()
-        super().__init__(f'{text} (in worker {worker.group(1)} of the data loader)' if worker else text)
 
 
 class Board:
@@ -82,8 +65,8 @@ class Board:
 class StartWorker:
     """A data loader's ``worker_init_fn``: what it was before, a note on the board, and an ear for SIGTERM.
 
-    Slurm and others send SIGTERM to every process of a job. The run still needs its batches to the end of the step, so a worker goes on
-    unless it is its own run that ends it.
+    Slurm and others send SIGTERM to every process of a job. The run still needs its batches to the end of the
+    step, so a worker goes on unless it is its own run that ends it.
 
     Args:
         board: of the loader.
@@ -134,7 +117,7 @@ def fetch(dataset, board: Board | None, index: int):
         name = name_of(dataset, index)
         if (
             isinstance(error, (FileNotFoundError, PermissionError))
-            or type(error).__module__.startswith('mmssl')
+            or isinstance(error, UserError)
             or name in str(error)
         ):
             raise

@@ -46,12 +46,14 @@ def encoded(masks) -> list[dict]:
 class AverageRecall(AccumulatingMetric):
     """``AR@1000`` of automatic masks, in percent: the mean over IoUs from 0.50 to 0.95 of the share of objects that are found.
 
-    mmdet's CocoMetric needs boxes, classes and a COCO file. This one reads 'masks' (M, H, W) bool or a list of compressed run lengths and
-    'scores' (M,), and ``gt_instances.masks`` (N, H, W) bool of the same size. Memory does not grow.
+    mmdet's CocoMetric needs boxes, classes and a COCO file. This one reads 'masks' (M, H, W) bool or a list
+    of compressed run lengths and 'scores' (M,), and ``gt_instances.masks`` (N, H, W) bool of the same size.
+    Memory does not grow.
 
     Args:
         max_masks: of an image, most confident first.
-        field: of the samples with the masks; :class:`mmssl.InteractiveSAM` with ``automatic`` gives 'automatic'.
+        field: of the samples with the masks; :class:`mmssl.InteractiveSAM` with ``automatic`` gives
+            'automatic'.
         prefix: of the names.
 
     Raises:

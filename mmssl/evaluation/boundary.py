@@ -16,7 +16,8 @@ def boundary_band(label: np.ndarray, width: float, ignore_index: int = 255) -> n
 
     Args:
         label: (H, W) integers.
-        width: largest distance in pixels, from centre to centre, to a pixel with a neighbour of another label.
+        width: largest distance in pixels, from centre to centre, to a pixel with a neighbour of another
+            label.
         ignore_index: its pixels make no boundary.
 
     Returns:
@@ -37,7 +38,8 @@ def boundary_band(label: np.ndarray, width: float, ignore_index: int = 255) -> n
 def inner_boundary(label: np.ndarray, distance: int) -> np.ndarray:
     """Pixels of every class that ``distance`` erosions by 3 x 3 take away, the image's border included (Boundary IoU, arXiv:2103.16562).
 
-    A pixel stays where all pixels of the square of 2 * distance + 1 around it have its label, for all classes at once.
+    A pixel stays where all pixels of the square of 2 * distance + 1 around it have its label, for all classes
+    at once.
 
     Args:
         label: (H, W) integers, up to 16 bits.
@@ -65,7 +67,8 @@ class BoundaryMetric(AccumulatingMetric):
 
     Args:
         width: of the band to each side, in pixels; the GCN paper's is 7.
-        dilation_ratio: thickness of the contours that Boundary IoU compares, as a share of the image's diagonal; its paper's is 0.02.
+        dilation_ratio: thickness of the contours that Boundary IoU compares, as a share of the image's
+            diagonal; its paper's is 0.02.
         ignore_index: pixels with this value in either map do not count.
         prefix: of the names.
     """
@@ -101,7 +104,8 @@ class BoundaryMetric(AccumulatingMetric):
             num_classes: C.
 
         Returns:
-            'band', (2, 2) int64, [outside, inside] x [right, all]; 'contour', (2, C) int64, [in both contours, in either].
+            'band', (2, 2) int64, [outside, inside] x [right, all]; 'contour', (2, C) int64, [in both
+            contours, in either].
         """
         counted = (label != self.ignore_index) & (pred != self.ignore_index)
         band, right = boundary_band(label, self.width, self.ignore_index), pred == label

@@ -34,18 +34,18 @@ def number_of_clicks(ious: np.ndarray, threshold: float) -> np.ndarray:
 class ClickMetric(AccumulatingMetric):
     """Means over objects of what simulated clicks and boxes reach, in percent; no host evaluates prompts.
 
-    Reads ``pred_instances`` of :class:`mmssl.InteractiveSAM`: 'click_ious' (N, K), and where they are there 'best_ious', 'box_ious',
-    'boundary_ious' and 'areas'. Every object counts alike; memory does not grow.
+    Reads ``pred_instances`` of :class:`mmssl.InteractiveSAM`: 'click_ious' (N, K), and where they are there
+    'best_ious', 'box_ious', 'boundary_ious' and 'areas'. Every object counts alike; memory does not grow.
 
-    ``mIoU@k`` after k clicks; ``oracle_mIoU@1``, of the best of the three first masks; ``box_mIoU``; ``BIoU@k``, Boundary IoU;
-    ``NoC@85`` and ``NoC@90``, mean number of clicks until that IoU, K where it is never reached, and ``NoF@85``, how many percent never
-    do; ``mIoU@1_small`` and so on by COCO's areas.
+    ``mIoU@k`` after k clicks; ``oracle_mIoU@1``, of the best of the three first masks; ``box_mIoU``;
+    ``BIoU@k``, Boundary IoU; ``NoC@85`` and ``NoC@90``, mean number of clicks until that IoU, K where it is
+    never reached, and ``NoF@85``, how many percent never do; ``mIoU@1_small`` and so on by COCO's areas.
 
     Args:
         thresholds: of the numbers of clicks, in percent.
         boundary_clicks: k of ``BIoU@k``; those above K are left out.
-        overlay_dir: folder for pictures: image, objects, masks after the first and the last click, and ``mIoU_by_clicks.png``; needs
-            ``clicks=dict(keep_masks=True)`` of the model.
+        overlay_dir: folder for pictures: image, objects, masks after the first and the last click, and
+            ``mIoU_by_clicks.png``; needs ``clicks=dict(keep_masks=True)`` of the model.
         prefix: of the names.
     """
 
@@ -74,7 +74,7 @@ class ClickMetric(AccumulatingMetric):
                 )
             results = sample['pred_instances']
             if self.overlay_dir:
-                from mmssl.visual.promptable import draw_clicks
+                from mmssl.visualization.promptable import draw_clicks
 
                 draw_clicks(sample, self.overlay_dir)
             self.add(
@@ -144,7 +144,7 @@ class ClickMetric(AccumulatingMetric):
             if number:
                 metrics[f'mIoU@1_{name}'] = 100 * int(value) / UNIT / int(number)
         if self.overlay_dir and is_main_process():
-            from mmssl.visual.promptable import click_curve
+            from mmssl.visualization.promptable import click_curve
 
             Path(self.overlay_dir).mkdir(parents=True, exist_ok=True)
             click_curve({'mIoU': [mean(value) for value in total['click_ious']]}).save(

@@ -22,10 +22,12 @@ def confusion_matrix(pred, label, num_classes: int, ignore_index: int = 255):
         ignore_index: pixels with this value in either map are left out.
 
     Returns:
-        (C, C) int64, rows: label, columns: prediction; a tensor on the CPU where ``pred`` is a tensor, otherwise an array.
+        (C, C) int64, rows: label, columns: prediction; a tensor on the CPU where ``pred`` is a tensor,
+        otherwise an array.
 
     Raises:
-        ValueError: shapes differ, values are not integers, or a value is neither a class nor ``ignore_index``.
+        ValueError: shapes differ, values are not integers, or a value is neither a class nor
+            ``ignore_index``.
     """
     if num_classes < 1:
         raise ValueError(f'num_classes={num_classes} of a confusion matrix must be at least 1')
@@ -85,7 +87,8 @@ def _count_bytes(pred: np.ndarray, label: np.ndarray, num_classes: int, ignore_i
 def _count_pairs(labels: np.ndarray, preds: np.ndarray, least: int) -> Iterator[np.ndarray]:
     """How often each ``label + 256 * prediction`` is there, in parts, each of ``least`` numbers or more.
 
-    Neighbouring pixels are mostly of one pair, and a count waits for the count before it in the same place: the pixels of the four quarters
+    Neighbouring pixels are mostly of one pair, and a count waits for the count before it in the same place:
+        the pixels of the four quarters
     take turns. OpenCV interleaves planes fastest; four bytes, the upper two zero, are the number.
     """
     quarter, rest = divmod(len(labels), 4)
@@ -163,8 +166,9 @@ def class_scores(matrix, beta: float = 1.0) -> dict[str, np.ndarray]:
         beta: weight of the recall in the F-score.
 
     Returns:
-        'Acc' (= recall), 'IoU', 'Dice', 'Fscore', 'Precision', 'Recall', each (C,) float64. NaN marks what does not exist: the accuracy of
-        a class without labelled pixels, the precision of one without predicted ones, everything of a class in neither map.
+        'Acc' (= recall), 'IoU', 'Dice', 'Fscore', 'Precision', 'Recall', each (C,) float64. NaN marks what
+        does not exist: the accuracy of a class without labelled pixels, the precision of one without
+        predicted ones, everything of a class in neither map.
     """
     right, labelled, predicted = _areas(matrix)
     recall, precision = _ratio(right, labelled), _ratio(right, predicted)

@@ -74,8 +74,8 @@ def pool_features(outputs, pool: str, num_extra_tokens: int = 1) -> Tensor:
     """One vector an image from whatever a backbone returns.
 
     Args:
-        outputs: a tensor, or a tuple or list of one a stage, the last of which is used: maps (B, C, h, w); tokens (B, 1 + N, C), class
-            token first; or vectors (B, C), taken as they are.
+        outputs: a tensor, or a tuple or list of one a stage, the last of which is used: maps (B, C, h, w);
+            tokens (B, 1 + N, C), class token first; or vectors (B, C), taken as they are.
         pool: 'avg', the mean over positions or patch tokens; 'cls', the class token.
         num_extra_tokens: tokens before the patches.
 
@@ -129,15 +129,17 @@ def extract_features(
 ) -> tuple[Tensor, Tensor]:
     """Features of all images of a loader.
 
-    The model is put into evaluation mode and brought back, module by module; random states are left as they were.
+    The model is put into evaluation mode and brought back, module by module; random states are left as they
+    were.
 
     Args:
-        model: an algorithm of mmpretrain or mmssl (its ``data_preprocessor`` normalises the images), or a bare backbone fed with
-            normalised images.
+        model: an algorithm of mmpretrain or mmssl (its ``data_preprocessor`` normalises the images), or a
+            bare backbone fed with normalised images.
         loader: batches, either (images (B, 3, H, W), labels (B,)) or the dicts of mmengine's loaders.
         pool: 'avg' or 'cls', see :func:`pool_features`.
         device: where to compute, the model is moved there; where the model is when None.
-        progress: a progress line with the time left on the standard error; None shows it on a terminal. Only ever on rank 0.
+        progress: a progress line with the time left on the standard error; None shows it on a terminal. Only
+            ever on rank 0.
 
     Returns:
         features (N, D), float32, and labels (N,), long, both on the CPU, in the order of the loader.
@@ -188,7 +190,8 @@ def _rank() -> int:
 def image_size_of(model, cfg=None) -> int:
     """Side in pixels that the backbone was made for, the smaller side of a rectangle.
 
-    A residual network is made for no size: where the backbone does not say, it is the size of the crops (of the first view) that ``cfg``
+    A residual network is made for no size: where the backbone does not say, it is the size of the crops (of
+        the first view) that ``cfg``
     trains on; 224 where that is not known either.
     """
     backbone = getattr(model, 'backbone', model)

@@ -1,6 +1,7 @@
 """Weighted k-nearest-neighbour classification of features (Wu et al., CVPR 2018, arXiv:1805.01978, section 3.4; DINO, arXiv:2104.14294).
 
-The k training features of largest cosine similarity s vote for their classes with weight exp(s / temperature).
+The k training features of largest cosine similarity s vote for their classes with weight exp(s /
+temperature).
 """
 
 import warnings
@@ -138,7 +139,8 @@ def knn_accuracy(
         others: as in :func:`knn_scores`.
 
     Returns:
-        ``dict(top1, top5)`` in percent. A class without a vote is no hit of top5, so with few neighbours or classes it is not 100 for free.
+        ``dict(top1, top5)`` in percent. A class without a vote is no hit of top5, so with few neighbours or
+        classes it is not 100 for free.
 
     Raises:
         ValueError: as in :func:`knn_scores`; also a label that no training feature could have.

@@ -15,7 +15,8 @@ SHARE, SPLIT_SEED = 0.2, 0  # of class folders without a validation set
 class LabelledImages(Dataset):
     """Images with labels as plain tensors.
 
-    The host's data set hands out data samples and draws another image for one that is bad; an evaluation counts every image once.
+    The host's data set hands out data samples and draws another image for one that is bad; an evaluation
+    counts every image once.
 
     Args:
         folder: a ``mmssl.ImageFolder`` with labels, whose pipeline leaves 'img' (H, W, 3).
@@ -73,8 +74,9 @@ def labelled_images(data: str, image_size: int = 224) -> tuple[LabelledImages, L
     """Training and validation images.
 
     Args:
-        data: a folder or archive with ``train/<class>/`` and ``val/<class>/`` (also 'validation', 'valid' or 'test'), or with class folders
-            only, of which a fixed fifth of every class becomes the validation set (said in a line).
+        data: a folder or archive with ``train/<class>/`` and ``val/<class>/`` (also 'validation', 'valid' or
+            'test'), or with class folders only, of which a fixed fifth of every class becomes the validation
+            set (said in a line).
         image_size: side of the central crop, pixels; the short edge is resized to 256 / 224 of it.
 
     Returns:
@@ -82,7 +84,8 @@ def labelled_images(data: str, image_size: int = 224) -> tuple[LabelledImages, L
 
     Raises:
         FileNotFoundError: no such folder, or no validation images beside ``train``.
-        ValueError: no images, images outside of class folders, one class only, or a class that the training set lacks.
+        ValueError: no images, images outside of class folders, one class only, or a class that the training
+            set lacks.
     """
     from mmengine.logging import print_log
 

@@ -1,8 +1,9 @@
 """Linear probing on cached features: many classifiers at once, the best one chosen on a part of the training set.
 
-The protocol is MAE's (He et al., arXiv:2111.06377, appendix A.1): features are normalised by a batch norm without parameters, and a linear
-classifier is trained by SGD with momentum and a cosine schedule, without augmentation. The features are computed once, so that a grid of
-learning rates and weight decays costs one matrix product a step.
+The protocol is MAE's (He et al., arXiv:2111.06377, appendix A.1): features are normalised by a batch norm
+without parameters, and a linear classifier is trained by SGD with momentum and a cosine schedule, without
+augmentation. The features are computed once, so that a grid of learning rates and weight decays costs one
+matrix product a step.
 """
 
 import math
@@ -23,8 +24,8 @@ def stratified_split(labels: Tensor, share: float, seed: int = 0) -> tuple[Tenso
 
     Args:
         labels: (N,) integers.
-        share: of every class that goes to the second part, rounded; at least one image of a class stays in the first part, and at least
-            one goes to the second where the class has two or more.
+        share: of every class that goes to the second part, rounded; at least one image of a class stays in
+            the first part, and at least one goes to the second where the class has two or more.
         seed: of the draw.
 
     Returns:
@@ -60,7 +61,8 @@ def fit_heads(
     Args:
         features: (N, D), normalised.
         labels: (N,) in [0, num_classes).
-        learning_rates, weight_decays: one of each for each of the H heads; the rates are the peaks of half a cosine.
+        learning_rates, weight_decays: one of each for each of the H heads; the rates are the peaks of half a
+            cosine.
         epochs: passes over the features.
         batch_size: N / 64 within [256, 16384] when None.
         momentum: of SGD. Weight decay is added to the gradient of the weights, not of the biases.
@@ -124,8 +126,9 @@ def linear_probe(
 ) -> dict:
     """Accuracy of a linear classifier on frozen features.
 
-    All pairs of learning rate and weight decay are trained on a part of the training set and compared on the rest of it; the best one
-    (accuracy, then cross-entropy) is trained anew on the whole training set. The validation set takes no part in the choice.
+    All pairs of learning rate and weight decay are trained on a part of the training set and compared on the
+    rest of it; the best one (accuracy, then cross-entropy) is trained anew on the whole training set. The
+    validation set takes no part in the choice.
 
     Args:
         train_features, train_labels: (N, D) and (N,).
@@ -138,11 +141,12 @@ def linear_probe(
         device: where to train; where the features are when None.
 
     Returns:
-        ``top1``, ``top5`` (percent, validation), ``lr``, ``weight_decay`` (chosen), ``holdout_top1``, ``num_classes``, ``epochs`` and
-        ``sweep``, a list of ``dict(lr, weight_decay, holdout_top1)``.
+        ``top1``, ``top5`` (percent, validation), ``lr``, ``weight_decay`` (chosen), ``holdout_top1``,
+        ``num_classes``, ``epochs`` and ``sweep``, a list of ``dict(lr, weight_decay, holdout_top1)``.
 
     Raises:
-        ValueError: NaN features, shapes or labels that do not agree, one class only, an empty or impossible grid, too few images.
+        ValueError: NaN features, shapes or labels that do not agree, one class only, an empty or impossible
+            grid, too few images.
     """
     check_features(train_features, train_labels, 'training')
     check_features(features, labels, 'validation')

@@ -34,9 +34,9 @@ MEANS = {
 class AccumulatingMetric(BaseMetric):
     """mmengine collects a result an image and cuts the sampler's padding off the list; this one keeps a sum, and takes the padding out.
 
-    A sampler fills up the last round of the processes with samples that were there before, at most one a process, its last. A subclass
-    hands each sample's summand, a dict of arrays and numbers that can be added, to :meth:`add`, and gets the sum in
-    :meth:`compute_sum`.
+    A sampler fills up the last round of the processes with samples that were there before, at most one a
+    process, its last. A subclass hands each sample's summand, a dict of arrays and numbers that can be added,
+    to :meth:`add`, and gets the sum in :meth:`compute_sum`.
     """
 
     def __init__(self, prefix: str | None = None):
@@ -93,15 +93,17 @@ class AccumulatingMetric(BaseMetric):
 class SegmentationMetric(AccumulatingMetric):
     """PA, MPA, mIoU, FWIoU, Dice, F-score, precision and recall, in percent.
 
-    mmseg's IoUMetric counts in float32, which stops at 2^24 pixels a thread, keeps four tensors an image, has neither FWIoU nor a confusion
-    matrix, drops labels out of range, and takes one class for always right. Here one int64 confusion matrix is kept.
+    mmseg's IoUMetric counts in float32, which stops at 2^24 pixels a thread, keeps four tensors an image, has
+    neither FWIoU nor a confusion matrix, drops labels out of range, and takes one class for always right.
+    Here one int64 confusion matrix is kept.
 
-    Classes that are in no map are left out of the means and named; the data set's ``classes`` say how many there are. One class is
-    background and foreground: 0 and 1.
+    Classes that are in no map are left out of the means and named; the data set's ``classes`` say how many
+    there are. One class is background and foreground: 0 and 1.
 
     Args:
         ignore_index: pixels with this value in either map do not count.
-        average: 'dataset', scores of the pixels of all images together; 'image', the mean over the images of the scores of each.
+        average: 'dataset', scores of the pixels of all images together; 'image', the mean over the images of
+            the scores of each.
         beta: weight of the recall in the F-score.
         per_class: log a table of the classes, and return theirs as ``IoU.<class>`` and ``Acc.<class>``.
         matrix_file: where the confusion matrix goes: ``.csv`` or ``.npy``, and a ``.png`` picture beside it.
@@ -223,7 +225,7 @@ class SegmentationMetric(AccumulatingMetric):
         return metrics
 
     def _save_matrix(self, path: Path, matrix: np.ndarray, names: Sequence[str]) -> None:
-        from mmssl.visual.confusion import draw_confusion
+        from mmssl.visualization.confusion import draw_confusion
 
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == '.npy':
@@ -257,7 +259,7 @@ class SegmentationMetric(AccumulatingMetric):
         )
 
     def _draw(self, folder: Path, pred, sample: dict) -> None:
-        from mmssl.visual.segmentation import read_rgb, segmentation_picture
+        from mmssl.visualization.segmentation import read_rgb, segmentation_picture
 
         folder.mkdir(parents=True, exist_ok=True)
         maps = {'prediction': pred.cpu().numpy()}

@@ -152,8 +152,9 @@ class BEiTBlock(nn.Module):
 class BEiTViT(BaseModule):
     """BEiT's vision transformer with the argument and parameter names of mmpretrain's BEiTViT.
 
-    Our own, because it serves mmdet and mmseg where mmpretrain is not installed, takes images of any size and shape, draws its weights as
-    the released code does, and in pre-training computes its last layer for the masked patches alone.
+    Our own, because it serves mmdet and mmseg where mmpretrain is not installed, takes images of any size and
+    shape, draws its weights as the released code does, and in pre-training computes its last layer for the
+    masked patches alone.
 
     Args:
         arch: 'base', 'large', ... or a dict of sizes, as for :class:`mmssl.layers.vit.ViT`.
@@ -161,17 +162,21 @@ class BEiTViT(BaseModule):
         patch_size: side of a patch in pixels, or (height, width).
         in_channels: of the images.
         out_indices: layers whose output is returned; negative counts from the end.
-        drop_rate, attn_drop_rate, drop_path_rate: dropout, of attention weights, and stochastic depth (rising from 0 linearly by layer).
+        drop_rate, attn_drop_rate, drop_path_rate: dropout, of attention weights, and stochastic depth (rising
+            from 0 linearly by layer).
         norm_cfg: ``dict(type='LN', eps=...)``.
         final_norm: layer norm (``ln1``) after the last layer.
-        out_type: 'featmap' (B, C, h, w); 'cls_token' (B, C); 'avg_featmap' (B, C), mean of the patches, then the layer norm ``ln2``;
-            'raw' (B, 1 + N, C).
+        out_type: 'featmap' (B, C, h, w); 'cls_token' (B, C); 'avg_featmap' (B, C), mean of the patches, then
+            the layer norm ``ln2``; 'raw' (B, 1 + N, C).
         use_shared_rel_pos_bias: one relative position bias for all layers, as in pre-training.
-        use_rel_pos_bias: one for each layer, as in fine-tuning; the shared one of a pre-trained file is copied to all.
+        use_rel_pos_bias: one for each layer, as in fine-tuning; the shared one of a pre-trained file is
+            copied to all.
         layer_scale_init_value: 0.1, for the large model 1e-5; 0 for none.
         with_mask_token: the token that takes the place of masked patches; only pre-training needs it.
-        frozen_stages: freeze the stem and the first so many layers; with all of them also norms and shared bias. -1 freezes nothing.
-        init_cfg: mmengine's; ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')`` takes the backbone out of an algorithm's file.
+        frozen_stages: freeze the stem and the first so many layers; with all of them also norms and shared
+            bias. -1 freezes nothing.
+        init_cfg: mmengine's; ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')`` takes the
+            backbone out of an algorithm's file.
     """
 
     num_extra_tokens = 1

@@ -7,8 +7,9 @@ from torch import nn
 class HostCounters(nn.Module):
     """A module with integer attributes that are saved as tensors (1,) and never live on the device.
 
-    A buffer would have to be read back from the device wherever Python needs its value (a schedule, a slice). Subclasses name theirs in
-    ``COUNTERS`` and set them in the constructor. A state dict that lacks one, as a released file does, loads and leaves it as it is.
+    A buffer would have to be read back from the device wherever Python needs its value (a schedule, a slice).
+    Subclasses name theirs in ``COUNTERS`` and set them in the constructor. A state dict that lacks one, as a
+    released file does, loads and leaves it as it is.
     """
 
     COUNTERS: tuple[str, ...] = ()

@@ -43,7 +43,8 @@ class _GatherWithGradient(torch.autograd.Function):
 def gather_with_gradient(tensor: Tensor) -> Tensor:
     """As :func:`gather`; the gradient of a row is the sum of what all ranks' losses say of it.
 
-    DistributedDataParallel then divides by the world size, which gives the gradient of the mean of the ranks' losses.
+    DistributedDataParallel then divides by the world size, which gives the gradient of the mean of the ranks'
+    losses.
     """
     return tensor if world()[1] == 1 else _GatherWithGradient.apply(tensor)
 
@@ -75,7 +76,8 @@ def shuffle(tensor: Tensor, order: Tensor | None = None) -> tuple[Tensor, Tensor
 
     Args:
         tensor: (B, ...) of this rank.
-        order: (world size * B,), the draw, the same on every rank: place i of the shuffled batch holds sample ``order[i]``.
+        order: (world size * B,), the draw, the same on every rank: place i of the shuffled batch holds sample
+            ``order[i]``.
 
     Returns:
         (B, ...), this rank's part of the shuffled batch, and ``order`` for :func:`unshuffle`.

@@ -69,9 +69,10 @@ def blockwise_mask(
 ) -> np.ndarray:
     """Mask rectangles of patches until no more fit into the number (BEiT, arXiv:2106.08254, algorithm 1, as its released code does it).
 
-    Each rectangle is tried at most ``attempts`` times, and kept where it masks something new and not too much; the last ones may be smaller
-    than ``min_patches``, so that little or nothing is left over: of 14x14 patches with at most 75, 74.5 are masked in the mean.
-    mmpretrain's BEiTMaskGenerator leaves the last row and column visible in every image, because NumPy's randint excludes its end.
+    Each rectangle is tried at most ``attempts`` times, and kept where it masks something new and not too
+    much; the last ones may be smaller than ``min_patches``, so that little or nothing is left over: of 14x14
+    patches with at most 75, 74.5 are masked in the mean. mmpretrain's BEiTMaskGenerator leaves the last row
+    and column visible in every image, because NumPy's randint excludes its end.
 
     Args:
         shape: (rows, columns) of patches, or one number.

@@ -7,8 +7,9 @@ from torch import nn
 def memory_format_of(network: nn.Module) -> torch.memory_format:
     """Channels last for a convolutional network with batch norm, contiguous for any other.
 
-    torch 2.11 gives garbage for the weights' gradient of a grouped convolution with a dilation, in bfloat16, channels last, on the CPU
-    (memory is read that was never written; ``tests/layers/test_memory_format.py``). A network that holds one stays contiguous.
+    torch 2.11 gives garbage for the weights' gradient of a grouped convolution with a dilation, in bfloat16,
+    channels last, on the CPU (memory is read that was never written; ``tests/layers/test_memory_format.py``).
+    A network that holds one stays contiguous.
 
     Args:
         network: a backbone.

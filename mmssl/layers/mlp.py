@@ -16,9 +16,11 @@ class MLP(BaseModule):
     The host's neck knows one hidden width, hands tuples on, and asks for a norm layer by configuration.
 
     Args:
-        dims: widths from input to output, as ``(2048, 4096, 256)`` for two layers ``fc0`` and ``fc1``; hidden ones have ``bn{i}``.
+        dims: widths from input to output, as ``(2048, 4096, 256)`` for two layers ``fc0`` and ``fc1``; hidden
+            ones have ``bn{i}``.
         bias: of the linear layers.
-        last_bn: whether the last layer has a batch norm, without scale and shift (MoCo v3, arXiv:2104.02057, section 4).
+        last_bn: whether the last layer has a batch norm, without scale and shift (MoCo v3, arXiv:2104.02057,
+            section 4).
     """
 
     def __init__(

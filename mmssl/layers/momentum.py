@@ -17,17 +17,20 @@ def cosine_momentum(step: int, steps: int, momentum: float, final: float) -> flo
 class MomentumEncoder(HostCounters):
     """A copy of an encoder that follows it: teacher = m * teacher + (1 - m) * student.
 
-    mmengine's ExponentialMovingAverage reads its step from the device for every parameter, updates parameters one by one, and overwrites
-    the copy's batch norm statistics by the encoder's.
+    mmengine's ExponentialMovingAverage reads its step from the device for every parameter, updates parameters
+    one by one, and overwrites the copy's batch norm statistics by the encoder's.
 
-    The copy takes no gradients and has no stochastic depth; otherwise it behaves as the encoder does (batch norm in training mode uses the
-    batch). Number of updates and momentum are computed on the host, and ``steps`` is in the state dict.
+    The copy takes no gradients and has no stochastic depth; otherwise it behaves as the encoder does (batch
+    norm in training mode uses the batch). Number of updates and momentum are computed on the host, and
+    ``steps`` is in the state dict.
 
     Args:
         encoder: what is copied; its parts may be given as ``nn.Sequential(backbone, neck)``.
         momentum: m, or its first value.
-        final_momentum: m moves to this value along half a cosine over ``max_steps`` updates; constant when None.
-        copy_buffers: take the encoder's buffers over in every update, instead of the copy keeping its own batch norm statistics.
+        final_momentum: m moves to this value along half a cosine over ``max_steps`` updates; constant when
+            None.
+        copy_buffers: take the encoder's buffers over in every update, instead of the copy keeping its own
+            batch norm statistics.
 
     Attributes:
         module: the copy.

@@ -68,7 +68,8 @@ def unpatchify(patches: Tensor, size: int | tuple[int, int], grid: tuple[int, in
 def take_rows(rows: Tensor, index: Tensor) -> Tensor:
     """Pick rows of every sample: ``out[b, i] = rows[b, index[b, i]]``.
 
-    One ``index_select`` over the joined batch: no index of the size of the result is built, as ``torch.gather`` would need.
+    One ``index_select`` over the joined batch: no index of the size of the result is built, as
+        ``torch.gather`` would need.
 
     Args:
         rows: (B, N, C), or (1, N, C) shared by all samples.

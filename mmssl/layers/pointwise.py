@@ -7,8 +7,9 @@ from torch import Tensor, nn
 class PointwiseConv2d(nn.Conv2d):
     """A 1x1 convolution that asks oneDNN for what torch gives to a general matrix product.
 
-    With one thread and fewer than 16 images torch passes oneDNN over for 1x1 kernels, which takes up to twice as long on channels-last maps
-    (tools/benchmarks/rfcn.py). The result is the same to rounding; with gradients it is ``nn.Conv2d``.
+    With one thread and fewer than 16 images torch passes oneDNN over for 1x1 kernels, which takes up to twice
+    as long on channels-last maps (tools/benchmarks/rfcn.py). The result is the same to rounding; with
+    gradients it is ``nn.Conv2d``.
 
     Args:
         in_channels, out_channels: as of ``nn.Conv2d``.

@@ -10,7 +10,8 @@ from torch import Tensor
 def sincos_2d(grid: tuple[int, int], embed_dims: int, num_extra_tokens: int = 1) -> Tensor:
     """Fixed 2-D sine-cosine table as in MAE's released code: the column (x) fills the first half of the channels, the row (y) the second.
 
-    mmpretrain's ``build_2d_sincos_position_embedding`` puts the row first (MoCo v3's convention) and knows square grids only.
+    mmpretrain's ``build_2d_sincos_position_embedding`` puts the row first (MoCo v3's convention) and knows
+    square grids only.
 
     Args:
         grid: (rows, columns) of patches.

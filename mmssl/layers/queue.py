@@ -12,7 +12,8 @@ class FeatureQueue(HostCounters):
 
     Args:
         dim: of a feature.
-        length: of the queue; a multiple of the batch of all processes is never split at the end of the queue, any other is.
+        length: of the queue; a multiple of the batch of all processes is never split at the end of the queue,
+            any other is.
 
     Attributes:
         queue: (dim, length), a feature a column, unit vectors at the start as in MoCo's released code.

@@ -12,8 +12,9 @@ def relative_position_index(grid: tuple[int, int]) -> Tensor:
         grid: (rows, columns) of patches; the class token comes before them.
 
     Returns:
-        (1 + N, 1 + N), int64. Entries 0 to (2 * rows - 1) * (2 * columns - 1) - 1 are offsets between patches, query minus key, row by
-        row; the last three are class token to patch, patch to class token, class token to itself.
+        (1 + N, 1 + N), int64. Entries 0 to (2 * rows - 1) * (2 * columns - 1) - 1 are offsets between
+        patches, query minus key, row by row; the last three are class token to patch, patch to class token,
+        class token to itself.
     """
     rows, columns = grid
     place = torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing='ij')).flatten(1)
@@ -78,7 +79,8 @@ def biased_attention(
 ) -> Tensor:
     """softmax(q k' / sqrt(D) + bias) v.
 
-    torch's fused kernels for the CPU do not give the gradient of the bias; there the products are written out.
+    torch's fused kernels for the CPU do not give the gradient of the bias; there the products are written
+    out.
 
     Args:
         query, key, value: (B, heads, L, D).

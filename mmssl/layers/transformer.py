@@ -110,8 +110,8 @@ class FeedForward(nn.Module):
 class TransformerBlock(nn.Module):
     """``x + attn(ln1(x))``, then ``x + ffn(ln2(x))`` (arXiv:2010.11929, equations 2 and 3).
 
-    Our own and not mmpretrain's TransformerEncoderLayer, because the last decoder block of MAE is run for the masked tokens only, and
-    because backbones must work where mmpretrain is not installed (mmdet, mmseg).
+    Our own and not mmpretrain's TransformerEncoderLayer, because the last decoder block of MAE is run for the
+    masked tokens only, and because backbones must work where mmpretrain is not installed (mmdet, mmseg).
 
     Args:
         embed_dims, num_heads, feedforward_channels: sizes.

@@ -53,27 +53,31 @@ def resolve_arch(arch: str | dict) -> dict:
 class ViT(BaseModule):
     """Vision Transformer with the argument and parameter names of mmpretrain's VisionTransformer.
 
-    Our own, because it serves mmdet and mmseg where mmpretrain is not installed, takes rectangular images, and starts from the x-first
-    sine-cosine table of MAE's released code.
+    Our own, because it serves mmdet and mmseg where mmpretrain is not installed, takes rectangular images,
+    and starts from the x-first sine-cosine table of MAE's released code.
 
     Args:
         arch: 'tiny', 'small', 'base', 'large', 'huge' (or their initials), or a dict of sizes.
-        img_size: side of the images in pixels, or (height, width); other sizes run with a resized position table.
+        img_size: side of the images in pixels, or (height, width); other sizes run with a resized position
+            table.
         patch_size: side of a patch in pixels, or (height, width).
         in_channels: of the images.
         out_indices: layers whose output is returned; negative counts from the end.
-        drop_rate, attn_drop_rate, drop_path_rate: dropout, of attention weights, and stochastic depth (rising from 0 linearly by layer).
+        drop_rate, attn_drop_rate, drop_path_rate: dropout, of attention weights, and stochastic depth (rising
+            from 0 linearly by layer).
         qkv_bias: whether q, k, v have a bias.
         norm_cfg: ``dict(type='LN', eps=...)``.
         final_norm: layer norm (``ln1``) after the last layer.
-        out_type: 'featmap' (B, C, h, w); 'cls_token' (B, C); 'avg_featmap' (B, C), mean of the patches, then the layer norm ``ln2``;
-            'raw' (B, 1 + N, C).
+        out_type: 'featmap' (B, C, h, w); 'cls_token' (B, C); 'avg_featmap' (B, C), mean of the patches, then
+            the layer norm ``ln2``; 'raw' (B, 1 + N, C).
         with_cls_token: whether there is a class token.
-        frozen_stages: freeze the stem and the first so many layers; with all of them also the norms. -1 freezes nothing.
+        frozen_stages: freeze the stem and the first so many layers; with all of them also the norms. -1
+            freezes nothing.
         interpolate_mode: of the position table.
         patch_cfg: further arguments of the patch projection (``bias``).
         layer_cfgs: arguments of every :class:`TransformerBlock`, or a list with a dict for each.
-        init_cfg: mmengine's; ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')`` takes the backbone out of an algorithm's file.
+        init_cfg: mmengine's; ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')`` takes the
+            backbone out of an algorithm's file.
     """
 
     def __init__(

@@ -20,8 +20,8 @@ class _Norm(nn.Module):
 class WeightNormLinear(nn.Module):
     """A linear layer without bias whose rows are g * v / |v| (weight normalisation, arXiv:1602.07868).
 
-    The parameters have the names that ``torch.nn.utils.parametrizations.weight_norm`` gives them; a layer made by that cannot be pickled.
-    Weights under the older names ``weight_g`` and ``weight_v`` load too.
+    The parameters have the names that ``torch.nn.utils.parametrizations.weight_norm`` gives them; a layer
+    made by that cannot be pickled. Weights under the older names ``weight_g`` and ``weight_v`` load too.
 
     Args:
         in_features, out_features: widths.

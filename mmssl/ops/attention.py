@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# keys up to which the explicit form is faster in float32, forward and backward, on CPUs with AVX-512 (tools/benchmarks/mae_step.py)
+# keys up to which the explicit form is faster in float32, forward and backward, on CPUs with AVX-512
+# (tools/benchmarks/mae_step.py)
 SHORT = 128
 # above it the weights of the explicit form, kept for the backward pass for every head, take too much memory
 LONG = 320
@@ -13,8 +14,9 @@ LONG = 320
 def attention(query: Tensor, key: Tensor, value: Tensor, dropout_p: float = 0.0) -> Tensor:
     """softmax(q k' / sqrt(D)) v, as ``torch.nn.functional.scaled_dot_product_attention``.
 
-    torch's fused kernel for the CPU is slow backward: for short sequences in float32 and for most in bfloat16 two batched products and a
-    softmax are several times faster. Which way is taken depends on device, type and length only.
+    torch's fused kernel for the CPU is slow backward: for short sequences in float32 and for most in bfloat16
+    two batched products and a softmax are several times faster. Which way is taken depends on device, type
+    and length only.
 
     Args:
         query: (B, heads, L, D).

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from mmssl.ops.deform_conv import Pair, bilinear_cells, pair
 from mmssl.ops.dispatch import pick
-from mmssl.ops.gather import compute_type, weighted_gather
+from mmssl.ops.weighted_sum import compute_type, weighted_gather
 
 
 def dcnv3(
@@ -25,8 +25,9 @@ def dcnv3(
     """Sum of bilinear samples of every group's channels at its taps, each moved by an offset and weighed by the mask.
 
     Tap (a, b), a along x and counted slowest, of the output at (h, w) samples at
-    x = w * stride - padding + r + (a * dilation - r + dx) * offset_scale with r = dilation * (kernel - 1) // 2, y likewise with b;
-    outside the map is zero. InternImage writes the same places divided by the padded size, for ``grid_sample``.
+    x = w * stride - padding + r + (a * dilation - r + dx) * offset_scale with r = dilation * (kernel - 1) //
+    2, y likewise with b; outside the map is zero. InternImage writes the same places divided by the padded
+    size, for ``grid_sample``.
 
     Args:
         input: (B, H, W, C).

@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmssl.ops.dispatch import checks_values, pick
-from mmssl.ops.gather import compute_type, ragged_gather, row_products, weighted_gather
 from mmssl.ops.linear import linear
+from mmssl.ops.weighted_sum import compute_type, ragged_gather, row_products, weighted_gather
 
 # elements of the columns that are in work at a time on the CPU, 4 MiB
 PIECE = 1 << 20
@@ -34,7 +34,8 @@ def bilinear_cells(y: Tensor, x: Tensor, height: int, width: int) -> tuple[Tenso
         height, width: of the map without padding.
 
     Returns:
-        Cells (..., 4) of the (height + 2) * (width + 2) ones, int32, and their weights (..., 4), which carry the gradient to y and x.
+        Cells (..., 4) of the (height + 2) * (width + 2) ones, int32, and their weights (..., 4), which carry
+        the gradient to y and x.
     """
     index, weight = [], []
     for place, cells in ((y, height), (x, width)):
@@ -69,7 +70,8 @@ def deform_conv2d(
     Args:
         input: (B, C, H, W).
         offset: (B, 2 * groups_d * K, Ho, Wo), (y, x) a tap in turn, in cells; K taps row by row.
-        weight: (O, C / groups, kh, kw), K = kh * kw; groups follow from its shape, groups_d from that of ``offset``.
+        weight: (O, C / groups, kh, kw), K = kh * kw; groups follow from its shape, groups_d from that of
+            ``offset``.
         bias: (O,).
         stride, padding, dilation: a number or (y, x).
         mask: (B, groups_d * K, Ho, Wo).
@@ -215,8 +217,8 @@ def _torch(input, offset, weight, bias, stride, padding, dilation, mask, deform_
 class _SampledProduct(torch.autograd.Function):
     """Columns of samples times the kernel, some positions at a time: the columns stay in the cache, and are made again for the gradient.
 
-    Takes the table (R, C / groups_d), cells and shares (B * P * K * groups_d, 4), the kernel (G, O / G, K * C / G), B and K.
-    Returns (B, O, P).
+    Takes the table (R, C / groups_d), cells and shares (B * P * K * groups_d, 4), the kernel (G, O / G, K * C
+    / G), B and K. Returns (B, O, P).
     """
 
     @staticmethod

@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmssl.ops.dispatch import checks_values, pick
-from mmssl.ops.gather import compute_type, weighted_gather
 from mmssl.ops.rois import check_rois, round_half_away
+from mmssl.ops.weighted_sum import compute_type, weighted_gather
 
 # elements of the sums of rows that are in work at a time on the CPU, 4 MiB
 PIECE = 1 << 20
@@ -29,14 +29,16 @@ def deform_ps_roi_pool(
 ) -> Tensor:
     """Mean of m x m bilinear samples of every bin, each bin moved by its offset, by the definition of MXNet.
 
-    Bin (i, j) reads channel (c * G + i * G // P) * G + j * G // P and moves by ``trans_std * trans`` times the size of the region, taken
-    at part (i * p // P, j * p // P). Samples further than half a cell outside the map are left out, others are pulled to its edge; a bin
-    without any is 0. Gradients go to features and offsets; the number of samples kept counts as constant.
+    Bin (i, j) reads channel (c * G + i * G // P) * G + j * G // P and moves by ``trans_std * trans`` times
+    the size of the region, taken at part (i * p // P, j * p // P). Samples further than half a cell outside
+    the map are left out, others are pulled to its edge; a bin without any is 0. Gradients go to features and
+    offsets; the number of samples kept counts as constant.
 
     Args:
         features: (B, output_dim * G * G, H, W).
         rois: (N, 5) as (image index, x1, y1, x2, y2), in pixels of the image; they give no gradient.
-        trans: (N, 2, p, p), shared by the classes, or (N, 2 * classes, p, p), (x, y) a class in turn; None for no offsets.
+        trans: (N, 2, p, p), shared by the classes, or (N, 2 * classes, p, p), (x, y) a class in turn; None
+            for no offsets.
         output_size: P, bins a side.
         spatial_scale: size of the map over that of the image.
         output_dim: C, divisible by the classes of ``trans``.
@@ -118,7 +120,8 @@ def sample_cells(
         cells: of the map.
 
     Returns:
-        First and second cell (..., m), as reals; how far the sample is from the first, which carries the gradient; 1 where it counts.
+        First and second cell (..., m), as reals; how far the sample is from the first, which carries the
+        gradient; 1 where it counts.
     """
     place = place[..., None] + torch.arange(samples, device=place.device, dtype=place.dtype) * step[..., None]
     kept = ((place >= -0.5) & (place <= cells - 0.5)).to(place.dtype)
@@ -245,10 +248,11 @@ def _one_map_a_class(
 class _ByRows(torch.autograd.Function):
     """A map a class: the samples of a bin lie on m rows and m columns, so that rows are summed first, then columns of the sum.
 
-    2 m rows of W neighbours and 2 m numbers a bin instead of 4 m^2 numbers from anywhere; a few maps at a time, without a copy of them.
+    2 m rows of W neighbours and 2 m numbers a bin instead of 4 m^2 numbers from anywhere; a few maps at a
+    time, without a copy of them.
 
-    Takes features (C, G * G, H, W) of one image, first samples x and y (C, P * P, N), steps (N,), the map of every bin (P * P,) and m.
-    Returns (C, P * P, N).
+    Takes features (C, G * G, H, W) of one image, first samples x and y (C, P * P, N), steps (N,), the map of
+    every bin (P * P,) and m. Returns (C, P * P, N).
     """
 
     @staticmethod
@@ -288,7 +292,8 @@ class _ByRows(torch.autograd.Function):
                 )
                 first, second = lines.gather(1, columns).chunk(2, 1)
                 for_x[one] = (((second - first) * kept_x).sum(1) * pull).view(shape)
-            # the gradient of the sums of rows; all regions of a bin read one map, so that the rest are products
+            # the gradient of the sums of rows; all regions of a bin read one map, so that the rest are
+            # products
             lines = (
                 table.new_zeros(len(rows), width)
                 .scatter_add_(1, columns, across * pull[:, None])

@@ -6,7 +6,7 @@ import importlib
 import torch
 from torch import Tensor
 
-from mmssl.compat import has_ops
+from mmssl.hosts.compat import has_ops
 
 BACKENDS = ('auto', 'torch', 'torchvision', 'mmcv')
 
@@ -19,7 +19,7 @@ def _torchvision_serves(device: str) -> bool:
     except Exception:  # an extension of another build raises what it likes
         return False
     loaded = getattr(extension, '_has_ops', lambda: False)()
-    return loaded and (device == 'cpu' or device == 'cuda' and bool(getattr(version, 'cuda', None)))
+    return loaded and (device == 'cpu' or (device == 'cuda' and bool(getattr(version, 'cuda', None))))
 
 
 @functools.lru_cache
@@ -30,7 +30,7 @@ def _mmcv_serves(device: str) -> bool:
         info = importlib.import_module('mmcv.ops').get_compiling_cuda_version()
     except Exception:
         return False
-    return device == 'cpu' or device == 'cuda' and info != 'not available'
+    return device == 'cpu' or (device == 'cuda' and info != 'not available')
 
 
 @torch.compiler.assume_constant_result

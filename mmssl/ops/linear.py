@@ -1,8 +1,9 @@
 """Dense layers on the CPU: the same product through the faster of torch's two GEMM libraries.
 
-``torch.nn.functional.linear`` sends float32 to MKL. oneDNN, which torch carries too and uses for bfloat16 and for convolutions, is
-faster at the shapes of transformers on AMD CPUs with AVX-512 (tools/benchmarks/mae_step.py prints both). The choice depends on the
-machine only, never on a timing, so that a resumed run takes the same path. ``MMSSL_CPU_LINEAR=mkl`` or ``onednn`` forces one.
+``torch.nn.functional.linear`` sends float32 to MKL. oneDNN, which torch carries too and uses for bfloat16 and
+for convolutions, is faster at the shapes of transformers on AMD CPUs with AVX-512
+(tools/benchmarks/mae_step.py prints both). The choice depends on the machine only, never on a timing, so that
+a resumed run takes the same path. ``MMSSL_CPU_LINEAR=mkl`` or ``onednn`` forces one.
 """
 
 import functools
@@ -57,7 +58,8 @@ def _product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
 class _OneDNNLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias):
-        # rows with gaps, as the class tokens of (B, L, C), would take oneDNN's reference kernel, hundreds of times slower
+        # rows with gaps, as the class tokens of (B, L, C), would take oneDNN's reference kernel, hundreds of
+        # times slower
         rows = x.reshape(-1, x.shape[-1]).contiguous()
         ctx.save_for_backward(rows, weight)
         ctx.shape, ctx.has_bias = x.shape, bias is not None

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from mmssl.ops.dispatch import pick
-from mmssl.ops.gather import compute_type, weighted_gather
 from mmssl.ops.rois import check_rois
+from mmssl.ops.weighted_sum import compute_type, weighted_gather
 
 
 def ps_roi_align(
@@ -20,8 +20,9 @@ def ps_roi_align(
 ) -> Tensor:
     """Mean of bilinear samples of bin (i, j) over its own channel (c * k + i) * k + j, as ``torchvision.ops.ps_roi_align``.
 
-    Nothing is rounded; samples sit at the centres of an even grid in the bin. Samples more than a cell outside the map count as 0. A region
-    of negative size samples mirrored; one without any sample gives 0. Regions give no gradient.
+    Nothing is rounded; samples sit at the centres of an even grid in the bin. Samples more than a cell
+    outside the map count as 0. A region of negative size samples mirrored; one without any sample gives 0.
+    Regions give no gradient.
 
     Args:
         features: (B, output_dim * k * k, H, W).
@@ -29,7 +30,8 @@ def ps_roi_align(
         output_size: k.
         spatial_scale: size of the map over that of the image.
         output_dim: C, maps a bin.
-        sampling_ratio: samples a side of a bin; 0 or less for as many as the bin has cells, which looks at the values of ``rois``.
+        sampling_ratio: samples a side of a bin; 0 or less for as many as the bin has cells, which looks at
+            the values of ``rois``.
         vote: average over the bins without making them.
         backend: 'auto', 'torch' or 'torchvision'.
 

@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmssl.ops.dispatch import checks_values, pick
-from mmssl.ops.gather import compute_type, weighted_gather
 from mmssl.ops.rois import check_rois, round_half_away
+from mmssl.ops.weighted_sum import compute_type, weighted_gather
 
-# below this many cells to sum, over those of the map, only these are brought to channels-last (tools/benchmarks/ops.py)
+# below this many cells to sum, over those of the map, only these are brought to channels-last
+# (tools/benchmarks/ops.py)
 FEW = 0.25
 # bins that are brought to channels-last at a time
 TOGETHER = 4
@@ -28,8 +29,8 @@ def bin_edges(
         size: k.
         spatial_scale: map over image.
         height, width: of the map.
-        convention: 'caffe' rounds in the image and counts the last pixel in; 'torchvision' rounds in the map, and never reaches the last
-            row and column.
+        convention: 'caffe' rounds in the image and counts the last pixel in; 'torchvision' rounds in the map,
+            and never reaches the last row and column.
 
     Returns:
         Top and bottom (N, k), left and right (N, k), int64, with bottom >= top and right >= left.
@@ -73,7 +74,8 @@ def ps_roi_pool(
 ) -> Tensor:
     """Mean of bin (i, j) of every region over its own channel (c * k + i) * k + j, by the definition of Caffe and MXNet.
 
-    Regions give no gradient. A bin without a cell in the map, and every bin of a region that is not a number, is 0.
+    Regions give no gradient. A bin without a cell in the map, and every bin of a region that is not a number,
+    is 0.
 
     Args:
         features: (B, output_dim * k * k, H, W).
@@ -81,8 +83,9 @@ def ps_roi_pool(
         output_size: k.
         spatial_scale: size of the map over that of the image.
         output_dim: C, maps a bin.
-        convention: 'caffe', the paper's code: pixels rounded first, the last pixel counted in; or 'torchvision', as
-            ``torchvision.ops.ps_roi_pool`` computes it, with a gradient that belongs to its forward.
+        convention: 'caffe', the paper's code: pixels rounded first, the last pixel counted in; or
+            'torchvision', as ``torchvision.ops.ps_roi_pool`` computes it, with a gradient that belongs to its
+            forward.
         vote: average over the bins without making them.
         backend: 'auto', 'torch' or, for convention='torchvision', 'torchvision'.
 
@@ -90,7 +93,8 @@ def ps_roi_pool(
         (N, C, k, k), or (N, C) with ``vote``.
 
     Raises:
-        ValueError: shapes that do not fit, an image index outside the batch (CPU), an unknown convention or backend.
+        ValueError: shapes that do not fit, an image index outside the batch (CPU), an unknown convention or
+            backend.
         TypeError: integers.
     """
     size = output_size
@@ -172,7 +176,8 @@ def integral_pool(
 class _Direct(torch.autograd.Function):
     """Cells of every bin summed one by one: a bin of common size has fewer than ten, and nothing cancels.
 
-    Many cells: the map is brought to channels-last a few bins at a time, which stays in the cache. Few: only the cells that count are.
+    Many cells: the map is brought to channels-last a few bins at a time, which stays in the cache. Few: only
+        the cells that count are.
     """
 
     @staticmethod
@@ -246,8 +251,8 @@ def by_cell(index: Tensor, counts: Tensor, cells: int) -> tuple[Tensor, Tensor, 
         cells: of one bin's map, B * H * W.
 
     Returns:
-        Regions (nnz,), counted through the bins of one group of ``TOGETHER``; where each cell's begin in its group (k * k, cells), both
-        int32; regions of each group.
+        Regions (nnz,), counted through the bins of one group of ``TOGETHER``; where each cell's begin in its
+        group (k * k, cells), both int32; regions of each group.
     """
     bins, number = counts.shape
     begin = np.zeros(counts.numel() + 1, np.int32)
@@ -335,7 +340,8 @@ def cells_of_bins(
     start = start.reshape(-1)
     tall, wide = (lengths.reshape(-1) for lengths in np.broadcast_arrays(tall[:, None], wide))
     counts = tall.astype(np.int64) * wide
-    # the steps from each cell to the next, added up: 1 in a row, one line of the map to the next row, any to the next bin
+    # the steps from each cell to the next, added up: 1 in a row, one line of the map to the next row, any to
+    # the next bin
     some = counts > 0
     if not some.all():
         start, tall, wide = start[some], tall[some], wide[some]

@@ -1,9 +1,10 @@
 """Attention on a grid with decomposed relative positions (MViTv2, arXiv:2112.01526, equation 4; ViTDet, arXiv:2203.16527).
 
-A score is q.k / sqrt(D) + q.R_h[row of q - row of k] + q.R_w[column of q - column of k]. The sum of the two last terms for all pairs is
-as large as the scores of all heads, 0.8 GB for ViT-B at 1024 pixels; it is never kept for long sequences. On the CPU it is made for a few
-rows of queries at a time. On a GPU the terms are columns added to q, with ones in the columns of k for its row and its column, so that a
-product of longer vectors gives the whole score and the stock fused kernels serve.
+A score is q.k / sqrt(D) + q.R_h[row of q - row of k] + q.R_w[column of q - column of k]. The sum of the two
+last terms for all pairs is as large as the scores of all heads, 0.8 GB for ViT-B at 1024 pixels; it is never
+kept for long sequences. On the CPU it is made for a few rows of queries at a time. On a GPU the terms are
+columns added to q, with ones in the columns of k for its row and its column, so that a product of longer
+vectors gives the whole score and the stock fused kernels serve.
 """
 
 import torch
@@ -20,7 +21,8 @@ def rel_table(rel_pos: Tensor, size: int) -> Tensor:
     """Vectors of all pairs on one axis.
 
     Args:
-        rel_pos: (2 * size - 1, D), offsets, query minus key, upwards from the most negative; another length is resized (linear).
+        rel_pos: (2 * size - 1, D), offsets, query minus key, upwards from the most negative; another length
+            is resized (linear).
         size: of the axis.
 
     Returns:
@@ -72,8 +74,9 @@ def rel_attention(
         query, key, value: (B, heads, H * W, D).
         rel_h, rel_w: (2 * H - 1, D) and (2 * W - 1, D), other lengths are resized; None for plain attention.
         grid: (H, W).
-        way: 'plain' makes all scores, 'rows' a few rows of queries at a time (not kept, not for gradients), 'augmented' adds columns to q
-            and k. 'auto' chooses by device, length and whether gradients are needed; the results differ by rounding only.
+        way: 'plain' makes all scores, 'rows' a few rows of queries at a time (not kept, not for gradients),
+            'augmented' adds columns to q and k. 'auto' chooses by device, length and whether gradients are
+            needed; the results differ by rounding only.
 
     Returns:
         (B, heads, H * W, D).
@@ -195,7 +198,8 @@ def window_attention(
         side: of the windows in cells.
         rel_h, rel_w: (2 * side - 1, C / num_heads); None for plain attention.
         outside: (3C,) queries, keys and values of the cells outside the map; None for zeros.
-        way: 'whole' for all windows at once, 'each' for one after another (not for gradients); 'auto' chooses by device and gradients.
+        way: 'whole' for all windows at once, 'each' for one after another (not for gradients); 'auto' chooses
+            by device and gradients.
 
     Returns:
         (B, H, W, C).

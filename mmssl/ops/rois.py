@@ -11,7 +11,8 @@ def check_rois(name: str, features: Tensor, rois: Tensor, channels: int, formula
 
     Raises:
         TypeError: features or rois that are not floating point.
-        ValueError: features not (B, channels, H, W), rois not (N, 5), another device, an image index outside the batch (CPU only).
+        ValueError: features not (B, channels, H, W), rois not (N, 5), another device, an image index outside
+            the batch (CPU only).
     """
     if not (features.is_floating_point() and rois.is_floating_point()):
         raise TypeError(

@@ -68,8 +68,8 @@ def unique(paths: Iterable[str | Path]) -> list[Path]:
 def output_names(paths: Sequence[Path]) -> tuple[Path, list[str]]:
     """The folder that holds all images, and a name of its own for the results of each.
 
-    A name is the image's stem; where two have the same, all names are paths below the folder; where these are the same too, with their
-    endings.
+    A name is the image's stem; where two have the same, all names are paths below the folder; where these are
+    the same too, with their endings.
     """
     whole = [path.resolve() for path in paths]
     root = Path(os.path.commonpath([path.parent for path in whole]))
@@ -89,7 +89,8 @@ def coco_content(images: Sequence[dict], annotations: Sequence[dict]) -> dict:
 
     Args:
         images: with 'id', 'file_name', 'width', 'height'.
-        annotations: with 'image_id', 'segmentation', 'bbox', 'area'; they get 'id', 'category_id' and 'iscrowd'.
+        annotations: with 'image_id', 'segmentation', 'bbox', 'area'; they get 'id', 'category_id' and
+            'iscrowd'.
     """
     listed = [
         {'id': number, 'category_id': 1, 'iscrowd': 0, **annotation}
@@ -117,8 +118,9 @@ def sa1b_content(name: str, size: tuple[int, int], records: Sequence[Mapping]) -
         records: of ``SamAutomaticMaskGenerator`` with ``output_mode='coco_rle'``.
 
     Returns:
-        'image' with 'image_id', 'width', 'height', 'file_name', and 'annotations' with 'id', whose last four digits count from 1 in an
-        image, 'bbox', 'area', 'segmentation', 'predicted_iou', 'stability_score', 'point_coords', 'crop_box'.
+        'image' with 'image_id', 'width', 'height', 'file_name', and 'annotations' with 'id', whose last four
+        digits count from 1 in an image, 'bbox', 'area', 'segmentation', 'predicted_iou', 'stability_score',
+        'point_coords', 'crop_box'.
     """
     number = image_number(name)
     keys = ('bbox', 'area', 'segmentation', 'predicted_iou', 'stability_score', 'point_coords', 'crop_box')
@@ -143,7 +145,8 @@ def plan(root: str | Path, out: str | Path, part: tuple[int, int] = (1, 1)) -> l
     Args:
         root: folder of images.
         out: folder of the files, with the same folders inside; may be ``root`` itself.
-        part: (k, n): the k-th of n parts, which have no image in common; an image's name decides, whatever else is there.
+        part: (k, n): the k-th of n parts, which have no image in common; an image's name decides, whatever
+            else is there.
 
     Raises:
         FileNotFoundError: no such folder.

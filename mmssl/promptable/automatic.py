@@ -42,8 +42,10 @@ class Mask(NamedTuple):
 class SamAutomaticMaskGenerator:
     """Prompts a model with a grid of points and keeps the good masks, each once. Arguments and records of the official class.
 
-    Masks that are not predicted to be good are never enlarged, the others only where they may be, and become run lengths one by one: memory
-    does not grow with the number of points. The official class makes all masks of a batch at the size of the image in float32.
+    Masks that are not predicted to be good are never enlarged, the others only where they may be, and become
+        run lengths one by one: memory
+    does not grow with the number of points. The official class makes all masks of a batch at the size of the
+    image in float32.
 
     Args:
         model: a :class:`mmssl.SAM`, or a :class:`mmssl.InteractiveSAM`.
@@ -136,9 +138,9 @@ class SamAutomaticMaskGenerator:
             image: (H, W, 3) uint8, RGB.
 
         Returns:
-            for each mask a dict of 'segmentation' ((H, W) bool or a dict of run lengths), 'area' in pixels, 'bbox' (left, top, width,
-            height), 'predicted_iou', 'point_coords' [[x, y]], 'stability_score' and 'crop_box' (left, top, width, height). Empty where
-            nothing survives.
+            for each mask a dict of 'segmentation' ((H, W) bool or a dict of run lengths), 'area' in pixels,
+            'bbox' (left, top, width, height), 'predicted_iou', 'point_coords' [[x, y]], 'stability_score' and
+            'crop_box' (left, top, width, height). Empty where nothing survives.
 
         Raises:
             TypeError, ValueError: as :meth:`SamPredictor.set_image`.

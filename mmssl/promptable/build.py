@@ -14,10 +14,12 @@ def build_sam(kind: str | dict[str, Any] = 'vit_h', checkpoint=None) -> SAM:
     """A Segment Anything model in evaluation mode.
 
     Args:
-        kind: 'vit_b', 'vit_l', 'vit_h', 'vit_t' (MobileSAM, arXiv:2306.14289), or sizes: a dict with any of ``image_encoder``,
-            ``prompt_encoder`` and ``mask_decoder``, each a dict of arguments of the official class (``transformer`` inside
-            ``mask_decoder``). An ``image_encoder`` with a ``type`` is built from the registry.
-        checkpoint: a file in the official names, or our own. It must fit; tables of another image size are resized.
+        kind: 'vit_b', 'vit_l', 'vit_h', 'vit_t' (MobileSAM, arXiv:2306.14289), or sizes: a dict with any of
+            ``image_encoder``, ``prompt_encoder`` and ``mask_decoder``, each a dict of arguments of the
+            official class (``transformer`` inside ``mask_decoder``). An ``image_encoder`` with a ``type`` is
+            built from the registry.
+        checkpoint: a file in the official names, or our own. It must fit; tables of another image size are
+            resized.
 
     Returns:
         the model; ``model.state_dict()`` has the official names again.

@@ -99,7 +99,8 @@ class CocoMasks(MaskDataset):
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no COCO file; two images with one id; an annotation of an image that is not there; nothing left.
+        ValueError: no COCO file; two images with one id; an annotation of an image that is not there; nothing
+            left.
     """
 
     def __init__(self, ann_file: str = '', keep_empty: bool = False, **kwargs):
@@ -169,14 +170,14 @@ class CocoMasks(MaskDataset):
 class SA1BDataset(MaskDataset):
     """SA-1B's layout: beside ``NAME.jpg`` a ``NAME.json`` with 'image' and 'annotations' of run lengths. No host reads it.
 
-    Only names are read at the start; an image's file when its turn comes. ``mmssl annotate`` writes this layout; masks that a person
-    takes out of a file, or marks with ``"kept": false``, are left out.
+    Only names are read at the start; an image's file when its turn comes. ``mmssl annotate`` writes this
+    layout; masks that a person takes out of a file, or marks with ``"kept": false``, are left out.
 
     Args:
         min_iou: least 'predicted_iou' of a mask, where the file has one.
         min_stability: least 'stability_score'.
-        others: of mmengine's BaseDataset; ``data_prefix=dict(img_path=...)`` is the folder, searched with its folders;
-            ``json_path`` in it another one for the JSON files, with the same folders inside.
+        others: of mmengine's BaseDataset; ``data_prefix=dict(img_path=...)`` is the folder, searched with its
+            folders; ``json_path`` in it another one for the JSON files, with the same folders inside.
 
     Raises:
         FileNotFoundError: no such folder, or a JSON file without its image.
@@ -240,9 +241,11 @@ class LabelMasks(MaskDataset):
     """Masks from label pictures: every value an object, or every connected part of a class. No host makes objects of them.
 
     Args:
-        data_prefix: ``dict(img_path=..., label_path=...)``, folders below ``data_root``; pictures go by the name of their image.
+        data_prefix: ``dict(img_path=..., label_path=...)``, folders below ``data_root``; pictures go by the
+            name of their image.
         label_suffix: of the label pictures.
-        objects: 'values', each value is an object (instance ids); 'parts', connected parts of each value (classes).
+        objects: 'values', each value is an object (instance ids); 'parts', connected parts of each value
+            (classes).
         ignore: values that are no object, background and void.
         min_pixels: smaller parts are no object.
         others: of mmengine's BaseDataset.

@@ -26,7 +26,8 @@ def versions(*modules: nn.Module) -> tuple:
 class EmbeddingCache:
     """Embeddings by the pixels they are of, so that a flipped or otherwise changed image is another image and nothing can be stale.
 
-    Two augmented forms of an image are two files: use few augmentations, or the folder grows with every epoch. A file that cannot be read
+    Two augmented forms of an image are two files: use few augmentations, or the folder grows with every
+        epoch. A file that cannot be read
     is written anew.
 
     Args:

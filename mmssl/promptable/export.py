@@ -1,8 +1,8 @@
 """Segment Anything outside PyTorch: ONNX for the image encoder and for prompts with masks, and ``torch.export`` programs.
 
-The decoder's graph has the inputs and outputs of the official one, for any number of prompts. Its last step, from low-resolution logits
-over the padded image and the crop to the size of the original, is linear on each axis and is written as two products, so that the size may
-be an input.
+The decoder's graph has the inputs and outputs of the official one, for any number of prompts. Its last step,
+from low-resolution logits over the padded image and the crop to the size of the original, is linear on each
+axis and is written as two products, so that the size may be an input.
 """
 
 import copy
@@ -60,7 +60,8 @@ class DecoderGraph(nn.Module):
         Args:
             image_embeddings: (1, C, h, w).
             point_coords: (P, N, 2), x and y in pixels of the resized image.
-            point_labels: (P, N), 1 foreground, 0 background, 2 and 3 corners of a box, -1 padding; without a box the last is padding.
+            point_labels: (P, N), 1 foreground, 0 background, 2 and 3 corners of a box, -1 padding; without a
+                box the last is padding.
             mask_input: (P, 1, 4h, 4w), logits of an earlier prediction, or anything.
             has_mask_input: (1,), 1 where ``mask_input`` counts, else 0.
             orig_im_size: (2,), height and width of the original image.

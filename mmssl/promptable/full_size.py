@@ -1,8 +1,9 @@
 """From low-resolution logits to masks at the size of the image, without keeping logits of that size.
 
-The logits are enlarged twice, as in ``SAM.postprocess_masks`` and to the last bit. Enlarging is a weighted mean of neighbours: where all of
-them are below a level the result is, too. So only the part of a mask that can be above the lowest threshold is made. Weights of the second
-step depend on the place in a way that a part cannot repeat, except one that begins at the upper left.
+The logits are enlarged twice, as in ``SAM.postprocess_masks`` and to the last bit. Enlarging is a weighted
+mean of neighbours: where all of them are below a level the result is, too. So only the part of a mask that
+can be above the lowest threshold is made. Weights of the second step depend on the place in a way that a part
+cannot repeat, except one that begins at the upper left.
 """
 
 import math

@@ -128,7 +128,8 @@ class Block(nn.Module):
 class SAMImageEncoder(BaseModule):
     """Images to one map, 16 times smaller, 256 channels wide. Names and arguments as in the official ``ImageEncoderViT``.
 
-    mmpretrain's ViTSAM keeps all scores of a global block for all heads, and does not load the official files as they are.
+    mmpretrain's ViTSAM keeps all scores of a global block for all heads, and does not load the official files
+    as they are.
 
     Args:
         img_size: side of the padded images in pixels. Tables of another size are resized when loaded.
@@ -139,11 +140,12 @@ class SAMImageEncoder(BaseModule):
         drop_path_rate: stochastic depth, rising from 0 linearly by block.
         with_cp: keep only the input of each block for the backward pass and compute it anew.
         arch: 'vit_b', 'vit_l' or 'vit_h' in place of embed_dim, depth, num_heads and global_attn_indexes.
-        init_cfg: mmengine's. ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')`` takes a plain ViT of ours as well, a MAE
-            encoder for one.
+        init_cfg: mmengine's. ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')`` takes a plain
+            ViT of ours as well, a MAE encoder for one.
 
     Raises:
-        ValueError: an unknown ``arch``, an image size that does not divide into patches, a global block that is not there.
+        ValueError: an unknown ``arch``, an image size that does not divide into patches, a global block that
+            is not there.
     """
 
     def __init__(
@@ -228,8 +230,8 @@ class SAMImageEncoder(BaseModule):
         """Encode images.
 
         Args:
-            x: (B, 3, H, W), normalised and padded; H and W divisible by the patch size. Where they are not ``img_size``, the tables are
-                resized.
+            x: (B, 3, H, W), normalised and padded; H and W divisible by the patch size. Where they are not
+                ``img_size``, the tables are resized.
 
         Returns:
             (B, out_chans, H / patch_size, W / patch_size).

@@ -19,22 +19,23 @@ FLOAT_PIXELS = 2**25
 class PromptedInstanceSegmentor(BaseModel):
     """A detector of mmdet with a SAM behind it: every box is a prompt, its mask goes to ``pred_instances.masks`` as CocoMetric reads it.
 
-    Images (B, 3, H, W) go to the detector. The SAM reads the file of an image, at its own size, or what the detector was given where there
-    is no file. Training trains the detector; the SAM stays as it is. Checkpoints of the detector alone load as they are.
+    Images (B, 3, H, W) go to the detector. The SAM reads the file of an image, at its own size, or what the
+    detector was given where there is no file. Training trains the detector; the SAM stays as it is.
+    Checkpoints of the detector alone load as they are.
 
     Args:
         detector: config of a detector, or a built one; its data preprocessor becomes this model's.
         sam: config of a :class:`mmssl.SAM`, or a built one.
-        sam_checkpoint: its weights, in the official names or of a training of ours. Needed unless they come with ``sam.init_cfg`` in
-            training, with a built SAM, or with a checkpoint of the whole.
+        sam_checkpoint: its weights, in the official names or of a training of ours. Needed unless they come
+            with ``sam.init_cfg`` in training, with a built SAM, or with a checkpoint of the whole.
         multimask: the most confident of three masks a box, not the single one.
         rate_masks: a mask's score is the box's times its predicted IoU; otherwise the box's.
         chunk: boxes in one decoder call.
         data_preprocessor: of a detector whose config has none.
 
     Raises:
-        ValueError: a detector without ``predict``; ``chunk`` below 1; a file that does not fit the SAM; when a checkpoint of the
-            detector is loaded, a SAM without weights.
+        ValueError: a detector without ``predict``; ``chunk`` below 1; a file that does not fit the SAM; when
+            a checkpoint of the detector is loaded, a SAM without weights.
     """
 
     def __init__(
@@ -85,7 +86,8 @@ class PromptedInstanceSegmentor(BaseModel):
             data_samples: of the images.
 
         Returns:
-            samples whose ``pred_instances`` have ``masks`` (N, H, W) bool at the original size, beside boxes, scores and labels.
+            samples whose ``pred_instances`` have ``masks`` (N, H, W) bool at the original size, beside boxes,
+            scores and labels.
         """
         samples = self.detector.predict(inputs, data_samples)
         for image, sample in zip(inputs, samples, strict=True):

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 class LoRALinear(nn.Linear):
     """A linear layer with a low-rank update; ``weight`` and ``bias`` keep their names, and stay as they are.
 
-    For a layer that makes queries, keys and values at once, ``parts=3`` and ``tuned=(0, 2)`` update queries and values only, as the paper
-    does. B starts at zero: the layer starts as it was.
+    For a layer that makes queries, keys and values at once, ``parts=3`` and ``tuned=(0, 2)`` update queries
+    and values only, as the paper does. B starts at zero: the layer starts as it was.
 
     Maps (..., in_features) to (..., out_features).
 

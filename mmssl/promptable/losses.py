@@ -1,7 +1,7 @@
 """Losses of masks (Segment Anything, arXiv:2304.02643, appendix A: focal 20 to dice 1, and the squared error of the predicted IoU).
 
-Every loss is a number a mask, so that the best of several masks can be chosen. One that averages first and focuses afterwards focuses
-on nothing: the focal factor belongs to a pixel.
+Every loss is a number a mask, so that the best of several masks can be chosen. One that averages first and
+focuses afterwards focuses on nothing: the focal factor belongs to a pixel.
 """
 
 import torch
@@ -66,7 +66,8 @@ class MaskLosses(torch.nn.Module):
     Args:
         focal_weight, dice_weight, iou_weight: 20, 1 and 1 in the paper.
         alpha, gamma: of the focal loss.
-        supervise_all_ious: the predicted IoU of every mask learns, not of the chosen one alone; at inference all of them are compared.
+        supervise_all_ious: the predicted IoU of every mask learns, not of the chosen one alone; at inference
+            all of them are compared.
 
     Raises:
         ValueError: a negative weight.

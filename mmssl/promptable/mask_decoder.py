@@ -15,7 +15,8 @@ from mmssl.registry import MODELS
 
 # prompts that are decoded at a time on the CPU without gradients: their maps stay in the cache
 PROMPTS = 4
-# prompts of an image from which its map is projected for all of them, where places are projected for several images
+# prompts of an image from which its map is projected for all of them, where places are projected for several
+# images
 SHARED = 3
 
 
@@ -46,7 +47,8 @@ class SAMMaskDecoder(BaseModule):
 
     Args:
         transformer_dim: width C.
-        transformer: a :class:`TwoWayTransformer`, or its sizes (depth, num_heads, mlp_dim, attention_downsample_rate).
+        transformer: a :class:`TwoWayTransformer`, or its sizes (depth, num_heads, mlp_dim,
+            attention_downsample_rate).
         num_multimask_outputs: masks of an ambiguous prompt.
         iou_head_depth, iou_head_hidden_dim: sizes of the head that predicts IoU.
     """
@@ -104,7 +106,8 @@ class SAMMaskDecoder(BaseModule):
         Args:
             image_embeddings: (B, C, h, w).
             image_pe: (1, C, h, w).
-            dense: (1, C, h, w), what the prompt encoder gives without a mask; None where every prompt has a mask.
+            dense: (1, C, h, w), what the prompt encoder gives without a mask; None where every prompt has a
+                mask.
             projected: ``places`` of what this made for other images of the same size.
         """
         cells = None if dense is None else self.cells(image_embeddings, dense)
@@ -129,20 +132,24 @@ class SAMMaskDecoder(BaseModule):
         """Predict the masks of P prompts.
 
         Args:
-            image_embeddings: (B, C, h, w): one image for all prompts, one for each (B = P), or any number with ``image_index``.
+            image_embeddings: (B, C, h, w): one image for all prompts, one for each (B = P), or any number
+                with ``image_index``.
             image_pe: (1, C, h, w).
             sparse_prompt_embeddings: (P, T, C).
-            dense_prompt_embeddings: (P, C, h, w); one map expanded to P (or (1, C, h, w)) stands for prompts without masks.
+            dense_prompt_embeddings: (P, C, h, w); one map expanded to P (or (1, C, h, w)) stands for prompts
+                without masks.
             multimask_output: the masks of an ambiguous prompt; else the one mask.
             image_index: (P,) int64, the image of each prompt.
-            sparse_valid: (P, T) bool, False where a prompt has fewer tokens than others; such tokens are not seen.
+            sparse_valid: (P, T) bool, False where a prompt has fewer tokens than others; such tokens are not
+                seen.
             image_side: what :meth:`prepare` made of these images and the map for no mask.
 
         Returns:
             logits (P, M, 4h, 4w) and predicted IoU (P, M); M is ``num_multimask_outputs`` or 1.
 
         Raises:
-            ValueError: images and prompts that do not go together; outside of training, NaN or infinite results.
+            ValueError: images and prompts that do not go together; outside of training, NaN or infinite
+                results.
         """
         prompts, grid = sparse_prompt_embeddings.shape[0], image_embeddings.shape[-2:]
         images = image_embeddings.shape[0]
@@ -271,7 +278,8 @@ class SAMMaskDecoder(BaseModule):
     ) -> tuple[Tensor, Tensor]:
         """The masks of many prompts on one image that are predicted to be good; the map is enlarged for prompts with such a mask alone.
 
-        Numbers are those of :meth:`forward` with ``multimask_output``. The official code makes all masks and drops most of them.
+        Numbers are those of :meth:`forward` with ``multimask_output``. The official code makes all masks and
+        drops most of them.
 
         Args:
             image_side: what :meth:`prepare` made of the image and the map for no mask.
@@ -280,7 +288,8 @@ class SAMMaskDecoder(BaseModule):
             min_iou: predicted IoUs above it are good; None: all.
 
         Returns:
-            logits (K, 4h, 4w) of the good masks, in the order of the prompts, and predicted IoU (P, M) of all.
+            logits (K, 4h, 4w) of the good masks, in the order of the prompts, and predicted IoU (P, M) of
+            all.
         """
         output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         masks, logits, ious = list(range(1, self.num_mask_tokens)), [], []
@@ -306,7 +315,8 @@ class SAMMaskDecoder(BaseModule):
     ) -> Tensor:
         """Enlarge the maps four times and multiply them by the vectors of the masks.
 
-        A transposed convolution whose kernel is its stride is a product: every cell becomes four, none of which sees another.
+        A transposed convolution whose kernel is its stride is a product: every cell becomes four, none of
+            which sees another.
 
         Args:
             cells: (P, h * w, C).

@@ -73,12 +73,14 @@ class ResizeLongestSide:
 class SamPredictor:
     """Encodes an image once and answers prompts; arguments and results of the official class, final masks too.
 
-    The official class takes points outside the image, labels alone or float images without a word, or fails somewhere inside. What the
-    decoder makes of the image alone is kept between calls. Needs no gradients; the mode of the model is left as it is.
+    The official class takes points outside the image, labels alone or float images without a word, or fails
+    somewhere inside. What the decoder makes of the image alone is kept between calls. Needs no gradients; the
+    mode of the model is left as it is.
 
     Args:
         sam_model: a :class:`mmssl.SAM`, or a :class:`mmssl.InteractiveSAM`.
-        cache_dir: folder for embeddings, named after the pixels, the weights and the size; None: they are not kept.
+        cache_dir: folder for embeddings, named after the pixels, the weights and the size; None: they are not
+            kept.
 
     Attributes:
         transform: :class:`ResizeLongestSide`.
@@ -180,7 +182,8 @@ class SamPredictor:
 
         Args:
             features: (1, C, h, w), of the padded square.
-            input_size, original_size: (height, width) of the image as it was encoded, without padding, and as it came.
+            input_size, original_size: (height, width) of the image as it was encoded, without padding, and as
+                it came.
 
         Raises:
             ValueError: an embedding of another shape.
@@ -235,7 +238,8 @@ class SamPredictor:
 
         Raises:
             RuntimeError: no image.
-            ValueError: points without labels or labels without points; places outside the image; other shapes.
+            ValueError: points without labels or labels without points; places outside the image; other
+                shapes.
         """
         _, original_size = self.sizes()
         coords = labels = boxes = masks = None
@@ -303,7 +307,8 @@ class SamPredictor:
             multimask_output, return_logits: as in :meth:`predict`.
 
         Returns:
-            masks (P, M, H, W) at the size of the image as it came, predicted IoU (P, M), low-resolution logits (P, M, 4h, 4w).
+            masks (P, M, H, W) at the size of the image as it came, predicted IoU (P, M), low-resolution
+            logits (P, M, 4h, 4w).
 
         Raises:
             RuntimeError, ValueError: as :meth:`predict`.

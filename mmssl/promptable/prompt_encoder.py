@@ -105,7 +105,8 @@ class SAMPromptEncoder(BaseModule):
 
         Args:
             coords: (B, N, 2), x and y in pixels of the padded image.
-            labels: (B, N): 1 foreground, 0 background, 2 and 3 top left and bottom right corner of a box, -1 no point.
+            labels: (B, N): 1 foreground, 0 background, 2 and 3 top left and bottom right corner of a box, -1
+                no point.
 
         Returns:
             (B, N, C).
@@ -149,12 +150,14 @@ class SAMPromptEncoder(BaseModule):
         """Encode B prompts.
 
         Args:
-            points: coordinates (B, N, 2), x and y in pixels of the padded image, and labels (B, N), see :meth:`embed_points`.
+            points: coordinates (B, N, 2), x and y in pixels of the padded image, and labels (B, N), see
+                :meth:`embed_points`.
             boxes: (B, 4).
             masks: (B, 1, 4h, 4w), logits.
 
         Returns:
-            sparse (B, T, C): points, then 'not a point' where there are points without boxes, then two corners a box; dense (B, C, h, w).
+            sparse (B, T, C): points, then 'not a point' where there are points without boxes, then two
+                corners a box; dense (B, C, h, w).
 
         Raises:
             ValueError: shapes that do not fit, or different numbers of prompts.

@@ -79,7 +79,8 @@ def noisy_boxes(
 def error_points(pred: Tensor, target: Tensor, valid: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
     """A pixel of the error region, uniformly: positive where the object was missed, negative where too much was taken.
 
-    Where a mask has no error, a pixel of the object (positive); where there is no object either, a negative one anywhere.
+    Where a mask has no error, a pixel of the object (positive); where there is no object either, a negative
+    one anywhere.
 
     Args:
         pred, target: (N, H, W) bool.
@@ -139,8 +140,8 @@ def next_click(
 ) -> tuple[int, int, int] | None:
     """The click of a simulated user: the pixel farthest inside the larger error region (Xu et al., CVPR 2016, arXiv:1603.04042, and after).
 
-    The region, missed object or too much, whose innermost pixel lies deeper is clicked; ties go to the missed object, and among pixels to
-    the first in reading order.
+    The region, missed object or too much, whose innermost pixel lies deeper is clicked; ties go to the missed
+    object, and among pixels to the first in reading order.
 
     Args:
         pred, target: (H, W) bool.

@@ -1,7 +1,8 @@
 """Masks as runs, the form that masks of any size are kept in.
 
-The runs of a mask are the places where it begins and ends, in COCO's order, column by column: place = x * height + y. They are ascending
-int64, an even number; a run of the mask goes from an even one up to the odd one after it, which is outside.
+The runs of a mask are the places where it begins and ends, in COCO's order, column by column: place = x *
+height + y. They are ascending int64, an even number; a run of the mask goes from an even one up to the odd
+one after it, which is outside.
 """
 
 import numpy as np

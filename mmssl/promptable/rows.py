@@ -1,8 +1,9 @@
 """The map's side of the two-way transformer a few rows at a time, on the CPU without gradients.
 
-Between two looks of the tokens every cell goes through the same steps, none of which sees another cell: scores against the tokens, softmax,
-a sum of their values, a norm, scores of the next look. Taken a few hundred cells at a time all of it stays in the cache, where products are
-up to twice as fast.
+Between two looks of the tokens every cell goes through the same steps, none of which sees another cell:
+    scores against the tokens, softmax,
+a sum of their values, a norm, scores of the next look. Taken a few hundred cells at a time all of it stays in
+the cache, where products are up to twice as fast.
 """
 
 from typing import NamedTuple
@@ -23,9 +24,11 @@ class Folded(NamedTuple):
     """One prompt's tokens as cells meet them. ``heads`` of ``d`` channels, ``T`` tokens.
 
     Attributes:
-        near: (heads, T, d), queries or keys of the tokens, scaled, for products with what is projected already.
+        near: (heads, T, d), queries or keys of the tokens, scaled, for products with what is projected
+            already.
         places: (heads, L, d), the other factor: projected places, or projected cells and places.
-        wide: (heads * T, C), the same queries or keys with the projection of the cells in them; None where ``places`` holds the cells.
+        wide: (heads * T, C), the same queries or keys with the projection of the cells in them; None where
+            ``places`` holds the cells.
     """
 
     near: Tensor
@@ -59,7 +62,8 @@ def answer_and_look(
     Args:
         cells: (L, C).
         key: keys of the tokens.
-        values: (heads * T, C), values of the tokens, projected back to the width of a cell, with the bias in those of one head.
+        values: (heads * T, C), values of the tokens, projected back to the width of a cell, with the bias in
+            those of one head.
         norm: of the cells.
         query: queries of the tokens that look.
         out: (L, C), where the new cells go; may be ``cells``.

@@ -18,8 +18,8 @@ class SAM(BaseModule):
     """The promptable segmenter, under the names of the official ``Sam``, whose files load as they are.
 
     Args:
-        image_encoder: config or module: (B, 3, S, S) to one map (B, C, h, w), as :class:`SAMImageEncoder`, :class:`SAMBackbone` or
-            :class:`SAMTinyViT`; has ``img_size``, ``out_chans`` and ``grid``.
+        image_encoder: config or module: (B, 3, S, S) to one map (B, C, h, w), as :class:`SAMImageEncoder`,
+            :class:`SAMBackbone` or :class:`SAMTinyViT`; has ``img_size``, ``out_chans`` and ``grid``.
         prompt_encoder, mask_decoder: configs or modules; sizes that they leave out are the image encoder's.
         pixel_mean, pixel_std: of the channels, in the range 0 to 255.
         init_cfg: mmengine's.
@@ -111,14 +111,15 @@ class SAM(BaseModule):
         """Segment images, each with prompts of its own; all prompts go through the decoder at once.
 
         Args:
-            batched_input: for each image a dict of ``image`` (3, H, W), pixels from 0 to 255, longest side at most the model's;
-                ``original_size`` (H, W); and prompts, any of ``point_coords`` (P, N, 2) with ``point_labels`` (P, N), ``boxes`` (P, 4),
-                in pixels of ``image``, and ``mask_inputs`` (P, 1, 4h, 4w).
+            batched_input: for each image a dict of ``image`` (3, H, W), pixels from 0 to 255, longest side at
+                most the model's; ``original_size`` (H, W); and prompts, any of ``point_coords`` (P, N, 2)
+                with ``point_labels`` (P, N), ``boxes`` (P, 4), in pixels of ``image``, and ``mask_inputs``
+                (P, 1, 4h, 4w).
             multimask_output: the masks of an ambiguous prompt; else the one mask.
 
         Returns:
-            for each image a dict of ``masks`` (P, M, *original_size) bool, ``iou_predictions`` (P, M) and ``low_res_logits``
-            (P, M, 4h, 4w).
+            for each image a dict of ``masks`` (P, M, *original_size) bool, ``iou_predictions`` (P, M) and
+            ``low_res_logits`` (P, M, 4h, 4w).
         """
         embeddings = self.image_encoder(
             torch.stack([self.preprocess(record['image']) for record in batched_input])
@@ -140,8 +141,8 @@ class SAM(BaseModule):
 
         Args:
             image_embeddings: (I, C, h, w).
-            prompts: for each image a dict as in :meth:`forward`. ``point_coords`` and ``point_labels`` may be lists of (N, 2) and (N,),
-                with another N for every prompt.
+            prompts: for each image a dict as in :meth:`forward`. ``point_coords`` and ``point_labels`` may be
+                lists of (N, 2) and (N,), with another N for every prompt.
             multimask_output: the masks of an ambiguous prompt; else the one mask.
 
         Returns:

@@ -12,15 +12,17 @@ from mmssl.promptable.prompts import boxes_of, extent, next_click
 class ClickSimulation:
     """Clicks at the centre of the larger error region, at the size of the file, and a run with the tight box alone.
 
-    The first click is answered by the most confident of three masks; later ones by the single mask, with all clicks and the last logits as
-    the prompt.
+    The first click is answered by the most confident of three masks; later ones by the single mask, with all
+    clicks and the last logits as the prompt.
 
     Args:
         clicks: of each object; 9 in the paper.
         box: whether the box is tried too.
         chunk: objects in one decoder call.
-        box_multimask: the box is answered by the most confident of three masks as the first click is, not by the single one.
-        dilation_ratio: thickness of the contour that boundary IoU compares, as a share of the image's diagonal (arXiv:2103.16562).
+        box_multimask: the box is answered by the most confident of three masks as the first click is, not by
+            the single one.
+        dilation_ratio: thickness of the contour that boundary IoU compares, as a share of the image's
+            diagonal (arXiv:2103.16562).
         keep_masks: return masks too.
     """
 
@@ -50,9 +52,9 @@ class ClickSimulation:
             img_shape: (height, width) of the resized image inside the padded square.
 
         Returns:
-            'click_ious' (N, clicks), 'best_ious' (N,) of the best of the three first masks, 'boundary_ious' (N, clicks), 'areas' (N,), with
-            ``box`` 'box_ious' (N,); with ``keep_masks`` 'first_masks' and 'last_masks' (N, H, W) bool and 'points' (N, clicks, 3), x, y and
-            label. Float32 on the CPU.
+            'click_ious' (N, clicks), 'best_ious' (N,) of the best of the three first masks, 'boundary_ious'
+            (N, clicks), 'areas' (N,), with ``box`` 'box_ious' (N,); with ``keep_masks`` 'first_masks' and
+            'last_masks' (N, H, W) bool and 'points' (N, clicks, 3), x, y and label. Float32 on the CPU.
         """
         if not len(masks):
             return self._nothing(masks)

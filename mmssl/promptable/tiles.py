@@ -16,14 +16,17 @@ Box = tuple[int, int, int, int]
 class TiledMaskGenerator:
     """Segments tiles at the image's own resolution and joins what they cut.
 
-    Crops of the official class see the whole image first, make masks of its full size and drop what a crop cuts off: an object that is
-    larger than a crop and small in the whole image is lost. Here masks of two neighbouring tiles of which at least one reaches its border
-    there are one object where they agree in the overlap, each being the other's best match; chains of such pairs make objects of any
-    size. What both tiles see whole is there twice until boxes suppress each other, whole masks first. A mask that its tile cuts off and
-    that the neighbour does not confirm stays as it is.
+    Crops of the official class see the whole image first, make masks of its full size and drop what a crop
+        cuts off: an object that is
+    larger than a crop and small in the whole image is lost. Here masks of two neighbouring tiles of which at
+    least one reaches its border there are one object where they agree in the overlap, each being the other's
+    best match; chains of such pairs make objects of any size. What both tiles see whole is there twice until
+    boxes suppress each other, whole masks first. A mask that its tile cuts off and that the neighbour does
+    not confirm stays as it is.
 
     Args:
-        generator: segments a tile, with all its settings; of boxes that overlap more than its ``crop_nms_thresh`` one stays.
+        generator: segments a tile, with all its settings; of boxes that overlap more than its
+            ``crop_nms_thresh`` one stays.
         tile: longest side of a tile in pixels; None: what the model encodes.
         overlap: pixels that neighbours share at least; None: a quarter of a tile.
         join_iou: least IoU in the overlap of two masks that become one.
@@ -55,12 +58,13 @@ class TiledMaskGenerator:
         """Masks of an image.
 
         Args:
-            image: (H, W, 3) uint8, RGB; an array in a file (``np.load(FILE, mmap_mode='r')``) is read tile by tile.
+            image: (H, W, 3) uint8, RGB; an array in a file (``np.load(FILE, mmap_mode='r')``) is read tile by
+                tile.
 
         Returns:
-            records as :meth:`SamAutomaticMaskGenerator.generate` gives them; a joined mask has the points of its parts, their predicted
-            IoU and stability weighted by area, and a 'crop_box' around their tiles. With ``output_mode='binary_mask'`` each takes the
-            memory of the whole image.
+            records as :meth:`SamAutomaticMaskGenerator.generate` gives them; a joined mask has the points of
+            its parts, their predicted IoU and stability weighted by area, and a 'crop_box' around their
+            tiles. With ``output_mode='binary_mask'`` each takes the memory of the whole image.
 
         Raises:
             TypeError, ValueError: as :meth:`SamPredictor.set_image`.

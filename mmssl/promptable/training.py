@@ -1,6 +1,7 @@
 """Interactive training and evaluation of Segment Anything (Kirillov et al., ICCV 2023, arXiv:2304.02643, section 3 and appendix A).
 
-A user is simulated: a first point or rough box, then points where the last mask was wrong, with the last mask handed back. The image is
+A user is simulated: a first point or rough box, then points where the last mask was wrong, with the last mask
+    handed back. The image is
 encoded once; all rounds of all its masks share the embedding.
 """
 
@@ -28,28 +29,33 @@ TUNE = ('all', 'decoder', 'lora')
 class InteractiveSAM(BaseModel):
     """A SAM in mmengine's Runner: learns from simulated users and is evaluated by them; no host trains one.
 
-    Its parts are the SAM's own, so that checkpoints have the official names. Files of a backbone alone (``backbone.*``) load too. Images
-    (B, 3, H, W) come normalised, are padded to the encoder's square at the bottom and the right, and are encoded once.
+    Its parts are the SAM's own, so that checkpoints have the official names. Files of a backbone alone
+    (``backbone.*``) load too. Images (B, 3, H, W) come normalised, are padded to the encoder's square at the
+    bottom and the right, and are encoded once.
 
     Args:
         model: of the SAM, ``dict(type='mmssl.SAM', ...)``, or a built one.
         rounds: prompts and predictions a mask, the first included; 11 in the paper.
-        silent_rounds: rounds among them that bring no new prompt: 2 (one anywhere, and the last), 1 (the last) or 0.
+        silent_rounds: rounds among them that bring no new prompt: 2 (one anywhere, and the last), 1 (the
+            last) or 0.
         max_masks: of an image in training; more are drawn from.
         box_prob: how often the first prompt is a box; otherwise a point.
-        ambiguous: first prompts that may mean several things, answered by the best of three masks: 'point', 'box'.
-        loss_size: side of the square that masks are compared on in training; None: the decoder's own output, which is 4 times the
-            embedding's side. Masks of data are reduced to it.
+        ambiguous: first prompts that may mean several things, answered by the best of three masks: 'point',
+            'box'.
+        loss_size: side of the square that masks are compared on in training; None: the decoder's own output,
+            which is 4 times the embedding's side. Masks of data are reduced to it.
         losses: arguments of :class:`mmssl.promptable.losses.MaskLosses`.
-        checkpoint_rounds: compute a round again in the backward pass; memory then does not grow with the rounds.
-        tune: 'all', 'decoder' (the encoder is frozen; its embeddings can be kept in ``cache_dir``), or 'lora' (low-rank updates in
-            the encoder's attention; prompt encoder and decoder learn in full).
+        checkpoint_rounds: compute a round again in the backward pass; memory then does not grow with the
+            rounds.
+        tune: 'all', 'decoder' (the encoder is frozen; its embeddings can be kept in ``cache_dir``), or 'lora'
+            (low-rank updates in the encoder's attention; prompt encoder and decoder learn in full).
         lora: arguments of :func:`mmssl.promptable.lora.add_lora`.
         cache_dir: folder for embeddings of a frozen encoder.
-        clicks: arguments of :class:`mmssl.promptable.simulation.ClickSimulation`, the evaluation; a box is answered by the best of three
-            masks where it is in training.
-        automatic: arguments of :class:`mmssl.promptable.SamAutomaticMaskGenerator`; evaluation then makes automatic masks too, for
-            ``dict(type='mmssl.AverageRecall', field='automatic')``. None: it does not.
+        clicks: arguments of :class:`mmssl.promptable.simulation.ClickSimulation`, the evaluation; a box is
+            answered by the best of three masks where it is in training.
+        automatic: arguments of :class:`mmssl.promptable.SamAutomaticMaskGenerator`; evaluation then makes
+            automatic masks too, for ``dict(type='mmssl.AverageRecall', field='automatic')``. None: it does
+            not.
         data_preprocessor, init_cfg: of mmengine's BaseModel.
 
     Raises:
@@ -139,7 +145,8 @@ class InteractiveSAM(BaseModel):
     def get_layer_depth(self, name: str) -> tuple[int, int]:
         """Depth of a parameter and number of depths, for the layer decay of :class:`mmssl.MergedOptimWrapperConstructor`.
 
-        Embedding 0, block i of the image encoder i + 1; its neck, the prompt encoder and the decoder are the last.
+        Embedding 0, block i of the image encoder i + 1; its neck, the prompt encoder and the decoder are the
+        last.
         """
         inner = getattr(self.image_encoder, 'backbone', None)
         for module, prefix in ((self.image_encoder, 'image_encoder.'), (inner, 'image_encoder.backbone.')):
@@ -227,7 +234,8 @@ class InteractiveSAM(BaseModel):
         """Prompts of which the first K have boxes; both kinds then have as many tokens.
 
         Args:
-            points, labels: (N, P, 2) pixels and (N, P), where a prompt with a box ignores its first point; P >= 1.
+            points, labels: (N, P, 2) pixels and (N, P), where a prompt with a box ignores its first point; P
+                >= 1.
             boxes: (K, 4), K <= N.
             masks: (N, 1, 4h, 4w) logits, or None.
 
@@ -267,7 +275,8 @@ class InteractiveSAM(BaseModel):
             generator: of all draws; torch's own when None.
 
         Returns:
-            'loss_focal', 'loss_dice', 'loss_iou', weighted; 'iou_first' and 'iou_last', of the best mask, for the log.
+            'loss_focal', 'loss_dice', 'loss_iou', weighted; 'iou_first' and 'iou_last', of the best mask, for
+            the log.
         """
         embeddings = self.embed(inputs)
         targets, index, valid = self._targets(data_samples, inputs.device, generator)
@@ -281,7 +290,8 @@ class InteractiveSAM(BaseModel):
         targets, index, as_box, valid = targets[order], index[order], as_box[order], valid[index[order]]
         losses = self._rounds(embeddings, targets, index, valid, int(as_box.sum()), generator)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            # a batch need not ask for three masks and for one; every process must have gradients of the same parameters
+            # a batch need not ask for three masks and for one; every process must have gradients of the same
+            # parameters
             losses['loss_iou'] = losses['loss_iou'] + 0 * sum(
                 parameter.sum() for parameter in self.mask_decoder.parameters()
             )
@@ -324,7 +334,8 @@ class InteractiveSAM(BaseModel):
             self.rounds, self.silent_rounds, float(uniform(1, 1, torch.device('cpu'), generator))
         )
 
-        # both kinds are decoded apart in the first round, which three masks may answer, and together afterwards
+        # both kinds are decoded apart in the first round, which three masks may answer, and together
+        # afterwards
         kinds = {'box': slice(0, num_boxes), 'point': slice(num_boxes, len(targets))}
         kinds = {kind: rows for kind, rows in kinds.items() if rows.stop > rows.start}
         total: dict[str, Tensor] = {}
@@ -386,11 +397,13 @@ class InteractiveSAM(BaseModel):
 
         Args:
             inputs: (B, 3, H, W), normalised.
-            data_samples: with ``gt_instances.masks`` (N, H, W) bool, ``img_shape`` and, where masks have another size, ``ori_shape``.
+            data_samples: with ``gt_instances.masks`` (N, H, W) bool, ``img_shape`` and, where masks have
+                another size, ``ori_shape``.
 
         Returns:
-            samples with ``pred_instances``, see :meth:`mmssl.promptable.simulation.ClickSimulation.__call__`; with ``automatic`` also
-            'automatic', with 'masks', a list of run lengths at the size of the file, and 'scores', their predicted IoU.
+            samples with ``pred_instances``, see :meth:`mmssl.promptable.simulation.ClickSimulation.__call__`;
+            with ``automatic`` also 'automatic', with 'masks', a list of run lengths at the size of the file,
+            and 'scores', their predicted IoU.
         """
         embeddings = self.embed(inputs)
         generator = None if self.automatic is None else SamAutomaticMaskGenerator(self, **self.automatic)

@@ -22,7 +22,8 @@ class LoadMasks(BaseTransform):
 
     Args:
         max_masks: so many at most, drawn before they are decoded; None: all.
-        largest_share: masks over more than this share of the image are left out (arXiv:2304.02643, appendix A).
+        largest_share: masks over more than this share of the image are left out (arXiv:2304.02643, appendix
+            A).
 
     Raises:
         ValueError: masks of another size than the image.
@@ -59,14 +60,15 @@ class LoadMasks(BaseTransform):
 class ResizeLongest(BaseTransform):
     """Longest side to a length, for image and masks alike; with a range, large-scale jitter and a random crop (arXiv:2012.07177).
 
-    The image is resized with antialiasing, a mask's pixel is set where half of what it covers was. Padding to the square is the model's,
-    after normalisation.
+    The image is resized with antialiasing, a mask's pixel is set where half of what it covers was. Padding to
+    the square is the model's, after normalisation.
 
     Required keys: ``img``. Modified keys: ``img``, ``img_shape``, ``masks`` where they are there.
 
     Args:
         scale: length in pixels.
-        ratio_range: factors of the length, drawn uniformly; what is then longer is cut to ``scale`` at a random place.
+        ratio_range: factors of the length, drawn uniformly; what is then longer is cut to ``scale`` at a
+            random place.
         min_pixels: masks with fewer pixels afterwards are dropped.
     """
 

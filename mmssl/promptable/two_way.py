@@ -1,13 +1,17 @@
 """The two-way transformer of the mask decoder (Segment Anything, arXiv:2304.02643, appendix A, 'Lightweight mask decoder').
 
-A few tokens and the thousands of cells of a map attend to each other. The projections of the cells cost most of it; here they are not made:
+A few tokens and the thousands of cells of a map attend to each other. The projections of the cells cost most
+of it; here they are not made:
 
-* Tokens look at the map: a score is (q W_q + b_q)(k W_k + b_k)'. The first factor times W_k' is a vector of the token, as wide as a cell,
-  and b_k adds the same to all scores of a token, which the softmax does not see. The weighted mean of the values is taken of the cells
-  and projected afterwards; b_v passes through because weights sum to one.
+* Tokens look at the map: a score is (q W_q + b_q)(k W_k + b_k)'. The first factor times W_k' is a vector of
+the token, as wide as a cell,
+  and b_k adds the same to all scores of a token, which the softmax does not see. The weighted mean of the
+  values is taken of the cells and projected afterwards; b_v passes through because weights sum to one.
 * The map looks at tokens: W_q goes into the keys of the tokens, W_o into their values.
-* The positions of the cells are the same for all prompts: their part of the scores is made from their own projections.
-* What all prompts of an image share, the map before the first layer has changed it, is projected once an image.
+* The positions of the cells are the same for all prompts: their part of the scores is made from their own
+projections.
+* What all prompts of an image share, the map before the first layer has changed it, is projected once an
+image.
 
 Where a prompt has so many tokens that this costs more, the projections are made after all.
 """
@@ -27,9 +31,12 @@ class ImageSide(NamedTuple):
     """What prompts of the same images share. ``I`` images, ``heads`` of ``d`` channels, ``L`` cells.
 
     Attributes:
-        cells: (I, L, C), the map with what the prompt encoder adds where there is no mask; None where every prompt has a mask.
-        key, value, query: (I, heads, L, d), their projections in the first layer, positions and biases included; None without ``cells``.
-        places: for each attention between tokens and map, in order, the projected positions (heads, L, d), with the bias for queries.
+        cells: (I, L, C), the map with what the prompt encoder adds where there is no mask; None where every
+            prompt has a mask.
+        key, value, query: (I, heads, L, d), their projections in the first layer, positions and biases
+            included; None without ``cells``.
+        places: for each attention between tokens and map, in order, the projected positions (heads, L, d),
+            with the bias for queries.
     """
 
     cells: Tensor | None
@@ -233,7 +240,8 @@ class TwoWayAttentionBlock(nn.Module):
 
     Args:
         embedding_dim, num_heads, mlp_dim, attention_downsample_rate: sizes.
-        first: the first layer's tokens carry their positions already, and their self-attention has no residual.
+        first: the first layer's tokens carry their positions already, and their self-attention has no
+            residual.
     """
 
     def __init__(
@@ -408,7 +416,8 @@ class TwoWayTransformer(nn.Module):
         """:meth:`forward` on the CPU without gradients, the maps prompt after prompt and a few rows at a time (:mod:`.rows`).
 
         Args:
-            images: for each prompt the :class:`ImageSide` of its one image. Where ``query`` is None its map is not projected.
+            images: for each prompt the :class:`ImageSide` of its one image. Where ``query`` is None its map
+                is not projected.
             points, cells, valid, wanted: as in :meth:`forward`; ``cells`` are overwritten.
             out: (P, L, C) or more prompts, to write the maps to where ``cells`` is None.
 

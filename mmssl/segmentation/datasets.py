@@ -5,17 +5,19 @@ from pathlib import Path
 from mmseg.datasets import BaseSegDataset
 
 from mmssl.registry import DATASETS
-from mmssl.visual.colours import class_colour
+from mmssl.visualization.colours import class_colour
 
 
 @DATASETS.register_module()
 class CamVid(BaseSegDataset):
     """CamVid in the usual 11 classes (Brostow et al., 2008; the split of Badrinarayanan et al., arXiv:1511.00561), which mmseg lacks.
 
-    ``images/<split>/*.jpg`` and ``labels/<split>/*.png`` of one byte a pixel: 0 to 10, and 11 for void, which is ignored.
+    ``images/<split>/*.jpg`` and ``labels/<split>/*.png`` of one byte a pixel: 0 to 10, and 11 for void, which
+    is ignored.
 
     Args:
-        others: of mmseg's BaseSegDataset; ``data_prefix`` tells the split, ``dict(img_path='images/train', seg_map_path='labels/train')``.
+        others: of mmseg's BaseSegDataset; ``data_prefix`` tells the split, ``dict(img_path='images/train',
+            seg_map_path='labels/train')``.
     """
 
     METAINFO = dict(
@@ -64,10 +66,11 @@ class SegmentationFolder(BaseSegDataset):
     """Any folder of images and label maps; mmseg asks for a class of Python for every new data set.
 
     Args:
-        classes: names in the order of their numbers, or a text file with one a line, relative to ``data_root``.
+        classes: names in the order of their numbers, or a text file with one a line, relative to
+            ``data_root``.
         palette: (R, G, B) a class; drawn from a fixed sequence when None.
-        others: of mmseg's BaseSegDataset: ``data_root``, ``data_prefix``, ``img_suffix``, ``seg_map_suffix``, ``ignore_index``,
-            ``reduce_zero_label``.
+        others: of mmseg's BaseSegDataset: ``data_root``, ``data_prefix``, ``img_suffix``, ``seg_map_suffix``,
+            ``ignore_index``, ``reduce_zero_label``.
 
     Raises:
         ValueError: no classes, or names that are there twice.

@@ -1,7 +1,8 @@
 """Hybrid dilated convolution and dense upsampling convolution, HDC and DUC (Wang et al., WACV 2018, arXiv:1702.08502).
 
-Dilated layers of one rate see a grid of the input, and more of them see no more of it. Rates that go up like a saw see everything. Instead
-of enlarging scores afterwards, DUC predicts the classes of all pixels under a position as channels.
+Dilated layers of one rate see a grid of the input, and more of them see no more of it. Rates that go up like
+a saw see everything. Instead of enlarging scores afterwards, DUC predicts the classes of all pixels under a
+position as channels.
 """
 
 import warnings
@@ -32,7 +33,8 @@ def dilation_coverage(rates: Sequence[int], kernel_size: int = 3) -> Fraction:
         kernel_size: K of every layer, odd.
 
     Returns:
-        positions that reach the output over positions between the outermost two, exactly; 1 means no gridding.
+        positions that reach the output over positions between the outermost two, exactly; 1 means no
+        gridding.
     """
     _check_rates(rates, kernel_size)
     half = kernel_size // 2
@@ -48,7 +50,8 @@ def dilation_coverage(rates: Sequence[int], kernel_size: int = 3) -> Fraction:
 def hdc_max_gap(rates: Sequence[int], kernel_size: int = 3) -> int:
     """The paper's M_2, the largest distance between two weights that are not zero (section 3.2, equation 2); it asks for M_2 <= K.
 
-    The rule does not see common factors: [2, 2, 2] passes and sees 7 of 13 positions. :func:`dilation_coverage` decides.
+    The rule does not see common factors: [2, 2, 2] passes and sees 7 of 13 positions.
+        :func:`dilation_coverage` decides.
 
     Args:
         rates: dilations r_1 ... r_n, one a layer.
@@ -68,13 +71,15 @@ def hdc_max_gap(rates: Sequence[int], kernel_size: int = 3) -> int:
 class HDCResNet(ResNet):
     """ResNet with a dilation for every block of its last two stages, stride 8 (section 3.2).
 
-    mmseg's ResNet knows one dilation a stage, and ``multi_grid`` for the last one alone. State-dict keys are those of any ResNet.
-    (B, 3, H, W) goes to the maps of the four stages, (B, C, H / 4, W / 4) and three of (B, C, H / 8, W / 8).
+    mmseg's ResNet knows one dilation a stage, and ``multi_grid`` for the last one alone. State-dict keys are
+    those of any ResNet. (B, 3, H, W) goes to the maps of the four stages, (B, C, H / 4, W / 4) and three of
+    (B, C, H / 8, W / 8).
 
     Args:
         depth: 18, 34, 50, 101 or 152.
-        stage3, stage4: dilations of the blocks, repeated to their number where fewer are given; by default those of the released network,
-            [2, 2, 5, 9], then [1, 2, 5, 9] in turn, ending in [1, 2, 5]; and [5, 9, 17].
+        stage3, stage4: dilations of the blocks, repeated to their number where fewer are given; by default
+            those of the released network, [2, 2, 5, 9], then [1, 2, 5, 9] in turn, ending in [1, 2, 5]; and
+            [5, 9, 17].
         strides: of the stages.
         others: of mmseg's ResNet.
 
@@ -137,7 +142,8 @@ class DUCHead(BaseDecodeHead):
         in_channels: width of the map.
         num_classes: K.
         factor: d, the stride of the map in the image (8 for a backbone like :class:`HDCResNet`).
-        dilations: one 3 x 3 convolution a rate, summed, as the released network has it (ASPP); ``(1,)`` is the plain form.
+        dilations: one 3 x 3 convolution a rate, summed, as the released network has it (ASPP); ``(1,)`` is
+            the plain form.
         others: of mmseg's BaseDecodeHead.
     """
 

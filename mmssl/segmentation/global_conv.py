@@ -1,7 +1,8 @@
 """Large kernels for segmentation: the global convolutional network, GCN (Peng et al., CVPR 2017, arXiv:1703.02719).
 
-Classifying a pixel wants a kernel as large as the object. A k x k kernel is split into k x 1 with 1 x k and 1 x k with k x 1, without a
-nonlinearity between them, so that k may be as large as the map; a residual block sharpens the boundaries.
+Classifying a pixel wants a kernel as large as the object. A k x k kernel is split into k x 1 with 1 x k and 1
+x k with k x 1, without a nonlinearity between them, so that k may be as large as the map; a residual block
+sharpens the boundaries.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ from torch.nn import functional as F
 
 from mmssl.registry import MODELS
 
-# from this many input channels an output channel and this kernel on, one product is faster than two convolutions with few output channels
+# from this many input channels an output channel and this kernel on, one product is faster than two
+# convolutions with few output channels
 FUSE_FROM = 24
 FUSE_KERNEL = 9
 
@@ -27,8 +29,8 @@ class GlobalConvBlock(nn.Module):
         kernel_size: k, odd.
         bias: of the four convolutions; without them the block has the paper's number of parameters (table 2).
         stride: of the block; each of its two convolutions in a row strides along its own kernel.
-        fused: compute the two first convolutions as one product with the patches' columns added afterwards, the same numbers to rounding;
-            None chooses by the widths and the kernel.
+        fused: compute the two first convolutions as one product with the patches' columns added afterwards,
+            the same numbers to rounding; None chooses by the widths and the kernel.
 
     Raises:
         ValueError: an even kernel; ``fused=True`` with a stride.
@@ -154,8 +156,10 @@ class Upsample(nn.Module):
 class GlobalConvHead(BaseDecodeHead):
     """Decode head of GCN (figure 2): scores of every level by a large kernel, added from the top down, refined nine times.
 
-    mmseg has no GCN (its GCHead is the global context block). Scores of the four levels (global convolution, refinement); from the smallest
-    up: enlarge, add the next level's, refine; then twice enlarge and refine, to the size of the image where the first level has a stride of
+    mmseg has no GCN (its GCHead is the global context block). Scores of the four levels (global convolution,
+    refinement); from the smallest
+    up: enlarge, add the next level's, refine; then twice enlarge and refine, to the size of the image where
+        the first level has a stride of
     4.
 
     Args:
@@ -164,7 +168,8 @@ class GlobalConvHead(BaseDecodeHead):
         kernel_size: k of the global convolutions, or one a level.
         boundary_refine: with the nine refinements.
         upsample: 'deconv', learned from bilinear interpolation as in the paper, or 'bilinear'.
-        strides: of the levels in the image; equal ones are added without enlarging, as from a dilated backbone or a ViT.
+        strides: of the levels in the image; equal ones are added without enlarging, as from a dilated
+            backbone or a ViT.
         in_index: which outputs of the backbone; all of them in order when None.
         others: of mmseg's BaseDecodeHead.
 
@@ -253,8 +258,8 @@ class GlobalConvHead(BaseDecodeHead):
 class GCNResNet(ResNet):
     """ResNet-GCN: a ResNet whose bottlenecks hold a global convolution in the place of the 3 x 3 one, its batch norm kept (section 4.3).
 
-    (B, 3, H, W) goes to the maps of the four stages with strides of 4, 8, 16, 32. State-dict keys are those of any ResNet but for
-    ``layer*.*.conv2``; weights of a plain ResNet fit all the rest.
+    (B, 3, H, W) goes to the maps of the four stages with strides of 4, 8, 16, 32. State-dict keys are those
+    of any ResNet but for ``layer*.*.conv2``; weights of a plain ResNet fit all the rest.
 
     Args:
         depth: 50, 101 or 152.
@@ -262,7 +267,8 @@ class GCNResNet(ResNet):
         others: of mmseg's ResNet.
 
     Raises:
-        ValueError: a depth without bottlenecks, a dilated stage, a number of kernels that differs from that of the stages.
+        ValueError: a depth without bottlenecks, a dilated stage, a number of kernels that differs from that
+            of the stages.
     """
 
     def __init__(self, depth: int = 50, kernel_size: int | Sequence[int] = 5, **kwargs):

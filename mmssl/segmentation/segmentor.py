@@ -14,8 +14,9 @@ from mmssl.registry import MODELS
 class EncoderDecoder(HostEncoderDecoder):
     """mmseg's keeps the scores of all classes at full size with every result (210 MB for one ADE20K image), and pads a copy a window.
 
-    Images (B, 3, H, W) go in; results are those of mmseg's. With ``mode='slide'`` only the rows under the current windows have scores:
-    memory grows with the width of an image, not with its height. A convolutional backbone runs with the channels last.
+    Images (B, 3, H, W) go in; results are those of mmseg's. With ``mode='slide'`` only the rows under the
+    current windows have scores: memory grows with the width of an image, not with its height. A convolutional
+    backbone runs with the channels last.
 
     Args:
         keep_logits: keep ``seg_logits`` in the results, as test-time augmentation needs.

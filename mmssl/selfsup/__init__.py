@@ -12,18 +12,18 @@ from mmssl.selfsup.swav import SwAV, SwAVHead, SwAVNeck
 from mmssl.selfsup.tokenizers import DALLEEncoder, KMeansTokenizer
 
 __all__ = [
+    'DINO',
+    'MAE',
     'BEiT',
     'BEiTHead',
     'DALLEEncoder',
-    'DeepInfoMax',
-    'DINO',
     'DINOHead',
     'DINOLoss',
     'DINOViT',
+    'DeepInfoMax',
     'InfoMaxEncoder',
     'InfoMaxNet',
     'KMeansTokenizer',
-    'MAE',
     'MAEDecoder',
     'MAEHead',
     'MAEViT',

@@ -17,7 +17,8 @@ class TrainingClock(HostCounters):
 
     Attributes:
         steps: optimizer steps done.
-        followed: ``steps`` when the momentum encoders last moved in the forward pass, see :meth:`ScheduledSupervisor.follow`.
+        followed: ``steps`` when the momentum encoders last moved in the forward pass, see
+            :meth:`ScheduledSupervisor.follow`.
         steps_per_epoch, max_steps: None as long as nobody has said.
     """
 
@@ -91,12 +92,13 @@ def _build_part(cfg):
 class ScheduledSupervisor(SelfSupervisor):
     """A method whose recipe does something at every optimizer step, or looks at how far training is.
 
-    Where its recipe asks for it, a subclass has ``before_update`` (between the backward pass and the optimizer's step) and
-    ``after_update`` (after it). ``attach(optimizer)`` ties the two to the optimizer, however it is driven: accumulated gradients, mixed
-    precision, DDP. In a run ``mmssl.MethodHook`` does that; ``train_step`` does it too; a loop of one's own calls ``attach`` itself.
+    Where its recipe asks for it, a subclass has ``before_update`` (between the backward pass and the
+    optimizer's step) and ``after_update`` (after it). ``attach(optimizer)`` ties the two to the optimizer,
+    however it is driven: accumulated gradients, mixed precision, DDP. In a run ``mmssl.MethodHook`` does
+    that; ``train_step`` does it too; a loop of one's own calls ``attach`` itself.
 
-    ``momentum_pairs`` names what follows what; the copies are made equal again when the weights are initialised, and when a checkpoint
-    holds the encoder and not its copy.
+    ``momentum_pairs`` names what follows what; the copies are made equal again when the weights are
+    initialised, and when a checkpoint holds the encoder and not its copy.
 
     Args:
         as for :class:`SelfSupervisor`.

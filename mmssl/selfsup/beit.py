@@ -1,7 +1,8 @@
 """BEiT: BERT pre-training of image transformers (Bao et al., ICLR 2022, arXiv:2106.08254).
 
-Blocks of patches are replaced by a mask token; the transformer predicts, for these patches alone, which of K visual tokens they are. The
-tokens come from a tokenizer that is trained beforehand: DALL-E's, or one from the user's own images.
+Blocks of patches are replaced by a mask token; the transformer predicts, for these patches alone, which of K
+visual tokens they are. The tokens come from a tokenizer that is trained beforehand: DALL-E's, or one from the
+user's own images.
 """
 
 import random
@@ -27,7 +28,8 @@ __all__ = ['BEiT', 'BEiTHead', 'BEiTViT', 'blockwise_mask']
 class BEiTHead(BaseModule):
     """Softmax over the visual tokens (section 2.3, equation 2).
 
-    mmpretrain's BEiTV1Head takes the tokens of all patches as scores and selects the masked ones itself, which waits for the device.
+    mmpretrain's BEiTV1Head takes the tokens of all patches as scores and selects the masked ones itself,
+    which waits for the device.
 
     Args:
         embed_dims: width C of the backbone.
@@ -69,13 +71,15 @@ class BEiT(SelfSupervisor):
     """``BEiT(backbone=mmssl.BEiTViT, tokenizer=mmssl.DALLEEncoder or mmssl.KMeansTokenizer)``.
 
     Args:
-        backbone, head: configs, or built parts. What the head's config leaves out, width and number of tokens, is the backbone's and
-            the tokenizer's; a BEiTHead when None.
+        backbone, head: configs, or built parts. What the head's config leaves out, width and number of
+            tokens, is the backbone's and the tokenizer's; a BEiTHead when None.
         tokenizer: config, or built. It is kept as ``target_generator``, mmpretrain's name.
-        num_masked: most patches that are masked in an image; the paper's 75 of 196 ('approximately 40 %', section 2.3), or as large a
-            share of another grid, when None.
-        min_masked: least area of a masked rectangle, in patches; 16, or less where ``num_masked`` is less, when None.
-        others: of mmpretrain's BaseSelfSupervisor (``data_preprocessor``, ``init_cfg``). The images must be RGB (``to_rgb=True``).
+        num_masked: most patches that are masked in an image; the paper's 75 of 196 ('approximately 40 %',
+            section 2.3), or as large a share of another grid, when None.
+        min_masked: least area of a masked rectangle, in patches; 16, or less where ``num_masked`` is less,
+            when None.
+        others: of mmpretrain's BaseSelfSupervisor (``data_preprocessor``, ``init_cfg``). The images must be
+            RGB (``to_rgb=True``).
 
     Raises:
         ValueError: parts that do not agree, or a mask that is impossible.
@@ -138,9 +142,11 @@ class BEiT(SelfSupervisor):
         """One training step's loss.
 
         Args:
-            inputs: (B, 3, H, W), normalised; or a list of it and of the same crop in the tokenizer's size, (B, 3, h, w), normalised too.
+            inputs: (B, 3, H, W), normalised; or a list of it and of the same crop in the tokenizer's size,
+                (B, 3, h, w), normalised too.
             data_samples: their ``mask``, if they have one, is used, as in mmpretrain.
-            mask: (B, rows, columns), True = masked; drawn on the host when there is none. A mask that is on the device is waited for.
+            mask: (B, rows, columns), True = masked; drawn on the host when there is none. A mask that is on
+                the device is waited for.
 
         Returns:
             ``dict(loss=scalar)``.

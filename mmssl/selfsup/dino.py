@@ -1,8 +1,9 @@
 """DINO: self-distillation with no labels (Caron et al., ICCV 2021, arXiv:2104.14294).
 
-A student sees two large and several small crops of an image, a teacher the large ones alone; for every pair of different crops the student
-learns to say of its crop what the teacher says of the other. The teacher is a moving average of the student. Two opposite forces keep the
-teacher from saying the same of every image: its outputs are centred, which evens them out, and sharpened by a low temperature.
+A student sees two large and several small crops of an image, a teacher the large ones alone; for every pair
+of different crops the student learns to say of its crop what the teacher says of the other. The teacher is a
+moving average of the student. Two opposite forces keep the teacher from saying the same of every image: its
+outputs are centred, which evens them out, and sharpened by a low temperature.
 """
 
 import math
@@ -32,13 +33,15 @@ def _at_least_float32(x: Tensor) -> Tensor:
 class DINOViT(ViT):
     """ViT as DINO begins it: everything from N(0, 0.02), the position table learned; (B, 3, H, W) to the class token (B, C).
 
-    mmpretrain's VisionTransformer computes every token of the last block, although the class token alone is used. Crops of another size
-    than ``img_size`` run with the table resized (bicubic), with gradient.
+    mmpretrain's VisionTransformer computes every token of the last block, although the class token alone is
+    used. Crops of another size than ``img_size`` run with the table resized (bicubic), with gradient.
 
     Args:
         out_type: 'cls_token', or another of :class:`mmssl.layers.vit.ViT`.
-        num_cls_tokens: with 'cls_token': join those of so many last blocks, each after the norm; the paper probes ViT-S with 4.
-        with_avg_patches: with 'cls_token': join the mean of the last block's patches too; the paper probes ViT-B so.
+        num_cls_tokens: with 'cls_token': join those of so many last blocks, each after the norm; the paper
+            probes ViT-S with 4.
+        with_avg_patches: with 'cls_token': join the mean of the last block's patches too; the paper probes
+            ViT-B so.
         others: as in :class:`mmssl.layers.vit.ViT`.
     """
 
@@ -77,7 +80,8 @@ class DINOViT(ViT):
             return super().forward(x)
         patches, grid = self.patch_embed(x)
         positions = self.positions(grid)
-        # the class token goes last: the order means nothing to attention, and a block can be run for its last tokens alone
+        # the class token goes last: the order means nothing to attention, and a block can be run for its last
+        # tokens alone
         first = (self.cls_token + positions[:, :1]).expand(len(patches), -1, -1)
         tokens = self.drop_after_pos(torch.cat([patches + positions[:, 1:], first], dim=1))
         alone = 0 if self.with_avg_patches else patches.shape[1]
@@ -104,7 +108,8 @@ class DINOHead(BaseModule):
         in_dim: width of the backbone's output; inside a :class:`DINO` with a ViT the backbone's.
         out_dim: number K of outputs.
         use_bn: batch norm between the layers of the MLP.
-        norm_last_layer: keep the rows of the last layer at length 1, the safer choice; ViT-S does better without.
+        norm_last_layer: keep the rows of the last layer at length 1, the safer choice; ViT-S does better
+            without.
         nlayers: layers of the MLP.
         hidden_dim, bottleneck_dim: widths inside and at the end of the MLP.
     """
@@ -175,7 +180,8 @@ class DINOLoss(nn.Module):
     Args:
         out_dim: number K of outputs.
         ncrops: crops of an image that the student sees; the teacher sees the first two of them.
-        warmup_teacher_temp, teacher_temp: the teacher's temperature goes from the first to the second in equal steps an epoch.
+        warmup_teacher_temp, teacher_temp: the teacher's temperature goes from the first to the second in
+            equal steps an epoch.
         warmup_teacher_temp_epochs: epochs until it is there; ``teacher_temp`` from the start when 0.
         nepochs: of the training; None if it is not known.
         student_temp: temperature of the student.
@@ -297,14 +303,16 @@ def _cross_entropy_of_pairs(logits: Tensor, target: Tensor, ncrops: int) -> Tens
 class DINO(ScheduledSupervisor):
     """DINO: ``DINO(backbone=mmssl.DINOViT, head=mmssl.DINOHead)``, or any backbone of the hosts.
 
-    mmpretrain's project never moves its teacher, freezes no last layer, and has neither the schedules nor the clipping of the paper.
+    mmpretrain's project never moves its teacher, freezes no last layer, and has neither the schedules nor the
+    clipping of the paper.
 
     Args:
         backbone, head: configs, or built parts. ``in_dim`` of the head is that of a ViT where it is left out.
         num_crops: views of an image, two large ones first.
-        warmup_teacher_temp, teacher_temp, warmup_teacher_temp_epochs, student_temp, center_momentum: as in :class:`DINOLoss`.
-        momentum: of the teacher in the first step, from where it goes to ``final_momentum`` along half a cosine. 0.996 for batches of 512
-            and above; nearer to 1 for smaller ones, as 0.9995 for 256.
+        warmup_teacher_temp, teacher_temp, warmup_teacher_temp_epochs, student_temp, center_momentum: as in
+            :class:`DINOLoss`.
+        momentum: of the teacher in the first step, from where it goes to ``final_momentum`` along half a
+            cosine. 0.996 for batches of 512 and above; nearer to 1 for smaller ones, as 0.9995 for 256.
         final_momentum: 1, or None for a constant momentum.
         freeze_last_layer: epochs from the start in which the last layer of the head is not trained.
         evaluate: whose features ``extract_feat`` gives, 'teacher' (as the paper) or 'student'.

@@ -1,9 +1,9 @@
 """Deep InfoMax (Hjelm et al., ICLR 2019, arXiv:1808.06670).
 
-An encoder makes a vector of an image. It is trained so that the vector has much mutual information with every place of a feature map of
-the same image (local objective), with the whole map (global objective), and so that the vectors of all images together look like noise of
-a given distribution (prior matching). Mutual information is estimated from scores of pairs: a feature and a vector of the same image, or
-of two images.
+An encoder makes a vector of an image. It is trained so that the vector has much mutual information with every
+place of a feature map of the same image (local objective), with the whole map (global objective), and so that
+the vectors of all images together look like noise of a given distribution (prior matching). Mutual
+information is estimated from scores of pairs: a feature and a vector of the same image, or of two images.
 """
 
 import math
@@ -27,8 +27,9 @@ def _softplus(v: Tensor) -> Tensor:
     return -F.logsigmoid(-v)
 
 
-# f-GAN (arXiv:1606.00709), tables 2 and 6, T being the output activation of a score v and f* the conjugate: T(v), whose mean is taken over
-# pairs of one image, and f*(T(v)), over pairs of two. Both are increasing near the optimum; their difference bounds the divergence.
+# f-GAN (arXiv:1606.00709), tables 2 and 6, T being the output activation of a score v and f* the conjugate:
+# T(v), whose mean is taken over pairs of one image, and f*(T(v)), over pairs of two. Both are increasing near
+# the optimum; their difference bounds the divergence.
 DIVERGENCES = {
     'GAN': (F.logsigmoid, _softplus),
     'JSD': (lambda v: LOG_2 + F.logsigmoid(v), lambda v: _softplus(v) - LOG_2),
@@ -49,8 +50,8 @@ def pair_scores(l: Tensor, m: Tensor, gather: bool = False) -> tuple[Tensor, Ten
         gather: take the locals of all processes; K is then N times the world size, and otherwise N.
 
     Returns:
-        scores (N, multis, K, locals), float32 or wider, of vector n and local k; own (N, 1, K, 1), True where both are of one image;
-        positives (multis, locals, N), the scores of those.
+        scores (N, multis, K, locals), float32 or wider, of vector n and local k; own (N, 1, K, 1), True where
+        both are of one image; positives (multis, locals, N), the scores of those.
 
     Raises:
         ValueError: shapes that do not fit, or one image alone, which has no negatives.
@@ -129,7 +130,8 @@ def donsker_varadhan_loss(l: Tensor, m: Tensor, gather: bool = False) -> Tensor:
         gather: negatives from all processes too.
 
     Returns:
-        scalar: the logarithm of the mean of exp(score) over pairs of two images less the mean score over pairs of one.
+        scalar: the logarithm of the mean of exp(score) over pairs of two images less the mean score over
+            pairs of one.
     """
     scores, own, positives = pair_scores(l, m, gather)
     negatives = scores.masked_fill(own, -math.inf).logsumexp(dim=(0, 1, 2, 3))
@@ -167,16 +169,18 @@ class _Drawn(BaseModule):
 class InfoMaxEncoder(_Drawn):
     """The convolutional encoder for images of the size of CIFAR's (appendix A.1): DCGAN's discriminator with batch norm and ReLU.
 
-    4x4 convolutions of stride 2, then a dense layer. The output layer of the encoder is the neck of :class:`DeepInfoMax`.
+    4x4 convolutions of stride 2, then a dense layer. The output layer of the encoder is the neck of
+    :class:`DeepInfoMax`.
 
     Args:
         img_size: side of the images in pixels, a multiple of 2 ** len(channels).
         channels: of the convolutions.
         hidden: units of the dense layer.
         in_channels: of the images.
-        out_indices: what ``forward`` returns, in this order: 0, 1, ... the maps of the convolutions, ``len(channels)`` the dense layer;
-            everything when None.
-        frozen_stages: keep the first so many of these parts as they are, in evaluation mode; -1 freezes nothing.
+        out_indices: what ``forward`` returns, in this order: 0, 1, ... the maps of the convolutions,
+            ``len(channels)`` the dense layer; everything when None.
+        frozen_stages: keep the first so many of these parts as they are, in evaluation mode; -1 freezes
+            nothing.
     """
 
     def __init__(
@@ -246,8 +250,8 @@ class InfoMaxEncoder(_Drawn):
 class InfoMaxNet(_Drawn):
     """Embeds features where the dot product is the score: the encode-and-dot-product architecture (appendix A.1).
 
-    Two dense layers with batch norm and ReLU between them, and a linear shortcut past both that begins as a noisy copy of the input; on a
-    map these are 1x1 convolutions.
+    Two dense layers with batch norm and ReLU between them, and a linear shortcut past both that begins as a
+    noisy copy of the input; on a map these are 1x1 convolutions.
 
     Args:
         in_channels: of the features.
@@ -350,13 +354,19 @@ class DeepInfoMax(SelfSupervisor):
     Args:
         backbone: returns a tuple of features; what comes last goes to the neck.
         neck: mmssl.MLP, the last layers of the encoder, up to the vector.
-        alpha, beta, gamma: weights of the global, the local and the prior term. A part of weight 0 is not there.
-        estimator: of mutual information: 'JSD', 'InfoNCE', 'DV', or another measure of :func:`fenchel_dual_loss`.
-        local_index, local_channels: which output of the backbone is the map of the local objective, and its channels.
-        global_index, global_channels: the same for the global objective, which sees the flattened map: channels times height times width.
+        alpha, beta, gamma: weights of the global, the local and the prior term. A part of weight 0 is not
+            there.
+        estimator: of mutual information: 'JSD', 'InfoNCE', 'DV', or another measure of
+            :func:`fenchel_dual_loss`.
+        local_index, local_channels: which output of the backbone is the map of the local objective, and its
+            channels.
+        global_index, global_channels: the same for the global objective, which sees the flattened map:
+            channels times height times width.
         units: of the embeddings in which features and vectors are compared.
-        prior: of :class:`PriorDiscriminator`. It learns from its own term, unweighted; gamma weights what the encoder learns from it.
-        prior_loss: of the encoder: 'non-saturating', -log D, as in the released code, or 'minimax', log(1 - D), as in equation 7.
+        prior: of :class:`PriorDiscriminator`. It learns from its own term, unweighted; gamma weights what the
+            encoder learns from it.
+        prior_loss: of the encoder: 'non-saturating', -log D, as in the released code, or 'minimax', log(1 -
+            D), as in equation 7.
         gather: take negatives from all processes; the loss is then that of one process with the joined batch.
         others: of mmpretrain's BaseSelfSupervisor (``data_preprocessor``, ``init_cfg``).
     """
@@ -419,7 +429,8 @@ class DeepInfoMax(SelfSupervisor):
             prior: (B, D) in [0, 1), the draw.
 
         Returns:
-            two scalars: what the discriminator minimises, whose gradient goes to the discriminator alone, and what the encoder minimises,
+            two scalars: what the discriminator minimises, whose gradient goes to the discriminator alone, and
+                what the encoder minimises,
             whose gradient goes to the encoder alone.
         """
         assert self.prior is not None

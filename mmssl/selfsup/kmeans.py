@@ -9,7 +9,8 @@ from torch import Tensor
 class MiniBatchKMeans:
     """K centroids, each the running mean of the samples that came nearest to it.
 
-    The first centroids are samples themselves. One that got no sample for a while is set on another sample, so that none stays unused.
+    The first centroids are samples themselves. One that got no sample for a while is set on another sample,
+    so that none stays unused.
 
     Args:
         num_clusters: K.
@@ -48,7 +49,8 @@ class MiniBatchKMeans:
             samples: (T, D).
 
         Returns:
-            (): mean squared distance to the nearest centroid before it moved; nan as long as there were too few samples to begin.
+            (): mean squared distance to the nearest centroid before it moved; nan as long as there were too
+            few samples to begin.
         """
         self.samples += len(samples)
         if self.centroids is None:

@@ -1,8 +1,9 @@
 """Masked autoencoders (He et al., CVPR 2022, arXiv:2111.06377).
 
-An encoder sees the visible quarter of the patches; a small decoder sees its output and mask tokens, and predicts the pixels of the masked
-patches. Tokens are kept in the order of the noise that chose them: attention does not depend on the order as long as every token carries
-its own position, so nothing is put back in place during training.
+An encoder sees the visible quarter of the patches; a small decoder sees its output and mask tokens, and
+predicts the pixels of the masked patches. Tokens are kept in the order of the noise that chose them:
+attention does not depend on the order as long as every token carries its own position, so nothing is put back
+in place during training.
 """
 
 import torch
@@ -23,8 +24,8 @@ from mmssl.selfsup.base import SelfSupervisor
 class MAEViT(ViT):
     """ViT that can encode the visible patches alone (section 3, 'MAE encoder').
 
-    mmpretrain's MAEViT swaps the axes of the position table, masks although told ``mask=False``, takes square images only and projects the
-    patches that it then throws away.
+    mmpretrain's MAEViT swaps the axes of the position table, masks although told ``mask=False``, takes square
+    images only and projects the patches that it then throws away.
 
     Args:
         mask_ratio: share of masked patches, in (0, 1).
@@ -74,11 +75,13 @@ class MAEViT(ViT):
 
         Args:
             x: (B, 3, H, W), normalised.
-            mask: True encodes the visible patches only; None or False is the plain backbone, as other systems call it.
+            mask: True encodes the visible patches only; None or False is the plain backbone, as other systems
+                call it.
             noise: (B, N) in [0, 1), the draw of the mask.
 
         Returns:
-            plain: a tuple as from :class:`ViT`; masked: latent (B, 1 + K, C), mask (B, N) with 1 = masked, and ids_restore (B, N), the
+            plain: a tuple as from :class:`ViT`; masked: latent (B, 1 + K, C), mask (B, N) with 1 = masked,
+                and ids_restore (B, N), the
             position of every patch in the order visible, masked.
         """
         if not mask:
@@ -94,10 +97,12 @@ class MAEViT(ViT):
 class MAEDecoder(BaseModule):
     """Light transformer from latent tokens to pixels (section 3, 'MAE decoder').
 
-    mmpretrain's MAEPretrainDecoder knows square grids only and computes predictions of visible patches, which the loss ignores.
+    mmpretrain's MAEPretrainDecoder knows square grids only and computes predictions of visible patches, which
+    the loss ignores.
 
     Args:
-        num_patches: N of the training images, or (rows, columns) where the grid is not square; inside a :class:`MAE` the backbone's.
+        num_patches: N of the training images, or (rows, columns) where the grid is not square; inside a
+            :class:`MAE` the backbone's.
         patch_size: side of a patch in pixels, or (height, width).
         in_chans: channels of the images.
         embed_dim: width of the encoder.
@@ -174,7 +179,8 @@ class MAEDecoder(BaseModule):
             latent: (B, 1 + K, embed_dim), class token first.
             visible, masked: (B, K) and (B, M) patch numbers, K + M = N.
             grid: (rows, columns) of the N patches; the training grid when None.
-            masked_only: run the last block, its norm and the prediction for the masked tokens alone, the only ones the loss looks at.
+            masked_only: run the last block, its norm and the prediction for the masked tokens alone, the only
+                ones the loss looks at.
 
         Returns:
             (B, M, P) in the order of ``masked``, or (B, K + M, P) in the order visible, masked.
@@ -215,7 +221,8 @@ class MAEHead(BaseModule):
         norm_pix: normalise the pixels of every target patch by its own mean and (unbiased) variance.
         patch_size: side of a patch in pixels, or (height, width).
         in_channels: of the images.
-        loss: ``dict(type='PixelReconstructionLoss', criterion='L2' or 'L1')``, for configs written for mmpretrain.
+        loss: ``dict(type='PixelReconstructionLoss', criterion='L2' or 'L1')``, for configs written for
+            mmpretrain.
     """
 
     def __init__(
@@ -263,7 +270,8 @@ class MAEHead(BaseModule):
     def paste(self, pred: Tensor, patches: Tensor, mask: Tensor) -> Tensor:
         """(B, N, P) pixels: predictions where masked, the input where visible.
 
-        With ``norm_pix`` a prediction is scaled back by the mean and variance of the patch it stands for, which only the input knows.
+        With ``norm_pix`` a prediction is scaled back by the mean and variance of the patch it stands for,
+        which only the input knows.
         """
         if self.norm_pix:
             variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
@@ -276,8 +284,8 @@ class MAE(SelfSupervisor):
     """Masked autoencoder: ``MAE(backbone=mmssl.MAEViT, neck=mmssl.MAEDecoder, head=mmssl.MAEHead)``.
 
     Args:
-        backbone, neck, head: configs, or built parts. What the configs of neck and head leave out, grid, width, patch size and channels,
-            is the backbone's.
+        backbone, neck, head: configs, or built parts. What the configs of neck and head leave out, grid,
+            width, patch size and channels, is the backbone's.
         others: of mmpretrain's BaseSelfSupervisor (``data_preprocessor``, ``init_cfg``).
 
     Raises:
@@ -357,7 +365,8 @@ class MAE(SelfSupervisor):
             noise: (B, N) in [0, 1), the draw of the mask.
 
         Returns:
-            pred (B, N, P), the prediction as the loss sees it, patches row by row; mask (B, N), 1 = masked; images (B, 3, H, W),
+            pred (B, N, P), the prediction as the loss sees it, patches row by row; mask (B, N), 1 = masked;
+            images (B, 3, H, W),
             normalised: the input with its masked patches replaced by the prediction.
         """
         patches, visible, masked, grid = self._draw(inputs, noise)

@@ -1,8 +1,8 @@
 """MoBY (Xie et al., arXiv:2105.04553): MoCo v2's queues and contrastive loss, BYOL's predictor, augmentations and momentum schedule.
 
-Two encoders, each a backbone and a projector. The online one has a predictor on top and stochastic depth, and learns; the target one has
-neither, and follows it. Predictions from one view are compared with the keys of the other view and with the keys of earlier batches, which
-wait in a queue for each view.
+Two encoders, each a backbone and a projector. The online one has a predictor on top and stochastic depth, and
+learns; the target one has neither, and follows it. Predictions from one view are compared with the keys of
+the other view and with the keys of earlier batches, which wait in a queue for each view.
 """
 
 import torch
@@ -19,15 +19,18 @@ from mmssl.selfsup.base import ScheduledSupervisor
 class MoBY(ScheduledSupervisor):
     """``MoBY(backbone=..., neck=mmssl.MLP, head=mmssl.MLP)``: the neck is the projector, the head the predictor.
 
-    The online encoder's stochastic depth is the ``drop_path_rate`` of the backbone; the target encoder has none (section 3, 'asymmetric
-    drop path rates').
+    The online encoder's stochastic depth is the ``drop_path_rate`` of the backbone; the target encoder has
+    none (section 3, 'asymmetric drop path rates').
 
     Args:
-        backbone: config or built; gives a vector (B, C), a map (B, C, H, W), or a tuple that ends in one of them.
-        neck, head: MLPs, as ``dict(type='mmssl.MLP', dims=(C, 4096, 256), bias=True)`` and ``dims=(256, 4096, 256)``.
+        backbone: config or built; gives a vector (B, C), a map (B, C, H, W), or a tuple that ends in one of
+            them.
+        neck, head: MLPs, as ``dict(type='mmssl.MLP', dims=(C, 4096, 256), bias=True)`` and ``dims=(256, 4096,
+            256)``.
         queue_len: keys in each of the two queues.
         temperature: of the contrastive loss.
-        momentum: of the target encoder at the first step; it rises to ``final_momentum`` along half a cosine over the training.
+        momentum: of the target encoder at the first step; it rises to ``final_momentum`` along half a cosine
+            over the training.
         final_momentum: see above; None keeps ``momentum``.
         others: as for :class:`~mmssl.selfsup.base.SelfSupervisor`.
 

@@ -1,8 +1,8 @@
 """Momentum contrast, v1 (He et al., CVPR 2020, arXiv:1911.05722) and v2 (Chen et al., arXiv:2003.04297).
 
-Two views of an image are a query and its key; the keys of earlier batches, kept in a queue, are the negatives. Keys come from a slowly
-moving copy of the encoder. v1 has a linear head and temperature 0.07, v2 a head of two layers, temperature 0.2, more augmentation and a
-cosine schedule.
+Two views of an image are a query and its key; the keys of earlier batches, kept in a queue, are the
+negatives. Keys come from a slowly moving copy of the encoder. v1 has a linear head and temperature 0.07, v2 a
+head of two layers, temperature 0.2, more augmentation and a cosine schedule.
 """
 
 import contextlib
@@ -58,7 +58,8 @@ class MoCoV1Neck(BaseModule):
 class MoCoV2Neck(BaseModule):
     """The head of MoCo v2 (section 3): average pooling, linear, ReLU, linear.
 
-    mmpretrain's, with the same state dict, does not redraw its weights in ``init_weights`` and takes maps only.
+    mmpretrain's, with the same state dict, does not redraw its weights in ``init_weights`` and takes maps
+    only.
 
     Args:
         in_channels: width of the backbone's output.
@@ -95,24 +96,28 @@ class MoCoV2Neck(BaseModule):
 class MoCo(ScheduledSupervisor):
     """MoCo: ``MoCo(backbone=mmpretrain.ResNet, neck=mmssl.MoCoV1Neck or mmssl.MoCoV2Neck)``.
 
-    mmpretrain's MoCo overwrites the batch norm statistics of the key encoder by the query encoder's, has no shuffled batch norm on one
-    device, and refuses a queue that is no multiple of the batch.
+    mmpretrain's MoCo overwrites the batch norm statistics of the key encoder by the query encoder's, has no
+    shuffled batch norm on one device, and refuses a queue that is no multiple of the batch.
 
-    Batch norm over the batch of one device tells a query which key is its own: their statistics come from the same images. Keys are
-    therefore shuffled among the devices before they are encoded (v1, section 3.3). On one device ``bn_groups`` does the same: n devices
-    with batches of B are one device with a batch of n * B and ``bn_groups=n``, loss, gradients and queue alike, and the running
-    statistics are those of the first group as they are the first device's.
+    Batch norm over the batch of one device tells a query which key is its own: their statistics come from the
+        same images. Keys are
+    therefore shuffled among the devices before they are encoded (v1, section 3.3). On one device
+    ``bn_groups`` does the same: n devices with batches of B are one device with a batch of n * B and
+    ``bn_groups=n``, loss, gradients and queue alike, and the running statistics are those of the first group
+    as they are the first device's.
 
     Args:
         backbone, neck: configs, or built parts.
         queue_len: negatives in the queue.
-        momentum: m of the key encoder, key = m * key + (1 - m) * query (mmpretrain counts from the other end, 0.001 for 0.999).
+        momentum: m of the key encoder, key = m * key + (1 - m) * query (mmpretrain counts from the other end,
+            0.001 for 0.999).
         temperature: of the logits, 0.07 in v1 and 0.2 in v2.
         bn_groups: groups of the batch of a device whose batch norms are apart.
         others: of mmpretrain's BaseSelfSupervisor (``data_preprocessor``, ``init_cfg``).
 
     Attributes:
-        encoder_k: the key encoder, :class:`~mmssl.layers.momentum.MomentumEncoder` of ``nn.Sequential(backbone, neck)``.
+        encoder_k: the key encoder, :class:`~mmssl.layers.momentum.MomentumEncoder` of
+            ``nn.Sequential(backbone, neck)``.
         queue: keys of the batches before, :class:`~mmssl.layers.queue.FeatureQueue`.
     """
 

@@ -1,7 +1,8 @@
 """MoCo v3 (Chen, Xie, He, ICCV 2021, arXiv:2104.02057).
 
-Two views of an image, queries from an encoder with a predictor, keys from its slowly moving copy without one; the key of an image's other
-view must be found among the keys of the whole batch, in both directions. No queue. The patch projection of a ViT stays as it was drawn.
+Two views of an image, queries from an encoder with a predictor, keys from its slowly moving copy without one;
+the key of an image's other view must be found among the keys of the whole batch, in both directions. No
+queue. The patch projection of a ViT stays as it was drawn.
 """
 
 import torch
@@ -27,7 +28,8 @@ class MoCoV3ViT(ViT):
 
     mmpretrain's MoCoV3ViT takes square images only.
 
-    The position table is fixed and has the row in its first half; q, k and v are drawn as three matrices; the class token starts near 0.
+    The position table is fixed and has the row in its first half; q, k and v are drawn as three matrices; the
+    class token starts near 0.
 
     Args:
         arch: as in :class:`mmssl.layers.vit.ViT`; 'small' ('s', 'mocov3-small') has twelve heads here.
@@ -120,12 +122,13 @@ class MoCoV3Head(BaseModule):
 class MoCoV3(ScheduledSupervisor):
     """MoCo v3: ``MoCoV3(backbone=mmssl.MoCoV3ViT, neck=mmssl.MLP, head=mmssl.MoCoV3Head)``, or with mmpretrain's ResNet.
 
-    mmpretrain's overwrites the batch norm statistics of its key encoder by the query encoder's, and reads its step from the device once a
-    parameter.
+    mmpretrain's overwrites the batch norm statistics of its key encoder by the query encoder's, and reads its
+    step from the device once a parameter.
 
     Args:
         backbone, neck, head: configs, or built parts; the neck is the projector.
-        momentum: m of the first step, from where it goes to ``final_momentum`` along half a cosine; 0.99, and 0.996 for 1000 epochs.
+        momentum: m of the first step, from where it goes to ``final_momentum`` along half a cosine; 0.99, and
+            0.996 for 1000 epochs.
         final_momentum: 1, or None for a constant momentum.
         others: of mmpretrain's BaseSelfSupervisor (``data_preprocessor``, ``init_cfg``).
 
@@ -147,7 +150,8 @@ class MoCoV3(ScheduledSupervisor):
         self.momentum_encoder = MomentumEncoder(
             nn.Sequential(self.backbone, self.neck), momentum, final_momentum
         )
-        # batch norm takes its statistics from one view at a time; without it both views go through the backbone together
+        # batch norm takes its statistics from one view at a time; without it both views go through the
+        # backbone together
         self.views_together = not any(isinstance(module, _BatchNorm) for module in self.backbone.modules())
 
     def _check_widths(self) -> None:

@@ -1,7 +1,7 @@
 """Two classic pretext tasks: which way up an image is, and how two of its patches lie to each other.
 
-Rotation prediction (Gidaris, Singh, Komodakis, ICLR 2018, arXiv:1803.07728) and context prediction (Doersch, Gupta, Efros, ICCV 2015,
-arXiv:1505.05192). Both make their own labels and train a plain classifier.
+Rotation prediction (Gidaris, Singh, Komodakis, ICLR 2018, arXiv:1803.07728) and context prediction (Doersch,
+Gupta, Efros, ICCV 2015, arXiv:1505.05192). Both make their own labels and train a plain classifier.
 """
 
 from typing import NamedTuple
@@ -22,8 +22,8 @@ class PretextHead(BaseModule):
 
     Args:
         in_channels: width C of the backbone's last output.
-        out_channels: number of answers, 4 rotations or 8 relative locations; inside a model the model's. (Not ``num_classes``: that would
-            have to agree with the classes of the data.)
+        out_channels: number of answers, 4 rotations or 8 relative locations; inside a model the model's. (Not
+            ``num_classes``: that would have to agree with the classes of the data.)
         num_inputs: images whose features one score takes in; inside a model the model's.
         hid_channels: width of a hidden layer with batch norm and ReLU; None for none.
     """
@@ -132,7 +132,8 @@ class PretextTask(SelfSupervisor):
 class RotationPrediction(PretextTask):
     """Tell by how many quarter turns an image was turned (section 3.1 of the paper): four classes.
 
-    All four turns of every image are in the batch together (section 3.1, 'Rotation prediction': better than one drawn turn each).
+    All four turns of every image are in the batch together (section 3.1, 'Rotation prediction': better than
+    one drawn turn each).
 
     Args:
         backbone, head, others: as for :class:`PretextTask`.
@@ -147,7 +148,8 @@ class RotationPrediction(PretextTask):
             images: (B, 3, S, S).
 
         Returns:
-            (4 * B, 3, S, S), all images unturned, then all by 90, 180 and 270 degrees counter-clockwise; and the class of each.
+            (4 * B, 3, S, S), all images unturned, then all by 90, 180 and 270 degrees counter-clockwise; and
+            the class of each.
 
         Raises:
             ValueError: images that are not square, whose shape would give the turn away.
@@ -194,17 +196,17 @@ class PatchDraw(NamedTuple):
 class RelativeLocation(PretextTask):
     """Tell which neighbour of a patch another patch is, of a 3x3 grid of patches with gaps (section 3 of the paper): eight classes.
 
-    The centre is paired with each of its eight neighbours, so that nine patches of an image give eight pairs. Gap and jitter keep edges
-    from continuing across patches, dropped colours keep chromatic aberration from giving places away (section 3.1, 'Avoiding "trivial"
-    solutions'). Patches are cut on the device.
+    The centre is paired with each of its eight neighbours, so that nine patches of an image give eight pairs.
+    Gap and jitter keep edges from continuing across patches, dropped colours keep chromatic aberration from
+    giving places away (section 3.1, 'Avoiding "trivial" solutions'). Patches are cut on the device.
 
     Args:
         backbone, head, others: as for :class:`PretextTask`.
         patch_size: side of a patch, pixels; the paper has 96.
         gap: pixels between neighbours before jitter; the paper has 48.
         jitter: largest shift of every patch in each direction, pixels; the paper has 7.
-        drop_prob: probability that two of a patch's three channels are replaced by noise with 1/100 of the standard deviation of the
-            third; the paper drops in every patch.
+        drop_prob: probability that two of a patch's three channels are replaced by noise with 1/100 of the
+            standard deviation of the third; the paper drops in every patch.
     """
 
     out_channels = 8

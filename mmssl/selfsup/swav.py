@@ -1,7 +1,8 @@
 """Swapping assignments between views, SwAV (Caron et al., NeurIPS 2020, arXiv:2006.09882).
 
-Features of a view are compared with prototypes; the Sinkhorn-Knopp algorithm turns the scores of a batch into codes that share the samples
-equally among the prototypes; the code of one view is predicted from every other view of the image.
+Features of a view are compared with prototypes; the Sinkhorn-Knopp algorithm turns the scores of a batch into
+codes that share the samples equally among the prototypes; the code of one view is predicted from every other
+view of the image.
 """
 
 from collections.abc import Sequence
@@ -36,16 +37,19 @@ def _products(matrices: Tensor, vectors: Tensor) -> Tensor:
 def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
     """Codes that share the samples of all processes equally among the prototypes (section 3.1, equations 3 to 5).
 
-    Q = diag(u) exp(scores / epsilon) diag(v): each iteration makes the masses of the prototypes equal, then those of the samples. The
-    scalings u and v are found by products with the matrix, which stays as it is. Before the exponential every prototype's largest score
-    among the samples of all processes is subtracted, and then every sample's largest; u and v take that up, and since every row and every
-    column then has an entry of 1, a prototype far from all samples still gets its share and nothing overflows.
+    Q = diag(u) exp(scores / epsilon) diag(v): each iteration makes the masses of the prototypes equal, then
+    those of the samples. The scalings u and v are found by products with the matrix, which stays as it is.
+    Before the exponential every prototype's largest score among the samples of all processes is subtracted,
+    and then every sample's largest; u and v take that up, and since every row and every column then has an
+    entry of 1, a prototype far from all samples still gets its share and nothing overflows.
 
-    Every process makes the same ``iterations + 1`` all-reduces, whatever its scores are; the processes together get the codes that one
-    would have got with all samples. mmpretrain's processes get codes of their own, or wait for each other where a prototype is empty.
+    Every process makes the same ``iterations + 1`` all-reduces, whatever its scores are; the processes
+    together get the codes that one would have got with all samples. mmpretrain's processes get codes of their
+    own, or wait for each other where a prototype is empty.
 
     Args:
-        scores: (B, K) of this process's samples, or (A, B, K) for A batches with codes of their own; B may differ between processes.
+        scores: (B, K) of this process's samples, or (A, B, K) for A batches with codes of their own; B may
+            differ between processes.
         epsilon: weight of the entropy; the larger, the softer the codes.
         iterations: of Sinkhorn-Knopp.
 
@@ -150,7 +154,8 @@ class SwAVNeck(BaseModule):
         """Project the views of all sizes together: one batch norm sees them all.
 
         Args:
-            x: outputs of the backbone, one a size of view: (B, C, H, W) or (B, C), or tuples that end in one; B counts images times views.
+            x: outputs of the backbone, one a size of view: (B, C, H, W) or (B, C), or tuples that end in one;
+                B counts images times views.
 
         Returns:
             (sum of B, out_channels), unit vectors in float32 or wider.
@@ -269,9 +274,10 @@ class SwAV(ScheduledSupervisor):
 
     Args:
         backbone, neck, head: configs, or built parts.
-        freeze_prototypes: optimizer steps at the start during which the prototypes get no gradient (313 in the released code for batches
-            of 4096, 5005 for 256).
-        queue_length: features a view that the queue keeps over all processes, 0 for none (3840 for batches of 256).
+        freeze_prototypes: optimizer steps at the start during which the prototypes get no gradient (313 in
+            the released code for batches of 4096, 5005 for 256).
+        queue_length: features a view that the queue keeps over all processes, 0 for none (3840 for batches of
+            256).
         queue_start_epoch: epochs done when the queue begins to fill (15).
         others: of mmpretrain's BaseSelfSupervisor.
 
@@ -328,7 +334,8 @@ class SwAV(ScheduledSupervisor):
         """One training step's loss.
 
         Args:
-            inputs: views (B, 3, H, W), normalised, large ones first; views of one size go through the backbone together.
+            inputs: views (B, 3, H, W), normalised, large ones first; views of one size go through the
+                backbone together.
             data_samples: ignored.
 
         Returns:

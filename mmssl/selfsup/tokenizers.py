@@ -1,7 +1,8 @@
 """Visual tokenizers for BEiT: which of K tokens a patch of an image is.
 
-Both take RGB in [0, 1], so that a tokenizer does not depend on how the model's input is normalised. Neither is trained here: weights come
-from a file, or, said so in the config, from the seed of the run (``checkpoint='random'``: for smoke tests).
+Both take RGB in [0, 1], so that a tokenizer does not depend on how the model's input is normalised. Neither
+is trained here: weights come from a file, or, said so in the config, from the seed of the run
+(``checkpoint='random'``: for smoke tests).
 """
 
 import math
@@ -106,8 +107,10 @@ class Tokenizer(BaseModule):
 class KMeansTokenizer(Tokenizer):
     """The nearest of K centroids of normalised patches, found by ``mmssl tokenizer fit`` on the user's own images.
 
-    A patch is brought to mean 0 and contrast 1: (x - mean) / sqrt(variance + eps), both over all pixels and colours of the patch, so that a
-    token stands for a structure, whatever the light (Coates, Lee and Ng, AISTATS 2011, section 3.2.1). Needs no download.
+    A patch is brought to mean 0 and contrast 1: (x - mean) / sqrt(variance + eps), both over all pixels and
+        colours of the patch, so that a
+    token stands for a structure, whatever the light (Coates, Lee and Ng, AISTATS 2011, section 3.2.1). Needs
+    no download.
 
     Args:
         checkpoint: what ``mmssl tokenizer fit`` wrote, or 'random' (centroids from N(0, 1)).
@@ -246,8 +249,9 @@ class _Block(nn.Module):
 class DALLEEncoder(Tokenizer):
     """Encoder of DALL-E's discrete VAE (arXiv:2102.12092, appendix A.2): 8192 tokens, one for 8x8 pixels. BEiT's tokenizer.
 
-    mmpretrain's wants its input mapped by a data preprocessor of its own, and the released pickle converted elsewhere; here
-    ``encoder.pkl`` is read as it is, without running what is in it. Parameter names as released.
+    mmpretrain's wants its input mapped by a data preprocessor of its own, and the released pickle converted
+    elsewhere; here ``encoder.pkl`` is read as it is, without running what is in it. Parameter names as
+    released.
 
     Args:
         checkpoint: the released ``encoder.pkl``, or a state dict with its names; 'random' for random weights.
@@ -343,7 +347,8 @@ def map_pixels(pixels: Tensor) -> Tensor:
 def read_dalle(path: str) -> dict[str, Tensor]:
     """State dict of DALL-E's ``encoder.pkl``, which holds a whole module of the package ``dall_e``, or of a file of tensors.
 
-    Classes named in the pickle are replaced by empty ones: nothing in the file is executed, and ``dall_e`` need not be installed.
+    Classes named in the pickle are replaced by empty ones: nothing in the file is executed, and ``dall_e``
+        need not be installed.
 
     Raises:
         UnsafeCheckpointError: the file names something else than modules and tensors.

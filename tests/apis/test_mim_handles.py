@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 import yaml
 
-from mmssl import mim
 from mmssl.cli import main
+from mmssl.hosts import mim
 
 # as pip writes it: sorted
 RECORD = [

@@ -11,7 +11,7 @@ from mmssl.promptable import SamAutomaticMaskGenerator, TiledMaskGenerator
 def model():
     import torch
 
-    from mmssl.launch import load_config
+    from mmssl.engine.launch import load_config
     from mmssl.registry import MODELS, build
 
     torch.manual_seed(0)

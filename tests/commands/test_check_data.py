@@ -9,7 +9,7 @@ from PIL import Image
 
 from mmssl.cli import main
 from mmssl.data import inspection
-from mmssl.visual.contact import contact_sheet, draw_sample
+from mmssl.visualization.contact import contact_sheet, draw_sample
 
 MAE = 'smoke/mae.py'
 

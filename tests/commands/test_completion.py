@@ -5,8 +5,9 @@ import subprocess
 
 import pytest
 
-from mmssl import cli, completion
-from mmssl.paths import config_root
+from mmssl import cli
+from mmssl.commands import shell_scripts as completion
+from mmssl.config.paths import config_root
 
 
 @pytest.fixture(scope='module')

@@ -4,7 +4,8 @@ import argparse
 
 import pytest
 
-from mmssl import cli, completion
+from mmssl import cli
+from mmssl.commands import shell_scripts as completion
 
 
 def parsers():

@@ -4,8 +4,8 @@ import pytest
 
 from mmssl.cli import main
 from mmssl.commands import print_config as command
-from mmssl.config_text import MISSING, Change, changes, to_python
-from mmssl.launch import load_config
+from mmssl.config.text import MISSING, Change, changes, to_python
+from mmssl.engine.launch import load_config
 
 CONFIGS = ('smoke/mae.py', 'smoke/rfcn.py', 'smoke/gcn.py', 'smoke/sam.py')
 
@@ -47,7 +47,7 @@ def test_printed_values_are_the_same_again(width):
 
 def test_classes_become_their_import_path():
     assert values_of(to_python(dict(type=Change, run=main))) == dict(
-        type='mmssl.config_text.Change', run='mmssl.cli.main'
+        type='mmssl.config.text.Change', run='mmssl.cli.main'
     )
 
 

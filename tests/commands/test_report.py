@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from mmssl.cli import main
-from mmssl.visual import charts
-from mmssl.visual.curves import run_names
-from mmssl.visual.page import duration
-from mmssl.visual.runs import Run, read_settings, smoothed
+from mmssl.visualization import charts
+from mmssl.visualization.curves import run_names
+from mmssl.visualization.page import duration
+from mmssl.visualization.runs import Run, read_settings, smoothed
 
 CONFIG = """default_scope = 'mmpretrain'
 model = dict(

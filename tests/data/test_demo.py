@@ -13,8 +13,8 @@ from PIL import Image
 pytest.importorskip('sklearn')
 pytest.importorskip('skimage')
 
-from mmssl.data.demo import CLASSES, make_demo_data  # noqa: E402
-from mmssl.data.folder import ImageFolder  # noqa: E402
+from mmssl.data.demo import CLASSES, make_demo_data
+from mmssl.data.folder import ImageFolder
 
 FEW = ('scenes',)
 

@@ -10,12 +10,12 @@ from torch.nn import functional as F
 from mmssl.registry import MODELS
 
 pytest.importorskip('mmdet')
-from mmcv.cnn import ConvModule, build_conv_layer  # noqa: E402
-from mmdet.models.backbones import ResNet  # noqa: E402
-from mmengine.optim import build_optim_wrapper  # noqa: E402
-from mmengine.registry import init_default_scope  # noqa: E402
+from mmcv.cnn import ConvModule, build_conv_layer
+from mmdet.models.backbones import ResNet
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
 
-from mmssl.detection.deform import DCNv3, DeformConv, DeformResNet  # noqa: E402
+from mmssl.detection.deform import DCNv3, DeformConv, DeformResNet
 
 SMALL = dict(stem_channels=8, base_channels=8, norm_cfg=dict(type='BN'))
 

@@ -336,7 +336,7 @@ def step_of(batch, count, model=None):
 
 
 def rank(number, port, folder):
-    from mmssl.launch import leave_process_group
+    from mmssl.engine.launch import leave_process_group
 
     torch.set_num_threads(1)
     dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=number, world_size=2)

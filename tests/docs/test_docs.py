@@ -108,7 +108,7 @@ def is_placeholder(word):
 
 @functools.cache
 def config(name):
-    from mmssl.launch import load_config
+    from mmssl.engine.launch import load_config
 
     return load_config(str(ROOT / name) if (ROOT / name).is_file() else name)
 
@@ -426,7 +426,7 @@ def test_names_of_ours_exist():
 
 @pytest.mark.parametrize('page', [page for page in PAGES if blocks(page, 'python')])
 def test_python_is_python_and_configs_are_configs(page, tmp_path):
-    from mmssl.launch import load_config
+    from mmssl.engine.launch import load_config
 
     for number, body in enumerate(blocks(page, 'python')):
         if body.startswith('_base_'):
@@ -440,7 +440,7 @@ def test_own_segmentation_data_builds(tmp_path, with_demo, monkeypatch):
     """The config for a folder of images and label maps, with such a folder."""
     from mmengine.registry import DATASETS, init_default_scope
 
-    from mmssl.launch import load_config
+    from mmssl.engine.launch import load_config
 
     body = next(body for body in blocks('docs/own-data.md', 'python') if 'SegmentationFolder' in body)
     monkeypatch.chdir(with_demo(tmp_path))

@@ -13,8 +13,8 @@ from mmengine.runner import loops
 
 from mmssl.checkpoint import load_file
 from mmssl.engine import seeding
+from mmssl.engine.run_state import plain, rng_state, set_rng_state
 from mmssl.engine.runner import FlexibleRunner, Runner, runner_class
-from mmssl.engine.state import plain, rng_state, set_rng_state
 
 LOOPS = {
     'endless': dict(loop='iter', sampler='InfiniteSampler'),

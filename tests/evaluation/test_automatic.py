@@ -16,7 +16,8 @@ def square(left, width=10):
 
 def test_every_object_needs_a_mask_of_its_own():
     ious = np.array([[0.9, 0.8], [0.85, 0.3], [0.2, 0.6]])
-    # the first mask takes the first object; the second finds it taken; the third takes the second object up to 0.60
+    # the first mask takes the first object; the second finds it taken; the third takes the second object up
+    # to 0.60
     assert matched(ious, np.array([0.5, 0.6, 0.65, 0.95])).tolist() == [2, 2, 1, 0]
     assert matched(np.zeros((0, 2))).tolist() == [0] * 10 and matched(np.zeros((2, 0))).tolist() == [0] * 10
 

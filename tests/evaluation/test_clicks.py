@@ -8,8 +8,8 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing
 
+from mmssl.engine.launch import leave_process_group
 from mmssl.evaluation.clicks import ClickMetric, number_of_clicks
-from mmssl.launch import leave_process_group
 
 
 def sample(number, objects=3):

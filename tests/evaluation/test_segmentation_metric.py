@@ -11,9 +11,9 @@ from PIL import Image
 from torch import distributed as dist
 from torch import multiprocessing
 
+from mmssl.engine.launch import leave_process_group
 from mmssl.evaluation.confusion import confusion_matrix, mean_iou
 from mmssl.evaluation.segmentation import SegmentationMetric
-from mmssl.launch import leave_process_group
 
 CLASSES = ('road', 'tree', 'car')
 

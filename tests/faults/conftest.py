@@ -20,7 +20,8 @@ class Job:
         arguments: of the command line.
         cwd: its folder.
         prepare: called in the process before the command.
-        ranks: number of processes; more than one find each other as those of torchrun do, and nobody ends the others when one fails.
+        ranks: number of processes; more than one find each other as those of torchrun do, and nobody ends the
+            others when one fails.
     """
 
     def __init__(self, arguments, cwd, env=None, prepare=None, ranks=1, port=None):

@@ -7,10 +7,10 @@ import pytest
 
 pytest.importorskip('mmdet')
 
-from mmdet.datasets import CocoDataset, VOCDataset  # noqa: E402
+from mmdet.datasets import CocoDataset, VOCDataset
 
-import mmssl.detection  # noqa: F401, E402
-from mmssl.engine.sanity import check_class_count, check_same_classes  # noqa: E402
+import mmssl.detection  # noqa: F401
+from mmssl.engine.sanity import check_class_count, check_same_classes
 
 NAMES = ('cat', 'dog', 'hen')
 

@@ -14,7 +14,8 @@ from mmengine.visualization import Visualizer
 from mmssl.cli import main
 
 TRIALS = 12
-# one of every kind of file that a model may begin with, and of both kinds of loops; the script takes every config there is
+# one of every kind of file that a model may begin with, and of both kinds of loops; the script takes every
+# config there is
 STEPS = (
     'beit/beit_vit-mini_1xb64-kmeans-coslr-18e_tiny-imagenet',
     'infomax/benchmarks/convnet_1xb64-linear-coslr-100e_cifar10',
@@ -156,7 +157,7 @@ def test_options_that_cannot_be(option, message, demo, monkeypatch, capsys, tmp_
 
 
 def test_a_name_of_ones_own_beside_a_setting_is_no_mistake(tmp_path):
-    from mmssl.launch import check_settings, load_config
+    from mmssl.engine.launch import check_settings, load_config
 
     (tmp_path / 'mine.py').write_text("_base_ = 'mmssl::smoke/mae.py'\ntrain_cfgs = dict(a=1)\n")
     check_settings(load_config(str(tmp_path / 'mine.py')))

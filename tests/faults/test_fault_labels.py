@@ -142,7 +142,7 @@ def test_data_sets_of_the_host_differ_in_their_readers_alone(repo_root):
     mmseg = pytest.importorskip('mmseg')
     from pathlib import Path
 
-    from mmssl import compat
+    from mmssl.hosts import compat
 
     compat.patch()
     readers = {

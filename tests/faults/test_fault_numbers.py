@@ -13,10 +13,10 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 
 from mmssl.data.demo import make_demo_data
+from mmssl.engine.launch import load_config, prepare
 from mmssl.engine.nonfinite import NonFiniteError
 from mmssl.engine.runner import build_dataloader, runner_class
 from mmssl.engine.sanity import check_labels, heads
-from mmssl.launch import load_config, prepare
 
 # a module of each system's smoke model whose output is spoilt
 SYSTEMS = {

@@ -1,7 +1,8 @@
 """Every public operator: gradients in float64 over ten seeds, odd layouts, no input at all, one pixel, CPU against CUDA.
 
-The operators are plain functions of tensors; none is registered with ``torch.library``, so that there is nothing for
-``torch.library.opcheck`` to look at, and the last test notices when that changes. Formulas: tests/ops.
+The operators are plain functions of tensors; none is registered with ``torch.library``, so that there is
+nothing for ``torch.library.opcheck`` to look at, and the last test notices when that changes. Formulas:
+tests/ops.
 """
 
 import pytest

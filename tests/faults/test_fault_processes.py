@@ -54,8 +54,8 @@ def train(start, demo_folder, system, work_dir, *options, arguments=(), **settin
 
 def test_killed_fifty_times_while_saving(start, demo_folder, losses, monkeypatch):
     """The hook of a real run writes one checkpoint after the other, of which one is kept, until it is killed; then the next goes on."""
+    from mmssl.engine.launch import load_config
     from mmssl.engine.runner import Runner
-    from mmssl.launch import load_config
 
     monkeypatch.chdir(demo_folder)
     work_dir = demo_folder / 'run'

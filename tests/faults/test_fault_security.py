@@ -14,7 +14,7 @@ from mmssl.checkpoint import UnsafeCheckpointError
 
 # where a call of this name may stand, and why
 ALLOWED = {
-    ('mmssl/doctor.py', 'exec'): 'the probes that stand in the same file, in a child process',
+    ('mmssl/hosts/doctor.py', 'exec'): 'the probes that stand in the same file, in a child process',
     ('mmssl/selfsup/tokenizers.py', 'torch.load'): 'an unpickler that makes tensors and empty modules alone',
     ('mmssl/checkpoint.py', 'torch.load'): 'weights_only unless the user passes --trust-checkpoint',
     ('mmssl/apis/models.py', 'yaml.load'): 'with SafeLoader, the compiled one where there is one',
@@ -40,7 +40,7 @@ FORBIDDEN = (
     'tarfile.open',
 )
 # the page of `mmssl demo`: tests/page/test_page_browser.py looks at where it listens and what it serves
-PAGE = ('mmssl/page/', 'mmssl/commands/demo.py')
+PAGE = ('mmssl/demo_page/', 'mmssl/commands/demo.py')
 LISTENING = ('http.server', 'socketserver', 'flask', 'gradio', 'aiohttp', 'fastapi', 'uvicorn', 'xmlrpc')
 
 
@@ -295,7 +295,7 @@ def test_names_of_images_are_names_and_nothing_else(tmp_path, monkeypatch):
 
 
 def test_options_are_values_and_no_code(tmp_path, monkeypatch):
-    from mmssl.launch import load_config
+    from mmssl.engine.launch import load_config
 
     monkeypatch.chdir(tmp_path)
     cfg = load_config(

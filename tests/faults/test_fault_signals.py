@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from mmssl.signals import watched_signals
+from mmssl.engine.signals import watched_signals
 
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 SMALL = ['--cfg-options', 'train_dataloader.batch_size=2']

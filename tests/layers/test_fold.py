@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from mmssl.layers.fold import FoldedBackbone
+from mmssl.layers.folded_backbone import FoldedBackbone
 
 ResNet = pytest.importorskip('mmpretrain.models').ResNet
 

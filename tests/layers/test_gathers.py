@@ -5,7 +5,7 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing, nn
 
-from mmssl.launch import leave_process_group
+from mmssl.engine.launch import leave_process_group
 from mmssl.layers.distributed import (
     common_permutation,
     gather,

@@ -4,7 +4,7 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing, nn
 
-from mmssl.launch import leave_process_group
+from mmssl.engine.launch import leave_process_group
 from mmssl.layers.sync_bn import SyncBatchNorm, work_on_cpu
 
 BATCH = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

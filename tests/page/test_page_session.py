@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from mmssl.data.images import BadImageError
-from mmssl.page.session import Session
+from mmssl.demo_page.session import Session
 from mmssl.promptable import SamPredictor, build_sam
 
 SIZES = dict(
@@ -136,7 +136,7 @@ def test_a_detector_of_a_config(tmp_path, demo_data):
     from mmengine.registry import init_default_scope
 
     from mmssl.commands.demo import load_detector
-    from mmssl.launch import load_config
+    from mmssl.engine.launch import load_config
     from mmssl.registry import MODELS, build
 
     cfg = load_config('smoke/rfcn.py')

@@ -297,7 +297,7 @@ def coco_photos(root):
 
 @pytest.mark.parametrize('source', ['skimage', 'coco'])
 def test_photographs_in_single_precision(source, request, official_sam):
-    Official = pytest.importorskip('segment_anything').SamAutomaticMaskGenerator  # noqa: N806
+    Official = pytest.importorskip('segment_anything').SamAutomaticMaskGenerator
     images = (
         [photo('chelsea'), photo('rocket', (90, 128))]
         if source == 'skimage'

@@ -167,7 +167,8 @@ def test_gradients_equal_the_official_decoder():
             )
     for mine, theirs in ((grads[0], grads[2]), (grads[1], grads[3])):
         for number, (one, other) in enumerate(zip(mine, theirs, strict=True)):
-            # what they multiply and throw away has a zero there and none here; a bias of keys has no gradient but rounding
+            # what they multiply and throw away has a zero there and none here; a bias of keys has no gradient
+            # but rounding
             one = torch.zeros(1) if one is None else one
             other = torch.zeros(1) if other is None else other
             assert (one - other).abs().max() <= 2e-4 * max(1.0, float(other.abs().max())), number

@@ -171,7 +171,8 @@ def test_tables_of_another_size_are_resized_when_loaded(monkeypatch):
     )
     table = source.blocks[1].attn.rel_pos_w
     assert torch.equal(target.blocks[1].attn.rel_pos_w, resize_rel_pos(table, 7))
-    # with half the offsets the middle of each pair of places: offset 0 stays in the middle, by hand (x + 0.5) * 15 / 7 - 0.5 = 7
+    # with half the offsets the middle of each pair of places: offset 0 stays in the middle, by hand (x + 0.5)
+    # * 15 / 7 - 0.5 = 7
     torch.testing.assert_close(target.blocks[1].attn.rel_pos_w[3], table[7])
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():  # resized when loaded, or when called

@@ -5,7 +5,14 @@ import pytest
 import torch
 from PIL import Image
 
-from mmssl.visual.promptable import NEGATIVE, POSITIVE, click_curve, draw_clicks, draw_prompts, overlay_masks
+from mmssl.visualization.promptable import (
+    NEGATIVE,
+    POSITIVE,
+    click_curve,
+    draw_clicks,
+    draw_prompts,
+    overlay_masks,
+)
 
 
 def test_small_masks_lie_over_large_ones():

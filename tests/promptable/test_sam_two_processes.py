@@ -9,7 +9,7 @@ from mmengine.structures import BaseDataElement, InstanceData
 from torch import distributed as dist
 from torch import multiprocessing
 
-from mmssl.launch import leave_process_group
+from mmssl.engine.launch import leave_process_group
 from mmssl.promptable import build_sam
 from mmssl.promptable.training import InteractiveSAM
 

@@ -15,7 +15,7 @@ from mmssl.commands.segment import mask_prompt
 from mmssl.promptable import SamAutomaticMaskGenerator, SamPredictor, TiledMaskGenerator
 from mmssl.promptable.annotations import encode, output_names, unique
 from mmssl.promptable.data import CocoMasks
-from mmssl.visual.promptable import draw_numbers, overlay_codes, overlay_masks
+from mmssl.visualization.promptable import draw_numbers, overlay_codes, overlay_masks
 
 SAM = """dict(
     type='mmssl.SAM',

@@ -86,7 +86,7 @@ def test_vit_takes_images_that_are_no_whole_number_of_patches(repo_root, height,
     from mmengine.config import Config
     from mmengine.registry import MODELS
 
-    from mmssl import compat
+    from mmssl.hosts import compat
 
     compat.patch()
     cfg = Config.fromfile(repo_root / 'configs/gcn/gcn_vit-b-mae_8xb2-160000i_ade20k-512x512.py').model

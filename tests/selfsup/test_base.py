@@ -10,8 +10,8 @@ from mmengine.optim import OptimWrapper
 from torch import distributed as dist
 from torch import multiprocessing, nn
 
+from mmssl.engine.launch import leave_process_group
 from mmssl.engine.runner import Runner
-from mmssl.launch import leave_process_group
 from mmssl.layers.momentum import MomentumEncoder
 from mmssl.selfsup.base import ScheduledSupervisor, SelfSupervisor
 
@@ -19,7 +19,8 @@ from mmssl.selfsup.base import ScheduledSupervisor, SelfSupervisor
 class Toy(ScheduledSupervisor):
     """One weight w and its copy c; two views x and y; the loss is the mean of (w x - c y - 1)^2. The recipe in every detail:
 
-    c moves in the forward pass, once a step; the bias b learns from the third step on; ``after_update`` counts.
+    c moves in the forward pass, once a step; the bias b learns from the third step on; ``after_update``
+    counts.
     """
 
     def __init__(self, momentum=0.5, final_momentum=None):

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import distributed as dist
 
 from mmssl.checkpoint import load_file
-from mmssl.launch import leave_process_group
+from mmssl.engine.launch import leave_process_group
 from mmssl.layers.beit_vit import BEiTViT, resize_bias_table
 from mmssl.registry import MODELS
 from mmssl.selfsup.beit import BEiT, blockwise_mask

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import distributed as dist
 from torch import multiprocessing, nn
 
-from mmssl.launch import leave_process_group
+from mmssl.engine.launch import leave_process_group
 from mmssl.layers.vit import ViT
 from mmssl.layers.weight_norm import WeightNormLinear
 from mmssl.registry import MODELS

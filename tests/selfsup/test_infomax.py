@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import distributed as dist
 from torch import multiprocessing, nn
 
-from mmssl.launch import leave_process_group
+from mmssl.engine.launch import leave_process_group
 from mmssl.layers.sync_bn import work_on_cpu
 from mmssl.registry import MODELS
 from mmssl.selfsup.infomax import DIVERGENCES, donsker_varadhan_loss, fenchel_dual_loss, infonce_loss
@@ -314,7 +314,8 @@ def test_three_steps_of_adam_are_those_of_the_paper(alpha, beta, gamma, prior_lo
             weights[name] = weights[name] - 1e-2 * first / (second.sqrt() + 1e-8)
         optimizer.step()
         for name, parameter in model.named_parameters():
-            # Adam divides what rounding leaves of a gradient of 0 by itself; such weights (before a batch norm) are compared loosely
+            # Adam divides what rounding leaves of a gradient of 0 by itself; such weights (before a batch
+            # norm) are compared loosely
             close = gradients[name].abs() > 1e-9
             torch.testing.assert_close(
                 parameter.detach()[close], weights[name][close], atol=1e-9, rtol=0, msg=name

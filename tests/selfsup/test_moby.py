@@ -11,7 +11,7 @@ from torch import distributed as dist
 from torch import multiprocessing as mp
 from torch import nn
 
-from mmssl.launch import leave_process_group
+from mmssl.engine.launch import leave_process_group
 from mmssl.layers.mlp import MLP
 from mmssl.registry import MODELS
 from mmssl.selfsup.moby import MoBY

@@ -13,7 +13,7 @@ from torch import distributed as dist
 from torch import multiprocessing, nn
 from torch.nn import functional as F
 
-from mmssl.launch import leave_process_group
+from mmssl.engine.launch import leave_process_group
 from mmssl.registry import MODELS
 from mmssl.selfsup.moco import MoCo, MoCoV1Neck, MoCoV2Neck
 

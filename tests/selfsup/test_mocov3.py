@@ -12,7 +12,7 @@ from torch import distributed as dist
 from torch import multiprocessing as mp
 from torch import nn
 
-from mmssl.launch import leave_process_group
+from mmssl.engine.launch import leave_process_group
 from mmssl.layers.mlp import MLP
 from mmssl.layers.sync_bn import work_on_cpu
 from mmssl.selfsup.mocov3 import MoCoV3, MoCoV3Head, MoCoV3ViT

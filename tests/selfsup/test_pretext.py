@@ -194,7 +194,8 @@ def test_places_are_drawn_over_all_that_gap_and_jitter_allow():
         step = draw.corners[:, :, axis].reshape(-1, 3, 3)
         step = step if axis == 0 else step.transpose(1, 2)  # (image, along the axis, across)
         between = step[:, 1:] - step[:, :-1]
-        # neighbours are a patch and a gap apart, each shifted by -2 to 2: from 4 to 12 apart, 8 on average, never overlapping by more
+        # neighbours are a patch and a gap apart, each shifted by -2 to 2: from 4 to 12 apart, 8 on average,
+        # never overlapping by more
         assert between.min() == 4 and between.max() == 12 and abs(between.double().mean().item() - 8) < 0.05
         first = step[:, 0].flatten().bincount(minlength=spare + 5)
         assert len(first) == spare + 5 and (first > 0).all()

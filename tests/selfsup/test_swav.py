@@ -10,7 +10,7 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing, nn
 
-from mmssl.launch import leave_process_group
+from mmssl.engine.launch import leave_process_group
 from mmssl.layers.sync_bn import work_on_cpu
 from mmssl.registry import MODELS, build
 from mmssl.selfsup.swav import sinkhorn

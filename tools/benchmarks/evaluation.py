@@ -2,9 +2,10 @@
 
     python tools/benchmarks/evaluation.py
 
-One thread, predictions that are wrong along boundaries and in patches. Every side takes a prediction and a label and adds to its counts,
-from memory; the counts of the three are compared before the timing. torchmetrics runs without its validation, its fast form. The resident
-memory of a process is read after 50 images and after thousands.
+One thread, predictions that are wrong along boundaries and in patches. Every side takes a prediction and a
+label and adds to its counts, from memory; the counts of the three are compared before the timing.
+torchmetrics runs without its validation, its fast form. The resident memory of a process is read after 50
+images and after thousands.
 """
 
 import argparse
@@ -24,8 +25,9 @@ def maps(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(H, W) uint8: a prediction and a label.
 
-    The label is blocks of 32 pixels, 3 % of the pixels ignored. The prediction is the label moved by three pixels, with a tenth of its
-    patches of 16 pixels another class: wrong along boundaries and in patches, as predictions are.
+    The label is blocks of 32 pixels, 3 % of the pixels ignored. The prediction is the label moved by three
+    pixels, with a tenth of its patches of 16 pixels another class: wrong along boundaries and in patches, as
+    predictions are.
     """
 
     def blocks(values: np.ndarray, side: int) -> np.ndarray:

@@ -3,10 +3,11 @@
     python tools/benchmarks/heads.py
     python tools/benchmarks/heads.py --configs configs/camvid/*.py --out docs/benchmarks/camvid_step.md
 
-The levels are those of the paper: a ResNet on an image of 512 x 512, 21 classes. "As chosen" is what the block does by itself; where it
-chooses the plain form the two sides are the same code, and the ratio shows the noise. Outputs and gradients are compared before the
-timing. The device is a GPU where there is one. With ``--configs`` it is training steps of these configs instead: batch, crop, precision and
-optimizer as there, random images.
+The levels are those of the paper: a ResNet on an image of 512 x 512, 21 classes. "As chosen" is what the
+    block does by itself; where it
+chooses the plain form the two sides are the same code, and the ratio shows the noise. Outputs and gradients
+are compared before the timing. The device is a GPU where there is one. With ``--configs`` it is training
+steps of these configs instead: batch, crop, precision and optimizer as there, random images.
 """
 
 import argparse
@@ -26,7 +27,8 @@ CLASSES = 21
 def pair(module: torch.nn.Module, inputs: list[torch.Tensor], call) -> dict:
     """The module as it is and with every block unfused, as steps forward and backward.
 
-    They are checked to agree: scores to 1e-5, gradients to 1e-3 (rounding moves what lies at the bend of a ReLU).
+    They are checked to agree: scores to 1e-5, gradients to 1e-3 (rounding moves what lies at the bend of a
+        ReLU).
     """
     from mmssl.segmentation import GlobalConvBlock
 

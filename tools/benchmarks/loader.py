@@ -2,9 +2,10 @@
 
     python tools/benchmarks/loader.py [--images 200] [--rounds 9] [--data DIR]
 
-500x375 JPEGs of quality 92 (ImageNet's most frequent size) made from real photographs; both pipelines as in the MAE recipe: crop 0.2 to 1,
-224x224, bicubic with antialiasing, flip, packed as uint8. The host's is configs/_base_/datasets/imagenet_bs512_mae.py of mmpretrain.
-Rounds are interleaved, one thread each, files in the page cache; the table gives the medians.
+500x375 JPEGs of quality 92 (ImageNet's most frequent size) made from real photographs; both pipelines as in
+the MAE recipe: crop 0.2 to 1, 224x224, bicubic with antialiasing, flip, packed as uint8. The host's is
+configs/_base_/datasets/imagenet_bs512_mae.py of mmpretrain. Rounds are interleaved, one thread each, files in
+the page cache; the table gives the medians.
 """
 
 import argparse

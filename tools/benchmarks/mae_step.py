@@ -3,9 +3,11 @@
     python tools/benchmarks/mae_step.py                 # ViT-B, batch 8, the device at hand
     python tools/benchmarks/mae_step.py --batch 256     # a GPU
 
-Both sides start from the same weights, take the same images and the same noise, and run as each ships: mmpretrain with its own parameter
-groups and AdamW, ours with merged groups and fused AdamW. Rounds are interleaved; the table gives medians of one run. FLOPs are those of
-matrix products, convolutions and attention in our step, counted by torch; the plain product is 2048x2048x2048 in float32.
+Both sides start from the same weights, take the same images and the same noise, and run as each ships:
+    mmpretrain with its own parameter
+groups and AdamW, ours with merged groups and fused AdamW. Rounds are interleaved; the table gives medians of
+one run. FLOPs are those of matrix products, convolutions and attention in our step, counted by torch; the
+plain product is 2048x2048x2048 in float32.
 """
 
 import argparse
@@ -59,7 +61,7 @@ def build(side: str, arch: str):
             'type': 'AmpOptimWrapper' if side == 'host-amp' else 'OptimWrapper',
             'optimizer': {'type': 'AdamW', 'lr': 2.4e-3, 'betas': (0.9, 0.95), 'weight_decay': 0.05},
             'paramwise_cfg': {
-                'custom_keys': {key: none for key in ('ln', 'bias', 'pos_embed', 'mask_token', 'cls_token')}
+                'custom_keys': dict.fromkeys(('ln', 'bias', 'pos_embed', 'mask_token', 'cls_token'), none)
             },
         }
         if side == 'host-amp':

@@ -3,8 +3,9 @@
     python tools/benchmarks/ops.py                        # all of it, one thread
     python tools/benchmarks/ops.py --quick                # small numbers of rounds and regions
 
-Both sides of a line take the same tensors and are timed in turn, by the CPU time of the process; a ratio is the median over the rounds of
-peer over ours. Peak memory is that of one forward and backward pass in a process of its own, beyond what the tensors and the imports need.
+Both sides of a line take the same tensors and are timed in turn, by the CPU time of the process; a ratio is
+the median over the rounds of peer over ours. Peak memory is that of one forward and backward pass in a
+process of its own, beyond what the tensors and the imports need.
 """
 
 import argparse

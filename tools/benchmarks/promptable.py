@@ -2,18 +2,21 @@
 
     python tools/benchmarks/promptable.py                     # ViT-B at 1024
     python tools/benchmarks/promptable.py --parts decoder     # some of: encoder, decoder, ragged, automatic
-    python tools/benchmarks/promptable.py --depth 3 --rounds 1  # a quick look: an encoder of three blocks, one of them global
-    python tools/benchmarks/promptable.py --parts automatic --quick  # small sizes, seconds instead of minutes
+    python tools/benchmarks/promptable.py --depth 3 --rounds 1  # a quick look: an encoder of three blocks,
+    one of them global python tools/benchmarks/promptable.py --parts automatic --quick  # small sizes, seconds
+    instead of minutes
 
-Weights are random, positions and relative positions too; results are compared before they are timed, embeddings and logits to 1e-4,
-predicted IoU to 1e-5. Rounds are interleaved, the table gives medians; memory is that of a process of its own, beyond what the imports
-need. "ragged" is one decoder call for the prompts of eight images, with one to four points each, against a call for every group of prompts
-that has one number of points, by the package and by our own decoder. On a GPU there are rows for bfloat16, ours compiled too.
+Weights are random, positions and relative positions too; results are compared before they are timed,
+embeddings and logits to 1e-4, predicted IoU to 1e-5. Rounds are interleaved, the table gives medians; memory
+is that of a process of its own, beyond what the imports need. "ragged" is one decoder call for the prompts of
+eight images, with one to four points each, against a call for every group of prompts that has one number of
+points, by the package and by our own decoder. On a GPU there are rows for bfloat16, ours compiled too.
 
-"automatic" is everything from a photograph (scikit-image's astronaut) to records, encoder included, with a grid of points. Thresholds are
-taken from the package's masks, so that random weights give the filters something to do: a third of the masks is predicted to be good, half
-of these are stable, and the mask threshold leaves a twentieth of the logits above it. Both sides must give as many records in the same
-order with the same boxes; pixels that differ, by the rounding of the decoder, are counted.
+"automatic" is everything from a photograph (scikit-image's astronaut) to records, encoder included, with a
+grid of points. Thresholds are taken from the package's masks, so that random weights give the filters
+something to do: a third of the masks is predicted to be good, half of these are stable, and the mask
+threshold leaves a twentieth of the logits above it. Both sides must give as many records in the same order
+with the same boxes; pixels that differ, by the rounding of the decoder, are counted.
 """
 
 import argparse

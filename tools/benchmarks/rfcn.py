@@ -1,11 +1,13 @@
 """Time of R-FCN's forward pass by the number of RoIs, and against mmdet's Faster R-CNN C4 on the same ResNet-50.
 
     python tools/benchmarks/rfcn.py
-    python tools/benchmarks/rfcn.py --height 150 --width 250 --rounds 2 --peer-rounds 1 --no-memory       # does it run
+    python tools/benchmarks/rfcn.py --height 150 --width 250 --rounds 2 --peer-rounds 1 --no-memory       #
+    does it run
 
-One image, float32, the 20 classes of VOC, both detectors from their configs with random weights. A forward pass is the backbone, the
-convolutions of the RPN, and scores and boxes of the same random RoIs; selecting proposals and suppressing detections is the same for both
-and left out. Peak memory is that of a process of its own.
+One image, float32, the 20 classes of VOC, both detectors from their configs with random weights. A forward
+pass is the backbone, the convolutions of the RPN, and scores and boxes of the same random RoIs; selecting
+proposals and suppressing detections is the same for both and left out. Peak memory is that of a process of
+its own.
 """
 
 import argparse
@@ -43,7 +45,7 @@ class Detector:
         from mmengine.config import Config
         from mmengine.registry import MODELS, init_default_scope
 
-        from mmssl import compat
+        from mmssl.hosts import compat
 
         compat.patch()
         init_default_scope('mmdet')

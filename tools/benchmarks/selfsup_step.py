@@ -1,12 +1,13 @@
 """Time of a full training step (forward, backward, optimizer, momentum encoder) against the same method of a released package.
 
-    python tools/benchmarks/selfsup_step.py                      # every method that a peer has, and the momentum update
-    python tools/benchmarks/selfsup_step.py moco ema --batch 16
+    python tools/benchmarks/selfsup_step.py                      # every method that a peer has, and the
+    momentum update python tools/benchmarks/selfsup_step.py moco ema --batch 16
 
-Peers: onedl-mmpretrain for MoCo, MoCo v3, SwAV and BEiT, from its own configs; lightly for DINO, from its building blocks as its examples
-put them together, with timm's ViT. Both sides have the same architecture, images, threads and precision (float32), and otherwise run as
-each ships. MoBY, Deep InfoMax and the pretext tasks have no peer in either package. Rounds are interleaved, the table gives medians of one
-run.
+Peers: onedl-mmpretrain for MoCo, MoCo v3, SwAV and BEiT, from its own configs; lightly for DINO, from its
+    building blocks as its examples
+put them together, with timm's ViT. Both sides have the same architecture, images, threads and precision
+(float32), and otherwise run as each ships. MoBY, Deep InfoMax and the pretext tasks have no peer in either
+package. Rounds are interleaved, the table gives medians of one run.
 """
 
 import argparse

@@ -2,10 +2,11 @@
 
     python tools/trials/all_configs.py --output docs/trials/all_configs.md
 
-Every config is trained by ``mmssl train`` in a process of its own on four images in the layout of its data set (:mod:`layouts`). Changed
-are the batch (two images), the length (two steps, then a validation on two images), the workers (none) and what cannot be had here: a
-checkpoint that a config begins with is one of random weights of the same model, written first and read by the config's own code. Configs
-that shard a model over GPUs run on two processes.
+Every config is trained by ``mmssl train`` in a process of its own on four images in the layout of its data
+set (:mod:`layouts`). Changed are the batch (two images), the length (two steps, then a validation on two
+images), the workers (none) and what cannot be had here: a checkpoint that a config begins with is one of
+random weights of the same model, written first and read by the config's own code. Configs that shard a model
+over GPUs run on two processes.
 """
 
 import argparse

@@ -277,7 +277,7 @@ def misspelt_setting(ours, folder):
     )
     if ours:
         with_mmssl()
-        from mmssl.launch import check_settings, load_config
+        from mmssl.engine.launch import check_settings, load_config
 
         check_settings(load_config(str(folder / 'config.py')))
     else:

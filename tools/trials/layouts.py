@@ -1,7 +1,7 @@
 """A few images in the layout of every public data set that a config of ours reads, made of the demo data.
 
-Names, folders, file formats and label values are the public ones; the pictures are digits over photographs, so nothing learnt means
-anything.
+Names, folders, file formats and label values are the public ones; the pictures are digits over photographs,
+so nothing learnt means anything.
 """
 
 import json
@@ -21,8 +21,8 @@ def write_layouts(root: Path, demo: Path) -> Path:
     """Fill a folder.
 
     Args:
-        root: a folder that exists; 'imagenet', 'tiny-imagenet', 'cifar10', 'pool', 'coco', 'coco_minis', 'sa1b', 'VOCdevkit', 'bccd',
-            'ade', 'cityscapes', 'camvid' and 'demo' are made in it.
+        root: a folder that exists; 'imagenet', 'tiny-imagenet', 'cifar10', 'pool', 'coco', 'coco_minis',
+            'sa1b', 'VOCdevkit', 'bccd', 'ade', 'cityscapes', 'camvid' and 'demo' are made in it.
         demo: of :func:`mmssl.data.demo.make_demo_data`, with 'crops' and 'scenes'.
 
     Returns:

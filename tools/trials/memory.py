@@ -2,9 +2,10 @@
 
     python tools/trials/memory.py --iterations 5000 --output docs/trials/memory.md
 
-Trains the smoke configs with two workers as ``mmssl train`` does, with logs and checkpoints, and notes the memory of every process on the
-way (``VmRSS`` of proc(5)). Growth is that of the mean over the last tenth against the mean over a tenth from iteration 500 on. Then tests
-models on 50 and on 500 images, and feeds metrics with predictions of the size of real ones.
+Trains the smoke configs with two workers as ``mmssl train`` does, with logs and checkpoints, and notes the
+memory of every process on the way (``VmRSS`` of proc(5)). Growth is that of the mean over the last tenth
+against the mean over a tenth from iteration 500 on. Then tests models on 50 and on 500 images, and feeds
+metrics with predictions of the size of real ones.
 """
 
 import argparse
@@ -59,7 +60,7 @@ def resident(pid: int | str = 'self') -> float:
 
 def settings_of(name: str, folder: Path, work_dir: str, *options: str):
     """A smoke config as ``mmssl train`` prepares it, with the demo data of ``folder``."""
-    from mmssl.launch import load_config, prepare
+    from mmssl.engine.launch import load_config, prepare
 
     os.chdir(folder)
     cfg = load_config(str(ROOT / f'configs/smoke/{name}.py'), ['log_level=ERROR', *options])

@@ -2,10 +2,10 @@
 
     python tools/trials/mutate_configs.py --number 300 --seed 0 --output docs/trials/mutate_configs.md
 
-Every trial takes a config, makes one mistake in it (a key deleted or misspelt, a value of another type, a misspelt type), and runs
-``mmssl train`` on it in a process of its own; every config is run once without a mistake first. Smoke configs train and validate on the
-demo data. Of the others the model is built without memory for its weights and the data set is a stand-in; everything is built, and the
-first step is left out.
+Every trial takes a config, makes one mistake in it (a key deleted or misspelt, a value of another type, a
+misspelt type), and runs ``mmssl train`` on it in a process of its own; every config is run once without a
+mistake first. Smoke configs train and validate on the demo data. Of the others the model is built without
+memory for its weights and the data set is a stand-in; everything is built, and the first step is left out.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)] * (str(ROOT) not in sys.path)
 
-from mmssl.launch import SETTINGS  # noqa: E402
+from mmssl.engine.launch import SETTINGS  # noqa: E402
 
 KINDS = ('deleted', 'misspelt', 'other type')
 CONTROL = 'none (control)'
@@ -115,7 +115,7 @@ def read(name: str) -> dict:
     """A config; one of the smoke configs is shortened to two steps and a validation on two images."""
     from mmengine.config import Config
 
-    from mmssl import compat
+    from mmssl.hosts import compat
 
     compat.patch()
     config = plain(Config.fromfile(ROOT / name)._cfg_dict.to_dict())
@@ -172,7 +172,8 @@ def child(folder: Path, full: bool) -> int:
     """Run ``mmssl train`` on the config in ``folder`` and return its exit status."""
     for number, name in ((1, 'stdout'), (2, 'stderr')):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), number)
-    # what prints goes there too, also where something stands in for the streams, as a test runner's capture does
+    # what prints goes there too, also where something stands in for the streams, as a test runner's capture
+    # does
     sys.stdout, sys.stderr = (
         open(number, 'w', encoding='utf-8', buffering=1, closefd=False) for number in (1, 2)
     )

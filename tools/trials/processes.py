@@ -2,7 +2,8 @@
 
     python tools/trials/processes.py --kills 50 --output docs/trials/processes.md
 
-Both train the same small network on the same images from the same config; nothing differs but the runner and the hook that saves.
+Both train the same small network on the same images from the same config; nothing differs but the runner and
+the hook that saves.
 """
 
 import argparse
@@ -166,7 +167,7 @@ def train(
         HostRunner.from_cfg(cfg).train()
         return
     from mmssl.engine.runner import Runner
-    from mmssl.signals import watched_signals
+    from mmssl.engine.signals import watched_signals
 
     with watched_signals():
         Runner.from_cfg(cfg).train()

@@ -1,0 +1,85 @@
+"""The one place that decides between the plain form of an operator or module and its fast form.
+
+A plain function or method names its fast form by path and never imports it::
+
+    @fast_form('mmssl.ops.fast.attention:attention', when=cpu_training)
+    def attention(query, key, value): ...
+
+The fast form takes the same arguments. It returns NotImplemented where its own limits (data types, shapes) are
+not met, and the plain form then runs. ``MMSSL_PLAIN=1`` turns every fast form off.
+"""
+
+import contextlib
+import functools
+import importlib
+import os
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+# path of each fast form -> its plain function; tests/test_fast_is_plain.py compares them all
+FAST_FORMS: dict[str, Callable] = {}
+_plain_only = os.environ.get('MMSSL_PLAIN', '').lower() not in ('', '0', 'false', 'no')
+
+
+def cpu(tensors: list[Tensor]) -> bool:
+    """All tensors are on the CPU."""
+    return all(tensor.device.type == 'cpu' for tensor in tensors)
+
+
+def cpu_inference(tensors: list[Tensor]) -> bool:
+    """All tensors are on the CPU, and neither gradients nor autocast are enabled."""
+    return cpu(tensors) and not torch.is_grad_enabled() and not torch.is_autocast_enabled('cpu')
+
+
+def cpu_training(tensors: list[Tensor]) -> bool:
+    """All tensors are on the CPU, and at least one of them asks for a gradient."""
+    return cpu(tensors) and torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+def eager() -> bool:
+    """Neither torch.compile nor torch.jit.trace is recording, so that values may be looked at."""
+    return not torch.compiler.is_compiling() and not torch.jit.is_tracing()
+
+
+@contextlib.contextmanager
+def plain_forms() -> Iterator[None]:
+    """Turn all fast forms off inside this context."""
+    global _plain_only
+    before, _plain_only = _plain_only, True
+    try:
+        yield
+    finally:
+        _plain_only = before
+
+
+def fast_form(path: str, when: Callable[[list[Tensor]], bool]) -> Callable[[Callable], Callable]:
+    """Decorate a plain function or method with its fast form.
+
+    Args:
+        path: ``'module:function'`` of the fast form, imported at its first use.
+        when: Condition on the tensors among the arguments: :func:`cpu`, :func:`cpu_inference`, ...
+    """
+
+    def decorate(plain: Callable) -> Callable:
+        FAST_FORMS[path] = plain
+
+        @functools.wraps(plain)
+        def dispatch(*args, **kwargs):
+            if eager() and not _plain_only:
+                if when([value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]):
+                    result = _load(path)(*args, **kwargs)
+                    if result is not NotImplemented:
+                        return result
+            return plain(*args, **kwargs)
+
+        return dispatch
+
+    return decorate
+
+
+@functools.cache
+def _load(path: str) -> Callable:
+    module, _, name = path.partition(':')
+    return getattr(importlib.import_module(module), name)
