@@ -12,23 +12,8 @@ from mmengine.logging import print_log
 from mmssl.data.archives import open_archive, split_archive
 from mmssl.data.bad_files import BadFiles, diagnose
 from mmssl.data.images import BadImageError
+from mmssl.data.suffixes import IMAGE_SUFFIXES
 from mmssl.registry import DATASETS
-
-EXTENSIONS = (
-    '.jpg',
-    '.jpeg',
-    '.jpe',
-    '.jfif',
-    '.png',
-    '.webp',
-    '.bmp',
-    '.tif',
-    '.tiff',
-    '.gif',
-    '.ppm',
-    '.pgm',
-    '.jp2',
-)
 
 
 @DATASETS.register_module()
@@ -70,7 +55,7 @@ class ImageFolder(BaseDataset):
         data_root: str,
         data_prefix: str | dict = '',
         pipeline: Sequence[dict | Callable] = (),
-        extensions: Sequence[str] = EXTENSIONS,
+        extensions: Sequence[str] = IMAGE_SUFFIXES,
         labels: str | None = 'auto',
         classes: Sequence[str] | None = None,
         max_bad_files: int = 100,
@@ -177,7 +162,9 @@ class ImageFolder(BaseDataset):
         return None
 
 
-def find_images(data_root: str, prefix: str, extensions: Sequence[str] = EXTENSIONS) -> tuple[str, list[str]]:
+def find_images(
+    data_root: str, prefix: str, extensions: Sequence[str] = IMAGE_SUFFIXES
+) -> tuple[str, list[str]]:
     """Find the images of a folder or archive.
 
     Args:

@@ -6,6 +6,7 @@ levels. So: Pillow reads headers and every kind but common JPEG, OpenCV decodes 
 """
 
 import io
+import os
 import warnings
 from typing import NamedTuple
 
@@ -113,6 +114,23 @@ def decode(image: EncodedImage, reduction: int = 1) -> np.ndarray:
         if pixels is not None:
             return pixels
     return _decode_with_pillow(image)
+
+
+def read_rgb(path: str | os.PathLike) -> np.ndarray:
+    """Read an image file, upright (EXIF orientation applied).
+
+    Args:
+        path: Path of a file, or a path that leads through an archive.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        BadImageError: The file is not a readable image.
+    """
+    image = open_image(os.fspath(path))
+    return np.ascontiguousarray(orient(decode(image), image.orientation)[..., ::-1])
 
 
 def can_reduce(image: EncodedImage) -> bool:

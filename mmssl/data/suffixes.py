@@ -1,0 +1,24 @@
+"""File-name suffixes of the images that the package reads. Imports nothing outside Python."""
+
+import os
+
+IMAGE_SUFFIXES = (
+    '.jpg',
+    '.jpeg',
+    '.jpe',
+    '.jfif',
+    '.png',
+    '.webp',
+    '.bmp',
+    '.tif',
+    '.tiff',
+    '.gif',
+    '.ppm',
+    '.pgm',
+    '.jp2',
+)
+
+
+def is_image(path: str | os.PathLike) -> bool:
+    """Return True if the file name ends with one of :data:`IMAGE_SUFFIXES`, in upper or lower case."""
+    return os.fspath(path).lower().endswith(IMAGE_SUFFIXES)
