@@ -1,6 +1,7 @@
-"""Demo data from installed packages only: real handwritten digits (scikit-learn) over real photographs (scikit-image, scikit-learn).
+"""Demo data generated from installed packages: scikit-learn's handwritten digits over photographs.
 
-The same seed and package versions give the same files byte for byte.
+The photographs are those of scikit-image and scikit-learn. The same seed and package versions give the same
+files byte for byte.
 """
 
 import json
@@ -14,15 +15,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mmssl.data.demo_parts import CLASSES, digit_mask, paint, photo_crop, save_jpeg
+from mmssl.data.demo_scenes import write_scenes
+
 KINDS = ('imagenet', 'photos', 'scenes', 'crops')
-CLASSES = tuple(f'digit_{digit}' for digit in range(10))
 MANIFEST = 'demo_data.json'
-# raised whenever the generated files change
+# increased whenever the generated files change
 VERSION = 2
 TRAIN_CROPS, VAL_CROPS = 1600, 320
 TRAIN_DIGITS = 1500
 
-# photographs that the scikit-image wheel carries; drawings, microscope drawings and text are left out
+# photographs in the scikit-image wheel; its drawings and images of text are left out
 _PHOTOS = (
     'astronaut.png',
     'brick.png',
@@ -44,26 +47,25 @@ _PHOTOS = (
 def make_demo_data(
     directory: str | os.PathLike, seed: int = 0, kinds: Sequence[str] = KINDS, size: int = 48
 ) -> Path:
-    """Write the demo data, or reuse what is there.
+    """Generate the demo data, keeping the parts that exist already.
 
     Args:
-        directory: is made; what is missing of ``kinds`` is added to demo data of the same seed and size.
-        seed: of all draws.
-        kinds: of 'imagenet' (``imagenet/{train,val}/digit_0..9/*.jpg``: 1,500 and 297 images, no digit in
-            both), 'photos' (``photos/*.jpg``, flat, without labels), 'scenes' (see
-            :mod:`mmssl.data.demo_scenes`) and 'crops' (``crops/{train,val}/<photograph>/*.jpg``: 1,600 pieces
-            from the left and 320 from the right of the photographs).
-        size: side of the images in ``imagenet`` and ``crops``, pixels.
+        directory: Folder to create, or a folder with demo data of the same seed and size, to which the
+            missing ``kinds`` are added.
+        seed: Seed of all random draws.
+        kinds: Parts to generate: 'imagenet' (``imagenet/{train,val}/digit_0..9/*.jpg``: 1,500 and 297 images,
+            with disjoint digits), 'photos' (``photos/*.jpg``, flat, without labels), 'scenes' (see
+            :mod:`mmssl.data.demo_scenes`) and 'crops' (``crops/{train,val}/<photograph>/*.jpg``: 1,600 crops
+            of the left part and 320 of the right part of the photographs).
+        size: Side in pixels of the images in ``imagenet`` and ``crops``.
 
     Returns:
-        the directory.
+        The directory.
 
     Raises:
-        ValueError: unknown kind, size too small, or the directory holds something else.
+        ValueError: A kind is unknown, the size is too small, or the directory holds something else.
         ImportError: scikit-learn or scikit-image is missing.
     """
-    from mmssl.data.demo_scenes import write_scenes
-
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
         raise ValueError(f'kinds={tuple(kinds)!r}: choose from {", ".join(KINDS)}')
@@ -82,7 +84,7 @@ def make_demo_data(
     temporary = Path(tempfile.mkdtemp(prefix=f'.{directory.name}-', dir=directory.parent))
     try:
         for kind in missing:
-            # one generator a kind: each is the same whether it is made alone or with the others
+            # a generator per kind, so that a kind does not depend on which others are generated
             rng = np.random.default_rng([seed, KINDS.index(kind)])
             if kind == 'imagenet':
                 _write_imagenet(temporary / kind, rng, photos, digits, labels, split, size)
@@ -109,14 +111,14 @@ def make_demo_data(
 
 
 def load_photos() -> dict[str, np.ndarray]:
-    """The photographs of the installed packages: name -> (H, W, 3) uint8, RGB."""
+    """Load the photographs of the installed packages: name -> (H, W, 3) uint8, RGB."""
     try:
         import skimage
         import sklearn
     except ImportError as error:
         raise ImportError(
-            f'the demo data is made of what scikit-learn and scikit-image carry, and {error.name} is missing: '
-            "pip install 'mmssl[demo]'"
+            f'the demo data is generated from images in scikit-learn and scikit-image, and {error.name} is '
+            "missing: pip install 'mmssl[demo]'"
         ) from None
     paths = [Path(skimage.__file__).parent / 'data' / name for name in _PHOTOS]
     paths += [
@@ -132,89 +134,19 @@ def load_photos() -> dict[str, np.ndarray]:
 
 
 def load_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Handwritten digits of scikit-learn: (1797, 8, 8) in [0, 1] and (1797,) labels."""
+    """Load scikit-learn's handwritten digits: (1797, 8, 8) in [0, 1] and (1797,) labels."""
     from sklearn.datasets import load_digits as load
 
     data = load()
     return data.images / 16, data.target
 
 
-def digit_mask(digit: np.ndarray, height: int, angle: float = 0.0) -> np.ndarray:
-    """Enlarge a digit to a smooth shape.
-
-    Args:
-        digit: (8, 8) in [0, 1].
-        height: of the result before it is cut to the ink, pixels.
-        angle: turn, degrees.
-
-    Returns:
-        (h, w) ink in [0, 1], cut to its bounding box.
-    """
-    # padded, so that ink at the rim of the 8x8 cell fades out as well
-    ink = Image.fromarray(np.pad(digit, 1).astype(np.float32))
-    side = round(height * 10 / 8)
-    ink = np.asarray(
-        ink.resize((side, side), Image.Resampling.BICUBIC).rotate(angle, Image.Resampling.BICUBIC)
-    )
-    # a steep ramp: the enlarged grey levels become a stroke with a soft edge
-    softness = min(0.25, 2.5 / height)
-    ink = np.clip((ink - 0.45) / (2 * softness) + 0.5, 0, 1)
-    rows, columns = np.flatnonzero(ink.max(axis=1) > 0.5), np.flatnonzero(ink.max(axis=0) > 0.5)
-    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-
-
-def photo_crop(
-    rng: np.random.Generator, photos: dict[str, np.ndarray], width: int, height: int
-) -> np.ndarray:
-    """A random crop of a random photograph, (height, width, 3) float32 in [0, 255]; enlarged at most twice."""
-    photo = photos[sorted(photos)[rng.integers(len(photos))]]
-    most = min(photo.shape[0] / height, photo.shape[1] / width)
-    factor = rng.uniform(min(0.5, most), min(most, 4.0))
-    crop_height, crop_width = max(1, int(height * factor)), max(1, int(width * factor))
-    top = rng.integers(photo.shape[0] - crop_height + 1)
-    left = rng.integers(photo.shape[1] - crop_width + 1)
-    crop = photo[top : top + crop_height, left : left + crop_width]
-    if rng.random() < 0.5:
-        crop = crop[:, ::-1]
-    return np.asarray(
-        Image.fromarray(np.ascontiguousarray(crop)).resize((width, height), Image.Resampling.BICUBIC),
-        dtype=np.float32,
-    )
-
-
-def paint(rng: np.random.Generator, canvas: np.ndarray, ink: np.ndarray, left: int, top: int) -> None:
-    """Paint ink in a random colour that stands out from what lies below it.
-
-    Args:
-        rng: draws the colour.
-        canvas: (H, W, 3) float32 in [0, 255], changed in place.
-        ink: (h, w) in [0, 1].
-        left: column of the ink's left edge.
-        top: row of the ink's upper edge.
-    """
-    area = canvas[top : top + ink.shape[0], left : left + ink.shape[1]]
-    luma = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    below = float((area @ luma)[ink > 0.5].mean())
-    colour = rng.uniform(0, 255, 3).astype(np.float32)
-    # the colour keeps its hue and moves to a lightness well above or below the background's
-    target = below + 130 if below < 110 or (below < 145 and rng.random() < 0.5) else below - 130
-    colour = np.clip(colour + (target - float(colour @ luma)), 0, 255)
-    area += ink[..., None] * (colour - area)
-
-
-def save_jpeg(path: Path, canvas: np.ndarray, quality: int = 95) -> None:
-    """Write (H, W, 3) values in [0, 255]; full colour resolution, because thin coloured strokes suffer from less."""
-    Image.fromarray(np.clip(np.rint(canvas), 0, 255).astype(np.uint8)).save(
-        path, quality=quality, subsampling=0
-    )
-
-
 def _present_kinds(directory: Path, identity: dict) -> list[str]:
-    """Kinds that are there already, made by the same generator; raises ValueError if the directory holds anything else."""
+    """Return the kinds that exist already; raise ValueError if the directory holds anything else."""
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return []
     if not (directory / MANIFEST).is_file():
-        raise ValueError(f'{directory} is there and holds no demo data; name a new or empty folder')
+        raise ValueError(f'{directory} exists and holds no demo data; name a new or empty folder')
     manifest = json.loads((directory / MANIFEST).read_text())
     different = [
         f'{key} {manifest.get(key)!r} instead of {value!r}'
@@ -242,7 +174,7 @@ def _write_imagenet(
             (root / name / folder).mkdir(parents=True)
         for index in indices:
             canvas = photo_crop(rng, photos, size, size)
-            # pale backgrounds and dark ones alike, so that brightness tells nothing about the digit
+            # pale and dark backgrounds, so that brightness says nothing about the digit
             canvas = canvas * rng.uniform(0.6, 1.0) + rng.uniform(0, 40)
             ink = digit_mask(digits[index], round(size * rng.uniform(0.55, 0.9)), rng.uniform(-12, 12))[
                 :size, :size
@@ -259,23 +191,24 @@ def _write_photos(root: Path, photos: dict) -> None:
 
 
 def _write_crops(root: Path, rng: np.random.Generator, photos: dict, size: int) -> None:
-    """Pieces of photographs, labelled by the photograph; training pieces come from the left of it, the others from the right.
+    """Write crops labeled with their photograph: training crops from its left part, the others from its right.
 
-    Pale, and of random brightness and contrast, so that structure more than colour tells them apart.
+    The crops are desaturated and have random brightness and contrast, so that structure more than color
+    separates the classes.
     """
     names = sorted(photos)
     for split, count, low, high in (('train', TRAIN_CROPS, 0.0, 0.62), ('val', VAL_CROPS, 0.66, 1.0)):
         for name in names:
             (root / split / name).mkdir(parents=True)
-        for number in range(count):
-            name = names[number % len(names)]
+        for index in range(count):
+            name = names[index % len(names)]
             photo = photos[name]
             left, right = int(photo.shape[1] * low), int(photo.shape[1] * high)
             side = int(min(size * rng.uniform(1, 3), photo.shape[0], right - left))
             x, y = left + rng.integers(right - left - side + 1), rng.integers(photo.shape[0] - side + 1)
-            piece = Image.fromarray(np.ascontiguousarray(photo[y : y + side, x : x + side]))
-            pixels = np.asarray(piece.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32)
-            grey = pixels.mean(axis=2, keepdims=True)
-            pale = grey + 0.3 * (pixels - grey)
-            canvas = (pale - grey.mean()) / (grey.std() + 8) * rng.uniform(25, 55) + rng.uniform(80, 170)
-            save_jpeg(root / split / name / f'{number:04d}.jpg', canvas)
+            crop = Image.fromarray(np.ascontiguousarray(photo[y : y + side, x : x + side]))
+            pixels = np.asarray(crop.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32)
+            gray = pixels.mean(axis=2, keepdims=True)
+            pale = gray + 0.3 * (pixels - gray)
+            canvas = (pale - gray.mean()) / (gray.std() + 8) * rng.uniform(25, 55) + rng.uniform(80, 170)
+            save_jpeg(root / split / name / f'{index:04d}.jpg', canvas)

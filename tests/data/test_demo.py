@@ -13,7 +13,8 @@ from PIL import Image
 pytest.importorskip('sklearn')
 pytest.importorskip('skimage')
 
-from mmssl.data.demo import CLASSES, make_demo_data
+from mmssl.data.demo import make_demo_data
+from mmssl.data.demo_parts import CLASSES
 from mmssl.data.folder import ImageFolder
 
 FEW = ('scenes',)
