@@ -1,8 +1,16 @@
-"""Detection for mmdet: R-FCN, deformable backbones and deformable R-FCN."""
+"""Object detection for mmdet: R-FCN, deformable convolutions and deformable R-FCN."""
 
-from mmssl import registry  # noqa: F401  first: it stands in for compiled operators of mmcv, which mmdet's models import
-from mmssl.detection import annotations, deform, deform_roi, mobilenet, rfcn, rfcn_head
+from mmssl import registry  # noqa: F401  first: stands in for the compiled operators that mmdet imports from mmcv
+from mmssl.detection import annotation_patches, annotations, deform, deform_roi, mobilenet, rfcn, rfcn_head
 
-annotations.check_when_indexed()
+annotation_patches.patch_annotation_readers()
 
-__all__ = ['annotations', 'deform', 'deform_roi', 'mobilenet', 'rfcn', 'rfcn_head']
+__all__ = [
+    'annotation_patches',
+    'annotations',
+    'deform',
+    'deform_roi',
+    'mobilenet',
+    'rfcn',
+    'rfcn_head',
+]

@@ -1,39 +1,41 @@
-"""Annotation files are looked at when mmdet reads them; the host keeps the last of two entries with one id, numbers classes in the order of
-the file whatever the config says, leaves objects of other names out, and says nothing."""
+"""Checks of detection annotations for errors that would give wrong numbers without a message.
 
-import functools
+mmdet keeps the last of two entries with the same id, numbers the classes in the order of the file instead of
+the config's, and drops objects of unknown names silently.
+"""
+
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from mmdet.datasets import XMLDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmengine.logging import print_log
 
+MAX_LISTED = 5
+
 
 def check_coco(content: dict) -> None:
-    """Look for what would give wrong numbers in silence.
+    """Check ids, categories and boxes of a COCO file.
+
+    Boxes without area, images without objects and objects without an image are left to the dataset.
 
     Args:
-        content: of a COCO file of instances.
+        content: The parsed file, with lists under 'images', 'annotations' and 'categories'.
 
     Raises:
-        ValueError: two images, annotations or categories with one id; an annotation of a category that is not
-            listed; a box that is not four finite numbers. Boxes without area, images without objects and
-            objects without an image are left to the data set.
+        ValueError: Two images, annotations or categories share an id; an annotation refers to a category
+            that is not listed; a box is not four finite numbers.
     """
-    images, annotations, categories = (
-        content.get(key) or [] for key in ('images', 'annotations', 'categories')
-    )
-    for what, entries in (('images', images), ('annotations', annotations), ('categories', categories)):
-        repeated = _repeated(entry.get('id') for entry in entries)
+    for key in ('images', 'annotations', 'categories'):
+        repeated = _first_repeated(entry.get('id') for entry in content.get(key) or [])
         if repeated is not None:
-            raise ValueError(f'several {what} have the id {repeated}; give each an id of its own')
-    known_categories = {category['id'] for category in categories}
-    for annotation in annotations:
-        if known_categories and annotation.get('category_id') not in known_categories:
+            raise ValueError(f'several {key} have the id {repeated}; every id must be unique')
+    known_categories = {category['id'] for category in content.get('categories') or []}
+    for annotation in content.get('annotations') or []:
+        category = annotation.get('category_id')
+        if known_categories and category not in known_categories:
             raise ValueError(
-                f'annotation {annotation.get("id")} is of category {annotation.get("category_id")}, which is not listed'
+                f'annotation {annotation.get("id")} is of category {category}, which is not listed'
             )
         box = annotation.get('bbox')
         if box is not None and not (len(box) == 4 and all(map(math.isfinite, box))):
@@ -42,186 +44,97 @@ def check_coco(content: dict) -> None:
             )
 
 
-def _repeated(ids: Iterable):
-    ids = [number for number in ids if number is not None]
-    return (
-        next((number for number, count in Counter(ids).items() if count > 1), None)
-        if len(set(ids)) < len(ids)
-        else None
-    )
-
-
 def category_ids(coco: COCO, names: Sequence[str]) -> list[int]:
-    """Ids of the categories of classes, in the order of the classes, so that label i is class i in every file.
+    """Return the category id of each class, so that label i is class i whatever the order of the file.
 
-    A class without a category in the file gets one without objects, and is named in the log, as are
-    categories that are no class.
+    A class without a category in the file gets a new category without objects. Such classes are logged, and
+    so are the categories that are not a class.
 
     Args:
-        coco: with its index.
-        names: of the classes.
+        coco: Indexed annotations; new categories are added to them.
+        names: Class names in the order of the labels.
 
     Raises:
-        ValueError: no class is a category of the file, or two categories have one name.
+        ValueError: No class is a category of the file, or two categories share a name.
     """
-    file, categories = getattr(coco, 'file', None) or 'annotation file', coco.dataset.get('categories') or []
-    given = [category['name'] for category in categories]
-    repeated = _repeated(name for name in given if name in names)
+    file = getattr(coco, 'file', None) or 'annotation file'
+    categories = coco.dataset.get('categories') or []
+    file_names = [category['name'] for category in categories]
+    repeated = _first_repeated(name for name in file_names if name in names)
     if repeated is not None:
+        raise ValueError(f'{file}: several categories have the name {repeated!r}; every name must be unique')
+    if not set(file_names) & set(names):
         raise ValueError(
-            f'{file}: several categories have the name {repeated!r}; give each a name of its own'
-        )
-    if not set(given) & set(names):
-        raise ValueError(
-            f'{file}: none of the {len(names)} classes ({_some(names)}) is one of its {len(given)} categories '
-            f'({_some(given)}); set metainfo=dict(classes=...) of the dataset to their names'
+            f'{file}: none of the {len(names)} classes ({_listed(names)}) is one of its {len(file_names)} '
+            f'categories ({_listed(file_names)}); set metainfo=dict(classes=...) of the dataset to their '
+            'names'
         )
     ids = {category['name']: category['id'] for category in categories}
-    missing, others = (
-        [name for name in names if name not in ids],
-        [name for name in given if name not in names],
-    )
-    if others:
-        objects = sum(
-            annotation.get('category_id') in {ids[name] for name in others}
-            for annotation in coco.dataset.get('annotations', [])
-        )
-        print_log(
-            f'{file}: {objects} objects of {len(others)} categories that are no class of this run are left out: {_some(others)}',
-            logger='current',
-        )
+    _log_ignored_categories(file, coco, {name: ids[name] for name in file_names if name not in names})
+    missing = [name for name in names if name not in ids]
     if missing:
-        print_log(
-            f'{file}: no category, so no object, of {len(missing)} of the {len(names)} classes: {_some(missing)}',
-            logger='current',
+        _log(
+            f'{file}: no category, so no object, of {len(missing)} of the {len(names)} classes: '
+            f'{_listed(missing)}'
         )
-        free = max(ids.values()) + 1
-        for number, name in enumerate(missing, free):
-            ids[name] = number
-            category = dict(id=number, name=name, supercategory='')
-            coco.dataset['categories'].append(category)
-            coco.cats[number] = category
-    if [name for name in given if name in names] != [name for name in names if name in given]:
-        print_log(
-            f'{file}: classes are numbered in the order of the config, which is not that of the file',
-            logger='current',
-        )
+        for index, name in enumerate(missing, max(ids.values()) + 1):
+            ids[name] = index
+            coco.cats[index] = dict(id=index, name=name, supercategory='')
+            coco.dataset['categories'].append(coco.cats[index])
+    if [name for name in file_names if name in names] != [name for name in names if name in file_names]:
+        _log(f'{file}: classes are numbered in the order of the config, which is not that of the file')
     return [ids[name] for name in names]
 
 
-def check_xml_names(seen: Counter, names: Sequence[str], file: str, flat: int) -> None:
-    """Compare the names of objects in XML files with the classes.
+def check_xml_names(object_counts: Counter, names: Sequence[str], file: str, flat_boxes: int) -> None:
+    """Compare the names of the objects in XML files with the classes, and log what is left out.
 
     Args:
-        seen: name to number of objects.
-        names: of the classes.
-        file: that lists the images.
-        flat: number of boxes that were left out.
+        object_counts: Number of objects of each name.
+        names: Class names.
+        file: The list of images, for messages.
+        flat_boxes: Number of boxes without area that were left out.
 
     Raises:
-        ValueError: there are objects, and none of them is of a class.
+        ValueError: There are objects, but none of them belongs to a class.
     """
-    others = Counter({name: count for name, count in seen.items() if name not in names})
-    if seen and len(others) == len(seen):
+    unknown = Counter({name: count for name, count in object_counts.items() if name not in names})
+    if object_counts and len(unknown) == len(object_counts):
         raise ValueError(
-            f'{file}: none of the {len(names)} classes ({_some(names)}) is the name of an object; there are {_some(seen)}. '
-            'Set metainfo=dict(classes=...) of the dataset to these names'
+            f'{file}: none of the {len(names)} classes ({_listed(names)}) is the name of an object; there '
+            'are '
+            f'{_listed(object_counts)}. Set metainfo=dict(classes=...) of the dataset to these names'
         )
-    if others:
-        print_log(
-            f'{file}: {others.total()} objects of other names than the classes are left out: {_some(others)}',
-            logger='current',
+    if unknown:
+        _log(
+            f'{file}: {unknown.total()} objects of other names than the classes are left out: '
+            f'{_listed(unknown)}'
         )
-    if flat:
-        print_log(f'{file}: {flat} boxes without area are left out', logger='current')
+    if flat_boxes:
+        _log(f'{file}: {flat_boxes} boxes without area are left out')
 
 
-def _some(names: Iterable) -> str:
-    names = list(map(str, names))
-    return ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')
+def _first_repeated(values: Iterable):
+    """Return the first value that occurs more than once, or None."""
+    counts = Counter(value for value in values if value is not None)
+    return next((value for value, count in counts.items() if count > 1), None)
 
 
-def check_when_indexed() -> None:
-    """Have mmdet's COCO look at every file before it makes its index, for training and for CocoMetric, and its XMLDataset at names and
-    boxes; more than once changes nothing."""
-    host = COCO.createIndex
-    if getattr(host, 'looks', False):
+def _log_ignored_categories(file: str, coco: COCO, ignored: dict[str, int]) -> None:
+    if not ignored:
         return
-
-    @functools.wraps(host)
-    def create_index(self) -> None:
-        if isinstance(self.dataset, dict) and 'annotations' in self.dataset:
-            try:
-                check_coco(self.dataset)
-            except ValueError as error:
-                raise ValueError(f'{getattr(self, "file", None) or "annotation file"}: {error}') from None
-        host(self)
-
-    vars(create_index)['looks'] = True
-    host_init = COCO.__init__
-
-    @functools.wraps(host_init)
-    def init(self, annotation_file=None) -> None:
-        self.file = annotation_file
-        host_init(self, annotation_file)
-
-    host_ids = COCO.get_cat_ids
-
-    @functools.wraps(host_ids)
-    def get_cat_ids(self, cat_names=(), sup_names=(), cat_ids=()):
-        if (
-            type(self) is COCO
-            and cat_names
-            and not isinstance(cat_names, str)
-            and not sup_names
-            and not cat_ids
-        ):
-            return category_ids(self, cat_names)
-        return host_ids(self, cat_names, sup_names, cat_ids)
-
-    COCO.createIndex, COCO.__init__, COCO.get_cat_ids = create_index, init, get_cat_ids
-    _check_xml()
-
-
-def _check_xml() -> None:
-    host_load, host_parse, host_objects = (
-        XMLDataset.load_data_list,
-        XMLDataset.parse_data_info,
-        XMLDataset._parse_instance_info,
+    ids = set(ignored.values())
+    objects = sum(annotation.get('category_id') in ids for annotation in coco.dataset.get('annotations', []))
+    _log(
+        f'{file}: {objects} objects of {len(ignored)} categories that are no class of this run are left out: '
+        f'{_listed(ignored)}'
     )
 
-    @functools.wraps(host_load)
-    def load_data_list(self) -> list[dict]:
-        self._names, self._flat = Counter(), 0
-        data_list = host_load(self)
-        check_xml_names(self._names, self._metainfo['classes'], self.ann_file, self._flat)
-        return data_list
 
-    @functools.wraps(host_parse)
-    def parse_data_info(self, img_info: dict) -> dict:
-        try:
-            return host_parse(self, img_info)
-        except (
-            ValueError,
-            AttributeError,
-            SyntaxError,
-        ) as error:  # a number that is none, a node that is missing, no XML
-            raise ValueError(f'{img_info.get("xml_path")}: {error}') from None
+def _listed(names: Iterable) -> str:
+    names = list(map(str, names))
+    return ', '.join(names[:MAX_LISTED]) + (', ...' if len(names) > MAX_LISTED else '')
 
-    @functools.wraps(host_objects)
-    def parse_instance_info(self, raw_ann_info, *args, **kwargs) -> list[dict]:
-        if hasattr(self, '_names'):
-            self._names.update(node.text for node in raw_ann_info.iterfind('object/name'))
-        instances = host_objects(self, raw_ann_info, *args, **kwargs)
-        if self.test_mode:
-            return instances
-        kept = [
-            found
-            for found in instances
-            if found['bbox'][2] > found['bbox'][0] and found['bbox'][3] > found['bbox'][1]
-        ]
-        self._flat = getattr(self, '_flat', 0) + len(instances) - len(kept)
-        return kept
 
-    XMLDataset.load_data_list, XMLDataset.parse_data_info = load_data_list, parse_data_info
-    XMLDataset._parse_instance_info = parse_instance_info
+def _log(text: str) -> None:
+    print_log(text, logger='current')

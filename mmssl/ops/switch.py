@@ -43,6 +43,17 @@ def eager() -> bool:
     return not torch.compiler.is_compiling() and not torch.jit.is_tracing()
 
 
+def full_precision(value):
+    """Return half-precision results of autocast in float32; tuples and lists element by element.
+
+    Without autocast the data type is the caller's choice and stays as it is.
+    """
+    if isinstance(value, (tuple, list)):
+        return type(value)(full_precision(element) for element in value)
+    half = isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16)
+    return value.float() if half and torch.is_autocast_enabled(value.device.type) else value
+
+
 @contextlib.contextmanager
 def plain_forms() -> Iterator[None]:
     """Turn all fast forms off inside this context."""
@@ -52,6 +63,11 @@ def plain_forms() -> Iterator[None]:
         yield
     finally:
         _plain_only = before
+
+
+def plain_only() -> bool:
+    """Whether all fast forms are off, by ``MMSSL_PLAIN=1`` or inside :func:`plain_forms`."""
+    return _plain_only
 
 
 def fast_form(path: str, when: Callable[[list[Tensor]], bool]) -> Callable[[Callable], Callable]:

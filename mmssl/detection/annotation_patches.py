@@ -1,0 +1,101 @@
+"""Patches that make mmdet check annotation files while it reads them; see :mod:`mmssl.detection.annotations`.
+
+They apply to all mmdet 3 releases, and can go once mmdet refuses or reports these errors itself.
+"""
+
+import functools
+from collections import Counter
+
+from mmdet.datasets import XMLDataset
+from mmdet.datasets.api_wrappers import COCO
+
+from mmssl.detection.annotations import category_ids, check_coco, check_xml_names
+
+
+def patch_annotation_readers() -> None:
+    """Apply the patches of this module; a second call changes nothing."""
+    if getattr(COCO, 'checked_by_mmssl', False):
+        return
+    COCO.checked_by_mmssl = True
+    patch_coco_index()
+    patch_coco_category_ids()
+    patch_xml_dataset()
+
+
+def patch_coco_index() -> None:
+    """Check every COCO file before it is indexed, for training and for CocoMetric."""
+    original_init = COCO.__init__
+    original_create_index = COCO.createIndex
+
+    @functools.wraps(original_init)
+    def init(self, annotation_file=None) -> None:
+        self.file = annotation_file  # named in messages
+        original_init(self, annotation_file)
+
+    @functools.wraps(original_create_index)
+    def create_index(self) -> None:
+        if isinstance(self.dataset, dict) and 'annotations' in self.dataset:
+            try:
+                check_coco(self.dataset)
+            except ValueError as error:
+                raise ValueError(f'{getattr(self, "file", None) or "annotation file"}: {error}') from None
+        original_create_index(self)
+
+    COCO.__init__ = init
+    COCO.createIndex = create_index
+
+
+def patch_coco_category_ids() -> None:
+    """Return category ids in the order of the requested names; the original returns them in file order."""
+    original = COCO.get_cat_ids
+
+    @functools.wraps(original)
+    def get_cat_ids(self, cat_names=(), sup_names=(), cat_ids=()):
+        by_name_only = cat_names and not isinstance(cat_names, str) and not sup_names and not cat_ids
+        if type(self) is COCO and by_name_only:
+            return category_ids(self, cat_names)
+        return original(self, cat_names, sup_names, cat_ids)
+
+    COCO.get_cat_ids = get_cat_ids
+
+
+def patch_xml_dataset() -> None:
+    """Report objects of unknown names, leave out boxes without area, and name the file of an error."""
+    original_load = XMLDataset.load_data_list
+    original_parse = XMLDataset.parse_data_info
+    original_parse_instances = XMLDataset._parse_instance_info
+
+    @functools.wraps(original_load)
+    def load_data_list(self) -> list[dict]:
+        self._object_counts = Counter()
+        self._flat_boxes = 0
+        data_list = original_load(self)
+        check_xml_names(self._object_counts, self._metainfo['classes'], self.ann_file, self._flat_boxes)
+        return data_list
+
+    @functools.wraps(original_parse)
+    def parse_data_info(self, img_info: dict) -> dict:
+        try:
+            return original_parse(self, img_info)
+        # an invalid number, a missing node, invalid XML
+        except (ValueError, AttributeError, SyntaxError) as error:
+            raise ValueError(f'{img_info.get("xml_path")}: {error}') from None
+
+    @functools.wraps(original_parse_instances)
+    def parse_instance_info(self, raw_ann_info, *args, **kwargs) -> list[dict]:
+        if hasattr(self, '_object_counts'):
+            self._object_counts.update(node.text for node in raw_ann_info.iterfind('object/name'))
+        instances = original_parse_instances(self, raw_ann_info, *args, **kwargs)
+        if self.test_mode:
+            return instances
+        solid = [instance for instance in instances if _has_area(*instance['bbox'])]
+        self._flat_boxes = getattr(self, '_flat_boxes', 0) + len(instances) - len(solid)
+        return solid
+
+    XMLDataset.load_data_list = load_data_list
+    XMLDataset.parse_data_info = parse_data_info
+    XMLDataset._parse_instance_info = parse_instance_info
+
+
+def _has_area(x1: float, y1: float, x2: float, y2: float) -> bool:
+    return x2 > x1 and y2 > y1
