@@ -11,6 +11,10 @@ STAMP := $(VENV)/.installed
 UNFINISHED := $(VENV)/.installing
 SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))
 
+# settings of this make are not those of a make that a test or a program started here
+unexport ARGS WORKERS PYTHON
+MAKEOVERRIDES :=
+
 .PHONY: help install demo test lint docs clean distclean
 
 help:

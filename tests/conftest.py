@@ -1,4 +1,4 @@
-"""What all tests share: one thread a process, the real test data, commands in a subprocess."""
+"""Fixtures of all tests: the real test data, commands in a subprocess, functions in two processes."""
 
 import fcntl
 import json
@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import ranks
 
 # before torch is imported anywhere; commands in a subprocess inherit it
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -18,55 +19,32 @@ if os.environ.get('MMSSL_DATA'):
     os.environ['MMSSL_DATA'] = os.path.abspath(os.environ['MMSSL_DATA'])
 
 ROOT = Path(__file__).resolve().parents[1]
-# files that take longest come first, so that no worker is left alone with one of them at the end
-# before them those that fork processes which learn: autograd refuses that once a test before has started its
-# threads
-LONGEST = (
-    'test_sam_two_processes',
-    'test_rfcn_detector',
-    'test_sync_bn',
-    'test_moby',
-    'test_moco',
-    'test_dino',
-    'test_mocov3',
-    'test_swav',
-    'test_all_configs',
-    'test_distributed',
-    'test_mmcv_ext',
-    'test_all_models',
-    'test_docs',
-    'test_evaluation_commands',
-    'test_train',
-    'test_hosts',
-    'test_resume',
-    'test_fsdp',
-    'test_segmentation_commands',
-    'test_rfcn_launchers',
-    'test_resume_processes',
-    'test_convert_command',
-    'test_deform_ps_roi',
-    'test_ps_roi',
-    'test_demo',
-    'test_doctor',
-    'test_packaging',
-)
 
 
 def pytest_configure(config):
-    """pytest-xdist would begin with the files of the most tests and end with those of a single long one."""
+    """Keep the order below: pytest-xdist would start the files with most tests first."""
     if hasattr(config.option, 'loadscopereorder'):
         config.option.loadscopereorder = False
 
 
 def pytest_collection_modifyitems(items):
-    """The files in LONGEST, then the others; the order within a file stays."""
-    rank = {name: number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: rank.get(item.path.stem, len(LONGEST)))
+    """Mark the users of ``two_ranks``; order the files: those that fork, those marked slow, the rest.
+
+    Files that fork come first because autograd refuses to run in a fork of a process in which it has
+    started threads. Slow files come next so that no worker is left alone with one of them at the end.
+    """
+    order = {}
+    for item in items:
+        if 'two_ranks' in item.fixturenames:
+            item.add_marker('processes')
+        rank = 0 if item.get_closest_marker('processes') else 1 if item.get_closest_marker('slow') else 2
+        order[item.path] = min(rank, order.get(item.path, 2))
+    items.sort(key=lambda item: order[item.path])
 
 
 @pytest.fixture(scope='session')
 def repo_root() -> Path:
-    """The checkout that the tests stand in."""
+    """Root of the checkout."""
     return ROOT
 
 
@@ -78,13 +56,16 @@ def data_root() -> Path:
         pytest.skip('MMSSL_DATA is unset: it names the folder of real test images')
     path = Path(value).resolve()
     if not path.is_dir():
-        pytest.fail(f'MMSSL_DATA={value} is no folder')
+        pytest.fail(f'MMSSL_DATA={value} is not a folder')
     return path
 
 
 @pytest.fixture(scope='session')
 def run_cli():
-    """``run_cli('train', config, ..., cwd=folder)`` runs ``mmssl train ...`` as a person would and returns the CompletedProcess."""
+    """``run_cli('train', config, ..., cwd=folder)`` runs ``mmssl train ...`` in a process of its own.
+
+    Returns the CompletedProcess.
+    """
 
     def run(*arguments, cwd=None, env=None, timeout=300) -> subprocess.CompletedProcess:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
@@ -101,8 +82,23 @@ def run_cli():
 
 
 @pytest.fixture(scope='session')
+def two_ranks(tmp_path_factory):
+    """``two_ranks(function, *arguments)`` calls ``function(rank, *arguments)`` in two gloo processes.
+
+    Returns both results; see :func:`ranks.run`.
+    """
+
+    def run(function, *arguments, **options):
+        return ranks.run(tmp_path_factory.mktemp, function, *arguments, **options)
+
+    return run
+
+
+@pytest.fixture(scope='session')
 def warm_cli(tmp_path_factory):
-    """As ``run_cli``, in a fork of a process that has imported the libraries: seconds less a command; see ``warm.py``.
+    """Like ``run_cli``, in a fork of a process that has imported the libraries, which saves seconds.
+
+    See ``warm.py``.
 
     ``ranks=2`` starts as many processes as torchrun would, ``program=path`` runs that file in place of
     ``mmssl``.
@@ -149,7 +145,7 @@ def warm_cli(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def demo_data(tmp_path_factory) -> Path:
-    """The demo data, made once for all workers; to be read only."""
+    """The demo data, made once for all workers. Tests must not change it."""
     from mmssl.data.demo import make_demo_data
 
     root = tmp_path_factory.getbasetemp()
@@ -162,7 +158,7 @@ def demo_data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope='session')
 def with_demo(demo_data):
-    """``with_demo(folder)`` gives a folder the ``data/demo`` that a command would otherwise make there first, and returns the folder."""
+    """``with_demo(folder)`` links the demo data into a folder, as ``data/demo``, and returns the folder."""
 
     def link(folder: Path) -> Path:
         (folder / 'data').mkdir(exist_ok=True)
@@ -174,7 +170,7 @@ def with_demo(demo_data):
 
 @pytest.fixture(scope='module', autouse=True)
 def no_scope_from_before():
-    """A module of tests begins without a default scope, whatever ran before it in this process set."""
+    """Start every test module without a default scope, whatever the modules before it have set."""
     registry = sys.modules.get('mmengine.registry')
     if registry is not None:
         registry.DefaultScope._instance_dict.clear()

@@ -36,7 +36,8 @@ def clone(tmp_path, repo_root):
 
 
 def make(clone, *arguments, python='bin/python3.11'):
-    env = {key: value for key, value in os.environ.items() if not key.startswith(('MAKE', 'MFLAGS'))}
+    own = ('MAKE', 'MFLAGS', 'ARGS', 'WORKERS')
+    env = {key: value for key, value in os.environ.items() if not key.startswith(own)}
     return subprocess.run(
         ['make', *arguments, f'PYTHON={python}'],
         capture_output=True,
@@ -117,6 +118,16 @@ def test_help_needs_no_environment(clone):
         f'make {target}' in done.stdout for target in ('demo', 'test', 'lint', 'docs', 'install', 'clean')
     )
     assert log_of(clone) == []
+
+
+def test_settings_do_not_reach_the_makes_that_a_program_starts(clone):
+    make(clone, 'install')
+    log_of(clone)
+    (clone / '.venv/bin/python').write_text(
+        '#!/bin/sh\necho "$*" >> log; if [ -z "$INNER" ]; then INNER=1 make test; fi\n'
+    )
+    assert make(clone, 'test', 'ARGS=-rs', 'WORKERS=7').returncode == 0
+    assert log_of(clone) == ['-m pytest -n 7 --dist loadfile -rs', '-m pytest -n 2 --dist loadfile']
 
 
 @pytest.mark.parametrize('shared', [True, False])
