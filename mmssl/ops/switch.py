@@ -54,6 +54,11 @@ def full_precision(value):
     return value.float() if half and torch.is_autocast_enabled(value.device.type) else value
 
 
+def no_autocast(tensor: Tensor) -> torch.autocast:
+    """Context in which autocast is off on the device of ``tensor``."""
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
 @contextlib.contextmanager
 def plain_forms() -> Iterator[None]:
     """Turn all fast forms off inside this context."""
