@@ -11,6 +11,8 @@ import yaml
 from mmengine import registry as root
 from mmengine.config import Config
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = sorted(
     path.relative_to(ROOT).as_posix()

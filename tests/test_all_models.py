@@ -12,6 +12,8 @@ import torch
 
 from mmssl.registry import MODELS
 
+pytestmark = pytest.mark.slow
+
 ARCH = dict(embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=64)
 DECODER = dict(
     num_patches=16, patch_size=8, embed_dim=32, decoder_embed_dim=16, decoder_depth=2, decoder_num_heads=2

@@ -11,6 +11,8 @@ import sys
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 # what every rank sees and computes, written beside the run's own files
 PROBE = """
 from pathlib import Path

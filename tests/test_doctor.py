@@ -8,6 +8,8 @@ import pytest
 from mmssl.hosts import doctor
 from mmssl.hosts.doctor import Environment, Probe
 
+pytestmark = pytest.mark.slow
+
 VERSIONS = {
     'numpy': '2.2.6',
     'torch': '2.11.0',

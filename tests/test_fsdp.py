@@ -4,6 +4,8 @@ import pytest
 import torch
 from test_train import losses
 
+pytestmark = pytest.mark.slow
+
 CONFIG = 'configs/mae/mae_vit-l_8xb512-fsdp-amp-coslr-1600e_in1k.py'
 MODEL = [
     'model.backbone.arch=tiny',

@@ -11,6 +11,8 @@ from PIL import Image
 
 from mmssl.cli import main
 
+pytestmark = pytest.mark.slow
+
 ARCH = dict(embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=64)
 SIZES = dict(arch=ARCH, img_size=48, patch_size=8)
 COMMON = """
@@ -85,7 +87,7 @@ def folder(tmp_path_factory, demo_data):
     """The demo data, the checkpoint of a masked autoencoder that was not trained, and one config a host."""
     from mmengine.registry import init_default_scope
 
-    from mmssl.data.demo import CLASSES
+    from mmssl.data.demo_parts import CLASSES
     from mmssl.registry import MODELS, build
 
     folder = tmp_path_factory.mktemp('hosts')

@@ -12,6 +12,8 @@ import mmssl.registry  # noqa: F401  puts the stand-in in its place
 from mmssl.hosts import compat
 
 pytest.importorskip('mmcv')
+
+pytestmark = pytest.mark.slow
 STAND_IN = compat._StandIn('stand-in')
 needs_ops = pytest.mark.skipif(not compat.has_ops(), reason='mmcv has no compiled operators to compare with')
 
@@ -359,7 +361,7 @@ default_hooks = dict(checkpoint=dict(interval=3))
 @pytest.fixture(scope='module')
 def configs(tmp_path_factory, demo_data):
     """A config of mmdet alone, Faster R-CNN with a deformable stage, and our R-FCN, both on the demo scenes."""
-    from mmssl.data.demo import CLASSES
+    from mmssl.data.demo_parts import CLASSES
 
     folder = tmp_path_factory.mktemp('detectors')
     for name, text in (

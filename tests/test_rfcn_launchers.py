@@ -3,7 +3,10 @@
 import json
 import pickle
 
+import pytest
 import torch
+
+pytestmark = pytest.mark.slow
 
 CONFIG = """
 _base_ = '{root}/configs/smoke/rfcn.py'

@@ -7,6 +7,8 @@ import shutil
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     'model.backbone.arch=tiny',
     'model.neck.embed_dim=192',

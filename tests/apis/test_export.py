@@ -241,6 +241,7 @@ def test_wrong_targets_and_names(vit, tmp_path):
     assert 'blocks.0.attn.qkv.weight' in torch.load(tmp_path / 'out.pth', weights_only=True)
 
 
+@pytest.mark.compile
 def test_onnx_gives_the_features(vit, tmp_path):
     runtime = pytest.importorskip('onnxruntime')
     pytest.importorskip('onnxscript')

@@ -10,6 +10,8 @@ from mmssl.convert import from_official
 timm = pytest.importorskip('timm')
 ViT = pytest.importorskip('mmssl.layers.vit').ViT
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def net():

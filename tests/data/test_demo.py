@@ -17,6 +17,8 @@ from mmssl.data.demo import make_demo_data
 from mmssl.data.demo_parts import CLASSES
 from mmssl.data.folder import ImageFolder
 
+pytestmark = pytest.mark.slow
+
 FEW = ('scenes',)
 
 

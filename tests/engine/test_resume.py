@@ -16,6 +16,8 @@ from mmssl.engine import seeding
 from mmssl.engine.run_state import plain, rng_state, set_rng_state
 from mmssl.engine.runner import FlexibleRunner, Runner, runner_class
 
+pytestmark = pytest.mark.slow
+
 LOOPS = {
     'endless': dict(loop='iter', sampler='InfiniteSampler'),
     'iterations': dict(loop='iter', sampler='DefaultSampler'),

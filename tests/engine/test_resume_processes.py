@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import resume_toy as toy
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(toy.__file__)
 
 

@@ -13,6 +13,8 @@ import torch
 from mmssl.cli import main
 
 pytest.importorskip('mmpretrain')
+
+pytestmark = pytest.mark.slow
 DATA = os.environ.get('MMSSL_DATA')
 needs_data = pytest.mark.skipif(not DATA, reason='MMSSL_DATA is not set: no real photographs to evaluate on')
 MODEL = """

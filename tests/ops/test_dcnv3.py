@@ -101,6 +101,7 @@ def test_odd_inputs_and_types():
     )
 
 
+@pytest.mark.compile
 def test_compiles_whole():
     compiled = torch.compile(
         lambda *given: dcnv3(*given, groups=2), backend='aot_eager', fullgraph=True, dynamic=False

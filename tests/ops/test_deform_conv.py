@@ -167,6 +167,7 @@ def test_bfloat16_under_autocast():
     torch.testing.assert_close(out.float(), exact, atol=2e-2, rtol=2e-2)
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize(
     ('backend', 'dynamic', 'sizes'), [('auto', True, ((5, 6), (7, 4))), ('torch', False, ((5, 6),))]
 )

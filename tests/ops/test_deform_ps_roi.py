@@ -7,6 +7,8 @@ import torch
 
 from mmssl.ops import deform_ps_roi_pool
 
+pytestmark = pytest.mark.slow
+
 SCALE = 1 / 16
 
 
@@ -134,6 +136,7 @@ def test_odd_inputs(classes):
     assert deform_ps_roi_pool(features, lost, trans, 3, SCALE, 2, 3).shape == plain.shape
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize('classes', [1, 2])
 def test_bfloat16_and_compiled(classes):
     features, rois, trans = example(classes, dtype=torch.float32)

@@ -11,6 +11,8 @@ from mmssl.ops import ps_roi_align, ps_roi_pool
 from mmssl.ops.ps_roi_pool import bin_edges, integral_pool
 from mmssl.ops.rois import round_half_away
 
+pytestmark = pytest.mark.slow
+
 SCALE = 1 / 16
 
 
@@ -241,6 +243,7 @@ def test_bfloat16_under_autocast(operator):
     torch.testing.assert_close(out.float(), exact, atol=1e-2, rtol=1e-2)
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize('operator', [ps_roi_pool, ps_roi_align])
 def test_compiles_whole_with_any_number_of_regions(operator):
     features, rois = example(torch.float32)

@@ -21,9 +21,10 @@ pytest.importorskip('mmpretrain')
 CHROMIUM = next(
     (path for path in map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome')) if path), None
 )
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason='no Chromium on this machine: apt-get install chromium'
-)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason='no Chromium on this machine: apt-get install chromium'),
+]
 WAIT = 60_000
 
 

@@ -168,6 +168,7 @@ def test_exported_program_has_a_dynamic_batch():
             )
 
 
+@pytest.mark.compile
 def test_export_writes_somewhere():
     from mmssl.promptable.export import export_onnx
 

@@ -181,6 +181,7 @@ def test_half_precision_is_near(official_sam):
         assert (maps.float() - exact).abs().mean() < 0.05 * exact.abs().mean()
 
 
+@pytest.mark.compile
 def test_compiled_parts_give_the_same():
     model = build_sam(SIZES)
     images = torch.stack([model.preprocess(batch()[2]['image'])])
