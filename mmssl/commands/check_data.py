@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mmssl.data.inspection import Inspector
+    from mmssl.data.checks.inspector import DatasetInspector
 
 HELP = 'look at the data of a config before a training does: counts, sizes, bad files, labels'
 SPLITS = ('train', 'val', 'test')
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
     from mmengine.registry import init_default_scope
 
-    from mmssl.data import inspection
+    from mmssl.data.checks.settings import innermost_datasets
     from mmssl.engine import launch
 
     for name, least in (('number', 1), ('workers', 0), ('max_images', 1)):
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     import mmssl.registry  # noqa: F401  parts of ours, also where a config names none
 
-    found = list(inspection.leaves(loader.dataset.to_dict()))
+    found = list(innermost_datasets(loader.dataset.to_dict()))
     with contextlib.redirect_stdout(
         io.StringIO()
     ):  # the hosts talk while they are imported and while they read
@@ -97,7 +97,9 @@ def look(settings: Mapping, model: Mapping, args: argparse.Namespace) -> dict:
     """One data set: its text, errors, warnings, facts, bad files and tiles of the contact sheet."""
     import os
 
-    from mmssl.data import inspection
+    from mmssl.data.checks.coco import coco_problems
+    from mmssl.data.checks.findings import Findings
+    from mmssl.data.checks.inspector import DatasetInspector
     from mmssl.engine.launch import describe
 
     ann_file = os.path.join(settings.get('data_root') or '', settings.get('ann_file') or '')
@@ -108,9 +110,9 @@ def look(settings: Mapping, model: Mapping, args: argparse.Namespace) -> dict:
     title = f'{settings.get("type")}: {place}'.rstrip(': ')
     is_json = ann_file.endswith('.json')
     try:
-        inspector = inspection.Inspector(settings, model)
+        inspector = DatasetInspector(settings, model)
     except Exception as error:  # a host's reader fails in any way
-        errors, warnings = inspection.coco_complaints(ann_file) if is_json else ([], [])
+        errors, warnings = coco_problems(ann_file) if is_json else ([], [])
         text = (
             str(error)
             if isinstance(error, (OSError, AssertionError)) and str(error)
@@ -129,9 +131,9 @@ def look(settings: Mapping, model: Mapping, args: argparse.Namespace) -> dict:
             tiles=[],
             title=title,
         )
-    findings = inspection.Findings(inspector, examine(inspector, args))
+    findings = Findings(inspector, examine(inspector, args))
     errors, warnings = (
-        inspection.coco_complaints(ann_file, len(inspector) if inspector.kind == 'masks' else None)
+        coco_problems(ann_file, len(inspector) if inspector.label_type == 'masks' else None)
         if is_json
         else ([], [])
     )
@@ -143,7 +145,7 @@ def look(settings: Mapping, model: Mapping, args: argparse.Namespace) -> dict:
         errors=errors,
         warnings=warnings,
         facts=_facts(findings),
-        bad=[(record.path, record.reason) for record in findings.bad],
+        bad=[(record.path, record.reason) for record in findings.unreadable],
         tiles=tiles,
         title=title,
         inspector=inspector,
@@ -201,7 +203,7 @@ def examine(inspector, args: argparse.Namespace) -> list:
     return records
 
 
-_inspector: 'Inspector | None' = None
+_inspector: 'DatasetInspector | None' = None
 
 
 def _one_thread() -> None:
@@ -217,7 +219,7 @@ def _examine(number: int):
 
 def _lines(findings) -> list[tuple[str, str]]:
     """(name, value) rows of the report."""
-    from mmssl.data.inspection import UNITS
+    from mmssl.data.checks.records import COUNTED
 
     inspector, records = findings.inspector, findings.records
     total = len(inspector)
@@ -233,27 +235,27 @@ def _lines(findings) -> list[tuple[str, str]]:
                 else f'{least[0]}x{least[1]} the least, {middle[0]}x{middle[1]} median, {most[0]}x{most[1]} the largest',
             )
         )
-    rows.append(('bad files', str(len(findings.bad))))
-    rows += [('', f'{record.path}: {record.reason}') for record in findings.bad[:MOST_LINES]]
-    if len(findings.bad) > MOST_LINES:
-        rows.append(('', f'... and {len(findings.bad) - MOST_LINES} more; --out DIR writes the list'))
-    kind = inspector.kind
+    rows.append(('bad files', str(len(findings.unreadable))))
+    rows += [('', f'{record.path}: {record.reason}') for record in findings.unreadable[:MOST_LINES]]
+    if len(findings.unreadable) > MOST_LINES:
+        rows.append(('', f'... and {len(findings.unreadable) - MOST_LINES} more; --out DIR writes the list'))
+    kind = inspector.label_type
     if kind == 'none':
         return [*rows, ('labels', 'none')]
     numbers = sorted(record.objects for record in records if record.objects is not None)
     if numbers and kind != 'pixels':
         rows.append(
             (
-                UNITS[kind],
+                COUNTED[kind],
                 f'{sum(numbers):,}; {numbers[0]} to {numbers[-1]} an image, median {numbers[len(numbers) // 2]}; '
-                f'{findings.empty} images without',
+                f'{findings.unlabeled} images without',
             )
         )
     elif numbers:
         rows.append(
             (
                 'labels',
-                f'{numbers[0]} to {numbers[-1]} classes an image; {findings.empty} images of ignored pixels alone',
+                f'{numbers[0]} to {numbers[-1]} classes an image; {findings.unlabeled} images of ignored pixels alone',
             )
         )
     if kind != 'masks':
@@ -262,20 +264,20 @@ def _lines(findings) -> list[tuple[str, str]]:
 
 
 def _class_lines(findings) -> list[tuple[str, str]]:
-    from mmssl.data.inspection import UNITS
+    from mmssl.data.checks.records import COUNTED
 
     inspector = findings.inspector
     classes = inspector.classes or tuple(map(str, range(max(findings.counts, default=-1) + 1)))
     whole = sum(findings.counts.values()) or 1
     most = max(findings.counts.values(), default=1)
-    rows = [('classes', f'{len(classes)}, by {UNITS[inspector.kind]}')]
+    rows = [('classes', f'{len(classes)}, by {COUNTED[inspector.label_type]}')]
     # None stands for those in between
     order: list[int | None] = list(range(len(classes)))
     if len(order) > MOST_CLASSES:
         order.sort(key=lambda number: -findings.counts[number])
         rows[0] = (
             'classes',
-            f'{len(classes)}, by {UNITS[inspector.kind]}; the {MOST_CLASSES // 2} of the most and of the fewest',
+            f'{len(classes)}, by {COUNTED[inspector.label_type]}; the {MOST_CLASSES // 2} of the most and of the fewest',
         )
         order = order[: MOST_CLASSES // 2] + [None] + order[-MOST_CLASSES // 2 :]
     wide = max(len(str(classes[number])) for number in order if number is not None) if classes else 0
@@ -334,12 +336,12 @@ def _facts(findings) -> dict:
     inspector = findings.inspector
     sizes = findings.sizes.tolist()
     return dict(
-        kind=inspector.kind,
+        kind=inspector.label_type,
         images=len(inspector),
         looked_at=len(findings.records),
-        without_labels=findings.empty,
+        without_labels=findings.unlabeled,
         objects=sum(record.objects or 0 for record in findings.records)
-        if inspector.kind in ('objects', 'masks')
+        if inspector.label_type in ('objects', 'masks')
         else None,
         sizes=dict(least=sizes[0], median=sizes[len(sizes) // 2], largest=sizes[-1]) if sizes else None,
         classes={str(name): findings.counts[number] for number, name in enumerate(inspector.classes)},
@@ -352,14 +354,14 @@ def _samples(inspector, findings, count: int) -> tuple[list, list[str]]:
     from mmssl.engine.launch import describe
     from mmssl.visualization.contact import colours_of, draw_sample
 
-    good = {record.path: record for record in findings.records if record.size and not record.wrong}
+    good = {record.path: record for record in findings.records if record.size and not record.errors}
     numbers = [number for number in range(len(inspector)) if inspector.info(number).get('img_path') in good]
     numbers = [
         numbers[place * len(numbers) // min(count, len(numbers))] for place in range(min(count, len(numbers)))
     ]
     classes = inspector.classes or tuple(map(str, range(max(findings.counts, default=-1) + 1)))
     # a palette is made for maps; boxes side by side need colours that differ
-    colours = colours_of(classes, inspector.palette if inspector.kind == 'pixels' else None)
+    colours = colours_of(classes, inspector.palette if inspector.label_type == 'pixels' else None)
     tiles = []
     failed: dict[str, str] = {}
     for number in numbers:
@@ -384,7 +386,7 @@ def _labels(inspector, info: dict, classes) -> tuple[str, dict]:
     """The line below a sample, and what is drawn over it."""
     import numpy as np
 
-    kind = inspector.kind
+    kind = inspector.label_type
     size = f'{info["width"]}x{info["height"]}' if 'width' in info else ''
     if kind == 'images':
         return ', '.join(str(classes[int(label)]) for label in np.atleast_1d(info['gt_label'])), {}
@@ -399,7 +401,7 @@ def _labels(inspector, info: dict, classes) -> tuple[str, dict]:
         return f'{len(masks)} masks', dict(masks=masks)
     if kind == 'pixels':
         labels = inspector.label_map(info)
-        return f'{len(np.setdiff1d(np.unique(labels), [inspector.ignored]))} classes', dict(map=labels)
+        return f'{len(np.setdiff1d(np.unique(labels), [inspector.ignore_index]))} classes', dict(map=labels)
     return size, {}
 
 
@@ -420,7 +422,7 @@ def _write(args: argparse.Namespace, parts: list[dict]) -> None:
             inspector = part['inspector']
             colours = colours_of(inspector.classes, inspector.palette)
             swatches = (
-                list(zip(inspector.classes, colours, strict=True)) if inspector.kind == 'pixels' else []
+                list(zip(inspector.classes, colours, strict=True)) if inspector.label_type == 'pixels' else []
             )
             facts = part['facts']
             subtitle = (

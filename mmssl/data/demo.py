@@ -191,7 +191,7 @@ def _write_photos(root: Path, photos: dict) -> None:
 
 
 def _write_crops(root: Path, rng: np.random.Generator, photos: dict, size: int) -> None:
-    """Write crops labeled with their photograph: training crops from its left part, the others from its right.
+    """Write crops labeled with their photograph: from its left part for training, else from its right.
 
     The crops are desaturated and have random brightness and contrast, so that structure more than color
     separates the classes.

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from mmssl.cli import main
-from mmssl.data import inspection
+from mmssl.data.checks.labels import LabelRange
+from mmssl.data.checks.settings import innermost_datasets
 from mmssl.visualization.contact import contact_sheet, draw_sample
 
 MAE = 'smoke/mae.py'
@@ -77,7 +78,7 @@ def test_too_many_bad_files_and_copies(tmp_path, capsys):
     assert status == 1
     assert (
         '4 of 11 images cannot be read, 3 are allowed' in out
-        and '2 files have the very bytes of another' in out
+        and '2 files have the same bytes as another' in out
     )
     assert 'labels     none' in out
 
@@ -168,14 +169,13 @@ train_dataloader = dict(dataset=dict(_delete_=True, type='RepeatDataset', times=
         and '1 paths more than once' in text
         and '1 image ids more than once: scene_0002' in text
     )
-    assert 'which is no class' in text and "objects named 'ziffer_" in text and "objects named ''" in text
+    assert 'which is not a class' in text and "objects named 'ziffer_" in text and "objects named ''" in text
 
 
 def test_negative_labels_of_data_without_known_classes(scenes):
     labels = np.array(Image.open(next((scenes / 'labels/train').iterdir()))).astype(np.int32)
-    inspector = inspection.Inspector.__new__(inspection.Inspector)
-    inspector.num_classes, inspector.kind, inspector.ignored = None, 'pixels', 255
-    assert inspector._out_of_range([*np.unique(labels), -1]) == ('label -1 is below 0',)
+    valid = LabelRange(num_classes=None, ignore_index=255)
+    assert valid.errors([*np.unique(labels), -1]) == ('label -1 is below 0',)
 
 
 def test_label_maps(scenes, capsys):
@@ -198,7 +198,7 @@ def test_label_maps(scenes, capsys):
         'scene_0003.png does not exist',
         'label map of 3 channels',
         'label map of 16 bits with values above 255',
-        '1 label maps of ignored pixels alone',
+        '1 label maps with ignored pixels only',
     ):
         assert words in text
     facts = json.loads((scenes / 'out/check.json').read_text())[0]['facts']
@@ -277,7 +277,7 @@ def test_transform_that_fails(demo_data, capsys):
 
 def test_leaves_of_wrappers():
     one, two = dict(type='A'), dict(type='B')
-    assert list(inspection.leaves(dict(type='Repeat', dataset=dict(type='Concat', datasets=[one, two])))) == [
+    assert list(innermost_datasets(dict(type='Repeat', dataset=dict(type='Concat', datasets=[one, two])))) == [
         one,
         two,
     ]
