@@ -1,4 +1,4 @@
-"""Deformable RoI pooling with fully connected offsets, for Faster R-CNN (Dai et al., ICCV 2017, arXiv:1703.06211, figure 3)."""
+"""Deformable RoI pooling for Faster R-CNN, with offsets from a fully connected layer (arXiv:1703.06211)."""
 
 from collections.abc import Sequence
 
@@ -13,23 +13,24 @@ from mmssl.registry import MODELS
 
 @MODELS.register_module()
 class DeformRoIExtractor(SingleRoIExtractor):
-    """Pool RoIs, predict from the result how far each bin moves, and pool again.
+    """Deformable RoI pooling: pool the RoIs, predict an offset of each bin from the result, and pool again.
 
-    mmcv's DeformRoIPoolPack needs a GPU, has three layers for the offsets, and takes bin centres; here it is
-    one layer, as in the released code, whose learning rate is a hundredth
-    (``paramwise_cfg=dict(custom_keys={'offset_fc': dict(lr_mult=0.01)})``) and which begins at zero. One
-    layer serves all levels. Maps (B, C, H, W) and RoIs (N, 5) give (N, out_channels, P, P).
+    Feature maps (B, C, H, W) and RoIs (N, 5) give (N, out_channels, P, P) (figure 3 of the paper). As in the
+    released code, the offsets come from one layer, shared by all levels and initialised with zero, with a
+    hundredth of the learning rate: ``paramwise_cfg=dict(custom_keys={'offset_fc': dict(lr_mult=0.01)})``.
 
     Args:
-        out_channels: of the pooled RoIs.
-        featmap_strides: pixels of the image a cell, of each level.
-        roi_feat_size: P.
-        in_channels: reduce maps of so many channels to ``out_channels`` first, by a 1x1 convolution with
-            ReLU; None where they have them.
-        trans_std: an offset of 1 moves a bin by this share of the RoI.
-        sample_per_part: samples a bin and axis.
-        others: of mmdet's SingleRoIExtractor (``finest_scale``, ``init_cfg``).
+        out_channels: Channels of the pooled RoIs.
+        featmap_strides: Stride of each level in the image, in pixels.
+        roi_feat_size: P, the number of bins per axis.
+        in_channels: Channels of the feature maps, if a 1x1 convolution with ReLU is to reduce them to
+            ``out_channels`` first; None if they have ``out_channels`` already.
+        trans_std: Shift of a bin by an offset of 1, as a fraction of the size of the RoI.
+        sample_per_part: Samples per bin and axis.
+        **kwargs: Passed on to mmdet's SingleRoIExtractor (``finest_scale``, ``init_cfg``).
     """
+
+    # mmcv's DeformRoIPoolPack needs a GPU, has three layers for the offsets, and samples at bin centres
 
     def __init__(
         self,
@@ -45,7 +46,8 @@ class DeformRoIExtractor(SingleRoIExtractor):
             roi_layer={}, out_channels=out_channels, featmap_strides=list(featmap_strides), **kwargs
         )
         self.roi_feat_size = roi_feat_size
-        self.trans_std, self.sample_per_part = trans_std, sample_per_part
+        self.trans_std = trans_std
+        self.sample_per_part = sample_per_part
         self.conv_new = nn.Conv2d(in_channels, out_channels, 1) if in_channels else None
         self.offset_fc = nn.Linear(out_channels * roi_feat_size**2, 2 * roi_feat_size**2)
         if kwargs.get('init_cfg') is None:
@@ -57,45 +59,44 @@ class DeformRoIExtractor(SingleRoIExtractor):
             )
 
     def build_roi_layers(self, layer_cfg, featmap_strides) -> nn.ModuleList:
-        """None: the operator has no weights."""
+        """Return an empty list: the operator has no weights."""
         return nn.ModuleList()
 
     def forward(self, feats: Sequence[Tensor], rois: Tensor, roi_scale_factor: float | None = None) -> Tensor:
-        """(B, C, H, W) maps and RoIs (N, 5) in pixels of the image to (N, out_channels, P, P)."""
-        maps = list(feats) if self.conv_new is None else [F.relu(self.conv_new(level)) for level in feats]
+        """Pool RoIs (N, 5), in pixels of the image, from maps (B, C, H, W) to (N, out_channels, P, P)."""
+        maps = list(feats)
+        if self.conv_new is not None:
+            maps = [F.relu(self.conv_new(level)) for level in feats]
         levels = self.map_roi_levels(rois, len(maps)) if len(maps) > 1 else None
         if roi_scale_factor is not None:
             rois = self.roi_rescale(rois, roi_scale_factor)
-        plain = self._pool(maps, rois, levels, None)
-        trans = self.offset_fc(plain.flatten(1)).view(-1, 2, self.roi_feat_size, self.roi_feat_size)
+        undeformed = self._pool(maps, rois, levels, None)
+        trans = self.offset_fc(undeformed.flatten(1)).view(-1, 2, self.roi_feat_size, self.roi_feat_size)
         return self._pool(maps, rois, levels, trans)
 
     def _pool(self, maps: list[Tensor], rois: Tensor, levels: Tensor | None, trans: Tensor | None) -> Tensor:
-        size = self.roi_feat_size
-        settings = dict(
-            output_size=size,
+        """Pool each RoI from its level, with bins shifted by ``trans`` (N, 2, P, P)."""
+        if levels is None:
+            return self._pool_level(maps[0], rois, trans, self.featmap_strides[0])
+        pooled, indices = [], []
+        for index, (level, stride) in enumerate(zip(maps, self.featmap_strides, strict=True)):
+            members = (levels == index).nonzero().flatten()
+            member_trans = None if trans is None else trans[members]
+            # also without RoIs, so that the weights of the level have gradients on every process
+            pooled.append(self._pool_level(level, rois[members], member_trans, stride))
+            indices.append(members)
+        return torch.cat(pooled)[torch.cat(indices).argsort()]
+
+    def _pool_level(self, level: Tensor, rois: Tensor, trans: Tensor | None, stride: int) -> Tensor:
+        return deform_ps_roi_pool(
+            level,
+            rois,
+            trans,
+            output_size=self.roi_feat_size,
+            spatial_scale=1 / stride,
             output_dim=self.out_channels,
             group_size=1,
-            part_size=size,
-            trans_std=self.trans_std,
+            part_size=self.roi_feat_size,
             sample_per_part=self.sample_per_part,
+            trans_std=self.trans_std,
         )
-        if levels is None:
-            return deform_ps_roi_pool(
-                maps[0], rois, trans, spatial_scale=1 / self.featmap_strides[0], **settings
-            )
-        parts, order = [], []
-        for number, (level, stride) in enumerate(zip(maps, self.featmap_strides, strict=True)):
-            index = (levels == number).nonzero().flatten()
-            order.append(index)
-            # a level without RoIs takes part with none, so that its weights have gradients on every process
-            parts.append(
-                deform_ps_roi_pool(
-                    level,
-                    rois[index],
-                    None if trans is None else trans[index],
-                    spatial_scale=1 / stride,
-                    **settings,
-                )
-            )
-        return torch.cat(parts)[torch.cat(order).argsort()]

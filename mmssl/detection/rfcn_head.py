@@ -1,8 +1,8 @@
-"""The box head of R-FCN: position-sensitive score maps, pooled and voted (Dai et al., NIPS 2016, arXiv:1605.06409); its deformable form.
+"""Box head of R-FCN and of deformable R-FCN (Dai et al., arXiv:1605.06409 and arXiv:1703.06211).
 
-Everything with weights lies before the RoIs: k * k maps a class and k * k * 4 maps of box offsets. A RoI
-    takes its bin (i, j) from the map
-of that bin only, and the mean of its bins is the score: 2000 RoIs cost hardly more than 100.
+Position-sensitive score maps, k * k per class, and k * k * 4 maps of box offsets come from 1x1 convolutions.
+Bin (i, j) of a RoI is pooled from map (i, j) only, and the mean over the bins ("vote") is the score.
+Everything with weights runs before the RoIs, so that 2000 RoIs cost hardly more than 100.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,9 @@ import torch
 from mmdet.models.losses import accuracy
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from mmdet.models.task_modules.samplers import SamplingResult
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmssl.layers.pointwise import PointwiseConv2d
 from mmssl.ops import deform_ps_roi_pool, ps_roi_align, ps_roi_pool
 from mmssl.registry import MODELS
 
@@ -23,57 +22,59 @@ CONVENTIONS = ('caffe', 'torchvision', 'align')
 
 
 def hardest(losses: Tensor, counts: Sequence[int], keep: int) -> Tensor:
-    """The ``keep`` RoIs with the largest loss of every image, whatever their labels (OHEM as in section 2.3 of R-FCN).
+    """Select the RoIs with the largest losses of each image, whatever their labels (OHEM, R-FCN section 2.3).
 
     Args:
-        losses: (N,) loss of every RoI, image after image.
-        counts: RoIs of each image; their sum is N.
-        keep: how many stay an image.
+        losses: (N,) loss of each RoI, grouped by image.
+        counts: Number of RoIs of each image; they sum to N.
+        keep: Number of RoIs to select per image.
 
     Returns:
         (N,) bool.
     """
-    chosen = torch.zeros_like(losses, dtype=torch.bool)
-    begin = 0
-    for part in losses.detach().split(list(counts)):
-        chosen[begin + part.topk(min(keep, len(part))).indices] = True
-        begin += len(part)
-    return chosen
+    selected = torch.zeros_like(losses, dtype=torch.bool)
+    start = 0
+    for image_losses in losses.detach().split(list(counts)):
+        selected[start + image_losses.topk(min(keep, len(image_losses))).indices] = True
+        start += len(image_losses)
+    return selected
 
 
 @MODELS.register_module()
 class RFCNBBoxHead(BBoxHead):
-    """Scores and boxes of RoIs by position-sensitive pooling and voting; mmdet's heads have weights behind the RoIs.
+    """Scores and boxes of RoIs by position-sensitive pooling and voting.
 
-    A map (B, in_channels, H, W) and RoIs (N, 5) to scores (N, num_classes + 1), background last as everywhere
-    in mmdet, and box offsets (N, 4) or (N, 4 * num_classes). Channels of the maps are class-major, bin-minor:
-    (class * k + row) * k + column.
+    Feature maps (B, in_channels, H, W) and RoIs (N, 5) give scores (N, num_classes + 1), with background last
+    as everywhere in mmdet, and box offsets (N, 4) or (N, 4 * num_classes). Map (class * k + row) * k + column
+    is the one for bin (row, column) of a class.
 
-    Deformable (arXiv:1703.06211, figure 4): 1x1 convolutions give maps of offsets, which are pooled by the
-        same RoIs; every class has
-    offsets of its own for its scores, and the box has one set. They start at zero, where the head pools means
-    of ``sample_per_part`` ** 2 bilinear samples a bin.
+    The deformable head (arXiv:1703.06211, figure 4) has further 1x1 convolutions, whose maps are pooled with
+    the same RoIs to the offsets of the bins: each class has its own for its score, and the box has one set.
+    They are initialised with zero, where each bin is the mean of ``sample_per_part ** 2`` bilinear samples.
 
     Args:
-        in_channels: channels of the map.
-        num_classes: without background.
-        roi_feat_size: k, 7 or 3 in the paper.
-        hidden_channels: of the 1x1 reduction with ReLU in front of the maps, None for none.
-        stride: pixels of the image a cell of the map.
-        reg_class_agnostic: one box for all classes, or one each.
-        deformable: learn where the bins lie.
-        trans_std: an offset of 1 moves a bin by this share of the RoI.
-        sample_per_part: samples a bin and axis, of the deformable pooling.
-        convention: of the plain pooling, 'caffe' (the released code's), 'torchvision', or 'align' for
-            bilinear samples, four a bin (PSRoIAlign): whole cells tell RoIs of few cells hardly apart.
-        loss_cls, loss_bbox: any of mmdet's that gives a loss a RoI with ``reduction_override='none'``.
-        others: of mmdet's BBoxHead (``bbox_coder``, ``reg_decoded_bbox``, ``init_cfg``).
+        in_channels: Channels of the feature map.
+        num_classes: Number of classes without background.
+        roi_feat_size: k, the number of bins per axis; 7 or 3 in the paper.
+        hidden_channels: Channels of the 1x1 convolution with ReLU before the score maps; None for no such
+            convolution.
+        stride: Stride of the feature map in the image, in pixels.
+        reg_class_agnostic: Predict one box for all classes instead of one per class.
+        deformable: Learn offsets of the bins.
+        trans_std: Shift of a bin by an offset of 1, as a fraction of the size of the RoI.
+        sample_per_part: Samples per bin and axis of deformable pooling.
+        convention: Plain pooling: 'caffe' as in the released code, 'torchvision', or 'align' for bilinear
+            samples, four per bin (PSRoIAlign), which small RoIs need: rounded to whole pixels of the map,
+            they are hardly told apart.
+        **kwargs: Passed on to mmdet's BBoxHead: ``bbox_coder``, ``reg_decoded_bbox``, ``loss_cls``,
+            ``loss_bbox``, ``init_cfg``. The losses must return a loss per RoI for
+            ``reduction_override='none'``.
 
     Raises:
-        ValueError: sizes below 1, an unknown convention.
+        ValueError: A size is below 1, or the convention is unknown.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         in_channels: int = 2048,
         num_classes: int = 20,
@@ -87,12 +88,17 @@ class RFCNBBoxHead(BBoxHead):
         convention: str = 'caffe',
         **kwargs,
     ):
-        for name, value in dict(
+        sizes = dict(
             in_channels=in_channels, num_classes=num_classes, roi_feat_size=roi_feat_size, stride=stride
-        ).items():
+        )
+        for name, value in sizes.items():
             if value < 1:
                 raise ValueError(f'{name}={value} of RFCNBBoxHead must be at least 1')
-        # the host's fully connected layers, as small as they go, make place for convolutions
+        if convention not in CONVENTIONS:
+            raise ValueError(
+                f'convention={convention!r} of RFCNBBoxHead is not one of {", ".join(CONVENTIONS)}'
+            )
+        # mmdet's fully connected layers are built as small as possible, and replaced by convolutions
         super().__init__(
             in_channels=1,
             roi_feat_size=1,
@@ -101,35 +107,33 @@ class RFCNBBoxHead(BBoxHead):
             **{'init_cfg': None, **kwargs},
         )
         del self.fc_cls, self.fc_reg
-        k = roi_feat_size
-        self.k, self.stride, self.convention = k, stride, convention
         self.in_channels = in_channels
-        if convention not in CONVENTIONS:
-            raise ValueError(
-                f'convention={convention!r} of RFCNBBoxHead is not one of {", ".join(CONVENTIONS)}'
-            )
-        self.trans_std, self.sample_per_part = trans_std, sample_per_part
-        width = hidden_channels or in_channels
-        self.conv_new = PointwiseConv2d(in_channels, hidden_channels) if hidden_channels else None
-        self.box_dim = self.bbox_coder.encode_size * (1 if reg_class_agnostic else num_classes)
-        self.rfcn_cls = PointwiseConv2d(width, k * k * (num_classes + 1))
-        self.rfcn_bbox = PointwiseConv2d(width, k * k * self.box_dim)
+        self.k = roi_feat_size
+        self.stride = stride
+        self.convention = convention
         self.deformable = deformable
+        self.trans_std = trans_std
+        self.sample_per_part = sample_per_part
+        self.box_dim = self.bbox_coder.encode_size * (1 if reg_class_agnostic else num_classes)
+
+        bins = self.k**2
+        width = hidden_channels or in_channels
+        self.conv_new = nn.Conv2d(in_channels, hidden_channels, 1) if hidden_channels else None
+        self.rfcn_cls = nn.Conv2d(width, bins * (num_classes + 1), 1)
+        self.rfcn_bbox = nn.Conv2d(width, bins * self.box_dim, 1)
         if deformable:
-            self.rfcn_cls_offset = PointwiseConv2d(width, 2 * k * k * (num_classes + 1))
-            self.rfcn_bbox_offset = PointwiseConv2d(width, 2 * k * k)
+            self.rfcn_cls_offset = nn.Conv2d(width, 2 * bins * (num_classes + 1), 1)
+            self.rfcn_bbox_offset = nn.Conv2d(width, 2 * bins, 1)
         if kwargs.get('init_cfg') is None:
-            zero = [
-                dict(type='Constant', name=name, val=0.0)
-                for name in ('rfcn_cls_offset', 'rfcn_bbox_offset')
-                if deformable
-            ]
-            self.init_cfg = dict(
-                type='Normal', layer='Conv2d', std=0.01, **(dict(override=zero) if zero else {})
-            )
+            self.init_cfg = dict(type='Normal', layer='Conv2d', std=0.01)
+            if deformable:
+                self.init_cfg['override'] = [
+                    dict(type='Constant', name=name, val=0.0)
+                    for name in ('rfcn_cls_offset', 'rfcn_bbox_offset')
+                ]
 
     def forward(self, x: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores and box offsets of RoIs.
+        """Predict scores and box offsets of RoIs.
 
         Args:
             x: (B, in_channels, H, W).
@@ -140,26 +144,28 @@ class RFCNBBoxHead(BBoxHead):
         """
         if self.conv_new is not None:
             x = F.relu(self.conv_new(x), inplace=True)
-        scores, boxes = self.rfcn_cls(x), self.rfcn_bbox(x)
-        rois = rois.to(torch.promote_types(scores.dtype, rois.dtype))
+        score_maps = self.rfcn_cls(x)
+        box_maps = self.rfcn_bbox(x)
+        rois = rois.to(torch.promote_types(score_maps.dtype, rois.dtype))
         if self.deformable:
-            return (
-                self._pool_deformable(scores, self.rfcn_cls_offset(x), rois, self.num_classes + 1),
-                self._pool_deformable(boxes, self.rfcn_bbox_offset(x), rois, 1),
-            )
-        return self._pool(scores, rois), self._pool(boxes, rois)
+            scores = self._pool_deformable(score_maps, self.rfcn_cls_offset(x), rois, self.num_classes + 1)
+            boxes = self._pool_deformable(box_maps, self.rfcn_bbox_offset(x), rois, 1)
+        else:
+            scores = self._pool(score_maps, rois)
+            boxes = self._pool(box_maps, rois)
+        return scores, boxes
 
     def _pool(self, maps: Tensor, rois: Tensor) -> Tensor:
-        """(B, D * k * k, H, W) to (N, D)."""
+        """(B, D * k * k, H, W) to (N, D), by position-sensitive pooling and voting."""
         sizes = self.k, 1 / self.stride, maps.shape[1] // self.k**2
         if self.convention == 'align':
-            out = ps_roi_align(maps, rois, *sizes, vote=True)
+            pooled = ps_roi_align(maps, rois, *sizes, vote=True)
         else:
-            out = ps_roi_pool(maps, rois, *sizes, convention=self.convention, vote=True)
-        return out.to(torch.promote_types(out.dtype, torch.float32))
+            pooled = ps_roi_pool(maps, rois, *sizes, convention=self.convention, vote=True)
+        return pooled.to(torch.promote_types(pooled.dtype, torch.float32))
 
-    def _pool_deformable(self, maps: Tensor, offsets: Tensor, rois: Tensor, classes: int) -> Tensor:
-        """(B, D * k * k, H, W), with maps of offsets (B, 2 * classes * k * k, H, W), to (N, D)."""
+    def _pool_deformable(self, maps: Tensor, offset_maps: Tensor, rois: Tensor, classes: int) -> Tensor:
+        """(B, D * k * k, H, W) and offset maps (B, 2 * classes * k * k, H, W) to (N, D)."""
         settings: dict[str, Any] = dict(
             output_size=self.k,
             spatial_scale=1 / self.stride,
@@ -168,11 +174,11 @@ class RFCNBBoxHead(BBoxHead):
             sample_per_part=self.sample_per_part,
             trans_std=self.trans_std,
         )
-        trans = deform_ps_roi_pool(offsets, rois, None, output_dim=2 * classes, **settings)
-        out = deform_ps_roi_pool(
+        trans = deform_ps_roi_pool(offset_maps, rois, None, output_dim=2 * classes, **settings)
+        pooled = deform_ps_roi_pool(
             maps, rois, trans, output_dim=maps.shape[1] // self.k**2, vote=True, **settings
         )
-        return out.to(torch.promote_types(out.dtype, torch.float32))
+        return pooled.to(torch.promote_types(pooled.dtype, torch.float32))
 
     def loss_and_target(
         self,
@@ -184,28 +190,18 @@ class RFCNBBoxHead(BBoxHead):
         concat: bool = True,
         reduction_override: str | None = None,
     ) -> dict:
-        """Targets by mmdet's rules, and the losses; ``rcnn_train_cfg.ohem`` is the number of RoIs an image that are learned from.
+        """Compute mmdet's targets, and the losses of all RoIs or of the ``rcnn_train_cfg.ohem`` hardest.
 
         Returns:
-            dict of ``loss_bbox`` (a dict of losses, as in the host) and ``bbox_targets``.
+            ``loss_bbox``, a dict of losses as in mmdet, and ``bbox_targets``.
         """
         targets = self.get_targets(sampling_results, rcnn_train_cfg, concat=True)
         counts = [len(result.priors) for result in sampling_results]
-        labels, label_weights, bbox_targets, bbox_weights = targets
-        losses = self.loss(
-            cls_score,
-            bbox_pred,
-            rois,
-            labels,
-            label_weights,
-            bbox_targets,
-            bbox_weights,
-            counts=counts,
-            ohem=rcnn_train_cfg.get('ohem'),
-        )
+        ohem = rcnn_train_cfg.get('ohem')
+        losses = self.loss(cls_score, bbox_pred, rois, *targets, counts=counts, ohem=ohem)
         return dict(loss_bbox=losses, bbox_targets=targets)
 
-    def loss(
+    def loss(  # noqa: PLR0913  mmdet's signature
         self,
         cls_score: Tensor,
         bbox_pred: Tensor,
@@ -218,57 +214,62 @@ class RFCNBBoxHead(BBoxHead):
         counts: Sequence[int] | None = None,
         ohem: int | None = None,
     ) -> dict:
-        """Cross entropy and smooth L1; with ``ohem``, of the hardest RoIs of every image by the sum of both, from these very scores.
+        """Classification and box loss; with ``ohem``, of the RoIs of each image whose sum of both is largest.
 
-        The box loss is divided by ``ohem`` times images (the released code's 1 / BATCH_ROIS_OHEM), without
-        ``ohem`` by the RoIs as in mmdet; the other by the RoIs that count. The keys are the same, and all
-        parameters get gradients, whatever the images hold.
+        The box loss is divided by ``ohem`` times the number of images (1 / BATCH_ROIS_OHEM in the released
+        code), or without ``ohem`` by the number of RoIs as in mmdet; the classification loss by the number of
+        RoIs that contribute. Whatever the images contain, the keys are the same and all parameters get a
+        gradient.
 
         Args:
-            cls_score: (N, num_classes + 1).
+            cls_score: (N, num_classes + 1) logits.
             bbox_pred: (N, 4) or (N, 4 * num_classes).
             rois: (N, 5).
             labels: (N,), ``num_classes`` for background.
             label_weights: (N,).
-            bbox_targets, bbox_weights: (N, 4), of the RoIs on objects; zero elsewhere.
-            counts: RoIs of each image, all in one image by default.
-            ohem: RoIs kept an image, None for all.
+            bbox_targets: (N, 4), zero for background.
+            bbox_weights: (N, 4), zero for background.
+            reduction_override: Not used; kept for mmdet.
+            counts: Number of RoIs of each image; by default all RoIs belong to one image.
+            ohem: Number of RoIs per image that contribute; None for all.
 
         Returns:
-            ``loss_cls``, ``loss_bbox``, ``acc``, and with ``ohem`` ``num_pos``, the chosen RoIs on objects an
-            image.
+            ``loss_cls``, ``loss_bbox``, ``acc``, and with ``ohem`` also ``num_pos``, the mean number of
+            selected foreground RoIs per image.
         """
-        counts = [len(labels)] if counts is None else counts
         if not len(labels):
             losses = dict(
                 loss_cls=cls_score.sum() * 0, loss_bbox=bbox_pred.sum() * 0, acc=cls_score.new_zeros(1)
             )
             return dict(losses, num_pos=cls_score.new_zeros(())) if ohem else losses
+        counts = [len(labels)] if counts is None else counts
         cls_losses = self.loss_cls(cls_score, labels, label_weights, reduction_override='none')
-        if self.reg_class_agnostic:
-            own = bbox_pred
-        else:
-            index = labels.clamp(max=self.num_classes - 1)
-            own = bbox_pred.view(len(labels), self.num_classes, -1)[
-                torch.arange(len(labels), device=labels.device), index
-            ]
-        if self.reg_decoded_bbox:
-            own = self.bbox_coder.decode(rois[:, 1:], own)
-        box_losses = self.loss_bbox(own, bbox_targets, bbox_weights, reduction_override='none')
-        # without any object mmdet's losses give one sum, of zero
-        box_losses = (
-            box_losses.view(len(labels), -1).sum(1) if box_losses.dim() else box_losses.expand(len(labels))
-        )
+        box_losses = self._box_losses(bbox_pred, rois, labels, bbox_targets, bbox_weights)
         weights = (label_weights > 0).to(cls_losses.dtype)
-        boxes = len(labels)
+        box_normalizer = len(labels)
         if ohem:
             weights = weights * hardest(cls_losses + box_losses, counts, ohem).to(weights.dtype)
-            boxes = ohem * len(counts)
+            box_normalizer = ohem * len(counts)
         losses = dict(
             loss_cls=(cls_losses * weights).sum() / weights.sum().clamp(min=1),
-            loss_bbox=(box_losses * weights).sum() / boxes,
+            loss_bbox=(box_losses * weights).sum() / box_normalizer,
             acc=accuracy(cls_score, labels),
         )
         if ohem:
             losses['num_pos'] = (weights * (labels < self.num_classes)).sum() / len(counts)
         return losses
+
+    def _box_losses(
+        self, bbox_pred: Tensor, rois: Tensor, labels: Tensor, bbox_targets: Tensor, bbox_weights: Tensor
+    ) -> Tensor:
+        """Box loss of each RoI, (N,)."""
+        boxes = bbox_pred
+        if not self.reg_class_agnostic:
+            by_class = bbox_pred.view(len(labels), self.num_classes, -1)
+            index = labels.clamp(max=self.num_classes - 1)  # background has no box, and weight 0
+            boxes = by_class[torch.arange(len(labels), device=labels.device), index]
+        if self.reg_decoded_bbox:
+            boxes = self.bbox_coder.decode(rois[:, 1:], boxes)
+        losses = self.loss_bbox(boxes, bbox_targets, bbox_weights, reduction_override='none')
+        # mmdet's IoU losses return a scalar 0 if no RoI has an object
+        return losses.view(len(labels), -1).sum(1) if losses.dim() else losses.expand(len(labels))
