@@ -5,6 +5,7 @@ Heavy imports (torch, the toolboxes) belong inside ``run``, so that ``mmssl --he
 """
 
 import argparse
+import contextlib
 import importlib
 import os
 import re
@@ -39,6 +40,20 @@ COMMANDS = {
     'demo-data': 'mmssl.commands.demo_data',
     'doctor': 'mmssl.commands.doctor',
     'completion': 'mmssl.commands.completion',
+}
+# commands that run a network; their matrix products on the CPU take the faster of torch's two libraries
+COMPUTING = {
+    'train',
+    'test',
+    'knn',
+    'linear',
+    'attention',
+    'reconstruct',
+    'embedding',
+    'segment',
+    'annotate',
+    'demo',
+    'tokenizer',
 }
 MOST_COLUMNS = 110
 # the headings of `mmssl --help`, each before its first command
@@ -181,7 +196,8 @@ def main(argv: list[str] | None = None, command: str | None = None) -> int:
     module = importlib.import_module(COMMANDS[command])
     args = command_parser(command).parse_args(argv)
     try:
-        return int(module.run(args) or 0)
+        with _fast_products(command):
+            return int(module.run(args) or 0)
     except Exception as error:
         known = isinstance(error, USER_ERRORS)
         if os.environ.get('MMSSL_DEBUG') or not known:
@@ -191,6 +207,14 @@ def main(argv: list[str] | None = None, command: str | None = None) -> int:
             message += '; `mmssl doctor` says what is missing and how to get it'
         print(f'mmssl {command}: error: {message}\n(MMSSL_DEBUG=1 shows the traceback)', file=sys.stderr)
         return 1
+
+
+def _fast_products(command: str) -> contextlib.AbstractContextManager:
+    if command not in COMPUTING:
+        return contextlib.nullcontext()
+    from mmssl.ops.fast.linear import enabled
+
+    return enabled()
 
 
 def _overview(argv: list[str]) -> int:

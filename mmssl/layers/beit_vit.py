@@ -7,12 +7,10 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmssl.layers.linear import Linear
 from mmssl.layers.patch import PatchEmbed, pair, patch_grid
 from mmssl.layers.relative_position import RelativePositionBias, bias_of, biased_attention, resize_bias_table
 from mmssl.layers.transformer import FeedForward, norm_eps
 from mmssl.layers.vit import OUT_TYPES, resolve_arch
-from mmssl.ops.linear import linear
 from mmssl.registry import MODELS
 
 INIT_STD = 0.02
@@ -47,8 +45,8 @@ class BEiTAttention(nn.Module):
             own = RelativePositionBias(grid, num_heads)
             self.relative_position_bias_table = own.relative_position_bias_table
             self.register_buffer('relative_position_index', own.relative_position_index)
-        self.qkv = Linear(embed_dims, 3 * embed_dims, bias=False)
-        self.proj = Linear(embed_dims, embed_dims)
+        self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=False)
+        self.proj = nn.Linear(embed_dims, embed_dims)
 
     def forward(
         self, x: Tensor, grid: tuple[int, int], bias: Tensor | None = None, rows: Tensor | None = None
@@ -67,7 +65,7 @@ class BEiTAttention(nn.Module):
         batch, length, width = x.shape
         if self.grid is not None:
             bias = bias_of(self.relative_position_bias_table, self.relative_position_index, self.grid, grid)
-        joined = linear(
+        joined = F.linear(
             x, self.qkv.weight, torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
         )
         query, key, value = (

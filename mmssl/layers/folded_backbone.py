@@ -7,7 +7,6 @@ from mmcv.cnn import fuse_conv_bn
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmssl.layers.pointwise import PointwiseConv2d
 
 
 class FoldedBackbone:
@@ -46,7 +45,6 @@ class FoldedBackbone:
         if self.copy is None or state != self.made_of:
             with torch.inference_mode(False):
                 self.copy, self.made_of = fuse_conv_bn(copy.deepcopy(self.backbone)), state
-                PointwiseConv2d.of(self.copy)
         return self.copy(images)
 
     def __deepcopy__(self, memo: dict) -> 'FoldedBackbone':

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmssl.layers.linear import Linear
 from mmssl.registry import MODELS
 
 
@@ -38,7 +37,7 @@ class MLP(BaseModule):
         self.dims, self.num_layers, self.last_bn = tuple(dims), len(dims) - 1, last_bn
         for index, (width, following) in enumerate(zip(dims, dims[1:], strict=False)):
             last = index == self.num_layers - 1
-            self.add_module(f'fc{index}', Linear(width, following, bias=bias))
+            self.add_module(f'fc{index}', nn.Linear(width, following, bias=bias))
             if last_bn or not last:
                 self.add_module(f'bn{index}', nn.BatchNorm1d(following, affine=not last))
 

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from mmssl.ops.linear import linear
 
 
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -106,4 +105,4 @@ class PatchEmbed(nn.Module):
     def project_rows(self, patches: Tensor) -> Tensor:
         """Project patches that :func:`patchify` cut: (..., p * q * C_in) to (..., C)."""
         weight = self.projection.weight
-        return linear(patches, weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1), self.projection.bias)
+        return nn.functional.linear(patches, weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1), self.projection.bias)

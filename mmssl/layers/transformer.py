@@ -3,9 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmssl.layers.linear import Linear
 from mmssl.ops.attention import attention
-from mmssl.ops.linear import linear
 
 
 def drop_path(branch: Tensor, rate: float, training: bool) -> Tensor:
@@ -50,8 +48,8 @@ class Attention(nn.Module):
         self.num_heads = num_heads
         self.attn_drop_rate = attn_drop_rate
         self.drop_rate = drop_rate
-        self.qkv = Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
-        self.proj = Linear(embed_dims, embed_dims)
+        self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
+        self.proj = nn.Linear(embed_dims, embed_dims)
 
     def _heads(self, tokens: Tensor, parts: int) -> tuple[Tensor, ...]:
         batch, length, width = tokens.shape
@@ -71,14 +69,14 @@ class Attention(nn.Module):
         Returns:
             (B, L - first_query, C).
         """
-        if first_query and type(self.qkv) is Linear:
+        if first_query and type(self.qkv) is nn.Linear:
             width = x.shape[-1]
             bias = self.qkv.bias
             (query,) = self._heads(
-                linear(x[:, first_query:], self.qkv.weight[:width], None if bias is None else bias[:width]), 1
+                F.linear(x[:, first_query:], self.qkv.weight[:width], None if bias is None else bias[:width]), 1
             )
             key, value = self._heads(
-                linear(x, self.qkv.weight[width:], None if bias is None else bias[width:]), 2
+                F.linear(x, self.qkv.weight[width:], None if bias is None else bias[width:]), 2
             )
         else:  # also where qkv was replaced, by LoRA for one: then only its own forward knows the product
             query, key, value = self._heads(self.qkv(x), 3)
@@ -95,7 +93,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.drop_rate = drop_rate
         self.layers = nn.Sequential(
-            nn.Sequential(Linear(embed_dims, feedforward_channels)), Linear(feedforward_channels, embed_dims)
+            nn.Sequential(nn.Linear(embed_dims, feedforward_channels)), nn.Linear(feedforward_channels, embed_dims)
         )
 
     def forward(self, x: Tensor) -> Tensor:

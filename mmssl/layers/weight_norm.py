@@ -5,7 +5,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-from mmssl.ops.linear import linear
 
 
 class _Norm(nn.Module):
@@ -57,7 +56,7 @@ class WeightNormLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in) to (B, out)."""
-        return linear(x, self.weight)
+        return nn.functional.linear(x, self.weight)
 
 
 def _rename_old_weight_norm(module: WeightNormLinear, state_dict: dict, prefix: str, *_) -> None:

@@ -6,7 +6,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmssl.ops.dispatch import checks_values, pick
-from mmssl.ops.linear import linear
 from mmssl.ops.weighted_sum import compute_type, ragged_gather, row_products, weighted_gather
 
 # elements of the columns that are in work at a time on the CPU, 4 MiB
@@ -234,7 +233,7 @@ class _SampledProduct(torch.autograd.Function):
         for image, part, rows in pieces(batch, positions, len(index), kernel):
             columns = gather_columns(table, index[rows], share[rows], taps, kernel)
             for group, column in enumerate(columns):
-                out[image, group, :, part] = linear(column, kernel[group]).t()
+                out[image, group, :, part] = F.linear(column, kernel[group]).t()
         return out.view(batch, -1, positions) if batch else out.flatten(1, 2)
 
     @staticmethod

@@ -6,7 +6,7 @@ import importlib
 import torch
 from torch import Tensor
 
-from mmssl.hosts.compat import has_ops
+from mmssl.hosts.ops_import import has_ops
 
 BACKENDS = ('auto', 'torch', 'torchvision', 'mmcv')
 

@@ -23,6 +23,16 @@ FAST_FORMS: dict[str, Callable] = {}
 _plain_only = os.environ.get('MMSSL_PLAIN', '').lower() not in ('', '0', 'false', 'no')
 
 
+def always(tensors: list[Tensor]) -> bool:
+    """On every device, with and without gradients."""
+    return True
+
+
+def inference(tensors: list[Tensor]) -> bool:
+    """Gradients are disabled."""
+    return not torch.is_grad_enabled()
+
+
 def cpu(tensors: list[Tensor]) -> bool:
     """All tensors are on the CPU."""
     return all(tensor.device.type == 'cpu' for tensor in tensors)
@@ -41,6 +51,11 @@ def cpu_training(tensors: list[Tensor]) -> bool:
 def eager() -> bool:
     """Neither torch.compile nor torch.jit.trace is recording, so that values may be looked at."""
     return not torch.compiler.is_compiling() and not torch.jit.is_tracing()
+
+
+def autocast_dtype(device_type: str) -> torch.dtype | None:
+    """Data type of autocast on a device; None if it is off."""
+    return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else None
 
 
 def full_precision(value):

@@ -1,71 +1,91 @@
 """Small modules of the promptable segmenter, under the official names."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmssl.layers.linear import Linear
 
-
-def redraw(module: nn.Module) -> None:
-    """Draw the weights of all layers inside a module anew, each as its class does."""
+def reset_weights(module: nn.Module) -> None:
+    """Reset the weights of all layers inside a module, each as its class does."""
     for child in module.modules():
         if child is not module and hasattr(child, 'reset_parameters'):
             child.reset_parameters()
 
 
 class LayerNorm2d(nn.Module):
-    """Layer norm over the channels of a map.
+    """Layer norm over the channels of a feature map.
 
     Args:
-        num_channels: C.
-        eps: added to the variance.
+        num_channels: Number of channels C.
+        eps: Added to the variance.
     """
 
     def __init__(self, num_channels: int, eps: float = 1e-6):
         super().__init__()
-        self.weight, self.bias, self.eps = (
-            nn.Parameter(Tensor(num_channels)),
-            nn.Parameter(Tensor(num_channels)),
-            eps,
-        )
+        self.weight = nn.Parameter(torch.empty(num_channels))
+        self.bias = nn.Parameter(torch.empty(num_channels))
+        self.eps = eps
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Ones and zeros."""
+        """Set the weight to one and the bias to zero."""
         nn.init.ones_(self.weight)
         nn.init.zeros_(self.bias)
 
-    def rows(self, x: Tensor) -> Tensor:
-        """(..., C), channels last."""
+    def channels_last(self, x: Tensor) -> Tensor:
+        """Normalise (..., C)."""
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
-        return self.rows(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.channels_last(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class MLPBlock(nn.Module):
-    """Linear, activation, Linear.
+    """Linear layer, activation, linear layer.
 
     Args:
-        embedding_dim, mlp_dim: widths.
-        act: class of the activation.
+        embedding_dim: Number of input and output channels C.
+        mlp_dim: Number of hidden channels.
+        act: Class of the activation.
     """
 
     def __init__(self, embedding_dim: int, mlp_dim: int, act: type[nn.Module] = nn.GELU):
         super().__init__()
-        self.lin1, self.lin2, self.act = Linear(embedding_dim, mlp_dim), Linear(mlp_dim, embedding_dim), act()
+        self.lin1 = nn.Linear(embedding_dim, mlp_dim)
+        self.lin2 = nn.Linear(mlp_dim, embedding_dim)
+        self.act = act()
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) to (..., C)."""
         return self.lin2(self.act(self.lin1(x)))
 
 
-class Neck(nn.Sequential):
-    """The last part of an image encoder: 1 x 1 convolution, norm, 3 x 3 convolution, norm, without biases.
+class MLP(nn.Module):
+    """Linear layers with ReLU in between.
 
     Args:
-        in_channels, out_channels: widths.
+        input_dim, hidden_dim, output_dim: Numbers of channels.
+        num_layers: Number of linear layers.
+    """
+
+    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, num_layers: int):
+        super().__init__()
+        dims = [input_dim] + [hidden_dim] * (num_layers - 1) + [output_dim]
+        self.layers = nn.ModuleList(nn.Linear(dims[i], dims[i + 1]) for i in range(num_layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., input_dim) to (..., output_dim)."""
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)
+
+
+class Neck(nn.Sequential):
+    """Last part of an image encoder: 1 x 1 convolution, norm, 3 x 3 convolution, norm, without biases.
+
+    Args:
+        in_channels, out_channels: Numbers of channels.
     """
 
     def __init__(self, in_channels: int, out_channels: int):

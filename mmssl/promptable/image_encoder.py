@@ -9,10 +9,9 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmssl.layers.linear import Linear
 from mmssl.layers.transformer import drop_path
 from mmssl.ops.rel_attention import rel_attention, resize_rel_pos, window_attention
-from mmssl.promptable.common import MLPBlock, Neck, redraw
+from mmssl.promptable.common import MLPBlock, Neck, reset_weights
 from mmssl.registry import MODELS, build
 
 ARCHS: dict[str, dict[str, Any]] = {
@@ -64,7 +63,7 @@ class Attention(nn.Module):
         if dim % num_heads:
             raise ValueError(f'embed_dim {dim} does not divide into {num_heads} heads')
         self.num_heads, self.window_size, self.size = num_heads, window_size, tuple(size)
-        self.qkv, self.proj = Linear(dim, 3 * dim, bias=qkv_bias), Linear(dim, dim)
+        self.qkv, self.proj = nn.Linear(dim, 3 * dim, bias=qkv_bias), nn.Linear(dim, dim)
         self.rel_pos_h = self.rel_pos_w = None
         if use_rel_pos:
             self.rel_pos_h = nn.Parameter(torch.zeros(2 * size[0] - 1, dim // num_heads))
@@ -214,7 +213,7 @@ class SAMImageEncoder(BaseModule):
 
     def reset_parameters(self) -> None:
         """Linear layers and positions from N(0, 0.02), as ViTDet's; offsets at zero."""
-        redraw(self)
+        reset_weights(self)
         for name, parameter in self.named_parameters():
             if name == 'pos_embed' or ('blocks.' in name and parameter.ndim == 2 and 'rel_pos' not in name):
                 nn.init.trunc_normal_(parameter, std=0.02)
@@ -359,8 +358,8 @@ class SAMBackbone(BaseModule):
 
     def init_weights(self) -> None:
         """Draw the neck anew; the backbone begins as it says."""
-        redraw(self.neck)
-        redraw(self.laterals)
+        reset_weights(self.neck)
+        reset_weights(self.laterals)
         super().init_weights()
 
     def train(self, mode: bool = True):

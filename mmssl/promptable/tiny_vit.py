@@ -8,9 +8,8 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmssl.layers.linear import Linear
 from mmssl.layers.transformer import drop_path
-from mmssl.promptable.common import Neck, redraw
+from mmssl.promptable.common import Neck, reset_weights
 from mmssl.registry import MODELS
 
 
@@ -44,7 +43,7 @@ class ConvBN(nn.Sequential):
 
     def reset_parameters(self) -> None:
         """As torch does, the norm scaled by ``scale``."""
-        redraw(self)
+        reset_weights(self)
         nn.init.constant_(self.bn.weight, self.scale)
 
 
@@ -121,7 +120,7 @@ class Attention(nn.Module):
             raise ValueError(f'{dim} channels do not divide into {num_heads} heads')
         self.num_heads = num_heads
         self.norm = nn.LayerNorm(dim)
-        self.qkv, self.proj = Linear(dim, 3 * dim), Linear(dim, dim)
+        self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
         self.attention_biases = nn.Parameter(torch.zeros(num_heads, window_size**2))
         place = torch.arange(window_size)
         apart = (place[:, None] - place).abs()
@@ -154,7 +153,7 @@ class MLP(nn.Module):
 
     def __init__(self, dim: int, hidden: int):
         super().__init__()
-        self.norm, self.fc1, self.fc2 = nn.LayerNorm(dim), Linear(dim, hidden), Linear(hidden, dim)
+        self.norm, self.fc1, self.fc2 = nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) to (..., C)."""
@@ -291,7 +290,7 @@ class SAMTinyViT(BaseModule):
 
     def init_weights(self) -> None:
         """Draw the initial weights anew, as torch does; the last norm of an inverted residual at zero."""
-        redraw(self)
+        reset_weights(self)
         for module in self.modules():  # after their own convolutions and norms
             if isinstance(module, ConvBN):
                 module.reset_parameters()

@@ -12,10 +12,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmssl.layers.beit_vit import BEiTViT, init_truncated
-from mmssl.layers.linear import Linear
 from mmssl.layers.masking import blockwise_mask
 from mmssl.registry import MODELS, build
 from mmssl.selfsup.base import SelfSupervisor
@@ -38,7 +37,7 @@ class BEiTHead(BaseModule):
 
     def __init__(self, embed_dims: int, num_embed: int, init_cfg: dict | list | None = None):
         super().__init__(init_cfg)
-        self.cls_head = Linear(embed_dims, num_embed)
+        self.cls_head = nn.Linear(embed_dims, num_embed)
         init_truncated(self.cls_head)
 
     def init_weights(self) -> None:

@@ -15,7 +15,6 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmssl.layers.distributed import sum_over_ranks, world
-from mmssl.layers.linear import Linear
 from mmssl.layers.momentum import MomentumEncoder
 from mmssl.layers.vit import ViT
 from mmssl.layers.weight_norm import WeightNormLinear
@@ -139,7 +138,7 @@ class DINOHead(BaseModule):
         widths = [in_dim, *[hidden_dim] * (nlayers - 1), bottleneck_dim]
         layers: list[nn.Module] = []
         for index, (width, following) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
-            layers.append(Linear(width, following))
+            layers.append(nn.Linear(width, following))
             if index < nlayers - 1:
                 layers += [nn.BatchNorm1d(following), nn.GELU()] if use_bn else [nn.GELU()]
         self.mlp = nn.Sequential(*layers) if nlayers > 1 else layers[0]

@@ -14,8 +14,6 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmssl.layers.distributed import gather_with_gradient, world
-from mmssl.layers.linear import Linear
-from mmssl.ops.linear import linear
 from mmssl.registry import MODELS, build
 from mmssl.selfsup.base import SelfSupervisor
 
@@ -72,7 +70,7 @@ def pair_scores(l: Tensor, m: Tensor, gather: bool = False) -> tuple[Tensor, Ten
             x.reshape(-1, units).to(torch.promote_types(x.dtype, torch.float32))
             for x in (m.transpose(1, 2), places)
         )
-        scores = linear(vectors, places).view(number, multis, -1, l.shape[2])
+        scores = F.linear(vectors, places).view(number, multis, -1, l.shape[2])
     images = torch.arange(scores.shape[2], device=m.device)
     own = images == images[first : first + number, None]
     return scores, own[:, None, :, None], scores[:, :, first : first + number].diagonal(dim1=0, dim2=2)
@@ -215,7 +213,7 @@ class InfoMaxEncoder(_Drawn):
         self.stages.append(
             nn.Sequential(
                 nn.Flatten(),
-                Linear(channels[-1] * (img_size // step) ** 2, hidden, bias=False),
+                nn.Linear(channels[-1] * (img_size // step) ** 2, hidden, bias=False),
                 nn.BatchNorm1d(hidden),
                 nn.ReLU(inplace=True),
             )
@@ -267,10 +265,10 @@ class InfoMaxNet(_Drawn):
         init_cfg: dict | list | None = None,
     ):
         super().__init__(init_cfg)
-        self.hidden = Linear(in_channels, units, bias=False)
+        self.hidden = nn.Linear(in_channels, units, bias=False)
         self.norm = nn.BatchNorm1d(units)
-        self.out = Linear(units, units)
-        self.shortcut = Linear(in_channels, units, bias=False)
+        self.out = nn.Linear(units, units)
+        self.shortcut = nn.Linear(in_channels, units, bias=False)
         self.layer_norm = nn.LayerNorm(units) if layer_norm else nn.Identity()
         self._copy_input()
 

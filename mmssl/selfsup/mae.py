@@ -10,7 +10,6 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmssl.layers.linear import Linear
 from mmssl.layers.masking import mask_of, random_masking
 from mmssl.layers.patch import pair, patch_grid, patchify, take_rows, unpatchify
 from mmssl.layers.pos_embed import fit_pos_embed, resize_pos_embed, sincos_2d
@@ -137,7 +136,7 @@ class MAEDecoder(BaseModule):
         self.grid = (rows, columns)
         self.patch_size = pair(patch_size)
         eps = norm_eps(norm_cfg)
-        self.decoder_embed = Linear(embed_dim, decoder_embed_dim)
+        self.decoder_embed = nn.Linear(embed_dim, decoder_embed_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
         self.decoder_pos_embed = nn.Parameter(sincos_2d(self.grid, decoder_embed_dim), requires_grad=False)
         self.decoder_blocks = nn.ModuleList(
@@ -147,7 +146,7 @@ class MAEDecoder(BaseModule):
             for _ in range(decoder_depth)
         )
         self.ln1 = nn.LayerNorm(decoder_embed_dim, eps=eps)
-        self.decoder_pred = Linear(
+        self.decoder_pred = nn.Linear(
             decoder_embed_dim, predict_feature_dim or self.patch_size[0] * self.patch_size[1] * in_chans
         )
         self.register_load_state_dict_pre_hook(_fit_own_pos_embed)

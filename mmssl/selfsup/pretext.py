@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmssl.layers.linear import Linear
 from mmssl.registry import MODELS, build
 from mmssl.selfsup.base import SelfSupervisor
 
@@ -42,9 +41,9 @@ class PretextHead(BaseModule):
         self.hidden = nn.Identity()
         if hid_channels:
             self.hidden = nn.Sequential(
-                Linear(width, hid_channels, bias=False), nn.BatchNorm1d(hid_channels), nn.ReLU(inplace=True)
+                nn.Linear(width, hid_channels, bias=False), nn.BatchNorm1d(hid_channels), nn.ReLU(inplace=True)
             )
-        self.fc = Linear(hid_channels or width, out_channels)
+        self.fc = nn.Linear(hid_channels or width, out_channels)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

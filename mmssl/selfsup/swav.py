@@ -15,7 +15,6 @@ from torch import distributed as dist
 from torch.nn import functional as F
 
 from mmssl.layers.distributed import sum_over_ranks, world
-from mmssl.layers.linear import Linear
 from mmssl.layers.queue import FeatureQueue
 from mmssl.registry import MODELS
 from mmssl.selfsup.base import ScheduledSupervisor
@@ -135,13 +134,13 @@ class SwAVNeck(BaseModule):
         self.out_channels = out_channels
         if hid_channels:
             self.projection_neck = nn.Sequential(
-                Linear(in_channels, hid_channels),
+                nn.Linear(in_channels, hid_channels),
                 nn.BatchNorm1d(hid_channels),
                 nn.ReLU(inplace=True),
-                Linear(hid_channels, out_channels),
+                nn.Linear(hid_channels, out_channels),
             )
         else:
-            self.projection_neck = Linear(in_channels, out_channels)
+            self.projection_neck = nn.Linear(in_channels, out_channels)
 
     def init_weights(self) -> None:
         """Draw the initial weights anew, as torch does."""

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from mmssl.checkpoint import UnsafeCheckpointError, load_file, safe_loading, strip_module, weights_of
 from mmssl.layers.patch import pair, patch_grid, patchify
-from mmssl.ops.linear import linear
 from mmssl.registry import MODELS
 
 RANDOM = 'random'
@@ -334,7 +333,7 @@ class DALLEEncoder(Tokenizer):
         hidden = self.hidden(pixels).permute(0, 2, 3, 1).flatten(0, 2)
         last = self.blocks.output.conv
         with torch.autocast(pixels.device.type, enabled=False):
-            return linear(
+            return F.linear(
                 hidden if rows is None else hidden.index_select(0, rows), last.w.flatten(1), last.b
             ).argmax(dim=1)
 

@@ -11,7 +11,6 @@ import torch
 import mmssl.ops
 from mmssl.ops import dcnv3, deform_conv2d, deform_ps_roi_pool, ps_roi_align, ps_roi_pool
 from mmssl.ops.attention import attention
-from mmssl.ops.linear import linear
 
 SEEDS = range(10)
 
@@ -74,10 +73,6 @@ def attending(seed, batch=1, size=(2, 3)):
     return attention, [draw(seed + place, batch, 2, size[0] * size[1], 4) for place in range(3)]
 
 
-def dense(seed, batch=1, size=(2, 3)):
-    return linear, [draw(seed, batch, *size, 4), draw(seed + 1, 5, 4), draw(seed + 2, 5)]
-
-
 CASES = {
     'deform_conv2d': convolution,
     'dcnv3': core,
@@ -85,7 +80,6 @@ CASES = {
     'ps_roi_align': pooling(ps_roi_align),
     'deform_ps_roi_pool': deformable_pooling,
     'attention': attending,
-    'linear': dense,
 }
 
 

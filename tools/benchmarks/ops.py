@@ -68,6 +68,7 @@ def convolution(channels: int, height: int, width: int, dilation: int, groups: i
     import torch
 
     from mmssl.ops import deform_conv2d
+    from mmssl.ops.fast.linear import enabled
 
     given = (
         torch.randn(1, channels, height, width),
@@ -75,12 +76,14 @@ def convolution(channels: int, height: int, width: int, dilation: int, groups: i
         torch.randn(channels, channels, 3, 3) / math.sqrt(9 * channels),
     )
     given = [tensor.requires_grad_() for tensor in (*given, torch.rand(1, 9 * groups, height, width))]
-    return given, {
+    calls = {
         name: lambda backend=backend: deform_conv2d(
             *given[:3], None, 1, dilation, dilation, given[3], backend=backend
         )
         for name, backend in (('mmssl', 'auto'), ('torchvision', 'torchvision'), ('mmcv', 'mmcv'))
     }
+    calls['mmssl'] = enabled()(calls['mmssl'])
+    return given, calls
 
 
 def deformable_pooling(number: int, classes: int, moved: int):

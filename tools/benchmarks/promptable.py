@@ -20,6 +20,7 @@ with the same boxes; pixels that differ, by the rounding of the decoder, are cou
 """
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -108,11 +109,13 @@ def agree(mine: torch.Tensor, their: torch.Tensor, tolerance: float, what: str) 
         raise SystemExit(f'{what} differ by {error:.1e}, more than {tolerance:.0e}')
 
 
-def finished(call):
-    """The call, waiting for the device."""
+def finished(call, stock: bool = False):
+    """The call, waiting for the device; ``stock`` leaves torch's matrix products as they are, for the peer."""
+    from mmssl.ops.fast.linear import enabled
 
     def run():
-        out = call()
+        with contextlib.nullcontext() if stock else enabled():
+            out = call()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         return out
@@ -129,14 +132,17 @@ def encoder(args, device) -> list[str]:
         device
     )
     agree(mine(images), theirs(images), 1e-4, 'embeddings')
-    sides = {'segment_anything': finished(lambda: theirs(images)), 'mmssl': finished(lambda: mine(images))}
+    sides = {
+        'segment_anything': finished(lambda: theirs(images), stock=True),
+        'mmssl': finished(lambda: mine(images)),
+    }
     if device.type == 'cuda':
         import copy
 
         half, small = copy.deepcopy(mine).bfloat16(), images.bfloat16()
         compiled = torch.compile(half)
         their_half = copy.deepcopy(theirs).bfloat16()
-        sides['segment_anything, bfloat16'] = finished(lambda: their_half(small))
+        sides['segment_anything, bfloat16'] = finished(lambda: their_half(small), stock=True)
         sides['mmssl, bfloat16'] = finished(lambda: half(small))
         sides['mmssl, bfloat16, compiled'] = finished(lambda: compiled(small))
     seconds = medians(sides, args.rounds)
@@ -199,7 +205,7 @@ def decoder(args, device) -> list[str]:
             agree(decode(mine, maps, points)[index], decode(theirs, maps, points)[index], tolerance, what)
         seconds = medians(
             {
-                'theirs': finished(lambda p=points: decode(theirs, maps, p)),
+                'theirs': finished(lambda p=points: decode(theirs, maps, p), stock=True),
                 'mine': finished(lambda p=points: decode(mine, maps, p)),
             },
             args.rounds,
@@ -239,7 +245,7 @@ def ragged(args, device) -> list[str]:
         agree(one, other, 1e-5, 'logits of one call and of the loop')
     seconds = medians(
         {
-            'theirs': finished(lambda: loop(theirs)),
+            'theirs': finished(lambda: loop(theirs), stock=True),
             'loop': finished(lambda: loop(mine)),
             'together': finished(together),
         },
@@ -330,7 +336,9 @@ def automatic(args, device) -> list[str]:
     for number in range(args.automatic_rounds):
         for name in list(sides)[:: 1 if number % 2 else -1]:
             start = time.perf_counter()
-            results[name] = sides[name].generate(image)
+            results[name] = finished(
+                lambda side=sides[name]: side.generate(image), name == 'segment_anything'
+            )()
             seconds[name].append(time.perf_counter() - start)
     times = {name: statistics.median(values) for name, values in seconds.items()}
     pixels, masks = compare(results['mmssl'], results['segment_anything'])
@@ -420,9 +428,11 @@ def child(side: str, args) -> None:
     model = (official(args) if side == 'segment_anything' else fresh(args)).to(device)
     if settings:
         model.load_state_dict(torch.load(args.weights, map_location=device))
-        generator(side, model, settings).generate(image)
+        masks = generator(side, model, settings)
+        call = partial(masks.generate, image)
     else:
-        model.image_encoder(torch.randn(args.images, 3, args.size, args.size, device=device))
+        call = partial(model.image_encoder, torch.randn(args.images, 3, args.size, args.size, device=device))
+    finished(call, stock=side == 'segment_anything')()
     print(torch.cuda.max_memory_allocated() / 2**20 if device.type == 'cuda' else peak_resident() - before)
 
 

@@ -1,1 +1,1 @@
-"""Fast forms of the operators, chosen by :mod:`mmssl.ops.switch`; each computes what its plain form computes."""
+"""Fast forms of the operators, chosen by :mod:`mmssl.ops.switch`; each agrees with its plain form."""
