@@ -22,9 +22,9 @@ from mmengine.registry import STRATEGIES as MMENGINE_STRATEGIES
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
-from mmssl.hosts import compat
+from mmssl.hosts import patches
 
-compat.patch()
+patches.apply()
 
 SCOPE = 'mmssl'
 

@@ -56,9 +56,9 @@ REGISTRIES = {
 
 
 def read(name):
-    from mmssl.hosts import compat
+    from mmssl.hosts import patches
 
-    compat.patch()
+    patches.apply()
     return Config.fromfile(ROOT / name)
 
 

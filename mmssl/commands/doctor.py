@@ -24,6 +24,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from mmssl.hosts import doctor
 
-    findings = doctor.diagnose(doctor.look())
+    findings = doctor.diagnose(doctor.read_environment())
     print(doctor.report(findings))
     return int(any(finding.level == 'broken' for finding in findings))

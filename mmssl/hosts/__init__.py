@@ -1,1 +1,1 @@
-"""The OpenMMLab toolboxes that mmssl extends: their distributions, their patches, and what stands in for mmcv's operators."""
+"""The OpenMMLab toolboxes below mmssl: distributions, patches, replacements for operators, diagnosis."""

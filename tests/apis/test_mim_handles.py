@@ -40,15 +40,15 @@ def folder_for_mim(name):
 
 
 def test_mim_finds_the_package_when_its_files_come_first(installed):
-    assert not mim.is_found('tool') and not (folder_for_mim('tool') / '.mim').exists()
+    assert not mim.finds_package('tool') and not (folder_for_mim('tool') / '.mim').exists()
     assert mim.put_package_first('tool') == installed
-    assert mim.is_found('tool') and (folder_for_mim('tool') / '.mim/model-index.yml').is_file()
+    assert mim.finds_package('tool') and (folder_for_mim('tool') / '.mim/model-index.yml').is_file()
     assert installed.read_text() == ''.join(RECORD[3:] + RECORD[:3])  # nothing is added or lost
     assert mim.put_package_first('tool') is None
 
 
 def test_what_is_not_installed_from_a_wheel_is_told(monkeypatch, capsys):
-    assert mim.record_of('no-such-distribution') is None and not mim.is_found('no-such-distribution')
+    assert mim.record_of('no-such-distribution') is None and not mim.finds_package('no-such-distribution')
     monkeypatch.setattr(mim, 'record_of', lambda name: None)
     assert main(['doctor', '--mim']) == 1
     assert (

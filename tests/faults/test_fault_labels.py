@@ -142,9 +142,9 @@ def test_data_sets_of_the_host_differ_in_their_readers_alone(repo_root):
     mmseg = pytest.importorskip('mmseg')
     from pathlib import Path
 
-    from mmssl.hosts import compat
+    from mmssl.hosts import patches
 
-    compat.patch()
+    patches.apply()
     readers = {
         'mmssl.LoadImage': 'image',
         'LoadImageFromFile': 'image',

@@ -86,9 +86,9 @@ def test_vit_takes_images_that_are_no_whole_number_of_patches(repo_root, height,
     from mmengine.config import Config
     from mmengine.registry import MODELS
 
-    from mmssl.hosts import compat
+    from mmssl.hosts import patches
 
-    compat.patch()
+    patches.apply()
     cfg = Config.fromfile(repo_root / 'configs/gcn/gcn_vit-b-mae_8xb2-160000i_ade20k-512x512.py').model
     cfg.backbone.update(
         arch=dict(embed_dims=8, num_layers=4, num_heads=2, feedforward_channels=8),

@@ -45,9 +45,9 @@ class Detector:
         from mmengine.config import Config
         from mmengine.registry import MODELS, init_default_scope
 
-        from mmssl.hosts import compat
+        from mmssl.hosts import patches
 
-        compat.patch()
+        patches.apply()
         init_default_scope('mmdet')
         root = ROOT / 'configs' if ours else Path(mmdet.__file__).parent / '.mim/configs'
         cfg = Config.fromfile(root / (OURS if ours else PEER))

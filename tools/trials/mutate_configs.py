@@ -115,9 +115,9 @@ def read(name: str) -> dict:
     """A config; one of the smoke configs is shortened to two steps and a validation on two images."""
     from mmengine.config import Config
 
-    from mmssl.hosts import compat
+    from mmssl.hosts import patches
 
-    compat.patch()
+    patches.apply()
     config = plain(Config.fromfile(ROOT / name)._cfg_dict.to_dict())
     if name.startswith('configs/smoke/'):
         config['train_cfg'].update({'max_iters': 2, **({'val_interval': 2} if config.get('val_cfg') else {})})

@@ -1,4 +1,4 @@
-"""The stand-in for mmcv's compiled operators: equal to them, function by function and in whole detectors that train and test."""
+"""Replacements for mmcv's compiled operators: equal to them, by function and in detectors that train and test."""
 
 import importlib
 import json
@@ -8,14 +8,16 @@ import sys
 import pytest
 import torch
 
-import mmssl.registry  # noqa: F401  puts the stand-in in its place
-from mmssl.hosts import compat
+import mmssl.registry  # noqa: F401  installs the import hook
+from mmssl.hosts import ops_import
 
 pytest.importorskip('mmcv')
 
 pytestmark = pytest.mark.slow
-STAND_IN = compat._StandIn('stand-in')
-needs_ops = pytest.mark.skipif(not compat.has_ops(), reason='mmcv has no compiled operators to compare with')
+STAND_IN = ops_import.StandInModule('stand-in')
+needs_ops = pytest.mark.skipif(
+    not ops_import.has_ops(), reason='mmcv has no compiled operators to compare with'
+)
 
 
 @pytest.fixture
@@ -254,22 +256,22 @@ def test_the_stand_in_takes_an_empty_place(how, monkeypatch):
         def find_spec(self, name, path=None, target=None):
             return None if how == 'missing' else importlib.machinery.ModuleSpec(name, None, origin='real')
 
-    finder = compat._StandInFinder()
-    monkeypatch.setattr(compat, '_FINDER', finder)
+    finder = ops_import.StandInFinder()
+    monkeypatch.setattr(ops_import, '_FINDER', finder)
     monkeypatch.setattr(sys, 'meta_path', [Finder()])
     monkeypatch.setenv('MMSSL_NO_EXT', '1' if how == 'hidden' else '0')
     monkeypatch.delitem(sys.modules, 'mmcv._ext', raising=False)
     if how == 'blocked':
-        compat.stand_in_for_ops()
+        ops_import.stand_in_for_ops()
         assert importlib.util.find_spec('mmcv._ext').origin == 'real'
         monkeypatch.setitem(sys.modules, 'mmcv._ext', None)
-    compat.stand_in_for_ops()
+    ops_import.stand_in_for_ops()
     assert sys.meta_path[0] is finder and sys.meta_path.count(finder) == 1
-    assert importlib.util.find_spec('mmcv._ext').origin == compat.STAND_IN
+    assert importlib.util.find_spec('mmcv._ext').origin == ops_import.STAND_IN
     assert finder.find_spec('mmcv.ops') is None
-    compat.has_ops.cache_clear()
-    assert not compat.has_ops()
-    compat.has_ops.cache_clear()
+    ops_import.has_ops.cache_clear()
+    assert not ops_import.has_ops()
+    ops_import.has_ops.cache_clear()
 
 
 RUN = """
@@ -285,13 +287,13 @@ assert 'mmcv._ext' not in sys.modules
 if how == 'refused':
     sys.meta_path.insert(0, Refuse())
 
-from mmssl.hosts import compat
+from mmssl.hosts import ops_import
 from mmssl.cli import main
 for number, config in enumerate(configs):
     run = f'{work_dir}/{number}/'
     assert main(['train', config, '--work-dir', run + 'train']) == 0
     assert main(['test', config, run + 'train/iter_3.pth', '--work-dir', run + 'test']) == 0
-assert compat.has_ops() == (how == 'compiled')
+assert ops_import.has_ops() == (how == 'compiled')
 import mmcv, mmcv.ops, mmcv._ext
 from mmcv.utils import ext_loader
 assert ext_loader.load_ext('_ext', ['nms', 'carafe_forward']) is mmcv._ext is sys.modules['mmcv._ext']
@@ -299,8 +301,8 @@ assert hasattr(mmcv._ext, '__file__') == (how == 'compiled')
 """
 FASTER_RCNN = """
 default_scope = 'mmdet'
-default_hooks = dict(logger=dict(type='LoggerHook', interval=1), checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=3))
-log_processor = dict(by_epoch=False)
+default_hooks = dict(logger=dict(type='LoggerHook', interval=1), checkpoint=dict(type='CheckpointHook',
+by_epoch=False, interval=3)) log_processor = dict(by_epoch=False)
 randomness = dict(seed=0)
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=3, val_interval=10)
 val_cfg = test_cfg = dict()
@@ -312,38 +314,44 @@ proposals = dict(nms_pre=100, max_per_img=20, nms=dict(type='nms', iou_threshold
 coder = dict(type='DeltaXYWHBBoxCoder', target_means=[0., 0., 0., 0.], target_stds=[0.1, 0.1, 0.2, 0.2])
 model = dict(
     type='FasterRCNN',
-    data_preprocessor=dict(type='DetDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True),
-    backbone=dict(type='ResNet', depth=50, base_channels=8, num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(2, ),
-                  stem_channels=8, dcn=dict(type='DCNv2', deform_groups=2), stage_with_dcn=(False, False, True)),
+    data_preprocessor=dict(type='DetDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12,
+    57.375], bgr_to_rgb=True), backbone=dict(type='ResNet', depth=50, base_channels=8, num_stages=3,
+    strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(2, ),
+                  stem_channels=8, dcn=dict(type='DCNv2', deform_groups=2), stage_with_dcn=(False, False,
+                  True)),
     rpn_head=dict(
         type='RPNHead', in_channels=128, feat_channels=16,
-        anchor_generator=dict(type='AnchorGenerator', scales=[2, 4], ratios=[1.0], strides=[16]), bbox_coder=dict(
+        anchor_generator=dict(type='AnchorGenerator', scales=[2, 4], ratios=[1.0], strides=[16]),
+        bbox_coder=dict(
             type='DeltaXYWHBBoxCoder', target_means=[0., 0., 0., 0.], target_stds=[1., 1., 1., 1.]),
         loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True), loss_bbox=dict(type='L1Loss')),
     roi_head=dict(
         type='StandardRoIHead',
-        bbox_roi_extractor=dict(type='SingleRoIExtractor', roi_layer=dict(type='RoIAlign', output_size=3, sampling_ratio=0),
+        bbox_roi_extractor=dict(type='SingleRoIExtractor', roi_layer=dict(type='RoIAlign', output_size=3,
+        sampling_ratio=0),
                                 out_channels=128, featmap_strides=[16]),
-        bbox_head=dict(type='Shared2FCBBoxHead', in_channels=128, fc_out_channels=32, roi_feat_size=3, num_classes=10, bbox_coder=coder,
+        bbox_head=dict(type='Shared2FCBBoxHead', in_channels=128, fc_out_channels=32, roi_feat_size=3,
+        num_classes=10, bbox_coder=coder,
                        loss_cls=dict(type='CrossEntropyLoss'), loss_bbox=dict(type='L1Loss'))),
     train_cfg=dict(
         rpn=dict(assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3),
-                 sampler=dict(type='RandomSampler', num=64, pos_fraction=0.5, add_gt_as_proposals=False), pos_weight=-1,
-                 allowed_border=-1),
+                 sampler=dict(type='RandomSampler', num=64, pos_fraction=0.5, add_gt_as_proposals=False),
+                 pos_weight=-1, allowed_border=-1),
         rpn_proposal=proposals, rcnn=rcnn),
-    test_cfg=dict(rpn=proposals, rcnn=dict(score_thr=0.01, nms=dict(type='soft_nms', iou_threshold=0.5), max_per_img=5)))
-load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True), dict(type='Resize', scale=(128, 96))]
-pack = dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
-def loader(split, pipeline, train):
+    test_cfg=dict(rpn=proposals, rcnn=dict(score_thr=0.01, nms=dict(type='soft_nms', iou_threshold=0.5),
+    max_per_img=5)))
+load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True), dict(type='Resize',
+scale=(128, 96))] pack = dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
+'scale_factor')) def loader(split, pipeline, train):
     return dict(batch_size=2, num_workers=0, persistent_workers=False, sampler=dict(
         type='InfiniteSampler' if train else 'DefaultSampler', shuffle=train), dataset=dict(
-        type='CocoDataset', data_root='{data}', ann_file='annotations/instances_' + split + '.json', pipeline=pipeline,
-        data_prefix=dict(img='images/' + split), metainfo=dict(classes=({classes})), test_mode=not train,
-        indices=None if train else 5))
+        type='CocoDataset', data_root='{data}', ann_file='annotations/instances_' + split + '.json',
+        pipeline=pipeline, data_prefix=dict(img='images/' + split), metainfo=dict(classes=({classes})),
+        test_mode=not train, indices=None if train else 5))
 train_dataloader = loader('train', load + [pack], True)
 val_dataloader = test_dataloader = loader('val', [load[0], load[2], load[1], pack], False)
-val_evaluator = test_evaluator = dict(type='CocoMetric', ann_file='{data}/annotations/instances_val.json', metric='bbox')
-del loader, rcnn, proposals, coder
+val_evaluator = test_evaluator = dict(type='CocoMetric', ann_file='{data}/annotations/instances_val.json',
+metric='bbox') del loader, rcnn, proposals, coder
 """
 
 
@@ -396,7 +404,7 @@ def test_detectors_train_and_test_without_the_extension(warm_cli, configs, tmp_p
     for losses, report in without:
         assert len(losses) == 3 and all(math.isfinite(value) for line in losses for value in line.values())
         assert 'coco/bbox_mAP' in report
-    if not compat.has_ops():
+    if not ops_import.has_ops():
         pytest.skip('trained and tested; mmcv has no compiled operators to compare with')
     for (losses, report), (expected, expected_report) in zip(
         without, train_and_test(warm_cli, 'compiled', configs, tmp_path), strict=True

@@ -1,4 +1,4 @@
-"""mmengine as mended: configs of other packages, and checkpoints by whichever road."""
+"""mmengine as patched: configs of other packages, and checkpoints however they are read."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from torch import nn
 
 import mmssl.registry  # noqa: F401
 from mmssl.checkpoint import UnsafeCheckpointError
-from mmssl.hosts import compat
+from mmssl.hosts import distributions, patches
 
 
 class Evil:
@@ -143,20 +143,81 @@ def test_runners_pattern_takes_modules_for_what_it_is():
 
 def test_patch_twice_changes_nothing():
     before = host.load_state_dict
-    compat.patch()
+    patches.apply()
     assert host.load_state_dict is before
 
 
+def test_names_of_the_old_module_work():
+    with pytest.warns(DeprecationWarning, match='mmssl.hosts.patches'):
+        from mmssl import compat
+    compat.patch()
+    assert callable(compat.has_ops) and callable(compat.stand_in_for_ops)
+
+
 def test_missing_mmengine_names_the_command(monkeypatch):
-    monkeypatch.setattr(compat.importlib.util, 'find_spec', lambda name: None)
+    monkeypatch.setattr(patches.importlib.util, 'find_spec', lambda name: None)
     with pytest.raises(ImportError, match=r"pip install 'mmssl\[onedl\]'"):
-        compat.patch()
+        patches.apply()
 
 
 def test_versions():
-    assert compat.flavour() in ('onedl', 'upstream', 'mixed')
-    assert compat.version('mmengine')[0].isdigit() and compat.version('not_a_package') is None
-    assert compat.distribution_of('mmengine') in compat.DISTRIBUTIONS['mmengine']
+    assert distributions.flavour() in ('onedl', 'upstream', 'mixed')
+    assert distributions.version('mmengine')[0].isdigit() and distributions.version('not_a_package') is None
+    assert distributions.distribution_of('mmengine') in distributions.DISTRIBUTIONS['mmengine']
+
+
+BEFORE = """
+import importlib, sys
+import mmengine.runner.checkpoint as checkpoint, mmengine.utils.dl_utils.hub
+for toolbox in ('mmdet', 'mmseg', 'mmpretrain'):
+    if importlib.util.find_spec(toolbox) is not None:
+        importlib.import_module(f'{toolbox}.models')
+        importlib.import_module(f'{toolbox}.apis')
+names = ('_safe_torch_load', 'load_url', 'save_checkpoint', 'load_state_dict', '_load_checkpoint_with_prefix',
+         '_load_checkpoint_to_model', 'find_latest_checkpoint')
+originals = {name: getattr(checkpoint, name, None) for name in names}
+import mmssl.registry
+for name, original in originals.items():
+    if original is not None:
+        changed = getattr(checkpoint, name) is not original
+        left = [module.__name__ for module in list(sys.modules.values())
+                if module is not None and vars(module).get(name) is original]
+        print(name, changed, left)
+"""
+
+
+def test_modules_imported_before_are_patched_too():
+    """No module of a toolbox is left with an original, although only named modules are changed."""
+    done = subprocess.run(
+        [sys.executable, '-c', BEFORE],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'MMSSL_NO_PATCH': ''},
+    )
+    lines = [line for line in done.stdout.splitlines() if ' True ' in line or ' False ' in line]
+    assert len(lines) >= 6, done.stderr[-2000:]
+    assert all(line.endswith(' True []') for line in lines), done.stdout
+
+
+def test_without_patches_the_toolboxes_are_as_installed():
+    code = (
+        'import sys, mmengine.runner.checkpoint as checkpoint; before = dict(vars(checkpoint)); import mmssl.registry; '
+        'from mmssl.hosts.ops_import import _FINDER; print(before == dict(vars(checkpoint)), _FINDER in sys.meta_path)'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'MMSSL_NO_PATCH': '1'},
+    )
+    assert done.stdout.endswith('True False\n'), done.stderr[-2000:]
+
+
+def test_every_patch_says_why_and_until_when():
+    names = [patch.name for patch in patches.PATCHES]
+    assert len(names) == len(set(names)) > 10
+    for patch in patches.PATCHES:
+        assert patch.reason and 'mm' in patch.versions and patch.until and patch.function.__doc__
 
 
 def test_import_is_light():

@@ -17,8 +17,9 @@ ARCH = dict(embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=64)
 SIZES = dict(arch=ARCH, img_size=48, patch_size=8)
 COMMON = """
 default_hooks = dict(
-    timer=dict(type='IterTimerHook'), logger=dict(type='LoggerHook', interval=1), param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=3), sampler_seed=dict(type='DistSamplerSeedHook'))
+    timer=dict(type='IterTimerHook'), logger=dict(type='LoggerHook', interval=1),
+    param_scheduler=dict(type='ParamSchedulerHook'), checkpoint=dict(type='CheckpointHook', by_epoch=False,
+    interval=3), sampler_seed=dict(type='DistSamplerSeedHook'))
 env_cfg = dict(dist_cfg=dict(backend='nccl'))
 log_processor = dict(by_epoch=False)
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=3, val_interval=3)
@@ -33,24 +34,27 @@ SEGMENTATION = (
     COMMON
     + """
 default_scope = 'mmseg'
-data_preprocessor = dict(type='SegDataPreProcessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True,
+data_preprocessor = dict(type='SegDataPreProcessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12,
+57.375], bgr_to_rgb=True,
                          size=(64, 64), pad_val=0, seg_pad_val=255)
 model = dict(
     type='EncoderDecoder', data_preprocessor=data_preprocessor,
     backbone=dict(type='mmssl.ViT', img_size=64, patch_size=8,
                   arch=dict(embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=64)),
-    decode_head=dict(type='FCNHead', in_channels=32, in_index=0, channels=16, num_convs=1, concat_input=False, num_classes=11,
+    decode_head=dict(type='FCNHead', in_channels=32, in_index=0, channels=16, num_convs=1, concat_input=False,
+    num_classes=11,
                      norm_cfg=dict(type='BN'), align_corners=False,
                      loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)),
     train_cfg=dict(), test_cfg=dict(mode='whole'))
 def scenes(split, pipeline):
-    return dict(type='BaseSegDataset', data_root='data/elsewhere', img_suffix='.jpg', seg_map_suffix='.png', pipeline=pipeline,
+    return dict(type='BaseSegDataset', data_root='data/elsewhere', img_suffix='.jpg', seg_map_suffix='.png',
+    pipeline=pipeline,
                 data_prefix=dict(img_path='images/' + split, seg_map_path='labels/' + split),
                 metainfo=dict(classes=('background', {classes}), palette=[[n, n, n] for n in range(11)]))
 load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='Resize', scale=(96, 72))]
-train_dataloader = loader(scenes('train', load + [dict(type='RandomCrop', crop_size=(64, 64)), dict(type='PackSegInputs')]), True)
-val_dataloader = loader(scenes('val', [load[0], dict(type='Resize', scale=(96, 72)), load[1], dict(type='PackSegInputs')]), False)
-test_dataloader = val_dataloader
+train_dataloader = loader(scenes('train', load + [dict(type='RandomCrop', crop_size=(64, 64)),
+dict(type='PackSegInputs')]), True) val_dataloader = loader(scenes('val', [load[0], dict(type='Resize',
+scale=(96, 72)), load[1], dict(type='PackSegInputs')]), False) test_dataloader = val_dataloader
 val_evaluator = test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 del loader, scenes
 """
@@ -59,25 +63,30 @@ DETECTION = (
     COMMON
     + """
 default_scope = 'mmdet'
-data_preprocessor = dict(type='DetDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True,
+data_preprocessor = dict(type='DetDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12,
+57.375], bgr_to_rgb=True,
                          pad_size_divisor=32)
 model = dict(
     type='FCOS', data_preprocessor=data_preprocessor,
     backbone=dict(type='ResNet', depth=18, out_indices=(2, 3), norm_cfg=dict(type='BN'), style='pytorch'),
     neck=dict(type='FPN', in_channels=[256, 512], out_channels=16, num_outs=2),
-    bbox_head=dict(type='FCOSHead', num_classes=10, in_channels=16, feat_channels=32, stacked_convs=1, strides=[16, 32],
+    bbox_head=dict(type='FCOSHead', num_classes=10, in_channels=16, feat_channels=32, stacked_convs=1,
+    strides=[16, 32],
                    regress_ranges=((-1, 64), (64, 1e8))),
-    test_cfg=dict(nms_pre=20, min_bbox_size=0, score_thr=0.0, nms=dict(type='nms', iou_threshold=0.5), max_per_img=5))
+    test_cfg=dict(nms_pre=20, min_bbox_size=0, score_thr=0.0, nms=dict(type='nms', iou_threshold=0.5),
+    max_per_img=5))
 def scenes(split, pipeline, test_mode):
-    return dict(type='CocoDataset', data_root='data/elsewhere', ann_file='annotations/instances_' + split + '.json', pipeline=pipeline,
-                data_prefix=dict(img='images/' + split), metainfo=dict(classes=({classes})), test_mode=test_mode)
-load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True), dict(type='Resize', scale=(128, 96))]
-pack = dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
-train_dataloader = loader(scenes('train', load + [pack], False), True)
+    return dict(type='CocoDataset', data_root='data/elsewhere', ann_file='annotations/instances_' + split +
+    '.json', pipeline=pipeline,
+                data_prefix=dict(img='images/' + split), metainfo=dict(classes=({classes})),
+                test_mode=test_mode)
+load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True), dict(type='Resize',
+scale=(128, 96))] pack = dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
+'scale_factor')) train_dataloader = loader(scenes('train', load + [pack], False), True)
 val_dataloader = loader(scenes('val', [load[0], load[2], load[1], pack], True), False)
 test_dataloader = val_dataloader
-val_evaluator = test_evaluator = dict(type='CocoMetric', ann_file='data/elsewhere/annotations/instances_val.json', metric='bbox')
-del loader, scenes
+val_evaluator = test_evaluator = dict(type='CocoMetric',
+ann_file='data/elsewhere/annotations/instances_val.json', metric='bbox') del loader, scenes
 """
 )
 

@@ -7,6 +7,8 @@ import pytest
 
 from mmssl.hosts import doctor
 from mmssl.hosts.doctor import Environment, Probe
+from mmssl.hosts.mim import PACKAGE
+from mmssl.hosts.patches import PATCHES
 
 pytestmark = pytest.mark.slow
 
@@ -64,8 +66,18 @@ def test_whole_environment_has_neither_notes_nor_faults():
     assert doctor.report(findings).endswith('nothing is broken')
 
 
+def test_patches_are_listed_or_off():
+    report = doctor.report(doctor.diagnose(environment()))
+    for patch in PATCHES:
+        assert f'{patch.name}: {patch.reason}' in report
+    off = environment(patched=False, probes={'inheritance': Probe(True, {'mmssl': True, 'mmseg': False})})
+    notes = findings_of(off, 'note')
+    assert set(notes) == {'patches', 'inheritance'} and 'off' in notes['patches'].text
+    assert notes['patches'].fix == 'unset MMSSL_NO_PATCH'
+
+
 @pytest.mark.parametrize(
-    ('env', 'subject', 'text', 'cure'),
+    ('env', 'subject', 'text', 'fix'),
     [
         (environment(python=(3, 9)), 'python', '3.9', 'PYTHON='),
         (environment(python=(3, 13)), 'python', '3.13', 'PYTHON='),
@@ -142,16 +154,16 @@ def test_whole_environment_has_neither_notes_nor_faults():
         ),
     ],
 )
-def test_each_fault_is_named_with_its_cure(env, subject, text, cure):
+def test_each_fault_is_named_with_its_fix(env, subject, text, fix):
     broken = findings_of(env, 'broken')
     assert set(broken) == {subject}
     assert text in broken[subject].text
-    assert cure in broken[subject].cure
+    assert fix in broken[subject].fix
     assert doctor.report(doctor.diagnose(env)).endswith('1 broken')
 
 
 @pytest.mark.parametrize(
-    ('env', 'subject', 'text', 'cure'),
+    ('env', 'subject', 'text', 'fix'),
     [
         (
             environment(drop=['mmdet', 'onedl-mmdetection']),
@@ -200,12 +212,12 @@ def test_each_fault_is_named_with_its_cure(env, subject, text, cure):
         ),
     ],
 )
-def test_what_is_missing_but_optional_is_a_note(env, subject, text, cure):
+def test_what_is_missing_but_optional_is_a_note(env, subject, text, fix):
     assert findings_of(env, 'broken') == {}
     notes = findings_of(env, 'note')
     assert set(notes) == {subject}
     assert text in notes[subject].text
-    assert cure in notes[subject].cure
+    assert fix in notes[subject].fix
 
 
 def test_upstream_flavour_needs_old_setuptools():
@@ -222,13 +234,13 @@ def test_upstream_flavour_needs_old_setuptools():
     assert {f.subject: f.text for f in doctor.diagnose(upstream)}['flavour'].startswith('upstream')
     assert findings_of(upstream, 'broken') == {}
     new = dataclasses.replace(upstream, versions={**upstream.versions, 'setuptools': '82.0.1'})
-    assert "'setuptools<82'" in findings_of(new, 'broken')['setuptools'].cure
+    assert "'setuptools<82'" in findings_of(new, 'broken')['setuptools'].fix
 
 
 def test_toolboxes_wait_for_torch():
     env = environment(probes={name: Probe(False, error='ImportError: no torch') for name in doctor.PROBES})
     assert set(findings_of(env, 'broken')) == {'torch'}
-    assert 'mend torch' in findings_of(env, 'note')['toolboxes'].text
+    assert 'fix torch' in findings_of(env, 'note')['toolboxes'].text
 
 
 def test_probes_survive_a_crash_an_exit_and_noise():
@@ -266,7 +278,7 @@ def test_second_owner_of_mmcv_in_a_real_environment(run_cli, tmp_path):
     (info / 'METADATA').write_text('Metadata-Version: 2.1\nName: mmcv\nVersion: 2.2.0\n')
     (info / 'top_level.txt').write_text('mmcv\n')
     (info / 'RECORD').write_text('mmcv/__init__.py,,\n')
-    path = os.pathsep.join([str(tmp_path), str(doctor.paths.PACKAGE.parent)])
+    path = os.pathsep.join([str(tmp_path), str(PACKAGE.parent)])
     done = run_cli('doctor', cwd=tmp_path, env={'PYTHONPATH': path})
     assert done.returncode == 1
     line = next(line for line in done.stdout.splitlines() if 'two distributions own it' in line)

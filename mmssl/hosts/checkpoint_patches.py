@@ -1,0 +1,193 @@
+"""Patches of how mmengine reads, writes and matches checkpoints.
+
+All of them lead to :mod:`mmssl.checkpoint`. torch and mmengine are imported inside the functions only.
+"""
+
+import os
+
+from mmssl.hosts.patching import listed, replace
+
+
+@listed(
+    reason='a checkpoint that torch refuses to load safely is loaded once more with its code executed',
+    versions='mmengine 0.10.12 (OneDL)',
+    until='_safe_torch_load raises instead of falling back to weights_only=False',
+)
+def read_checkpoints_safely() -> None:
+    """Read checkpoint files by :func:`mmssl.checkpoint.load_file`."""
+
+    def make(original):
+        from mmssl.checkpoint import load_file
+
+        def safe_torch_load(file, map_location=None, weights_only=None):
+            return load_file(file, map_location=map_location)
+
+        return safe_torch_load
+
+    replace('_safe_torch_load', ('mmengine.runner.checkpoint',), make)
+
+
+@listed(
+    reason='a downloaded checkpoint is loaded with its code executed',
+    versions='mmengine 0.10.7 to 0.10.12 (OneDL)',
+    until='load_url passes weights_only=True',
+)
+def download_checkpoints_safely() -> None:
+    """Load downloaded checkpoints as plain data."""
+
+    def make(original):
+        def load_url(url, model_dir=None, map_location=None, progress=True, check_hash=False, file_name=None):
+            import torch
+
+            from mmssl.checkpoint import safe_loading
+
+            with safe_loading(url):
+                return torch.hub.load_state_dict_from_url(
+                    url, model_dir, map_location, progress, check_hash, file_name, weights_only=True
+                )
+
+        return load_url
+
+    modules = ('mmengine.runner.checkpoint', 'mmengine.utils.dl_utils', 'mmengine.utils.dl_utils.hub')
+    replace('load_url', modules, make)
+
+
+@listed(
+    reason='a checkpoint is written over the one before, so that an interrupted save leaves neither',
+    versions='mmengine 0.10.7 to 0.10.12 (OneDL)',
+    until='mmengine writes to a temporary file and renames it',
+)
+def save_checkpoints_atomically() -> None:
+    """Write checkpoints on the local disk by :func:`mmssl.checkpoint.save_file`."""
+
+    def make(original):
+        from mmengine.fileio import LocalBackend, get_file_backend
+
+        from mmssl.checkpoint import save_file
+
+        def save_checkpoint(checkpoint, filename, file_client_args=None, backend_args=None):
+            remote = file_client_args is not None or '://' in str(filename)
+            if remote or not isinstance(get_file_backend(filename, backend_args=backend_args), LocalBackend):
+                return original(checkpoint, filename, file_client_args, backend_args)
+            return save_file(checkpoint, filename)
+
+        return save_checkpoint
+
+    modules = (
+        'mmengine.runner.checkpoint',
+        'mmengine.runner',
+        'mmengine.runner.runner',
+        'mmengine._strategy.deepspeed',
+        'mmengine._strategy.colossalai',
+    )
+    replace('save_checkpoint', modules, make)
+
+
+@listed(
+    reason='weights none of which fit the model are loaded with a log line only',
+    versions='mmengine 0.10.7 to 0.10.12 (OneDL)',
+    until='mmengine raises where nothing matches',
+)
+def report_loaded_weights() -> None:
+    """Load weights by :func:`mmssl.checkpoint.load_matching`, which reports and checks what matched."""
+
+    def make(original):
+        from mmssl.checkpoint import load_matching
+
+        def load_state_dict(module, state_dict, strict=False, logger=None):
+            load_matching(module, state_dict, strict=strict, logger=logger)
+
+        return load_state_dict
+
+    modules = (
+        'mmengine.runner.checkpoint',
+        'mmengine.runner',
+        'mmdet.models.backbones.pvt',
+        'mmseg.models.backbones.vit',
+        'mmseg.models.decode_heads.san_head',
+        'mmseg.models.text_encoder.clip_text_encoder',
+    )
+    replace('load_state_dict', modules, make)
+
+
+@listed(
+    reason='a wrong prefix of init_cfg ends in an assertion; files with weights under "model" are not read',
+    versions='mmengine 0.10.7 to 0.10.12 (OneDL)',
+    until='mmengine names the prefixes that the file has',
+)
+def select_weights_by_prefix() -> None:
+    """Select the weights under a prefix by :func:`mmssl.checkpoint.select_prefix`."""
+
+    def make(original):
+        from mmengine.runner import checkpoint as toolbox
+
+        from mmssl.checkpoint import select_prefix, strip_module, weights_of
+
+        def load_checkpoint_with_prefix(prefix, filename, map_location=None):
+            loaded = toolbox._load_checkpoint(filename, map_location=map_location)
+            return select_prefix(strip_module(weights_of(loaded, filename)), prefix, filename)
+
+        return load_checkpoint_with_prefix
+
+    replace('_load_checkpoint_with_prefix', ('mmengine.runner.checkpoint',), make)
+
+
+@listed(
+    reason="the runners strip '^module.' from the names of weights, whose bare dot also takes 'modules' off "
+    "'modules1.weight'",
+    versions='mmengine 0.10.7 to 0.10.12 (OneDL)',
+    until=r"the runners pass r'^module\.'",
+)
+def strip_module_prefix_only() -> None:
+    """Escape the dot of the runners' pattern, and accept files with weights under ``model``."""
+
+    def make(original):
+        from mmssl.checkpoint import weights_of
+
+        def load_checkpoint_to_model(
+            model, checkpoint, strict=False, logger=None, revise_keys=((r'^module\.', ''),)
+        ):
+            revise_keys = [
+                (r'^module\.' if pattern == r'^module.' else pattern, new) for pattern, new in revise_keys
+            ]
+            if 'state_dict' in checkpoint:
+                return original(model, checkpoint, strict, logger, revise_keys)
+            original(model, {'state_dict': weights_of(checkpoint)}, strict, logger, revise_keys)
+            return checkpoint
+
+        return load_checkpoint_to_model
+
+    modules = (
+        'mmengine.runner.checkpoint',
+        'mmengine.runner.runner',
+        'mmengine.infer.infer',
+        'mmdet.apis.det_inferencer',
+        'mmseg.apis.mmseg_inferencer',
+    )
+    replace('_load_checkpoint_to_model', modules, make)
+
+
+@listed(
+    reason='last_checkpoint is followed blindly, to a file that was moved, or is missing or truncated',
+    versions='mmengine 0.10.7 to 0.10.12 (OneDL)',
+    until='mmengine checks the file and falls back to the one before',
+)
+def find_whole_checkpoints() -> None:
+    """Find the checkpoint to resume by :func:`mmssl.checkpoint.find_resume_checkpoint`."""
+
+    def make(original):
+        from mmssl.checkpoint import find_resume_checkpoint
+
+        def find_latest_checkpoint(path):
+            latest = find_resume_checkpoint(path)
+            return None if latest is None else os.fspath(latest)
+
+        return find_latest_checkpoint
+
+    modules = (
+        'mmengine.runner.checkpoint',
+        'mmengine.runner',
+        'mmengine.runner.runner',
+        'mmengine.runner._flexible_runner',
+    )
+    replace('find_latest_checkpoint', modules, make)

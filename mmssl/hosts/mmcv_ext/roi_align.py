@@ -1,0 +1,85 @@
+"""RoI align with the arguments of mmcv's compiled operators."""
+
+import torch
+from torch import Tensor
+
+from mmssl.hosts.mmcv_ext.precision import as_float32
+
+
+def _require_mean(pool_mode: int) -> None:
+    if pool_mode != 1:
+        from mmssl.hosts.ops_import import missing_operator
+
+        raise missing_operator("roi_align with pool_mode='max'")
+
+
+def roi_align_forward(  # noqa: PLR0913  mmcv's signature
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
+    """RoI align (arXiv:1703.06870).
+
+    Args:
+        input: (B, C, H, W).
+        rois: (N, 5) as batch index, x1, y1, x2, y2.
+        output: (N, C, aligned_height, aligned_width), filled.
+        argmax_y: Not used.
+        argmax_x: Not used.
+        aligned_height: Number of bins along the height.
+        aligned_width: Number of bins along the width.
+        spatial_scale: Size of the map relative to the image.
+        sampling_ratio: Samples along each side of a bin; 0 for one per pixel.
+        pool_mode: 1 for the mean; the maximum raises ImportError.
+        aligned: Whether a pixel's centre is half a pixel from its index.
+    """
+    import torchvision
+
+    _require_mean(pool_mode)
+    features = as_float32(input)
+    size = (aligned_height, aligned_width)
+    output.copy_(
+        torchvision.ops.roi_align(
+            features, rois.to(features.dtype), size, spatial_scale, sampling_ratio, aligned
+        )
+    )
+
+
+def roi_align_backward(  # noqa: PLR0913  mmcv's signature
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    grad_input: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
+    """Add the gradient of :func:`roi_align_forward` to ``grad_input`` (B, C, H, W)."""
+    import torchvision  # noqa: F401  registers the operator
+
+    _require_mean(pool_mode)
+    grad = as_float32(grad_output)
+    grad_input.add_(
+        torch.ops.torchvision._roi_align_backward(
+            grad,
+            rois.to(grad.dtype),
+            spatial_scale,
+            aligned_height,
+            aligned_width,
+            *grad_input.shape,
+            sampling_ratio,
+            aligned,
+        )
+    )
