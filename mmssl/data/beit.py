@@ -1,4 +1,4 @@
-"""The two pictures of one crop that BEiT (arXiv:2106.08254) trains on: one for the transformer, one for the tokenizer."""
+"""The two images of one crop that BEiT (arXiv:2106.08254) trains on."""
 
 import math
 import random
@@ -6,43 +6,49 @@ import random
 import cv2
 from mmcv.transforms import BaseTransform
 
-from mmssl.data import transforms
+from mmssl.data.arguments import (
+    check_interpolation,
+    check_probability,
+    check_range,
+    check_reducing_gap,
+    check_size,
+)
+from mmssl.data.crops import crop_resized, decode_reduction, random_resized_box
 from mmssl.data.images import MAX_PIXELS, decode, open_image, planar
-from mmssl.data.views import adjust_brightness, adjust_contrast, adjust_saturation
+from mmssl.data.pillow_like import ADJUSTMENTS
 from mmssl.registry import TRANSFORMS
 
-_ADJUST = {'brightness': adjust_brightness, 'contrast': adjust_contrast, 'saturation': adjust_saturation}
+_JITTERED = ('brightness', 'contrast', 'saturation')
 
 
 @TRANSFORMS.register_module()
 class LoadBEiTViews(BaseTransform):
-    """The hosts need four transforms and three copies through Pillow for it: read, jitter, flip, crop and resize twice, decoded once.
+    """Load BEiT's two images: the same random crop, jittered and flipped alike, at two sizes.
 
-    As in the released code the colours are changed before the crop is cut, so that contrast is that of the
-    whole image, and both pictures are the same crop. ``results['img']`` becomes their list, (H, W, 3) uint8
-    BGR each; the mask is drawn by the model. Every draw comes from Python's global ``random``, which the data
-    loader seeds for each sample.
+    As in the released code the colors are changed before the crop is cut, so that contrast refers to the
+    whole image. ``results['img']`` becomes a list of the images, (H, W, 3) uint8 BGR each; the mask is drawn
+    by the model. All draws come from Python's global ``random``, which the data loader seeds for each sample.
 
-    Required keys: ``img_path``. Added keys: ``img``, ``img_shape``, ``ori_shape``, ``crop_box`` (left, top,
-        right, bottom in the upright
-    image).
+    Required keys: ``img_path``. Added keys: ``img``, ``img_shape``, ``ori_shape``, ``flip``, ``crop_box``
+    (left, top, right, bottom in the upright image).
 
     Args:
-        scale: size of the transformer's picture: one number, or (width, height).
-        second_scale: size of the tokenizer's: 8 pixels a token for DALL-E. None gives one picture only, for a
-            tokenizer that looks at the same patches as the transformer (``mmssl.KMeansTokenizer``).
-        crop_ratio_range: least and largest share of the image's area.
-        aspect_ratio_range: least and largest width / height of the box.
-        interpolation, second_interpolation: 'bicubic', 'bilinear' or 'lanczos'.
-        jitter: strength of brightness, contrast and saturation, applied to every image in random order; 0 for
+        scale: Size of the transformer's image: one number, or (width, height).
+        second_scale: Size of the tokenizer's image: 8 pixels per token for DALL-E. None loads one image only,
+            for a tokenizer that reads the transformer's patches (``mmssl.KMeansTokenizer``).
+        crop_ratio_range: Smallest and largest fraction of the image's area.
+        aspect_ratio_range: Smallest and largest width / height of the box.
+        interpolation: 'bicubic', 'bilinear' or 'lanczos', for the transformer's image.
+        second_interpolation: The same for the tokenizer's image.
+        jitter: Strength of brightness, contrast and saturation, applied to every image in random order; 0 for
             none.
-        flip_prob: probability of a horizontal flip.
-        reducing_gap: a JPEG is decoded at 1/k where the box then still has this many times the output's
-            pixels; None switches it off.
-        max_pixels: a larger image is refused; width times height.
+        flip_prob: Probability of a horizontal flip.
+        reducing_gap: A JPEG is decoded at 1/k if the box then still has this many times the output's pixels;
+            None always decodes at full size.
+        max_pixels: Largest image to accept, width times height.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         scale: int | tuple[int, int] = 224,
         second_scale: int | tuple[int, int] | None = 112,
@@ -55,48 +61,44 @@ class LoadBEiTViews(BaseTransform):
         reducing_gap: float | None = 1.0,
         max_pixels: int = MAX_PIXELS,
     ):
-        self.sizes = [transforms.check_size(size) for size in (scale, second_scale) if size is not None]
-        self.interpolations = [
-            transforms.check_interpolation(name) for name in (interpolation, second_interpolation)
-        ]
-        self.crop_ratio_range = transforms.check_range('crop_ratio_range', crop_ratio_range, 1.0)
-        self.aspect_ratio_range = transforms.check_range('aspect_ratio_range', aspect_ratio_range, math.inf)
+        self.sizes = [check_size(size) for size in (scale, second_scale) if size is not None]
+        self.interpolations = [check_interpolation(name) for name in (interpolation, second_interpolation)]
+        self.crop_ratio_range = check_range('crop_ratio_range', crop_ratio_range, 1.0)
+        self.aspect_ratio_range = check_range('aspect_ratio_range', aspect_ratio_range, math.inf)
         if not 0 <= jitter <= 1:
             raise ValueError(f'jitter={jitter!r} must be a strength in [0, 1], such as 0.4')
-        if not 0 <= flip_prob <= 1:
-            raise ValueError(f'flip_prob={flip_prob!r} must be a probability in [0, 1]')
-        self.jitter, self.flip_prob = jitter, flip_prob
-        self.reducing_gap = transforms.check_gap(reducing_gap)
+        self.jitter = jitter
+        self.flip_prob = check_probability('flip_prob', flip_prob)
+        self.reducing_gap = check_reducing_gap(reducing_gap)
         self.max_pixels = max_pixels
 
     def transform(self, results: dict) -> dict:
-        """Load a random crop of ``results['img_path']``; raises BadImageError naming the file."""
+        """Load a random crop of ``results['img_path']``.
+
+        Raises:
+            BadImageError: The file is not a readable image; the message names it.
+        """
         image = open_image(results['img_path'], self.max_pixels)
-        box = transforms.random_resized_box(
-            image.width, image.height, self.crop_ratio_range, self.aspect_ratio_range
-        )
+        box = random_resized_box(image.width, image.height, self.crop_ratio_range, self.aspect_ratio_range)
         flip = random.random() < self.flip_prob
-        changes = (
-            [(name, random.uniform(1 - self.jitter, 1 + self.jitter)) for name in _ADJUST]
-            if self.jitter
-            else []
-        )
-        random.shuffle(changes)
-        box_size = box[2] - box[0], box[3] - box[1]
-        reduction = min(
-            transforms.decode_reduction(image, box_size, size, self.reducing_gap) for size in self.sizes
-        )
+        adjustments = []
+        if self.jitter:
+            adjustments = [(name, random.uniform(1 - self.jitter, 1 + self.jitter)) for name in _JITTERED]
+        random.shuffle(adjustments)
+        reduction = min(decode_reduction(image, box, size, self.reducing_gap) for size in self.sizes)
         pixels = decode(image, reduction)
-        for name, factor in changes:
-            pixels = _ADJUST[name](pixels, factor)
+        for name, factor in adjustments:
+            pixels = ADJUSTMENTS[name](pixels, factor)
         views = []
         for size, interpolation in zip(self.sizes, self.interpolations, strict=False):
-            view, taken = transforms.crop_resized(
+            view, results['crop_box'] = crop_resized(
                 image, pixels, reduction, box, size, interpolation, interleaved=True
             )
             views.append(planar(cv2.flip(view, 1) if flip else view))
-        results['img'], results['crop_box'], results['flip'] = views, taken, flip
-        results['img_shape'], results['ori_shape'] = views[0].shape[:2], (image.height, image.width)
+        results['img'] = views
+        results['flip'] = flip
+        results['img_shape'] = views[0].shape[:2]
+        results['ori_shape'] = (image.height, image.width)
         return results
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Views: every colour operation and whole views against torchvision and Pillow, what is drawn how often, presets against the recipes."""
+"""Views against torchvision, the distribution of their draws, and the presets against the papers."""
 
 import itertools
 import random
@@ -14,7 +14,8 @@ from PIL import Image, ImageFilter, ImageOps
 from mmssl.data import images, views
 from mmssl.data.folder import ImageFolder
 from mmssl.data.images import BadImageError
-from mmssl.data.views import PRESETS, LoadViews, ViewKind
+from mmssl.data.view_specs import PRESETS, ViewSpec
+from mmssl.data.views import LoadViews
 
 skimage_data = pytest.importorskip('skimage.data')
 
@@ -27,131 +28,64 @@ def photo(tmp_path_factory):
     return str(path)
 
 
-@pytest.fixture(scope='module')
-def colours(photo):
-    """The photograph, (200, 300, 3) BGR."""
-    return np.ascontiguousarray(np.asarray(Image.open(photo))[..., ::-1])
-
-
-def pillow(pixels):
-    return Image.fromarray(np.ascontiguousarray(pixels[..., ::-1]))
-
-
-def differences(pixels, picture):
-    return np.abs(pixels.astype(int) - np.asarray(picture)[..., ::-1])
-
-
-@pytest.mark.parametrize('factor', [0.0, 0.2, 0.61, 1.0, 1.39, 1.8])
-@pytest.mark.parametrize('name', ['brightness', 'contrast', 'saturation'])
-def test_strengths_equal_pillow_to_one_level(colours, name, factor):
-    found = differences(
-        getattr(views, f'adjust_{name}')(colours, factor),
-        getattr(tv, f'adjust_{name}')(pillow(colours), factor),
-    )
-    assert found.max() <= 1
-
-
-@pytest.mark.parametrize('shift', [-0.5, -0.1, -0.003, 0.0, 0.05, 0.1, 0.4])
-def test_hue_equals_pillow_to_its_rounding(colours, shift):
-    # Pillow rounds hues to bytes, which is worth up to six levels in a saturated pixel
-    found = differences(views.adjust_hue(colours, shift), tv.adjust_hue(pillow(colours), shift))
-    assert found.mean() < 0.7 and np.percentile(found, 95) <= 2 and found.max() <= 7
-
-
-def test_hue_turns_pure_colours():
-    pure = np.array([[[0, 0, 255], [0, 255, 0], [255, 0, 0], [90, 90, 90]]], np.uint8)
-    assert views.adjust_hue(pure, 1 / 3 + 1e-6).tolist() == [
-        [[0, 255, 0], [255, 0, 0], [0, 0, 255], [90, 90, 90]]
-    ]
-    assert views.adjust_hue(pure, -1 / 3 - 1e-6).tolist() == [
-        [[255, 0, 0], [0, 0, 255], [0, 255, 0], [90, 90, 90]]
-    ]
-
-
-@pytest.mark.parametrize('sigma', [0.1, 0.3, 0.5, 0.77, 1.0, 1.42, 2.0])
-def test_blur_equals_pillow(colours, sigma):
-    found = differences(
-        views.gaussian_blur(colours, sigma), pillow(colours).filter(ImageFilter.GaussianBlur(sigma))
-    )
-    # at the border Pillow continues the edge anew for each of its three passes
-    assert found.mean() < 0.6 and np.percentile(found, 99) <= 2 and found[8:-8, 8:-8].max() <= 4
-
-
-def test_blur_keeps_the_brightness_and_has_its_sigma():
-    flat = np.full((20, 20, 3), 201, np.uint8)
-    for sigma in np.arange(0.1, 5, 0.05):
-        assert (views.gaussian_blur(flat, sigma) == 201).all()
-        kernel = views._blur_kernel(round(sigma * 128)).astype(float)
-        offsets = np.arange(len(kernel)) - len(kernel) // 2
-        assert kernel.sum() == 1 and (kernel == kernel[::-1]).all()
-        assert sigma > 2 or abs((kernel * offsets**2).sum() ** 0.5 - sigma) < 0.05
-
-
-def test_gray_and_solarize_equal_pillow(colours):
-    assert differences(views.to_gray(colours), pillow(colours).convert('L').convert('RGB')).max() <= 1
-    for threshold in (128, 90, 0, 256):
-        assert (
-            differences(
-                views.solarize(colours, threshold), ImageOps.solarize(pillow(colours), threshold)
-            ).max()
-            == 0
-        )
+def differences(pixels, image):
+    return np.abs(pixels.astype(int) - np.asarray(image)[..., ::-1])
 
 
 @pytest.mark.parametrize('preset', ['moco-v1', 'moco-v2', 'byol', 'dino'])
 def test_a_whole_view_equals_torchvision(photo, preset, monkeypatch):
     drawn = []
-    original = ViewKind.draw
+    original = ViewSpec.draw
 
     def record(self, *arguments):
         drawn.append((self, original(self, *arguments)))
         return drawn[-1][1]
 
-    monkeypatch.setattr(ViewKind, 'draw', record)
+    monkeypatch.setattr(ViewSpec, 'draw', record)
     random.seed(4)
     transform = LoadViews(preset, scale=64, reducing_gap=None)
     source = Image.open(photo)
     for _ in range(6):
         drawn.clear()
-        for view, (kind, draw) in zip(transform(dict(img_path=photo))['img'], drawn, strict=True):
-            mode = Image.BICUBIC if kind.interpolation == 'bicubic' else Image.BILINEAR
-            picture = source.resize((kind.width, kind.height), mode, box=draw.box)
-            picture = tv.hflip(picture) if draw.flip else picture
+        for view, (spec, draw) in zip(transform(dict(img_path=photo))['img'], drawn, strict=True):
+            mode = Image.BICUBIC if spec.interpolation == 'bicubic' else Image.BILINEAR
+            image = source.resize((spec.width, spec.height), mode, box=draw.box)
+            image = tv.hflip(image) if draw.flip else image
             steps = [
-                lambda picture, name=name, value=value: getattr(tv, f'adjust_{name}')(picture, value)
+                lambda image, name=name, value=value: getattr(tv, f'adjust_{name}')(image, value)
                 for name, value in draw.jitter
             ]
             if draw.gray:
                 steps.insert(
-                    0 if preset == 'moco-v1' else len(steps), lambda picture: tv.rgb_to_grayscale(picture, 3)
+                    0 if preset == 'moco-v1' else len(steps), lambda image: tv.rgb_to_grayscale(image, 3)
                 )
             for step in steps:
-                picture = step(picture)
+                image = step(image)
             if draw.sigma:
-                picture = picture.filter(ImageFilter.GaussianBlur(draw.sigma))
+                image = image.filter(ImageFilter.GaussianBlur(draw.sigma))
             if draw.solarize:
-                picture = ImageOps.solarize(picture)
-            found = differences(view, picture)
-            # a level near the threshold of solarisation may fall on its other side
-            assert found.mean() < 2 and np.percentile(found, 90) <= 4, (kind.parameters, draw)
+                image = ImageOps.solarize(image)
+            error = differences(view, image)
+            # a level near the threshold of solarization may fall on its other side
+            assert error.mean() < 2 and np.percentile(error, 90) <= 4, (spec.parameters, draw)
 
 
 def test_everything_is_drawn_anew_for_each_view():
-    kind = ViewKind(
+    spec = ViewSpec(
         jitter=(0.4, 0.3, 0.2, 0.1), jitter_prob=0.8, gray_prob=0.2, blur_prob=0.5, solarize_prob=0.1
     )
-    number = 4000
+    count = 4000
     rng = random.Random(0)
-    draws = [kind.draw(100, 80, rng) for _ in range(number)]
-    for share, expected in (
+    draws = [spec.draw(100, 80, rng) for _ in range(count)]
+    for condition, expected in (
         (lambda draw: draw.flip, 0.5),
         (lambda draw: draw.jitter, 0.8),
         (lambda draw: draw.gray, 0.2),
         (lambda draw: draw.sigma, 0.5),
         (lambda draw: draw.solarize, 0.1),
     ):
-        found = sum(bool(share(draw)) for draw in draws) / number
-        assert abs(found - expected) < 4 * (expected * (1 - expected) / number) ** 0.5
+        fraction = sum(bool(condition(draw)) for draw in draws) / count
+        assert abs(fraction - expected) < 4 * (expected * (1 - expected) / count) ** 0.5
     jitters = [draw.jitter for draw in draws if draw.jitter]
     orders = Counter(tuple(name for name, _ in jitter) for jitter in jitters)
     assert set(orders) == set(itertools.permutations(('brightness', 'contrast', 'saturation', 'hue')))
@@ -171,12 +105,12 @@ def test_everything_is_drawn_anew_for_each_view():
         assert abs(values.std() / (high - low) - 12**-0.5) < 0.02
     sigmas = np.array([draw.sigma for draw in draws if draw.sigma])
     assert sigmas.min() >= 0.1 and sigmas.max() <= 2 and abs(sigmas.mean() - 1.05) < 0.06
-    assert len({draw.box for draw in draws}) > number / 2
-    assert min(value for name, value in ViewKind(jitter=(1.5, 0, 0, 0)).draw(9, 9, rng).jitter) >= 0
+    assert len({draw.box for draw in draws}) > count / 2
+    assert min(value for name, value in ViewSpec(jitter=(1.5, 0, 0, 0)).draw(9, 9, rng).jitter) >= 0
 
 
 def test_presets_are_the_recipes():
-    """(number, size, crop, interpolation, jitter, its probability, grey, blur, solarisation) as the papers and their code give them."""
+    """Each row: num, scale, crop, interpolation, jitter, jitter_prob, gray, blur and solarization probability."""
     moco = (0.2, 1.0), 'bilinear'
     strong, weak = (0.8, 0.8, 0.8, 0.2), (0.4, 0.4, 0.2, 0.1)
     expected = {
@@ -203,11 +137,11 @@ def test_presets_are_the_recipes():
         ],
     }
     assert set(expected) == set(PRESETS)
-    for name, kinds in expected.items():
-        found = [kind.parameters for kind in LoadViews(name).kinds]
+    for name, specs in expected.items():
+        parameters = [spec.parameters for spec in LoadViews(name).specs]
         assert [
             tuple(
-                kind[key]
+                spec[key]
                 for key in (
                     'num',
                     'scale',
@@ -220,13 +154,13 @@ def test_presets_are_the_recipes():
                     'solarize_prob',
                 )
             )
-            for kind in found
-        ] == kinds, name
+            for spec in parameters
+        ] == specs, name
         assert all(
-            (kind['flip_prob'], kind['blur_sigma'], kind['solarize_threshold'], kind['aspect_ratio_range'])
+            (spec['flip_prob'], spec['blur_sigma'], spec['solarize_threshold'], spec['aspect_ratio_range'])
             == (0.5, (0.1, 2.0), 128, (3 / 4, 4 / 3))
-            and kind['gray_first'] == (name == 'moco-v1')
-            for kind in found
+            and spec['gray_first'] == (name == 'moco-v1')
+            for spec in parameters
         )
 
 
@@ -242,19 +176,21 @@ def test_overrides_reach_the_views_they_name(photo):
         crop_ratio_range=(0.5, 1.0),
     )
     assert [
-        (kind.num, kind.width, kind.jitter, kind.blur_prob, kind.crop_ratio_range) for kind in small.kinds
+        (spec.num, spec.width, spec.jitter, spec.blur_prob, spec.crop_ratio_range) for spec in small.specs
     ] == [(1, 64, [], 0.25, (0.5, 1.0)), (1, 64, [], 0.25, (0.5, 1.0)), (4, 32, [], 0.75, (0.05, 0.4))]
     shapes = [view.shape for view in small(dict(img_path=photo))['img']]
     assert shapes == [(64, 64, 3)] * 2 + [(32, 32, 3)] * 4
     assert (
-        LoadViews('dino').kinds[0].jitter
+        LoadViews('dino').specs[0].jitter
         and len(LoadViews('dino', num_local=0)(dict(img_path=photo))['img']) == 2
     )
-    wide = LoadViews(views=[dict(num=3, scale=(40, 20), interpolation='lanczos')])(dict(img_path=photo))
+    rectangular = LoadViews(views=[dict(num=3, scale=(40, 20), interpolation='lanczos')])(
+        dict(img_path=photo)
+    )
     assert (
-        [view.shape for view in wide['img']] == [(20, 40, 3)] * 3
-        and wide['img_shape'] == (20, 40)
-        and wide['ori_shape'] == (200, 300)
+        [view.shape for view in rectangular['img']] == [(20, 40, 3)] * 3
+        and rectangular['img_shape'] == (20, 40)
+        and rectangular['ori_shape'] == (200, 300)
     )
 
 
@@ -262,13 +198,13 @@ def test_overrides_reach_the_views_they_name(photo):
     'arguments, message',
     [
         (dict(), 'presets are single, moco-v1'),
-        (dict(preset='byol', views=[dict()]), 'one of them'),
+        (dict(preset='byol', views=[dict()]), 'takes either preset'),
         (dict(preset='bjol'), "'byol'"),
         (dict(preset='byol', jiter=None), "did you mean 'jitter'"),
         (dict(preset='dino', local_scal=3), "did you mean 'local_scale'"),
         (dict(views=[dict(blur_prop=1)]), "did you mean 'blur_prob'"),
         (dict(preset='byol', num_local=2), 'num_local=2.*no such views'),
-        (dict(preset='byol', num=3), 'num=3.*2 kinds'),
+        (dict(preset='byol', num=3), 'num=3.*2 types of view'),
         (dict(views=[]), 'no view'),
         (dict(preset='byol', scale=0), 'scale=0'),
         (dict(preset='byol', flip_prob=2), 'flip_prob=2'),
@@ -300,7 +236,7 @@ def test_the_file_is_read_and_decoded_once(photo, monkeypatch):
 def test_a_scaled_decode_looks_the_same(tmp_path):
     path = str(tmp_path / 'large.jpg')
     Image.fromarray(skimage_data.astronaut()).resize((1024, 768)).save(path, quality=95)
-    picture = Image.open(path)
+    image = Image.open(path)
     transform = LoadViews(
         views=[
             dict(num=2, scale=64, crop_ratio_range=(0.5, 1.0), flip_prob=0),
@@ -312,7 +248,7 @@ def test_a_scaled_decode_looks_the_same(tmp_path):
         results = transform(dict(img_path=path))
         assert all(edge % 4 == 0 for box in results['crop_boxes'] for edge in box)
         for view, box in zip(results['img'], results['crop_boxes'], strict=True):
-            assert differences(view, picture.crop(box).resize(view.shape[1::-1], Image.BICUBIC)).mean() < 2.5
+            assert differences(view, image.crop(box).resize(view.shape[1::-1], Image.BICUBIC)).mean() < 2.5
 
 
 @pytest.mark.parametrize('orientation', [1, 2, 3, 4, 5, 6, 7, 8])
@@ -334,7 +270,7 @@ def test_views_stand_upright(tmp_path, photo, orientation):
 
 @pytest.mark.parametrize('mode', ['L', 'RGBA', 'CMYK', 'P', '1'])
 @pytest.mark.parametrize('side', [1, 64])
-def test_any_kind_of_image(tmp_path, photo, mode, side):
+def test_any_image_mode(tmp_path, photo, mode, side):
     path = str(tmp_path / ('a.jpg' if mode == 'CMYK' else 'a.png'))
     Image.open(photo).resize((side, side)).convert(mode).save(path)
     results = LoadViews('dino', scale=64, local_scale=32)(dict(img_path=path))
@@ -345,12 +281,12 @@ def test_any_kind_of_image(tmp_path, photo, mode, side):
 def test_only_pythons_generator_is_used_and_decides(photo):
     transform = LoadViews('byol', scale=32)
     numpy_state, torch_state = np.random.get_state()[1].copy(), torch.get_rng_state()
-    found = []
+    results = []
     for seed in (1, 1, 2):
         random.seed(seed)
-        found.append(transform(dict(img_path=photo))['img'])
-    assert all((one == other).all() for one, other in zip(found[0], found[1], strict=True))
-    assert (found[0][0] != found[2][0]).any() and (found[0][0] != found[0][1]).any()
+        results.append(transform(dict(img_path=photo))['img'])
+    assert all((first == second).all() for first, second in zip(results[0], results[1], strict=True))
+    assert (results[0][0] != results[2][0]).any() and (results[0][0] != results[0][1]).any()
     assert (np.random.get_state()[1] == numpy_state).all() and torch.equal(torch.get_rng_state(), torch_state)
 
 
