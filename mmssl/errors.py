@@ -1,7 +1,9 @@
 """Exceptions that a person can cause or cure, and the warning for names that have changed. Imports nothing outside Python."""
 
+import functools
 import re
 import warnings
+from collections.abc import Callable
 
 
 class UserError(Exception):
@@ -98,3 +100,23 @@ def warn_renamed(old: str, new: str, stacklevel: int = 3) -> None:
     warnings.warn(
         f'{old} is deprecated and will be removed in mmssl 0.4; use {new}', DeprecationWarning, stacklevel
     )
+
+
+def renamed_arguments(**names: str) -> Callable[[Callable], Callable]:
+    """Decorate a function so that it still takes the former names of its keyword arguments.
+
+    Args:
+        **names: ``old='new'``; the old one emits a DeprecationWarning.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            for old in names.keys() & kwargs.keys():
+                warn_renamed(f'{function.__name__}({old}=...)', f'{names[old]}=...')
+                kwargs[names[old]] = kwargs.pop(old)
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate

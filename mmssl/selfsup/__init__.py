@@ -1,44 +1,31 @@
-"""Self-supervised pre-training: one paper, one file."""
+"""Self-supervised pre-training: one paper, one file.
 
-from mmssl.selfsup.beit import BEiT, BEiTHead
-from mmssl.selfsup.dino import DINO, DINOHead, DINOLoss, DINOViT
-from mmssl.selfsup.infomax import DeepInfoMax, InfoMaxEncoder, InfoMaxNet, PriorDiscriminator
-from mmssl.selfsup.mae import MAE, MAEDecoder, MAEHead, MAEViT
-from mmssl.selfsup.moby import MoBY
-from mmssl.selfsup.moco import MoCo, MoCoV1Neck, MoCoV2Neck
-from mmssl.selfsup.mocov3 import MoCoV3, MoCoV3Head, MoCoV3ViT
-from mmssl.selfsup.pretext import PretextHead, RelativeLocation, RotationPrediction
-from mmssl.selfsup.swav import SwAV, SwAVHead, SwAVNeck
-from mmssl.selfsup.tokenizers import DALLEEncoder, KMeansTokenizer
+Every module of this package is imported here, so that a new method is registered and importable from
+``mmssl.selfsup`` without being named anywhere else.
+"""
 
-__all__ = [
-    'DINO',
-    'MAE',
-    'BEiT',
-    'BEiTHead',
-    'DALLEEncoder',
-    'DINOHead',
-    'DINOLoss',
-    'DINOViT',
-    'DeepInfoMax',
-    'InfoMaxEncoder',
-    'InfoMaxNet',
-    'KMeansTokenizer',
-    'MAEDecoder',
-    'MAEHead',
-    'MAEViT',
-    'MoBY',
-    'MoCo',
-    'MoCoV1Neck',
-    'MoCoV2Neck',
-    'MoCoV3',
-    'MoCoV3Head',
-    'MoCoV3ViT',
-    'PretextHead',
-    'PriorDiscriminator',
-    'RelativeLocation',
-    'RotationPrediction',
-    'SwAV',
-    'SwAVHead',
-    'SwAVNeck',
-]
+import importlib
+import pkgutil
+from typing import Any
+
+from mmssl.selfsup.dino import DINOLoss
+from mmssl.registry import MODELS
+
+__all__ = ['DINOLoss']
+
+
+def _export_registered_classes() -> None:
+    """Import the modules of this package, and export the classes that they register."""
+    for info in pkgutil.iter_modules(__path__, f'{__name__}.'):
+        module = importlib.import_module(info.name)
+        for name, member in vars(module).items():
+            if MODELS.module_dict.get(name) is member and member.__module__ == info.name:
+                globals()[name] = member
+                __all__.append(name)
+
+
+def __getattr__(name: str) -> Any:  # tells type checkers that more is exported than they can see
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+_export_registered_classes()

@@ -1,4 +1,4 @@
-"""What the methods with several views share: their place in a training run."""
+"""Base classes of the self-supervised methods."""
 
 import warnings
 
@@ -6,6 +6,7 @@ import torch
 from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from torch import Tensor, nn
 
+from mmssl.errors import warn_renamed
 from mmssl.layers.counter import HostCounters
 from mmssl.layers.memory_format import memory_format_of
 from mmssl.layers.momentum import MomentumEncoder
@@ -13,13 +14,13 @@ from mmssl.registry import MODELS, build
 
 
 class TrainingClock(HostCounters):
-    """Optimizer steps done, kept in the state dict, and the length of an epoch and of the training, set when it begins.
+    """Step counter (in the state dict) and length of the run (set by ``mmssl.MethodHook`` before training).
 
     Attributes:
-        steps: optimizer steps done.
-        followed: ``steps`` when the momentum encoders last moved in the forward pass, see
-            :meth:`ScheduledSupervisor.follow`.
-        steps_per_epoch, max_steps: None as long as nobody has said.
+        steps: Optimizer steps done.
+        followed: ``steps`` when the teachers last moved, see :meth:`ScheduledSupervisor.update_teachers`.
+        steps_per_epoch: Optimizer steps in an epoch; None while unknown.
+        max_steps: Optimizer steps of the whole run; None while unknown.
     """
 
     COUNTERS = ('steps', 'followed')
@@ -33,19 +34,22 @@ class TrainingClock(HostCounters):
 
     @property
     def epoch(self) -> int:
-        """Epochs done; 0 as long as nobody said how long one is."""
+        """Epochs done; 0 while the length of an epoch is unknown."""
         return self.steps // self.steps_per_epoch if self.steps_per_epoch else 0
 
 
 class SelfSupervisor(BaseSelfSupervisor):
-    """mmpretrain's base finds its parts and its data preprocessor in whatever scope is the default; this one in its own.
+    """Base class of self-supervised methods.
 
-    A subclass implements ``loss(inputs, data_samples=None) -> dict(loss=...)``.
+    A subclass implements ``loss(inputs, data_samples=None) -> dict(loss=...)``. Plain type names resolve in
+    mmssl first, then in mmpretrain, whatever the default scope is.
 
     Args:
-        backbone, neck, head: configs, or built parts.
-        data_preprocessor: config or built; mmpretrain's SelfSupDataPreprocessor by default.
-        others: of mmpretrain's BaseSelfSupervisor.
+        backbone: Config, or built.
+        neck: Config, or built.
+        head: Config, or built.
+        data_preprocessor: Config, or built; mmpretrain's SelfSupDataPreprocessor by default.
+        **kwargs: Passed on to mmpretrain's BaseSelfSupervisor.
     """
 
     def __init__(self, backbone, neck=None, head=None, data_preprocessor=None, **kwargs):
@@ -53,35 +57,39 @@ class SelfSupervisor(BaseSelfSupervisor):
             isinstance(data_preprocessor, dict) and 'type' not in data_preprocessor
         ):
             data_preprocessor = {'type': 'mmpretrain.SelfSupDataPreprocessor', **(data_preprocessor or {})}
-        built = [None if part is None else _build_part(part) for part in (backbone, neck, head)]
-        super().__init__(*built, data_preprocessor=_build_part(data_preprocessor), **kwargs)
+        parts = [None if part is None else _build_part(part) for part in (backbone, neck, head)]
+        super().__init__(*parts, data_preprocessor=_build_part(data_preprocessor), **kwargs)
         self.memory_format = memory_format_of(self.backbone)
         self.backbone.to(memory_format=self.memory_format)
 
-    def views(self, inputs: list[Tensor], number: int | None = None) -> list[Tensor]:
-        """The views of a batch, in the memory format of the backbone.
+    def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Features (B, C, h, w) or (B, C) of images (B, 3, H, W): the output of the backbone."""
+        return self.backbone(inputs)
+
+    def views(self, inputs: list[Tensor], count: int | None = None) -> list[Tensor]:
+        """Return the views of a batch in the memory format of the backbone.
 
         Args:
-            inputs: views (B, 3, H, W), one a draw of the augmentation.
-            number: how many there must be; any number when None.
+            inputs: One batch (B, 3, H, W) for each view.
+            count: Number of views required; any when None.
 
         Raises:
-            ValueError: not a list, or not ``number`` views.
+            ValueError: ``inputs`` is not a list, or does not have ``count`` views.
         """
         method = type(self).__name__
         if not isinstance(inputs, (list, tuple)):
             raise ValueError(
                 f'{method} takes a list of views, not one batch of images; begin the pipeline with mmssl.LoadViews'
             )
-        if number is not None and len(inputs) != number:
+        if count is not None and len(inputs) != count:
             raise ValueError(
-                f'{method} takes {number} views, not {len(inputs)}; see the presets of mmssl.LoadViews'
+                f'{method} takes {count} views, not {len(inputs)}; see the presets of mmssl.LoadViews'
             )
         return [view.contiguous(memory_format=self.memory_format) for view in inputs]
 
 
 def _build_part(cfg):
-    """Build a part; a plain name that is not ours is mmpretrain's, whatever scope is the default."""
+    """Build a part; a plain name that mmssl does not register is mmpretrain's."""
     if isinstance(cfg, dict) and isinstance(cfg.get('type'), str) and '.' not in cfg['type']:
         MODELS.import_from_location()
         if cfg['type'] not in MODELS.module_dict:
@@ -90,104 +98,118 @@ def _build_part(cfg):
 
 
 class ScheduledSupervisor(SelfSupervisor):
-    """A method whose recipe does something at every optimizer step, or looks at how far training is.
+    """Base class of methods with a teacher, or with something to do around each optimizer step.
 
-    Where its recipe asks for it, a subclass has ``before_update`` (between the backward pass and the
-    optimizer's step) and ``after_update`` (after it). ``attach(optimizer)`` ties the two to the optimizer,
-    however it is driven: accumulated gradients, mixed precision, DDP. In a run ``mmssl.MethodHook`` does
-    that; ``train_step`` does it too; a loop of one's own calls ``attach`` itself.
+    To move a teacher, return it and its student from ``momentum_pairs`` and call ``update_teachers()`` where
+    the paper does: in ``loss`` before the teacher is used (MoCo), or in ``after_update`` (BYOL, DINO). Each
+    teacher moves once per optimizer step, however many batches are accumulated, and never in evaluation mode.
 
-    ``momentum_pairs`` names what follows what; the copies are made equal again when the weights are
-    initialised, and when a checkpoint holds the encoder and not its copy.
+    ``before_update`` runs between the backward pass and the optimizer's step, ``after_update`` after it.
+    ``attach(optimizer)`` connects both; ``mmssl.MethodHook`` and ``train_step`` do so, a custom training loop
+    calls it itself. Teachers are set equal to their students when weights are initialised, and when a
+    checkpoint holds only the student.
 
     Args:
-        as for :class:`SelfSupervisor`.
+        backbone: As for :class:`SelfSupervisor`.
+        neck: As for :class:`SelfSupervisor`.
+        head: As for :class:`SelfSupervisor`.
+        data_preprocessor: As for :class:`SelfSupervisor`.
+        **kwargs: Passed on to :class:`SelfSupervisor`.
     """
 
     def __init__(self, backbone, neck=None, head=None, data_preprocessor=None, **kwargs):
         super().__init__(backbone, neck, head, data_preprocessor, **kwargs)
         self.clock = TrainingClock()
         self._attached = False
-        self._waiting = False
-        self.register_load_state_dict_post_hook(_copy_what_is_missing)
+        self._step_pending = False  # without attach(): a forward pass whose after_update has not run yet
+        self.register_load_state_dict_post_hook(_copy_missing_teachers)
 
     def momentum_pairs(self) -> list[tuple[MomentumEncoder, nn.Module]]:
-        """(copy, encoder) of every momentum encoder; the encoder may be an ``nn.Sequential`` made for the purpose."""
+        """(teacher, student) pairs; a student of several parts is their ``nn.Sequential``."""
         return []
 
+    @torch.no_grad()
+    def update_teachers(self) -> None:
+        """Move every teacher towards its student, at most once per optimizer step."""
+        moved = self._attached and self.clock.followed == self.clock.steps
+        if self.training and not moved:
+            self.clock.followed = self.clock.steps
+            for teacher, student in self.momentum_pairs():
+                teacher.update(student)
+
+    def before_update(self) -> None:
+        """Run after the backward pass, before the optimizer's step."""
+
+    def after_update(self) -> None:
+        """Run after the optimizer's step."""
+
     def init_weights(self) -> None:
-        """Draw the initial weights anew; copies follow."""
+        """Draw the initial weights; teachers are copies of their students."""
         super().init_weights()
-        for copy, encoder in self.momentum_pairs():
-            copy.copy_from(encoder)
+        for teacher, student in self.momentum_pairs():
+            teacher.copy_from(student)
 
     def set_schedule(self, iterations_per_epoch: int, max_iterations: int) -> None:
-        """Tell the schedules how long training is.
+        """Set the length of the run, on which the schedules of momentum and temperature depend.
 
         Args:
-            iterations_per_epoch: optimizer steps in an epoch.
-            max_iterations: optimizer steps of the whole training.
+            iterations_per_epoch: Optimizer steps in an epoch.
+            max_iterations: Optimizer steps of the whole run.
         """
         if iterations_per_epoch < 1 or max_iterations < 1:
             raise ValueError(
-                f'a training of {max_iterations} iterations, {iterations_per_epoch} an epoch; both must be above 0'
+                f'a run of {max_iterations} iterations with {iterations_per_epoch} per epoch: '
+                'both must be above 0'
             )
-        self.clock.steps_per_epoch, self.clock.max_steps = iterations_per_epoch, max_iterations
+        self.clock.steps_per_epoch = iterations_per_epoch
+        self.clock.max_steps = max_iterations
         for module in self.modules():
             if isinstance(module, MomentumEncoder):
                 module.max_steps = max_iterations
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
-        """Call ``before_update`` and ``after_update`` around every step of ``optimizer`` from now on; a second call changes nothing."""
+        """Call ``before_update`` and ``after_update`` around every step of ``optimizer``; repeated calls have no effect."""
         models = vars(optimizer).setdefault('attached_models', [])
         if not any(model is self for model in models):
             models.append(self)
             self._attached = True
             optimizer.register_step_pre_hook(lambda *_: self.before_update())
-            optimizer.register_step_post_hook(lambda *_: self._after_update())
+            optimizer.register_step_post_hook(lambda *_: self._finish_step())
 
-    def before_update(self) -> None:
-        """Gradients are complete, the optimizer has not used them yet."""
-
-    def after_update(self) -> None:
-        """The optimizer has stepped."""
-
-    def _after_update(self) -> None:
+    def _finish_step(self) -> None:
         self.after_update()
         self.clock.steps += 1
 
     def begin_forward(self) -> None:
-        """To be called first in ``loss``: in a loop that is not attached, what should have followed the last step is done now."""
-        if self.training and not self._attached:
-            if self._waiting:
-                self._after_update()
-            elif type(self).before_update is not ScheduledSupervisor.before_update:
-                warnings.warn(
-                    f'{type(self).__name__} changes gradients before each optimizer step, and is not attached to the optimizer: '
-                    'call model.attach(optimizer)',
-                    stacklevel=3,
-                )
-            self._waiting = True
-
-    @torch.no_grad()
-    def follow(self) -> None:
-        """Move all momentum encoders, for recipes that do so in the forward pass: once an optimizer step, however many batches it has."""
-        if not self._attached or self.clock.followed != self.clock.steps:
-            self.clock.followed = self.clock.steps
-            for copy, encoder in self.momentum_pairs():
-                copy.update(encoder)
+        """Call first in ``loss``. Without an attached optimizer, this finishes the previous step."""
+        if not self.training or self._attached:
+            return
+        if self._step_pending:
+            self._finish_step()
+        elif type(self).before_update is not ScheduledSupervisor.before_update:
+            warnings.warn(
+                f'{type(self).__name__} changes gradients before each optimizer step, and is not attached to '
+                'the optimizer: call model.attach(optimizer)',
+                stacklevel=3,
+            )
+        self._step_pending = True
 
     def train_step(self, data, optim_wrapper) -> dict[str, Tensor]:
-        """One step as mmengine's BaseModel does it, attached to the optimizer."""
+        """Attach to the optimizer, then do one step as mmengine's BaseModel does."""
         self.attach(optim_wrapper.optimizer)
         return super().train_step(data, optim_wrapper)
 
+    def follow(self) -> None:
+        """Move the teachers (the former name of :meth:`update_teachers`)."""
+        warn_renamed('ScheduledSupervisor.follow', 'update_teachers')
+        self.update_teachers()
 
-def _copy_what_is_missing(model: ScheduledSupervisor, incompatible_keys) -> None:
-    """After loading weights that hold an encoder only, its momentum copy starts equal to it."""
+
+def _copy_missing_teachers(model: ScheduledSupervisor, incompatible_keys) -> None:
+    """After loading weights without a teacher, set it equal to its student."""
     missing = set(incompatible_keys.missing_keys)
     names = {id(module): name for name, module in model.named_modules()}
-    for copy, encoder in model.momentum_pairs():
-        keys = [f'{names[id(copy)]}.module.{name}' for name, _ in copy.module.named_parameters()]
+    for teacher, student in model.momentum_pairs():
+        keys = [f'{names[id(teacher)]}.module.{name}' for name, _ in teacher.module.named_parameters()]
         if keys and missing.issuperset(keys):
-            copy.copy_from(encoder)
+            teacher.copy_from(student)

@@ -113,7 +113,7 @@ class MoBY(ScheduledSupervisor):
         views = self.views(inputs, 2)
         predictions = [self.head(projection) for projection in self._projections(self._encoder(), views)]
         if self.training:
-            self.follow()
+            self.update_teachers()
         with torch.no_grad():
             dtype = self.queue1.queue.dtype
             keys = [

@@ -235,7 +235,7 @@ class MoCo(ScheduledSupervisor):
         of_queries, of_keys = self.views(inputs, 2)
         queries = self.embed(self.encoder, of_queries)
         if self.training:
-            self.follow()  # before the keys, as in the released code
+            self.update_teachers()  # before the keys, as in the released code
         keys = self.keys(of_keys, order)
         loss = self.contrast(queries, keys)
         if self.training:

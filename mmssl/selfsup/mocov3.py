@@ -203,7 +203,7 @@ class MoCoV3(ScheduledSupervisor):
         views = self.views(inputs, 2)
         projections = self._encode(self.backbone, self.neck, views)
         if self.training:
-            self.follow()  # after the queries and before the keys, as in the released code
+            self.update_teachers()  # after the queries and before the keys, as in the released code
         with torch.no_grad():
             backbone, neck = self.momentum_encoder.module
             keys = self._encode(backbone, neck, views)

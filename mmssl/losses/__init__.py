@@ -1,0 +1,27 @@
+"""Losses as plain modules and functions of tensors: they need neither a config nor a runner."""
+
+from mmssl.losses.contrastive import InfoNCELoss, NTXentLoss, info_nce
+from mmssl.losses.dino import DINOLoss
+from mmssl.losses.mutual_information import (
+    DonskerVaradhanLoss,
+    JSDLoss,
+    donsker_varadhan_loss,
+    fenchel_dual_loss,
+    infonce_loss,
+)
+from mmssl.losses.nce import NCELoss
+from mmssl.losses.sinkhorn import sinkhorn
+
+__all__ = [
+    'DINOLoss',
+    'DonskerVaradhanLoss',
+    'InfoNCELoss',
+    'JSDLoss',
+    'NCELoss',
+    'NTXentLoss',
+    'donsker_varadhan_loss',
+    'fenchel_dual_loss',
+    'info_nce',
+    'infonce_loss',
+    'sinkhorn',
+]

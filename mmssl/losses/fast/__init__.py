@@ -1,0 +1,1 @@
+"""Fast forms of the losses; :mod:`mmssl.ops.switch` chooses them."""
