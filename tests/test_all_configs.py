@@ -11,14 +11,14 @@ import yaml
 from mmengine import registry as root
 from mmengine.config import Config
 
+from mmssl.config.catalogue import alias_target
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = sorted(
-    path.relative_to(ROOT).as_posix()
-    for path in (ROOT / 'configs').rglob('*.py')
-    if '_base_' not in path.parts
-)
+FILES = sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
+NAMES = [path.relative_to(ROOT).as_posix() for path in FILES if alias_target(path) is None]
+ALIASES = [path.relative_to(ROOT).as_posix() for path in FILES if alias_target(path)]
 SMOKE = [name for name in NAMES if name.startswith('configs/smoke/')]
 FULL = [name for name in NAMES if name not in SMOKE]
 # where a dict with a type stands -> the registry that must know it; what the model holds is checked by
@@ -92,7 +92,10 @@ def metafile_entries(name):
 
 
 def test_configs_were_found():
-    assert 'configs/smoke/mae.py' in SMOKE and 'configs/mae/mae_vit-b_8xb512.py' in FULL
+    assert (
+        'configs/smoke/mae.py' in SMOKE
+        and 'configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py' in FULL
+    )
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -176,8 +179,22 @@ def test_builds_and_agrees_with_its_metafile(name):
     assert facts['Batch Size'] == gpus * batch == cfg.auto_scale_lr.base_batch_size
     schedulers = cfg.param_scheduler if isinstance(cfg.param_scheduler, list) else [cfg.param_scheduler]
     assert max(scheduler.get('end', 0) for scheduler in schedulers) == length
-    named = re.search(rf'-(\d+){unit[0].lower()}(_|$)', Path(name).stem)
-    assert int(named.group(1) if named else 300) == length  # the plain name is the recipe of 300 epochs
+    (in_name,) = re.findall(rf'-(\d+){unit[0].lower()}_', Path(name).stem)
+    assert int(in_name) == length
+
+
+@pytest.mark.parametrize('name', ALIASES)
+def test_an_alias_is_its_config(name):
+    """Names of version 0.1; the resolved configs are the same, not only their models."""
+    target = alias_target(ROOT / name).relative_to(ROOT).as_posix()
+    assert target in FULL
+    assert read(name)._cfg_dict.to_dict() == read(target)._cfg_dict.to_dict()
+
+
+def test_short_names_of_the_first_version_stay():
+    assert {'configs/mae/mae_vit-b_8xb512.py', 'configs/moco/moco-v2_resnet50_8xb32-coslr-200e_in1k.py'} <= {
+        *ALIASES
+    }
 
 
 def test_metafiles_name_configs_that_exist_and_are_indexed():

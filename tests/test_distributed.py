@@ -54,7 +54,7 @@ train_dataloader = dict(batch_size=8)
 optim_wrapper = dict(_delete_=True, type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3))
 """
 CLASSIFIER = """
-_base_ = '{root}/configs/mae/benchmarks/vit-b_8xb128-coslr-100e_in1k.py'
+_base_ = '{root}/configs/mae/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k.py'
 model = dict(
     backbone=dict(
         arch=dict(_delete_=True, embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32),

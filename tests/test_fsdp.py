@@ -6,7 +6,7 @@ from test_train import losses
 
 pytestmark = pytest.mark.slow
 
-CONFIG = 'configs/mae/mae_vit-l_8xb512-fsdp-amp-coslr-1600e_in1k.py'
+CONFIG = 'configs/mae/mae_vit-large-p16_8xb512-fsdp-amp-coslr-1600e_in1k.py'
 MODEL = [
     'model.backbone.arch=tiny',
     'model.backbone.img_size=32',

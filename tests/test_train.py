@@ -49,7 +49,7 @@ def folder(tmp_path_factory, data_root):
 def test_a_folder_of_photographs_trains_and_lists_its_bad_files(warm_cli, folder, tmp_path):
     done = warm_cli(
         'train',
-        'configs/mae/mae_vit-b_8xb512.py',
+        'configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py',
         '--data',
         folder,
         '--work-dir',
@@ -110,11 +110,12 @@ def test_stop_and_resume_is_exact_bit_for_bit(warm_cli, tmp_path):
     ('arguments', 'message'),
     [
         (
-            ['configs/mae/mae_vit-b_8xb51.py'],
-            r"mae_vit-b_8xb51\.py does not exist; did you mean 'mae/mae_vit-b_8xb512\.py'",
+            ['configs/mae/mae_vit-base-p16_8xb51-amp-coslr-300e_in1k.py'],
+            'does not exist; did you mean '
+            r"'mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k\.py'",
         ),
         (
-            ['configs/mae/mae_vit-b_8xb512.py'],
+            ['configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'],
             'no such folder: data/imagenet/train; .*--data DIR points the config at your own folder',
         ),
         (['configs/smoke/mae.py', '--data', 'no/such/folder'], '--data no/such/folder does not exist'),
@@ -139,7 +140,7 @@ def test_stop_and_resume_is_exact_bit_for_bit(warm_cli, tmp_path):
         (['configs/smoke/mae.py', '--resume', 'gone.pth'], r'gone\.pth'),
         (
             [
-                'configs/mae/benchmarks/vit-b_8xb128-coslr-100e_in1k.py',
+                'configs/mae/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k.py',
                 '--data',
                 '{labelled}',
                 '--cfg-options',

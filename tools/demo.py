@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-CONFIG = 'mae/mae_vit-micro_1xb128-coslr-800i_demo.py'
+CONFIG = 'mae/mae_vit-micro-p8_1xb128-coslr-800i_demo.py'
 
 
 def main() -> int:
@@ -63,7 +63,7 @@ def main() -> int:
     print(f'checkpoint:  {work_dir / (work_dir / "last_checkpoint").read_text()}')
     print(
         f'{time.monotonic() - start:.0f} s in all. Now your own pictures:\n'
-        '  python tools/train.py configs/mae/mae_vit-b_8xb512.py --data DIR --auto-scale-lr --cfg-options train_dataloader.batch_size=64'
+        '  python tools/train.py configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py --data DIR --auto-scale-lr --cfg-options train_dataloader.batch_size=64'
     )
     return 0
 

@@ -1,8 +1,1 @@
-# MAE (https://arxiv.org/abs/2111.06377): ViT-L/16, 400 epochs.
-#
-#   tools/dist_train.sh configs/mae/mae_vit-l_8xb512-amp-coslr-400e_in1k.py 8 --data DIR
-#
-# Expected, ImageNet-1k: no figure of the paper's at hand for 400 epochs. Not measured here.
-_base_ = './mae_vit-l_8xb512.py'
-param_scheduler = dict(end=400)
-train_cfg = dict(max_epochs=400)
+_base_ = './mae_vit-large-p16_8xb512-amp-coslr-400e_in1k.py'

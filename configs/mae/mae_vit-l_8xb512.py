@@ -1,7 +1,1 @@
-# MAE (https://arxiv.org/abs/2111.06377): ViT-L/16, 300 epochs, batch 8 x 512.
-#
-#   tools/dist_train.sh configs/mae/mae_vit-l_8xb512.py 8 --data DIR
-#
-# Expected, ImageNet-1k: no figure of the paper's for 300 epochs. Not measured here.
-_base_ = './mae_vit-b_8xb512.py'
-model = dict(backbone=dict(arch='l'), neck=dict(embed_dim=1024))
+_base_ = './mae_vit-large-p16_8xb512-amp-coslr-300e_in1k.py'

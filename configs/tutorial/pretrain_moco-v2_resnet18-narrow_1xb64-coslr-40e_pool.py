@@ -5,7 +5,7 @@
 #
 # DIR is any folder of images; that of the tutorial is made by tools/pool_images.py.
 # Expected: see docs/results/transfer.md, measured here.
-_base_ = '../moco/moco-v2_resnet50_8xb32-coslr-200e_in1k.py'
+_base_ = '../moco/mocov2_resnet50_8xb32-coslr-200e_in1k.py'
 data_root = 'data/pool'
 model = dict(
     backbone=dict(depth=18, stem_channels=32, base_channels=32, out_indices=(3,)),

@@ -9,6 +9,7 @@ import torch
 from mmssl.apis import get_model, list_models
 from mmssl.apis.models import Entry, find_entry, find_weights
 from mmssl.checkpoint import save_file
+from mmssl.config.catalogue import alias_target
 
 SMALL = dict(backbone=dict(arch=dict(num_layers=1, num_heads=2)))
 
@@ -28,7 +29,11 @@ def test_a_wrong_attribute_names_the_nearest():
 
 def test_names_are_unique_and_all_configs_have_one(repo_root):
     names = list_models()
-    configs = [path for path in (repo_root / 'configs').rglob('*.py') if '_base_' not in path.parts]
+    configs = [
+        path
+        for path in (repo_root / 'configs').rglob('*.py')
+        if '_base_' not in path.parts and alias_target(path) is None
+    ]
     assert len(set(names)) == len(names) == len(configs)
     assert names == sorted(names)
 
@@ -41,12 +46,17 @@ def test_systems_and_patterns():
     assert set().union(*parts.values()) == set(list_models()) and sum(map(len, parts.values())) == len(
         list_models()
     )
-    assert {'mae_vit-b_8xb512', 'smoke/mae'} <= parts['selfsup'] and 'smoke/sam' in parts['promptable']
+    assert {'mae_vit-base-p16_8xb512-amp-coslr-300e_in1k', 'smoke/mae'} <= parts['selfsup']
+    assert 'smoke/sam' in parts['promptable']
     assert (
         'gcn_resnet50_4xb4-40000i_voc12aug-512x512' in parts['segmentation']
         and 'smoke/rfcn' in parts['detection']
     )
-    assert list_models('MAE_vit-?_8xb512') == ['mae_vit-b_8xb512', 'mae_vit-h_8xb512', 'mae_vit-l_8xb512']
+    assert list_models('MAE_vit-*-p1?_8xb512-amp-*-300e_in1k') == [
+        'mae_vit-base-p16_8xb512-amp-coslr-300e_in1k',
+        'mae_vit-huge-p14_8xb512-amp-coslr-300e_in1k',
+        'mae_vit-large-p16_8xb512-amp-coslr-300e_in1k',
+    ]
     assert list_models('smoke/gcn') == ['smoke/gcn'] and list_models('no such') == []
     with pytest.raises(ValueError, match="system 'detecton' is none of .*; did you mean 'detection'"):
         list_models(system='detecton')
@@ -55,28 +65,37 @@ def test_systems_and_patterns():
 @pytest.mark.parametrize(
     'name',
     [
-        'mae_vit-b_8xb512',
-        'mae/mae_vit-b_8xb512',
-        'configs/mae/mae_vit-b_8xb512.py',
-        'mmssl::mae/mae_vit-b_8xb512.py',
-        'mae_vit-b_8xb512.py',
+        'mae_vit-base-p16_8xb512-amp-coslr-300e_in1k',
+        'mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k',
+        'configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py',
+        'mmssl::mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py',
+        'mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py',
     ],
 )
 def test_spellings_of_a_name(name, repo_root):
     entry = find_entry(name)
     assert (
-        entry.name == 'mae_vit-b_8xb512'
-        and entry.path.resolve() == repo_root / 'configs/mae/mae_vit-b_8xb512.py'
+        entry.name == 'mae_vit-base-p16_8xb512-amp-coslr-300e_in1k'
+        and entry.path.resolve() == repo_root / 'configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'
     )
 
 
 def test_the_name_of_a_file_serves_where_the_metafile_has_another():
-    assert find_entry('vit-b_8xb128-coslr-100e_in1k').name == 'mae_vit-b_8xb128-coslr-100e_in1k'
+    assert find_entry('vit-huge-p14_8xb128-coslr-50e_in1k').name == 'mae_vit-huge-p14_8xb128-coslr-50e_in1k'
+
+
+@pytest.mark.parametrize(
+    'name', ['mae_vit-b_8xb512', 'mae/mae_vit-b_8xb512', 'configs/mae/mae_vit-b_8xb512.py']
+)
+def test_an_alias_is_its_config_and_is_not_listed(name):
+    assert find_entry(name).name == 'mae_vit-base-p16_8xb512-amp-coslr-300e_in1k'
+    assert 'mae_vit-b_8xb512' not in list_models()
 
 
 def test_wrong_names():
-    with pytest.raises(ValueError, match="no model 'mae_vit-b_8xb521'; did you mean 'mae_vit-b_8xb512'"):
-        find_entry('mae_vit-b_8xb521')
+    nearest = "did you mean 'mae_vit-base-p16_8xb512-amp-coslr-300e_in1k'"
+    with pytest.raises(ValueError, match=f"no model 'mae_vit-base_8xb512-amp-coslr-300e_in1k'; {nearest}"):
+        find_entry('mae_vit-base_8xb512-amp-coslr-300e_in1k')
     with pytest.raises(
         ValueError, match='the name of several configs; give one of infomax_resnet50.*, moco_resnet50'
     ):
@@ -116,9 +135,10 @@ def test_weights_of_the_model_and_of_the_backbone(tmp_path):
 
 def test_weights_that_are_not_there(tmp_path):
     with pytest.raises(
-        ValueError, match='no weights are published for mae_vit-b_8xb512: train it .* give the file'
+        ValueError,
+        match='no weights are published for mae_vit-base-p16_8xb512-amp-coslr-300e_in1k: train it .* give the file',
     ):
-        get_model('mae_vit-b_8xb512', pretrained=True)
+        get_model('mae_vit-base-p16_8xb512-amp-coslr-300e_in1k', pretrained=True)
     with pytest.raises(FileNotFoundError, match='nothing.pth does not exist'):
         get_model('smoke/mae', pretrained=tmp_path / 'nothing.pth')
     save_file({'something.else': torch.zeros(2)}, tmp_path / 'other.pth')

@@ -199,9 +199,9 @@ def test_page(work_dir, capsys):
 
 
 def test_shipped_config_of_the_same_name_is_the_base(work_dir, capsys):
-    (work_dir / 'mine.py').rename(work_dir / 'mae_vit-b_8xb512.py')
+    (work_dir / 'mine.py').rename(work_dir / 'mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py')
     assert main(['report', str(work_dir), '--out', str(work_dir / 'deep/page.html')]) == 0
-    assert 'What differs from mae/mae_vit-b_8xb512.py' in (work_dir / 'deep/page.html').read_text()
+    assert 'What differs from mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py' in (work_dir / 'deep/page.html').read_text()
 
 
 def test_folder_of_a_test(tmp_path, capsys):

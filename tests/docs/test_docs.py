@@ -297,7 +297,7 @@ RUN = {
         {'--data': '--max-train 200 --max-val 60 --data'},
         None,
     ),
-    'mmssl reconstruct configs/mae/mae_vit-b_8xb512.py CHECKPOINT IMAGE... --out picture.png': (
+    'mmssl reconstruct configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py CHECKPOINT IMAGE... --out picture.png': (
         {'CHECKPOINT': f'{MAE}/iter_10.pth'},
         'picture.png',
     ),
@@ -322,7 +322,7 @@ RUN = {
         'all/annotations.json',
     ),
     'mmssl print-config CONFIG --diff BASE': (
-        {'CONFIG': 'smoke/mae.py', 'BASE': 'mae/mae_vit-b_8xb512.py'},
+        {'CONFIG': 'smoke/mae.py', 'BASE': 'mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'},
         None,
     ),
     'mmssl completion bash': ({}, None),
@@ -360,7 +360,7 @@ def test_python_runs_on_the_demo_data(place, monkeypatch, capsys):
     """The first block of the page about Python, as it stands."""
     monkeypatch.chdir(place)
     exec(compile(blocks('docs/python.md', 'python')[0], 'docs/python.md', 'exec'), {})
-    assert 'mae_vit-b_8xb512' in capsys.readouterr().out
+    assert 'mae_vit-base-p16_8xb512-amp-coslr-300e_in1k' in capsys.readouterr().out
     assert list(Path('segmented').rglob('*.png'))
 
 

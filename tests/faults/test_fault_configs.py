@@ -17,7 +17,7 @@ TRIALS = 12
 # one of every kind of file that a model may begin with, and of both kinds of loops; the script takes every
 # config there is
 STEPS = (
-    'beit/beit_vit-mini_1xb64-kmeans-coslr-18e_tiny-imagenet',
+    'beit/beit_vit-mini-p8_1xb64-kmeans-amp-coslr-18e_tiny-imagenet',
     'infomax/benchmarks/convnet_1xb64-linear-coslr-100e_cifar10',
     'camvid/gcn-k3_mobilenetv2_1xb6-amp-400i_camvid-256x256',
 )

@@ -515,10 +515,10 @@ def test_a_resumed_run_is_exact(tmp_path, no_waiting):
 
 def test_recipe_of_the_configs():
     for name, temperatures, fixed in (
-        ('dino_vit-s16_8xb64-amp-coslr-100e_in1k', (0.04, 0.04, 0), True),
-        ('dino_vit-s16_16xb64-amp-coslr-300e_in1k', (0.04, 0.07, 30), False),
-        ('dino_vit-s8_16xb64-coslr-300e_in1k', (0.04, 0.07, 30), False),
-        ('dino_vit-b16_16xb64-amp-coslr-100e_in1k', (0.04, 0.04, 0), True),
+        ('dino_vit-small-p16_8xb64-amp-coslr-100e_in1k', (0.04, 0.04, 0), True),
+        ('dino_vit-small-p16_16xb64-amp-coslr-300e_in1k', (0.04, 0.07, 30), False),
+        ('dino_vit-small-p8_16xb64-coslr-300e_in1k', (0.04, 0.07, 30), False),
+        ('dino_vit-base-p16_16xb64-amp-coslr-100e_in1k', (0.04, 0.04, 0), True),
     ):
         cfg = Config.fromfile(ROOT / f'configs/dino/{name}.py')
         model, wrapper = cfg.model, cfg.optim_wrapper

@@ -34,7 +34,7 @@ def build(side: str, arch: str):
     from mmengine.registry import MODELS, init_default_scope
 
     init_default_scope('mmpretrain')
-    cfg = Config.fromfile(ROOT / 'configs/mae/mae_vit-b_8xb512.py')
+    cfg = Config.fromfile(ROOT / 'configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py')
     preprocessor = {
         'type': 'SelfSupDataPreprocessor',
         **{k: v for k, v in cfg.data_preprocessor.items() if k != 'type'},

@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 # our config, mmpretrain's, images a step, sides of the views
 METHODS = {
     'moco': (
-        'moco/moco-v2_resnet50_8xb32-coslr-200e_in1k.py',
+        'moco/mocov2_resnet50_8xb32-coslr-200e_in1k.py',
         'mocov2/mocov2_resnet50_8xb32-coslr-200e_in1k.py',
         8,
         [224] * 2,
@@ -57,7 +57,7 @@ METHODS = {
         4,
         [224, 112],
     ),
-    'dino': ('dino/dino_vit-s16_8xb64-amp-coslr-100e_in1k.py', None, 2, [224] * 2 + [96] * 8),
+    'dino': ('dino/dino_vit-small-p16_8xb64-amp-coslr-100e_in1k.py', None, 2, [224] * 2 + [96] * 8),
 }
 
 
