@@ -1,30 +1,25 @@
-"""Checkpoints: reading them without executing code, writing them atomically, and matching them to a model."""
+"""Checkpoints: read without executing code, written whole or not at all, matched to a model with a report."""
 
 from mmssl.checkpoint.files import (
     TEMPORARY_SUFFIX,
-    CheckpointError,
-    Metered,
-    UnsafeCheckpointError,
-    find_resume_checkpoint,
+    ProgressFile,
     load_file,
-    load_weights,
     safe_loading,
     save_file,
-    seed_from_checkpoint,
-    strip_module,
-    strip_prefix,
     trusted,
-    weights_of,
     write_text,
 )
-from mmssl.checkpoint.matching import MatchReport, MismatchError, load_matching, select_prefix
+from mmssl.checkpoint.keys import select_prefix, strip_module, strip_prefix, weights_of
+from mmssl.checkpoint.matching import MatchReport, load_matching, load_weights
+from mmssl.checkpoint.resume import find_resume_checkpoint, seed_from_checkpoint
+from mmssl.errors import CheckpointError, MismatchError, UnsafeCheckpointError
 
 __all__ = [
     'TEMPORARY_SUFFIX',
     'CheckpointError',
     'MatchReport',
-    'Metered',
     'MismatchError',
+    'ProgressFile',
     'UnsafeCheckpointError',
     'find_resume_checkpoint',
     'load_file',
@@ -40,3 +35,12 @@ __all__ = [
     'weights_of',
     'write_text',
 ]
+
+
+def __getattr__(name: str):
+    if name == 'Metered':
+        from mmssl.errors import warn_renamed
+
+        warn_renamed('mmssl.checkpoint.Metered', 'mmssl.checkpoint.ProgressFile')
+        return ProgressFile
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,36 +1,51 @@
-"""Checkpoint files: read without executing code, written whole or not at all, matched to a model with a report.
+"""Checkpoint files: read without executing code, and written whole or not at all.
 
 Formats: PyTorch's zip archives and its older streams, and safetensors. No model family is known here; key
-    maps live in ``mmssl.convert``.
+    maps
+are in :mod:`mmssl.convert`.
 """
 
 import argparse
 import contextlib
 import errno
+import json
 import os
 import pickle
 import re
 import secrets
 import shutil
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from mmssl.errors import CheckpointError, UnsafeCheckpointError
+from mmssl.errors import CheckpointError, UnsafeCheckpointError, warn_renamed
 
 TEMPORARY_SUFFIX = '.mmssl-tmp'
+# fragments of torch's messages about files that are damaged
+_BROKEN = (
+    'PytorchStreamReader',
+    'unexpected EOF',
+    'might be corrupted',
+    'central directory',
+    'Invalid magic number',
+)
+# patterns of torch's messages about what weights_only=True refuses
+_REFUSED = (
+    r'GLOBAL (\S+(?:\(.*\))?)',
+    r'unrecognized function (.+)',
+    r'object of type (.+)',
+    r'instantiate (?:class|object) (.+)',
+)
 _trust = False
 
 
 @contextlib.contextmanager
 def trusted(enabled: bool = True) -> Iterator[None]:
-    """Allow pickled code in the checkpoints read inside this context: the command line's ``--trust-checkpoint`` and nothing else."""
+    """Allow pickled code in all checkpoints read inside this context, as ``--trust-checkpoint`` does."""
     global _trust
     before, _trust = _trust, enabled
     try:
@@ -40,7 +55,7 @@ def trusted(enabled: bool = True) -> Iterator[None]:
 
 
 def _history_statistic(owner, name: str):
-    """Stand in for ``builtins.getattr``, which the pickle of a HistoryBuffer names for its four statistics; anything else is refused."""
+    """Stand in for ``builtins.getattr`` in pickled HistoryBuffers, which name their statistics by it."""
     from mmengine.logging import HistoryBuffer
 
     if owner is HistoryBuffer and name in ('min', 'max', 'current', 'mean'):
@@ -49,7 +64,7 @@ def _history_statistic(owner, name: str):
 
 
 def _allowed_globals() -> list:
-    """What the hosts' own checkpoints hold besides tensors and plain types, each harmless when called with any argument."""
+    """Return what toolboxes save besides tensors and plain types, each harmless when called."""
     numpy_core: Any = np._core if hasattr(np, '_core') else np.core
     multiarray = numpy_core.multiarray
     allowed: list = [
@@ -75,7 +90,15 @@ def _allowed_globals() -> list:
 
 @contextlib.contextmanager
 def safe_loading(source) -> Iterator[None]:
-    """Allow what a checkpoint may hold, and turn what ``torch.load`` raises inside into an error naming ``source`` and the cure."""
+    """Allow the globals of the toolboxes' checkpoints in ``torch.load``, and reword what it raises.
+
+    Args:
+        source: Name of the file, for the errors.
+
+    Raises:
+        UnsafeCheckpointError: The file holds more than data.
+        CheckpointError: The file is not a complete checkpoint.
+    """
     try:
         with torch.serialization.safe_globals(_allowed_globals()):
             yield
@@ -89,44 +112,39 @@ def safe_loading(source) -> Iterator[None]:
         OSError,
         pickle.UnpicklingError,
     ) as error:
-        text = str(error)
-        refused = (
-            re.search(r'GLOBAL (\S+(?:\(.*\))?)', text)
-            or re.search(r'unrecognized function (.+)', text)
-            or re.search(r'object of type (.+)', text)
-            or re.search(r'instantiate (?:class|object) (.+)', text)
-        )
-        if isinstance(error, pickle.UnpicklingError) and refused:
-            raise UnsafeCheckpointError(
-                f'{source} holds {refused.group(1).strip()}, which loading would execute; nothing was run. If you know who made the file, '
-                f'pass --trust-checkpoint (in Python trust=True); otherwise ask for a file of tensors only, such as .safetensors'
-            ) from None
-        broken = (
-            'PytorchStreamReader',
-            'unexpected EOF',
-            'might be corrupted',
-            'central directory',
-            'Invalid magic number',
-        )
-        if isinstance(error, RuntimeError) and not any(sign in text for sign in broken):
-            raise  # such as no memory, or a device that is not there: the file is not to blame
-        if (
-            isinstance(error, OSError) and error.errno != errno.EINVAL
-        ):  # EINVAL: a seek before the start, in a cut archive
+        reworded = _reworded(error, source)
+        if reworded is None:
             raise
-        size = _size(source)
-        state = (
-            'not a whole checkpoint'
-            if size is None
-            else 'empty (0 bytes)'
-            if size == 0
-            else f'not a whole checkpoint ({size:,} bytes)'
+        raise reworded from None
+
+
+def _reworded(error: Exception, source) -> Exception | None:
+    """Return the error of mmssl for one of torch's; None if the file is not to blame."""
+    text = str(error)
+    refused = next((match for pattern in _REFUSED if (match := re.search(pattern, text))), None)
+    if isinstance(error, pickle.UnpicklingError) and refused:
+        return UnsafeCheckpointError(
+            f'{source} holds {refused.group(1).strip()}, which loading would execute; nothing was run. '
+            'If you know who made the file, pass --trust-checkpoint (in Python trust=True); '
+            'otherwise ask for a file of tensors only, such as .safetensors'
         )
-        reason = re.split(r'[.] |\n', text)[0][:160]
-        raise CheckpointError(
-            f'{source} is {state}: {type(error).__name__} {reason}; '
-            'copy or download it again, or name an older one'
-        ) from None
+    if isinstance(error, RuntimeError) and not any(fragment in text for fragment in _BROKEN):
+        return None  # such as no memory, or a missing device
+    # EINVAL: a seek before the start, in a truncated archive
+    if isinstance(error, OSError) and error.errno != errno.EINVAL:
+        return None
+    reason = re.split(r'[.] |\n', text)[0][:160]
+    return CheckpointError(
+        f'{source} is {_state(source)}: {type(error).__name__} {reason}; '
+        'copy or download it again, or name an older one'
+    )
+
+
+def _state(source) -> str:
+    size = _size(source)
+    if size == 0:
+        return 'empty (0 bytes)'
+    return 'not a whole checkpoint' if size is None else f'not a whole checkpoint ({size:,} bytes)'
 
 
 def _size(source) -> int | None:
@@ -137,21 +155,21 @@ def _size(source) -> int | None:
 
 
 def load_file(path, map_location='cpu', trust: bool = False, mmap: bool = False):
-    """Read a checkpoint without executing anything that is in it.
+    """Read a checkpoint without executing anything in it.
 
     Args:
-        path: a file, or an open binary file. A name that ends in ``.safetensors`` is read as such.
-        map_location: as for ``torch.load``; None means the devices that were saved.
-        trust: unpickle whatever the file holds, code included.
-        mmap: map the tensors instead of reading them (zip archives only), for a look at the rest.
+        path: Path of a file, or an open binary file. Names that end in ``.safetensors`` are read as such.
+        map_location: As for ``torch.load``; None means the devices that were saved.
+        trust: Unpickle whatever the file holds, code included.
+        mmap: Map the tensors instead of reading them (zip archives only), if only the rest is needed.
 
     Returns:
-        what was saved, most often a dict.
+        What was saved, most often a dict.
 
     Raises:
-        FileNotFoundError: no such file.
-        UnsafeCheckpointError: the file holds more than data, and ``trust`` is off.
-        CheckpointError: truncated, empty or not a checkpoint.
+        FileNotFoundError: There is no such file.
+        UnsafeCheckpointError: The file holds more than data, and ``trust`` is off.
+        CheckpointError: The file is truncated, empty or not a checkpoint.
     """
     is_name = isinstance(path, (str, os.PathLike))
     if is_name:
@@ -187,59 +205,70 @@ def _load_safetensors(path: Path, map_location) -> dict[str, torch.Tensor]:
         ) from None
 
 
-class Metered:
-    """A binary file that tells how many bytes go through it, for a progress bar.
+class ProgressFile:
+    """A binary file that reports the bytes read from it and written to it, for a progress bar.
 
     Args:
-        file: what is read or written.
-        tell: called with the number of bytes of every piece.
+        file: The open file.
+        progress: Called with the number of bytes of every piece.
     """
 
-    def __init__(self, file, tell: Callable[[int], object]):
-        self._file, self._tell = file, tell
+    def __init__(self, file, progress: Callable[[int], object]):
+        self._file = file
+        self._progress = progress
 
     def __getattr__(self, name: str):
         return getattr(self._file, name)
 
     def read(self, *args) -> bytes:
-        """As of the file."""
+        """Read as the file does."""
         piece = self._file.read(*args)
-        self._tell(len(piece))
+        self._progress(len(piece))
         return piece
 
     def readinto(self, buffer) -> int:
-        """As of the file."""
+        """Read as the file does."""
         count = self._file.readinto(buffer)
-        self._tell(count or 0)
+        self._progress(count or 0)
         return count
 
     def write(self, piece) -> int:
-        """As of the file."""
+        """Write as the file does."""
         count = self._file.write(piece)
-        self._tell(count or 0)
+        self._progress(count or 0)
         return count
 
 
-def save_file(obj, path, tell: Callable[[int], object] | None = None) -> None:
-    """Write a checkpoint so that ``path`` holds either the old file or the whole new one, whatever happens meanwhile.
+def save_file(
+    obj,
+    path,
+    progress: Callable[[int], object] | None = None,
+    *,
+    tell: Callable[[int], object] | None = None,
+) -> None:
+    """Write a checkpoint so that ``path`` holds either the old file or the whole new one, whatever happens.
 
     The tensors are streamed to a temporary file beside ``path``, which is flushed to the disk and then
     renamed.
 
     Args:
-        obj: what ``torch.save`` takes.
-        path: the file; missing directories are made, a symbolic link is followed.
-        tell: called with the number of bytes of every piece that is written.
+        obj: Anything that ``torch.save`` takes.
+        path: The file; missing directories are created, a symbolic link is followed.
+        progress: Called with the number of bytes of every piece that is written.
+        tell: Old name of ``progress``.
 
     Raises:
-        OSError: the disk is full, the directory cannot be written, ...; ``path`` is as it was.
+        OSError: The disk is full, the directory cannot be written, ...; ``path`` is unchanged.
     """
+    if tell is not None:
+        warn_renamed("save_file's argument tell", 'progress')
+        progress = tell
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f'.{target.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}')
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, 'xb') as file:
-            torch.save(obj, file if tell is None else Metered(file, tell))
+            torch.save(obj, file if progress is None else ProgressFile(file, progress))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
@@ -255,19 +284,20 @@ def save_file(obj, path, tell: Callable[[int], object] | None = None) -> None:
 
 
 def _save_failure(error: OSError, obj, target: Path) -> str:
-    text = f'cannot save the checkpoint {target}: {error.strerror or error}; about {_tensor_bytes(obj):,} bytes are needed'
+    text = f'cannot save the checkpoint {target}: {error.strerror or error}; '
+    text += f'about {_tensor_bytes(obj):,} bytes are needed'
     existing = next(parent for parent in target.parents if parent.exists())
     with contextlib.suppress(OSError):
         text += f', {shutil.disk_usage(existing).free:,} are free'
     return (
-        text
-        + '. What was there before is untouched: make room, or choose another --work-dir, and go on with --resume'
+        f'{text}. What was there before is unchanged: '
+        'make room, or choose another --work-dir, and go on with --resume'
     )
 
 
 def _sync_directory(directory: Path) -> None:
     if os.name != 'posix':
-        return  # elsewhere a directory cannot be opened
+        return  # directories cannot be opened on Windows
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -276,8 +306,9 @@ def _sync_directory(directory: Path) -> None:
 
 
 def _tensor_bytes(obj) -> int:
-    """Bytes of the distinct storages in nested dicts, lists and tuples."""
-    storages, stack = {}, [obj]
+    """Return the bytes of the distinct storages in nested dicts, lists and tuples."""
+    storages = {}
+    stack = [obj]
     while stack:
         item = stack.pop()
         if isinstance(item, torch.Tensor):
@@ -306,152 +337,14 @@ def write_text(path, text: str) -> None:
         raise
 
 
-def find_resume_checkpoint(work_dir, quiet: bool = False) -> Path | str | None:
-    """The checkpoint to go on from: the one that ``last_checkpoint`` names, or else the newest one that can be read.
-
-    A named path is looked for inside ``work_dir`` first, so that a directory that was moved or copied finds
-    its own files.
+def write_json(path, content, indent: int | None = 2) -> None:
+    """Write a JSON file atomically; its folder is created.
 
     Args:
-        work_dir: directory of a run.
-        quiet: say nothing where it is not the one that ``last_checkpoint`` names.
-
-    Returns:
-        the file (a directory for sharded checkpoints, a string for another storage backend's), or None when
-        there is nothing to resume.
+        path: The file.
+        content: What :func:`json.dumps` takes.
+        indent: Spaces per level; None for the shortest form.
     """
-    from mmengine.logging import print_log
-
-    work_dir = Path(work_dir)
-    note = work_dir / 'last_checkpoint'
-    named = note.read_text(encoding='utf-8').strip() if note.is_file() else ''
-    if '://' in named:
-        return named  # kept by another storage backend, which alone can look at it
-    trouble: str | None = (
-        'last_checkpoint is missing' if not named else f'{named}, named by last_checkpoint, is not there'
-    )
-    if named:
-        # Windows and POSIX names alike
-        for candidate in (work_dir / named, work_dir / re.split(r'[\\/]', named)[-1]):
-            if candidate.is_dir() and any(candidate.iterdir()):
-                return candidate
-            if candidate.exists():
-                trouble = _trouble(candidate)
-                if trouble is None:
-                    return candidate
-    found = sorted(
-        (path for path in work_dir.glob('*.pth') if path.is_file()),
-        key=lambda path: path.stat().st_mtime_ns,
-        reverse=True,
-    )
-    for path in found:
-        if _trouble(path, ('meta', 'optimizer')) is None:
-            if not quiet:
-                print_log(
-                    f'{trouble}; going on from {path.name}, the newest checkpoint in {work_dir} that can be resumed',
-                    logger='current',
-                    level=30,
-                )
-            return path
-    if (named or found) and not quiet:
-        print_log(
-            f'{trouble}; no other checkpoint in {work_dir} can be resumed: starting from the beginning',
-            logger='current',
-            level=30,
-        )
-    return None
-
-
-def _trouble(path: Path, needed: tuple[str, ...] = ('meta',)) -> str | None:
-    """Why a file cannot be resumed from, or None. The tensors of a zip archive are not read."""
-    try:
-        checkpoint = load_file(path, mmap=True)
-    except (ValueError, OSError, RuntimeError) as error:
-        return str(error)
-    if (
-        not isinstance(checkpoint, dict)
-        or any(key not in checkpoint for key in needed)
-        or 'iter' not in checkpoint['meta']
-    ):
-        return f'{path} holds weights only'
-    return None
-
-
-def seed_from_checkpoint(path) -> int | None:
-    """The seed of the run that wrote ``path``; samplers must be built with it for an exact resume. None when it was not kept."""
-    path = Path(path)
-    if path.is_dir():
-        path = next(iter(sorted(path.glob('*.pth'))), path)
-    checkpoint = load_file(path, mmap=True)
-    return checkpoint.get('meta', {}).get('seed') if isinstance(checkpoint, dict) else None
-
-
-def weights_of(checkpoint, source='the checkpoint') -> Mapping[str, torch.Tensor]:
-    """The weights in a checkpoint: under ``state_dict`` (the hosts), under ``model`` (many papers' code), or the file itself."""
-    if not isinstance(checkpoint, Mapping):
-        raise CheckpointError(
-            f'{source} holds a {type(checkpoint).__name__}, not weights by name; save model.state_dict()'
-        )
-    for key in ('state_dict', 'model'):
-        if isinstance(checkpoint.get(key), Mapping):
-            return checkpoint[key]
-    return checkpoint
-
-
-def strip_prefix(state_dict: Mapping, prefix: str) -> OrderedDict:
-    """The entries under ``prefix`` without it; the versions that modules keep in ``_metadata`` come along."""
-    kept: Any = OrderedDict(
-        (key[len(prefix) :], value) for key, value in state_dict.items() if key.startswith(prefix)
-    )
-    metadata = getattr(state_dict, '_metadata', None)
-    if metadata is not None:
-        kept._metadata = {
-            key[len(prefix) :]: value for key, value in metadata.items() if key.startswith(prefix)
-        }
-        kept._metadata.setdefault('', metadata.get(prefix[:-1], {}))
-    return kept
-
-
-def strip_module(state_dict: Mapping) -> Mapping:
-    """Take off the ``module.`` that saving a wrapped model leaves in front of every key; a mere ``modules.`` or ``module1.`` stays."""
-    if not state_dict or not all(isinstance(key, str) and key.startswith('module.') for key in state_dict):
-        return state_dict
-    return strip_prefix(state_dict, 'module.')
-
-
-def load_weights(
-    model: nn.Module,
-    source,
-    prefix: str | None = None,
-    strict: bool = False,
-    map_location='cpu',
-    trust: bool = False,
-    logger='current',
-):
-    """Copy weights into ``model`` and say what matched.
-
-    Args:
-        model: the receiver; its own hooks (resizing of position tables, ...) take part.
-        source: a file, or a dict of weights, bare or under ``state_dict`` or ``model``.
-        prefix: take only the keys under this prefix, without it: ``'backbone.'`` of an algorithm's file fits
-            a bare backbone.
-        strict: anything missing, unexpected or of another shape is an error.
-        map_location: as for ``load_file``.
-        trust: as for ``load_file``.
-        logger: where the report goes, as for mmengine's ``print_log``; None prints.
-
-    Returns:
-        MatchReport.
-
-    Raises:
-        ValueError: nothing matched, or not everything did and ``strict`` is set.
-    """
-    from mmssl.checkpoint.matching import load_matching, select_prefix
-
-    is_name = isinstance(source, (str, os.PathLike))
-    name = str(source) if is_name else 'the given weights'
-    weights = weights_of(load_file(source, map_location, trust) if is_name else source, name)
-    weights = strip_module(weights)
-    if prefix:
-        weights = select_prefix(weights, prefix, name)
-    return load_matching(model, weights, strict=strict, source=name, logger=logger)
+    Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
+    separators = (',', ':') if indent is None else None
+    write_text(path, json.dumps(content, indent=indent, separators=separators) + '\n')

@@ -1,5 +1,6 @@
-"""Which weights of a file fit which parameters of a model: loading with a report, an error when nothing matches."""
+"""Loading of weights into a model, with a report of what matched and an error if nothing did."""
 
+import os
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -8,23 +9,24 @@ from typing import Any
 
 from torch import nn
 
-from mmssl.checkpoint.files import strip_prefix
+from mmssl.checkpoint.files import load_file
+from mmssl.checkpoint.keys import select_prefix, shortened, strip_module, weights_of
 from mmssl.errors import MismatchError
 
-# how many keys a report shows of each kind
+# keys shown in each section of a report
 SHOWN = 6
 
 
 @dataclass
 class MatchReport:
-    """What ``load_weights`` did; ``str()`` is a table.
+    """Outcome of loading weights; ``str()`` is a table.
 
     Attributes:
-        source: name of the file.
-        matched: parameters and buffers of the model that were set.
-        missing: those that keep their initial values.
-        unexpected: keys of the file that the model has no place for.
-        mismatched: (key, shape in the file, shape in the model), not set.
+        source: Name of the file.
+        matched: Parameters and buffers of the model that were set.
+        missing: Parameters and buffers that the file lacks, which keep their initial values.
+        unexpected: Keys of the file that the model does not have.
+        mismatched: (key, shape in the file, shape in the model) of those with different shapes, not set.
     """
 
     source: str
@@ -35,7 +37,7 @@ class MatchReport:
 
     @property
     def complete(self) -> bool:
-        """Whether every weight found its place and every place its weight."""
+        """Whether the file and the model have the same keys and shapes."""
         return not (self.missing or self.unexpected or self.mismatched)
 
     def __str__(self) -> str:
@@ -60,6 +62,42 @@ class MatchReport:
         return '\n'.join(lines)
 
 
+def load_weights(
+    model: nn.Module,
+    source,
+    prefix: str | None = None,
+    strict: bool = False,
+    map_location='cpu',
+    trust: bool = False,
+    logger='current',
+) -> MatchReport:
+    """Copy weights into a model and report what matched.
+
+    Args:
+        model: The receiver; its own hooks (resizing of position embeddings, ...) take part.
+        source: A file, or a dict of weights, bare or under ``state_dict`` or ``model``.
+        prefix: Take only the keys under this prefix, without it: ``'backbone.'`` takes the backbone out of an
+            algorithm's file.
+        strict: Raise unless all keys and shapes match.
+        map_location: As for :func:`mmssl.checkpoint.load_file`.
+        trust: As for :func:`mmssl.checkpoint.load_file`.
+        logger: Logger of the report, as for mmengine's ``print_log``; None prints.
+
+    Returns:
+        MatchReport.
+
+    Raises:
+        ValueError: Nothing matched, or not everything did and ``strict`` is set.
+    """
+    is_name = isinstance(source, (str, os.PathLike))
+    name = str(source) if is_name else 'the given weights'
+    weights = weights_of(load_file(source, map_location, trust) if is_name else source, name)
+    weights = strip_module(weights)
+    if prefix:
+        weights = select_prefix(weights, prefix, name)
+    return load_matching(model, weights, strict=strict, source=name, logger=logger)
+
+
 def load_matching(
     model: nn.Module,
     state_dict: Mapping,
@@ -67,20 +105,20 @@ def load_matching(
     source: str = 'the checkpoint',
     logger='current',
 ) -> MatchReport:
-    """Copy the entries of ``state_dict`` that fit into ``model``; keys are those of the bare model, without wrappers' ``module.``.
+    """Copy the entries of a state dict that fit into a model.
 
     Args:
-        model: the receiver, bare or in (nested) model wrappers.
-        state_dict: weights by name.
-        strict: raise unless everything fits.
-        source: name for the messages.
-        logger: as for mmengine's ``print_log``.
+        model: The receiver, bare or in (nested) model wrappers.
+        state_dict: Weights by the names of the bare model, without the wrappers' ``module.``.
+        strict: Raise unless everything fits.
+        source: Name of the file, for the messages.
+        logger: As for mmengine's ``print_log``.
 
     Returns:
-        MatchReport, logged when something did not fit.
+        The report, which is logged as well.
 
     Raises:
-        MismatchError: nothing matched, or ``strict`` and not everything did.
+        MismatchError: Nothing matched, or ``strict`` is set and not everything did.
     """
     from mmengine.logging import print_log
 
@@ -90,7 +128,7 @@ def load_matching(
         model_keys = report.missing + [key for key, *_ in report.mismatched]
         raise MismatchError(
             f'no weight of {source} fits the model {type(model).__name__}.\n'
-            f'  the file has   {_few(state_dict)}\n  the model has  {_few(model_keys)}\n'
+            f'  the file has   {shortened(state_dict)}\n  the model has  {shortened(model_keys)}\n'
             f'  {_advice(list(state_dict), model_keys) or "is it the checkpoint of another model?"}'
             + (f'\n{report}' if report.mismatched else '')
         )
@@ -103,39 +141,26 @@ def load_matching(
     return report
 
 
-def select_prefix(state_dict: Mapping, prefix: str, source: str = 'the checkpoint') -> OrderedDict:
-    """The entries under ``prefix`` (a final dot is added) without it; MismatchError when there are none."""
-    prefix = prefix if prefix.endswith('.') else prefix + '.'
-    selected = strip_prefix(state_dict, prefix)
-    if not selected:
-        heads = sorted({key.partition('.')[0] + '.' for key in state_dict})
-        raise MismatchError(
-            f'{source} has no key under prefix={prefix!r}; it has {_few(state_dict)}, under {_few(heads)}: '
-            'name one of these, or leave the prefix out'
-        )
-    return selected
-
-
 def _copy(model: nn.Module, state_dict: Mapping, source: str) -> MatchReport:
     wrappers = _wrapper_paths(model)
     weights: Any = OrderedDict((_inside(key, wrappers), value) for key, value in state_dict.items())
     metadata = getattr(state_dict, '_metadata', None)
     if metadata is not None:
         weights._metadata = {_inside(key, wrappers): value for key, value in metadata.items()}
-    seen = []
+    outcomes = []
     handle = model.register_load_state_dict_post_hook(
-        lambda module, keys: seen.append((list(keys.missing_keys), list(keys.unexpected_keys)))
+        lambda module, keys: outcomes.append((list(keys.missing_keys), list(keys.unexpected_keys)))
     )
     failures = ''
     try:
         nn.Module.load_state_dict(model, weights, strict=False)
     except RuntimeError as error:
-        failures = str(error)  # other shapes; everything that fits has been copied by then
-        if not seen:
+        failures = str(error)  # different shapes; everything that fits has been copied by then
+        if not outcomes:
             raise
     finally:
         handle.remove()
-    # torch reports a shape only in words
+    # torch reports shapes in the message only
     pattern = r'size mismatch for (\S+): .*?\[([\d, ]*)\]\).*?\[([\d, ]*)\]\)'
     shapes = [
         (key, *(tuple(int(n) for n in text.split(',') if n.strip()) for text in pair))
@@ -143,7 +168,7 @@ def _copy(model: nn.Module, state_dict: Mapping, source: str) -> MatchReport:
     ]
     if failures and len(shapes) < failures.count('\n\t'):
         raise MismatchError(f'{source}: {failures}')
-    missing, unexpected = seen[-1]
+    missing, unexpected = outcomes[-1]
     unset = set(missing) | {key for key, *_ in shapes}
     return MatchReport(
         source,
@@ -155,7 +180,7 @@ def _copy(model: nn.Module, state_dict: Mapping, source: str) -> MatchReport:
 
 
 def _wrapper_paths(model: nn.Module) -> list[str]:
-    """Names of the wrappers (DDP, test-time augmentation, ...) inside ``model``, outermost first, each ending in a dot unless the root."""
+    """Return the prefixes of the wrappers (DDP, test-time augmentation, ...) in a model, outermost first."""
     from mmengine.model import BaseTTAModel, is_model_wrapper
 
     return [
@@ -179,13 +204,8 @@ def _outside(key: str, wrappers: list[str]) -> str:
     return key
 
 
-def _few(keys) -> str:
-    keys = [str(key) for key in keys]
-    return ', '.join(keys[:4]) + (f', ... ({len(keys)})' if len(keys) > 4 else '') if keys else 'nothing'
-
-
 def _advice(file_keys: list[str], model_keys: list[str]) -> str | None:
-    """The prefix with which most keys would fit, as an argument to type."""
+    """Return the argument with which most keys would fit."""
     prefix = _best_prefix(file_keys, model_keys)
     if prefix:
         return f'the model is a part of the file: load it with prefix={prefix!r}'
@@ -196,12 +216,12 @@ def _advice(file_keys: list[str], model_keys: list[str]) -> str | None:
 
 
 def _best_prefix(whole: list[str], part: list[str]) -> str | None:
-    wanted = set(part)
+    keys = set(part)
     hits: dict[str, int] = {}
     for key in whole:
         cut = key.find('.')
         while cut >= 0:
-            if key[cut + 1 :] in wanted:
+            if key[cut + 1 :] in keys:
                 hits[key[: cut + 1]] = hits.get(key[: cut + 1], 0) + 1
             cut = key.find('.', cut + 1)
     return max(hits, key=lambda prefix: hits[prefix]) if hits else None

@@ -41,7 +41,7 @@ def add_arguments(parser) -> None:
 
 def run(args) -> int:
     """Convert one file; prints what was converted."""
-    from mmssl.checkpoint import Metered, load_file
+    from mmssl.checkpoint import ProgressFile, load_file
     from mmssl.convert import get_family, keymap
 
     family = get_family(args.family)  # before a large file is read
@@ -53,7 +53,7 @@ def run(args) -> int:
         raise IsADirectoryError(f'{args.dst!r} is a directory; name a file in it')
     with bar('reading', os.path.getsize(args.src), args.progress) as shown, open(args.src, 'rb') as file:
         # safetensors are mapped, not read
-        source = args.src if args.src.endswith('.safetensors') else Metered(file, shown.update)
+        source = args.src if args.src.endswith('.safetensors') else ProgressFile(file, shown.update)
         content = load_file(source, trust=args.trust_checkpoint)
     weights = dict(keymap.unwrap(content, () if args.reverse else family.parts))
     dropped = [key for key in weights if key.startswith(tuple(args.drop))] if args.drop else []

@@ -11,8 +11,7 @@ from torch import nn
 from torch.distributed.fsdp import FullOptimStateDictConfig, FullStateDictConfig, FullyShardedDataParallel
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
-from mmssl.checkpoint import strip_module
-from mmssl.checkpoint.matching import MatchReport, MismatchError
+from mmssl.checkpoint import MatchReport, MismatchError, strip_module
 from mmssl.engine.optim import LARS
 from mmssl.layers.transformer import TransformerBlock
 from mmssl.registry import STRATEGIES

@@ -1,4 +1,4 @@
-"""Loading never executes, saving is whole or nothing, matching says what it did."""
+"""Loading never executes code, saving is whole or nothing."""
 
 import os
 import pickle
@@ -10,16 +10,14 @@ import time
 import numpy as np
 import pytest
 import torch
-from mmengine.logging import HistoryBuffer, MMLogger
-from torch import nn
+from mmengine.logging import HistoryBuffer
 
 from mmssl import checkpoint as ckpt
 from mmssl.checkpoint import (
     CheckpointError,
+    ProgressFile,
     UnsafeCheckpointError,
-    find_resume_checkpoint,
     load_file,
-    load_weights,
     save_file,
 )
 
@@ -147,101 +145,6 @@ def test_killed_while_saving(tmp_path):
         assert torch.equal(loaded['a'], torch.full((1_000_000,), float(loaded['meta']['iter'])))
 
 
-def test_find_resume_checkpoint(tmp_path, capsys):
-    MMLogger.get_instance('find')  # the one that 'current' means
-    assert find_resume_checkpoint(tmp_path) is None
-    state = dict(meta=dict(iter=1), optimizer={}, state_dict={})
-    for step in (1, 2, 3):
-        save_file(state, tmp_path / f'iter_{step}.pth')
-        os.utime(tmp_path / f'iter_{step}.pth', (step, step))
-    save_file(
-        dict(meta=dict(iter=9), state_dict={}), tmp_path / 'best_acc_iter_9.pth'
-    )  # nothing to resume from
-    note = tmp_path / 'last_checkpoint'
-    for named in ('iter_2.pth', '/another/machine/run/iter_2.pth', r'C:\runs\iter_2.pth'):
-        note.write_text(named)
-        assert find_resume_checkpoint(tmp_path) == tmp_path / 'iter_2.pth'
-    note.write_text('iter_3.pth')
-    (tmp_path / 'iter_3.pth').write_bytes((tmp_path / 'iter_3.pth').read_bytes()[:300])
-    capsys.readouterr()
-    assert find_resume_checkpoint(tmp_path) == tmp_path / 'iter_2.pth'
-    assert ''.join(capsys.readouterr()).count('going on from iter_2.pth') == 1
-    note.unlink()
-    assert find_resume_checkpoint(tmp_path) == tmp_path / 'iter_2.pth'
-
-
-def net():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
-
-
-def test_backbone_out_of_an_algorithm(tmp_path):
-    source, target = net(), net()
-    nn.init.ones_(source[0].weight)
-    weights = {f'backbone.{key}': value for key, value in source.state_dict().items()} | {
-        'head.weight': torch.zeros(1)
-    }
-    torch.save({'state_dict': weights}, tmp_path / 'x.pth')
-    report = load_weights(target, tmp_path / 'x.pth', prefix='backbone.', strict=True)
-    assert report.complete and len(report.matched) == 7 and torch.equal(target[0].weight, source[0].weight)
-    with pytest.raises(ValueError, match=r"(?s)no weight of .*x.pth fits.*prefix='backbone.'") as error:
-        load_weights(net(), tmp_path / 'x.pth')
-    assert 'backbone.0.weight' in str(error.value) and '0.weight' in str(error.value)
-    with pytest.raises(
-        ValueError, match="no key under prefix='neck.'; it has backbone.0.weight.*backbone., head."
-    ):
-        load_weights(net(), tmp_path / 'x.pth', prefix='neck')
-    with pytest.raises(ValueError, match='load it into model.backbone'):
-        load_weights(nn.ModuleDict(dict(backbone=net())), source.state_dict())
-
-
-def test_partial_match_prints_a_table(capsys):
-    weights = net().state_dict()
-    weights['extra'] = torch.zeros(1)
-    weights['0.weight'] = torch.zeros(3, 5)
-    del weights['1.bias']
-    report = load_weights(net(), {'model': weights}, logger=None)
-    assert (report.missing, report.unexpected, report.mismatched) == (
-        ['1.bias'],
-        ['extra'],
-        [('0.weight', (3, 5), (3, 2))],
-    )
-    assert str(report) in ''.join(
-        capsys.readouterr()
-    ) and '0.weight (3x5 in the file, 3x2 in the model)' in str(report)
-    with pytest.raises(ValueError, match='must match exactly'):
-        load_weights(net(), weights, strict=True)
-
-
-def test_module_prefix_is_stripped_exactly():
-    weights = net().state_dict()
-    assert load_weights(net(), {f'module.{key}': value for key, value in weights.items()}).complete
-    model = nn.ModuleDict(dict(modules_=net(), module1=net()))
-    assert load_weights(model, model.state_dict(), strict=True).complete
-
-
-def test_wrapped_model_takes_bare_keys():
-    from mmengine.model import BaseModel, BaseTTAModel
-    from mmengine.registry import MODELS
-
-    class Wrapper(BaseTTAModel):
-        def merge_preds(self, data_samples_list):
-            return data_samples_list
-
-    class Bare(BaseModel):
-        def __init__(self):
-            super().__init__()
-            self.net = net()
-
-        def forward(self, inputs, data_samples=None, mode='tensor'):
-            return inputs
-
-    assert MODELS is not None
-    bare = Bare()
-    report = load_weights(Wrapper(module=Bare()), bare.state_dict(), strict=True)
-    assert report.matched[0] == 'net.0.weight'
-
-
 def test_pickle_module_is_not_needed_for_plain_files(tmp_path):
     save_file({'a': torch.zeros(2), 'b': [1, 'x', None]}, tmp_path / 'x.pth')
     with pytest.raises(pickle.UnpicklingError):
@@ -254,22 +157,26 @@ def _evil(tmp_path):
     return tmp_path / 'evil.pth'
 
 
-def test_bytes_that_are_read_and_written_are_told(tmp_path):
-    from mmssl.checkpoint import Metered
-
-    weights, path, written, seen = (
-        {'a': torch.randn(300, 1000), 'b': torch.arange(7)},
-        tmp_path / 'w.pth',
-        [],
-        [],
-    )
+def test_progress_reports_the_bytes_read_and_written(tmp_path):
+    weights = {'a': torch.randn(300, 1000), 'b': torch.arange(7)}
+    path = tmp_path / 'w.pth'
+    written, read = [], []
     save_file(weights, path, written.append)
     assert 1_200_000 < sum(written) <= path.stat().st_size + 4096 and len(written) > 2
     with open(path, 'rb') as file:
-        found = load_file(Metered(file, seen.append))
-    assert torch.equal(found['a'], weights['a']) and torch.equal(found['b'], weights['b'])
-    assert 1_200_000 < sum(seen) < 2 * path.stat().st_size
+        loaded = load_file(ProgressFile(file, read.append))
+    assert torch.equal(loaded['a'], weights['a']) and torch.equal(loaded['b'], weights['b'])
+    assert 1_200_000 < sum(read) < 2 * path.stat().st_size
     cut = tmp_path / 'cut.pth'
     cut.write_bytes(path.read_bytes()[:1000])
     with open(cut, 'rb') as file, pytest.raises(CheckpointError, match='cut.pth'):
-        load_file(Metered(file, seen.append))
+        load_file(ProgressFile(file, read.append))
+
+
+def test_old_names_warn(tmp_path):
+    written = []
+    with pytest.warns(DeprecationWarning, match='use progress'):
+        save_file({'a': torch.zeros(2)}, tmp_path / 'x.pth', tell=written.append)
+    assert sum(written) > 0
+    with pytest.warns(DeprecationWarning, match='ProgressFile'):
+        assert ckpt.Metered is ProgressFile
