@@ -1,9 +1,9 @@
 """Registries of mmssl: children of mmengine's root registries, scope ``mmssl``.
 
-A config keeps its host's ``default_scope`` and names our parts with the prefix, ``type='mmssl.MAE'``:
-mmengine then imports this module by itself, and ``locations`` import the parts. Children of the root and not
-of a host's registry, because mmengine finds only direct children of the root by their prefix
-(``Registry.get``).
+A config keeps its toolbox's ``default_scope`` and names parts of mmssl with the prefix, ``type='mmssl.MAE'``:
+mmengine then imports this module by itself, and ``locations`` import the parts. The registries are children
+of the root and not of a toolbox's registry, because mmengine finds only direct children of the root by
+their prefix (``Registry.get``). Importing this module applies :mod:`mmssl.hosts.patches`.
 """
 
 import importlib
@@ -37,50 +37,52 @@ def installed(package: str) -> bool:
         return False
 
 
-class HostBoundRegistry(Registry):
-    """mmengine imports all locations of a registry at its first use; here what needs a host waits until a name is found nowhere else.
+class LazyRegistry(Registry):
+    """Registry that imports the parts for a toolbox only when a name is found nowhere else.
 
-    Pre-training then neither needs mmseg nor waits for its import.
+    mmengine imports all locations of a registry at its first use. Pre-training then neither needs mmseg nor
+    waits for its import.
 
     Args:
-        hosts: module to import -> the toolbox that it needs.
-        others: of mmengine's Registry.
+        *args: Passed on to mmengine's Registry.
+        pending: Module to import -> toolbox that it needs.
+        **kwargs: Passed on to mmengine's Registry.
     """
 
-    def __init__(self, *args, hosts: dict[str, str] | None = None, **kwargs):
+    def __init__(self, *args, pending: dict[str, str] | None = None, **kwargs):
         super().__init__(*args, **kwargs)
-        self.hosts = dict(hosts or {})
+        self.pending = dict(pending or {})
 
-    def import_hosts(self, until: str | None = None) -> list[str]:
-        """Import what needs a host, no further than the part named ``until``, and return the hosts that are missing."""
+    def import_pending(self, until: str | None = None) -> list[str]:
+        """Import the parts that need a toolbox, and return the toolboxes that are missing.
+
+        Args:
+            until: Name of a part at which to stop; None imports everything.
+        """
         missing = []
-        for location, host in list(self.hosts.items()):
+        for module, toolbox in list(self.pending.items()):
             if until in self.module_dict:
                 break
-            if not installed(host):
-                missing.append(host)
+            if not installed(toolbox):
+                missing.append(toolbox)
             else:
-                importlib.import_module(location)
-                del self.hosts[location]
+                importlib.import_module(module)
+                del self.pending[module]
         return missing
 
     def get(self, key: str):
-        """The part of that name, as mmengine's Registry."""
+        """Return the part of that name, as mmengine's Registry does."""
         name = key.removeprefix(f'{SCOPE}.')
-        if self.hosts and '.' not in name:
+        if self.pending and '.' not in name:
             self.import_from_location()
-            self.import_hosts(until=name)
+            self.import_pending(until=name)
         return super().get(key)
 
 
-def _child(name: str, parent: Registry, *locations: str, **hosts: str) -> HostBoundRegistry:
-    return HostBoundRegistry(
-        name,
-        parent=parent,
-        scope=SCOPE,
-        locations=list(locations),
-        hosts={at: host for host, at in hosts.items()},
-    )
+def _child(name: str, parent: Registry, *locations: str, **toolboxes: str) -> LazyRegistry:
+    """Create the child of a root registry; ``toolboxes`` are toolbox=module of the parts that need one."""
+    pending = {module: toolbox for toolbox, module in toolboxes.items()}
+    return LazyRegistry(name, parent=parent, scope=SCOPE, locations=list(locations), pending=pending)
 
 
 MODELS = _child(
@@ -93,7 +95,7 @@ MODELS = _child(
     mmdet='mmssl.detection',
 )
 DATASETS = _child(
-    'dataset', MMENGINE_DATASETS, 'mmssl.data', 'mmssl.promptable.data', mmseg='mmssl.segmentation.datasets'
+    'dataset', MMENGINE_DATASETS, 'mmssl.data', 'mmssl.promptable.data', mmseg='mmssl.data.segmentation'
 )
 TRANSFORMS = _child('transform', MMENGINE_TRANSFORMS, 'mmssl.data', 'mmssl.promptable.transforms')
 DATA_SAMPLERS = _child('data sampler', MMENGINE_DATA_SAMPLERS, 'mmssl.data')
@@ -109,18 +111,18 @@ STRATEGIES = _child('strategy', MMENGINE_STRATEGIES, 'mmssl.engine.fsdp')
 
 
 def build(cfg, registry: Registry):
-    """Build ``cfg`` from ``registry``, whatever default scope is set.
+    """Build a part from a registry, whatever default scope is set.
 
-    mmengine ignores the registry that ``build`` is called on once a default scope is set, so a plain name of
-    ours would be looked up in a host's registry. Here a plain name that is ours gets its prefix first; every
-    other name is left to the scope.
+    mmengine ignores the registry that ``build`` is called on once a default scope is set, and searches a
+    plain name in the toolbox's registry. Here a plain name that mmssl has gets its prefix first; all others
+    are left to the scope.
 
     Args:
-        cfg: a dict with ``type``, or a part that is built already (returned as it is).
-        registry: one of the registries above.
+        cfg: A dict with ``type``, or a part that is built already, which is returned unchanged.
+        registry: One of the registries above.
 
     Returns:
-        the built part.
+        The built part.
     """
     if not isinstance(cfg, dict):
         return cfg

@@ -5,8 +5,8 @@ A plain function or method names its fast form by path and never imports it::
     @fast_form('mmssl.ops.fast.attention:attention', when=cpu_training)
     def attention(query, key, value): ...
 
-The fast form takes the same arguments. It returns NotImplemented where its own limits (data types, shapes) are
-not met, and the plain form then runs. ``MMSSL_PLAIN=1`` turns every fast form off.
+The fast form takes the same arguments. It returns NotImplemented where its own limits (data types, shapes)
+are not met, and the plain form then runs. ``MMSSL_PLAIN=1`` turns every fast form off.
 """
 
 import contextlib
@@ -20,17 +20,18 @@ from torch import Tensor
 
 # path of each fast form -> its plain function; tests/test_fast_is_plain.py compares them all
 FAST_FORMS: dict[str, Callable] = {}
+_loaded: dict[str, Callable] = {}
 _plain_only = os.environ.get('MMSSL_PLAIN', '').lower() not in ('', '0', 'false', 'no')
-
-
-def always(tensors: list[Tensor]) -> bool:
-    """On every device, with and without gradients."""
-    return True
 
 
 def inference(tensors: list[Tensor]) -> bool:
     """Gradients are disabled."""
     return not torch.is_grad_enabled()
+
+
+def always(tensors: list[Tensor]) -> bool:
+    """On any device, with and without gradients."""
+    return True
 
 
 def cpu(tensors: list[Tensor]) -> bool:
@@ -43,8 +44,13 @@ def cpu_inference(tensors: list[Tensor]) -> bool:
     return cpu(tensors) and not torch.is_grad_enabled() and not torch.is_autocast_enabled('cpu')
 
 
+def cpu_constant(tensors: list[Tensor]) -> bool:
+    """All tensors are on the CPU, and the result needs no gradient."""
+    return cpu(tensors) and not cpu_training(tensors)
+
+
 def cpu_training(tensors: list[Tensor]) -> bool:
-    """All tensors are on the CPU, and at least one of them asks for a gradient."""
+    """All tensors are on the CPU, and at least one of them requires a gradient."""
     return cpu(tensors) and torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
@@ -90,12 +96,15 @@ def plain_only() -> bool:
     return _plain_only
 
 
-def fast_form(path: str, when: Callable[[list[Tensor]], bool]) -> Callable[[Callable], Callable]:
+def fast_form(
+    path: str, when: Callable[[list[Tensor]], bool], compiled: bool = False
+) -> Callable[[Callable], Callable]:
     """Decorate a plain function or method with its fast form.
 
     Args:
         path: ``'module:function'`` of the fast form, imported at its first use.
         when: Condition on the tensors among the arguments: :func:`cpu`, :func:`cpu_inference`, ...
+        compiled: The fast form can be compiled and traced.
     """
 
     def decorate(plain: Callable) -> Callable:
@@ -103,11 +112,11 @@ def fast_form(path: str, when: Callable[[list[Tensor]], bool]) -> Callable[[Call
 
         @functools.wraps(plain)
         def dispatch(*args, **kwargs):
-            if eager() and not _plain_only:
-                if when([value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]):
-                    result = _load(path)(*args, **kwargs)
-                    if result is not NotImplemented:
-                        return result
+            tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+            if not _plain_only and (compiled or eager()) and when(tensors):
+                result = _load(path)(*args, **kwargs)
+                if result is not NotImplemented:
+                    return result
             return plain(*args, **kwargs)
 
         return dispatch
@@ -115,7 +124,14 @@ def fast_form(path: str, when: Callable[[list[Tensor]], bool]) -> Callable[[Call
     return decorate
 
 
-@functools.cache
 def _load(path: str) -> Callable:
-    module, _, name = path.partition(':')
-    return getattr(importlib.import_module(module), name)
+    _import(path)
+    return _loaded[path]
+
+
+@torch.compiler.assume_constant_result  # a compiler cannot follow an import
+def _import(path: str) -> bool:
+    if path not in _loaded:
+        module, _, name = path.partition(':')
+        _loaded[path] = getattr(importlib.import_module(module), name)
+    return True

@@ -1,4 +1,4 @@
-"""Semantic segmentation for mmseg: global convolutional networks, hybrid dilated convolution, dense upsampling. Needs mmseg."""
+"""Semantic segmentation for mmseg: GCN, hybrid dilated convolution and dense upsampling convolution."""
 
 from mmssl.segmentation.dilated import DUCHead, HDCResNet, dilation_coverage, hdc_max_gap
 from mmssl.segmentation.global_conv import BoundaryRefine, GCNResNet, GlobalConvBlock, GlobalConvHead

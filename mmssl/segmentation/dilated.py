@@ -1,8 +1,8 @@
-"""Hybrid dilated convolution and dense upsampling convolution, HDC and DUC (Wang et al., WACV 2018, arXiv:1702.08502).
+"""Hybrid dilated convolution, HDC, and dense upsampling convolution, DUC (Wang et al., arXiv:1702.08502).
 
-Dilated layers of one rate see a grid of the input, and more of them see no more of it. Rates that go up like
-a saw see everything. Instead of enlarging scores afterwards, DUC predicts the classes of all pixels under a
-position as channels.
+Stacked convolutions of one dilation sample a sparse grid of the input, however many there are (gridding); a
+sawtooth of rates covers every pixel. DUC predicts the classes of all pixels below a position of the feature
+map as channels, instead of interpolating scores.
 """
 
 import warnings
@@ -26,36 +26,36 @@ def _check_rates(rates: Sequence[int], kernel_size: int) -> None:
 
 
 def dilation_coverage(rates: Sequence[int], kernel_size: int = 3) -> Fraction:
-    """Which share of its receptive field a stack of dilated layers sees, along one axis.
+    """Fraction of the receptive field that a stack of dilated convolutions samples, along one axis.
 
     Args:
-        rates: dilations, one a layer.
-        kernel_size: K of every layer, odd.
+        rates: Dilation of each layer.
+        kernel_size: K of all layers, odd.
 
     Returns:
-        positions that reach the output over positions between the outermost two, exactly; 1 means no
-        gridding.
+        Number of input positions that reach an output, divided by the length of the receptive field, exactly;
+        1 means no gridding.
     """
     _check_rates(rates, kernel_size)
     half = kernel_size // 2
-    seen = np.ones(1, bool)
+    sampled = np.ones(1, bool)
     for rate in rates:
-        wider = np.zeros(len(seen) + 2 * half * rate, bool)
+        wider = np.zeros(len(sampled) + 2 * half * rate, bool)
         for tap in range(kernel_size):
-            wider[tap * rate : tap * rate + len(seen)] |= seen
-        seen = wider
-    return Fraction(int(seen.sum()), len(seen))
+            wider[tap * rate : tap * rate + len(sampled)] |= sampled
+        sampled = wider
+    return Fraction(int(sampled.sum()), len(sampled))
 
 
 def hdc_max_gap(rates: Sequence[int], kernel_size: int = 3) -> int:
-    """The paper's M_2, the largest distance between two weights that are not zero (section 3.2, equation 2); it asks for M_2 <= K.
+    """The paper's M_2, the largest distance between two nonzero weights (section 3.2, equation 2).
 
-    The rule does not see common factors: [2, 2, 2] passes and sees 7 of 13 positions.
-        :func:`dilation_coverage` decides.
+    The paper requires M_2 <= K. That does not rule out common factors: [2, 2, 2] fulfils it and samples 7 of
+    13 positions, so :func:`dilation_coverage` is the test to rely on.
 
     Args:
-        rates: dilations r_1 ... r_n, one a layer.
-        kernel_size: K of every layer; does not enter M_2.
+        rates: Dilations r_1 ... r_n of the layers.
+        kernel_size: K of all layers, odd; M_2 does not depend on it.
 
     Returns:
         M_2, or r_1 of a single layer.
@@ -69,23 +69,24 @@ def hdc_max_gap(rates: Sequence[int], kernel_size: int = 3) -> int:
 
 @MODELS.register_module()
 class HDCResNet(ResNet):
-    """ResNet with a dilation for every block of its last two stages, stride 8 (section 3.2).
+    """ResNet of stride 8 with a dilation of its own for each block of the last two stages (section 3.2).
 
-    mmseg's ResNet knows one dilation a stage, and ``multi_grid`` for the last one alone. State-dict keys are
-    those of any ResNet. (B, 3, H, W) goes to the maps of the four stages, (B, C, H / 4, W / 4) and three of
-    (B, C, H / 8, W / 8).
+    Images (B, 3, H, W) become the maps of the four stages, (B, C, H / 4, W / 4) and three of
+    (B, C, H / 8, W / 8). State-dict keys are those of any ResNet.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
-        stage3, stage4: dilations of the blocks, repeated to their number where fewer are given; by default
-            those of the released network, [2, 2, 5, 9], then [1, 2, 5, 9] in turn, ending in [1, 2, 5]; and
-            [5, 9, 17].
-        strides: of the stages.
-        others: of mmseg's ResNet.
+        stage3: Dilations of the blocks of stage 3, repeated if there are fewer than blocks; None for those of
+            the released network: [2, 2, 5, 9], then [1, 2, 5, 9] repeated, and [1, 2, 5] at the end.
+        stage4: Dilations of the blocks of stage 4, likewise.
+        strides: Strides of the stages.
+        **kwargs: Passed on to mmseg's ResNet.
 
     Raises:
-        ValueError: more dilations than blocks.
+        ValueError: A stage has fewer blocks than dilations.
     """
+
+    # mmseg's ResNet has a dilation for each stage, and multi_grid for the last one only
 
     def __init__(
         self,
@@ -96,55 +97,65 @@ class HDCResNet(ResNet):
         **kwargs,
     ):
         super().__init__(depth=depth, strides=strides, **kwargs)
-        blocks = self.stage_blocks[2]
-        if stage3 is None:
-            stage3 = (
-                [2, *([1, 2, 5, 9] * blocks)[1 : blocks - 3], 1, 2, 5] if blocks > 3 else [1, 2, 5][:blocks]
-            )
+        stage3 = _released_rates(len(self.layer3)) if stage3 is None else stage3
         self.rates: list[int] = []
-        for number, rates in ((3, stage3), (4, stage4)):
-            stage = getattr(self, f'layer{number}')
+        for name, rates in (('stage3', stage3), ('stage4', stage4)):
+            stage = getattr(self, name.replace('stage', 'layer'))
             if len(rates) > len(stage):
                 raise ValueError(
-                    f'stage{number}={list(rates)} has more dilations than that stage of a ResNet-{depth} has blocks: '
+                    f'{name}={list(rates)} has more dilations than that stage of a ResNet-{depth} has '
+                    'blocks: '
                     f'{len(stage)}'
                 )
             for index, block in enumerate(stage):
                 rate = rates[index % len(rates)]
                 self._dilate(block, rate)
                 self.rates.append(rate)
-        coverage, gap = dilation_coverage(self.rates), hdc_max_gap(self.rates)
+        coverage = dilation_coverage(self.rates)
         if coverage < 1:
             warnings.warn(
-                f'dilations {self.rates} leave a grid: {coverage.numerator} of {coverage.denominator} positions are seen, the '
-                f'largest gap is M = {gap}; begin with 1 and avoid a common factor, as [1, 2, 5]',
+                f'dilations {self.rates} leave a grid: {coverage.numerator} of {coverage.denominator} '
+                'positions '
+                f'are seen, the largest gap is M = {hdc_max_gap(self.rates)}; start with 1 and avoid a '
+                'common '
+                'factor, as in [1, 2, 5]',
                 stacklevel=2,
             )
 
     def train(self, mode: bool = True) -> 'HDCResNet':
-        """As the host's, which forgets to return the module."""
+        """Set the training mode and return the module, which mmseg's method does not."""
         super().train(mode)
         return self
 
     @staticmethod
     def _dilate(block: nn.Module, rate: int) -> None:
-        convolutions = [block.conv2] if hasattr(block, 'conv3') else [block.conv1]
-        for conv in convolutions:
-            conv.dilation, conv.padding = (rate, rate), (rate, rate)
-            block.dilation = rate
+        conv = block.conv2 if hasattr(block, 'conv3') else block.conv1
+        conv.dilation = (rate, rate)
+        conv.padding = (rate, rate)
+        block.dilation = rate
+
+
+def _released_rates(blocks: int) -> list[int]:
+    """Dilations of the blocks of stage 3 in the released network."""
+    if blocks <= 3:
+        return [1, 2, 5][:blocks]
+    middle = ([1, 2, 5, 9] * blocks)[1 : blocks - 3]
+    return [2, *middle, 1, 2, 5]
 
 
 @MODELS.register_module()
 class DUCHead(BaseDecodeHead):
-    """Dense upsampling convolution: the classes of d x d pixels as d * d * K channels of one position (section 3.1).
+    """Dense upsampling convolution, which predicts the K classes of d x d pixels as d * d * K channels.
+
+    Section 3.1 of the paper.
 
     Args:
-        in_channels: width of the map.
+        in_channels: Channels of the feature map.
         num_classes: K.
-        factor: d, the stride of the map in the image (8 for a backbone like :class:`HDCResNet`).
-        dilations: one 3 x 3 convolution a rate, summed, as the released network has it (ASPP); ``(1,)`` is
-            the plain form.
-        others: of mmseg's BaseDecodeHead.
+        factor: d, the stride of the feature map in the image (8 for a backbone like :class:`HDCResNet`).
+        dilations: Rates of parallel 3 x 3 convolutions whose results are summed, as in the released network
+            (ASPP); ``(1,)`` is the form in the paper.
+        **kwargs: Passed on to mmseg's BaseDecodeHead.
     """
 
     def __init__(
@@ -156,7 +167,7 @@ class DUCHead(BaseDecodeHead):
         **kwargs,
     ):
         if factor < 1:
-            raise ValueError(f'factor={factor} of DUCHead must be the stride of the map, such as 8')
+            raise ValueError(f'factor={factor} of DUCHead must be the stride of the feature map, such as 8')
         _check_rates(dilations, 3)
         settings = {
             'dropout_ratio': 0.0,
@@ -165,7 +176,7 @@ class DUCHead(BaseDecodeHead):
         }
         settings.pop('channels', None)
         super().__init__(in_channels=in_channels, channels=num_classes, num_classes=num_classes, **settings)
-        self.conv_seg = None
+        self.conv_seg = None  # the convolutions below give scores already
         self.factor = factor
         self.convs = nn.ModuleList(
             nn.Conv2d(in_channels, factor * factor * self.out_channels, 3, padding=rate, dilation=rate)
@@ -173,7 +184,10 @@ class DUCHead(BaseDecodeHead):
         )
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Maps of the backbone to scores (B, K, d * H, d * W); channel c * d * d + i * d + j is class c of pixel (i, j)."""
+        """Feature maps to scores (B, K, d * H, d * W).
+
+        Channel c * d * d + i * d + j of a convolution is class c of pixel (i, j) below each position.
+        """
         x = self._transform_inputs(inputs)
         out = self.convs[0](x)
         for conv in self.convs[1:]:

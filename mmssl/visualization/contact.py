@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mmssl.visualization.colours import class_colour
+from mmssl.data.colours import class_colour
 from mmssl.visualization.promptable import overlay_masks
 from mmssl.visualization.segmentation import legend, overlay
 

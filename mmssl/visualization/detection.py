@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
+from mmssl.data.colours import class_colour
 from mmssl.visualization.attention import COLOURS
-from mmssl.visualization.colours import class_colour
 
 HEAT_SHARE = 0.6
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mmssl.visualization.colours import class_colour
+from mmssl.data.colours import class_colour
 from mmssl.visualization.reconstruction import picture
 from mmssl.visualization.segmentation import read_rgb
 

@@ -1,26 +1,31 @@
-"""Data sets of images and label maps for mmseg."""
+"""Datasets of images and label maps for mmseg."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from mmseg.datasets import BaseSegDataset
 
+from mmssl.data.colours import class_colour
 from mmssl.registry import DATASETS
-from mmssl.visualization.colours import class_colour
 
 
 @DATASETS.register_module()
 class CamVid(BaseSegDataset):
-    """CamVid in the usual 11 classes (Brostow et al., 2008; the split of Badrinarayanan et al., arXiv:1511.00561), which mmseg lacks.
+    """CamVid with the usual 11 classes (Brostow et al., 2008).
 
-    ``images/<split>/*.jpg`` and ``labels/<split>/*.png`` of one byte a pixel: 0 to 10, and 11 for void, which
-    is ignored.
+    The split is the one of SegNet (Badrinarayanan et al., arXiv:1511.00561). Expects ``images/<split>/*.jpg``
+    and ``labels/<split>/*.png`` with a byte per pixel: 0 to 10 for the classes, and 11 for void, which is
+    ignored.
 
     Args:
-        others: of mmseg's BaseSegDataset; ``data_prefix`` tells the split, ``dict(img_path='images/train',
-            seg_map_path='labels/train')``.
+        img_suffix: Suffix of the images.
+        seg_map_suffix: Suffix of the label maps.
+        ignore_index: Label of void.
+        **kwargs: Passed on to mmseg's BaseSegDataset; ``data_prefix`` selects the split,
+            ``dict(img_path='images/train', seg_map_path='labels/train')``.
     """
 
-    METAINFO = dict(
+    METAINFO: ClassVar[dict] = dict(
         classes=(
             'sky',
             'building',
@@ -63,18 +68,21 @@ class CamVid(BaseSegDataset):
 
 @DATASETS.register_module()
 class SegmentationFolder(BaseSegDataset):
-    """Any folder of images and label maps; mmseg asks for a class of Python for every new data set.
+    """Folder of images and label maps, whose classes are given by a list or a text file.
 
     Args:
-        classes: names in the order of their numbers, or a text file with one a line, relative to
-            ``data_root``.
-        palette: (R, G, B) a class; drawn from a fixed sequence when None.
-        others: of mmseg's BaseSegDataset: ``data_root``, ``data_prefix``, ``img_suffix``, ``seg_map_suffix``,
-            ``ignore_index``, ``reduce_zero_label``.
+        classes: Class names in the order of their labels, or a text file with a name on each line, relative
+            to ``data_root``.
+        palette: (R, G, B) of each class; a fixed sequence of colours if None.
+        img_suffix: Suffix of the images.
+        seg_map_suffix: Suffix of the label maps.
+        reduce_zero_label: Ignore label 0 and count the classes from 1.
+        data_root: Folder of the dataset.
+        **kwargs: Passed on to mmseg's BaseSegDataset: ``data_prefix``, ``ignore_index``, ...
 
     Raises:
-        ValueError: no classes, or names that are there twice.
-        FileNotFoundError: the text file does not exist.
+        ValueError: There is no class, or a name occurs twice.
+        FileNotFoundError: The text file does not exist.
     """
 
     def __init__(
@@ -91,13 +99,13 @@ class SegmentationFolder(BaseSegDataset):
             path = Path(data_root or '.') / classes
             if not path.is_file():
                 raise FileNotFoundError(
-                    f'{path} does not exist: it names the classes, one a line, in the order of their numbers'
+                    f'{path} does not exist; it names the classes, each on a line of its own, in the order '
+                    'of '
+                    'their labels'
                 )
             classes = [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
         if not classes or len(set(classes)) < len(classes):
-            raise ValueError(
-                f'classes {list(classes)} of a SegmentationFolder: give one name a class, each once'
-            )
+            raise ValueError(f'classes {list(classes)} of a SegmentationFolder: name every class, each once')
         metainfo = {
             'classes': tuple(classes),
             'palette': palette or [list(class_colour(index)) for index in range(len(classes))],

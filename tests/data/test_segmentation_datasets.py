@@ -60,5 +60,5 @@ def test_classes_that_cannot_be(tmp_path):
     with pytest.raises(ValueError, match='each once'):
         DATASETS.build(cfg)
     (tmp_path / 'classes.txt').unlink()
-    with pytest.raises(FileNotFoundError, match='names the classes, one a line'):
+    with pytest.raises(FileNotFoundError, match='names the classes, each on a line'):
         DATASETS.build(cfg)
