@@ -449,7 +449,7 @@ SMALL = {
     ),
 }
 MODELS.import_from_location()
-MODELS.import_hosts()
+MODELS.import_pending()
 NAMES = sorted(MODELS.module_dict)
 
 

@@ -203,7 +203,7 @@ def find_types() -> tuple[list[list[str]], str]:
             continue
         try:
             found.import_from_location()
-            missing = found.import_hosts()
+            missing = found.import_pending()
             trouble = trouble or (
                 f'parts that need {" and ".join(missing)} are left out: not installed' if missing else ''
             )

@@ -59,11 +59,11 @@ def run(args: argparse.Namespace) -> None:
 def _train(args: argparse.Namespace) -> None:
     from mmssl.checkpoint import trusted
     from mmssl.config.check import check_kinds
+    from mmssl.config.error_text import explain
     from mmssl.engine import launch
     from mmssl.engine.launch import describe, leave_process_group, whole_work_dir
     from mmssl.engine.signals import Stop, tell
     from mmssl.errors import TrainingError
-    from mmssl.hints import explain
 
     cfg = launch.load_config(args.config, args.cfg_options)
     check_kinds(cfg)

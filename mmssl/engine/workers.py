@@ -13,8 +13,8 @@ import torch
 from torch._C import _error_if_any_worker_fails
 from torch.utils.data import get_worker_info
 
+from mmssl.config.error_text import explain
 from mmssl.errors import SampleError, UserError, WorkerError
-from mmssl.hints import explain
 
 # how torch says it
 _DEAD_WORKER = r'DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)(?: is killed by signal: (\w[\w ]*\w))?'

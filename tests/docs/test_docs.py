@@ -401,7 +401,7 @@ def parts():
     for own in vars(registry).values():
         if isinstance(own, Registry) and own.scope == 'mmssl':
             own.import_from_location()
-            own.import_hosts()
+            own.import_pending()
             found |= set(own.module_dict)
     return found
 

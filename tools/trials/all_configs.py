@@ -250,7 +250,7 @@ def load() -> None:
 
     for kind in (registry.MODELS, registry.DATASETS):
         kind.import_from_location()
-        kind.import_hosts()
+        kind.import_pending()
 
 
 @contextlib.contextmanager

@@ -286,7 +286,7 @@ def trials(
 
     for kind in (registry.MODELS, registry.DATASETS):  # once, not in every child
         kind.import_from_location()
-        kind.import_hosts()
+        kind.import_pending()
     assert root.MODELS.get('mmssl.MAE')
     rng, found, configs = random.Random(seed), [], {}
     for _ in range(number):
