@@ -1,4 +1,4 @@
-"""Zip and LMDB archives of a folder, read in place: ``photos.zip/inner/a.jpg`` is a path like any other."""
+"""Reading files inside zip and LMDB archives by path: ``photos.zip/inner/a.jpg`` is a path like any other."""
 
 import os
 import struct
@@ -10,14 +10,13 @@ _opened: dict = {}
 
 
 class ZipArchive:
-    """A zip file whose entries are read by position.
+    """A zip file that forked processes can read at the same time.
 
-    ``zipfile.ZipFile`` keeps one seek position, which processes that fork share, and would parse the
-    directory once more in every worker. Here the directory is parsed once and ``os.pread`` reads, so that a
-    forked process goes on with the same handle.
+    The directory is parsed once and entries are read by ``os.pread``. ``zipfile.ZipFile`` has one seek
+    position, which forked processes share, and would parse the directory again in every worker.
 
     Args:
-        path: the zip file.
+        path: The zip file.
     """
 
     def __init__(self, path: str):
@@ -37,11 +36,11 @@ class ZipArchive:
         self.path = path
 
     def names(self) -> list[str]:
-        """Names of the entries that are files; encrypted ones are left out."""
+        """Return the names of the files; encrypted ones are left out."""
         return list(self._entries)
 
     def read(self, name: str) -> bytes:
-        """Bytes of one entry; raises KeyError for an unknown name and OSError for a damaged entry."""
+        """Return the bytes of a file; raise KeyError for an unknown name and OSError for a damaged entry."""
         offset, packed_size, size, method, checksum = self._entries[name]
         header = os.pread(self._file, _LOCAL_HEADER.size, offset)
         if len(header) < _LOCAL_HEADER.size or header[:4] != b'PK\x03\x04':
@@ -52,13 +51,15 @@ class ZipArchive:
             data = packed
         elif method == zipfile.ZIP_DEFLATED:
             try:
-                # at most one byte more than the directory promises: a lying entry cannot fill the memory
+                # at most one byte more than the directory states, so that a forged entry cannot fill the
+                # memory
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, size + 1)
             except zlib.error as error:
                 raise OSError(f'the entry {name!r} of {self.path} is damaged: {error}') from None
         else:
             raise OSError(
-                f'the entry {name!r} of {self.path} is compressed by method {method}; repack it as stored or deflated'
+                f'the entry {name!r} of {self.path} is compressed by method {method}; '
+                'repack the archive as stored or deflated'
             )
         if len(data) != size or zlib.crc32(data) != checksum:
             raise OSError(f'the entry {name!r} of {self.path} is damaged: its checksum does not match')
@@ -69,7 +70,7 @@ class LmdbArchive:
     """An LMDB whose keys are relative paths (UTF-8) and whose values are the files' bytes.
 
     Args:
-        path: the database: a folder with ``data.mdb``, or a single file.
+        path: The database: a folder with ``data.mdb``, or a single file.
     """
 
     def __init__(self, path: str):
@@ -79,7 +80,7 @@ class LmdbArchive:
             raise ImportError(
                 f'{path} is an LMDB and the package lmdb is missing: pip install lmdb'
             ) from None
-        # no lock and no readahead: many readers of single images in random order, on a disk that may be
+        # no lock and no readahead: many readers of single images in random order, on disks that may be
         # read-only
         self._environment = lmdb.open(
             path, subdir=os.path.isdir(path), readonly=True, lock=False, readahead=False, meminit=False
@@ -92,7 +93,7 @@ class LmdbArchive:
         self._environment.close()
 
     def names(self) -> list[str]:
-        """All keys that are valid UTF-8."""
+        """Return all keys that are valid UTF-8."""
         names = []
         with self._environment.begin() as transaction:
             for key in transaction.cursor().iternext(values=False):
@@ -103,7 +104,7 @@ class LmdbArchive:
         return names
 
     def read(self, name: str) -> bytes:
-        """Bytes under one key; raises KeyError for an unknown key."""
+        """Return the bytes of a key; raise KeyError for an unknown key."""
         with self._environment.begin() as transaction:
             data = transaction.get(name.encode())
         if data is None:
@@ -115,10 +116,10 @@ def split_archive(path: str) -> tuple[str, str] | None:
     """Split a path at the archive it leads through.
 
     Args:
-        path: such as ``data/photos.zip/inner/a.jpg``.
+        path: A path such as ``data/photos.zip/inner/a.jpg``.
 
     Returns:
-        the archive's path and the name inside ('' for the archive itself); None where no part of the path is
+        The archive's path and the name inside it ('' for the archive itself); None if no part of the path is
         an archive.
     """
     head = path.rstrip('/')
@@ -138,40 +139,41 @@ def split_archive(path: str) -> tuple[str, str] | None:
 
 
 def open_archive(path: str) -> ZipArchive | LmdbArchive:
-    """The open archive at ``path``; one handle a process is kept."""
+    """Return the archive at ``path``, opened at most once per process."""
     archive = _opened.get(path)
     # an LMDB environment must not be used after a fork; a zip may, see ZipArchive
     if isinstance(archive, LmdbArchive) and archive.process != os.getpid():
         archive.close()
         archive = None
     if archive is None:
-        kind = ZipArchive if os.path.isfile(path) and zipfile.is_zipfile(path) else LmdbArchive
-        archive = _opened[path] = kind(path)
+        is_zip = os.path.isfile(path) and zipfile.is_zipfile(path)
+        archive = _opened[path] = ZipArchive(path) if is_zip else LmdbArchive(path)
     return archive
 
 
 def read_bytes(path: str) -> bytes:
-    """Bytes of a file, on disk or inside an archive.
+    """Return the bytes of a file, on disk or inside an archive.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        OSError: it cannot be read (a folder, no permission, a damaged archive).
+        FileNotFoundError: There is no such file.
+        OSError: It cannot be read (a folder, no permission, a damaged archive).
     """
     try:
         with open(path, 'rb') as file:
             return file.read()
     except (FileNotFoundError, NotADirectoryError):
-        found = _find_open(path) or split_archive(path)
-        if not found:
+        archive_and_name = _split_open_archive(path) or split_archive(path)
+        if not archive_and_name:
             raise
-    archive, name = found
+    archive, name = archive_and_name
     try:
         return open_archive(archive).read(name)
     except KeyError:
         raise FileNotFoundError(f'{archive} holds no {name!r}') from None
 
 
-def _find_open(path: str) -> tuple[str, str] | None:
-    """``split_archive`` among the archives that this process (or its parent) has opened: no look at the disk."""
+def _split_open_archive(path: str) -> tuple[str, str] | None:
+    """Do what :func:`split_archive` does for archives that are open already, without reading the disk."""
+
     archive = next((archive for archive in _opened if path.startswith(archive + '/')), None)
     return (archive, path[len(archive) + 1 :]) if archive else None

@@ -1,4 +1,4 @@
-"""Files that cannot be decoded: skipped, counted once each, listed in the work directory; too many stop the run."""
+"""Files that cannot be decoded: skipped, counted, listed in the work directory; too many stop the run."""
 
 import math
 import os
@@ -13,27 +13,29 @@ from mmssl.errors import BadFilesError
 from mmssl.registry import HOOKS
 
 LIST_NAME = 'bad_files.txt'
-# one bad file in a small folder is no reason to stop: 0.1 % of 500 files would be none at all
-LEAST_ALLOWED = 3
+# one bad file in a small folder is no reason to stop, although 0.1 % of 500 files is less than one
+ALWAYS_ALLOWED = 3
 
 
 class BadFiles:
-    """The bad files of one data set, in memory or, once attached, in a list that all workers and ranks share.
+    """Bad files of one data set, in memory or, once attached, in a file that all workers and ranks share.
 
-    A line of the list is ``path<TAB>reason``. Lines are appended whole (O_APPEND), so that writers do not
-    mix; a file that two workers meet at the same moment may stand there twice and counts once.
+    Each line of the file is ``path<TAB>reason``, appended in one write (O_APPEND), so that writers do not
+    mix. A bad file that two workers find at the same moment may be listed twice; it counts once.
 
     Args:
-        max_bad_files: above this many the run stops.
-        max_bad_fraction: above this share of the data set's files the run stops, though never at three files
-            or fewer.
+        max_bad_files: Number of bad files above which the run stops.
+        max_bad_fraction: Fraction of the data set's files above which the run stops; three bad files are
+            always allowed.
     """
 
     def __init__(self, max_bad_files: int = 100, max_bad_fraction: float = 0.001):
         if max_bad_files < 0:
             raise ValueError(f'max_bad_files={max_bad_files} must be 0 or more')
         if not 0 <= max_bad_fraction <= 1:
-            raise ValueError(f'max_bad_fraction={max_bad_fraction} must be a share in [0, 1], such as 0.001')
+            raise ValueError(
+                f'max_bad_fraction={max_bad_fraction} must be a fraction in [0, 1], such as 0.001'
+            )
         self.max_bad_files = max_bad_files
         self.max_bad_fraction = max_bad_fraction
         self.root = ''
@@ -42,30 +44,30 @@ class BadFiles:
         self._read_size = 0
 
     def allowed(self, total: int) -> int:
-        """How many of ``total`` files may be bad."""
-        return min(self.max_bad_files, max(math.ceil(self.max_bad_fraction * total), LEAST_ALLOWED))
+        """Return how many of ``total`` files may be bad."""
+        return min(self.max_bad_files, max(math.ceil(self.max_bad_fraction * total), ALWAYS_ALLOWED))
 
     def attach(self, list_file: str | os.PathLike, root: str) -> None:
-        """Share the count through a file.
+        """Share the list with other processes.
 
         Args:
-            list_file: made when the first bad file is met.
-            root: only lines of paths below it belong to this data set.
+            list_file: The shared file; the first bad file creates it.
+            root: Folder of the data set; lines of other folders belong to other data sets.
         """
         self.list_file = str(Path(list_file).absolute())
         self.root = root.rstrip('/') + '/'
         self._read_size = 0
 
     def add(self, path: str, reason: str, total: int) -> None:
-        """Take down a bad file and stop if it is one too many.
+        """Record a bad file.
 
         Args:
-            path: the file.
-            reason: why it is bad; one line of it is kept.
-            total: number of files in the data set.
+            path: The file.
+            reason: Why it is bad; line breaks are removed.
+            total: Number of files in the data set.
 
         Raises:
-            BadFilesError: more than :meth:`allowed`, or every file of the data set is bad.
+            BadFilesError: More files are bad than :meth:`allowed`, or all of them.
         """
         self._read_list()
         if path not in self._reasons:
@@ -80,16 +82,19 @@ class BadFiles:
         self._raise_if_too_many(total)
 
     def check(self, total: int) -> None:
-        """Raise if the shared list has grown above the limit; costs one ``os.stat`` where it has not grown.
+        """Check the limit if the shared list has grown; otherwise this costs one ``os.stat``.
+
+        Args:
+            total: Number of files in the data set.
 
         Raises:
-            BadFilesError: as in :meth:`add`.
+            BadFilesError: As in :meth:`add`.
         """
         if self._read_list():
             self._raise_if_too_many(total)
 
     def _read_list(self) -> bool:
-        """Take over what others have listed; returns whether the list has changed since the last look."""
+        """Read what other processes have listed; return whether the list has changed since the last call."""
         if not self.list_file:
             return False
         try:
@@ -108,38 +113,38 @@ class BadFiles:
         count, allowed = len(self._reasons), self.allowed(total)
         if count <= allowed and count < total:
             return
-        where = (
-            f'listed in {self.list_file}'
-            if self.list_file
-            else 'among them '
-            + '; '.join(f'{path} ({reason})' for path, reason in list(self._reasons.items())[:3])
-        )
+        if self.list_file:
+            files = f'listed in {self.list_file}'
+        else:
+            examples = [f'{path} ({reason})' for path, reason in list(self._reasons.items())[:3]]
+            files = f'among them {"; ".join(examples)}'
         if count >= total:
-            raise BadFilesError(f'none of the {total} images can be decoded; {where}')
+            raise BadFilesError(f'none of the {total} images can be decoded; {files}')
+        limits = f'max_bad_files={self.max_bad_files}, max_bad_fraction={self.max_bad_fraction:g}'
         raise BadFilesError(
-            f'{count} of {total} images cannot be decoded, {allowed} are allowed; {where}. Mend or remove them, or raise the limit in the '
-            f'config: dataset=dict(max_bad_files={self.max_bad_files}, max_bad_fraction={self.max_bad_fraction:g}), the smaller counts'
+            f'{count} of {total} images cannot be decoded, {allowed} are allowed; {files}. Repair or remove '
+            f'them, or raise the limits in the config (the smaller one applies): dataset=dict({limits})'
         )
 
 
 def read_list(path: str | os.PathLike) -> list[tuple[str, str]]:
-    """The (path, reason) pairs of a list of bad files; [] where there is none."""
+    """Read the (path, reason) pairs of a list of bad files; an absent list is empty."""
     try:
         text = Path(path).read_text(encoding='utf-8', errors='surrogateescape')
     except FileNotFoundError:
         return []
-    # a line that another process is just writing has no end yet
+    # a line without its end is still being written by another process
     lines = text[: text.rfind('\n') + 1].split('\n')
     pairs = (line.partition('\t') for line in lines if '\t' in line)
     return [(path, reason) for path, _, reason in pairs]
 
 
 def diagnose(path: str, max_pixels: int | None = None) -> str | None:
-    """Why a file is no readable image; None where it decodes.
+    """Return the reason why a file cannot be decoded, or None if it can.
 
     Args:
-        path: on disk or through an archive.
-        max_pixels: as in :func:`mmssl.data.images.open_image`.
+        path: Path of a file, or a path that leads through an archive.
+        max_pixels: As in :func:`mmssl.data.images.open_image`.
     """
     try:
         decode(open_image(path, max_pixels) if max_pixels else open_image(path))
@@ -159,21 +164,21 @@ def _append(path: str, line: str) -> None:
         os.close(file)
 
 
-def _forget_mended(path: str) -> None:
-    """Drop the lines of files that are gone or decode by now, so that a repaired folder starts with a clean count."""
+def _drop_repaired(path: str) -> None:
+    """Remove the lines of files that have been deleted or repaired, so that they do not count in this run."""
     if not os.path.exists(path):
         return
-    kept = {}
+    still_bad = {}
     for name, reason in read_list(path):
         try:
             decode(open_image(name))
         except FileNotFoundError:
             continue
         except (BadImageError, OSError):
-            kept[name] = reason
+            still_bad[name] = reason
     temporary = f'{path}.{os.getpid()}'
     Path(temporary).write_text(
-        ''.join(f'{name}\t{reason}\n' for name, reason in kept.items()),
+        ''.join(f'{name}\t{reason}\n' for name, reason in still_bad.items()),
         encoding='utf-8',
         errors='surrogateescape',
     )
@@ -181,24 +186,23 @@ def _forget_mended(path: str) -> None:
 
 
 def _innermost(dataset) -> list:
-    """The data sets inside wrappers (``.dataset``, ``.datasets``) that keep account of bad files."""
+    """Return the data sets inside wrappers (``.dataset``, ``.datasets``) that count bad files."""
     if isinstance(getattr(dataset, 'bad_files', None), BadFiles):
         return [dataset]
     inner = list(getattr(dataset, 'datasets', None) or [])
     if getattr(dataset, 'dataset', None) is not None:
         inner.append(dataset.dataset)
-    return [found for part in inner for found in _innermost(part)]
+    return [innermost for wrapped in inner for innermost in _innermost(wrapped)]
 
 
 @HOOKS.register_module()
 class BadFilesHook(Hook):
-    """No hook of the host knows of bad files: they end its run, or, with refetching, go by unseen.
+    """Stop the run when the workers of all ranks together have found too many bad files.
 
-    Gives the training data sets their list ``<work_dir>/bad_files.txt`` before the workers start, and stops
-    the run in the main process when the workers of all ranks together have met too many.
+    Attaches the training data sets to the list ``<work_dir>/bad_files.txt`` before the workers start.
 
     Args:
-        file_name: name of the list inside the work directory.
+        file_name: Name of the list inside the work directory.
     """
 
     priority = 'VERY_HIGH'
@@ -208,10 +212,14 @@ class BadFilesHook(Hook):
         self.datasets: list = []
 
     def before_train(self, runner) -> None:
-        """Attach the list; lines of an earlier run stay where the file still is bad. Raises BadFilesError as :meth:`BadFiles.check`."""
+        """Attach the list; lines of an earlier run stay if their files are still bad.
+
+        Raises:
+            BadFilesError: As in :meth:`BadFiles.check`.
+        """
         path = os.path.join(runner.work_dir, self.file_name)
         if is_main_process():
-            _forget_mended(path)
+            _drop_repaired(path)
         barrier()
         self.datasets = _innermost(runner.train_dataloader.dataset)
         for dataset in self.datasets:
@@ -219,11 +227,12 @@ class BadFilesHook(Hook):
         self._check()
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Look at the list."""
+        """Check the limit."""
         self._check()
 
     def after_train(self, runner) -> None:
-        """Say how many files were skipped."""
+        """Log how many files were skipped."""
+
         path = os.path.join(runner.work_dir, self.file_name)
         count = len(dict(read_list(path)))
         if count:

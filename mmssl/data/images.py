@@ -1,8 +1,8 @@
-"""Decode an image file of any usual kind to BGR uint8, as much of it as is needed.
+"""Decoding image files of all common formats to BGR uint8, at no larger scale than needed.
 
-Measured on 500x375 JPEGs (one core): OpenCV decodes straight to BGR in the time Pillow takes before its copy
-to numpy, and torch's uint8 antialiased resize takes a fifth of Pillow's at the same result to within two grey
-levels. So: Pillow reads headers and every kind but common JPEG, OpenCV decodes JPEG, torch resizes.
+Measured on 500x375 JPEGs (one core): OpenCV decodes to BGR in the time that Pillow takes before its copy to
+NumPy, and torch's antialiased uint8 resize takes a fifth of Pillow's time, with results equal to within two
+gray levels. So Pillow reads headers and everything but common JPEGs, OpenCV decodes JPEGs, torch resizes.
 """
 
 import io
@@ -19,7 +19,7 @@ from PIL import Image
 from mmssl.data.archives import read_bytes
 from mmssl.errors import BadImageError
 
-# Pillow's own limit for one image; a larger one is refused by name before its pixels are decoded
+# Pillow's own limit; larger images raise an error that names them before any pixel is decoded
 MAX_PIXELS = 178_956_970
 _ORIENTATION_TAG = 0x0112
 _REDUCED = {
@@ -33,8 +33,13 @@ _REDUCED = {
 class EncodedImage(NamedTuple):
     """An image file whose header has been read.
 
-    ``width`` and ``height`` are as a person sees the image, that is after the EXIF orientation (1 to 8) has
-    been applied.
+    Attributes:
+        path: The file.
+        data: Its bytes.
+        header: Pillow's image, not decoded yet.
+        width: Width after the EXIF orientation has been applied.
+        height: Height after the EXIF orientation has been applied.
+        orientation: EXIF orientation, 1 to 8.
     """
 
     path: str
@@ -46,20 +51,20 @@ class EncodedImage(NamedTuple):
 
     @property
     def is_transposed(self) -> bool:
-        """Whether rows are stored as columns (orientations 5 to 8)."""
+        """True if rows are stored as columns (orientations 5 to 8)."""
         return self.orientation >= 5
 
 
 def open_image(path: str, max_pixels: int = MAX_PIXELS) -> EncodedImage:
-    """Read a file and its header; no pixel is decoded.
+    """Read a file and its header without decoding any pixel.
 
     Args:
-        path: a file, or a virtual path through an archive.
-        max_pixels: width times height above which the image is refused.
+        path: Path of a file, or a path that leads through an archive.
+        max_pixels: Largest image to accept, width times height.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        BadImageError: empty, a folder, no known format, or larger than ``max_pixels``.
+        FileNotFoundError: There is no such file.
+        BadImageError: The file is empty, a folder, of an unknown format, or larger than ``max_pixels``.
     """
     try:
         data = read_bytes(path)
@@ -78,7 +83,7 @@ def open_image(path: str, max_pixels: int = MAX_PIXELS) -> EncodedImage:
             orientation = header.getexif().get(_ORIENTATION_TAG, 1)
     except Image.UnidentifiedImageError:
         raise BadImageError('no known image format', path) from None
-    except Exception as error:  # Pillow's parsers raise whatever a damaged header makes them stumble over
+    except Exception as error:  # Pillow's parsers raise all kinds of errors on damaged headers
         raise BadImageError(f'unreadable header: {error}', path) from None
     width, height = header.size
     if width * height > max_pixels:
@@ -91,21 +96,21 @@ def open_image(path: str, max_pixels: int = MAX_PIXELS) -> EncodedImage:
 
 
 def decode(image: EncodedImage, reduction: int = 1) -> np.ndarray:
-    """Decode the pixels in the order in which they are stored, whatever the EXIF orientation.
+    """Decode the pixels as they are stored, without applying the EXIF orientation.
 
-    Alpha is dropped, as torchvision's loader (``convert('RGB')``) and the hosts' (``cv2.IMREAD_COLOR``) do;
-    16-bit values keep their high byte; of an animation the first frame is taken.
+    Alpha is dropped, as torchvision's loader (``convert('RGB')``) and mmcv's (``cv2.IMREAD_COLOR``) do;
+    16-bit values keep their high byte; the first frame of an animation is decoded.
 
     Args:
-        image: from :func:`open_image`.
-        reduction: 1, 2, 4 or 8: decode a JPEG at this fraction of its size (scaled DCT). Other kinds are
-            decoded whole, then their size tells.
+        image: The image, from :func:`open_image`.
+        reduction: 1, 2, 4 or 8: a JPEG is decoded at 1 / ``reduction`` of its size (scaled DCT). Other
+            formats are always decoded at full size.
 
     Returns:
         (H, W, 3) uint8, BGR; H = ceil(stored height / reduction) for a JPEG, likewise W.
 
     Raises:
-        BadImageError: truncated or undecodable.
+        BadImageError: The file is truncated or cannot be decoded.
     """
     if can_reduce(image):
         pixels = cv2.imdecode(
@@ -134,7 +139,7 @@ def read_rgb(path: str | os.PathLike) -> np.ndarray:
 
 
 def can_reduce(image: EncodedImage) -> bool:
-    """Whether OpenCV decodes the image, and at a reduced size if wished: grey or three-component JPEG with its end in place."""
+    """Return True for complete JPEGs of one or three components, which OpenCV can decode at reduced size."""
     header = image.header
     if header.format not in ('JPEG', 'MPO') or header.mode not in ('L', 'RGB'):
         return False
@@ -143,20 +148,20 @@ def can_reduce(image: EncodedImage) -> bool:
 
 
 def _decode_with_pillow(image: EncodedImage) -> np.ndarray:
-    picture = image.header
+    header = image.header
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            picture.load()
-            if picture.mode.startswith('I;16') or (picture.mode == 'I' and picture.format == 'PNG'):
-                pixels = (np.asarray(picture).astype(np.int32) >> 8).astype(np.uint8)
+            header.load()
+            if header.mode.startswith('I;16') or (header.mode == 'I' and header.format == 'PNG'):
+                pixels = (np.asarray(header).astype(np.int32) >> 8).astype(np.uint8)
                 return np.repeat(pixels[..., None], 3, axis=2)
-            if picture.mode in ('I', 'F'):
+            if header.mode in ('I', 'F'):
                 raise BadImageError(
-                    f'32-bit values (mode {picture.mode}) have no common range; save it with 8 or 16 bits',
+                    f'32-bit values (mode {header.mode}) have no common range; save it with 8 or 16 bits',
                     image.path,
                 )
-            rgb = np.asarray(picture.convert('RGB'))
+            rgb = np.asarray(header.convert('RGB'))
     except BadImageError:
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ...
@@ -165,7 +170,7 @@ def _decode_with_pillow(image: EncodedImage) -> np.ndarray:
 
 
 def orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn stored pixels upright.
+    """Apply an EXIF orientation to stored pixels.
 
     Args:
         pixels: (H, W, C).
@@ -176,7 +181,7 @@ def orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """
     if orientation >= 5:
         pixels = pixels.transpose(1, 0, 2)
-    # after the transposition: which axes are mirrored (EXIF 2.32, table of tag 0x0112)
+    # axes that are mirrored after the transposition (EXIF 2.32, table of tag 0x0112)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     if orientation in (2, 3, 6, 7):
@@ -185,7 +190,7 @@ def orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def stored_box(box: tuple[int, int, int, int], image: EncodedImage) -> tuple[int, int, int, int]:
-    """A box (left, top, right, bottom) of the upright image in the coordinates of the stored one."""
+    """Convert a box (left, top, right, bottom) of the upright image to coordinates of the stored pixels."""
     left, top, right, bottom = box
     if image.orientation in (2, 3, 6, 7):
         left, right = image.width - right, image.width - left
@@ -195,7 +200,7 @@ def stored_box(box: tuple[int, int, int, int], image: EncodedImage) -> tuple[int
 
 
 def upright_box(box: tuple[int, int, int, int], image: EncodedImage) -> tuple[int, int, int, int]:
-    """A box (left, top, right, bottom) of the stored image in the coordinates of the upright one: undoes :func:`stored_box`."""
+    """Convert a box of the stored pixels to coordinates of the upright image (inverse of ``stored_box``)."""
     left, top, right, bottom = (box[1], box[0], box[3], box[2]) if image.is_transposed else box
     if image.orientation in (2, 3, 6, 7):
         left, right = image.width - right, image.width - left
@@ -212,10 +217,10 @@ def resize(
     Args:
         pixels: (H, W, 3) uint8.
         size: (height, width) of the result.
-        interpolation: 'bicubic' or 'bilinear' (torch, equal to Pillow's to within two grey levels), or
+        interpolation: 'bicubic' or 'bilinear' (torch, equal to Pillow's to within two gray levels), or
             'lanczos' (Pillow).
-        interleaved: leave the channels of a pixel together in memory, for OpenCV to go on with, instead of
-            :func:`planar`.
+        interleaved: Keep the channels of a pixel adjacent in memory, as OpenCV needs them, instead of
+            converting to the :func:`planar` layout.
 
     Returns:
         (height, width, 3) uint8.
@@ -224,15 +229,14 @@ def resize(
         return np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.LANCZOS))
     if pixels.shape[:2] == tuple(size):
         return pixels
-    # the batch axis comes first and is then whole in memory: torch keeps the channels last and takes its fast
-    # path
+    # permuted after adding the batch axis, the tensor is channels_last to torch, which takes its fast path
     batch = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
     pixels = F.interpolate(batch, size, mode=interpolation, antialias=True)[0].permute(1, 2, 0).numpy()
     return pixels if interleaved else planar(pixels)
 
 
 def planar(pixels: np.ndarray) -> np.ndarray:
-    """The same (H, W, 3) uint8 with the channels one after the other in memory, which is what the packing needs."""
+    """Copy (H, W, 3) uint8 to a memory layout with one plane per channel, as PackInputs needs it."""
     planes = np.empty((3, *pixels.shape[:2]), np.uint8)
     cv2.split(pixels, list(planes))
     return planes.transpose(1, 2, 0)

@@ -1,4 +1,4 @@
-"""Label pictures of segmentation: one whole number a pixel, read without loss, or refused by the name of the file."""
+"""Label maps of segmentation: images of class indices, read without loss; errors name the file."""
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -6,59 +6,59 @@ from mmcv.transforms import BaseTransform
 from mmssl.data.images import MAX_PIXELS, BadImageError, open_image
 from mmssl.registry import TRANSFORMS
 
-# modes of Pillow with one value a pixel: grey, indices of a palette, one bit, 16 and 32 bits
-PLAIN = ('L', 'P', '1', 'I', 'I;16', 'I;16B', 'I;16L', 'I;16N')
-LOSSY = ('JPEG', 'MPO', 'JPEG2000')
-IGNORED = 255
+# Pillow's modes with one value per pixel: gray, palette indices, one bit, 16 and 32 bits
+SINGLE_CHANNEL = ('L', 'P', '1', 'I', 'I;16', 'I;16B', 'I;16L', 'I;16N')
+LOSSY_FORMATS = ('JPEG', 'MPO', 'JPEG2000')
+IGNORE_INDEX = 255
 
 
 def read_label_map(path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The classes in a picture.
+    """Read the class indices of an image.
 
-    Grey, palette (the indices, not the colours), one bit and 16 bits are taken as they are, alpha is dropped,
-    and of a colour picture whose three channels are the same one is taken.
+    Gray, palette (the indices, not the colors), 1-bit and 16-bit values are returned as they are; alpha is
+    dropped; of a color image with three equal channels one is returned.
 
     Args:
-        path: a file, or a virtual path through an archive.
-        max_pixels: a larger picture is refused; width times height.
+        path: Path of a file, or a path that leads through an archive.
+        max_pixels: Largest image to accept, width times height.
 
     Returns:
-        (H, W) uint8, or uint16 where there are values above 255.
+        (H, W) uint8, or uint16 if there are values above 255.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        BadImageError: no readable picture, colours that are no numbers, values beyond 65535, or a lossy
-            format, which changes numbers.
+        FileNotFoundError: There is no such file.
+        BadImageError: The file is not a readable image, has colors that are not class indices or values above
+            65535, or is of a lossy format, which changes the indices.
     """
-    image = open_image(path, max_pixels)
-    picture = image.header
-    if picture.format in LOSSY:
+    image = open_image(path, max_pixels).header
+    if image.format in LOSSY_FORMATS:
         raise BadImageError(
-            f'{picture.format} changes the numbers of classes when it compresses; save labels as PNG', path
+            f'{image.format} changes the numbers of classes when it compresses; save labels as PNG', path
         )
     try:
-        picture.load()
-        mode = picture.mode
-        values = np.asarray(picture)
+        image.load()
+        mode = image.mode
+        values = np.asarray(image)
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ...
         raise BadImageError(f'undecodable: {error}', path) from None
-    if mode not in PLAIN:
-        values = _one_channel(values, mode, path)
+    if mode not in SINGLE_CHANNEL:
+        values = _equal_channels(values, mode, path)
     if values.dtype == bool:
         return values.astype(np.uint8)
-    least, largest = (int(values.min()), int(values.max())) if values.size else (0, 0)
-    if least < 0 or largest > np.iinfo(np.uint16).max:
+    smallest, largest = (int(values.min()), int(values.max())) if values.size else (0, 0)
+    if smallest < 0 or largest > np.iinfo(np.uint16).max:
         raise BadImageError(
-            f'holds numbers from {least} to {largest}; classes go from 0 to {np.iinfo(np.uint16).max}', path
+            f'holds numbers from {smallest} to {largest}; classes go from 0 to {np.iinfo(np.uint16).max}',
+            path,
         )
     return values.astype(np.uint8 if largest <= np.iinfo(np.uint8).max else np.uint16)
 
 
-def _one_channel(values: np.ndarray, mode: str, path: str) -> np.ndarray:
-    """What the colour channels of (H, W, 2 to 4) have in common."""
+def _equal_channels(values: np.ndarray, mode: str, path: str) -> np.ndarray:
+    """Reduce (H, W, 2 to 4) to one channel if all color channels are equal; raise BadImageError if not."""
     if mode not in ('LA', 'PA', 'La', 'RGB', 'RGBA', 'RGBa', 'RGBX'):
         raise BadImageError(
-            f'mode {mode} is no label picture; one whole number a pixel is needed (8 or 16 bits)', path
+            f'mode {mode} is not a label map; one whole number per pixel is needed (8 or 16 bits)', path
         )
     if values.shape[2] <= 2:
         return values[..., 0]
@@ -67,8 +67,8 @@ def _one_channel(values: np.ndarray, mode: str, path: str) -> np.ndarray:
     if differs.any():
         row, column = np.argwhere(differs)[0]
         raise BadImageError(
-            f'is coloured: pixel ({row}, {column}) is {tuple(map(int, values[row, column, :3]))}, which is no number of a '
-            'class; save the numbers, as grey or with a palette',
+            f'is colored: pixel ({row}, {column}) is {tuple(map(int, values[row, column, :3]))}, '
+            'which is not a class index; save the indices, as gray or with a palette',
             path,
         )
     return red
@@ -76,59 +76,46 @@ def _one_channel(values: np.ndarray, mode: str, path: str) -> np.ndarray:
 
 @TRANSFORMS.register_module()
 class LoadLabelMap(BaseTransform):
-    """mmseg's LoadAnnotations cuts 16-bit values to 8 bits, so that class 300 becomes 44, goes on with coloured labels and with labels of
-    another size than the image, and names no file.
+    """Load the label map of an image, see :func:`read_label_map`.
 
-    See :func:`read_label_map`. Without ``seg_map_path``, as in inference on an image alone, nothing is
-    loaded.
+    Without ``seg_map_path``, as in inference on images alone, nothing is loaded.
 
-    Required keys: ``seg_map_path``, ``reduce_zero_label``, ``label_map``, ``seg_fields`` (mmseg's data sets
-        give them). Added key:
-    ``gt_seg_map``, (H, W) uint8 or uint16.
+    Required keys: ``seg_map_path``, ``reduce_zero_label``, ``label_map``, ``seg_fields`` (from mmseg's data
+    sets). Added key: ``gt_seg_map``, (H, W) uint8 or uint16.
 
     Args:
-        reduce_zero_label: 0 becomes 255, and 1 becomes 0; as the data set says when None.
-        max_pixels: a larger picture is refused; width times height.
+        reduce_zero_label: Replace 0 by 255, and subtract 1 from other labels; if None, as the data set says.
+        max_pixels: Largest image to accept, width times height.
     """
+
+    # mmseg's LoadAnnotations cuts 16-bit values to 8 bits, so that class 300 becomes 44, accepts colored
+    # labels and labels of another size than the image, and its errors do not name the file
 
     def __init__(self, reduce_zero_label: bool | None = None, max_pixels: int = MAX_PIXELS):
         self.reduce_zero_label = reduce_zero_label
         self.max_pixels = max_pixels
 
     def transform(self, results: dict) -> dict:
-        """Load ``results['seg_map_path']``; raises BadImageError naming the file, also where its size is not that of the image."""
+        """Load ``results['seg_map_path']``.
+
+        Raises:
+            BadImageError: The file is not a label map, or not of the image's size; the message names it.
+        """
         path = results.get('seg_map_path')
         if path is None:
             return results
         classes = read_label_map(path, self.max_pixels)
-        shape = results.get('ori_shape')
-        if shape is not None and tuple(shape[:2]) != classes.shape:
-            turned = (
-                ' (the image is turned by its EXIF tag; turn the label too)'
-                if tuple(shape[:2]) == classes.shape[::-1]
-                else ''
-            )
-            raise BadImageError(
-                f'the label has {classes.shape[1]}x{classes.shape[0]} pixels and the image {results.get("img_path", "")} '
-                f'has {shape[1]}x{shape[0]}{turned}',
-                path,
-            )
-        told = results.get('reduce_zero_label', False)
-        if self.reduce_zero_label not in (None, told):
+        _check_size(classes, path, results)
+        reduce_zero_label = results.get('reduce_zero_label', False)
+        if self.reduce_zero_label not in (None, reduce_zero_label):
             raise ValueError(
-                f'reduce_zero_label={self.reduce_zero_label} of LoadLabelMap, but {told} of the data set; leave it out here'
+                f'reduce_zero_label={self.reduce_zero_label} of LoadLabelMap, but {reduce_zero_label} of the '
+                'data set; leave it out here'
             )
-        if told and classes.dtype != np.uint8:
-            raise BadImageError(
-                f'reduce_zero_label makes 0 to {IGNORED}, which is a class here: there are values above it',
-                path,
-            )
-        if told:
-            zero = classes == 0
-            classes = np.where(classes == IGNORED, classes, classes - 1)
-            classes[zero] = IGNORED
+        if reduce_zero_label:
+            classes = _reduce_zero_label(classes, path)
         if results.get('label_map'):
-            classes = _renumbered(classes, results['label_map'])
+            classes = _map_labels(classes, results['label_map'])
         results['gt_seg_map'] = classes
         results.setdefault('seg_fields', []).append('gt_seg_map')
         return results
@@ -137,10 +124,35 @@ class LoadLabelMap(BaseTransform):
         return f'{type(self).__name__}(reduce_zero_label={self.reduce_zero_label})'
 
 
-def _renumbered(classes: np.ndarray, numbers: dict[int, int]) -> np.ndarray:
-    """Classes with new numbers, all at once; those without one stay as they are."""
+def _check_size(classes: np.ndarray, path: str, results: dict) -> None:
+    shape = results.get('ori_shape')
+    if shape is None or tuple(shape[:2]) == classes.shape:
+        return
+    is_rotated = tuple(shape[:2]) == classes.shape[::-1]
+    hint = ' (the image is rotated by its EXIF tag; rotate the label too)' if is_rotated else ''
+    raise BadImageError(
+        f'the label has {classes.shape[1]}x{classes.shape[0]} pixels and the image '
+        f'{results.get("img_path", "")} has {shape[1]}x{shape[0]}{hint}',
+        path,
+    )
+
+
+def _reduce_zero_label(classes: np.ndarray, path: str) -> np.ndarray:
+    """Replace 0 by 255 and subtract 1 from the other classes, as mmseg does."""
+    if classes.dtype != np.uint8:
+        raise BadImageError(
+            f'reduce_zero_label turns 0 into {IGNORE_INDEX}, which is a class here: higher values exist',
+            path,
+        )
+    reduced = np.where(classes == IGNORE_INDEX, classes, classes - 1)
+    reduced[classes == 0] = IGNORE_INDEX
+    return reduced
+
+
+def _map_labels(classes: np.ndarray, label_map: dict[int, int]) -> np.ndarray:
+    """Replace all classes at once by those of ``label_map``; classes that it lacks stay as they are."""
     table = np.arange(np.iinfo(classes.dtype).max + 1, dtype=classes.dtype)
-    for old, new in numbers.items():
+    for old, new in label_map.items():
         if old < len(table):
-            table[old] = new % len(table)  # -1, ignored in older data sets, is 255
+            table[old] = new % len(table)  # -1, the ignored label of older data sets, becomes 255
     return table[classes]

@@ -77,7 +77,7 @@ def test_flat_and_mixed_folders_have_no_labels(tmp_path):
     dataset = ImageFolder(tmp_path)
     assert names_of(dataset) == ['a.png', 'b.jpg', 'inner/c.jpg']
     assert 'gt_label' not in dataset.get_data_info(0) and dataset.CLASSES is None
-    with pytest.raises(ValueError, match='a.png lies in no class folder'):
+    with pytest.raises(ValueError, match='a.png is in no class folder'):
         ImageFolder(tmp_path, labels='folder')
 
 

@@ -106,7 +106,7 @@ def test_what_is_refused(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match='has train but none of val'):
         labelled_images(str(tmp_path / 'half'))
     Image.new('RGB', (8, 8)).save(tmp_path / 'half' / 'train' / 'loose.png')
-    with pytest.raises(ValueError, match='loose.png lies in no class folder'):
+    with pytest.raises(ValueError, match='loose.png is in no class folder'):
         labelled_images(str(tmp_path / 'half'))
     with pytest.raises(FileNotFoundError, match='no such folder'):
         labelled_images(str(tmp_path / 'nothing'))

@@ -75,7 +75,7 @@ def test_values_above_a_byte_stay(tmp_path):
     found = load(path)['gt_seg_map']
     assert found.dtype == np.uint16 and (found == CLASSES + 290).all()
     with pytest.raises(
-        BadImageError, match=r'wide\.png: reduce_zero_label makes 0 to 255, which is a class here'
+        BadImageError, match=r'wide\.png: reduce_zero_label turns 0 into 255, which is a class here'
     ):
         load(path, told=True)
     bits = tmp_path / 'bits.png'
@@ -87,10 +87,10 @@ def test_refused_by_name(tmp_path):
     grey = CLASSES.astype(np.uint8)
     colours = np.stack([grey, grey, grey + 1], -1)
     cases = {
-        'colours.png': (colours, r'pixel \(0, 0\) is \(0, 0, 1\), which is no number of a class'),
+        'colours.png': (colours, r'pixel \(0, 0\) is \(0, 0, 1\), which is not a class index'),
         'lossy.jpg': (grey, 'JPEG changes the numbers'),
         'size.png': (grey[:20], 'the label has 40x20 pixels and the image photo'),
-        'turned.png': (np.ascontiguousarray(grey.T), 'turned by its EXIF tag'),
+        'turned.png': (np.ascontiguousarray(grey.T), 'rotated by its EXIF tag'),
         'float.tif': (grey.astype(np.float32), 'mode F'),
     }
     for name, (values, reason) in cases.items():

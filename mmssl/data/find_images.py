@@ -1,0 +1,155 @@
+"""Finding the images of a folder or an archive."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+
+from mmengine.logging import print_log
+
+from mmssl.data.archives import open_archive, split_archive
+from mmssl.data.missing import closest, no_images, no_such_folder, no_such_folder_in_archive
+from mmssl.data.suffixes import IMAGE_SUFFIXES
+
+
+def find_images(
+    data_root: str, prefix: str, suffixes: Sequence[str] = IMAGE_SUFFIXES
+) -> tuple[str, list[str]]:
+    """Find the images of a folder or an archive.
+
+    Args:
+        data_root: A folder or an archive.
+        prefix: Folder below it, or ''.
+        suffixes: Lower-case suffixes with their dot.
+
+    Returns:
+        The folder that holds the images and their sorted paths below it, with '/' between folders.
+
+    Raises:
+        FileNotFoundError: The folder does not exist.
+        ValueError: It contains no images.
+    """
+    data_root = data_root.rstrip('/') or '/'
+    prefix = prefix.strip('/') if not os.path.isabs(prefix) else prefix.rstrip('/')
+    root = os.path.join(data_root, prefix) if prefix else data_root
+    archive_and_folder = split_archive(root)
+    if archive_and_folder:
+        archive, folder = archive_and_folder
+        return _find_in_archive(
+            archive, folder, suffixes, optional=prefix if split_archive(data_root) else ''
+        )
+    if os.path.isfile(root):
+        raise ValueError(f'{root} is a file, neither a folder of images nor a zip or LMDB archive of one')
+    if not os.path.isdir(root):
+        if not _may_skip_prefix(data_root, prefix, suffixes):
+            raise FileNotFoundError(no_such_folder(root))
+        print_log(f'{root} does not exist; using the images of {data_root}', logger='current')
+        root = data_root
+    names, other_suffixes = _scan(root, tuple(suffixes))
+    if not names:
+        raise ValueError(no_images(root, suffixes, other_suffixes))
+    return root, names
+
+
+def _find_in_archive(
+    archive: str, folder: str, suffixes: Sequence[str], optional: str = ''
+) -> tuple[str, list[str]]:
+    """Find the images in a folder of an archive.
+
+    Args:
+        archive: Path of the archive.
+        folder: Folder inside it, or ''.
+        suffixes: As in :func:`find_images`.
+        optional: The folder that may be missing, see :func:`_stands_for_train`.
+    """
+    all_names = [name for name in open_archive(archive).names() if not _is_hidden(name)]
+    images = sorted(name for name in all_names if name.lower().endswith(tuple(suffixes)))
+    if not images:
+        all_suffixes = Counter(os.path.splitext(name)[1].lower() for name in all_names)
+        raise ValueError(no_images(archive, suffixes, all_suffixes))
+    top = _only_top_folder(images)
+    if not folder and top is None:
+        return archive, images
+    # an archive of a folder often has that folder as its only top-level entry
+    candidates = [folder, f'{top}/{folder}' if top and folder else top]
+    for candidate in filter(None, candidates):
+        names = [name.removeprefix(f'{candidate}/') for name in images if name.startswith(f'{candidate}/')]
+        if names:
+            return f'{archive}/{candidate}', names
+    top_folders = [name.split('/', 1)[0] for name in images if '/' in name]
+    if optional and folder == optional and _stands_for_train(optional, top_folders):
+        print_log(f'{archive} has no folder {folder!r}; using all of its images', logger='current')
+        return _find_in_archive(archive, '', suffixes)
+    raise FileNotFoundError(no_such_folder_in_archive(archive, folder, images))
+
+
+def _only_top_folder(names: Sequence[str]) -> str | None:
+    """Return the top-level folder of all names if they share one."""
+    tops = {name.split('/', 1)[0] if '/' in name else None for name in names}
+    return tops.pop() if len(tops) == 1 else None
+
+
+def _may_skip_prefix(data_root: str, prefix: str, suffixes: Sequence[str]) -> bool:
+    """Return True if the images of the root may be used because the folder ``prefix`` does not exist."""
+    if not os.path.isdir(data_root):
+        return False
+    folders = [entry.name for entry in os.scandir(data_root) if entry.is_dir()]
+    return _stands_for_train(prefix, folders) and _has_images(data_root, tuple(suffixes))
+
+
+def _stands_for_train(prefix: str, folders: Sequence[str]) -> bool:
+    """Return True if a root with these folders may replace its missing folder ``prefix``.
+
+    Only a training set may be replaced, and only if no other split and no similar name exists: a validation
+    set that silently became the training images, or a misspelled prefix that became everything, would give
+    wrong figures.
+    """
+    splits = ('train', 'val', 'test')
+    return (
+        prefix.startswith('train')
+        and not any(folder.lower().startswith(splits) for folder in folders)
+        and closest(prefix, folders) is None
+    )
+
+
+def _scan(root: str, suffixes: tuple[str, ...]) -> tuple[list[str], Counter]:
+    """Return the sorted paths of the images below ``root``, and the number of files per other suffix."""
+    names: list[str] = []
+    other_suffixes: Counter[str] = Counter()
+    visited: set[tuple[int, int]] = set()
+    folders: list[str] = ['']
+    links: list[str] = []
+    # links are followed last, so that a folder that is reached both ways has its own name
+    while folders or links:
+        folder = (folders or links).pop()
+        path = f'{root}/{folder}' if folder else root
+        status = os.stat(path)
+        if (status.st_dev, status.st_ino) in visited:
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        new_links: list[str] = []
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if _is_hidden(entry.name):
+                    continue
+                name = f'{folder}/{entry.name}' if folder else entry.name
+                if entry.is_dir():
+                    (new_links if entry.is_symlink() else folders).append(name)
+                elif entry.name.lower().endswith(suffixes):
+                    names.append(name)
+                else:
+                    other_suffixes[os.path.splitext(entry.name)[1].lower()] += 1
+        links = sorted(new_links, reverse=True) + links
+    return sorted(names), other_suffixes
+
+
+def _has_images(root: str, suffixes: tuple[str, ...]) -> bool:
+    return any(
+        name.lower().endswith(suffixes) and not _is_hidden(name)
+        for _, _, files in os.walk(root)
+        for name in files
+    )
+
+
+def _is_hidden(name: str) -> bool:
+    """Return True for hidden files, macOS's additions to archives, and names that lead out of an archive."""
+    return any(not part or part.startswith('.') or part == '__MACOSX' for part in name.split('/'))
