@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from mmseg.datasets import BaseSegDataset
 
-from mmssl.data.colours import class_colour
+from mmssl.data.colors import class_color
 from mmssl.registry import DATASETS
 
 
@@ -108,7 +108,7 @@ class SegmentationFolder(BaseSegDataset):
             raise ValueError(f'classes {list(classes)} of a SegmentationFolder: name every class, each once')
         metainfo = {
             'classes': tuple(classes),
-            'palette': palette or [list(class_colour(index)) for index in range(len(classes))],
+            'palette': palette or [list(class_color(index)) for index in range(len(classes))],
             **kwargs.pop('metainfo', {}),
         }
         super().__init__(

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mmssl.data.colours import class_colour
+from mmssl.data.colors import class_color
 from mmssl.visualization.promptable import overlay_masks
 from mmssl.visualization.segmentation import legend, overlay
 
@@ -142,4 +142,4 @@ def colours_of(classes: Sequence[str], palette=None) -> list[tuple[int, ...]]:
     """The palette of a data set, or colours of ours where it has none of that length."""
     if palette is not None and not isinstance(palette, str) and len(palette) == len(classes):
         return [tuple(colour) for colour in palette]
-    return [class_colour(number) for number in range(len(classes))]
+    return [class_color(number) for number in range(len(classes))]

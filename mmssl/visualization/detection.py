@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
-from mmssl.data.colours import class_colour
+from mmssl.data.colors import class_color
 from mmssl.visualization.attention import COLOURS
 
 HEAT_SHARE = 0.6
@@ -44,7 +44,7 @@ def draw_detections(
     order = range(len(boxes)) if scores is None else np.argsort(scores, kind='stable')
     for number in order:
         left, top, right, bottom = (float(side) * scale for side in boxes[number])
-        colour = class_colour(int(labels[number]))
+        colour = class_color(int(labels[number]))
         draw.rectangle(
             (left, top, max(left, right), max(top, bottom)), outline=colour, width=max(2, height // 200)
         )
@@ -295,7 +295,7 @@ def sampling_picture(
         colours = (
             [(230, 40, 40)]
             if int(kind.max()) == 0
-            else [class_colour(group) for group in range(int(kind.max()) + 1)]
+            else [class_color(group) for group in range(int(kind.max()) + 1)]
         )
         radius = 4 if len(found) < 100 else 1.5
         for place, group in zip(found.tolist(), kind.tolist(), strict=True):

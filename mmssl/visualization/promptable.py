@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mmssl.data.colours import class_colour
+from mmssl.data.colors import class_color
 from mmssl.visualization.reconstruction import picture
 from mmssl.visualization.segmentation import read_rgb
 
@@ -69,7 +69,7 @@ def overlay_codes(
 
 
 def _paint(image: np.ndarray, areas: np.ndarray, mask_of, colours, opacity: float) -> np.ndarray:
-    colours = [class_colour(number) for number in range(len(areas))] if colours is None else colours
+    colours = [class_color(number) for number in range(len(areas))] if colours is None else colours
     out = image.astype(np.float32)
     for number in np.argsort(-areas, kind='stable'):
         whole, colour = mask_of(number), np.asarray(colours[number], dtype=np.float32)
@@ -209,7 +209,7 @@ def click_curve(curves: Mapping[str, Sequence[float]], size: tuple[int, int] = (
     draw.text(((left + right) / 2, height - 14), 'clicks', fill='black', font=font, anchor='mm')
     draw.text((left + 4, top - 2), 'mean IoU, %', fill='black', font=font, anchor='lt')
     for index, (name, values) in enumerate(curves.items()):
-        colour = class_colour(index)
+        colour = class_color(index)
         places = [place(number, value) for number, value in enumerate(values, 1)]
         draw.line(places, fill=colour, width=3)
         for x, y in places:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mmssl.data.colours import class_colour
+from mmssl.data.colors import class_color
 from mmssl.visualization.reconstruction import picture
 
 OPACITY = 0.55
@@ -77,7 +77,7 @@ def segmentation_picture(
         palette: (C, 3); colours of ours when None, or when there are not C of them.
     """
     fitting = palette is not None and len(palette) == len(names)
-    colours = np.asarray(palette if fitting else [class_colour(index) for index in range(len(names))])
+    colours = np.asarray(palette if fitting else [class_color(index) for index in range(len(names))])
     row = np.stack([image, *(overlay(image, classes, colours) for classes in maps.values())])
     body = picture(row[None], height=image.shape[0], titles=['image', *maps])
     present = [
