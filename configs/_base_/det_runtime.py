@@ -1,4 +1,4 @@
-# What every detection run shares beside runtime.py.
+# What all detection runs have in common, on top of runtime.py.
 _base_ = './runtime.py'
 default_hooks = dict(
     logger=dict(log_metric_by_epoch=False),

@@ -1,4 +1,6 @@
-# What every run shares. The host's scope is set by each system's own base.
+# What all runs have in common. The scope, mmpretrain, mmdet or mmseg, is set by the config of each system.
+# Names of this package have the prefix `mmssl.`; names without a prefix are looked up in the scope's toolbox,
+# then in mmengine.
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
@@ -7,16 +9,14 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )
 custom_hooks = [
-    dict(type='mmssl.SanityHook'),  # classes that do not fit the head are refused before the first step
+    dict(type='mmssl.SanityHook'),  # refuses classes that do not fit the head before the first step
     dict(type='mmssl.NonFiniteHook', policy='stop'),  # or policy='skip', budget=10
-    dict(
-        type='mmssl.BadFilesHook'
-    ),  # unreadable images are skipped, listed, and stop the run when they are many
+    dict(type='mmssl.BadFilesHook'),  # unreadable images are skipped and listed; many of them stop the run
 ]
 env_cfg = dict(
     cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),  # gloo where there is no GPU
+    dist_cfg=dict(backend='nccl'),  # gloo without a GPU
 )
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='Visualizer', vis_backends=vis_backends)

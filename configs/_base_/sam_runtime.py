@@ -1,4 +1,5 @@
-# What every run of the promptable segmenter shares beside runtime.py. It needs no host toolbox; the scope only names one.
+# What all runs of the promptable segmenter have in common, on top of runtime.py. It needs none of mmdet,
+# mmseg and mmpretrain; the scope names one because mmengine expects one.
 _base_ = './runtime.py'
 default_hooks = dict(
     logger=dict(log_metric_by_epoch=False),

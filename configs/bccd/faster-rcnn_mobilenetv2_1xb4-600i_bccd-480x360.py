@@ -1,8 +1,11 @@
-# Faster R-CNN, https://arxiv.org/abs/1506.01497: mmdet's Faster R-CNN, both stages on the dilated last stage, on MobileNetV2, BCCD.
+# Faster R-CNN, https://arxiv.org/abs/1506.01497: mmdet's Faster R-CNN, both stages on the dilated last stage,
+# on MobileNetV2, BCCD.
 #
-#   python tools/train.py configs/bccd/faster-rcnn_mobilenetv2_1xb4-600i_bccd-480x360.py --data DIR --cfg-options load_from=BACKBONE
+#   python tools/train.py configs/bccd/faster-rcnn_mobilenetv2_1xb4-600i_bccd-480x360.py \
+#       --data DIR --cfg-options load_from=BACKBONE
 #
-# One of the detectors compared on equal terms; BACKBONE is a MobileNetV2 trained on ImageNet, in mmpretrain's names.
+# One of the detectors compared on equal terms; BACKBONE is a MobileNetV2 trained on ImageNet, in mmpretrain's
+# names.
 # Expected: no figure in the paper.
 default_scope = 'mmdet'
 _base_ = [

@@ -1,8 +1,11 @@
-# Deformable Convolutional Networks, https://arxiv.org/abs/1703.06211: R-FCN with deformable pooling on MobileNetV2, BCCD.
+# Deformable Convolutional Networks, https://arxiv.org/abs/1703.06211: R-FCN with deformable pooling on
+# MobileNetV2, BCCD.
 #
-#   python tools/train.py configs/bccd/rfcn-deform_mobilenetv2_1xb4-600i_bccd-480x360.py --data DIR --cfg-options load_from=BACKBONE
+#   python tools/train.py configs/bccd/rfcn-deform_mobilenetv2_1xb4-600i_bccd-480x360.py \
+#       --data DIR --cfg-options load_from=BACKBONE
 #
-# One of the detectors compared on equal terms; BACKBONE is a MobileNetV2 trained on ImageNet, in mmpretrain's names.
+# One of the detectors compared on equal terms; BACKBONE is a MobileNetV2 trained on ImageNet, in mmpretrain's
+# names.
 # Expected: no figure in the paper.
 default_scope = 'mmdet'
 _base_ = './rfcn_mobilenetv2_1xb4-600i_bccd-480x360.py'

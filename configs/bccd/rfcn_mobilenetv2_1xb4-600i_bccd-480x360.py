@@ -1,8 +1,10 @@
 # R-FCN, https://arxiv.org/abs/1605.06409: R-FCN on MobileNetV2, BCCD.
 #
-#   python tools/train.py configs/bccd/rfcn_mobilenetv2_1xb4-600i_bccd-480x360.py --data DIR --cfg-options load_from=BACKBONE
+#   python tools/train.py configs/bccd/rfcn_mobilenetv2_1xb4-600i_bccd-480x360.py --data DIR \
+#       --cfg-options load_from=BACKBONE
 #
-# One of the detectors compared on equal terms; BACKBONE is a MobileNetV2 trained on ImageNet, in mmpretrain's names.
+# One of the detectors compared on equal terms; BACKBONE is a MobileNetV2 trained on ImageNet, in mmpretrain's
+# names.
 # Expected: no figure in the paper.
 default_scope = 'mmdet'
 _base_ = [
@@ -38,7 +40,8 @@ model = dict(
         )
     ),
 )
-# a vote is a mean of 49 bins, and every map gets a 49th of its gradient: scores start larger and learn faster than elsewhere
+# a vote is a mean of 49 bins, and every map gets a 49th of its gradient: scores start larger and learn faster
+# than elsewhere
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'roi_head': dict(lr_mult=3.0)}))
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=300))
 auto_scale_lr = dict(base_batch_size=4)

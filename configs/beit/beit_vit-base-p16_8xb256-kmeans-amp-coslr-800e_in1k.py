@@ -1,4 +1,5 @@
-# BEiT (https://arxiv.org/abs/2106.08254) without a download: ViT-B/16, 800 epochs, k-means tokens of your own images.
+# BEiT (https://arxiv.org/abs/2106.08254) without a download: ViT-B/16, 800 epochs, k-means tokens of your own
+# images.
 #
 #   mmssl tokenizer fit --data DIR --out data/tokenizer_8192.pth
 #   tools/dist_train.sh configs/beit/beit_vit-base-p16_8xb256-kmeans-amp-coslr-800e_in1k.py 8 --data DIR

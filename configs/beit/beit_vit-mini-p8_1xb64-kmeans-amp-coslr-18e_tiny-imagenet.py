@@ -1,11 +1,14 @@
-# BEiT (https://arxiv.org/abs/2106.08254) on 64x64 photographs and a CPU: four layers of 128 channels, 512 k-means tokens, 18 epochs, under
-# ten minutes of one core for 6,000 images.
+# BEiT (https://arxiv.org/abs/2106.08254) on 64x64 photographs and a CPU: four layers of 128 channels, 512
+# k-means tokens, 18 epochs, under ten minutes of one core for 6,000 images.
 #
-#   mmssl tokenizer fit --data DIR_OR_ZIP --out data/tokenizer_tiny-imagenet.pth --tokens 512 --patch-size 8 --image-size 64 \
+#   mmssl tokenizer fit \
+#       --data DIR_OR_ZIP --out data/tokenizer_tiny-imagenet.pth --tokens 512 --patch-size 8 --image-size 64 \
 #       --crop 0.3 1 --images 6000
-#   python tools/train.py configs/beit/beit_vit-mini-p8_1xb64-kmeans-amp-coslr-18e_tiny-imagenet.py --data DIR_OR_ZIP
+#   python tools/train.py configs/beit/beit_vit-mini-p8_1xb64-kmeans-amp-coslr-18e_tiny-imagenet.py \
+#       --data DIR_OR_ZIP
 #
-# DIR_OR_ZIP holds train/<class>/* and val/<class>/*. So few layers learn faster without layer scale, and in so few epochs without jitter.
+# DIR_OR_ZIP holds train/<class>/* and val/<class>/*. So few layers learn faster without layer scale, and in
+# so few epochs without jitter.
 # Expected: see docs/results/selfsup.md, measured here.
 _base_ = './beit_vit-base-p16_8xb256-kmeans-amp-coslr-300e_in1k.py'
 model = dict(

@@ -1,9 +1,11 @@
-# Understanding Convolution for Semantic Segmentation, https://arxiv.org/abs/1702.08502: dense upsampling (ASPP form) on a MobileNetV2
-# with hybrid dilations, CamVid.
+# Understanding Convolution for Semantic Segmentation, https://arxiv.org/abs/1702.08502: dense upsampling
+# (ASPP form) on a MobileNetV2 with hybrid dilations, CamVid.
 #
-#   python tools/train.py configs/camvid/duc_mobilenetv2_1xb6-amp-400i_camvid-256x256.py --data DIR --cfg-options load_from=BACKBONE
+#   python tools/train.py configs/camvid/duc_mobilenetv2_1xb6-amp-400i_camvid-256x256.py \
+#       --data DIR --cfg-options load_from=BACKBONE
 #
-# One of the heads compared on equal terms; BACKBONE is a MobileNetV2 trained on ImageNet, in mmpretrain's names.
+# One of the heads compared on equal terms; BACKBONE is a MobileNetV2 trained on ImageNet, in mmpretrain's
+# names.
 # Expected: no figure in the paper.
 default_scope = 'mmseg'
 _base_ = [

@@ -1,8 +1,11 @@
-# Fully Convolutional Networks, https://arxiv.org/abs/1411.4038: mmseg's FCN head on a dilated MobileNetV2, CamVid.
+# Fully Convolutional Networks, https://arxiv.org/abs/1411.4038: mmseg's FCN head on a dilated MobileNetV2,
+# CamVid.
 #
-#   python tools/train.py configs/camvid/fcn_mobilenetv2_1xb6-amp-400i_camvid-256x256.py --data DIR --cfg-options load_from=BACKBONE
+#   python tools/train.py configs/camvid/fcn_mobilenetv2_1xb6-amp-400i_camvid-256x256.py \
+#       --data DIR --cfg-options load_from=BACKBONE
 #
-# One of the heads compared on equal terms; BACKBONE is a MobileNetV2 trained on ImageNet, in mmpretrain's names.
+# One of the heads compared on equal terms; BACKBONE is a MobileNetV2 trained on ImageNet, in mmpretrain's
+# names.
 # Expected: no figure in the paper.
 default_scope = 'mmseg'
 _base_ = [

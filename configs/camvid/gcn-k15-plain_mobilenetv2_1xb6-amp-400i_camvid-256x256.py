@@ -1,9 +1,12 @@
-# Large Kernel Matters, https://arxiv.org/abs/1703.02719: GCN with kernels of 15 and no boundary refinement on MobileNetV2, CamVid.
+# Large Kernel Matters, https://arxiv.org/abs/1703.02719: GCN with kernels of 15 and no boundary refinement on
+# MobileNetV2, CamVid.
 #
-#   python tools/train.py configs/camvid/gcn-k15-plain_mobilenetv2_1xb6-amp-400i_camvid-256x256.py --data DIR \
+#   python tools/train.py configs/camvid/gcn-k15-plain_mobilenetv2_1xb6-amp-400i_camvid-256x256.py \
+#       --data DIR \
 #       --cfg-options load_from=BACKBONE
 #
-# One of the heads compared on equal terms; BACKBONE is a MobileNetV2 trained on ImageNet, in mmpretrain's names.
+# One of the heads compared on equal terms; BACKBONE is a MobileNetV2 trained on ImageNet, in mmpretrain's
+# names.
 # Expected: no figure in the paper.
 default_scope = 'mmseg'
 _base_ = [

@@ -1,8 +1,11 @@
-# Pyramid Scene Parsing Network, https://arxiv.org/abs/1612.01105: mmseg's PSP head on a dilated MobileNetV2, CamVid.
+# Pyramid Scene Parsing Network, https://arxiv.org/abs/1612.01105: mmseg's PSP head on a dilated MobileNetV2,
+# CamVid.
 #
-#   python tools/train.py configs/camvid/pspnet_mobilenetv2_1xb6-amp-400i_camvid-256x256.py --data DIR --cfg-options load_from=BACKBONE
+#   python tools/train.py configs/camvid/pspnet_mobilenetv2_1xb6-amp-400i_camvid-256x256.py \
+#       --data DIR --cfg-options load_from=BACKBONE
 #
-# One of the heads compared on equal terms; BACKBONE is a MobileNetV2 trained on ImageNet, in mmpretrain's names.
+# One of the heads compared on equal terms; BACKBONE is a MobileNetV2 trained on ImageNet, in mmpretrain's
+# names.
 # Expected: no figure in the paper.
 default_scope = 'mmseg'
 _base_ = [

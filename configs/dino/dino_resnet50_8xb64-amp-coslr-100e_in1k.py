@@ -2,9 +2,10 @@
 #
 #   tools/dist_train.sh configs/dino/dino_resnet50_8xb64-amp-coslr-100e_in1k.py 8 --data DIR
 #
-# Large crops of 14 to 100 % of the area, small ones of 5 to 14 %; a constant weight decay; batch norm over all processes.
-# Expected, ImageNet-1k: no figure for these 100 epochs; the official repository's released ResNet-50, trained longer, has 67.5 top-1 by
-# k-NN and 75.3 by linear probing. Not measured here.
+# Large crops of 14 to 100 % of the area, small ones of 5 to 14 %; a constant weight decay; batch norm over
+# all processes.
+# Expected, ImageNet-1k: no figure for these 100 epochs; the official repository's released ResNet-50, trained
+# longer, has 67.5 top-1 by k-NN and 75.3 by linear probing. Not measured here.
 _base_ = './dino_vit-small-p16_8xb64-amp-coslr-100e_in1k.py'
 model = dict(
     backbone=dict(

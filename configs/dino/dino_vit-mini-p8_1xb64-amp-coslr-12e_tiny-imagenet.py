@@ -1,10 +1,11 @@
-# DINO (https://arxiv.org/abs/2104.14294) on 64x64 photographs and a CPU: four layers of 96 channels, 12 epochs of 6,000 images, two crops
-# of 48 pixels and four of 24. Fitted to a training of 1,100 steps: Xavier's initialisation, a teacher that moves faster, batch norm in the
-# head, neither blur nor solarisation.
+# DINO (https://arxiv.org/abs/2104.14294) on 64x64 photographs and a CPU: four layers of 96 channels, 12
+# epochs of 6,000 images, two crops of 48 pixels and four of 24. Adapted to 1,100 steps: Xavier
+# initialisation, a teacher with less momentum, batch norm in the head, neither blur nor solarisation.
 #
 #   python tools/train.py configs/dino/dino_vit-mini-p8_1xb64-amp-coslr-12e_tiny-imagenet.py --data DIR_OR_ZIP
 #
-# DIR_OR_ZIP holds train/<class>/* and val/<class>/*; k-NN is measured at the start, in the middle and at the end.
+# DIR_OR_ZIP holds train/<class>/* and val/<class>/*; k-NN is measured at the start, in the middle and at the
+# end.
 # Expected: see docs/results/selfsup.md, measured here.
 _base_ = './dino_vit-small-p16_8xb64-amp-coslr-100e_in1k.py'
 data_root = 'data/tiny-imagenet'

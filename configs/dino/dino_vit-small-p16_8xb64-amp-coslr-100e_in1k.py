@@ -1,11 +1,14 @@
-# Emerging Properties in Self-Supervised Vision Transformers, https://arxiv.org/abs/2104.14294: ViT-S/16, 100 epochs, bfloat16.
+# Emerging Properties in Self-Supervised Vision Transformers, https://arxiv.org/abs/2104.14294: ViT-S/16, 100
+# epochs, bfloat16.
 #
-#   tools/dist_train.sh configs/dino/dino_vit-small-p16_8xb64-amp-coslr-100e_in1k.py 8 --data DIR        the recipe, batch 8 x 64
-#   python tools/train.py configs/dino/dino_vit-small-p16_8xb64-amp-coslr-100e_in1k.py --data DIR --auto-scale-lr \
-#       --cfg-options model.momentum=0.9995
+#   tools/dist_train.sh configs/dino/dino_vit-small-p16_8xb64-amp-coslr-100e_in1k.py 8 --data DIR
+#   python tools/train.py configs/dino/dino_vit-small-p16_8xb64-amp-coslr-100e_in1k.py \
+#       --data DIR --auto-scale-lr --cfg-options model.momentum=0.9995
 #
-# DIR is any folder of images. The teacher's momentum is for batches of 512 and above; the released code advises 0.9995 for 256.
-# Expected, ImageNet-1k: the official repository reports 69.3 top-1 by k-NN and about 73.8 by linear probing. Not measured here.
+# DIR is any folder of images. The teacher's momentum is for batches of 512 and above; the released code
+# advises 0.9995 for 256.
+# Expected, ImageNet-1k: the official repository reports 69.3 top-1 by k-NN and about 73.8 by linear probing.
+# Not measured here.
 default_scope = 'mmpretrain'
 _base_ = ['../_base_/datasets/images_dino.py', '../_base_/schedules/adamw_dino.py', '../_base_/runtime.py']
 model = dict(

@@ -1,10 +1,11 @@
-# Large Kernel Matters, https://arxiv.org/abs/1703.02719: GCN with ResNet-152, VOC 2012 with the additional annotations, 40000 iterations.
+# Large Kernel Matters, https://arxiv.org/abs/1703.02719: GCN with ResNet-152, VOC 2012 with the additional
+# annotations, 40000 iterations.
 #
 #   tools/dist_train.sh configs/gcn/gcn_resnet152_4xb4-40000i_voc12aug-512x512.py 4 --data DIR
 #   tools/dist_test.sh configs/gcn/gcn_resnet152_4xb4-40000i_voc12aug-512x512.py CHECKPOINT 4 --data DIR
 #
-# Expected: the paper reports 82.2 mIoU on VOC 2012 test after three stages of training with COCO, and no figure for this schedule.
-# Not measured here.
+# Expected: the paper reports 82.2 mIoU on VOC 2012 test after three stages of training with COCO, and no
+# figure for this schedule. Not measured here.
 default_scope = 'mmseg'
 _base_ = [
     '../_base_/models/gcn_resnet50.py',

@@ -3,7 +3,8 @@
 #   tools/dist_train.sh configs/gcn/gcn_resnet50_4xb2-80000i_cityscapes-512x1024.py 4 --data DIR
 #   tools/dist_test.sh configs/gcn/gcn_resnet50_4xb2-80000i_cityscapes-512x1024.py CHECKPOINT 4 --data DIR
 #
-# Expected: the paper reports 76.9 mIoU on the test set with ResNet-152 and its own schedule, and no figure for this one. Not measured here.
+# Expected: the paper reports 76.9 mIoU on the test set with ResNet-152 and its own schedule, and no figure
+# for this one. Not measured here.
 default_scope = 'mmseg'
 _base_ = [
     '../_base_/models/gcn_resnet50.py',

@@ -1,9 +1,11 @@
-# Large Kernel Matters, https://arxiv.org/abs/1703.02719: GCN on a ViT-B that MAE pre-trained, ADE20K, 160000 iterations.
+# Large Kernel Matters, https://arxiv.org/abs/1703.02719: GCN on a ViT-B that MAE pre-trained, ADE20K, 160000
+# iterations.
 #
 #   tools/dist_train.sh configs/gcn/gcn_vit-b-mae_8xb2-160000i_ade20k-512x512.py 8 --data DIR \
 #       --cfg-options model.backbone.init_cfg.checkpoint=MAE_CHECKPOINT
 #
-# MAE_CHECKPOINT: what tools/train.py configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py leaves, or a released file that mmssl convert has renamed.
+# MAE_CHECKPOINT: what tools/train.py configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py leaves, or a
+# released file that mmssl convert has renamed.
 # Expected: no figure in either paper. Not measured here.
 default_scope = 'mmseg'
 _base_ = ['./gcn_resnet50_4xb4-160000i_ade20k-512x512.py']
@@ -22,7 +24,9 @@ model = dict(
         final_norm=False,
         drop_path_rate=0.1,
         init_cfg=dict(
-            type='Pretrained', checkpoint='work_dirs/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k/epoch_300.pth', prefix='backbone.'
+            type='Pretrained',
+            checkpoint='work_dirs/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k/epoch_300.pth',
+            prefix='backbone.',
         ),
     ),
     neck=dict(type='Feature2Pyramid', embed_dim=768, rescales=[4, 2, 1, 0.5]),

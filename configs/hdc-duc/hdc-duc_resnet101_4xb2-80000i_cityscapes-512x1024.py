@@ -1,9 +1,12 @@
-# Understanding Convolution for Semantic Segmentation, https://arxiv.org/abs/1702.08502: HDC and DUC, ResNet-101.
+# Understanding Convolution for Semantic Segmentation, https://arxiv.org/abs/1702.08502: HDC and DUC,
+# ResNet-101.
 #
 #   tools/dist_train.sh configs/hdc-duc/hdc-duc_resnet101_4xb2-80000i_cityscapes-512x1024.py 4 --data DIR
-#   tools/dist_test.sh configs/hdc-duc/hdc-duc_resnet101_4xb2-80000i_cityscapes-512x1024.py CHECKPOINT 4 --data DIR
+#   tools/dist_test.sh \
+#       configs/hdc-duc/hdc-duc_resnet101_4xb2-80000i_cityscapes-512x1024.py CHECKPOINT 4 --data DIR
 #
-# Expected: the official repository reports 79.1 mIoU on the test set at one scale with its own schedule. Not measured here.
+# Expected: the official repository reports 79.1 mIoU on the test set at one scale with its own schedule. Not
+# measured here.
 default_scope = 'mmseg'
 _base_ = [
     '../_base_/models/hdc-duc_resnet101.py',

@@ -1,9 +1,12 @@
-# Understanding Convolution for Semantic Segmentation, https://arxiv.org/abs/1702.08502: HDC and DUC, ResNet-152.
+# Understanding Convolution for Semantic Segmentation, https://arxiv.org/abs/1702.08502: HDC and DUC,
+# ResNet-152.
 #
 #   tools/dist_train.sh configs/hdc-duc/hdc-duc_resnet152_4xb4-40000i_voc12aug-512x512.py 4 --data DIR
-#   tools/dist_test.sh configs/hdc-duc/hdc-duc_resnet152_4xb4-40000i_voc12aug-512x512.py CHECKPOINT 4 --data DIR
+#   tools/dist_test.sh \
+#       configs/hdc-duc/hdc-duc_resnet152_4xb4-40000i_voc12aug-512x512.py CHECKPOINT 4 --data DIR
 #
-# Expected: the official repository reports 83.1 mIoU on VOC 2012 test at one scale with its own schedule. Not measured here.
+# Expected: the official repository reports 83.1 mIoU on VOC 2012 test at one scale with its own schedule. Not
+# measured here.
 default_scope = 'mmseg'
 _base_ = [
     '../_base_/models/hdc-duc_resnet101.py',

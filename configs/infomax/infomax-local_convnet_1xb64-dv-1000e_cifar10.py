@@ -3,6 +3,7 @@
 #
 #   python tools/train.py configs/infomax/infomax-local_convnet_1xb64-dv-1000e_cifar10.py --data DIR
 #
-# Expected: no figure at hand; the paper finds this estimator less stable than the other two (section 3.1). Not measured here.
+# Expected: no figure at hand; the paper finds this estimator less stable than the other two (section 3.1).
+# Not measured here.
 _base_ = './infomax-local_convnet_1xb64-jsd-1000e_cifar10.py'
 model = dict(estimator='DV')

@@ -1,10 +1,12 @@
-# Deep InfoMax (https://arxiv.org/abs/1808.06670) on photographs of 64x64 pixels, reduced to 32x32, and one CPU core: the encoder of the
-# paper's CIFAR experiments, smaller embeddings, random crops as in the paper's experiments on STL-10, 15 epochs, under ten minutes for
-# 6,000 images.
+# Deep InfoMax (https://arxiv.org/abs/1808.06670) on photographs of 64x64 pixels, reduced to 32x32, and one
+# CPU core: the encoder of the paper's CIFAR experiments, smaller embeddings, random crops as in the paper's
+# experiments on STL-10, 15 epochs, under ten minutes for 6,000 images.
 #
-#   python tools/train.py configs/infomax/infomax-local_convnet_1xb64-infonce-coslr-15e_tiny-imagenet.py --data DIR_OR_ZIP
+#   python tools/train.py \
+#       configs/infomax/infomax-local_convnet_1xb64-infonce-coslr-15e_tiny-imagenet.py --data DIR_OR_ZIP
 #
-# DIR_OR_ZIP holds train/<class>/* and val/<class>/*; k-NN is measured at the start, every 5 epochs and at the end.
+# DIR_OR_ZIP holds train/<class>/* and val/<class>/*; k-NN is measured at the start, every 5 epochs and at the
+# end.
 # Expected: see docs/results/selfsup.md, measured here.
 _base_ = './infomax-local_convnet_1xb64-infonce-1000e_cifar10.py'
 data_root = 'data/tiny-imagenet'

@@ -1,5 +1,6 @@
-# Deep InfoMax (https://arxiv.org/abs/1808.06670), DIM(L) with InfoNCE on a ResNet-50: the vector and every place of the 14x14 map of the
-# third stage share information. 8 GPUs, 200 epochs; the negatives are those of each GPU (gather=True takes all).
+# Deep InfoMax (https://arxiv.org/abs/1808.06670), DIM(L) with InfoNCE on a ResNet-50: mutual information
+# between the vector and every position of the third stage's 14x14 map. 8 GPUs, 200 epochs; the negatives come
+# from each GPU alone (gather=True takes those of all).
 #
 #   tools/dist_train.sh configs/infomax/infomax-local_resnet50_8xb32-amp-infonce-200e_in1k.py 8 --data DIR
 #

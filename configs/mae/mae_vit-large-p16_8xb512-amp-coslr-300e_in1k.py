@@ -2,6 +2,6 @@
 #
 #   tools/dist_train.sh configs/mae/mae_vit-large-p16_8xb512-amp-coslr-300e_in1k.py 8 --data DIR
 #
-# Expected, ImageNet-1k: no figure of the paper's for 300 epochs. Not measured here.
+# Expected, ImageNet-1k: the paper gives no figure for 300 epochs. Not measured here.
 _base_ = './mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'
 model = dict(backbone=dict(arch='l'), neck=dict(embed_dim=1024))

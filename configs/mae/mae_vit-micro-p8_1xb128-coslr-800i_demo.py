@@ -1,4 +1,5 @@
-# MAE (https://arxiv.org/abs/2111.06377) small enough for two CPU cores: 48x48 pieces of photographs, 800 iterations, under three minutes.
+# MAE (https://arxiv.org/abs/2111.06377) small enough for two CPU cores: 48x48 pieces of photographs, 800
+# iterations, under three minutes.
 #
 #   python tools/demo.py                 what `make demo` runs: k-NN before, training, k-NN after, a picture
 #   python tools/train.py configs/mae/mae_vit-micro-p8_1xb128-coslr-800i_demo.py

@@ -1,9 +1,10 @@
-# MAE (https://arxiv.org/abs/2111.06377) on 64x64 photographs and two CPU cores: six layers of 192 channels, 40 epochs, under 20 minutes
-# for 6,000 images.
+# MAE (https://arxiv.org/abs/2111.06377) on 64x64 photographs and two CPU cores: six layers of 192 channels,
+# 40 epochs, under 20 minutes for 6,000 images.
 #
 #   python tools/train.py configs/mae/mae_vit-mini-p8_1xb256-amp-coslr-40e_tiny-imagenet.py --data DIR_OR_ZIP
 #
-# DIR_OR_ZIP holds train/<class>/* and val/<class>/*; k-NN is measured at the start, every 20 epochs and at the end.
+# DIR_OR_ZIP holds train/<class>/* and val/<class>/*; k-NN is measured at the start, every 20 epochs and at
+# the end.
 # Expected: see docs/results/mae.md, measured here.
 _base_ = './mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'
 data_root = 'data/tiny-imagenet'

@@ -1,5 +1,5 @@
-# MoBY (https://arxiv.org/abs/2105.04553): DeiT-S/16, 300 epochs, batch 8 x 64. Here the learned position table starts from sines and
-# cosines, and the features are the class token.
+# MoBY (https://arxiv.org/abs/2105.04553): DeiT-S/16, 300 epochs, batch 8 x 64. Here the learned position
+# table starts from sines and cosines, and the features are the class token.
 #
 #   tools/dist_train.sh configs/moby/moby_deit-small-p16_8xb64-amp-coslr-300e_in1k.py 8 --data DIR
 #

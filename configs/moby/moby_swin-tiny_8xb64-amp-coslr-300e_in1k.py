@@ -1,4 +1,5 @@
-# MoBY (https://arxiv.org/abs/2105.04553): Swin-T, 300 epochs, batch 8 x 64. The views are MoCo v3's, which are BYOL's.
+# MoBY (https://arxiv.org/abs/2105.04553): Swin-T, 300 epochs, batch 8 x 64. The views are MoCo v3's, which
+# are BYOL's.
 #
 #   tools/dist_train.sh configs/moby/moby_swin-tiny_8xb64-amp-coslr-300e_in1k.py 8 --data DIR
 #

@@ -1,10 +1,11 @@
-# MoBY (https://arxiv.org/abs/2105.04553) on small photographs and one CPU core: four layers of 96 channels on views of 48x48 in patches of
-# 8, 20 epochs, about eleven minutes of CPU time for 6,000 images, k-NN and loader included. Blur and solarisation would leave little of a
-# view this small.
+# MoBY (https://arxiv.org/abs/2105.04553) on small photographs and one CPU core: four layers of 96 channels on
+# views of 48x48 in patches of 8, 20 epochs, about eleven minutes of CPU time for 6,000 images, k-NN and
+# loader included. Blur and solarisation would leave little of a view this small.
 #
 #   python tools/train.py configs/moby/moby_vit-mini-p8_1xb64-amp-coslr-20e_tiny-imagenet.py --data DIR_OR_ZIP
 #
-# DIR_OR_ZIP holds train/<class>/* and val/<class>/*; k-NN is measured at the start, every 10 epochs and at the end.
+# DIR_OR_ZIP holds train/<class>/* and val/<class>/*; k-NN is measured at the start, every 10 epochs and at
+# the end.
 # Expected: see docs/results/selfsup.md, measured here.
 _base_ = './moby_deit-small-p16_8xb64-amp-coslr-300e_in1k.py'
 data_root = 'data/tiny-imagenet'

@@ -1,7 +1,8 @@
-# MoCo v3 (https://arxiv.org/abs/2104.02057) on 64x64 photographs and one CPU core: a ResNet-18 of half the width, 10 epochs, under 10
-# minutes of computing for 6,000 images.
+# MoCo v3 (https://arxiv.org/abs/2104.02057) on 64x64 photographs and one CPU core: a ResNet-18 of half the
+# width, 10 epochs, under 10 minutes of computing for 6,000 images.
 #
-#   python tools/train.py configs/mocov3/mocov3_resnet18_1xb128-amp-coslr-10e_tiny-imagenet.py --data DIR_OR_ZIP
+#   python tools/train.py configs/mocov3/mocov3_resnet18_1xb128-amp-coslr-10e_tiny-imagenet.py \
+#       --data DIR_OR_ZIP
 #
 # DIR_OR_ZIP holds train/<class>/* and val/<class>/*; k-NN is measured at the start and at the end.
 # Expected: see docs/results/selfsup.md, measured here.

@@ -2,7 +2,8 @@
 #
 #   tools/dist_train.sh configs/mocov3/mocov3_resnet50_8xb512-amp-coslr-100e_in1k.py 8 --data DIR
 #
-# Expected, ImageNet-1k: the official repository reports 68.9 top-1 by linear probing, mmpretrain 69.6. Not measured here.
+# Expected, ImageNet-1k: the official repository reports 68.9 top-1 by linear probing, mmpretrain 69.6. Not
+# measured here.
 default_scope = 'mmpretrain'
 _base_ = [
     '../_base_/datasets/images_moco-v3_224.py',

@@ -1,9 +1,11 @@
-# MoCo v3 (https://arxiv.org/abs/2104.02057): ViT-S/16 with twelve heads, 300 epochs, batch 16 x 256; the patch projection is frozen.
+# MoCo v3 (https://arxiv.org/abs/2104.02057): ViT-S/16 with twelve heads, 300 epochs, batch 16 x 256; the
+# patch projection is frozen.
 #
-#   GPUS=16 tools/slurm_train.sh PARTITION JOB configs/mocov3/mocov3_vit-small-p16_16xb256-amp-coslr-300e_in1k.py --data DIR
+#   GPUS=16 tools/slurm_train.sh PARTITION JOB \
+#       configs/mocov3/mocov3_vit-small-p16_16xb256-amp-coslr-300e_in1k.py --data DIR
 #
-# Expected, ImageNet-1k: the official repository reports 73.2 top-1 by linear probing and 81.4 after fine-tuning, mmpretrain 73.6 by linear
-# probing. Not measured here.
+# Expected, ImageNet-1k: the official repository reports 73.2 top-1 by linear probing and 81.4 after
+# fine-tuning, mmpretrain 73.6 by linear probing. Not measured here.
 default_scope = 'mmpretrain'
 _base_ = [
     '../_base_/datasets/images_moco-v3_224.py',

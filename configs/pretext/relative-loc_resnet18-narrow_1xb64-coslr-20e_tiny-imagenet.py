@@ -1,7 +1,9 @@
-# Context prediction (https://arxiv.org/abs/1505.05192) on 64x64 photographs and one CPU core: the first three stages of a ResNet-18 of half
-# the width, nine patches of 24x24 from a crop of 96x96, 20 epochs, under ten minutes for 6,000 images.
+# Context prediction (https://arxiv.org/abs/1505.05192) on 64x64 photographs and one CPU core: the first three
+# stages of a ResNet-18 of half the width, nine patches of 24x24 from a crop of 96x96, 20 epochs, under ten
+# minutes for 6,000 images.
 #
-#   python tools/train.py configs/pretext/relative-loc_resnet18-narrow_1xb64-coslr-20e_tiny-imagenet.py --data DIR_OR_ZIP
+#   python tools/train.py \
+#       configs/pretext/relative-loc_resnet18-narrow_1xb64-coslr-20e_tiny-imagenet.py --data DIR_OR_ZIP
 #
 # DIR_OR_ZIP holds train/<class>/* and val/<class>/*; k-NN is measured at the start and at the end.
 # Expected: see docs/results/selfsup.md, measured here.
@@ -12,7 +14,7 @@ model = dict(
         depth=18,
         stem_channels=32,
         base_channels=32,
-        # a fourth stage would see one pixel of so small a patch, and only the centre of its kernels would learn
+        # a fourth stage would get one pixel of so small a patch, and only its kernels' centres would learn
         num_stages=3,
         strides=(1, 2, 2),
         dilations=(1, 1, 1),

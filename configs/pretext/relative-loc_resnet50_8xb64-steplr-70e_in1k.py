@@ -1,11 +1,14 @@
-# Unsupervised Visual Representation Learning by Context Prediction, https://arxiv.org/abs/1505.05192: ResNet-50, 70 epochs.
+# Unsupervised Visual Representation Learning by Context Prediction, https://arxiv.org/abs/1505.05192:
+# ResNet-50, 70 epochs.
 #
 #   tools/dist_train.sh configs/pretext/relative-loc_resnet50_8xb64-steplr-70e_in1k.py 8 --data DIR
-#   python tools/train.py configs/pretext/relative-loc_resnet50_8xb64-steplr-70e_in1k.py --data DIR --auto-scale-lr
+#   python tools/train.py configs/pretext/relative-loc_resnet50_8xb64-steplr-70e_in1k.py \
+#       --data DIR --auto-scale-lr
 #
-# DIR is any folder of images. Patches, gaps, jitter and dropped colours are the paper's, backbone and schedule mmselfsup's. Expected,
-# ImageNet-1k: no figure for this very recipe; mmselfsup reports 39.65 top-1 by linear probing of averaged features with patches of 64
-# pixels, two thirds of the images grey. Not measured here.
+# DIR is any folder of images. Patches, gaps, jitter and dropped colours are the paper's, backbone and
+# schedule mmselfsup's. Expected, ImageNet-1k: no figure for this very recipe; mmselfsup reports 39.65 top-1
+# by linear probing of averaged features with patches of 64 pixels, two thirds of the images grey. Not
+# measured here.
 default_scope = 'mmpretrain'
 _base_ = [
     '../_base_/datasets/images_relative-loc_398.py',

@@ -1,7 +1,8 @@
-# Rotation prediction (https://arxiv.org/abs/1803.07728) on 64x64 photographs and one CPU core: ResNet-18 of half the width, 11 epochs,
-# under ten minutes for 6,000 images.
+# Rotation prediction (https://arxiv.org/abs/1803.07728) on 64x64 photographs and one CPU core: ResNet-18 of
+# half the width, 11 epochs, under ten minutes for 6,000 images.
 #
-#   python tools/train.py configs/pretext/rotation-pred_resnet18-narrow_1xb64-coslr-11e_tiny-imagenet.py --data DIR_OR_ZIP
+#   python tools/train.py \
+#       configs/pretext/rotation-pred_resnet18-narrow_1xb64-coslr-11e_tiny-imagenet.py --data DIR_OR_ZIP
 #
 # DIR_OR_ZIP holds train/<class>/* and val/<class>/*; k-NN is measured at the start and at the end.
 # Expected: see docs/results/selfsup.md, measured here.

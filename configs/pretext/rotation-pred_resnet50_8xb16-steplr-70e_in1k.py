@@ -1,10 +1,13 @@
-# Unsupervised Representation Learning by Predicting Image Rotations, https://arxiv.org/abs/1803.07728: ResNet-50, 70 epochs.
+# Unsupervised Representation Learning by Predicting Image Rotations, https://arxiv.org/abs/1803.07728:
+# ResNet-50, 70 epochs.
 #
 #   tools/dist_train.sh configs/pretext/rotation-pred_resnet50_8xb16-steplr-70e_in1k.py 8 --data DIR
-#   python tools/train.py configs/pretext/rotation-pred_resnet50_8xb16-steplr-70e_in1k.py --data DIR --auto-scale-lr
+#   python tools/train.py configs/pretext/rotation-pred_resnet50_8xb16-steplr-70e_in1k.py \
+#       --data DIR --auto-scale-lr
 #
-# DIR is any folder of images; 16 images are 64 turned ones. Expected, ImageNet-1k: mmselfsup reports 44.35 top-1 by linear probing of
-# averaged features for this recipe; the paper has AlexNet only, 38.7 on its best layer. Not measured here.
+# DIR is any folder of images; 16 images are 64 turned ones. Expected, ImageNet-1k: mmselfsup reports 44.35
+# top-1 by linear probing of averaged features for this recipe; the paper has AlexNet only, 38.7 on its best
+# layer. Not measured here.
 default_scope = 'mmpretrain'
 _base_ = [
     '../_base_/datasets/images_rotation_224.py',

@@ -1,7 +1,9 @@
-# Deformable Convolutional Networks, https://arxiv.org/abs/1703.06211: deformable Faster R-CNN with two layers, COCO.
+# Deformable Convolutional Networks, https://arxiv.org/abs/1703.06211: deformable Faster R-CNN with two
+# layers, COCO.
 #
 #   tools/dist_train.sh configs/rfcn/faster-rcnn-deform_resnet101-dconv-c5_8xb1-234000i_coco.py 8 --data DIR
-#   tools/dist_test.sh configs/rfcn/faster-rcnn-deform_resnet101-dconv-c5_8xb1-234000i_coco.py CHECKPOINT 8 --data DIR
+#   tools/dist_test.sh \
+#       configs/rfcn/faster-rcnn-deform_resnet101-dconv-c5_8xb1-234000i_coco.py CHECKPOINT 8 --data DIR
 #
 # Expected: the released code reports 35.0 AP on COCO test-dev. Not measured here.
 default_scope = 'mmdet'

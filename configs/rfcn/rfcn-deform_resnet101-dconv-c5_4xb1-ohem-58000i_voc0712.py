@@ -1,9 +1,12 @@
-# Deformable Convolutional Networks, https://arxiv.org/abs/1703.06211: deformable R-FCN, ResNet-101, VOC, 14 epochs.
+# Deformable Convolutional Networks, https://arxiv.org/abs/1703.06211: deformable R-FCN, ResNet-101, VOC, 14
+# epochs.
 #
 #   tools/dist_train.sh configs/rfcn/rfcn-deform_resnet101-dconv-c5_4xb1-ohem-58000i_voc0712.py 4 --data DIR
-#   tools/dist_test.sh configs/rfcn/rfcn-deform_resnet101-dconv-c5_4xb1-ohem-58000i_voc0712.py CHECKPOINT 4 --data DIR
+#   tools/dist_test.sh \
+#       configs/rfcn/rfcn-deform_resnet101-dconv-c5_4xb1-ohem-58000i_voc0712.py CHECKPOINT 4 --data DIR
 #
-# Expected: the released code reports 82.3 mAP at IoU 0.5 and 67.8 at 0.7 on VOC 2007 test (R-FCN: 79.6 and 63.1). Not measured here.
+# Expected: the released code reports 82.3 mAP at IoU 0.5 and 67.8 at 0.7 on VOC 2007 test (R-FCN: 79.6 and
+# 63.1). Not measured here.
 default_scope = 'mmdet'
 _base_ = [
     '../_base_/models/rfcn_resnet50.py',

@@ -1,7 +1,8 @@
 # R-FCN, https://arxiv.org/abs/1605.06409: ResNet-101, hard examples, five sizes of images, VOC.
 #
 #   python tools/train.py configs/rfcn/rfcn_resnet101_1xb2-ohem-mstrain-110000i_voc0712.py --data DIR
-#   python tools/test.py configs/rfcn/rfcn_resnet101_1xb2-ohem-mstrain-110000i_voc0712.py CHECKPOINT --data DIR
+#   python tools/test.py configs/rfcn/rfcn_resnet101_1xb2-ohem-mstrain-110000i_voc0712.py CHECKPOINT \
+#       --data DIR
 #
 # Expected: no figure in the released code. Not measured here.
 default_scope = 'mmdet'

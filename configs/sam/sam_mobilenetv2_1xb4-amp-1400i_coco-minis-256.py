@@ -1,10 +1,13 @@
-# Segment Anything, https://arxiv.org/abs/2304.02643: a small one on MobileNetV2, the instances of two small parts of COCO.
+# Segment Anything, https://arxiv.org/abs/2304.02643: a small one on MobileNetV2, the instances of two small
+# parts of COCO.
 #
-#   python tools/train.py configs/sam/sam_mobilenetv2_1xb4-amp-1400i_coco-minis-256.py --data DIR --cfg-options load_from=BACKBONE
+#   python tools/train.py configs/sam/sam_mobilenetv2_1xb4-amp-1400i_coco-minis-256.py \
+#       --data DIR --cfg-options load_from=BACKBONE
 #
-# DIR holds coco_mini and coco_light; BACKBONE is a MobileNetV2 trained on ImageNet, in mmpretrain's names (mmssl convert mobilenetv2).
-# One map of stride 16, 128 channels, three rounds of six masks an image; 1-click mIoU and on at the size of the files. With the paper's 20
-# to 1 of focal and dice loss a decoder that starts from nothing learns for hundreds of iterations to predict no pixel at all.
+# DIR holds coco_mini and coco_light; BACKBONE is a MobileNetV2 trained on ImageNet, in mmpretrain's names
+# (mmssl convert mobilenetv2). One map of stride 16, 128 channels, three rounds of six masks an image; 1-click
+# mIoU and on at the size of the files. With the paper's 20 to 1 of focal and dice loss a decoder that starts
+# from nothing learns for hundreds of iterations to predict no pixel at all.
 # Expected: no figure in the paper.
 default_scope = 'mmpretrain'
 _base_ = ['../_base_/datasets/coco_masks_mini_256.py', '../_base_/schedules/adamw_sam_mini.py']

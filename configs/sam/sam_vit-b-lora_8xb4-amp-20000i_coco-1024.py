@@ -1,8 +1,11 @@
-# Segment Anything, https://arxiv.org/abs/2304.02643: low-rank updates of the image encoder, COCO, ViT-B at 1024.
+# Segment Anything, https://arxiv.org/abs/2304.02643: low-rank updates of the image encoder, COCO, ViT-B at
+# 1024.
 #
-#   tools/dist_train.sh configs/sam/sam_vit-b-lora_8xb4-amp-20000i_coco-1024.py 8 --data DIR --cfg-options load_from=FILE
+#   tools/dist_train.sh configs/sam/sam_vit-b-lora_8xb4-amp-20000i_coco-1024.py 8 --data DIR \
+#       --cfg-options load_from=FILE
 #
-# FILE is sam_vit_b_01ec64.pth of the released code, as it is. sam.pth in the work directory has the same names.
+# FILE is sam_vit_b_01ec64.pth of the released code, as it is. sam.pth in the work directory has the same
+# names.
 # Expected: no figure in the paper.
 default_scope = 'mmpretrain'
 _base_ = [

@@ -1,10 +1,12 @@
-# Segment Anything, https://arxiv.org/abs/2304.02643, appendix A: the recipe of the paper from a MAE encoder, with a ViT-B at 1024.
+# Segment Anything, https://arxiv.org/abs/2304.02643, appendix A: the recipe of the paper from a MAE encoder,
+# with a ViT-B at 1024.
 #
-#   GPUS=256 tools/slurm_train.sh PARTITION JOB configs/sam/sam_vit-b-mae_256xb1-amp-90000i_sa1b-1024.py --data DIR \
+#   GPUS=256 tools/slurm_train.sh PARTITION JOB \
+#       configs/sam/sam_vit-b-mae_256xb1-amp-90000i_sa1b-1024.py --data DIR \
 #       --cfg-options load_from=FILE
 #
-# FILE is a checkpoint of configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py or one like it; neck, relative positions, prompt encoder and decoder begin
-# anew.
+# FILE is a checkpoint of configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py or one like it; neck,
+# relative positions, prompt encoder and decoder begin anew.
 # DIR holds train and val of SA-1B.
 # Expected: no figure in the paper for a ViT-B with this schedule.
 default_scope = 'mmpretrain'

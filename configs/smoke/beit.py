@@ -1,13 +1,9 @@
-# Ten iterations of a small BEiT on the generated demo data, CPU, well under a minute; the tests run it. The tokens are those of centroids
-# drawn from the run's seed, an arbitrary division of the patches: enough to see that everything runs, not to learn well.
+# Ten iterations of a small BEiT on the generated demo data: well under a minute on a CPU; the tests run it.
+# The tokens are those of centroids drawn from the run's seed, an arbitrary division of the patches: enough to
+# see that everything runs, not to learn well.
 #
 #   python tools/train.py configs/smoke/beit.py
-default_scope = 'mmpretrain'
-_base_ = [
-    '../_base_/datasets/images_beit_224.py',
-    '../_base_/schedules/adamw_beit.py',
-    '../_base_/runtime.py',
-]
+_base_ = '../_base_/smoke.py'
 model = dict(
     type='mmssl.BEiT',
     backbone=dict(
@@ -25,16 +21,12 @@ train_pipeline = [
     dict(type='mmssl.LoadBEiTViews', scale=48, second_scale=None, crop_ratio_range=(0.2, 1.0), jitter=0.4),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(
-    batch_size=16,
-    num_workers=0,
-    persistent_workers=False,
-    pin_memory=False,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(data_root='data/demo/imagenet', data_prefix='train', pipeline=train_pipeline),
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+optim_wrapper = dict(
+    type='mmssl.AmpOptimWrapper',
+    dtype='bfloat16',
+    constructor='mmssl.MergedOptimWrapperConstructor',
+    optimizer=dict(type='AdamW', lr=1.5e-3, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
+    clip_grad=dict(max_norm=3.0),
+    paramwise_cfg=dict(flat_decay_mult=0.0, custom_keys=dict(cls_token=dict(decay_mult=0.0))),
 )
-param_scheduler = dict(_delete_=True, type='mmssl.WarmupCosineLR', warmup=2, end=10, by_epoch=False)
-train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=10)
-default_hooks = dict(logger=dict(interval=1), checkpoint=dict(by_epoch=False, interval=5))
-auto_scale_lr = dict(base_batch_size=16)
-log_processor = dict(by_epoch=False)

@@ -1,12 +1,8 @@
-# Ten iterations of relative patch location on the generated demo data, CPU, well under a minute; the tests run it.
+# Ten iterations of relative patch location on the generated demo data, CPU, well under a minute; the tests
+# run it.
 #
 #   python tools/train.py configs/smoke/relative_location.py
-default_scope = 'mmpretrain'
-_base_ = [
-    '../_base_/datasets/images_relative-loc_398.py',
-    '../_base_/schedules/sgd_pretext.py',
-    '../_base_/runtime.py',
-]
+_base_ = '../_base_/smoke.py'
 model = dict(
     type='mmssl.RelativeLocation',
     backbone=dict(
@@ -26,17 +22,10 @@ train_pipeline = [
     ),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    persistent_workers=False,
-    pin_memory=False,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(data_root='data/demo/imagenet', data_prefix='train', pipeline=train_pipeline),
+train_dataloader = dict(batch_size=8, dataset=dict(pipeline=train_pipeline))
+optim_wrapper = dict(
+    type='mmssl.OptimWrapper',
+    constructor='mmssl.MergedOptimWrapperConstructor',
+    optimizer=dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=1e-4),
 )
-optim_wrapper = dict(optimizer=dict(lr=0.02))
-param_scheduler = dict(_delete_=True, type='mmssl.WarmupCosineLR', warmup=2, end=10, by_epoch=False)
-train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=10)
-default_hooks = dict(logger=dict(interval=1), checkpoint=dict(by_epoch=False, interval=5))
 auto_scale_lr = dict(base_batch_size=8)
-log_processor = dict(by_epoch=False)

@@ -1,4 +1,5 @@
-# Ten iterations of a small deformable R-FCN on the generated demo data, CPU, well under a minute; the tests run it.
+# Ten iterations of a small deformable R-FCN on the generated demo data, CPU, well under a minute; the tests
+# run it.
 #
 #   python tools/train.py configs/smoke/rfcn-deform.py
 default_scope = 'mmdet'

@@ -1,4 +1,5 @@
-# Ten iterations of a small Segment Anything on the generated demo data, CPU, well under a minute; the tests run it.
+# Ten iterations of a small Segment Anything on the generated demo data, CPU, well under a minute; the tests
+# run it.
 #
 #   python tools/train.py configs/smoke/sam.py
 default_scope = 'mmpretrain'

@@ -1,10 +1,12 @@
-# SwAV (https://arxiv.org/abs/2006.09882) on 64x64 photographs and one CPU core: a ResNet-18 of half the width, 2 crops of 48 and 2 of 32
-# pixels, 512 prototypes, 12 epochs, under ten minutes of computing for 6,000 images. Codes are sharper (epsilon) and colours milder than on
-# ImageNet, and AdamW takes the place of LARC, so that it learns within some hundred steps.
+# SwAV (https://arxiv.org/abs/2006.09882) on 64x64 photographs and one CPU core: a ResNet-18 of half the
+# width, 2 crops of 48 and 2 of 32 pixels, 512 prototypes, 12 epochs, under ten minutes of computing for 6,000
+# images. Codes are sharper (epsilon) and colours milder than on ImageNet, and AdamW takes the place of LARC,
+# so that it learns within some hundred steps.
 #
 #   python tools/train.py configs/swav/swav_resnet18_1xb128-mcrop-coslr-12e_tiny-imagenet.py --data DIR_OR_ZIP
 #
-# DIR_OR_ZIP holds train/<class>/* and val/<class>/*; k-NN is measured at the start, after six epochs and at the end.
+# DIR_OR_ZIP holds train/<class>/* and val/<class>/*; k-NN is measured at the start, after six epochs and at
+# the end.
 # Expected: see docs/results/selfsup.md, measured here.
 _base_ = './swav_resnet50_64xb64-mcrop-coslr-800e_in1k-224px-96px.py'
 data_root = 'data/tiny-imagenet'

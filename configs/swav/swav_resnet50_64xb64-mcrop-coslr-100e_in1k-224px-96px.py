@@ -1,6 +1,7 @@
 # SwAV (https://arxiv.org/abs/2006.09882): ResNet-50, 100 epochs, batch 64 x 64.
 #
-#   GPUS=64 tools/slurm_train.sh PARTITION JOB configs/swav/swav_resnet50_64xb64-mcrop-coslr-100e_in1k-224px-96px.py --data DIR
+#   GPUS=64 tools/slurm_train.sh PARTITION JOB \
+#       configs/swav/swav_resnet50_64xb64-mcrop-coslr-100e_in1k-224px-96px.py --data DIR
 #
 # Expected, ImageNet-1k: the official repository reports 72.1 top-1 by linear probing. Not measured here.
 _base_ = './swav_resnet50_64xb64-mcrop-coslr-800e_in1k-224px-96px.py'

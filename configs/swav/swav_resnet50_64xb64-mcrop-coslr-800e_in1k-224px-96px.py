@@ -1,9 +1,11 @@
-# Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, https://arxiv.org/abs/2006.09882: ResNet-50, 800 epochs,
-# 2 crops of 224 and 6 of 96 pixels, batch 64 x 64.
+# Unsupervised Learning of Visual Features by Contrasting Cluster Assignments,
+# https://arxiv.org/abs/2006.09882: ResNet-50, 800 epochs, 2 crops of 224 and 6 of 96 pixels, batch 64 x 64.
 #
-#   GPUS=64 tools/slurm_train.sh PARTITION JOB configs/swav/swav_resnet50_64xb64-mcrop-coslr-800e_in1k-224px-96px.py --data DIR
+#   GPUS=64 tools/slurm_train.sh PARTITION JOB \
+#       configs/swav/swav_resnet50_64xb64-mcrop-coslr-800e_in1k-224px-96px.py --data DIR
 #
-# DIR is any folder of images. Expected, ImageNet-1k: the official repository reports 75.3 top-1 by linear probing. Not measured here.
+# DIR is any folder of images. Expected, ImageNet-1k: the official repository reports 75.3 top-1 by linear
+# probing. Not measured here.
 default_scope = 'mmpretrain'
 _base_ = ['../_base_/datasets/images_swav.py', '../_base_/schedules/larc_swav.py', '../_base_/runtime.py']
 model = dict(

@@ -1,4 +1,5 @@
-# SwAV (https://arxiv.org/abs/2006.09882) for small batches: ResNet-50, 400 epochs, batch 8 x 32, with the queue.
+# SwAV (https://arxiv.org/abs/2006.09882) for small batches: ResNet-50, 400 epochs, batch 8 x 32, with the
+# queue.
 #
 #   tools/dist_train.sh configs/swav/swav_resnet50_8xb32-mcrop-coslr-400e_in1k-224px-96px.py 8 --data DIR
 #

@@ -1,9 +1,11 @@
-# GCN, https://arxiv.org/abs/1703.02719, the third step of docs/tutorial.md: street scenes, on the backbone that the first step pre-trained.
+# GCN, https://arxiv.org/abs/1703.02719, the third step of docs/tutorial.md: street scenes, on the backbone
+# that the first step pre-trained.
 #
 #   python tools/train.py configs/tutorial/gcn_resnet18-narrow_1xb6-amp-400i_camvid-256x256.py --data DIR
-#   ... --cfg-options model.backbone.init_cfg=None                                                   the same from a random start
 #
-# DIR holds CamVid: images/{train,val}/*.jpg, labels/{train,val}/*.png. Nothing is frozen and all of the backbone learns at the full rate.
+# From random weights: --cfg-options model.backbone.init_cfg=None.
+# DIR holds CamVid: images/{train,val}/*.jpg, labels/{train,val}/*.png. Nothing is frozen and all of the
+# backbone learns at the full rate.
 # Expected: see docs/results/transfer.md, measured here.
 _base_ = '../camvid/gcn-k7_mobilenetv2_1xb6-amp-400i_camvid-256x256.py'
 pretrained = 'work_dirs/pretrain_moco-v2_resnet18-narrow_1xb64-coslr-40e_pool/epoch_40.pth'

@@ -1,5 +1,6 @@
-# MoCo v2 (https://arxiv.org/abs/2003.04297), the first step of docs/tutorial.md: a ResNet-18 of half the width from a random start, two
-# crops of 112 pixels of each of the pooled, unlabelled training images of what follows, one CPU core.
+# MoCo v2 (https://arxiv.org/abs/2003.04297), the first step of docs/tutorial.md: a ResNet-18 of half the
+# width from a random start, two crops of 112 pixels of each of the pooled, unlabelled training images of what
+# follows, one CPU core.
 #
 #   python tools/train.py configs/tutorial/pretrain_moco-v2_resnet18-narrow_1xb64-coslr-40e_pool.py --data DIR
 #

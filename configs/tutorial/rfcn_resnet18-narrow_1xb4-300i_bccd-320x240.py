@@ -1,9 +1,11 @@
-# R-FCN, https://arxiv.org/abs/1605.06409, step two of docs/tutorial.md: blood cells, on the backbone that the first one pre-trained.
+# R-FCN, https://arxiv.org/abs/1605.06409, the second step of docs/tutorial.md: blood cells, on the
+# backbone that the first step pre-trained.
 #
 #   python tools/train.py configs/tutorial/rfcn_resnet18-narrow_1xb4-300i_bccd-320x240.py --data DIR
-#   ... --cfg-options model.backbone.init_cfg=None                                                   the same from a random start
 #
-# DIR holds BCCD: JPEGImages, Annotations, ImageSets/Main. Nothing is frozen and all of the backbone learns at the full rate.
+# From random weights: --cfg-options model.backbone.init_cfg=None.
+# DIR holds BCCD: JPEGImages, Annotations, ImageSets/Main. Nothing is frozen and all of the backbone learns at
+# the full rate.
 # Expected: see docs/results/transfer.md, measured here.
 _base_ = '../bccd/rfcn_mobilenetv2_1xb4-600i_bccd-480x360.py'
 pretrained = 'work_dirs/pretrain_moco-v2_resnet18-narrow_1xb64-coslr-40e_pool/epoch_40.pth'

@@ -1,10 +1,10 @@
-# Segment Anything, https://arxiv.org/abs/2304.02643, the last step of docs/tutorial.md: a small one whose encoder is the backbone that the
-# first step pre-trained.
+# Segment Anything, https://arxiv.org/abs/2304.02643, the last step of docs/tutorial.md: a small one whose
+# encoder is the backbone that the first step pre-trained.
 #
 #   python tools/train.py configs/tutorial/sam_resnet18-narrow_1xb4-amp-500i_coco-minis-256.py --data DIR
-#   ... --cfg-options model.model.image_encoder.backbone.init_cfg=None                               the same from a random start
 #
-# DIR holds coco_mini and coco_light. Nothing is frozen and all of the backbone learns at the full rate.
+# From random weights: --cfg-options model.model.image_encoder.backbone.init_cfg=None.
+# DIR holds coco_mini and coco_light. Nothing is frozen; all of the backbone learns at the full rate.
 # Expected: see docs/results/transfer.md, measured here.
 _base_ = '../sam/sam_mobilenetv2_1xb4-amp-1400i_coco-minis-256.py'
 pretrained = 'work_dirs/pretrain_moco-v2_resnet18-narrow_1xb64-coslr-40e_pool/epoch_40.pth'

@@ -1,4 +1,5 @@
-# The instances of coco_mini (80 and 79 images) and coco_light (100 and 100) as masks without classes, longest side 256.
+# The instances of coco_mini (80 and 79 images) and coco_light (100 and 100) as masks without classes, longest
+# side 256.
 train_pipeline = [
     dict(type='mmssl.LoadImage'),
     dict(type='mmssl.LoadMasks', max_masks=6),

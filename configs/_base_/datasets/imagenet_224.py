@@ -1,5 +1,5 @@
-# Classification on a folder of classes (train/<class>/*, val/<class>/*), as MAE's released code fine-tunes: RandAugment
-# (rand-m9-mstd0.5-inc1), random erasing 0.25; mixup and cutmix are the model's.
+# Classification on a folder of classes (train/<class>/*, val/<class>/*), as MAE's released code fine-tunes:
+# RandAugment (rand-m9-mstd0.5-inc1), random erasing 0.25; mixup and cutmix are the model's.
 data_preprocessor = dict(
     type='ClsDataPreprocessor',
     num_classes=1000,

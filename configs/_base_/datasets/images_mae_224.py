@@ -1,26 +1,9 @@
-# Any folder of images, nested or flat, with labels or without, as MAE's released code augments them: a random crop of 20 to 100 % of the
-# area resized to 224x224 (bicubic), and a flip. Images travel to the device as bytes and are normalised there.
-data_preprocessor = dict(
-    type='SelfSupDataPreprocessor',
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    to_rgb=True,
-    non_blocking=True,
-)
+# The augmentation of MAE's released code: a random crop of 20 to 100 % of the area resized to 224x224
+# (bicubic), and a flip.
+_base_ = './images.py'
 train_pipeline = [
     dict(type='mmssl.LoadRandomResizedCrop', scale=224, crop_ratio_range=(0.2, 1.0), interpolation='bicubic'),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(
-    batch_size=512,
-    num_workers=8,
-    persistent_workers=True,
-    pin_memory=True,
-    drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(
-        type='mmssl.ImageFolder', data_root='data/imagenet', data_prefix='train', pipeline=train_pipeline
-    ),
-)
+train_dataloader = dict(batch_size=512, dataset=dict(pipeline=train_pipeline))

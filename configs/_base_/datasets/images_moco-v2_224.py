@@ -1,25 +1,8 @@
-# Any folder of images; two views of each, as MoCo v2's released code draws them ("aug+"): a crop of 20 to 100 % of the area (bilinear),
-# colour jitter (0.4, 0.4, 0.4, 0.1) with probability 0.8, grey 0.2, Gaussian blur 0.5, and a flip.
-data_preprocessor = dict(
-    type='SelfSupDataPreprocessor',
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    to_rgb=True,
-    non_blocking=True,
-)
+# The two views of MoCo v2's released code ("aug+"): a crop of 20 to 100 % of the area (bilinear), colour
+# jitter (0.4, 0.4, 0.4, 0.1) with probability 0.8, grey 0.2, Gaussian blur 0.5, and a flip.
+_base_ = './images.py'
 train_pipeline = [
     dict(type='mmssl.LoadViews', preset='moco-v2', scale=224),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(
-    batch_size=32,
-    num_workers=8,
-    persistent_workers=True,
-    pin_memory=True,
-    drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(
-        type='mmssl.ImageFolder', data_root='data/imagenet', data_prefix='train', pipeline=train_pipeline
-    ),
-)
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -1,13 +1,7 @@
-# Any folder of images, as context prediction (https://arxiv.org/abs/1505.05192) takes them: resized to 150,000 to 450,000 pixels, aspect
-# ratio kept, of which a square of 398x398 holds the grid of patches (3 x 96, two gaps of 48, jitter of 7 on either side); that is 35 to
-# 100 % of the area. The model cuts the patches.
-data_preprocessor = dict(
-    type='SelfSupDataPreprocessor',
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    to_rgb=True,
-    non_blocking=True,
-)
+# The input of context prediction (https://arxiv.org/abs/1505.05192): images resized to 150,000 to 450,000
+# pixels with their aspect ratio, of which a square of 398x398 holds the grid of patches (3 x 96, two gaps of
+# 48, jitter of 7 on either side); that is 35 to 100 % of the area. The model cuts out the patches.
+_base_ = './images.py'
 train_pipeline = [
     dict(
         type='mmssl.LoadRandomResizedCrop',
@@ -18,15 +12,4 @@ train_pipeline = [
     ),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(
-    batch_size=64,
-    num_workers=8,
-    persistent_workers=True,
-    pin_memory=True,
-    drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(
-        type='mmssl.ImageFolder', data_root='data/imagenet', data_prefix='train', pipeline=train_pipeline
-    ),
-)
+train_dataloader = dict(batch_size=64, dataset=dict(pipeline=train_pipeline))

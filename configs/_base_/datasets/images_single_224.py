@@ -1,25 +1,8 @@
-# Any folder of images; one view of each: a crop of 20 to 100 % of the area resized to 224x224 (bicubic), and a flip. The model gets a list
-# of one batch; configs of methods that take one batch of images use images_mae_224.py.
-data_preprocessor = dict(
-    type='SelfSupDataPreprocessor',
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    to_rgb=True,
-    non_blocking=True,
-)
+# One view: a crop of 20 to 100 % of the area resized to 224x224 (bicubic), and a flip. The model gets a list
+# of one batch; methods that take one batch of images use images_mae_224.py.
+_base_ = './images.py'
 train_pipeline = [
     dict(type='mmssl.LoadViews', preset='single', scale=224),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(
-    batch_size=32,
-    num_workers=8,
-    persistent_workers=True,
-    pin_memory=True,
-    drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(
-        type='mmssl.ImageFolder', data_root='data/imagenet', data_prefix='train', pipeline=train_pipeline
-    ),
-)
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

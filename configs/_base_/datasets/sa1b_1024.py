@@ -1,5 +1,5 @@
-# SA-1B: sa_*/sa_*.jpg with a JSON file of run lengths beside each, without augmentation; every 1000th image for evaluation
-# has to be moved to val by hand, the data set has no split.
+# SA-1B: sa_*/sa_*.jpg with a JSON file of run lengths beside each, without augmentation; every 1000th image
+# for evaluation has to be moved to val by hand, the data set has no split.
 train_pipeline = [
     dict(type='mmssl.LoadImage'),
     dict(type='mmssl.LoadMasks', max_masks=64),

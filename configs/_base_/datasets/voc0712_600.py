@@ -1,4 +1,5 @@
-# PASCAL VOC: trainval of 2007 and 2012 to learn from, test of 2007; the shorter side at 600, the longer at 1000 at most.
+# PASCAL VOC: trainval of 2007 and 2012 to learn from, test of 2007; the shorter side at 600, the longer at
+# 1000 at most.
 train_pipeline = [
     dict(type='mmssl.LoadImage'),
     dict(type='LoadAnnotations', with_bbox=True),

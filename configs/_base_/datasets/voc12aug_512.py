@@ -1,4 +1,5 @@
-# VOC 2012 with the additional annotations, as mmseg has it; images and labels of any kind are read, or refused by the name of the file.
+# VOC 2012 with the additional annotations, as mmseg has it; images and labels of any kind are read, or
+# refused by the name of the file.
 _base_ = 'mmseg::_base_/datasets/pascal_voc12_aug.py'
 train_pipeline = [
     dict(type='mmssl.LoadImage'),

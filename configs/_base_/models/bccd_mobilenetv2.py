@@ -1,4 +1,5 @@
-# What the detectors compared on BCCD share: MobileNetV2 at stride 16, the RPN, its proposals, and the RoIs learned from.
+# Common parts of the detectors compared on BCCD: MobileNetV2 at stride 16, the RPN, its proposals, and the
+# RoIs for training.
 data_preprocessor = dict(
     type='DetDataPreprocessor',
     mean=[123.675, 116.28, 103.53],

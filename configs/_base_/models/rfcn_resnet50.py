@@ -1,4 +1,5 @@
-# R-FCN with a caffe-style ResNet-50 whose conv5 is dilated: RPN on conv4, position-sensitive maps on conv5, both of stride 16. PASCAL VOC.
+# R-FCN with a caffe-style ResNet-50 whose conv5 is dilated: RPN on conv4, position-sensitive maps on conv5,
+# both of stride 16. PASCAL VOC.
 data_preprocessor = dict(
     type='DetDataPreprocessor',
     mean=[103.530, 116.280, 123.675],

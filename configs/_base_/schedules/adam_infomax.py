@@ -1,4 +1,5 @@
-# Deep InfoMax (appendix A.1): Adam, learning rate 1e-4 throughout, batch 64, 1000 epochs on CIFAR. No decay, single precision.
+# Deep InfoMax (appendix A.1): Adam, learning rate 1e-4 throughout, batch 64, 1000 epochs on CIFAR. No decay,
+# single precision.
 optim_wrapper = dict(
     type='mmssl.OptimWrapper',
     constructor='mmssl.MergedOptimWrapperConstructor',

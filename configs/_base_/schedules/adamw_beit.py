@@ -1,5 +1,6 @@
-# BEiT's pre-training recipe: AdamW, warm-up of 10 epochs, half a cosine to 1e-5, every iteration; gradients clipped to a norm of 3. Weights
-# with more than one dimension are decayed, the mask token and the bias table among them, the class token is not.
+# BEiT's pre-training recipe: AdamW, warm-up of 10 epochs, half a cosine to 1e-5, every iteration; gradients
+# clipped to a norm of 3. Weights with more than one dimension are decayed, the mask token and the bias table
+# among them, the class token is not.
 optim_wrapper = dict(
     type='mmssl.AmpOptimWrapper',
     dtype='bfloat16',

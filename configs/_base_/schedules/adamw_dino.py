@@ -1,6 +1,6 @@
-# DINO's pre-training recipe for a batch of 8 x 64: AdamW, linear warm-up of 10 epochs from 0, half a cosine to 1e-6; weight decay from 0.04
-# to 0.4 along half a cosine, on everything with more than one dimension (class token and position table among it); the gradient of every
-# parameter clipped by itself.
+# DINO's pre-training recipe for a batch of 8 x 64: AdamW, linear warm-up of 10 epochs from 0, half a cosine
+# to 1e-6; weight decay from 0.04 to 0.4 along half a cosine, on everything with more than one dimension
+# (class token and position table among it); the gradient of every parameter clipped by itself.
 optim_wrapper = dict(
     type='mmssl.AmpOptimWrapper',
     dtype='bfloat16',

@@ -1,5 +1,6 @@
-# MAE's pre-training recipe: AdamW, linear warm-up of 40 epochs from 0, half a cosine to 0, every iteration. Weights with more than one
-# dimension are decayed, class and mask token among them; biases and norms are not. No clipping.
+# MAE's pre-training recipe: AdamW, linear warm-up of 40 epochs from 0, half a cosine to 0, every iteration.
+# Weights with more than one dimension are decayed, class and mask token among them; biases and norms are not.
+# No clipping.
 optim_wrapper = dict(
     type='mmssl.AmpOptimWrapper',
     dtype='bfloat16',

@@ -1,6 +1,7 @@
-# MoBY's pre-training recipe: AdamW, learning rate 1e-3 at batch 512, linear warm-up of 5 epochs, half a cosine to 5e-6, every iteration.
-# Weight decay 0.05 on weights with more than one dimension, gradients clipped at a norm of 5. (The released code has fp16, begins its
-# warm-up at 5e-7 and counts its cosine from the first step: at the end of the warm-up a difference of 0.1 % in 300 epochs.)
+# MoBY's pre-training recipe: AdamW, learning rate 1e-3 at batch 512, linear warm-up of 5 epochs, half a
+# cosine to 5e-6, every iteration. Weight decay 0.05 on weights with more than one dimension, gradients
+# clipped at a norm of 5. (The released code has fp16, begins its warm-up at 5e-7 and counts its cosine from
+# the first step: at the end of the warm-up a difference of 0.1 % in 300 epochs.)
 optim_wrapper = dict(
     type='mmssl.AmpOptimWrapper',
     dtype='bfloat16',

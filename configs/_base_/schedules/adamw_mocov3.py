@@ -1,5 +1,6 @@
-# MoCo v3's recipe for ViT: AdamW, base learning rate 1.5e-4 for a batch of 256, weight decay 0.1 of all parameters, biases, norms and class
-# token among them, linear warm-up of 40 epochs from 0, half a cosine to 0, every iteration.
+# MoCo v3's recipe for ViT: AdamW, base learning rate 1.5e-4 for a batch of 256, weight decay 0.1 of all
+# parameters, biases, norms and class token among them, linear warm-up of 40 epochs from 0, half a cosine to
+# 0, every iteration.
 optim_wrapper = dict(
     type='mmssl.AmpOptimWrapper',
     dtype='bfloat16',

@@ -1,4 +1,5 @@
-# Fine-tuning of a Segment Anything model: 20000 iterations, the learning rate falls at two thirds and at nine tenths.
+# Fine-tuning of a Segment Anything model: 20000 iterations, the learning rate falls at two thirds and at nine
+# tenths.
 _base_ = '../sam_runtime.py'
 optim_wrapper = dict(
     type='mmssl.AmpOptimWrapper',

@@ -1,5 +1,5 @@
-# SwAV's recipe for batches of 4096: LARC over SGD, weight decay 1e-6 on every tensor, ten epochs of warm-up from 0.3 to 4.8, half a cosine
-# to 0.0048, every iteration; batch norm over all processes.
+# SwAV's recipe for batches of 4096: LARC over SGD, weight decay 1e-6 on every tensor, ten epochs of warm-up
+# from 0.3 to 4.8, half a cosine to 0.0048, every iteration; batch norm over all processes.
 optim_wrapper = dict(
     type='mmssl.AmpOptimWrapper',
     dtype='bfloat16',

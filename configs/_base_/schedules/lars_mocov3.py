@@ -1,5 +1,6 @@
-# MoCo v3's recipe for ResNet-50: LARS, base learning rate 0.6 for a batch of 256, weight decay 1e-6 (biases and batch norms are neither
-# decayed nor scaled), linear warm-up of 10 epochs from 0, half a cosine to 0, every iteration.
+# MoCo v3's recipe for ResNet-50: LARS, base learning rate 0.6 for a batch of 256, weight decay 1e-6 (biases
+# and batch norms are neither decayed nor scaled), linear warm-up of 10 epochs from 0, half a cosine to 0,
+# every iteration.
 optim_wrapper = dict(
     type='mmssl.AmpOptimWrapper',
     dtype='bfloat16',

@@ -1,4 +1,5 @@
-# R-FCN's schedule (the released code): SGD, weight decay 0.0005, the rate drops once by ten; rate and length are the config's.
+# R-FCN's schedule (the released code): SGD, weight decay 0.0005, the rate drops once by ten; rate and length
+# are the config's.
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='mmssl.MergedOptimWrapperConstructor',

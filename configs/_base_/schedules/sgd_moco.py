@@ -1,5 +1,5 @@
-# MoCo's pre-training recipe for a batch of 8 x 32: SGD with momentum, all parameters decayed, float32. The learning rate falls along half
-# a cosine, once an epoch (v2); v1 divides it by 10 at epochs 120 and 160.
+# MoCo's pre-training recipe for a batch of 8 x 32: SGD with momentum, all parameters decayed, float32. The
+# learning rate falls along half a cosine, once an epoch (v2); v1 divides it by 10 at epochs 120 and 160.
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='mmssl.MergedOptimWrapperConstructor',

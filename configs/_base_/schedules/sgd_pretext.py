@@ -1,5 +1,5 @@
-# The pretext tasks with ResNet-50, as mmselfsup trains them: SGD with momentum, learning rate 0.2, warm-up of 5 epochs from a tenth,
-# divided by 10 at epochs 30 and 50 of 70.
+# The pretext tasks with ResNet-50, as mmselfsup trains them: SGD with momentum, learning rate 0.2, warm-up of
+# 5 epochs from a tenth, divided by 10 at epochs 30 and 50 of 70.
 optim_wrapper = dict(
     type='mmssl.OptimWrapper',
     constructor='mmssl.MergedOptimWrapperConstructor',

@@ -1,11 +1,16 @@
-# Fine-tuning of a BEiT ViT-B/16 (https://arxiv.org/abs/2106.08254, appendix): 100 epochs, layer-wise decay 0.65; the shared relative
-# position bias of pre-training is copied to every layer, the head sees the mean of the patches.
+# Fine-tuning of a BEiT ViT-B/16 (https://arxiv.org/abs/2106.08254, appendix): 100 epochs, layer-wise decay
+# 0.65; the shared relative position bias of pre-training is copied to every layer, the head sees the mean of
+# the patches.
 #
 #   tools/dist_train.sh configs/beit/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k.py 8 --data DIR \
-#       --cfg-options model.backbone.init_cfg.checkpoint=work_dirs/beit_vit-base-p16_8xb256-amp-coslr-300e_in1k/epoch_300.pth
+#       --cfg-options model.backbone.init_cfg.checkpoint=FILE
 #
-# DIR holds train/<class>/* and val/<class>/*; another number of classes: model.head.num_classes=N data_preprocessor.num_classes=N.
-# Expected, ImageNet-1k: the paper gives 83.2 top-1 from 800 epochs of pre-training, mmpretrain reports 83.1 from 300. Not measured here.
+# FILE is a checkpoint of the pre-training, such as
+# work_dirs/beit_vit-base-p16_8xb256-amp-coslr-300e_in1k/epoch_300.pth.
+# DIR holds train/<class>/* and val/<class>/*; another number of classes: model.head.num_classes=N
+# data_preprocessor.num_classes=N.
+# Expected, ImageNet-1k: the paper gives 83.2 top-1 from 800 epochs of pre-training, mmpretrain reports 83.1
+# from 300. Not measured here.
 default_scope = 'mmpretrain'
 _base_ = ['../../_base_/datasets/imagenet_224.py', '../../_base_/runtime.py']
 model = dict(

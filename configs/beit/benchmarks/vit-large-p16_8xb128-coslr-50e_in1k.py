@@ -1,4 +1,5 @@
-# Fine-tuning of a BEiT ViT-L/16 (https://arxiv.org/abs/2106.08254, appendix): 50 epochs, layer-wise decay 0.75.
+# Fine-tuning of a BEiT ViT-L/16 (https://arxiv.org/abs/2106.08254, appendix): 50 epochs, layer-wise decay
+# 0.75.
 #
 #   tools/dist_train.sh configs/beit/benchmarks/vit-large-p16_8xb128-coslr-50e_in1k.py 8 --data DIR \
 #       --cfg-options model.backbone.init_cfg.checkpoint=FILE

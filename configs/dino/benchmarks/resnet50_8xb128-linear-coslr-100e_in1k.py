@@ -1,10 +1,12 @@
-# Linear probing of a DINO ResNet-50 (https://arxiv.org/abs/2104.14294): a linear layer on the averaged features of the teacher, whose
-# batch norms keep their statistics; see vit-small-p16_8xb128-linear-coslr-100e_in1k.py.
+# Linear probing of a DINO ResNet-50 (https://arxiv.org/abs/2104.14294): a linear layer on the averaged
+# features of the teacher, whose batch norms keep their statistics; see
+# vit-small-p16_8xb128-linear-coslr-100e_in1k.py.
 #
 #   tools/dist_train.sh configs/dino/benchmarks/resnet50_8xb128-linear-coslr-100e_in1k.py 8 --data DIR \
 #       --cfg-options model.backbone.init_cfg.checkpoint=FILE
 #
-# Expected, ImageNet-1k: the official repository reports 75.3 top-1 for its released ResNet-50. Not measured here.
+# Expected, ImageNet-1k: the official repository reports 75.3 top-1 for its released ResNet-50. Not measured
+# here.
 _base_ = './vit-small-p16_8xb128-linear-coslr-100e_in1k.py'
 model = dict(
     backbone=dict(

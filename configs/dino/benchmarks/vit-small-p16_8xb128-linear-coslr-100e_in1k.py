@@ -1,12 +1,14 @@
-# Linear probing of a DINO ViT-S/16 (https://arxiv.org/abs/2104.14294, appendix F.2): a linear layer on the class tokens of the last four
-# blocks of the teacher, SGD without decay, 100 epochs. Minutes instead of hours, with nearly the same answer: `mmssl linear`.
+# Linear probing of a DINO ViT-S/16 (https://arxiv.org/abs/2104.14294, appendix F.2): a linear layer on the
+# class tokens of the last four blocks of the teacher, SGD without decay, 100 epochs. Minutes instead of
+# hours, with nearly the same answer: `mmssl linear`.
 #
 #   tools/dist_train.sh configs/dino/benchmarks/vit-small-p16_8xb128-linear-coslr-100e_in1k.py 8 --data DIR \
 #       --cfg-options model.backbone.init_cfg.checkpoint=FILE
 #
-# FILE is a checkpoint of the pre-training; of a converted backbone, also model.backbone.init_cfg.prefix=backbone.
-# Expected, ImageNet-1k: the official repository reports 77.0 top-1 for its released ViT-S/16, about 76.1 after its 300 epochs and 73.8
-# after 100. Not measured here.
+# FILE is a checkpoint of the pre-training; of a converted backbone, also
+# model.backbone.init_cfg.prefix=backbone.
+# Expected, ImageNet-1k: the official repository reports 77.0 top-1 for its released ViT-S/16, about 76.1
+# after its 300 epochs and 73.8 after 100. Not measured here.
 default_scope = 'mmpretrain'
 _base_ = ['../../_base_/datasets/imagenet_224.py', '../../_base_/runtime.py']
 model = dict(

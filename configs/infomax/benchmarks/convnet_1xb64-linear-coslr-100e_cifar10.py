@@ -1,12 +1,14 @@
-# Linear probing of Deep InfoMax's encoder for images of the size of CIFAR's (https://arxiv.org/abs/1808.06670): a linear layer on the
-# dense layer of 1024 units, encoder frozen. Minutes instead of hours, with nearly the same answer: `mmssl linear`.
+# Linear probing of Deep InfoMax's encoder for images of the size of CIFAR's
+# (https://arxiv.org/abs/1808.06670): a linear layer on the dense layer of 1024 units, encoder frozen. Minutes
+# instead of hours, with nearly the same answer: `mmssl linear`.
 #
 #   python tools/train.py configs/infomax/benchmarks/convnet_1xb64-linear-coslr-100e_cifar10.py --data DIR \
 #       --cfg-options model.backbone.init_cfg.checkpoint=FILE
 #
-# DIR holds train/<class>/* and val/<class>/*; another number of classes: model.head.num_classes=N data_preprocessor.num_classes=N.
-# Expected: no figure, the paper reports a classifier with a hidden layer (convnet_1xb64-mlp-coslr-100e_cifar10.py) and support vector
-# machines. Not measured here.
+# DIR holds train/<class>/* and val/<class>/*; another number of classes: model.head.num_classes=N
+# data_preprocessor.num_classes=N.
+# Expected: no figure, the paper reports a classifier with a hidden layer
+# (convnet_1xb64-mlp-coslr-100e_cifar10.py) and support vector machines. Not measured here.
 default_scope = 'mmpretrain'
 _base_ = ['../../_base_/datasets/imagenet_224.py', '../../_base_/runtime.py']
 data_preprocessor = dict(num_classes=10, mean=[125.307, 122.961, 113.8575], std=[51.5865, 50.847, 51.255])

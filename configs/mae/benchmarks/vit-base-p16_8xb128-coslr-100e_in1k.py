@@ -1,10 +1,15 @@
-# Fine-tuning of an MAE ViT-B/16 (https://arxiv.org/abs/2111.06377, table 9): 100 epochs, layer-wise decay 0.65.
+# Fine-tuning of an MAE ViT-B/16 (https://arxiv.org/abs/2111.06377, table 9): 100 epochs, layer-wise decay
+# 0.65.
 #
 #   tools/dist_train.sh configs/mae/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k.py 8 --data DIR \
-#       --cfg-options model.backbone.init_cfg.checkpoint=work_dirs/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k/epoch_300.pth
+#       --cfg-options model.backbone.init_cfg.checkpoint=FILE
 #
-# DIR holds train/<class>/* and val/<class>/*; another number of classes: model.head.num_classes=N data_preprocessor.num_classes=N.
-# Expected, ImageNet-1k: the official repository reports 83.6 top-1 from 1600 epochs of pre-training. Not measured here.
+# FILE is a checkpoint of the pre-training, such as
+# work_dirs/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k/epoch_300.pth.
+# DIR holds train/<class>/* and val/<class>/*; another number of classes: model.head.num_classes=N
+# data_preprocessor.num_classes=N.
+# Expected, ImageNet-1k: the official repository reports 83.6 top-1 from 1600 epochs of pre-training. Not
+# measured here.
 default_scope = 'mmpretrain'
 _base_ = ['../../_base_/datasets/imagenet_224.py', '../../_base_/runtime.py']
 model = dict(

@@ -1,10 +1,12 @@
-# Linear probing of an MAE ViT-B/16 (https://arxiv.org/abs/2111.06377, table 8): a batch norm without parameters and a linear layer on the
-# class token, LARS, 90 epochs, batch 8 x 2048. Minutes instead of hours, with nearly the same answer: `mmssl linear`.
+# Linear probing of an MAE ViT-B/16 (https://arxiv.org/abs/2111.06377, table 8): a batch norm without
+# parameters and a linear layer on the class token, LARS, 90 epochs, batch 8 x 2048. Minutes instead of hours,
+# with nearly the same answer: `mmssl linear`.
 #
 #   tools/dist_train.sh configs/mae/benchmarks/vit-base-p16_8xb2048-linear-coslr-90e_in1k.py 8 --data DIR \
 #       --cfg-options model.backbone.init_cfg.checkpoint=FILE
 #
-# Expected, ImageNet-1k, 1600 epochs of pre-training: 68.0 top-1 in the paper, 67.8 from the released code. Not measured here.
+# Expected, ImageNet-1k, 1600 epochs of pre-training: 68.0 top-1 in the paper, 67.8 from the released code.
+# Not measured here.
 default_scope = 'mmpretrain'
 _base_ = ['../../_base_/datasets/imagenet_224.py', '../../_base_/runtime.py']
 model = dict(

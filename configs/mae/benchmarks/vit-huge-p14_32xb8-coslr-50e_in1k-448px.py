@@ -1,7 +1,8 @@
-# Fine-tuning of an MAE ViT-H/14 at 448x448 (https://arxiv.org/abs/2111.06377, table 3): the recipe at 224, larger images; the position
-# table is resized as it is loaded. Batch 32 x 8, learning rate by the same rule.
+# Fine-tuning of an MAE ViT-H/14 at 448x448 (https://arxiv.org/abs/2111.06377, table 3): the recipe at 224,
+# larger images; the position table is resized as it is loaded. Batch 32 x 8, learning rate by the same rule.
 #
-#   GPUS=32 tools/slurm_train.sh PARTITION JOB configs/mae/benchmarks/vit-huge-p14_32xb8-coslr-50e_in1k-448px.py --data DIR \
+#   GPUS=32 tools/slurm_train.sh PARTITION JOB \
+#       configs/mae/benchmarks/vit-huge-p14_32xb8-coslr-50e_in1k-448px.py --data DIR \
 #       --cfg-options model.backbone.init_cfg.checkpoint=FILE
 #
 # Expected, ImageNet-1k: the paper reports 87.8 top-1 from 1600 epochs of pre-training. Not measured here.

@@ -1,4 +1,5 @@
-# Linear probing of an MAE ViT-H/14 (https://arxiv.org/abs/2111.06377, table 8); see vit-base-p16_8xb2048-linear-coslr-90e_in1k.py.
+# Linear probing of an MAE ViT-H/14 (https://arxiv.org/abs/2111.06377, table 8); see
+# vit-base-p16_8xb2048-linear-coslr-90e_in1k.py.
 #
 #   tools/dist_train.sh configs/mae/benchmarks/vit-huge-p14_8xb2048-linear-coslr-90e_in1k.py 8 --data DIR \
 #       --cfg-options model.backbone.init_cfg.checkpoint=FILE

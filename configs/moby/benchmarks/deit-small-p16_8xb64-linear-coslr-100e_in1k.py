@@ -4,7 +4,8 @@
 #   tools/dist_train.sh configs/moby/benchmarks/deit-small-p16_8xb64-linear-coslr-100e_in1k.py 8 --data DIR \
 #       --cfg-options model.backbone.init_cfg.checkpoint=FILE
 #
-# Expected, ImageNet-1k: the official repository reports 72.8 top-1 from 300 epochs of pre-training. Not measured here.
+# Expected, ImageNet-1k: the official repository reports 72.8 top-1 from 300 epochs of pre-training. Not
+# measured here.
 _base_ = './swin-tiny_8xb64-linear-coslr-100e_in1k.py'
 model = dict(
     backbone=dict(

@@ -1,10 +1,11 @@
-# Fine-tuning of a MoBY Swin-T (https://arxiv.org/abs/2105.04553) with MAE's augmentation: 100 epochs, layer-wise decay 0.8. The paper does
-# not fine-tune on ImageNet; this is for data of one's own.
+# Fine-tuning of a MoBY Swin-T (https://arxiv.org/abs/2105.04553) with MAE's augmentation: 100 epochs,
+# layer-wise decay 0.8. The paper does not fine-tune on ImageNet; this is for data of one's own.
 #
 #   tools/dist_train.sh configs/moby/benchmarks/swin-tiny_8xb128-coslr-100e_in1k.py 8 --data DIR \
 #       --cfg-options model.backbone.init_cfg.checkpoint=FILE
 #
-# DIR holds train/<class>/* and val/<class>/*; another number of classes: model.head.num_classes=N data_preprocessor.num_classes=N.
+# DIR holds train/<class>/* and val/<class>/*; another number of classes: model.head.num_classes=N
+# data_preprocessor.num_classes=N.
 # Expected, ImageNet-1k: no figure at hand. Not measured here.
 default_scope = 'mmpretrain'
 _base_ = ['../../_base_/datasets/imagenet_224.py', '../../_base_/runtime.py']

@@ -1,45 +1,23 @@
-# Linear probing of a MoCo ResNet-50 (v1: https://arxiv.org/abs/1911.05722, section 4.1; v2: https://arxiv.org/abs/2003.04297): the backbone
-# is frozen, its batch norms too; a linear layer on the averaged features, learning rate 30, no decay, x 0.1 at epochs 60 and 80.
-# Minutes instead of hours, with nearly the same answer: `mmssl linear`.
+# Linear probing of a MoCo ResNet-50 (v1: https://arxiv.org/abs/1911.05722, section 4.1; v2:
+# https://arxiv.org/abs/2003.04297): the backbone is frozen, its batch norms too; a linear layer on the
+# averaged features, learning rate 30, no decay, x 0.1 at epochs 60 and 80. Minutes instead of hours, with
+# nearly the same answer: `mmssl linear`.
 #
 #   tools/dist_train.sh configs/moco/benchmarks/resnet50_8xb32-linear-steplr-100e_in1k.py 8 --data DIR \
 #       --cfg-options model.backbone.init_cfg.checkpoint=FILE
 #
-# DIR holds train/<class>/* and val/<class>/*; another number of classes: model.head.num_classes=N data_preprocessor.num_classes=N.
-# Expected, ImageNet-1k: the official repository reports 60.8 top-1 (+-0.2) for v1, 67.5 (+-0.1) for v2 after 200 epochs of pre-training and
-# 71.1 after 800. Not measured here.
+# DIR holds train/<class>/* and val/<class>/*; another number of classes: model.head.num_classes=N
+# data_preprocessor.num_classes=N.
+# Expected, ImageNet-1k: the official repository reports 60.8 top-1 (+-0.2) for v1, 67.5 (+-0.1) for v2 after
+# 200 epochs of pre-training and 71.1 after 800. Not measured here.
 default_scope = 'mmpretrain'
-_base_ = ['../../_base_/datasets/imagenet_224.py', '../../_base_/runtime.py']
-model = dict(
-    type='ImageClassifier',
-    backbone=dict(
-        type='mmpretrain.ResNet',
-        depth=50,
-        frozen_stages=4,
-        init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.'),
-    ),
-    neck=dict(type='GlobalAveragePooling'),
-    head=dict(
-        type='LinearClsHead',
-        num_classes=1000,
-        in_channels=2048,
-        loss=dict(type='CrossEntropyLoss'),
-        init_cfg=dict(type='Normal', layer='Linear', std=0.01),
-    ),
-)
-train_pipeline = [
-    dict(
-        type='mmssl.LoadRandomResizedCrop', scale=224, crop_ratio_range=(0.08, 1.0), interpolation='bilinear'
-    ),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackInputs'),
+_base_ = [
+    '../../_base_/models/linear_resnet50.py',
+    '../../_base_/datasets/imagenet_probe.py',
+    '../../_base_/runtime.py',
 ]
-test_pipeline = [
-    dict(type='mmssl.LoadCenterCrop', scale=224, ratio=224 / 256, interpolation='bilinear'),
-    dict(type='PackInputs'),
-]
-train_dataloader = dict(batch_size=32, dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(batch_size=32, dataset=dict(pipeline=test_pipeline))
+train_dataloader = dict(batch_size=32)
+val_dataloader = dict(batch_size=32)
 test_dataloader = val_dataloader
 optim_wrapper = dict(
     type='OptimWrapper',

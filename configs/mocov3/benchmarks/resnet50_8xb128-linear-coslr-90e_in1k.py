@@ -1,46 +1,20 @@
-# Linear probing of a MoCo v3 ResNet-50 (https://arxiv.org/abs/2104.02057): the backbone is frozen, its batch norms too; a linear layer on
-# the averaged features, SGD, base learning rate 0.1 for a batch of 256, no decay, half a cosine over 90 epochs. Minutes instead of hours,
-# with nearly the same answer: `mmssl linear`.
+# Linear probing of a MoCo v3 ResNet-50 (https://arxiv.org/abs/2104.02057): the backbone is frozen, its batch
+# norms too; a linear layer on the averaged features, SGD, base learning rate 0.1 for a batch of 256, no
+# decay, half a cosine over 90 epochs. Minutes instead of hours, with nearly the same answer: `mmssl linear`.
 #
 #   tools/dist_train.sh configs/mocov3/benchmarks/resnet50_8xb128-linear-coslr-90e_in1k.py 8 --data DIR \
 #       --cfg-options model.backbone.init_cfg.checkpoint=FILE
 #
-# DIR holds train/<class>/* and val/<class>/*; another number of classes: model.head.num_classes=N data_preprocessor.num_classes=N.
-# Expected, ImageNet-1k: the official repository reports 68.9, 72.8 and 74.6 top-1 after 100, 300 and 1000 epochs of pre-training. Not
-# measured here.
+# DIR holds train/<class>/* and val/<class>/*; another number of classes: model.head.num_classes=N
+# data_preprocessor.num_classes=N.
+# Expected, ImageNet-1k: the official repository reports 68.9, 72.8 and 74.6 top-1 after 100, 300 and 1000
+# epochs of pre-training. Not measured here.
 default_scope = 'mmpretrain'
-_base_ = ['../../_base_/datasets/imagenet_224.py', '../../_base_/runtime.py']
-model = dict(
-    type='ImageClassifier',
-    backbone=dict(
-        type='mmpretrain.ResNet',
-        depth=50,
-        frozen_stages=4,
-        init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.'),
-    ),
-    neck=dict(type='GlobalAveragePooling'),
-    head=dict(
-        type='LinearClsHead',
-        num_classes=1000,
-        in_channels=2048,
-        loss=dict(type='CrossEntropyLoss'),
-        init_cfg=dict(type='Normal', layer='Linear', std=0.01),
-    ),
-)
-train_pipeline = [
-    dict(
-        type='mmssl.LoadRandomResizedCrop', scale=224, crop_ratio_range=(0.08, 1.0), interpolation='bilinear'
-    ),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackInputs'),
+_base_ = [
+    '../../_base_/models/linear_resnet50.py',
+    '../../_base_/datasets/imagenet_probe.py',
+    '../../_base_/runtime.py',
 ]
-test_pipeline = [
-    dict(type='mmssl.LoadCenterCrop', scale=224, ratio=224 / 256, interpolation='bilinear'),
-    dict(type='PackInputs'),
-]
-train_dataloader = dict(batch_size=128, dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(batch_size=128, dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='mmssl.MergedOptimWrapperConstructor',

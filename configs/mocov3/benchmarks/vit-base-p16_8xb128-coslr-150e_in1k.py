@@ -1,12 +1,14 @@
-# Fine-tuning of a MoCo v3 ViT-B/16 (https://arxiv.org/abs/2104.02057, section 5) as DeiT trains (https://arxiv.org/abs/2012.12877): AdamW,
-# base learning rate 5e-4 for a batch of 512, weight decay 0.05, stochastic depth 0.1, every image three times (RepeatAugSampler), an
-# average of the weights, 150 epochs.
+# Fine-tuning of a MoCo v3 ViT-B/16 (https://arxiv.org/abs/2104.02057, section 5) as DeiT trains
+# (https://arxiv.org/abs/2012.12877): AdamW, base learning rate 5e-4 for a batch of 512, weight decay 0.05,
+# stochastic depth 0.1, every image three times (RepeatAugSampler), an average of the weights, 150 epochs.
 #
 #   tools/dist_train.sh configs/mocov3/benchmarks/vit-base-p16_8xb128-coslr-150e_in1k.py 8 --data DIR \
 #       --cfg-options model.backbone.init_cfg.checkpoint=FILE
 #
-# DIR holds train/<class>/* and val/<class>/*; another number of classes: model.head.num_classes=N data_preprocessor.num_classes=N.
-# Expected, ImageNet-1k: the official repository reports 83.2 top-1 after 300 epochs of pre-training, mmpretrain 83.0. Not measured here.
+# DIR holds train/<class>/* and val/<class>/*; another number of classes: model.head.num_classes=N
+# data_preprocessor.num_classes=N.
+# Expected, ImageNet-1k: the official repository reports 83.2 top-1 after 300 epochs of pre-training,
+# mmpretrain 83.0. Not measured here.
 default_scope = 'mmpretrain'
 _base_ = ['../../_base_/datasets/imagenet_224.py', '../../_base_/runtime.py']
 model = dict(

@@ -1,4 +1,5 @@
-# Linear probing of a MoCo v3 ViT-L/16 (https://arxiv.org/abs/2104.02057); see vit-small-p16_8xb128-linear-coslr-90e_in1k.py.
+# Linear probing of a MoCo v3 ViT-L/16 (https://arxiv.org/abs/2104.02057); see
+# vit-small-p16_8xb128-linear-coslr-90e_in1k.py.
 #
 #   tools/dist_train.sh configs/mocov3/benchmarks/vit-large-p16_8xb128-linear-coslr-90e_in1k.py 8 --data DIR \
 #       --cfg-options model.backbone.init_cfg.checkpoint=FILE

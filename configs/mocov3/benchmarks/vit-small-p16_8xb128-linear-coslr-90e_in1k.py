@@ -1,10 +1,12 @@
-# Linear probing of a MoCo v3 ViT-S/16 (https://arxiv.org/abs/2104.02057): a linear layer on the class token of the frozen backbone, SGD,
-# base learning rate 3 for a batch of 256, no decay, half a cosine over 90 epochs.
+# Linear probing of a MoCo v3 ViT-S/16 (https://arxiv.org/abs/2104.02057): a linear layer on the class token
+# of the frozen backbone, SGD, base learning rate 3 for a batch of 256, no decay, half a cosine over 90
+# epochs.
 #
 #   tools/dist_train.sh configs/mocov3/benchmarks/vit-small-p16_8xb128-linear-coslr-90e_in1k.py 8 --data DIR \
 #       --cfg-options model.backbone.init_cfg.checkpoint=FILE
 #
-# Expected, ImageNet-1k: the official repository reports 73.2 top-1 after 300 epochs of pre-training. Not measured here.
+# Expected, ImageNet-1k: the official repository reports 73.2 top-1 after 300 epochs of pre-training. Not
+# measured here.
 _base_ = './resnet50_8xb128-linear-coslr-90e_in1k.py'
 model = dict(
     backbone=dict(

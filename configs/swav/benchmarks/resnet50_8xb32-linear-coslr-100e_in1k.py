@@ -1,46 +1,21 @@
-# Linear probing of a SwAV ResNet-50 (https://arxiv.org/abs/2006.09882): a linear layer on the frozen, averaged
-# features, 100 epochs, batch 8 x 32. Minutes instead of hours, with nearly the same answer: `mmssl linear`.
+# Linear probing of a SwAV ResNet-50 (https://arxiv.org/abs/2006.09882): a linear layer on the frozen,
+# averaged features, 100 epochs, batch 8 x 32. Minutes instead of hours, with nearly the same answer: `mmssl
+# linear`.
 #
 #   tools/dist_train.sh configs/swav/benchmarks/resnet50_8xb32-linear-coslr-100e_in1k.py 8 --data DIR \
 #       --cfg-options model.backbone.init_cfg.checkpoint=FILE
 #
-# DIR holds train/<class>/* and val/<class>/*. Expected, ImageNet-1k, 800 epochs of pre-training: the official repository reports 75.3
-# top-1. Not measured here.
+# DIR holds train/<class>/* and val/<class>/*. Expected, ImageNet-1k, 800 epochs of pre-training: the official
+# repository reports 75.3 top-1. Not measured here.
 default_scope = 'mmpretrain'
-_base_ = ['../../_base_/datasets/imagenet_224.py', '../../_base_/runtime.py']
-model = dict(
-    type='ImageClassifier',
-    backbone=dict(
-        type='mmpretrain.ResNet',
-        depth=50,
-        frozen_stages=4,
-        norm_eval=True,
-        init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.'),
-    ),
-    neck=dict(type='GlobalAveragePooling'),
-    head=dict(
-        type='LinearClsHead',
-        num_classes=1000,
-        in_channels=2048,
-        loss=dict(type='CrossEntropyLoss'),
-        init_cfg=dict(type='Normal', layer='Linear', std=0.01),
-    ),
-)
+_base_ = [
+    '../../_base_/models/linear_resnet50.py',
+    '../../_base_/datasets/imagenet_probe.py',
+    '../../_base_/runtime.py',
+]
+model = dict(backbone=dict(norm_eval=True))
 data_preprocessor = dict(std=[58.14, 57.12, 57.375])  # as in pre-training
-train_pipeline = [
-    dict(
-        type='mmssl.LoadRandomResizedCrop', scale=224, crop_ratio_range=(0.08, 1.0), interpolation='bilinear'
-    ),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackInputs'),
-]
-test_pipeline = [
-    dict(type='mmssl.LoadCenterCrop', scale=224, ratio=224 / 256, interpolation='bilinear'),
-    dict(type='PackInputs'),
-]
-train_dataloader = dict(batch_size=32, dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
+train_dataloader = dict(batch_size=32)
 optim_wrapper = dict(
     type='mmssl.AmpOptimWrapper',
     dtype='bfloat16',
