@@ -3,7 +3,7 @@
 from mmssl import registry  # noqa: F401  first: stands in for the compiled operators that mmdet imports from mmcv
 from mmssl.detection import annotation_patches, annotations, deform, deform_roi, mobilenet, rfcn, rfcn_head
 
-annotation_patches.patch_annotation_readers()
+annotation_patches.apply()
 
 __all__ = [
     'annotation_patches',

@@ -1,6 +1,6 @@
-"""Patches that make mmdet check annotation files while it reads them; see :mod:`mmssl.detection.annotations`.
+"""Patches of mmdet's readers of annotation files, which then check what they read.
 
-They apply to all mmdet 3 releases, and can go once mmdet refuses or reports these errors itself.
+Applied when :mod:`mmssl.detection` is imported; ``MMSSL_NO_PATCH=1`` leaves them out.
 """
 
 import functools
@@ -10,19 +10,28 @@ from mmdet.datasets import XMLDataset
 from mmdet.datasets.api_wrappers import COCO
 
 from mmssl.detection.annotations import category_ids, check_coco, check_xml_names
+from mmssl.hosts.patches import patches_are_off
+from mmssl.hosts.patching import listed
+
+VERSIONS = 'mmdet 3.5.1 (OneDL)'
 
 
-def patch_annotation_readers() -> None:
-    """Apply the patches of this module; a second call changes nothing."""
-    if getattr(COCO, 'checked_by_mmssl', False):
+def apply() -> None:
+    """Apply the patches of this module once, unless ``MMSSL_NO_PATCH=1`` is set."""
+    if patches_are_off() or getattr(COCO, '_mmssl_patched', False):
         return
-    COCO.checked_by_mmssl = True
-    patch_coco_index()
-    patch_coco_category_ids()
-    patch_xml_dataset()
+    COCO._mmssl_patched = True
+    check_coco_files()
+    number_coco_categories_by_class()
+    check_xml_files()
 
 
-def patch_coco_index() -> None:
+@listed(
+    reason='of two entries of a COCO file with the same id the last one is kept, and NaN boxes are used',
+    versions=VERSIONS,
+    until='mmdet refuses such files',
+)
+def check_coco_files() -> None:
     """Check every COCO file before it is indexed, for training and for CocoMetric."""
     original_init = COCO.__init__
     original_create_index = COCO.createIndex
@@ -45,7 +54,12 @@ def patch_coco_index() -> None:
     COCO.createIndex = create_index
 
 
-def patch_coco_category_ids() -> None:
+@listed(
+    reason='classes get the labels of the file order instead of the order in the config',
+    versions=VERSIONS,
+    until='get_cat_ids returns ids in the order of cat_names',
+)
+def number_coco_categories_by_class() -> None:
     """Return category ids in the order of the requested names; the original returns them in file order."""
     original = COCO.get_cat_ids
 
@@ -59,7 +73,12 @@ def patch_coco_category_ids() -> None:
     COCO.get_cat_ids = get_cat_ids
 
 
-def patch_xml_dataset() -> None:
+@listed(
+    reason='objects of unknown names are dropped silently, boxes without area are used, errors name no file',
+    versions=VERSIONS,
+    until='XMLDataset reports these',
+)
+def check_xml_files() -> None:
     """Report objects of unknown names, leave out boxes without area, and name the file of an error."""
     original_load = XMLDataset.load_data_list
     original_parse = XMLDataset.parse_data_info

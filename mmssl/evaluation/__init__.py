@@ -1,4 +1,4 @@
-"""How good features are (k-NN, linear probing), and how good segmentations."""
+"""Evaluation of frozen features (k-NN, linear probing) and of segmentations."""
 
 from mmssl.evaluation import automatic, boundary, clicks, confusion, segmentation
 from mmssl.evaluation.features import extract_features, preserve_rng

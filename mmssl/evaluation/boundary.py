@@ -1,4 +1,4 @@
-"""How good a segmentation is near boundaries: accuracy inside and outside a band, and Boundary IoU."""
+"""Quality of a segmentation near boundaries: accuracy inside and outside a band, and Boundary IoU."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,13 @@ from mmssl.registry import METRICS
 
 
 def boundary_band(label: np.ndarray, width: float, ignore_index: int = 255) -> np.ndarray:
-    """Pixels near a change of label (GCN, arXiv:1703.02719, section 4.1.3).
+    """Mask of the pixels near a change of label (GCN, arXiv:1703.02719, section 4.1.3).
 
     Args:
         label: (H, W) integers.
-        width: largest distance in pixels, from centre to centre, to a pixel with a neighbour of another
+        width: Maximum distance in pixels, between pixel centres, to a pixel that has a neighbour with another
             label.
-        ignore_index: its pixels make no boundary.
+        ignore_index: Label whose pixels have no boundary.
 
     Returns:
         (H, W) bool.
@@ -36,14 +36,15 @@ def boundary_band(label: np.ndarray, width: float, ignore_index: int = 255) -> n
 
 
 def inner_boundary(label: np.ndarray, distance: int) -> np.ndarray:
-    """Pixels of every class that ``distance`` erosions by 3 x 3 take away, the image's border included (Boundary IoU, arXiv:2103.16562).
+    """Mask of the pixels that ``distance`` erosions by 3 x 3 remove from each class (Boundary IoU).
 
-    A pixel stays where all pixels of the square of 2 * distance + 1 around it have its label, for all classes
-    at once.
+    Everything beyond the border of the image belongs to no class (arXiv:2103.16562, section 4). All classes
+    are eroded at once: a pixel remains if all pixels of the square of 2 * distance + 1 around it have its
+    label.
 
     Args:
-        label: (H, W) integers, up to 16 bits.
-        distance: in pixels, at least 1.
+        label: (H, W) integers of up to 16 bits.
+        distance: Number of erosions, at least 1.
 
     Returns:
         (H, W) bool.
@@ -53,24 +54,21 @@ def inner_boundary(label: np.ndarray, distance: int) -> np.ndarray:
         image, distance, distance, distance, distance, cv2.BORDER_CONSTANT, value=-1.0
     )
     kernel = np.ones((2 * distance + 1, 1), np.uint8)
-    inside = slice(distance, -distance)
-    low, high = (
-        operation(operation(values, kernel), kernel.T)[inside, inside]
-        for operation in (cv2.erode, cv2.dilate)
-    )
-    return low != high
+    smallest = cv2.erode(cv2.erode(values, kernel), kernel.T)
+    largest = cv2.dilate(cv2.dilate(values, kernel), kernel.T)
+    return (smallest != largest)[distance:-distance, distance:-distance]
 
 
 @METRICS.register_module()
 class BoundaryMetric(AccumulatingMetric):
-    """Pixel accuracy inside and outside a band around the label's boundaries, and Boundary IoU, in percent. No host has either.
+    """Pixel accuracy inside and outside a band around the boundaries, and Boundary IoU, in percent.
 
     Args:
-        width: of the band to each side, in pixels; the GCN paper's is 7.
-        dilation_ratio: thickness of the contours that Boundary IoU compares, as a share of the image's
-            diagonal; its paper's is 0.02.
-        ignore_index: pixels with this value in either map do not count.
-        prefix: of the names.
+        width: Width of the band on each side of a boundary, in pixels; 7 in the GCN paper.
+        dilation_ratio: Thickness of the contours that Boundary IoU compares, as a fraction of the diagonal of
+            the image; 0.02 in its paper.
+        ignore_index: Pixels with this value in either map are not counted.
+        prefix: Prefix of the names of the scores.
     """
 
     def __init__(
@@ -83,59 +81,66 @@ class BoundaryMetric(AccumulatingMetric):
         super().__init__(prefix=prefix)
         if not width >= 0 or not dilation_ratio > 0:
             raise ValueError(
-                f'width={width} of BoundaryMetric must not be negative, and dilation_ratio={dilation_ratio} must be above 0'
+                f'width={width} of BoundaryMetric must not be negative, and dilation_ratio={dilation_ratio} '
+                'must be above 0'
             )
-        self.width, self.dilation_ratio, self.ignore_index = width, dilation_ratio, ignore_index
+        self.width = width
+        self.dilation_ratio = dilation_ratio
+        self.ignore_index = ignore_index
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Count the pixels of a batch."""
         classes = len((self.dataset_meta or {}).get('classes') or ())
         for sample in data_samples:
-            pred, label = (
-                sample[name]['data'].squeeze(0).cpu().numpy() for name in ('pred_sem_seg', 'gt_sem_seg')
-            )
+            pred = sample['pred_sem_seg']['data'].squeeze(0).cpu().numpy()
+            label = sample['gt_sem_seg']['data'].squeeze(0).cpu().numpy()
             self.add(self.count(pred, label, max(classes, 2)))
 
     def count(self, pred: np.ndarray, label: np.ndarray, num_classes: int) -> dict[str, np.ndarray]:
-        """Summands of one image.
+        """Count the pixels of an image.
 
         Args:
-            pred, label: (H, W) integers.
+            pred: (H, W) predicted classes.
+            label: (H, W) true classes.
             num_classes: C.
 
         Returns:
-            'band', (2, 2) int64, [outside, inside] x [right, all]; 'contour', (2, C) int64, [in both
+            'band', (2, 2) int64, [outside, inside] x [correct, all]; 'contour', (2, C) int64, [in both
             contours, in either].
         """
-        counted = (label != self.ignore_index) & (pred != self.ignore_index)
-        band, right = boundary_band(label, self.width, self.ignore_index), pred == label
-        table = np.array(
-            [[(right & counted & zone).sum(), (counted & zone).sum()] for zone in (~band, band)],
-            dtype=np.int64,
-        )
+        valid = (label != self.ignore_index) & (pred != self.ignore_index)
+        correct = pred == label
+        inside = boundary_band(label, self.width, self.ignore_index)
+        band = [[(correct & valid & zone).sum(), (valid & zone).sum()] for zone in (~inside, inside)]
+
         distance = max(1, round(self.dilation_ratio * float(np.hypot(*label.shape))))
-        contours = [(inner_boundary(values, distance) & counted, values) for values in (label, pred)]
-        sizes = [
-            np.bincount(values[contour].astype(np.int64), minlength=num_classes)[:num_classes]
-            for contour, values in contours
-        ]
-        both = contours[0][0] & contours[1][0] & right
-        common = np.bincount(label[both].astype(np.int64), minlength=num_classes)[:num_classes]
-        return {'band': table, 'contour': np.stack([common, sizes[0] + sizes[1] - common]).astype(np.int64)}
+        label_contour = inner_boundary(label, distance) & valid
+        pred_contour = inner_boundary(pred, distance) & valid
+        common = _count(label[label_contour & pred_contour & correct], num_classes)
+        union = _count(label[label_contour], num_classes) + _count(pred[pred_contour], num_classes) - common
+        return {'band': np.array(band, dtype=np.int64), 'contour': np.stack([common, union])}
 
     def compute_sum(self, total: dict) -> dict[str, float]:
-        """'boundary_acc', 'interior_acc' and 'boundary_IoU' in percent; one that does not exist is left out and named."""
+        """Return 'boundary_acc', 'interior_acc' and 'boundary_IoU' in percent.
+
+        A score without any pixel is left out and logged.
+        """
         if not total:
-            raise ValueError('no image was evaluated: the data set is empty')
-        (right_out, all_out), (right_in, all_in) = total['band'].tolist()
+            raise ValueError('no image was evaluated: the dataset is empty')
+        (correct_outside, all_outside), (correct_inside, all_inside) = total['band'].tolist()
         common, union = total['contour']
         ious = np.divide(common, union, out=np.full(len(union), np.nan), where=union > 0)
         values = {
-            'boundary_acc': right_in / all_in if all_in else None,
-            'interior_acc': right_out / all_out if all_out else None,
+            'boundary_acc': correct_inside / all_inside if all_inside else None,
+            'interior_acc': correct_outside / all_outside if all_outside else None,
             'boundary_IoU': mean_of_known(ious) if not np.isnan(ious).all() else None,
         }
         missing = [name for name, value in values.items() if value is None]
         if missing:
             MMLogger.get_current_instance().info(f'no pixel to count for {", ".join(missing)}')
         return {name: 100 * value for name, value in values.items() if value is not None}
+
+
+def _count(values: np.ndarray, num_classes: int) -> np.ndarray:
+    """Number of pixels of each class."""
+    return np.bincount(values.astype(np.int64), minlength=num_classes)[:num_classes]

@@ -1,4 +1,4 @@
-"""How good a promptable segmenter is: the IoU after 1, 2, ... clicks of a simulated user, the number of clicks for an IoU, boxes."""
+"""Quality of a promptable segmenter: IoU after clicks of a simulated user, clicks for an IoU, and boxes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,18 +10,18 @@ from mmengine.logging import MMLogger
 from mmssl.evaluation.segmentation import AccumulatingMetric
 from mmssl.registry import METRICS
 
-# sums of whole numbers do not depend on their order
+# IoUs are summed as integers in units of 2^-32, because such sums do not depend on their order
 UNIT = 2**32
-# COCO's: pixels of a small and of a medium object
+# areas in pixels, as in COCO
 SIZES = {'small': (0, 32**2), 'medium': (32**2, 96**2), 'large': (96**2, float('inf'))}
 
 
 def number_of_clicks(ious: np.ndarray, threshold: float) -> np.ndarray:
-    """Clicks until an IoU is reached (NoC); where it never is, the number of clicks that were made, as usual.
+    """Number of clicks until an IoU is reached (NoC), or K if it never is, as usual.
 
     Args:
-        ious: (N, K) after 1 to K clicks.
-        threshold: in (0, 1].
+        ious: (N, K) IoUs of N objects after 1 to K clicks.
+        threshold: IoU to reach, in (0, 1].
 
     Returns:
         (N,) int64, 1 to K.
@@ -32,21 +32,22 @@ def number_of_clicks(ious: np.ndarray, threshold: float) -> np.ndarray:
 
 @METRICS.register_module()
 class ClickMetric(AccumulatingMetric):
-    """Means over objects of what simulated clicks and boxes reach, in percent; no host evaluates prompts.
+    """Accuracy of simulated clicks and boxes, in percent, averaged over objects.
 
-    Reads ``pred_instances`` of :class:`mmssl.InteractiveSAM`: 'click_ious' (N, K), and where they are there
-    'best_ious', 'box_ious', 'boundary_ious' and 'areas'. Every object counts alike; memory does not grow.
+    The samples have ``pred_instances`` of :class:`mmssl.InteractiveSAM`: 'click_ious' (N, K), and optionally
+    'best_ious', 'box_ious', 'boundary_ious' and 'areas'. Memory does not grow with the dataset.
 
-    ``mIoU@k`` after k clicks; ``oracle_mIoU@1``, of the best of the three first masks; ``box_mIoU``;
-    ``BIoU@k``, Boundary IoU; ``NoC@85`` and ``NoC@90``, mean number of clicks until that IoU, K where it is
-    never reached, and ``NoF@85``, how many percent never do; ``mIoU@1_small`` and so on by COCO's areas.
+    Scores: ``mIoU@k`` after k clicks; ``oracle_mIoU@1``, of the best of the first three masks; ``box_mIoU``;
+    ``BIoU@k``, Boundary IoU after k clicks; ``NoC@85`` and ``NoC@90``, the mean number of clicks until that
+    IoU, K if it is never reached, and ``NoF@85``, the percentage of objects that never reach it; and
+    ``mIoU@1_small`` etc. by COCO's areas.
 
     Args:
-        thresholds: of the numbers of clicks, in percent.
-        boundary_clicks: k of ``BIoU@k``; those above K are left out.
-        overlay_dir: folder for pictures: image, objects, masks after the first and the last click, and
+        thresholds: IoUs of NoC and NoF, in percent.
+        boundary_clicks: Numbers of clicks k of ``BIoU@k``; those above K are left out.
+        overlay_dir: Folder for images with objects and the masks after the first and the last click, and for
             ``mIoU_by_clicks.png``; needs ``clicks=dict(keep_masks=True)`` of the model.
-        prefix: of the names.
+        prefix: Prefix of the names of the scores.
     """
 
     def __init__(
@@ -58,100 +59,104 @@ class ClickMetric(AccumulatingMetric):
     ):
         super().__init__(prefix=prefix)
         if not all(0 < value <= 100 for value in thresholds):
-            raise ValueError(f'thresholds={thresholds} of ClickMetric must be percents in (0, 100]')
-        self.thresholds, self.boundary_clicks, self.overlay_dir = (
-            tuple(thresholds),
-            tuple(boundary_clicks),
-            overlay_dir,
-        )
+            raise ValueError(f'thresholds={thresholds} of ClickMetric must be percentages in (0, 100]')
+        self.thresholds = tuple(thresholds)
+        self.boundary_clicks = tuple(boundary_clicks)
+        self.overlay_dir = overlay_dir
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
-        """Take in a batch."""
+        """Add up the results of a batch."""
         for sample in data_samples:
             if 'pred_instances' not in sample or 'click_ious' not in sample['pred_instances']:
                 raise ValueError(
                     'ClickMetric needs pred_instances.click_ious, as mmssl.InteractiveSAM gives them'
                 )
-            results = sample['pred_instances']
             if self.overlay_dir:
                 from mmssl.visualization.promptable import draw_clicks
 
                 draw_clicks(sample, self.overlay_dir)
-            self.add(
-                self.count(
-                    {
-                        name: np.asarray(results[name], dtype=np.float64)
-                        for name in ('click_ious', 'best_ious', 'box_ious', 'boundary_ious', 'areas')
-                        if name in results
-                    }
-                )
-            )
+            results = sample['pred_instances']
+            arrays = {
+                name: np.asarray(results[name], dtype=np.float64)
+                for name in ('click_ious', 'best_ious', 'box_ious', 'boundary_ious', 'areas')
+                if name in results
+            }
+            self.add(self.count(arrays))
 
     def count(self, results: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Summands of the objects of one image: sums of IoUs in units of 2^-32, clicks and counts, int64."""
+        """Sum the results of the objects of an image.
+
+        Args:
+            results: 'click_ious' (N, K) and optional fields, see the class.
+
+        Returns:
+            Sums of IoUs in units of 2^-32, of clicks and of objects, int64; empty without objects.
+        """
         ious = results['click_ious']
         if not len(ious):
             return {}
-
-        def total(values):
-            return np.rint(values * UNIT).astype(np.int64).sum(0)
-
-        summand = {'objects': np.int64(len(ious)), 'click_ious': total(ious)}
-        summand.update(
-            (name, total(results[name]))
-            for name in ('best_ious', 'box_ious', 'boundary_ious')
-            if name in results
-        )
-        summand['clicks'] = np.array(
-            [number_of_clicks(ious, value / 100).sum() for value in self.thresholds], dtype=np.int64
-        )
-        summand['failures'] = np.array(
-            [(~(ious >= value / 100).any(1)).sum() for value in self.thresholds], dtype=np.int64
-        )
+        thresholds = [percent / 100 for percent in self.thresholds]
+        clicks = [number_of_clicks(ious, threshold).sum() for threshold in thresholds]
+        failures = [(~(ious >= threshold).any(1)).sum() for threshold in thresholds]
+        sums = {
+            'objects': np.int64(len(ious)),
+            'click_ious': _exact_sum(ious),
+            'clicks': np.array(clicks, dtype=np.int64),
+            'failures': np.array(failures, dtype=np.int64),
+        }
+        for name in ('best_ious', 'box_ious', 'boundary_ious'):
+            if name in results:
+                sums[name] = _exact_sum(results[name])
         if 'areas' in results:
-            inside = [(results['areas'] >= low) & (results['areas'] < high) for low, high in SIZES.values()]
-            summand['sizes'] = np.array(
-                [[total(ious[rows, 0]), rows.sum()] for rows in inside], dtype=np.int64
-            )
-        return summand
+            areas = results['areas']
+            members = [(areas >= low) & (areas < high) for low, high in SIZES.values()]
+            sizes = [[_exact_sum(ious[rows, 0]), rows.sum()] for rows in members]
+            sums['sizes'] = np.array(sizes, dtype=np.int64)
+        return sums
 
     def compute_sum(self, total: dict) -> dict[str, float]:
-        """Means in percent, clicks as they are."""
+        """Return the mean scores of all objects: percentages, and numbers of clicks."""
         if 'objects' not in total:
             raise ValueError(
-                'no object was evaluated: the data set is empty, or none of its images has a mask'
+                'no object was evaluated: the dataset is empty, or none of its images has a mask'
             )
-        count = int(total['objects'])
-
-        def mean(value):
-            return 100 * int(value) / UNIT / count
-
-        metrics = {f'mIoU@{number}': mean(value) for number, value in enumerate(total['click_ious'], 1)}
-        metrics.update(
-            (name, mean(total[key]))
-            for name, key in (('oracle_mIoU@1', 'best_ious'), ('box_mIoU', 'box_ious'))
-            if key in total
-        )
-        for number in self.boundary_clicks:
-            if number <= len(total.get('boundary_ious', ())):
-                metrics[f'BIoU@{number}'] = mean(total['boundary_ious'][number - 1])
-        for threshold, clicks, failures in zip(
-            self.thresholds, total['clicks'], total['failures'], strict=True
-        ):
-            metrics[f'NoC@{threshold:g}'] = int(clicks) / count
-            metrics[f'NoF@{threshold:g}'] = 100 * int(failures) / count
-        for name, (value, number) in zip(SIZES, total.get('sizes', ()), strict=False):
-            if number:
-                metrics[f'mIoU@1_{name}'] = 100 * int(value) / UNIT / int(number)
+        objects = int(total['objects'])
+        click_ious = [_mean(value, objects) for value in total['click_ious']]
+        metrics = {f'mIoU@{clicks}': value for clicks, value in enumerate(click_ious, 1)}
+        for name, key in (('oracle_mIoU@1', 'best_ious'), ('box_mIoU', 'box_ious')):
+            if key in total:
+                metrics[name] = _mean(total[key], objects)
+        boundary_ious = total.get('boundary_ious', ())
+        for clicks in self.boundary_clicks:
+            if clicks <= len(boundary_ious):
+                metrics[f'BIoU@{clicks}'] = _mean(boundary_ious[clicks - 1], objects)
+        for index, threshold in enumerate(self.thresholds):
+            metrics[f'NoC@{threshold:g}'] = int(total['clicks'][index]) / objects
+            metrics[f'NoF@{threshold:g}'] = 100 * int(total['failures'][index]) / objects
+        for name, (value, count) in zip(SIZES, total.get('sizes', ()), strict=False):
+            if count:
+                metrics[f'mIoU@1_{name}'] = _mean(value, int(count))
         if self.overlay_dir and is_main_process():
-            from mmssl.visualization.promptable import click_curve
-
-            Path(self.overlay_dir).mkdir(parents=True, exist_ok=True)
-            click_curve({'mIoU': [mean(value) for value in total['click_ious']]}).save(
-                Path(self.overlay_dir) / 'mIoU_by_clicks.png'
-            )
+            self._draw_curve(click_ious)
         MMLogger.get_current_instance().info(
-            f'{count} objects: mIoU after 1 to {len(total["click_ious"])} clicks '
-            + ', '.join(f'{mean(value):.2f}' for value in total['click_ious'])
+            f'{objects} objects: mIoU after 1 to {len(click_ious)} clicks '
+            + ', '.join(f'{value:.2f}' for value in click_ious)
         )
         return metrics
+
+    def _draw_curve(self, click_ious: list[float]) -> None:
+        from mmssl.visualization.promptable import click_curve
+
+        folder = Path(self.overlay_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        click_curve({'mIoU': click_ious}).save(folder / 'mIoU_by_clicks.png')
+
+
+def _exact_sum(ious: np.ndarray) -> np.ndarray:
+    """Sum over the objects (N, ...) in units of 2^-32, int64."""
+    return np.rint(ious * UNIT).astype(np.int64).sum(0)
+
+
+def _mean(total, objects: int) -> float:
+    """Mean IoU in percent from a sum in units of 2^-32."""
+    return 100 * int(total) / UNIT / objects

@@ -1,4 +1,4 @@
-"""Features of a frozen model over a data loader, computed once and kept."""
+"""Extract the features of a frozen model from a data loader."""
 
 import contextlib
 import inspect
@@ -6,6 +6,7 @@ import random
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,26 +15,25 @@ POOLS = ('avg', 'cls')
 
 @contextlib.contextmanager
 def preserve_rng() -> Iterator[None]:
-    """Leave the generators of Python, NumPy and torch (all devices) as they were found."""
-    import numpy as np
-
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = (
-        torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
-    )
+    """Restore the random states of Python, NumPy and torch (all devices) at the end of the context."""
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()
+    torch_state = torch.get_rng_state()
+    uses_cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
+    cuda_states = torch.cuda.get_rng_state_all() if uses_cuda else None
     try:
         yield
     finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)
+        if cuda_states is not None:
+            torch.cuda.set_rng_state_all(cuda_states)
 
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards every module is back in its own mode, frozen ones included."""
+    """Put a model into evaluation mode inside the context; each module returns to its own mode."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -44,22 +44,23 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _raw_tokens(model: nn.Module, wanted: bool) -> Iterator[None]:
-    """Let a vision transformer return all its tokens, so that the class token is among them."""
+def _with_class_token(model: nn.Module) -> Iterator[None]:
+    """Have a vision transformer return the class token among its outputs inside the context."""
     backbone = getattr(model, 'backbone', model)
-    before = getattr(backbone, 'out_type', None)
-    if not wanted or before is None or before == 'cls_token':
+    out_type = getattr(backbone, 'out_type', None)
+    if out_type in (None, 'cls_token'):
         yield
         return
     if not getattr(backbone, 'num_extra_tokens', 1):
         raise ValueError(
-            "pool 'cls' needs a class token, and this backbone has none (with_cls_token=False); use pool 'avg'"
+            "pool 'cls' needs a class token, and this backbone has none (with_cls_token=False); use pool "
+            "'avg'"
         )
     backbone.out_type = 'raw'
     try:
         yield
     finally:
-        backbone.out_type = before
+        backbone.out_type = out_type
 
 
 def _forward(model: nn.Module, inputs: Tensor):
@@ -71,19 +72,20 @@ def _forward(model: nn.Module, inputs: Tensor):
 
 
 def pool_features(outputs, pool: str, num_extra_tokens: int = 1) -> Tensor:
-    """One vector an image from whatever a backbone returns.
+    """Pool the outputs of a backbone to a feature vector for each image.
 
     Args:
-        outputs: a tensor, or a tuple or list of one a stage, the last of which is used: maps (B, C, h, w);
-            tokens (B, 1 + N, C), class token first; or vectors (B, C), taken as they are.
-        pool: 'avg', the mean over positions or patch tokens; 'cls', the class token.
-        num_extra_tokens: tokens before the patches.
+        outputs: Output of the last stage, or a tuple or list of the outputs of all stages. The last one is
+            used: maps (B, C, h, w); tokens (B, 1 + N, C), class token first; or vectors (B, C), which are
+            returned unchanged.
+        pool: 'avg' for the mean over positions or patch tokens, 'cls' for the class token.
+        num_extra_tokens: Number of tokens before the patch tokens.
 
     Returns:
         (B, C).
 
     Raises:
-        ValueError: 'cls' of maps, or an output of another shape.
+        ValueError: The outputs are maps and ``pool`` is 'cls', or they have another shape.
     """
     if pool not in POOLS:
         raise ValueError(f'pool {pool!r} is unknown; one of {", ".join(POOLS)}')
@@ -91,7 +93,9 @@ def pool_features(outputs, pool: str, num_extra_tokens: int = 1) -> Tensor:
     if not isinstance(output, Tensor) or output.ndim not in (2, 3, 4):
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ValueError(
-            f'the backbone returned {shape}; maps (B, C, h, w), tokens (B, N, C) or vectors (B, C) can be pooled'
+            f'the backbone returned {shape}; only maps (B, C, h, w), tokens (B, N, C) and vectors (B, C) can '
+            'be '
+            'pooled'
         )
     if output.ndim == 2:
         return output
@@ -99,23 +103,23 @@ def pool_features(outputs, pool: str, num_extra_tokens: int = 1) -> Tensor:
         return output[:, 0] if pool == 'cls' else output[:, num_extra_tokens:].mean(dim=1)
     if pool == 'cls':
         raise ValueError(
-            f"pool 'cls' needs a class token, but the backbone returned maps {tuple(output.shape)}; use pool 'avg'"
+            f"pool 'cls' needs a class token, but the backbone returned maps {tuple(output.shape)}; use pool "
+            "'avg'"
         )
     return output.mean(dim=(2, 3))
 
 
 def _unpack(batch) -> tuple[Tensor, Tensor]:
-    """(inputs, labels) of a batch: such a pair, or what mmengine's loaders give."""
+    """Return the inputs and labels of a batch: a pair of both, or a dict from one of mmengine's loaders."""
     if isinstance(batch, dict):
         inputs, samples = batch['inputs'], batch.get('data_samples')
         if not samples or any('gt_label' not in sample for sample in samples):
             raise ValueError(
-                'the images have no labels; features are evaluated on a labelled data set (folders named by class)'
+                'the images have no labels; features are evaluated on a labelled dataset (folders named by '
+                'class)'
             )
-        return (
-            torch.stack(list(inputs)) if isinstance(inputs, (list, tuple)) else inputs,
-            torch.cat([torch.as_tensor(sample.gt_label).reshape(1) for sample in samples]),
-        )
+        labels = torch.cat([torch.as_tensor(sample.gt_label).reshape(1) for sample in samples])
+        return torch.stack(list(inputs)) if isinstance(inputs, (list, tuple)) else inputs, labels
     inputs, labels = batch
     return inputs, torch.as_tensor(labels)
 
@@ -127,25 +131,26 @@ def extract_features(
     device: str | torch.device | None = None,
     progress: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Features of all images of a loader.
+    """Compute the features of all images of a loader.
 
-    The model is put into evaluation mode and brought back, module by module; random states are left as they
-    were.
+    The model runs in evaluation mode; afterwards its modules are in their own modes again. Random states are
+    restored.
 
     Args:
-        model: an algorithm of mmpretrain or mmssl (its ``data_preprocessor`` normalises the images), or a
-            bare backbone fed with normalised images.
-        loader: batches, either (images (B, 3, H, W), labels (B,)) or the dicts of mmengine's loaders.
+        model: A model of mmpretrain or mmssl, whose ``data_preprocessor`` normalises the images, or a bare
+            backbone, whose loader gives normalised images.
+        loader: Batches (images (B, 3, H, W), labels (B,)), or the dicts of mmengine's loaders.
         pool: 'avg' or 'cls', see :func:`pool_features`.
-        device: where to compute, the model is moved there; where the model is when None.
-        progress: a progress line with the time left on the standard error; None shows it on a terminal. Only
-            ever on rank 0.
+        device: Device to which the model is moved; that of the model if None.
+        progress: Show a progress line with the remaining time on standard error; None shows it on a terminal.
+            Only rank 0 ever shows it.
 
     Returns:
-        features (N, D), float32, and labels (N,), long, both on the CPU, in the order of the loader.
+        Features (N, D), float32, and labels (N,), int64, on the CPU and in the order of the loader.
 
     Raises:
-        ValueError: no images, no labels, 'cls' without a class token, or images that nothing normalises.
+        ValueError: There are no images or no labels, ``pool`` is 'cls' and there is no class token, or
+            nothing normalises the images.
     """
     from tqdm import tqdm
 
@@ -158,18 +163,21 @@ def extract_features(
     extra = getattr(getattr(model, 'backbone', model), 'num_extra_tokens', 1)
     hidden = _rank() != 0 or not (sys.stderr.isatty() if progress is None else progress)
     features, labels = [], []
-    with preserve_rng(), evaluating(model), torch.no_grad(), _raw_tokens(model, pool == 'cls'):
+    class_token = _with_class_token(model) if pool == 'cls' else contextlib.nullcontext()
+    with preserve_rng(), evaluating(model), torch.no_grad(), class_token:
         for batch in tqdm(
             loader, desc='features', unit='batch', disable=hidden, leave=False, file=sys.stderr
         ):
             inputs, batch_labels = _unpack(batch)
             if not len(batch_labels):
-                continue  # every file of the batch was bad
+                continue  # no file of the batch could be decoded
             if preprocessor is not None:
                 inputs = preprocessor(dict(inputs=inputs, data_samples=None), False)['inputs']
             elif not inputs.is_floating_point():
                 raise ValueError(
-                    f'images are {inputs.dtype} and the model has no data_preprocessor to normalise them; pass float images'
+                    f'images are {inputs.dtype} and the model has no data_preprocessor to normalise them; '
+                    'pass '
+                    'float images'
                 )
             pooled = pool_features(_forward(model, inputs.to(device)), pool, extra)
             features.append(pooled.float().cpu())
@@ -180,36 +188,32 @@ def extract_features(
 
 
 def _rank() -> int:
-    return (
-        torch.distributed.get_rank()
-        if torch.distributed.is_available() and torch.distributed.is_initialized()
-        else 0
-    )
+    distributed = torch.distributed
+    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
 
 
 def image_size_of(model, cfg=None) -> int:
-    """Side in pixels that the backbone was made for, the smaller side of a rectangle.
+    """Return the image size in pixels that a backbone was made for, the smaller side if rectangular.
 
-    A residual network is made for no size: where the backbone does not say, it is the size of the crops (of
-        the first view) that ``cfg``
-    trains on; 224 where that is not known either.
+    Residual networks are not made for a size. Then it is the size of the (first) crop that ``cfg`` trains on,
+    or 224 if that is not known either.
     """
     backbone = getattr(model, 'backbone', model)
     size = getattr(backbone, 'img_size', None)
-    if size is None:  # the hosts' Swin leaves it to its stem
+    if size is None:  # Swin keeps it in its patch embedding
         size = getattr(getattr(backbone, 'patch_embed', None), 'init_input_size', None)
     if size is None:
-        size = _trained_size(cfg)
+        size = _training_size(cfg)
     return int(size) if isinstance(size, int) else int(min(size))
 
 
-def _trained_size(cfg) -> int | Sequence[int]:
+def _training_size(cfg) -> int | Sequence[int]:
     loader = (cfg or {}).get('train_dataloader') or {}
     for step in loader.get('dataset', {}).get('pipeline') or []:
         for node in (step, *(step.get('views') or [])):
             scale = node.get('scale')
-            if isinstance(scale, int) or (
-                isinstance(scale, (tuple, list)) and all(isinstance(side, int) for side in scale)
-            ):
+            if isinstance(scale, int):
+                return scale
+            if isinstance(scale, (tuple, list)) and all(isinstance(length, int) for length in scale):
                 return scale
     return 224

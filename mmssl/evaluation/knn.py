@@ -1,7 +1,7 @@
-"""Weighted k-nearest-neighbour classification of features (Wu et al., CVPR 2018, arXiv:1805.01978, section 3.4; DINO, arXiv:2104.14294).
+"""Weighted k-nearest-neighbour classification (Wu et al., arXiv:1805.01978, section 3.4; arXiv:2104.14294).
 
-The k training features of largest cosine similarity s vote for their classes with weight exp(s /
-temperature).
+The k training features with the largest cosine similarity s vote for their classes with weight
+exp(s / temperature).
 """
 
 import warnings
@@ -10,32 +10,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# entries of one block of similarities: 256 MiB in float32
+# similarities computed at a time: 256 MiB in float32
 MAX_ENTRIES = 1 << 26
 
 
 def check_features(features: Tensor, labels: Tensor | None, name: str) -> None:
-    """Refuse what would give a silent wrong number.
+    """Check features and labels that would otherwise give a wrong accuracy silently.
 
     Args:
-        features: (N, D), floating point, finite, N and D at least 1.
-        labels: (N,) integers, at least 0; None where there are none.
-        name: what the message calls them.
+        features: (N, D), floating point and finite, with N and D at least 1.
+        labels: (N,) integers, at least 0; None to check the features only.
+        name: Name of the set in messages.
 
     Raises:
-        TypeError: features are not floating point, or labels not integers.
-        ValueError: wrong shapes, NaN or infinity, or a negative label.
+        TypeError: Features are not floating point, or labels are not integers.
+        ValueError: A shape is wrong, a feature is NaN or infinite, or a label is negative.
     """
     if not features.is_floating_point():
         raise TypeError(f'{name} features are {features.dtype}; they must be floating point')
     if features.ndim != 2 or 0 in features.shape:
         raise ValueError(
-            f'{name} features have shape {tuple(features.shape)}; they must be (N, D), neither of them 0'
+            f'{name} features have shape {tuple(features.shape)}; they must be (N, D) with N and D above 0'
         )
     bad = int((~torch.isfinite(features)).any(dim=1).sum())
     if bad:
         raise ValueError(
-            f'{bad} of {len(features)} {name} features hold NaN or infinity; the weights or the images are broken'
+            f'{bad} of {len(features)} {name} features contain NaN or infinity; check the weights and the '
+            'images'
         )
     if labels is None:
         return
@@ -44,14 +45,15 @@ def check_features(features: Tensor, labels: Tensor | None, name: str) -> None:
     if labels.shape != (len(features),):
         raise ValueError(f'{name}: {len(features)} features, but labels have shape {tuple(labels.shape)}')
     if int(labels.min()) < 0:
-        raise ValueError(f'{name} labels hold {int(labels.min())}; labels count from 0')
+        raise ValueError(f'{name} labels contain {int(labels.min())}; labels start at 0')
 
 
 def check_classes(labels: Tensor, num_classes: int, name: str) -> None:
-    """Raise ValueError when a label is not below ``num_classes``."""
+    """Raise ValueError if a label is not below ``num_classes``."""
     if int(labels.max()) >= num_classes:
         raise ValueError(
-            f'{name} labels go up to {int(labels.max())}, but there are {num_classes} classes (0 to {num_classes - 1})'
+            f'{name} labels go up to {int(labels.max())}, but there are {num_classes} classes '
+            f'(0 to {num_classes - 1})'
         )
 
 
@@ -62,28 +64,32 @@ def knn_scores(
     k: int = 20,
     temperature: float = 0.07,
     num_classes: int | None = None,
+    max_entries: int = MAX_ENTRIES,
 ) -> Tensor:
-    """Share of the votes that each class gets.
+    """Fraction of the votes that each class gets.
 
     Args:
-        train_features: (N, D), the bank; it need not be normalised.
+        train_features: (N, D), not necessarily normalised.
         train_labels: (N,) integers in [0, num_classes).
-        features: (M, D), what to classify, on the device of the bank.
-        k: neighbours that vote; with fewer than k in the bank all of them vote, with a warning.
-        temperature: of the votes; a small one lets the nearest decide.
-        num_classes: the largest training label plus one when None.
+        features: (M, D) to classify, on the device of ``train_features``.
+        k: Number of neighbours that vote; if there are fewer training features, all of them vote, with a
+            warning.
+        temperature: Temperature of the votes; the smaller, the more the nearest neighbour decides.
+        num_classes: Number of classes; the largest training label plus 1 if None.
+        max_entries: Number of similarities to compute at a time, which bounds the memory.
 
     Returns:
-        (M, num_classes), in the wider of the two dtypes (float32 at least), rows sum to 1.
+        (M, num_classes) whose rows sum to 1, in the wider of the two data types, at least float32.
 
     Raises:
-        ValueError: shapes that do not agree, NaN, labels out of range, k < 1 or temperature <= 0.
+        ValueError: Shapes do not agree, a feature is NaN, a label is out of range, k < 1 or temperature <= 0.
     """
     check_features(train_features, train_labels, 'training')
     check_features(features, None, 'validation')
     if train_features.shape[1] != features.shape[1]:
         raise ValueError(
-            f'training features have {train_features.shape[1]} dimensions, validation features {features.shape[1]}'
+            f'training features have {train_features.shape[1]} dimensions, validation features '
+            f'{features.shape[1]}'
         )
     if num_classes is None:
         num_classes = int(train_labels.max()) + 1
@@ -91,7 +97,7 @@ def knn_scores(
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise ValueError(f'k={k!r} must be a whole number of neighbours, at least 1')
     if not temperature > 0:
-        raise ValueError(f'temperature={temperature!r} must be above 0, as 0.07')
+        raise ValueError(f'temperature={temperature!r} must be above 0, such as 0.07')
     if k > len(train_features):
         warnings.warn(
             f'k={k} exceeds the {len(train_features)} training features; all of them vote', stacklevel=2
@@ -101,11 +107,11 @@ def knn_scores(
     dtype = torch.promote_types(torch.promote_types(train_features.dtype, features.dtype), torch.float32)
     bank = F.normalize(train_features.to(dtype), dim=1)
     labels = train_labels.to(bank.device, torch.long)
-    rows = max(1, MAX_ENTRIES // len(bank))
+    rows = max(1, max_entries // len(bank))
     scores = []
     for chunk in features.split(rows):
         similarities, neighbours = (F.normalize(chunk.to(dtype), dim=1) @ bank.T).topk(k, dim=1)
-        # softmax is exp(s / T) over the sum of the votes, without overflow at small temperatures
+        # softmax is exp(s / T) divided by the sum of the votes, without overflow at small temperatures
         votes = (similarities / temperature).softmax(dim=1)
         scores.append(votes.new_zeros(len(chunk), num_classes).scatter_add_(1, labels[neighbours], votes))
     return torch.cat(scores)
@@ -119,7 +125,16 @@ def knn_classify(
     temperature: float = 0.07,
     num_classes: int | None = None,
 ) -> Tensor:
-    """(M,) predicted labels; arguments and errors as in :func:`knn_scores`. Equal votes go to the smaller label."""
+    """Predict labels (M,) by the vote; ties go to the smaller label.
+
+    Args:
+        train_features: As in :func:`knn_scores`.
+        train_labels: As in :func:`knn_scores`.
+        features: As in :func:`knn_scores`.
+        k: As in :func:`knn_scores`.
+        temperature: As in :func:`knn_scores`.
+        num_classes: As in :func:`knn_scores`.
+    """
     return knn_scores(train_features, train_labels, features, k, temperature, num_classes).argmax(dim=1)
 
 
@@ -135,15 +150,20 @@ def knn_accuracy(
     """Accuracy of the vote.
 
     Args:
-        labels: (M,) integers, the truth for ``features``.
-        others: as in :func:`knn_scores`.
+        train_features: (N, D), not necessarily normalised.
+        train_labels: (N,) integers in [0, num_classes).
+        features: (M, D) to classify.
+        labels: (M,) integers, the true labels of ``features``.
+        k: Number of neighbours that vote.
+        temperature: Temperature of the votes.
+        num_classes: Number of classes; the largest training label plus 1 if None.
 
     Returns:
-        ``dict(top1, top5)`` in percent. A class without a vote is no hit of top5, so with few neighbours or
-        classes it is not 100 for free.
+        ``top1`` and ``top5`` in percent. A class without any vote is no hit of top5, so that few neighbours
+        or classes do not make it 100.
 
     Raises:
-        ValueError: as in :func:`knn_scores`; also a label that no training feature could have.
+        ValueError: As in :func:`knn_scores`, or a label that no training feature can have.
     """
     check_features(features, labels, 'validation')
     if num_classes is None:
@@ -154,11 +174,20 @@ def knn_accuracy(
 
 
 def accuracy(scores: Tensor, labels: Tensor, voted: bool = False) -> dict[str, float]:
-    """``dict(top1, top5)`` in percent of (M, K) scores; ``voted`` counts a hit only where the score is above 0."""
+    """Top-1 and top-5 accuracy in percent.
+
+    Args:
+        scores: (M, K).
+        labels: (M,) true labels.
+        voted: Scores are votes: a class with score 0 is no hit.
+
+    Returns:
+        ``top1`` and ``top5``.
+    """
     labels = labels.to(scores.device, torch.long)
     best, order = scores.topk(min(5, scores.shape[1]), dim=1)
     hits = order == labels[:, None]
     if voted:
         hits &= best > 0
-    top1 = scores.argmax(dim=1) == labels  # argmax, not order[:, 0]: the same tie rule as knn_classify
+    top1 = scores.argmax(dim=1) == labels  # not order[:, 0]: the tie rule of knn_classify
     return dict(top1=100 * top1.double().mean().item(), top5=100 * hits.any(dim=1).double().mean().item())

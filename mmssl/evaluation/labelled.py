@@ -1,27 +1,31 @@
-"""Labelled training and validation images out of a folder or archive, as data loaders for evaluation."""
+"""Labelled training and validation images of a folder or archive, as data loaders for evaluation."""
 
 import os
 from collections.abc import Sequence
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from mmssl.evaluation.linear import stratified_split
+
 SPLITS = ('train', 'val')
 VAL_FOLDERS = ('val', 'validation', 'valid', 'test')
-SHARE, SPLIT_SEED = 0.2, 0  # of class folders without a validation set
+# for class folders without a validation set
+VAL_FRACTION = 0.2
+SPLIT_SEED = 0
 
 
 class LabelledImages(Dataset):
-    """Images with labels as plain tensors.
-
-    The host's data set hands out data samples and draws another image for one that is bad; an evaluation
-    counts every image once.
+    """Dataset of images and labels as plain tensors, in which each image occurs once.
 
     Args:
-        folder: a ``mmssl.ImageFolder`` with labels, whose pipeline leaves 'img' (H, W, 3).
-        indices: which of its images; all when None.
+        folder: A ``mmssl.ImageFolder`` with labels, whose pipeline returns 'img' (H, W, 3).
+        indices: Indices of the images to use; all if None.
     """
+
+    # mmengine's datasets return data samples, and replace an image that cannot be read by another one
 
     def __init__(self, folder, indices: Tensor | None = None):
         self.folder = folder
@@ -32,7 +36,7 @@ class LabelledImages(Dataset):
         return len(self.indices)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int] | None:
-        """Image (3, H, W), uint8, BGR, and its label; None for a file that cannot be decoded, which the folder counts."""
+        """Return an image (3, H, W), uint8, BGR, and its label; None for a file that cannot be decoded."""
         results = self.folder.prepare_data(int(self.indices[index]))
         if results is None:
             return None
@@ -40,55 +44,60 @@ class LabelledImages(Dataset):
 
     @property
     def labels(self) -> Tensor:
-        """(N,) long, without reading an image."""
+        """(N,) int64 labels, without reading an image."""
         return torch.tensor(
             [self.folder.get_data_info(int(index))['gt_label'] for index in self.indices], dtype=torch.long
         )
 
     def take(self, count: int | None, seed: int = 0) -> 'LabelledImages':
-        """At most ``count`` of the images, drawn by a seed; every class keeps its share, and at least one."""
+        """Draw a subset in which the classes keep their proportions, with at least one image of each.
+
+        Args:
+            count: Number of images; None or a larger number than there are returns all.
+            seed: Seed of the draw.
+        """
         if count is None or count >= len(self):
             return self
         labels = self.labels
         if count < len(labels.unique()):
             raise ValueError(
-                f'{count} images cannot hold the {len(labels.unique())} classes; take at least as many'
+                f'{count} images cannot contain all {len(labels.unique())} classes; take at least that many'
             )
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
         rank = torch.empty(len(labels), dtype=torch.double)
         for label in labels.unique():
             members = order[labels[order] == label]
-            # the first of every class come first, then the classes in proportion
+            # the first image of each class comes first, then the classes in proportion
             rank[members] = torch.arange(len(members), dtype=torch.double) / len(members)
-        kept = rank.sort(stable=True).indices[:count].sort().values
-        return LabelledImages(self.folder, self.indices[kept])
+        subset = rank.sort(stable=True).indices[:count].sort().values
+        return LabelledImages(self.folder, self.indices[subset])
 
 
 def _collate(samples: Sequence[tuple[Tensor, int] | None]) -> tuple[Tensor, Tensor]:
-    good = [sample for sample in samples if sample is not None]
-    images = torch.stack([image for image, _ in good]) if good else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
-    return images, torch.tensor([label for _, label in good], dtype=torch.long)
+    readable = [sample for sample in samples if sample is not None]
+    labels = torch.tensor([label for _, label in readable], dtype=torch.long)
+    if not readable:
+        return torch.empty(0, 3, 1, 1, dtype=torch.uint8), labels
+    return torch.stack([image for image, _ in readable]), labels
 
 
 def labelled_images(data: str, image_size: int = 224) -> tuple[LabelledImages, LabelledImages]:
-    """Training and validation images.
+    """Find the training and validation images of a dataset.
 
     Args:
-        data: a folder or archive with ``train/<class>/`` and ``val/<class>/`` (also 'validation', 'valid' or
-            'test'), or with class folders only, of which a fixed fifth of every class becomes the validation
-            set (said in a line).
-        image_size: side of the central crop, pixels; the short edge is resized to 256 / 224 of it.
+        data: Folder or archive with ``train/<class>/`` and ``val/<class>/`` (or 'validation', 'valid',
+            'test'), or with class folders only, of which a fixed fifth of each class becomes the validation
+            set; this is logged.
+        image_size: Side of the central crop in pixels; the short edge is resized to 256 / 224 of it.
 
     Returns:
-        training and validation set, whose labels count the classes of the training set.
+        Training and validation set, whose labels are indices of the classes of the training set.
 
     Raises:
-        FileNotFoundError: no such folder, or no validation images beside ``train``.
-        ValueError: no images, images outside of class folders, one class only, or a class that the training
-            set lacks.
+        FileNotFoundError: The folder does not exist, or there are no validation images beside ``train``.
+        ValueError: There are no images, images outside of class folders, a single class, or a class that the
+            training set lacks.
     """
-    from mmengine.logging import print_log
-
     from mmssl.data.archives import split_archive
     from mmssl.data.folder import ImageFolder, find_images
     from mmssl.data.transforms import LoadCenterCrop
@@ -100,24 +109,12 @@ def labelled_images(data: str, image_size: int = 224) -> tuple[LabelledImages, L
     classes = train.metainfo['classes']
     if len(classes) < 2:
         raise ValueError(
-            f'{train.image_root} holds one class only ({classes[0]!r}); a classifier needs at least two class folders'
+            f'{train.image_root} has a single class ({classes[0]!r}); a classifier needs at least two class '
+            'folders'
         )
     whole_root = find_images(data, '')[0] if split_archive(data) else data.rstrip('/')
     if train.image_root == whole_root:
-        from mmssl.evaluation.linear import stratified_split
-
-        whole = LabelledImages(train)
-        first, second = stratified_split(whole.labels, SHARE, SPLIT_SEED)
-        if not len(second):
-            raise ValueError(
-                f'no class of {train.image_root} has two images, so that none can be kept for validation'
-            )
-        print_log(
-            f'{train.image_root} has no train and val: every class is split by a fixed draw, {len(first)} images to train and '
-            f'{len(second)} to validate',
-            logger='current',
-        )
-        return LabelledImages(train, first), LabelledImages(train, second)
+        return _split(train)
     for name in VAL_FOLDERS:
         try:
             find_images(data, name)
@@ -127,13 +124,31 @@ def labelled_images(data: str, image_size: int = 224) -> tuple[LabelledImages, L
         val.full_init()
         return LabelledImages(train), LabelledImages(val)
     raise FileNotFoundError(
-        f'{data} has train but none of {", ".join(VAL_FOLDERS)}; add one, or give {os.path.join(data, "train")}, '
+        f'{data} has train but none of {", ".join(VAL_FOLDERS)}; add one, or give '
+        f'{os.path.join(data, "train")}, '
         'which is then split'
     )
 
 
+def _split(folder) -> tuple[LabelledImages, LabelledImages]:
+    """Split class folders without a validation set by a fixed draw."""
+    images = LabelledImages(folder)
+    train, val = stratified_split(images.labels, VAL_FRACTION, SPLIT_SEED)
+    if not len(val):
+        raise ValueError(
+            f'no class of {folder.image_root} has two images, so that none can be held out for validation'
+        )
+    print_log(
+        f'{folder.image_root} has no train and val: every class is split by a fixed draw, {len(train)} '
+        'images to '
+        f'train and {len(val)} to validate',
+        logger='current',
+    )
+    return LabelledImages(folder, train), LabelledImages(folder, val)
+
+
 def image_loader(images: LabelledImages, batch_size: int = 64, num_workers: int = 2) -> DataLoader:
-    """Batches (B, 3, H, W), uint8, BGR, and (B,) labels, in order; draws nothing from the global generators."""
+    """Load batches (B, 3, H, W), uint8, BGR, with labels (B,), in order; global generators are not used."""
     return DataLoader(
         images,
         batch_size=batch_size,
@@ -147,7 +162,19 @@ def image_loader(images: LabelledImages, batch_size: int = 64, num_workers: int 
 def labelled_loader(
     data: str, image_size: int = 224, split: str = 'train', batch_size: int = 64, num_workers: int = 2
 ) -> DataLoader:
-    """The loader of one split ('train' or 'val'); arguments and errors as in :func:`labelled_images` and :func:`image_loader`."""
+    """Load the images of a split.
+
+    Args:
+        data: Folder or archive, see :func:`labelled_images`.
+        image_size: Side of the central crop in pixels.
+        split: 'train' or 'val'.
+        batch_size: Number of images per batch.
+        num_workers: Number of worker processes.
+
+    Raises:
+        FileNotFoundError: As in :func:`labelled_images`.
+        ValueError: As in :func:`labelled_images`, or the split is unknown.
+    """
     if split not in SPLITS:
-        raise ValueError(f'split {split!r} is unknown; one of {", ".join(SPLITS)}')
+        raise ValueError(f'unknown split {split!r}; choose one of {", ".join(SPLITS)}')
     return image_loader(labelled_images(data, image_size)[SPLITS.index(split)], batch_size, num_workers)

@@ -1,15 +1,17 @@
-"""Linear probing on cached features: many classifiers at once, the best one chosen on a part of the training set.
+"""Linear probing on cached features, with a grid search over learning rates and weight decays.
 
 The protocol is MAE's (He et al., arXiv:2111.06377, appendix A.1): features are normalised by a batch norm
-without parameters, and a linear classifier is trained by SGD with momentum and a cosine schedule, without
-augmentation. The features are computed once, so that a grid of learning rates and weight decays costs one
-matrix product a step.
+without parameters, and a linear classifier is trained by SGD with momentum and a cosine schedule. There is no
+augmentation, so the features are computed once, and a step of all classifiers of the grid is one matrix
+product.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmssl.evaluation.knn import accuracy, check_classes, check_features
@@ -19,27 +21,69 @@ WEIGHT_DECAYS = (0.0, 1e-4, 1e-2)
 EPS = 1e-6  # of MAE's batch norm
 
 
-def stratified_split(labels: Tensor, share: float, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Split indices so that every class gives the same share to the second part.
+@dataclass(frozen=True)
+class ProbeSettings:
+    """Settings of a linear probe.
+
+    Args:
+        learning_rates: Peak learning rates of the grid.
+        weight_decays: Weight decays of the grid, applied to the weights but not to the biases.
+        epochs: Passes over the features.
+        batch_size: Features per step; N / 64 within [256, 16384] if None.
+        momentum: Momentum of SGD.
+        holdout: Fraction of each class of the training set on which the grid is compared.
+        seed: Seed of the split and of the order of the batches; the same seed gives the same result.
+        num_classes: Number of classes; the largest training label plus 1 if None.
+        device: Device to train on; that of the features if None.
+    """
+
+    learning_rates: Sequence[float] = LEARNING_RATES
+    weight_decays: Sequence[float] = WEIGHT_DECAYS
+    epochs: int = 100
+    batch_size: int | None = None
+    momentum: float = 0.9
+    holdout: float = 0.2
+    seed: int = 0
+    num_classes: int | None = None
+    device: str | torch.device | None = None
+
+    @property
+    def grid(self) -> list[tuple[float, float]]:
+        """Pairs (learning rate, weight decay) to compare."""
+        return [(float(rate), float(decay)) for rate in self.learning_rates for decay in self.weight_decays]
+
+    def check(self) -> None:
+        """Raise ValueError if a value is out of range."""
+        if not self.grid or any(not rate > 0 or not decay >= 0 for rate, decay in self.grid):
+            raise ValueError(
+                f'learning_rates={tuple(self.learning_rates)} must be above 0, '
+                f'weight_decays={tuple(self.weight_decays)} at least 0'
+            )
+        if self.epochs < 1 or (self.batch_size is not None and self.batch_size < 1):
+            raise ValueError(f'epochs={self.epochs} and batch_size={self.batch_size} must be at least 1')
+
+
+def stratified_split(labels: Tensor, fraction: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Split indices into two parts with the same proportion of each class.
 
     Args:
         labels: (N,) integers.
-        share: of every class that goes to the second part, rounded; at least one image of a class stays in
-            the first part, and at least one goes to the second where the class has two or more.
-        seed: of the draw.
+        fraction: Fraction of each class that goes to the second part, rounded. At least one image of a class
+            stays in the first part, and at least one goes to the second if the class has two or more.
+        seed: Seed of the draw.
 
     Returns:
-        two sorted index tensors, which are disjoint and together all of 0 to N - 1.
+        Two sorted index tensors, disjoint and together all of 0 to N - 1.
     """
-    if not 0 < share < 1:
-        raise ValueError(f'share={share!r} must be between 0 and 1, both excluded')
+    if not 0 < fraction < 1:
+        raise ValueError(f'fraction={fraction!r} must be between 0 and 1, both excluded')
     generator = torch.Generator().manual_seed(seed)
     labels = labels.cpu()
     first, second = [], []
     for label in labels.unique():
         members = (labels == label).nonzero().flatten()
         members = members[torch.randperm(len(members), generator=generator)]
-        count = min(max(1, round(share * len(members))), len(members) - 1)
+        count = min(max(1, round(fraction * len(members))), len(members) - 1)
         second.append(members[:count])
         first.append(members[count:])
     return torch.cat(first).sort().values, torch.cat(second).sort().values
@@ -49,181 +93,163 @@ def fit_heads(
     features: Tensor,
     labels: Tensor,
     num_classes: int,
-    learning_rates: Sequence[float],
-    weight_decays: Sequence[float],
-    epochs: int = 100,
-    batch_size: int | None = None,
-    momentum: float = 0.9,
-    seed: int = 0,
+    grid: Sequence[tuple[float, float]],
+    settings: ProbeSettings,
 ) -> tuple[Tensor, Tensor]:
-    """Train one softmax regression for each pair (learning rate, weight decay), all on the same batches.
+    """Train a softmax regression for each pair (learning rate, weight decay), all on the same batches.
+
+    The weights start at zero; the learning rate falls from its peak to zero along half a cosine.
 
     Args:
         features: (N, D), normalised.
         labels: (N,) in [0, num_classes).
-        learning_rates, weight_decays: one of each for each of the H heads; the rates are the peaks of half a
-            cosine.
-        epochs: passes over the features.
-        batch_size: N / 64 within [256, 16384] when None.
-        momentum: of SGD. Weight decay is added to the gradient of the weights, not of the biases.
-        seed: of the order of the batches; the weights start at zero.
+        num_classes: K.
+        grid: H pairs (peak learning rate, weight decay).
+        settings: ``epochs``, ``batch_size``, ``momentum`` and ``seed``.
 
     Returns:
-        weights (H, D, K) and biases (H, K).
+        Weights (H, D, K) and biases (H, K).
     """
-    (samples, width), heads = features.shape, len(learning_rates)
-    batch_size = min(batch_size or min(max(samples // 64, 256), 16384), samples)
-    rates = features.new_tensor(learning_rates).view(heads, 1)
-    decays = features.new_tensor(weight_decays).view(heads, 1)
+    (samples, width), heads = features.shape, len(grid)
+    batch_size = min(settings.batch_size or min(max(samples // 64, 256), 16384), samples)
+    rates, decays = features.new_tensor(grid).T.unsqueeze(-1)  # (H, 1) each
     # (D, H, K), so that the logits of all heads are one matrix product
-    weight, bias = features.new_zeros(width, heads, num_classes), features.new_zeros(heads, num_classes)
-    weight_velocity, bias_velocity = torch.zeros_like(weight), torch.zeros_like(bias)
-    generator = torch.Generator().manual_seed(seed)
+    weight = features.new_zeros(width, heads, num_classes)
+    bias = features.new_zeros(heads, num_classes)
+    weight_velocity = torch.zeros_like(weight)
+    bias_velocity = torch.zeros_like(bias)
+    generator = torch.Generator().manual_seed(settings.seed)
     steps_per_epoch = math.ceil(samples / batch_size)
-    for step in range(epochs * steps_per_epoch):
+    steps = settings.epochs * steps_per_epoch
+    for step in range(steps):
         if step % steps_per_epoch == 0:
             order = torch.randperm(samples, generator=generator).to(features.device)
         start = step % steps_per_epoch * batch_size
-        chosen = order[start : start + batch_size]
-        batch, truth = features[chosen], labels[chosen]
+        indices = order[start : start + batch_size]
+        batch = features[indices]
         logits = (batch @ weight.flatten(1)).view(len(batch), heads, num_classes) + bias
-        # gradient of the mean cross-entropy with respect to the logits: softmax - one-hot
-        error = logits.softmax(dim=-1)
-        error.scatter_add_(
-            2, truth.view(-1, 1, 1).expand(-1, heads, 1), error.new_full((len(batch), heads, 1), -1.0)
-        )
-        error /= len(batch)
-        weight_velocity.mul_(momentum).add_((batch.T @ error.flatten(1)).view_as(weight)).addcmul_(
-            weight, decays
-        )
-        bias_velocity.mul_(momentum).add_(error.sum(dim=0))
-        rate = rates * (0.5 + 0.5 * math.cos(math.pi * step / (epochs * steps_per_epoch)))
+        error = _cross_entropy_gradient(logits, labels[indices])
+        weight_gradient = (batch.T @ error.flatten(1)).view_as(weight)
+        weight_velocity.mul_(settings.momentum).add_(weight_gradient).addcmul_(weight, decays)
+        bias_velocity.mul_(settings.momentum).add_(error.sum(dim=0))
+        rate = rates * (0.5 + 0.5 * math.cos(math.pi * step / steps))
         weight.addcmul_(weight_velocity, rate, value=-1)
         bias.addcmul_(bias_velocity, rate, value=-1)
     return weight.permute(1, 0, 2), bias
 
 
+def _cross_entropy_gradient(logits: Tensor, labels: Tensor) -> Tensor:
+    """Gradient of the mean cross-entropy with respect to logits (B, H, K): (softmax - one-hot) / B."""
+    count, heads, _ = logits.shape
+    gradient = logits.softmax(dim=-1)
+    index = labels.view(-1, 1, 1).expand(-1, heads, 1)
+    gradient.scatter_add_(2, index, gradient.new_full((count, heads, 1), -1.0))
+    return gradient.div_(count)
+
+
 def _standardise(train: Tensor, *others: Tensor) -> list[Tensor]:
-    """All by the mean and (biased) variance of the first, as BatchNorm1d(affine=False) with population statistics."""
+    """Normalise by the mean and biased variance of the first, as BatchNorm1d(affine=False) does."""
     variance, mean = torch.var_mean(train, dim=0, correction=0)
     scale = (variance + EPS).rsqrt()
     return [(part - mean) * scale for part in (train, *others)]
 
 
 def linear_probe(
-    train_features: Tensor,
-    train_labels: Tensor,
-    features: Tensor,
-    labels: Tensor,
-    learning_rates: Sequence[float] = LEARNING_RATES,
-    weight_decays: Sequence[float] = WEIGHT_DECAYS,
-    epochs: int = 100,
-    batch_size: int | None = None,
-    holdout: float = 0.2,
-    seed: int = 0,
-    num_classes: int | None = None,
-    device: str | torch.device | None = None,
+    train_features: Tensor, train_labels: Tensor, features: Tensor, labels: Tensor, **settings
 ) -> dict:
-    """Accuracy of a linear classifier on frozen features.
+    """Measure the accuracy of a linear classifier on frozen features.
 
     All pairs of learning rate and weight decay are trained on a part of the training set and compared on the
-    rest of it; the best one (accuracy, then cross-entropy) is trained anew on the whole training set. The
-    validation set takes no part in the choice.
+    rest. The best pair by accuracy, then by cross-entropy, is trained again on the whole training set. The
+    validation set has no influence on the choice.
 
     Args:
-        train_features, train_labels: (N, D) and (N,).
-        features, labels: (M, D) and (M,), the validation set.
-        learning_rates, weight_decays: the grid.
-        epochs, batch_size: as in :func:`fit_heads`.
-        holdout: share of every class of the training set that the choice is made on.
-        seed: of the split and of the order of the batches; the result is the same for the same seed.
-        num_classes: the largest training label plus one when None.
-        device: where to train; where the features are when None.
+        train_features: (N, D).
+        train_labels: (N,).
+        features: (M, D) of the validation set.
+        labels: (M,) of the validation set.
+        **settings: Fields of :class:`ProbeSettings`.
 
     Returns:
-        ``top1``, ``top5`` (percent, validation), ``lr``, ``weight_decay`` (chosen), ``holdout_top1``,
-        ``num_classes``, ``epochs`` and ``sweep``, a list of ``dict(lr, weight_decay, holdout_top1)``.
+        ``top1`` and ``top5`` of the validation set in percent; the chosen ``lr`` and ``weight_decay`` with
+        their ``holdout_top1``; ``num_classes``, ``epochs`` and ``sweep``, a list of ``dict(lr, weight_decay,
+        holdout_top1)``.
 
     Raises:
-        ValueError: NaN features, shapes or labels that do not agree, one class only, an empty or impossible
-            grid, too few images.
+        ValueError: Features are NaN, shapes or labels do not agree, there is a single class, the grid is
+            empty or out of range, or there are too few images.
     """
+    probe = ProbeSettings(**settings)
+    _check_data(train_features, train_labels, features, labels)
+    num_classes = probe.num_classes or int(train_labels.max()) + 1
+    check_classes(train_labels, num_classes, 'training')
+    check_classes(labels, num_classes, 'validation')
+    probe.check()
+
+    device = torch.device(probe.device) if probe.device is not None else train_features.device
+    train_features = train_features.to(device, torch.float32)
+    train_labels = train_labels.to(device, torch.long)
+    features = features.to(device, torch.float32)
+    labels = labels.to(device, torch.long)
+
+    sweep, best = _search(train_features, train_labels, num_classes, probe)
+    chosen = probe.grid[best]
+    train_part, val_part = _standardise(train_features, features)
+    weight, bias = fit_heads(train_part, train_labels, num_classes, [chosen], probe)
+    scores = val_part @ weight[0] + bias[0]
+    if not torch.isfinite(scores).all():
+        raise ValueError(
+            f'learning rate {chosen[0]} diverged on the whole training set; give smaller learning_rates'
+        )
+    return dict(
+        **accuracy(scores, labels),
+        **sweep[best],
+        num_classes=num_classes,
+        epochs=probe.epochs,
+        sweep=sweep,
+    )
+
+
+def _check_data(train_features: Tensor, train_labels: Tensor, features: Tensor, labels: Tensor) -> None:
     check_features(train_features, train_labels, 'training')
     check_features(features, labels, 'validation')
     if train_features.shape[1] != features.shape[1]:
         raise ValueError(
-            f'training features have {train_features.shape[1]} dimensions, validation features {features.shape[1]}'
+            f'training features have {train_features.shape[1]} dimensions, validation features '
+            f'{features.shape[1]}'
         )
     if len(train_labels.unique()) < 2:
         raise ValueError(
-            f'all {len(train_labels)} training labels are {int(train_labels[0])}; a classifier needs at least two classes'
-        )
-    num_classes = num_classes or int(train_labels.max()) + 1
-    check_classes(train_labels, num_classes, 'training')
-    check_classes(labels, num_classes, 'validation')
-    grid = [(float(rate), float(decay)) for rate in learning_rates for decay in weight_decays]
-    if not grid or any(not rate > 0 or not decay >= 0 for rate, decay in grid):
-        raise ValueError(
-            f'learning_rates={tuple(learning_rates)} must be above 0, weight_decays={tuple(weight_decays)} at least 0'
-        )
-    if epochs < 1 or (batch_size is not None and batch_size < 1):
-        raise ValueError(f'epochs={epochs} and batch_size={batch_size} must be at least 1')
-    fitting, held = stratified_split(train_labels, holdout, seed)
-    if not len(held):
-        raise ValueError(
-            f'no class of the training set has two images, so that none of the {len(train_labels)} can be held out'
+            f'all {len(train_labels)} training labels are {int(train_labels[0])}; a classifier needs at '
+            'least '
+            'two classes'
         )
 
-    device = torch.device(device) if device is not None else train_features.device
-    train_features, features = train_features.to(device, torch.float32), features.to(device, torch.float32)
-    train_labels, labels = train_labels.to(device, torch.long), labels.to(device, torch.long)
-    fitting, held = fitting.to(device), held.to(device)
 
-    fit_part, held_part = _standardise(train_features[fitting], train_features[held])
-    rates, decays = zip(*grid, strict=True)
-    weight, bias = fit_heads(
-        fit_part,
-        train_labels[fitting],
-        num_classes,
-        rates,
-        decays,
-        epochs=epochs,
-        batch_size=batch_size,
-        seed=seed,
+def _search(
+    features: Tensor, labels: Tensor, num_classes: int, settings: ProbeSettings
+) -> tuple[list[dict], int]:
+    """Compare the grid on a held-out part of the training set; return all results and the best index."""
+    fit, held_out = (
+        part.to(features.device) for part in stratified_split(labels, settings.holdout, settings.seed)
     )
+    if not len(held_out):
+        raise ValueError(
+            f'no class of the training set has two images, so that none of the {len(labels)} can be held out'
+        )
+    fit_features, held_out_features = _standardise(features[fit], features[held_out])
+    weight, bias = fit_heads(fit_features, labels[fit], num_classes, settings.grid, settings)
     sweep, ranks = [], []
-    for (rate, decay), head_weight, head_bias in zip(grid, weight, bias, strict=True):
-        logits = held_part @ head_weight + head_bias
-        loss = torch.nn.functional.cross_entropy(logits, train_labels[held]).item()
-        top1 = accuracy(logits, train_labels[held])['top1'] if math.isfinite(loss) else 0.0
+    for (rate, decay), head_weight, head_bias in zip(settings.grid, weight, bias, strict=True):
+        logits = held_out_features @ head_weight + head_bias
+        loss = F.cross_entropy(logits, labels[held_out]).item()
+        diverged = not math.isfinite(loss)
+        top1 = 0.0 if diverged else accuracy(logits, labels[held_out])['top1']
         sweep.append(dict(lr=rate, weight_decay=decay, holdout_top1=top1))
-        ranks.append((top1, -loss) if math.isfinite(loss) else (-1.0, 0.0))
-    best = max(range(len(grid)), key=ranks.__getitem__)
+        ranks.append((-1.0, 0.0) if diverged else (top1, -loss))
+    best = max(range(len(ranks)), key=ranks.__getitem__)
     if ranks[best][0] < 0:
-        raise ValueError(f'every learning rate of {tuple(learning_rates)} diverged; give smaller ones')
-
-    train_part, val_part = _standardise(train_features, features)
-    weight, bias = fit_heads(
-        train_part,
-        train_labels,
-        num_classes,
-        [grid[best][0]],
-        [grid[best][1]],
-        epochs=epochs,
-        batch_size=batch_size,
-        seed=seed,
-    )
-    scores = val_part @ weight[0] + bias[0]
-    if not torch.isfinite(scores).all():
         raise ValueError(
-            f'learning rate {grid[best][0]} diverged on the whole training set; give smaller learning_rates'
+            f'every learning rate of {tuple(settings.learning_rates)} diverged; give smaller ones'
         )
-    return dict(
-        **accuracy(scores, labels),
-        lr=grid[best][0],
-        weight_decay=grid[best][1],
-        holdout_top1=sweep[best]['holdout_top1'],
-        num_classes=num_classes,
-        epochs=epochs,
-        sweep=sweep,
-    )
+    return sweep, best

@@ -1,4 +1,4 @@
-"""Metrics of semantic segmentation in runs: exact, in constant memory, the same on any number of processes."""
+"""Metrics of semantic segmentation: exact, in constant memory, equal for any number of processes."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -20,7 +20,7 @@ from mmssl.evaluation.confusion import (
 from mmssl.registry import METRICS
 
 AVERAGES = ('dataset', 'image')
-# the mean of a score of the classes, and how the mean is called
+# scores of the classes -> name of their mean
 MEANS = {
     'Acc': 'MPA',
     'IoU': 'mIoU',
@@ -29,14 +29,20 @@ MEANS = {
     'Precision': 'mPrecision',
     'Recall': 'mRecall',
 }
+# order of the results
+SCORES = ('PA', 'MPA', 'mIoU', 'FWIoU', 'mDice', 'mFscore', 'mPrecision', 'mRecall')
 
 
 class AccumulatingMetric(BaseMetric):
-    """mmengine collects a result an image and cuts the sampler's padding off the list; this one keeps a sum, and takes the padding out.
+    """Metric that keeps a running sum and excludes samples that the distributed sampler repeats.
 
-    A sampler fills up the last round of the processes with samples that were there before, at most one a
-    process, its last. A subclass hands each sample's summand, a dict of arrays and numbers that can be added,
-    to :meth:`add`, and gets the sum in :meth:`compute_sum`.
+    A sampler pads the last round of the processes with samples that were there before, at most one per
+    process, its last. Subclasses pass the summand of each sample, a dict of arrays and numbers, to
+    :meth:`add`, and get the sum over the dataset in :meth:`compute_sum`. mmengine's BaseMetric keeps a result
+    for each image instead.
+
+    Args:
+        prefix: Prefix of the names of the scores.
     """
 
     def __init__(self, prefix: str | None = None):
@@ -44,16 +50,16 @@ class AccumulatingMetric(BaseMetric):
         self.reset()
 
     def reset(self) -> None:
-        """Forget all samples."""
+        """Discard all samples."""
         self.total: dict = {}
         self.last: dict = {}
-        self.seen = 0
+        self.num_samples = 0
 
     def add(self, summand: dict) -> None:
-        """Take in one sample."""
+        """Add the summand of a sample."""
         self._merge(self.total, self.last)
         self.last = summand
-        self.seen += 1
+        self.num_samples += 1
 
     @staticmethod
     def _merge(total: dict, summand: dict) -> None:
@@ -61,16 +67,16 @@ class AccumulatingMetric(BaseMetric):
             total[key] = total[key] + value if key in total else value
 
     def evaluate(self, size: int) -> dict:
-        """Scores of the whole data set.
+        """Compute the scores of the whole dataset.
 
         Args:
-            size: number of samples in it.
+            size: Number of samples in the dataset.
 
         Returns:
-            name to value, the same on every process.
+            Names and values of the scores, equal on all processes.
         """
         rank, world = get_rank(), get_world_size()
-        if self.seen <= len(range(rank, size, world)):
+        if self.num_samples <= len(range(rank, size, world)):
             self._merge(self.total, self.last)
         joined: dict = {}
         for part in all_gather_object(self.total):
@@ -81,39 +87,40 @@ class AccumulatingMetric(BaseMetric):
         return {f'{self.prefix}/{name}' if self.prefix else name: value for name, value in metrics[0].items()}
 
     def compute_sum(self, total: dict) -> dict:
-        """Scores from the sum over all samples."""
+        """Compute the scores from the sum over all samples."""
         raise NotImplementedError
 
     def compute_metrics(self, results: list) -> dict:
-        """Not used: nothing is collected."""
+        """Not used: results are not collected."""
         raise NotImplementedError
 
 
 @METRICS.register_module()
 class SegmentationMetric(AccumulatingMetric):
-    """PA, MPA, mIoU, FWIoU, Dice, F-score, precision and recall, in percent.
+    """PA, MPA, mIoU, FWIoU, Dice, F-score, precision and recall from one confusion matrix, in percent.
 
-    mmseg's IoUMetric counts in float32, which stops at 2^24 pixels a thread, keeps four tensors an image, has
-    neither FWIoU nor a confusion matrix, drops labels out of range, and takes one class for always right.
-    Here one int64 confusion matrix is kept.
-
-    Classes that are in no map are left out of the means and named; the data set's ``classes`` say how many
-    there are. One class is background and foreground: 0 and 1.
+    Classes that occur in no map are left out of the means and logged. The number of classes is that of
+    ``classes`` of the dataset; a single class means background and foreground, 0 and 1.
 
     Args:
-        ignore_index: pixels with this value in either map do not count.
-        average: 'dataset', scores of the pixels of all images together; 'image', the mean over the images of
-            the scores of each.
-        beta: weight of the recall in the F-score.
-        per_class: log a table of the classes, and return theirs as ``IoU.<class>`` and ``Acc.<class>``.
-        matrix_file: where the confusion matrix goes: ``.csv`` or ``.npy``, and a ``.png`` picture beside it.
-        output_dir: folder for the predictions as PNG files.
-        format_only: write the predictions and evaluate nothing.
-        overlay_dir: folder for pictures: image, prediction and label, with a legend.
-        prefix: of the names.
+        ignore_index: Pixels with this value in either map are not counted.
+        average: 'dataset' for the scores of all pixels together, 'image' for the mean of the scores of the
+            images.
+        beta: Weight of the recall in the F-score.
+        per_class: Log a table of the classes, and return ``IoU.<class>`` and ``Acc.<class>``.
+        matrix_file: File for the confusion matrix, ``.csv`` or ``.npy``; a ``.png`` picture is written beside
+            it.
+        output_dir: Folder for the predictions as PNG files.
+        format_only: Write the predictions without evaluating them.
+        overlay_dir: Folder for pictures of the image, the prediction and the label with a legend.
+        prefix: Prefix of the names of the scores.
     """
 
-    def __init__(
+    # mmseg's IoUMetric counts in float32, which is exact up to 2^24 pixels, keeps four tensors for each
+    # image, has neither FWIoU nor a confusion matrix, drops labels out of range, and rates a single class
+    # always right
+
+    def __init__(  # noqa: PLR0913
         self,
         ignore_index: int = 255,
         average: str = 'dataset',
@@ -131,30 +138,33 @@ class SegmentationMetric(AccumulatingMetric):
         if not beta > 0:
             raise ValueError(f'beta={beta} of SegmentationMetric must be above 0')
         if format_only and not output_dir:
-            raise ValueError(
-                'format_only=True writes predictions and nothing else; say where with output_dir'
-            )
+            raise ValueError('format_only=True writes the predictions, so output_dir must be set')
         if matrix_file and Path(matrix_file).suffix not in ('.csv', '.npy'):
             raise ValueError(f'matrix_file={matrix_file!r} of SegmentationMetric must end in .csv or .npy')
-        self.ignore_index, self.average, self.beta, self.per_class = ignore_index, average, beta, per_class
-        self.matrix_file, self.output_dir, self.format_only, self.overlay_dir = (
-            matrix_file,
-            output_dir,
-            format_only,
-            overlay_dir,
-        )
-        self._named: dict[str, Path] = {}
+        self.ignore_index = ignore_index
+        self.average = average
+        self.beta = beta
+        self.per_class = per_class
+        self.matrix_file = matrix_file
+        self.output_dir = output_dir
+        self.format_only = format_only
+        self.overlay_dir = overlay_dir
+        self._images_by_name: dict[str, Path] = {}
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes; background comes before a single one."""
+        """Names of the classes, with background in front of a single one."""
         names = tuple((self.dataset_meta or {}).get('classes') or ())
         if not names:
-            raise ValueError('the data set has no classes; give its metainfo=dict(classes=(...))')
+            raise ValueError('the dataset has no classes; set its metainfo=dict(classes=(...))')
         return ('background', *names) if len(names) == 1 else names
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
-        """Count the pixels of a batch; raises ValueError naming the file where a label is out of range."""
+        """Count the pixels of a batch.
+
+        Raises:
+            ValueError: A class is out of range; the file is named.
+        """
         for sample in data_samples:
             pred = sample['pred_sem_seg']['data'].squeeze(0)
             if self.output_dir:
@@ -169,57 +179,52 @@ class SegmentationMetric(AccumulatingMetric):
                 matrix = np.asarray(confusion_matrix(pred, label, len(self.classes), self.ignore_index))
             except ValueError as error:
                 raise ValueError(f'{sample.get("seg_map_path") or sample.get("img_path")}: {error}') from None
-            self.add({'matrix': matrix, **(self._of_image(matrix) if self.average == 'image' else {})})
+            scores = self._image_scores(matrix) if self.average == 'image' else {}
+            self.add({'matrix': matrix, **scores})
 
-    def _of_image(self, matrix: np.ndarray) -> dict[str, np.ndarray]:
-        """Scores of one image as exact sums, which do not depend on the order of the images: [sum, how many]."""
+    def _scores(self, matrix: np.ndarray) -> dict[str, float]:
+        """Mean scores of a confusion matrix, NaN where no class is known."""
         scores = {'PA': pixel_accuracy(matrix), 'FWIoU': frequency_weighted_iou(matrix)}
         per_class = class_scores(matrix, self.beta)
-        scores.update((mean, mean_of_known(per_class[name])) for name, mean in MEANS.items())
+        for name, mean in MEANS.items():
+            scores[mean] = mean_of_known(per_class[name])
+        return scores
+
+    def _image_scores(self, matrix: np.ndarray) -> dict[str, np.ndarray]:
+        """Scores of an image as [score, 1], whose sum gives the mean over the images.
+
+        The scores are exact fractions, because a sum of floats would depend on the order of the images and
+        thus on the number of processes.
+        """
         return {
             name: np.array([Fraction(float(value)), 1], dtype=object)
-            for name, value in scores.items()
+            for name, value in self._scores(matrix).items()
             if not np.isnan(value)
         }
 
     def compute_sum(self, total: dict) -> dict[str, float]:
-        """Scores in percent from the sums over all images."""
+        """Return the scores in percent."""
         logger = MMLogger.get_current_instance()
         if self.format_only:
             logger.info(f'predictions are in {self.output_dir}')
             return {}
         if 'matrix' not in total:
-            raise ValueError('no image was evaluated: the data set is empty')
+            raise ValueError('no image was evaluated: the dataset is empty')
         matrix, names = total['matrix'], self.classes
         if not matrix.sum():
             raise ValueError(f'no pixel counts: all labels are ignore_index={self.ignore_index}')
+        if self.average == 'image':
+            scores = {name: float(total[name][0] / total[name][1]) for name in SCORES if name in total}
+        else:
+            scores = self._scores(matrix)
+        metrics = {name: 100 * scores[name] for name in SCORES if name in scores}
         per_class = class_scores(matrix, self.beta)
         absent = [name for name, value in zip(names, per_class['IoU'], strict=True) if np.isnan(value)]
         if absent:
             logger.info(f'classes in no label and no prediction, left out of the means: {", ".join(absent)}')
-        if self.average == 'image':
-            metrics = {
-                name: float(total[name][0] / total[name][1])
-                for name in ('PA', 'MPA', 'mIoU', 'FWIoU', *list(MEANS.values())[2:])
-                if name in total
-            }
-        else:
-            metrics = {
-                'PA': pixel_accuracy(matrix),
-                'MPA': mean_of_known(per_class['Acc']),
-                'mIoU': mean_of_known(per_class['IoU']),
-                'FWIoU': frequency_weighted_iou(matrix),
-            }
-            metrics.update((mean, mean_of_known(per_class[name])) for name, mean in list(MEANS.items())[2:])
-        metrics = {name: 100 * value for name, value in metrics.items()}
         if self.per_class:
             logger.info('\n' + _table(names, per_class))
-            for name in ('IoU', 'Acc'):
-                metrics.update(
-                    (f'{name}.{label}', 100 * float(value))
-                    for label, value in zip(names, per_class[name], strict=True)
-                    if not np.isnan(value)
-                )
+            metrics.update(_named(names, per_class))
         if self.matrix_file:
             self._save_matrix(Path(self.matrix_file), matrix, names)
         return metrics
@@ -239,49 +244,56 @@ class SegmentationMetric(AccumulatingMetric):
         draw_confusion(matrix, names, path.with_suffix('.png'))
 
     def _file_name(self, path: Path) -> str:
-        """That of the image; with folders before it where another image of this process has the same (town_a/1.jpg, town_b/1.jpg)."""
+        """Name of the output for an image, unique among the images of this process.
+
+        Parent folders are prepended if needed: town_a/1.jpg and town_b/1.jpg give 1.png and town_b_1.png.
+        """
         parts = path.with_suffix('').relative_to(path.anchor).parts
-        names = ['_'.join(parts[-count:]) for count in range(1, len(parts) + 1)] + [path.name]
-        return (
-            next(
-                (name for name in names if self._named.setdefault(name, path) == path), str(len(self._named))
-            )
-            + '.png'
-        )
+        names = ['_'.join(parts[-count:]) for count in range(1, len(parts) + 1)]
+        for name in (*names, path.name):
+            if self._images_by_name.setdefault(name, path) == path:
+                return f'{name}.png'
+        return f'{len(self._images_by_name)}.png'
 
     def _write(self, folder: Path, pred, sample: dict) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         classes = pred.cpu().numpy()
         if sample.get('reduce_zero_label', False):
             classes = classes + 1  # as the labels are stored
-        Image.fromarray(classes.astype(np.uint8 if classes.max(initial=0) < 256 else np.uint16)).save(
-            folder / self._file_name(Path(sample['img_path']))
-        )
+        dtype = np.uint8 if classes.max(initial=0) < 256 else np.uint16
+        file = folder / self._file_name(Path(sample['img_path']))
+        Image.fromarray(classes.astype(dtype)).save(file)
 
     def _draw(self, folder: Path, pred, sample: dict) -> None:
-        from mmssl.visualization.segmentation import read_rgb, segmentation_picture
+        from mmssl.data.images import read_rgb
+        from mmssl.visualization.segmentation import segmentation_figure
 
         folder.mkdir(parents=True, exist_ok=True)
         maps = {'prediction': pred.cpu().numpy()}
         if 'gt_sem_seg' in sample:
             maps['label'] = sample['gt_sem_seg']['data'].squeeze(0).cpu().numpy()
-        picture = segmentation_picture(
+        figure = segmentation_figure(
             read_rgb(sample['img_path']), maps, self.classes, (self.dataset_meta or {}).get('palette')
         )
-        picture.save(folder / self._file_name(Path(sample['img_path'])))
+        figure.save(folder / self._file_name(Path(sample['img_path'])))
+
+
+def _named(names: Sequence[str], scores: dict[str, np.ndarray]) -> dict[str, float]:
+    """Known IoUs and accuracies of the classes in percent, as ``IoU.<class>`` and ``Acc.<class>``."""
+    return {
+        f'{score}.{name}': 100 * float(value)
+        for score in ('IoU', 'Acc')
+        for name, value in zip(names, scores[score], strict=True)
+        if not np.isnan(value)
+    }
 
 
 def _table(names: Sequence[str], scores: dict[str, np.ndarray]) -> str:
+    """Text table with a row for each class and a column for each score."""
     width = max(len('class'), *map(len, names))
-    lines = ['  '.join(['class'.ljust(width), *(name.rjust(9) for name in scores)])]
+    lines = ['  '.join(['class'.ljust(width), *(score.rjust(9) for score in scores)])]
     for index, name in enumerate(names):
-        values = (scores[score][index] for score in scores)
-        lines.append(
-            '  '.join(
-                [
-                    name.ljust(width),
-                    *(('-' if np.isnan(value) else f'{100 * value:.2f}').rjust(9) for value in values),
-                ]
-            )
-        )
+        values = [column[index] for column in scores.values()]
+        texts = ['-' if np.isnan(value) else f'{100 * value:.2f}' for value in values]
+        lines.append('  '.join([name.ljust(width), *(text.rjust(9) for text in texts)]))
     return '\n'.join(lines)

@@ -74,7 +74,7 @@ def test_take_keeps_every_class_and_its_share(folder):
     assert len(train.take(9)) == 9 and len(set(train.take(9).indices.tolist())) == 9
     assert torch.equal(train.take(9, seed=3).indices, train.take(9, seed=3).indices)
     assert train.take(None) is train and train.take(99) is train
-    with pytest.raises(ValueError, match='2 images cannot hold the 3 classes'):
+    with pytest.raises(ValueError, match='2 images cannot contain all 3 classes'):
         train.take(2)
 
 
@@ -100,7 +100,7 @@ def test_what_is_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="val/beetle is none of the 3 classes; did you mean 'bee'"):
         labelled_images(str(folder))
     fill(tmp_path / 'one' / 'train', dict(ant=2))
-    with pytest.raises(ValueError, match="one class only \\('ant'\\)"):
+    with pytest.raises(ValueError, match="single class \\('ant'\\)"):
         labelled_images(str(tmp_path / 'one'))
     fill(tmp_path / 'half' / 'train', dict(ant=2, bee=2))
     with pytest.raises(FileNotFoundError, match='has train but none of val'):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mmssl.evaluation import linear_probe
-from mmssl.evaluation.linear import fit_heads, stratified_split
+from mmssl.evaluation.linear import ProbeSettings, fit_heads, stratified_split
 
 
 def clusters(each=60, classes=5, width=12, spread=1.2, seed=0, shift=0.0, scale=1.0):
@@ -20,11 +20,10 @@ def clusters(each=60, classes=5, width=12, spread=1.2, seed=0, shift=0.0, scale=
 def test_heads_follow_torch_sgd_step_by_step():
     features, labels = clusters()
     features = features.double()
-    rates, decays, epochs, batch = [0.05, 0.2], [0.0, 0.01], 3, 64
-    weight, bias = fit_heads(
-        features, labels, 5, rates, decays, epochs=epochs, batch_size=batch, momentum=0.9, seed=4
-    )
-    for head, (rate, decay) in enumerate(zip(rates, decays, strict=True)):
+    grid, epochs, batch = [(0.05, 0.0), (0.2, 0.01)], 3, 64
+    settings = ProbeSettings(epochs=epochs, batch_size=batch, momentum=0.9, seed=4)
+    weight, bias = fit_heads(features, labels, 5, grid, settings)
+    for head, (rate, decay) in enumerate(grid):
         layer = nn.Linear(12, 5).double()
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
@@ -37,9 +36,9 @@ def test_heads_follow_torch_sgd_step_by_step():
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         generator = torch.Generator().manual_seed(4)
         for _ in range(epochs):
-            for chosen in torch.randperm(len(labels), generator=generator).split(batch):
+            for indices in torch.randperm(len(labels), generator=generator).split(batch):
                 optimizer.zero_grad()
-                nn.functional.cross_entropy(layer(features[chosen]), labels[chosen]).backward()
+                nn.functional.cross_entropy(layer(features[indices]), labels[indices]).backward()
                 optimizer.step()
                 schedule.step()
         torch.testing.assert_close(weight[head], layer.weight.detach().T, atol=1e-9, rtol=1e-7)
@@ -117,7 +116,7 @@ def test_stratified_split():
         (dict(learning_rates=[]), 'learning_rates='),
         (dict(learning_rates=[-1.0]), 'above 0'),
         (dict(epochs=0), 'epochs=0'),
-        (dict(holdout=1.0), 'share=1.0'),
+        (dict(holdout=1.0), 'fraction=1.0'),
         (
             dict(train_features=torch.eye(5, 12), train_labels=torch.arange(5)),
             'no class of the training set has two images',
