@@ -8,9 +8,10 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmssl.layers.patch import PatchEmbed, pair, patch_grid
-from mmssl.layers.relative_position import RelativePositionBias, bias_of, biased_attention, resize_bias_table
+from mmssl.layers.relative_position import RelativePositionBias, bias_of, resize_bias_table
 from mmssl.layers.transformer import FeedForward, norm_eps
 from mmssl.layers.vit import OUT_TYPES, resolve_arch
+from mmssl.ops.attention import biased_attention
 from mmssl.registry import MODELS
 
 INIT_STD = 0.02

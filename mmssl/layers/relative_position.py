@@ -72,31 +72,3 @@ def bias_of(table: Tensor, index: Tensor, source: tuple[int, int], grid: tuple[i
     if tuple(grid) != tuple(source):
         table, index = resize_bias_table(table, source, grid), relative_position_index(grid).to(table.device)
     return F.embedding(index, table).permute(2, 0, 1).contiguous()
-
-
-def biased_attention(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout_p: float = 0.0
-) -> Tensor:
-    """softmax(q k' / sqrt(D) + bias) v.
-
-    torch's fused kernels for the CPU do not give the gradient of the bias; there the products are written
-    out.
-
-    Args:
-        query, key, value: (B, heads, L, D).
-        bias: (heads, L, L), or None.
-        dropout_p: dropout of the attention weights.
-
-    Returns:
-        (B, heads, L, D).
-    """
-    if bias is not None:
-        bias = bias.to(query.dtype)
-    if query.device.type != 'cpu' or not (torch.is_grad_enabled() and query.requires_grad):
-        return F.scaled_dot_product_attention(
-            query, key, value, attn_mask=None if bias is None else bias[None], dropout_p=dropout_p
-        )
-    with torch.autocast('cpu', enabled=False):
-        scores = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)
-        weights = (scores if bias is None else scores.add_(bias)).softmax(dim=-1)
-        return (F.dropout(weights, dropout_p) if dropout_p else weights) @ value

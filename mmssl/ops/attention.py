@@ -1,40 +1,42 @@
-"""Scaled dot-product attention, by the faster of two ways on the CPU."""
+"""Scaled dot-product attention (Vaswani et al., NeurIPS 2017, arXiv:1706.03762, equation 1)."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# keys up to which the explicit form is faster in float32, forward and backward, on CPUs with AVX-512
-# (tools/benchmarks/mae_step.py)
-SHORT = 128
-# above it the weights of the explicit form, kept for the backward pass for every head, take too much memory
-LONG = 320
+from mmssl.ops.switch import cpu_training, fast_form
 
 
+@fast_form('mmssl.ops.fast.attention:attention', when=cpu_training)
 def attention(query: Tensor, key: Tensor, value: Tensor, dropout_p: float = 0.0) -> Tensor:
     """softmax(q k' / sqrt(D)) v, as ``torch.nn.functional.scaled_dot_product_attention``.
 
-    torch's fused kernel for the CPU is slow backward: for short sequences in float32 and for most in bfloat16
-    two batched products and a softmax are several times faster. Which way is taken depends on device, type
-    and length only.
-
     Args:
         query: (B, heads, L, D).
-        key, value: (B, heads, S, D).
-        dropout_p: dropout of the attention weights.
+        key: (B, heads, S, D).
+        value: (B, heads, S, D).
+        dropout_p: Dropout rate of the attention weights.
 
     Returns:
         (B, heads, L, D).
     """
-    if not (
-        query.device.type == 'cpu'
-        and torch.is_grad_enabled()
-        and query.requires_grad
-        and not torch.compiler.is_compiling()
-    ):
-        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout_p)
-    if key.shape[-2] > (LONG if query.dtype == torch.bfloat16 else SHORT):
-        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout_p)
-    with torch.autocast('cpu', enabled=False):
-        weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(dim=-1)
-        return (F.dropout(weights, dropout_p) if dropout_p else weights) @ value
+    return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout_p)
+
+
+@fast_form('mmssl.ops.fast.attention:biased_attention', when=cpu_training)
+def biased_attention(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout_p: float = 0.0
+) -> Tensor:
+    """softmax(q k' / sqrt(D) + bias) v.
+
+    Args:
+        query: (B, heads, L, D).
+        key: (B, heads, L, D).
+        value: (B, heads, L, D).
+        bias: (heads, L, L), or None.
+        dropout_p: Dropout rate of the attention weights.
+
+    Returns:
+        (B, heads, L, D).
+    """
+    mask = None if bias is None else bias.to(query.dtype)[None]
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout_p)

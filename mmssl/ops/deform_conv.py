@@ -1,57 +1,54 @@
-"""Deformable convolution (Dai et al., ICCV 2017, arXiv:1703.06211; modulated: Zhu et al., CVPR 2019, arXiv:1811.11168)."""
+"""Deformable convolution (Dai et al., ICCV 2017, arXiv:1703.06211).
+
+Version 2 is modulated by a mask (Zhu et al., CVPR 2019, arXiv:1811.11168, equation 1):
+
+    y(p) = sum over k of w_k * x(p + p_k + dp_k) * m_k
+
+with tap k at p_k of a regular grid, its learned offset dp_k, and in version 2 its mask m_k; x between
+pixels is interpolated bilinearly, and zero outside the map.
+"""
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from mmssl.ops.dispatch import checks_values, pick
-from mmssl.ops.weighted_sum import compute_type, ragged_gather, row_products, weighted_gather
-
-# elements of the columns that are in work at a time on the CPU, 4 MiB
-PIECE = 1 << 20
+from mmssl.ops.dispatch import pick
+from mmssl.ops.switch import cpu, eager, fast_form, no_autocast
+from mmssl.ops.weighted_sum import compute_type, weighted_sum
 
 Pair = int | tuple[int, int]
 
 
+class Geometry(NamedTuple):
+    """Stride, padding and dilation of a convolution, (y, x) each."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+
+    def output_size(self, size: tuple[int, int], kernel: tuple[int, int]) -> tuple[int, int]:
+        """Return the size of the output for a map and a kernel of the given sizes."""
+        height, width = (
+            (size[axis] + 2 * self.padding[axis] - self.dilation[axis] * (kernel[axis] - 1) - 1)
+            // self.stride[axis]
+            + 1
+            for axis in (0, 1)
+        )
+        return height, width
+
+
 def pair(name: str, value: Pair) -> tuple[int, int]:
-    """A number for both axes, or one each (y, x)."""
+    """Return the (y, x) of an argument that is given as one number or two."""
     if isinstance(value, int):
         return value, value
     if len(value) != 2:
-        raise ValueError(f'{name}={value!r}; a number, or two for (y, x)')
+        raise ValueError(f'{name}={value!r} must be a number, or two numbers for (y, x)')
     return int(value[0]), int(value[1])
 
 
-def bilinear_cells(y: Tensor, x: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The four cells around every place in a map that is padded by one row and column of zeros above and left, below and right.
-
-    Places further out than the padding read zeros.
-
-    Args:
-        y, x: (...), 0 at the first cell's centre.
-        height, width: of the map without padding.
-
-    Returns:
-        Cells (..., 4) of the (height + 2) * (width + 2) ones, int32, and their weights (..., 4), which carry
-        the gradient to y and x.
-    """
-    index, weight = [], []
-    for place, cells in ((y, height), (x, width)):
-        first = torch.nan_to_num(place.detach().floor()).clamp(-1, cells)
-        after = place.clamp(-1, cells) - first
-        first = first.to(torch.int32) + 1
-        # at exactly `cells` both are the padding, so that the derivative there is the one from outside
-        index.append((first, (first + 1).clamp(max=cells + 1)))
-        weight.append((1 - after, after))
-    stride = width + 2
-    return (
-        torch.stack([row * stride + column for row in index[0] for column in index[1]], -1),
-        torch.stack([row * column for row in weight[0] for column in weight[1]], -1),
-    )
-
-
-def deform_conv2d(
+def deform_conv2d(  # noqa: PLR0913
     input: Tensor,
     offset: Tensor,
     weight: Tensor,
@@ -62,234 +59,208 @@ def deform_conv2d(
     mask: Tensor | None = None,
     backend: str = 'auto',
 ) -> Tensor:
-    """Convolution whose taps are moved by offsets and, with a mask, weighed: v1 without, v2 with.
+    """Convolve with taps that are moved by offsets and, with a mask, weighted (version 2).
 
-    Arguments and result as ``torchvision.ops.deform_conv2d``. Half types and autocast compute in float32.
+    Arguments and result are those of ``torchvision.ops.deform_conv2d``. Half precision and autocast compute
+    in float32.
 
     Args:
         input: (B, C, H, W).
-        offset: (B, 2 * groups_d * K, Ho, Wo), (y, x) a tap in turn, in cells; K taps row by row.
-        weight: (O, C / groups, kh, kw), K = kh * kw; groups follow from its shape, groups_d from that of
-            ``offset``.
+        offset: (B, 2 * offset_groups * K, Ho, Wo), (y, x) of the K taps in turn, in pixels of the map; taps
+            row by row.
+        weight: (O, C / groups, kh, kw) with K = kh * kw. ``groups`` follows from its shape and
+            ``offset_groups`` from the shape of ``offset``.
         bias: (O,).
-        stride, padding, dilation: a number or (y, x).
-        mask: (B, groups_d * K, Ho, Wo).
+        stride: A number, or (y, x).
+        padding: A number, or (y, x).
+        dilation: A number, or (y, x).
+        mask: (B, offset_groups * K, Ho, Wo).
         backend: 'auto', 'torch', 'torchvision' or 'mmcv'.
 
     Returns:
-        (B, O, Ho, Wo), of the type of ``input``.
+        (B, O, Ho, Wo), in the data type of ``input``.
 
     Raises:
-        ValueError: shapes that do not fit, an unknown backend.
+        ValueError: The shapes do not fit, or the backend is unknown.
     """
-    stride, padding, dilation = pair('stride', stride), pair('padding', padding), pair('dilation', dilation)
-    deform_groups = check(input, offset, weight, bias, stride, padding, dilation, mask)
+    geometry = Geometry(pair('stride', stride), pair('padding', padding), pair('dilation', dilation))
+    check_shapes(input, offset, weight, bias, mask, geometry)
+    input_dtype = input.dtype
     dtype = compute_type(input, weight)
-    with torch.autocast(input.device.type, enabled=False):
-        given = input.dtype
-        input, offset, weight = input.to(dtype), offset.to(dtype), weight.to(dtype)
-        bias, mask = (None if tensor is None else tensor.to(dtype) for tensor in (bias, mask))
-        # compiled for any size, torchvision's is one node; ours is faster in eager mode on the CPU
-        auto = 'torchvision' if input.device.type == 'cuda' or torch.compiler.is_compiling() else 'torch'
-        chosen = pick('deform_conv2d', backend, input, ('torchvision', 'mmcv'), auto)
-        if chosen == 'torchvision':
-            import torchvision
+    # torchvision's operator is a single node of a compiled graph, for any size; in eager mode on the CPU ours
+    # is faster
+    auto = 'torch' if cpu([input]) and eager() else 'torchvision'
+    backend = pick('deform_conv2d', backend, input, ('torchvision', 'mmcv'), auto)
+    compute = {'torch': _torch, 'torchvision': _torchvision, 'mmcv': _mmcv}[backend]
+    with no_autocast(input):
+        out = compute(
+            input.to(dtype),
+            offset.to(dtype),
+            weight.to(dtype),
+            None if bias is None else bias.to(dtype),
+            None if mask is None else mask.to(dtype),
+            geometry,
+        )
+        return out.to(input_dtype)
 
-            out = torchvision.ops.deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask)
-        elif chosen == 'mmcv':
-            out = _mmcv(input, offset, weight, bias, stride, padding, dilation, mask, deform_groups)
-        else:
-            out = _torch(input, offset, weight, bias, stride, padding, dilation, mask, deform_groups)
-        return out.to(given)
 
-
-def check(
+def check_shapes(
     input: Tensor,
     offset: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    stride: tuple,
-    padding: tuple,
-    dilation: tuple,
     mask: Tensor | None,
-) -> int:
-    """Refuse shapes that do not fit, and return the groups of offsets."""
+    geometry: Geometry,
+) -> None:
+    """Raise ValueError if the shapes of the arguments of :func:`deform_conv2d` do not fit together."""
     if input.dim() != 4 or weight.dim() != 4:
         raise ValueError(
-            f'deform_conv2d needs input (B, C, H, W) and weight (O, C / groups, kh, kw), got {tuple(input.shape)} and '
-            f'{tuple(weight.shape)}'
+            'deform_conv2d needs input (B, C, H, W) and weight (O, C / groups, kh, kw), '
+            f'got {tuple(input.shape)} and {tuple(weight.shape)}'
         )
     batch, channels, height, width = input.shape
-    out_channels, in_group, *kernel = (int(side) for side in weight.shape)
-    taps = kernel[0] * kernel[1]
+    out_channels, in_group, kernel_h, kernel_w = (int(size) for size in weight.shape)
     if channels % in_group or out_channels % (channels // in_group):
         raise ValueError(
-            f'weight {tuple(weight.shape)} of deform_conv2d does not fit {channels} input channels: both widths must divide '
-            'into the groups'
+            f'weight {tuple(weight.shape)} of deform_conv2d does not fit {channels} input channels: the '
+            'channels of input and output must both be divisible by the number of groups'
         )
-    size = [
-        (cells + 2 * pad - dilate * (side - 1) - 1) // step + 1
-        for cells, pad, dilate, side, step in zip(
-            (height, width), padding, dilation, kernel, stride, strict=True
-        )
-    ]
+    size = geometry.output_size((height, width), (kernel_h, kernel_w))
     if min(size) < 1:
         raise ValueError(
-            f'deform_conv2d of a {height}x{width} map with kernel {tuple(kernel)}, stride {stride}, padding {padding}, '
-            f'dilation {dilation} has no output'
+            f'deform_conv2d of a {height}x{width} map with kernel {(kernel_h, kernel_w)}, stride '
+            f'{geometry.stride}, padding {geometry.padding} and dilation {geometry.dilation} has no output'
         )
-    groups = int(offset.shape[1]) // (2 * taps) if offset.dim() == 4 else 0
-    if groups < 1 or tuple(offset.shape) != (batch, 2 * groups * taps, *size):
+    num_taps = kernel_h * kernel_w
+    groups = int(offset.shape[1]) // (2 * num_taps) if offset.dim() == 4 else 0
+    if groups < 1 or tuple(offset.shape) != (batch, 2 * groups * num_taps, *size):
         raise ValueError(
-            f'offset of deform_conv2d must be ({batch}, {2 * taps} * groups, {size[0]}, {size[1]}), got {tuple(offset.shape)}'
+            f'offset of deform_conv2d must be ({batch}, {2 * num_taps} * groups, {size[0]}, {size[1]}), '
+            f'got {tuple(offset.shape)}'
         )
     if channels % groups:
         raise ValueError(
-            f'{channels} input channels of deform_conv2d do not divide into the {groups} groups of offset '
+            f'{channels} input channels of deform_conv2d are not divisible by the {groups} groups of offset '
             f'{tuple(offset.shape)}'
         )
-    if mask is not None and tuple(mask.shape) != (batch, groups * taps, *size):
+    if mask is not None and tuple(mask.shape) != (batch, groups * num_taps, *size):
         raise ValueError(
-            f'mask of deform_conv2d must be ({batch}, {groups * taps}, {size[0]}, {size[1]}), got {tuple(mask.shape)}'
+            f'mask of deform_conv2d must be ({batch}, {groups * num_taps}, {size[0]}, {size[1]}), '
+            f'got {tuple(mask.shape)}'
         )
     if bias is not None and tuple(bias.shape) != (out_channels,):
         raise ValueError(f'bias of deform_conv2d must be ({out_channels},), got {tuple(bias.shape)}')
-    return groups
 
 
-def _mmcv(input, offset, weight, bias, stride, padding, dilation, mask, deform_groups):
-    from mmcv.ops import deform_conv2d, modulated_deform_conv2d
+def bilinear_neighbours(y: Tensor, x: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Find the four pixels around positions in a map that is padded with one pixel of zeros on every side.
 
-    input, offset, groups = input.contiguous(), offset.contiguous(), input.shape[1] // weight.shape[1]
-    if mask is None:
-        out = deform_conv2d(input, offset, weight, stride, padding, dilation, groups, deform_groups, False, 1)
-        return out if bias is None else out + bias.view(1, -1, 1, 1)
-    return modulated_deform_conv2d(
-        input, offset, mask.contiguous(), weight, bias, stride, padding, dilation, groups, deform_groups
-    )
+    Positions outside the padding read zeros.
+
+    Args:
+        y: (...), 0 at the centre of the first row of the map without padding.
+        x: (...), 0 at the centre of the first column.
+        height: Height of the map without padding.
+        width: Width of the map without padding.
+
+    Returns:
+        Indices (..., 4) into the (height + 2) * (width + 2) pixels, int32, and their weights (..., 4), which
+        carry the gradient of y and x.
+    """
+    index, weight = [], []
+    for position, size in ((y, height), (x, width)):
+        first = torch.nan_to_num(position.detach().floor()).clamp(-1, size)
+        fraction = position.clamp(-1, size) - first
+        first = first.to(torch.int32) + 1
+        # at exactly `size` both pixels are padding, so that the derivative there is the one from outside
+        index.append((first, (first + 1).clamp(max=size + 1)))
+        weight.append((1 - fraction, fraction))
+    indices = [row * (width + 2) + column for row in index[0] for column in index[1]]
+    weights = [row * column for row in weight[0] for column in weight[1]]
+    return torch.stack(indices, -1), torch.stack(weights, -1)
 
 
-def _torch(input, offset, weight, bias, stride, padding, dilation, mask, deform_groups):
+def _torch(input, offset, weight, bias, mask, geometry):
     batch, channels, height, width = input.shape
-    # numbers of channels and taps are fixed in a compiled graph, sizes of maps are not
-    out_channels, in_group, kernel_h, kernel_w = (int(side) for side in weight.shape)
-    channels = int(channels)
-    taps, size = kernel_h * kernel_w, offset.shape[2:]
-    device, dtype = input.device, input.dtype
-    # positions as one axis, and contiguous: a compiler of unknown sizes proves little about orders of strides
-    moved = (
-        offset.flatten(2).unflatten(1, (deform_groups, taps, 2)).permute(3, 0, 4, 2, 1).contiguous()
-    )  # (yx, B, P, K, groups)
-    position = torch.arange(offset.flatten(2).shape[2], device=device).view(-1, 1)
-    tap = torch.arange(taps, device=device)
-    start_y = position // size[1] * stride[0] - padding[0] + tap // kernel_w * dilation[0]
-    start_x = position % size[1] * stride[1] - padding[1] + tap % kernel_w * dilation[1]
-    index, share = bilinear_cells(
-        moved[0] + start_y.unsqueeze(2).to(dtype), moved[1] + start_x.unsqueeze(2).to(dtype), height, width
-    )
+    # numbers of channels and taps are constants of a compiled graph, sizes of maps are not
+    out_channels, in_group, kernel_h, kernel_w = (int(size) for size in weight.shape)
+    num_taps = kernel_h * kernel_w
+    offset_groups = int(offset.shape[1]) // (2 * num_taps)
+    groups = int(channels) // in_group
+    out_size = offset.shape[2:]
+
+    y, x = _sampling_positions(offset, offset_groups, (kernel_h, kernel_w), geometry)
+    index, share = bilinear_neighbours(y, x, height, width)  # (B, P, K, offset_groups, 4)
     if mask is not None:
-        share = share * mask.flatten(2).unflatten(1, (deform_groups, taps)).permute(
-            0, 3, 2, 1
-        ).contiguous().unsqueeze(-1)
-    first = torch.arange(batch, device=device, dtype=torch.int32).view(-1, 1, 1, 1, 1) * (
-        (height + 2) * (width + 2)
-    )
-    group = torch.arange(deform_groups, device=device, dtype=torch.int32).view(-1, 1)
-    index = (index + first) * deform_groups + group
-    table = F.pad(input.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).reshape(-1, channels // deform_groups)
-    groups = channels // in_group
-    kernel = (
-        weight.reshape(groups, out_channels // groups, in_group, taps)
-        .transpose(2, 3)
-        .reshape(groups, out_channels // groups, -1)
-    )
-    index, share = index.flatten(0, 3), share.flatten(0, 3)
-    if checks_values(table):
-        out = _SampledProduct.apply(table, index, share, kernel, batch, taps)
-    else:
-        columns = weighted_gather(table, index, share).view(batch, size[0] * size[1], taps, groups, in_group)
-        out = torch.matmul(kernel, columns.permute(0, 3, 2, 4, 1).reshape(batch, groups, taps * in_group, -1))
-    out = out.view(batch, out_channels, *size)
+        modulation = mask.flatten(2).unflatten(1, (offset_groups, num_taps)).permute(0, 3, 2, 1)
+        share = share * modulation.contiguous().unsqueeze(-1)
+    images = torch.arange(batch, device=input.device, dtype=torch.int32).view(-1, 1, 1, 1, 1)
+    group = torch.arange(offset_groups, device=input.device, dtype=torch.int32).view(-1, 1)
+    index = (index + images * ((height + 2) * (width + 2))) * offset_groups + group
+    table = F.pad(input.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).reshape(-1, channels // offset_groups)
+    kernel = weight.reshape(groups, out_channels // groups, in_group, num_taps).transpose(2, 3)
+    kernel = kernel.reshape(groups, out_channels // groups, num_taps * in_group)
+    size = batch, out_size[0] * out_size[1]
+    out = sampled_product(table, index.flatten(0, 3), share.flatten(0, 3), kernel, size, num_taps)
+    out = out.view(batch, out_channels, *out_size)
     return out if bias is None else out + bias.view(1, -1, 1, 1)
 
 
-class _SampledProduct(torch.autograd.Function):
-    """Columns of samples times the kernel, some positions at a time: the columns stay in the cache, and are made again for the gradient.
+def _sampling_positions(
+    offset: Tensor, groups: int, kernel: tuple[int, int], geometry: Geometry
+) -> tuple[Tensor, Tensor]:
+    """y and x (B, P, K, groups) of all taps at all P output positions."""
+    num_taps = kernel[0] * kernel[1]
+    out_width = offset.shape[3]
+    # one axis of positions, and contiguous: a compiler of unknown sizes proves little about orders of strides
+    offset = offset.flatten(2).unflatten(1, (groups, num_taps, 2)).permute(3, 0, 4, 2, 1).contiguous()
+    position = torch.arange(offset.shape[2], device=offset.device).view(-1, 1)
+    tap = torch.arange(num_taps, device=offset.device)
+    rows = position // out_width * geometry.stride[0] - geometry.padding[0]
+    columns = position % out_width * geometry.stride[1] - geometry.padding[1]
+    y = rows + tap // kernel[1] * geometry.dilation[0]
+    x = columns + tap % kernel[1] * geometry.dilation[1]
+    return offset[0] + y.unsqueeze(2).to(offset.dtype), offset[1] + x.unsqueeze(2).to(offset.dtype)
 
-    Takes the table (R, C / groups_d), cells and shares (B * P * K * groups_d, 4), the kernel (G, O / G, K * C
-    / G), B and K. Returns (B, O, P).
+
+@fast_form('mmssl.ops.fast.deform_conv:sampled_product', when=cpu)
+def sampled_product(
+    table: Tensor, index: Tensor, weight: Tensor, kernel: Tensor, size: tuple[int, int], num_taps: int
+) -> Tensor:
+    """Multiply the kernel with the samples of all taps (im2col and a matrix product).
+
+    Args:
+        table: (R, C / offset_groups), the pixels of the padded maps.
+        index: (B * P * K * offset_groups, 4), rows of the table that a sample interpolates between.
+        weight: (B * P * K * offset_groups, 4).
+        kernel: (groups, O / groups, K * C / groups).
+        size: (B, P), number of images and of output positions.
+        num_taps: K.
+
+    Returns:
+        (B, O, P).
     """
-
-    @staticmethod
-    def forward(ctx, table, index, share, kernel, batch, taps):
-        ctx.save_for_backward(table, index, share, kernel)
-        ctx.batch, ctx.taps = batch, taps
-        positions = (
-            index.shape[0]
-            * table.shape[1]
-            // (taps * max(1, batch) * kernel.shape[0] * (kernel.shape[2] // taps))
-        )
-        out = table.new_empty(batch, kernel.shape[0], kernel.shape[1], positions)
-        for image, part, rows in pieces(batch, positions, len(index), kernel):
-            columns = gather_columns(table, index[rows], share[rows], taps, kernel)
-            for group, column in enumerate(columns):
-                out[image, group, :, part] = F.linear(column, kernel[group]).t()
-        return out.view(batch, -1, positions) if batch else out.flatten(1, 2)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        table, index, share, kernel = ctx.saved_tensors
-        needs_table, _, needs_share, needs_kernel = ctx.needs_input_grad[:4]
-        groups, out_group, depth = kernel.shape
-        for_table = torch.zeros_like(table) if needs_table else None
-        for_share = torch.empty_like(share) if needs_share else None
-        for_kernel = torch.zeros_like(kernel) if needs_kernel else None
-        source = None
-        for image, part, rows in pieces(ctx.batch, grad.shape[-1], len(index), kernel):
-            pull = grad[image].unflatten(0, (groups, out_group))[:, :, part]
-            cells, weight = index[rows], share[rows]
-            if needs_kernel:
-                for group, column in enumerate(gather_columns(table, cells, weight, ctx.taps, kernel)):
-                    for_kernel[group].addmm_(pull[group], column)
-            if not (needs_table or needs_share):
-                continue
-            back = torch.matmul(pull.transpose(1, 2), kernel)
-            back = (
-                back.view(groups, -1, ctx.taps, depth // ctx.taps)
-                .permute(1, 2, 0, 3)
-                .reshape(-1, table.shape[1])
-            )
-            if needs_share:
-                for_share[rows] = row_products(back, table, cells)
-            if needs_table:
-                if source is None or len(source) != cells.numel():
-                    source = torch.arange(len(cells), dtype=cells.dtype).repeat_interleave(4)
-                cells, order = cells.view(-1).sort()
-                cells, repeats = cells.unique_consecutive(return_counts=True)
-                pairs = source.index_select(0, order), weight.view(-1).index_select(0, order)
-                for_table.index_add_(0, cells, ragged_gather(back, *pairs, repeats))
-        return for_table, None, for_share, for_kernel, None, None
+    groups, _, depth = kernel.shape
+    columns = weighted_sum(table, index, weight).view(*size, num_taps, groups, depth // num_taps)
+    columns = columns.permute(0, 3, 2, 4, 1).reshape(size[0], groups, depth, size[1])
+    return torch.matmul(kernel, columns).flatten(1, 2)
 
 
-def pieces(batch: int, positions: int, rows: int, kernel: Tensor):
-    """(image, positions, rows of the index) of pieces whose columns take about :data:`PIECE` elements."""
-    step = min(max(64, PIECE // (kernel.shape[0] * kernel.shape[2])), max(1, positions))
-    each = rows // max(1, batch * positions)
-    for image in range(batch):
-        for start in range(0, positions, step):
-            stop = min(start + step, positions)
-            yield (
-                image,
-                slice(start, stop),
-                slice((image * positions + start) * each, (image * positions + stop) * each),
-            )
+def _torchvision(input, offset, weight, bias, mask, geometry):
+    import torchvision
+
+    return torchvision.ops.deform_conv2d(input, offset, weight, bias, *geometry, mask)
 
 
-def gather_columns(table: Tensor, index: Tensor, share: Tensor, taps: int, kernel: Tensor) -> Tensor:
-    """Samples of some positions, (G, positions, K * C / G), of the rows (positions * K * groups_d, 4)."""
-    groups, depth = kernel.shape[0], kernel.shape[2] // taps
-    columns = F.embedding_bag(index, table, mode='sum', per_sample_weights=share).view(
-        -1, taps, groups, depth
+def _mmcv(input, offset, weight, bias, mask, geometry):
+    from mmcv.ops import deform_conv2d, modulated_deform_conv2d
+
+    groups = input.shape[1] // weight.shape[1]
+    offset_groups = offset.shape[1] // (2 * weight.shape[2] * weight.shape[3])
+    input, offset = input.contiguous(), offset.contiguous()
+    if mask is None:
+        out = deform_conv2d(input, offset, weight, *geometry, groups, offset_groups, False, 1)
+        return out if bias is None else out + bias.view(1, -1, 1, 1)
+    return modulated_deform_conv2d(
+        input, offset, mask.contiguous(), weight, bias, *geometry, groups, offset_groups
     )
-    return columns.permute(2, 0, 1, 3).reshape(groups, -1, taps * depth)

@@ -1,19 +1,44 @@
-"""Deformable position-sensitive RoI pooling (Dai et al., ICCV 2017, arXiv:1703.06211, section 2.2)."""
+"""Deformable position-sensitive RoI pooling (Dai et al., ICCV 2017, arXiv:1703.06211, section 2.2).
+
+    y(i, j) = mean over the samples p of bin (i, j) of x_{i,j}(p0 + p + dp_ij)
+
+with the offset dp_ij of a bin in units of the size of its RoI. Samples and rounding are those of MXNet.
+"""
+
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from mmssl.ops.dispatch import checks_values, pick
+from mmssl.ops.dispatch import pick
 from mmssl.ops.rois import check_rois, round_half_away
-from mmssl.ops.weighted_sum import compute_type, weighted_gather
-
-# elements of the sums of rows that are in work at a time on the CPU, 4 MiB
-PIECE = 1 << 20
+from mmssl.ops.switch import cpu, fast_form, no_autocast
+from mmssl.ops.weighted_sum import compute_type, weighted_sum
 
 
-def deform_ps_roi_pool(
+class BinSamples(NamedTuple):
+    """Sampling positions of every bin, in pixels of the map.
+
+    Args:
+        image: (N,), image index of the RoIs.
+        part: (P, P), which of the G * G maps of a class a bin reads.
+        x: (N, classes or 1, P or 1, P), first sample of the bins.
+        y: (N, classes or 1, P, P or 1), first sample of the bins.
+        step_x: (N,), distance between samples.
+        step_y: (N,), distance between samples.
+        count: m, number of samples along one side of a bin.
+    """
+
+    image: Tensor
+    part: Tensor
+    x: Tensor
+    y: Tensor
+    step_x: Tensor
+    step_y: Tensor
+    count: int
+
+
+def deform_ps_roi_pool(  # noqa: PLR0913
     features: Tensor,
     rois: Tensor,
     trans: Tensor | None,
@@ -27,312 +52,173 @@ def deform_ps_roi_pool(
     vote: bool = False,
     backend: str = 'auto',
 ) -> Tensor:
-    """Mean of m x m bilinear samples of every bin, each bin moved by its offset, by the definition of MXNet.
+    """Average m x m bilinear samples of every bin, each bin moved by its offset.
 
     Bin (i, j) reads channel (c * G + i * G // P) * G + j * G // P and moves by ``trans_std * trans`` times
-    the size of the region, taken at part (i * p // P, j * p // P). Samples further than half a cell outside
-    the map are left out, others are pulled to its edge; a bin without any is 0. Gradients go to features and
-    offsets; the number of samples kept counts as constant.
+    the size of the RoI, taken at part (i * p // P, j * p // P). Samples more than half a pixel outside the
+    map are left out, others are clamped to it; a bin without samples gives 0. Gradients are those of
+    features and offsets, with the number of samples as a constant.
 
     Args:
         features: (B, output_dim * G * G, H, W).
-        rois: (N, 5) as (image index, x1, y1, x2, y2), in pixels of the image; they give no gradient.
-        trans: (N, 2, p, p), shared by the classes, or (N, 2 * classes, p, p), (x, y) a class in turn; None
-            for no offsets.
-        output_size: P, bins a side.
-        spatial_scale: size of the map over that of the image.
-        output_dim: C, divisible by the classes of ``trans``.
+        rois: (N, 5) as (image index, x1, y1, x2, y2), in pixels of the image; they get no gradient.
+        trans: Offsets, (N, 2, p, p) for all classes, or (N, 2 * classes, p, p) as (x, y) of each class in
+            turn; None for no offsets.
+        output_size: P, the number of bins along one side of a RoI.
+        spatial_scale: Size of the map relative to the image.
+        output_dim: C, divisible by the number of classes of ``trans``.
         group_size: G; 1 for plain, P for position-sensitive pooling.
-        part_size: p; P when None.
+        part_size: p; P if None.
         sample_per_part: m.
-        trans_std: size of an offset of 1, over that of the region.
-        vote: average over the bins without making them.
-        backend: 'auto' or 'torch': no released package has this operator.
+        trans_std: Factor from offsets to sizes of the RoI.
+        vote: Average over the bins without storing them.
+        backend: 'auto' or 'torch'; no released package has this operator.
 
     Returns:
         (N, C, P, P), or (N, C) with ``vote``.
 
     Raises:
-        ValueError: shapes that do not fit, an image index outside the batch (CPU), an unknown backend.
-        TypeError: integers.
+        ValueError: The shapes do not fit, an image index is outside the batch (checked on the CPU), or the
+            backend is unknown.
+        TypeError: Features or rois are integers.
     """
     part_size = part_size or output_size
-    check_rois(
-        'deform_ps_roi_pool',
-        features,
-        rois,
-        output_dim * group_size * group_size,
-        f'output_dim * group_size**2 = {output_dim} * {group_size}**2 channels',
-    )
-    if trans is not None and (
-        trans.dim() != 4
-        or trans.shape[1] % 2
-        or trans.shape[1] == 0
-        or (trans.shape[0], *trans.shape[2:]) != (rois.shape[0], part_size, part_size)
-    ):
-        raise ValueError(
-            f'deform_ps_roi_pool needs trans ({rois.shape[0]}, 2 * classes, {part_size}, {part_size}) for part_size='
-            f'{part_size}, got {tuple(trans.shape)}'
-        )
-    if trans is not None and output_dim % (trans.shape[1] // 2):
-        raise ValueError(
-            f'output_dim={output_dim} of deform_ps_roi_pool does not divide into the {trans.shape[1] // 2} classes of trans '
-            f'{tuple(trans.shape)}'
-        )
+    formula = f'output_dim * group_size**2 = {output_dim} * {group_size}**2 channels'
+    check_rois('deform_ps_roi_pool', features, rois, output_dim * group_size * group_size, formula)
+    if trans is not None:
+        _check_trans(trans, len(rois), part_size, output_dim)
     pick('deform_ps_roi_pool', backend, features, ())
     dtype = compute_type(features, rois)
-    with torch.autocast(features.device.type, enabled=False):
-        out = _pool(
-            features.to(dtype),
-            rois.detach().to(dtype),
-            None if trans is None else trans.to(dtype),
-            output_size,
-            spatial_scale,
-            output_dim,
-            group_size,
-            part_size,
-            sample_per_part,
-            trans_std,
-            vote,
+    rois = rois.detach().to(dtype)
+    with no_autocast(features):
+        x, step_x, width = bin_starts(rois[:, 1], rois[:, 3], output_size, spatial_scale, sample_per_part)
+        y, step_y, height = bin_starts(rois[:, 2], rois[:, 4], output_size, spatial_scale, sample_per_part)
+        x = x[:, None, None, :]
+        y = y[:, None, :, None]
+        if trans is not None:
+            offset = trans.to(dtype).unflatten(1, (-1, 2)) * trans_std
+            if part_size != output_size:
+                part = torch.arange(output_size, device=rois.device) * part_size // output_size
+                offset = offset.index_select(3, part).index_select(4, part)
+            x = x + offset[:, :, 0] * width.view(-1, 1, 1, 1)
+            y = y + offset[:, :, 1] * height.view(-1, 1, 1, 1)
+        group = torch.arange(output_size, device=rois.device) * group_size // output_size
+        samples = BinSamples(
+            image=torch.nan_to_num(rois[:, 0]).long(),
+            part=group[:, None] * group_size + group,
+            x=x,
+            y=y,
+            step_x=step_x,
+            step_y=step_y,
+            count=sample_per_part,
         )
-        return out.to(features.dtype)
+        classes = 1 if trans is None else trans.shape[1] // 2
+        maps = features.to(dtype).unflatten(1, (classes, output_dim // classes, group_size * group_size))
+        return pool_samples(maps, samples, vote).to(features.dtype)
+
+
+def _check_trans(trans: Tensor, num_rois: int, part_size: int, output_dim: int) -> None:
+    shape = tuple(trans.shape)
+    if (
+        trans.dim() != 4
+        or shape[1] % 2
+        or shape[1] == 0
+        or (shape[0], *shape[2:]) != (num_rois, part_size, part_size)
+    ):
+        raise ValueError(
+            f'deform_ps_roi_pool needs trans ({num_rois}, 2 * classes, {part_size}, {part_size}) for '
+            f'part_size={part_size}, got {shape}'
+        )
+    if output_dim % (shape[1] // 2):
+        raise ValueError(
+            f'output_dim={output_dim} of deform_ps_roi_pool is not divisible by the {shape[1] // 2} classes '
+            f'of trans {shape}'
+        )
 
 
 def bin_starts(
-    low: Tensor, high: Tensor, size: int, spatial_scale: float, samples: int
+    low: Tensor, high: Tensor, num_bins: int, spatial_scale: float, num_samples: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """First sample of every bin along one axis without offset (N, P), between two samples (N,), and size of the region (N,), in cells."""
-    start = round_half_away(torch.nan_to_num(low)) * spatial_scale - 0.5
-    length = ((round_half_away(torch.nan_to_num(high)) + 1) * spatial_scale - 0.5 - start).clamp(min=0.1)
-    bins = torch.arange(size, device=low.device, dtype=low.dtype)
-    return bins * (length / size)[:, None] + start[:, None], length / size / samples, length
-
-
-def sample_cells(
-    place: Tensor, step: Tensor, samples: int, cells: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Cells around the samples of every bin along one axis.
+    """Compute the samples of every bin along one axis, without offsets.
 
     Args:
-        place: (...), the first sample.
-        step: between samples, broadcast to ``place``.
-        samples: m.
-        cells: of the map.
+        low: (N,), first border of the RoIs in pixels of the image.
+        high: (N,), last border.
+        num_bins: P.
+        spatial_scale: Size of the map relative to the image.
+        num_samples: m.
 
     Returns:
-        First and second cell (..., m), as reals; how far the sample is from the first, which carries the
-        gradient; 1 where it counts.
+        First sample of every bin (N, P), distance between samples (N,), and size of the RoIs (N,), in pixels
+        of the map.
     """
-    place = place[..., None] + torch.arange(samples, device=place.device, dtype=place.dtype) * step[..., None]
-    kept = ((place >= -0.5) & (place <= cells - 0.5)).to(place.dtype)
-    place = place.clamp(0, cells - 1)
-    first = torch.nan_to_num(place.detach()).floor()
-    # the cell after a whole number is itself, as ceil has it
-    return first, torch.nan_to_num(place.detach()).ceil(), place - first, kept
+    start = round_half_away(torch.nan_to_num(low)) * spatial_scale - 0.5
+    end = (round_half_away(torch.nan_to_num(high)) + 1) * spatial_scale - 0.5
+    size = (end - start).clamp(min=0.1)
+    bins = torch.arange(num_bins, device=low.device, dtype=low.dtype)
+    return bins * (size / num_bins)[:, None] + start[:, None], size / num_bins / num_samples, size
 
 
-def _pool(
-    features: Tensor,
-    rois: Tensor,
-    trans: Tensor | None,
-    size: int,
-    spatial_scale: float,
-    output_dim: int,
-    group: int,
-    part: int,
-    samples: int,
-    trans_std: float,
-    vote: bool,
-) -> Tensor:
-    batch, _, height, width = features.shape
-    number, device = rois.shape[0], rois.device
-    classes = 1 if trans is None else trans.shape[1] // 2
-    _, x1, y1, x2, y2 = rois.unbind(1)
-    x, step_x, wide = bin_starts(x1, x2, size, spatial_scale, samples)
-    y, step_y, tall = bin_starts(y1, y2, size, spatial_scale, samples)
-    bins = torch.arange(size, device=device)
-    cells = bins * group // size
-    place = cells[:, None] * group + cells
-    image = torch.nan_to_num(rois[:, 0]).long()
-    x, y = x.view(number, 1, 1, size), y.view(number, 1, size, 1)
-    if trans is not None:
-        shift = trans.reshape(number, classes, 2, part, part) * trans_std
-        if part != size:
-            shift = shift.index_select(3, bins * part // size).index_select(4, bins * part // size)
-        x, y = (
-            x + shift[:, :, 0] * wide.view(number, 1, 1, 1),
-            y + shift[:, :, 1] * tall.view(number, 1, 1, 1),
-        )
-    if classes == output_dim > 1 and checks_values(features):
-        out = _one_map_a_class(
-            features.reshape(batch, classes, group * group, height, width),
-            x,
-            y,
-            step_x,
-            step_y,
-            image,
-            place.view(-1),
-            samples,
-        )
-        return out.mean(1).t() if vote else out.permute(2, 0, 1).reshape(number, output_dim, size, size)
-    steps = step_x.view(number, 1, 1, 1), step_y.view(number, 1, 1, 1)
-    columns, across, kept_x = _stack(*sample_cells(x, steps[0], samples, width))
-    rows, down, kept_y = _stack(*sample_cells(y, steps[1], samples, height))
-    base = (image.view(number, 1, 1, 1) * classes + torch.arange(classes, device=device).view(-1, 1, 1)) * (
-        group * group
-    ) + place
-    index = (base * (height * width))[..., None, None] + rows[..., :, None] * width + columns[..., None, :]
-    scale = 1.0 / (kept_x * kept_y).clamp(min=1) / (size * size if vote else 1)
-    weight = (down * scale[..., None])[..., :, None] * across[..., None, :]
-    depth = output_dim // classes
-    table = (
-        features.reshape(batch, classes, depth, group * group, height * width)
-        .permute(0, 1, 3, 4, 2)
-        .reshape(-1, depth)
-    )
+def sample_axis(
+    first: Tensor, step: Tensor, num_samples: int, size: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Find the pixels around the samples of every bin along one axis.
+
+    Args:
+        first: (...), position of the first sample.
+        step: Distance between samples, broadcast to ``first``.
+        num_samples: m.
+        size: Size of the map.
+
+    Returns:
+        Lower and upper pixel (..., m), floating point; distance of the sample from the lower one, which
+        carries the gradient; 1 for samples that count and 0 for others.
+    """
+    numbers = torch.arange(num_samples, device=first.device, dtype=first.dtype)
+    position = first[..., None] + numbers * step[..., None]
+    valid = ((position >= -0.5) & (position <= size - 0.5)).to(position.dtype)
+    position = position.clamp(0, size - 1)
+    pixel = torch.nan_to_num(position.detach())
+    # at a whole number both pixels are the same
+    lower = pixel.floor()
+    return lower, pixel.ceil(), position - lower, valid
+
+
+@fast_form('mmssl.ops.fast.deform_ps_roi_pool:pool_samples', when=cpu)
+def pool_samples(features: Tensor, samples: BinSamples, vote: bool) -> Tensor:
+    """Average the samples of every bin.
+
+    Args:
+        features: (B, classes, C / classes, G * G, H, W).
+        samples: Sampling positions.
+        vote: Average over the bins.
+
+    Returns:
+        (N, C, P, P), or (N, C) with ``vote``.
+    """
+    _, classes, depth, groups, height, width = features.shape
+    num_rois = len(samples.image)
+    num_bins = len(samples.part)
+    columns, weight_x, count_x = _axis_weights(samples.x, samples.step_x, samples.count, width)
+    rows, weight_y, count_y = _axis_weights(samples.y, samples.step_y, samples.count, height)
+    image_class = samples.image.view(-1, 1, 1, 1) * classes
+    image_class = image_class + torch.arange(classes, device=features.device).view(-1, 1, 1)
+    first = (image_class * groups + samples.part) * (height * width)
+    index = first[..., None, None] + rows[..., :, None] * width + columns[..., None, :]
+    mean = 1.0 / (count_x * count_y).clamp(min=1) / (num_bins * num_bins if vote else 1)
+    weight = (weight_y * mean[..., None])[..., :, None] * weight_x[..., None, :]
+    table = features.flatten(4).permute(0, 1, 3, 4, 2).reshape(-1, depth)
     if vote:
-        return weighted_gather(table, index.flatten(2).flatten(0, 1), weight.flatten(2).flatten(0, 1)).view(
-            number, output_dim
-        )
-    out = weighted_gather(table, index.flatten(4).flatten(0, 3), weight.flatten(4).flatten(0, 3))
-    return (
-        out.view(number, classes, size, size, depth)
-        .permute(0, 1, 4, 2, 3)
-        .reshape(number, output_dim, size, size)
-    )
+        # all bins of a class are one sum
+        index, weight = (tensor.flatten(2).flatten(0, 1) for tensor in (index, weight))
+        return weighted_sum(table, index, weight).view(num_rois, classes * depth)
+    index, weight = (tensor.flatten(4).flatten(0, 3) for tensor in (index, weight))
+    out = weighted_sum(table, index, weight).view(num_rois, classes, num_bins, num_bins, depth)
+    return out.permute(0, 1, 4, 2, 3).reshape(num_rois, classes * depth, num_bins, num_bins)
 
 
-def _stack(first: Tensor, second: Tensor, after: Tensor, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cells (..., 2 * m), int64, their weights (..., 2 * m), and samples kept (...), of what :func:`sample_cells` gives."""
-    return (
-        torch.cat((first, second), -1).long(),
-        torch.cat(((1 - after) * kept, after * kept), -1),
-        kept.sum(-1),
-    )
-
-
-def _one_map_a_class(
-    features: Tensor,
-    x: Tensor,
-    y: Tensor,
-    step_x: Tensor,
-    step_y: Tensor,
-    image: Tensor,
-    place: Tensor,
-    samples: int,
-) -> Tensor:
-    """:class:`_ByRows` for regions of several images: (C, P * P, N) from x and y (N, C, P, P)."""
-    x, y = (axis.flatten(2).permute(1, 2, 0).contiguous() for axis in torch.broadcast_tensors(x, y))
-    if len(features) == 1:
-        return _ByRows.apply(features[0], x, y, step_x, step_y, place, samples)
-    order, parts = [], []
-    for number, maps in enumerate(features.unbind(0)):
-        here = (image == number).nonzero()[:, 0]
-        order.append(here)
-        parts.append(
-            _ByRows.apply(
-                maps,
-                x.index_select(2, here),
-                y.index_select(2, here),
-                step_x[here],
-                step_y[here],
-                place,
-                samples,
-            )
-        )
-    if not parts:
-        return x * 0
-    return torch.cat(parts, 2).index_select(2, torch.cat(order).argsort())
-
-
-class _ByRows(torch.autograd.Function):
-    """A map a class: the samples of a bin lie on m rows and m columns, so that rows are summed first, then columns of the sum.
-
-    2 m rows of W neighbours and 2 m numbers a bin instead of 4 m^2 numbers from anywhere; a few maps at a
-    time, without a copy of them.
-
-    Takes features (C, G * G, H, W) of one image, first samples x and y (C, P * P, N), steps (N,), the map of
-    every bin (P * P,) and m. Returns (C, P * P, N).
-    """
-
-    @staticmethod
-    def forward(ctx, features, x, y, step_x, step_y, place, samples):
-        ctx.save_for_backward(features, x, y, step_x, step_y, place)
-        ctx.samples = samples
-        height, width = features.shape[2:]
-        out, table = torch.empty_like(x), features.reshape(-1, width)
-        for one in _pieces(features, x):
-            rows, down, kept_y = _axis(y[one], step_y, samples, height)
-            columns, across, kept_x = _axis(x[one], step_x, samples, width)
-            lines = F.embedding_bag(
-                _table_rows(features, rows, place, one), table, mode='sum', per_sample_weights=down
-            )
-            out[one] = ((lines.gather(1, columns) * across).sum(1) / _count(kept_x, kept_y)).view(
-                out[one].shape
-            )
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        features, x, y, step_x, step_y, place = ctx.saved_tensors
-        needs_features, needs_x, needs_y = ctx.needs_input_grad[:3]
-        height, width = features.shape[2:]
-        table = features.reshape(-1, width)
-        for_features = torch.zeros_like(features) if needs_features else None
-        for_x, for_y = torch.empty_like(x) if needs_x else None, torch.empty_like(y) if needs_y else None
-        for one in _pieces(features, x):
-            rows, down, kept_y = _axis(y[one], step_y, ctx.samples, height)
-            columns, across, kept_x = _axis(x[one], step_x, ctx.samples, width)
-            shape = x[one].shape
-            pull = grad[one].reshape(-1) / _count(kept_x, kept_y)
-            if needs_x:
-                lines = F.embedding_bag(
-                    _table_rows(features, rows, place, one), table, mode='sum', per_sample_weights=down
-                )
-                first, second = lines.gather(1, columns).chunk(2, 1)
-                for_x[one] = (((second - first) * kept_x).sum(1) * pull).view(shape)
-            # the gradient of the sums of rows; all regions of a bin read one map, so that the rest are
-            # products
-            lines = (
-                table.new_zeros(len(rows), width)
-                .scatter_add_(1, columns, across * pull[:, None])
-                .view(*shape, width)
-            )
-            if needs_y:
-                first, second = (
-                    torch.matmul(lines, features[one, place].transpose(2, 3))
-                    .view(-1, height)
-                    .gather(1, rows)
-                    .chunk(2, 1)
-                )
-                for_y[one] = ((second - first) * kept_y).sum(1).view(shape)
-            if needs_features:
-                spread = table.new_zeros(len(rows), height).scatter_add_(1, rows, down).view(*shape, height)
-                for_features[one].index_add_(1, place, torch.matmul(spread.transpose(2, 3), lines))
-        return for_features, for_x, for_y, None, None, None, None
-
-
-def _pieces(features: Tensor, x: Tensor):
-    """Slices of classes whose sums of rows take about :data:`PIECE` elements."""
-    step = max(1, PIECE // max(1, x.shape[1] * x.shape[2] * features.shape[-1]))
-    return (slice(start, min(start + step, len(x))) for start in range(0, len(x), step))
-
-
-def _axis(place: Tensor, step: Tensor, samples: int, cells: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Cells (Q, 2 m), int64, weights (Q, 2 m), and which samples count (Q, m), of the Q bins in ``place``."""
-    first, second, after, kept = (
-        tensor.flatten(0, 2) for tensor in sample_cells(place, step, samples, cells)
-    )
-    after = after * kept
-    return torch.cat((first, second), 1).long(), torch.cat((kept - after, after), 1), kept
-
-
-def _count(kept_x: Tensor, kept_y: Tensor) -> Tensor:
-    return (kept_x.sum(1) * kept_y.sum(1)).clamp(min=1)
-
-
-def _table_rows(features: Tensor, rows: Tensor, place: Tensor, part: slice) -> Tensor:
-    """Rows of the features as a table of lines, int32."""
-    first = (torch.arange(part.start, part.stop)[:, None] * features.shape[1] + place) * features.shape[2]
-    return (rows.view(first.numel(), -1) + first.view(-1, 1)).to(torch.int32).view(rows.shape)
+def _axis_weights(first: Tensor, step: Tensor, num_samples: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels (..., 2 * m), int64, their weights (..., 2 * m), and the number of samples that count (...)."""
+    lower, upper, fraction, valid = sample_axis(first, step.view(-1, 1, 1, 1), num_samples, size)
+    pixels = torch.cat((lower, upper), -1).long()
+    return pixels, torch.cat(((1 - fraction) * valid, fraction * valid), -1), valid.sum(-1)

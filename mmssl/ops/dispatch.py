@@ -1,84 +1,87 @@
-"""Which implementation an operator takes: one place for ``backend='auto' | 'torch' | 'torchvision' | 'mmcv'``."""
+"""Choice of the implementation of an operator: ``backend='auto' | 'torch' | 'torchvision' | 'mmcv'``."""
 
 import functools
 import importlib
+import os
 
 import torch
 from torch import Tensor
-
-from mmssl.hosts.ops_import import has_ops
 
 BACKENDS = ('auto', 'torch', 'torchvision', 'mmcv')
 
 
 @functools.lru_cache
-def _torchvision_serves(device: str) -> bool:
+def _torchvision_supports(device_type: str) -> bool:
     try:
         extension = importlib.import_module('torchvision.extension')
         version = importlib.import_module('torchvision.version')
-    except Exception:  # an extension of another build raises what it likes
+    except Exception:  # an extension built for another torch can raise anything
         return False
-    loaded = getattr(extension, '_has_ops', lambda: False)()
-    return loaded and (device == 'cpu' or (device == 'cuda' and bool(getattr(version, 'cuda', None))))
+    has_ops = getattr(extension, '_has_ops', lambda: False)()
+    has_cuda = bool(getattr(version, 'cuda', None))
+    return has_ops and (device_type == 'cpu' or (device_type == 'cuda' and has_cuda))
 
 
 @functools.lru_cache
-def _mmcv_serves(device: str) -> bool:
-    if not has_ops():  # missing, compiled for another torch, or our own stand-in
+def _mmcv_supports(device_type: str) -> bool:
+    if os.environ.get('MMSSL_NO_EXT', '').lower() not in ('', '0', 'false', 'no'):
         return False
     try:
-        info = importlib.import_module('mmcv.ops').get_compiling_cuda_version()
-    except Exception:
+        extension = importlib.import_module('mmcv._ext')
+        cuda = importlib.import_module('mmcv.ops').get_compiling_cuda_version()
+    except Exception:  # missing, or compiled for another torch
         return False
-    return device == 'cpu' or (device == 'cuda' and info != 'not available')
+    # mmssl's stand-in for the compiled operators has no file, and is made of these very functions
+    compiled = getattr(extension, '__file__', None) is not None
+    return compiled and (device_type == 'cpu' or (device_type == 'cuda' and cuda != 'not available'))
 
 
 @torch.compiler.assume_constant_result
-def torchvision_serves(device: str) -> bool:
-    """Whether torchvision is installed with kernels for ``device``, 'cpu' or 'cuda'."""
-    return _torchvision_serves(device)
+def torchvision_supports(device_type: str) -> bool:
+    """Whether torchvision is installed with operators for 'cpu' or 'cuda'."""
+    return _torchvision_supports(device_type)
 
 
 @torch.compiler.assume_constant_result
-def mmcv_serves(device: str) -> bool:
-    """Whether mmcv is installed with its compiled operators for ``device``, 'cpu' or 'cuda'."""
-    return _mmcv_serves(device)
+def mmcv_supports(device_type: str) -> bool:
+    """Whether mmcv is installed with operators compiled for 'cpu' or 'cuda'."""
+    return _mmcv_supports(device_type)
 
 
 def pick(name: str, backend: str, like: Tensor, supported: tuple[str, ...], auto: str = 'torch') -> str:
-    """Resolve ``backend`` for one call.
+    """Resolve the ``backend`` argument of one call.
 
     Args:
-        name: of the operator, for messages.
-        backend: what the caller asked for.
-        like: a tensor on the device of the call.
-        supported: implementations that compute this call rightly.
-        auto: what 'auto' takes, where it is there; else ours.
+        name: Name of the operator, for messages.
+        backend: Value of the argument.
+        like: A tensor on the device of the call.
+        supported: Packages whose operator computes this call correctly.
+        auto: Implementation to take for 'auto' if it is installed; otherwise 'torch' is taken.
+
+    Returns:
+        'torch', 'torchvision' or 'mmcv'.
 
     Raises:
-        ValueError: an unknown backend, or one without this operator.
-        RuntimeError: a forced one that is not installed for the device.
+        ValueError: The backend is unknown or does not have this operator.
+        RuntimeError: The backend is not installed for the device.
     """
     if backend not in BACKENDS:
-        raise ValueError(f'backend={backend!r} of {name}; one of {", ".join(BACKENDS)}')
-    wanted = auto if backend == 'auto' else backend
-    if wanted == 'torch':
-        return wanted
-    if wanted not in supported:
+        raise ValueError(f'{name} has no backend={backend!r}; use one of {", ".join(BACKENDS)}')
+    choice = auto if backend == 'auto' else backend
+    if choice == 'torch':
+        return choice
+    if choice not in supported:
+        options = ', '.join(('auto', 'torch', *supported))
         raise ValueError(
-            f'{name} with these arguments is not computed by backend={backend!r}; choose from '
-            f'{", ".join(("auto", "torch", *supported))}'
+            f'{name} with these arguments is not available from backend={backend!r}; use one of {options}'
         )
-    if torchvision_serves(like.device.type) if wanted == 'torchvision' else mmcv_serves(like.device.type):
-        return wanted
+    device_type = like.device.type
+    installed = torchvision_supports if choice == 'torchvision' else mmcv_supports
+    if installed(device_type):
+        return choice
     if backend == 'auto':
         return 'torch'
     raise RuntimeError(
-        f'backend={backend!r} of {name} needs {backend} with operators compiled for {like.device.type}; install it, or '
-        "leave backend='auto'"
+        f'backend={backend!r} of {name} needs {backend} with operators compiled for {device_type}; install '
+        "it, or leave backend='auto'"
     )
-
-
-def checks_values(tensor: Tensor) -> bool:
-    """Whether values may be looked at without a synchronisation or a graph break: eagerly on the CPU."""
-    return tensor.device.type == 'cpu' and not torch.compiler.is_compiling()

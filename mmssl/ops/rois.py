@@ -1,18 +1,25 @@
-"""What the operators on regions share: checks, rounding and names."""
+"""Checks and rounding shared by the operators on regions of interest."""
 
 import torch
 from torch import Tensor
 
-from mmssl.ops.dispatch import checks_values
+from mmssl.ops.switch import values_readable
 
 
 def check_rois(name: str, features: Tensor, rois: Tensor, channels: int, formula: str) -> None:
-    """Refuse arguments that do not belong together.
+    """Raise if features and RoIs do not fit together.
+
+    Args:
+        name: Name of the operator, for messages.
+        features: Expected to be (B, channels, H, W).
+        rois: Expected to be (N, 5).
+        channels: Number of channels that the operator needs.
+        formula: How the number of channels comes about, for messages.
 
     Raises:
-        TypeError: features or rois that are not floating point.
-        ValueError: features not (B, channels, H, W), rois not (N, 5), another device, an image index outside
-            the batch (CPU only).
+        TypeError: Features or rois are not floating point.
+        ValueError: A shape is wrong, the devices differ, or an image index is outside the batch (checked on
+            the CPU only).
     """
     if not (features.is_floating_point() and rois.is_floating_point()):
         raise TypeError(
@@ -26,22 +33,23 @@ def check_rois(name: str, features: Tensor, rois: Tensor, channels: int, formula
         raise ValueError(f'{name} needs a map of at least one pixel, got {tuple(features.shape)}')
     if rois.dim() != 2 or rois.shape[1] != 5:
         raise ValueError(
-            f'{name} needs rois (N, 5) as (image index, x1, y1, x2, y2), got {tuple(rois.shape)}; mmdet.structures.bbox '
-            'bbox2roi makes them'
+            f'{name} needs rois (N, 5) as (image index, x1, y1, x2, y2), got {tuple(rois.shape)}; '
+            'mmdet.structures.bbox.bbox2roi returns them in this form'
         )
     if features.device != rois.device:
         raise ValueError(
             f'{name} needs features and rois on one device, got {features.device} and {rois.device}'
         )
-    if checks_values(rois) and len(rois):
+    if values_readable(rois) and len(rois):
         first, last = (float(bound) for bound in rois[:, 0].detach().aminmax())
         if not (first >= 0 and last < features.shape[0]):
             raise ValueError(
-                f'{name}: image indices of rois go from {first:g} to {last:g}, but features hold {features.shape[0]} images'
+                f'{name}: image indices of rois go from {first:g} to {last:g}, but the batch of features '
+                f'has {features.shape[0]} images'
             )
 
 
 def round_half_away(x: Tensor) -> Tensor:
-    """Rounding of C, halves away from zero; torch rounds them to even."""
+    """Round halves away from zero, as C does; torch rounds them to even."""
     whole = x.trunc()
     return torch.where((x - whole).abs() >= 0.5, whole + x.sign(), whole)

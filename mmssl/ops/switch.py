@@ -59,9 +59,19 @@ def eager() -> bool:
     return not torch.compiler.is_compiling() and not torch.jit.is_tracing()
 
 
+def values_readable(tensor: Tensor) -> bool:
+    """Whether values can be read without waiting for a device or breaking a graph: eagerly on the CPU."""
+    return cpu([tensor]) and eager()
+
+
 def autocast_dtype(device_type: str) -> torch.dtype | None:
     """Data type of autocast on a device; None if it is off."""
     return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else None
+
+
+def widest_float(device: torch.device) -> torch.dtype:
+    """Return float64, or float32 on devices that lack it."""
+    return torch.float32 if device.type == 'mps' else torch.float64
 
 
 def full_precision(value):

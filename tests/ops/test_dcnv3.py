@@ -10,7 +10,7 @@ from mmssl.ops import dcnv3
 def by_grid_sample(
     input, offset, mask, kernel, stride, padding, dilation, groups, scale, remove_center=False
 ):
-    batch, height, width, channels = input.shape
+    batch = input.shape[0]
     _, out_h, out_w, _ = offset.shape
     padded = F.pad(input, (0, 0, padding, padding, padding, padding)).permute(0, 3, 1, 2)
     tall, wide = padded.shape[2:]

@@ -1,14 +1,12 @@
 """Position-sensitive pooling and align against loops over the formula."""
 
 import math
-import sys
 
 import numpy as np
 import pytest
 import torch
 
-from mmssl.ops import ps_roi_align, ps_roi_pool
-from mmssl.ops.ps_roi_pool import bin_edges, integral_pool
+from mmssl.ops import ps_roi_align, ps_roi_pool, switch
 from mmssl.ops.rois import round_half_away
 
 pytestmark = pytest.mark.slow
@@ -26,7 +24,7 @@ def loops(features, rois, k, dim, convention='caffe', real=np.float64):
     out = features.new_zeros(len(rois), dim, k, k)
     for n, (image, *box) in enumerate(rois.tolist()):
         spans = []
-        for low, high, cells in ((box[1], box[3], height), (box[0], box[2], width)):
+        for low, high, size in ((box[1], box[3], height), (box[0], box[2], width)):
             if convention == 'caffe':
                 start = real(rounded(low)) * real(SCALE)
                 length = max((real(rounded(high)) + real(1)) * real(SCALE) - start, real(0.1))
@@ -42,8 +40,8 @@ def loops(features, rois, k, dim, convention='caffe', real=np.float64):
                     (math.floor(real(i) * step) + int(start), math.ceil(real(i + 1) * step) + int(start))
                     for i in range(k)
                 ]
-                cells -= 1
-            spans.append([(min(max(a, 0), cells), min(max(b, 0), cells)) for a, b in span])
+                size -= 1
+            spans.append([(min(max(a, 0), size), min(max(b, 0), size)) for a, b in span])
         for c in range(dim):
             for i, (top, bottom) in enumerate(spans[0]):
                 for j, (left, right) in enumerate(spans[1]):
@@ -78,49 +76,40 @@ def example(dtype=torch.float64, batch=2, dim=3, k=3, size=(9, 11), seed=0, mean
     )
 
 
+@pytest.fixture(params=[False, True], ids=['fast', 'plain'])
+def form(request, monkeypatch):
+    """The fast form, then the plain one."""
+    monkeypatch.setattr(switch, '_plain_only', request.param)
+
+
 @pytest.mark.parametrize('convention', ['caffe', 'torchvision'])
-@pytest.mark.parametrize('few', [0.0, 1e9])
+@pytest.mark.parametrize('size', [(9, 11), (30, 40)], ids=['much-of-the-map', 'little-of-the-map'])
 @pytest.mark.parametrize('batch', [1, 2])
-def test_pooling_equals_the_formula_on_every_path(convention, few, batch, monkeypatch):
-    monkeypatch.setattr(sys.modules[bin_edges.__module__], 'FEW', few)
-    features, rois = example(batch=batch)
+def test_pooling_equals_the_formula(form, convention, size, batch):
+    features, rois = example(batch=batch, size=size)
     features.requires_grad_()
     expected = loops(features, rois, 3, 3, convention)
-    pull = torch.randn(expected.shape, dtype=expected.dtype, generator=torch.Generator().manual_seed(1))
-    (want,) = torch.autograd.grad(expected, features, pull)
+    generator = torch.Generator().manual_seed(1)
+    grad_output = torch.randn(expected.shape, dtype=expected.dtype, generator=generator)
+    (reference,) = torch.autograd.grad(expected, features, grad_output, retain_graph=True)
     out = ps_roi_pool(features, rois, 3, SCALE, 3, convention)
     torch.testing.assert_close(out, expected, atol=1e-10, rtol=0)
-    torch.testing.assert_close(
-        torch.autograd.grad(out, features, pull, retain_graph=True)[0], want, atol=1e-10, rtol=0
-    )
-    voted = ps_roi_pool(features, rois, 3, SCALE, 3, convention, vote=True)
-    torch.testing.assert_close(voted, expected.mean((2, 3)), atol=1e-10, rtol=0)
-    edges = bin_edges(rois, 3, SCALE, 9, 11, convention)
-    for vote, mine in ((False, out.flatten(2).transpose(1, 2)), (True, voted)):
-        fixed = integral_pool(features, rois[:, 0].long(), *edges, vote)
-        torch.testing.assert_close(fixed, mine, atol=1e-10, rtol=0)
-        pull = torch.randn_like(fixed)
-        torch.testing.assert_close(
-            torch.autograd.grad(fixed, features, pull)[0],
-            torch.autograd.grad(mine, features, pull, retain_graph=True)[0],
-            atol=1e-10,
-            rtol=0,
-        )
+    (gradient,) = torch.autograd.grad(out, features, grad_output)
+    torch.testing.assert_close(gradient, reference, atol=1e-10, rtol=0)
+    voted, mean = ps_roi_pool(features, rois, 3, SCALE, 3, convention, vote=True), expected.mean((2, 3))
+    torch.testing.assert_close(voted, mean, atol=1e-10, rtol=0)
+    (gradient,) = torch.autograd.grad(voted, features, grad_output[:, :, 0, 0])
+    (reference,) = torch.autograd.grad(mean, features, grad_output[:, :, 0, 0])
+    torch.testing.assert_close(gradient, reference, atol=1e-10, rtol=0)
 
 
 @pytest.mark.parametrize('vote', [False, True])
-def test_float32_of_a_map_with_a_mean(vote):
+def test_float32_of_a_map_with_a_mean(form, vote):
     features, rois = example(torch.float32, size=(19, 31), mean=5.0)
     expected = loops(features.double(), rois, 3, 3, real=np.float32)
     expected = expected.mean((2, 3)) if vote else expected
-    torch.testing.assert_close(
-        ps_roi_pool(features, rois, 3, SCALE, 3, vote=vote).double(), expected, atol=1e-5, rtol=0
-    )
-    edges = bin_edges(rois, 3, SCALE, 19, 31, 'caffe')
-    fixed = integral_pool(features, rois[:, 0].long(), *edges, vote)
-    torch.testing.assert_close(
-        fixed if vote else fixed.transpose(1, 2).reshape(expected.shape), expected, atol=1e-5, rtol=0
-    )
+    out = ps_roi_pool(features, rois, 3, SCALE, 3, vote=vote)
+    torch.testing.assert_close(out.double(), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize('operator', [ps_roi_pool, ps_roi_align])
@@ -280,13 +269,13 @@ def test_halves_are_rounded_away_from_zero():
         (
             {'rois': torch.tensor([[2.0, 0, 0, 9, 9]])},
             ValueError,
-            'image indices of rois go from 2 to 2, but features hold 2',
+            'image indices of rois go from 2 to 2, but the batch of features has 2',
         ),
         ({'rois': torch.zeros(3, 5, dtype=torch.long)}, TypeError, 'floating point'),
         ({'convention': 'mxnet'}, ValueError, "convention='mxnet'"),
         ({'backend': 'cuda'}, ValueError, "backend='cuda'"),
-        ({'backend': 'mmcv'}, ValueError, "not computed by backend='mmcv'"),
-        ({'backend': 'torchvision'}, ValueError, "not computed by backend='torchvision'"),
+        ({'backend': 'mmcv'}, ValueError, "not available from backend='mmcv'"),
+        ({'backend': 'torchvision'}, ValueError, "not available from backend='torchvision'"),
     ],
 )
 def test_wrong_arguments_are_named(change, error, message):

@@ -1,11 +1,10 @@
 """Image encoders of the promptable segmenter: against the formula, the official package and another TinyViT; tables of other sizes."""
 
-import math
 
 import pytest
 import torch
 
-from mmssl.ops.rel_attention import rel_attention, resize_rel_pos, window_attention
+from mmssl.ops.rel_attention import resize_rel_pos
 from mmssl.promptable import SAMBackbone, SAMImageEncoder, SAMTinyViT
 
 SMALL = dict(
@@ -24,79 +23,7 @@ def randomised(module, seed=0):
     return module.eval()
 
 
-def formula(query, key, value, rel_h, rel_w, grid):
-    """One pair of cells at a time, in float64."""
-    query, key, value, rel_h, rel_w = (x.detach().double() for x in (query, key, value, rel_h, rel_w))
-    (height, width), dim = grid, query.shape[-1]
-    scores = torch.zeros(*query.shape[:2], height * width, height * width, dtype=torch.float64)
-    for one in range(height * width):
-        for other in range(height * width):
-            down, right = one // width - other // width, one % width - other % width
-            q = query[:, :, one]
-            scores[:, :, one, other] = (
-                (q * key[:, :, other]).sum(-1) / math.sqrt(dim)
-                + q @ rel_h[down + height - 1]
-                + q @ rel_w[right + width - 1]
-            )
-    return scores.softmax(-1) @ value
-
-
-@pytest.mark.parametrize('way', ['plain', 'rows', 'augmented'])
-@pytest.mark.parametrize('grid', [(3, 5), (1, 1)])
-def test_attention_equals_the_formula_every_way(way, grid, monkeypatch):
-    monkeypatch.setattr('mmssl.ops.rel_attention.CHUNK', 20)  # a row or two at a time
-    torch.manual_seed(0)
-    query, key, value = torch.randn(3, 2, 3, math.prod(grid), 4)
-    tables = torch.randn(2 * grid[0] - 1, 4), torch.randn(2 * grid[1] - 1, 4)
-    out = rel_attention(query, key, value, *tables, grid, way)
-    torch.testing.assert_close(out.double(), formula(query, key, value, *tables, grid), atol=2e-6, rtol=1e-5)
-
-
-@pytest.mark.parametrize('way', ['plain', 'augmented'])
-def test_gradients_reach_queries_and_tables(way):
-    torch.manual_seed(0)
-    inputs = [
-        torch.randn(shape, dtype=torch.float64, requires_grad=True)
-        for shape in [(1, 2, 6, 2)] * 3 + [(3, 2), (5, 2)]
-    ]
-    assert torch.autograd.gradcheck(lambda *x: rel_attention(*x, (2, 3), way), inputs)
-
-
-def test_bfloat16_rows_are_near():
-    torch.manual_seed(0)
-    inputs = [torch.randn(3, 1, 2, 12, 8), torch.randn(5, 8) * 0.3, torch.randn(7, 8) * 0.3]
-    exact = rel_attention(*inputs[0], *inputs[1:], (3, 4), 'plain')
-    for way in ('plain', 'rows', 'augmented'):
-        half = [x.bfloat16() for x in inputs]
-        torch.testing.assert_close(
-            rel_attention(*half[0], *half[1:], (3, 4), way).float(), exact, atol=5e-2, rtol=5e-2
-        )
-
-
-@pytest.mark.parametrize('size', [(6, 6), (7, 5), (2, 2)])
-@pytest.mark.parametrize('filled', [True, False])
-def test_windows_one_by_one_equal_all_at_once(size, filled):
-    torch.manual_seed(0)
-    qkv, tables = torch.randn(2, *size, 3 * 8), torch.randn(2, 5, 4)
-    outside = torch.randn(24) if filled else None
-    whole = window_attention(qkv, 2, 3, *tables, outside, 'whole')
-    torch.testing.assert_close(
-        window_attention(qkv, 2, 3, *tables, outside, 'each'), whole, atol=1e-6, rtol=1e-5
-    )
-    if size == (2, 2):  # one window, of which four cells are real
-        cells = (torch.zeros(24) if outside is None else outside).expand(2, 3, 3, 24).clone()
-        cells[:, :2, :2] = qkv
-        query, key, value = cells.view(2, 9, 3, 2, 4).permute(2, 0, 3, 1, 4)
-        expected = formula(query, key, value, *tables, (3, 3)).transpose(1, 2).reshape(2, 3, 3, 8)[:, :2, :2]
-        torch.testing.assert_close(whole.double(), expected, atol=2e-6, rtol=1e-5)
-
-
 def test_wrong_arguments_are_named():
-    x = torch.zeros(1, 1, 4, 2)
-    with pytest.raises(ValueError, match="way='fast'"):
-        rel_attention(x, x, x, torch.zeros(3, 2), torch.zeros(3, 2), (2, 2), 'fast')
-    with pytest.raises(ValueError, match='both tables'):
-        rel_attention(x, x, x, torch.zeros(3, 2), None, (2, 2))
     with pytest.raises(ValueError, match='take 112'):
         SAMImageEncoder(img_size=100)
     with pytest.raises(ValueError, match="arch 'vit_x' is unknown"):

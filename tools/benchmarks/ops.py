@@ -210,11 +210,11 @@ def child(kind: str, side: str, case: str) -> None:
 
 def table(kind: str, cases: list[tuple], names: list[str], rounds: int, memory: bool) -> list[str]:
     """Lines of one table."""
-    from mmssl.ops.dispatch import mmcv_serves
+    from mmssl.ops.dispatch import mmcv_supports
 
     peers = {
         'pool': ['torchvision'],
-        'conv': ['torchvision'] + ['mmcv'] * mmcv_serves('cpu'),
+        'conv': ['torchvision'] + ['mmcv'] * mmcv_supports('cpu'),
         'deform_pool': ['gather'],
     }[kind]
     head = [
