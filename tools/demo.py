@@ -85,7 +85,8 @@ def draw(model, data: Path, out: Path) -> None:
     import torch
     from PIL import Image
 
-    from mmssl.visualization.reconstruction import TITLES, picture, reconstruction_rows
+    from mmssl.visualization.layout import image_grid
+    from mmssl.visualization.reconstruction import TITLES, reconstruction_rows
 
     files = [sorted(folder.iterdir())[3] for folder in sorted((data / 'val').iterdir())][:12]
     images = torch.stack(
@@ -94,7 +95,7 @@ def draw(model, data: Path, out: Path) -> None:
     noise = torch.rand(len(images), 36, generator=torch.Generator().manual_seed(0))
     rows = reconstruction_rows(model, images, noise)
     half = len(rows) // 2
-    picture(np.concatenate([rows[:half], rows[half:]], axis=1), height=112, titles=TITLES * 2).save(out)
+    image_grid(np.concatenate([rows[:half], rows[half:]], axis=1), TITLES * 2, height=112).save(out)
 
 
 if __name__ == '__main__':

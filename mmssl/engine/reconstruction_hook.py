@@ -74,15 +74,15 @@ class ReconstructionHook(Hook):
         self._drawn_at = step
         if not is_main_process():
             return
-        from mmssl.visualization.reconstruction import picture, reconstruction_rows
+        from mmssl.visualization.reconstruction import draw_reconstructions
 
         model = _bare(runner.model)
         modes = [(module, module.training) for module in model.modules()]
         noise = self._noise.to(next(model.parameters()).device)
-        sheet = picture(reconstruction_rows(model, self._pixels, noise))
+        figure = draw_reconstructions(model, self._pixels, noise)
         for module, mode in modes:
             module.training = mode
-        runner.visualizer.add_image('reconstruction', np.asarray(sheet), step=step)
+        runner.visualizer.add_image('reconstruction', np.asarray(figure), step=step)
 
 
 def _bare(model):

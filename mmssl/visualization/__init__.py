@@ -1,5 +1,1 @@
-"""Pictures."""
-
-from mmssl.visualization.reconstruction import picture, reconstruction_rows
-
-__all__ = ['picture', 'reconstruction_rows']
+"""Figures of images, predictions, features and training runs. Import its modules by name."""

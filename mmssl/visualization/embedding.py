@@ -1,136 +1,124 @@
-"""Features of images in the plane: t-SNE, UMAP or principal components, coloured by class."""
+"""Features in the plane by t-SNE, UMAP or principal components, colored by class."""
 
 import textwrap
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# method -> (what the picture calls it, module, what to install)
+# method -> (its name in figures, module that it needs, package to install)
 METHODS = {
     'tsne': ('t-SNE', 'sklearn', 'scikit-learn'),
     'umap': ('UMAP', 'umap', 'umap-learn'),
     'pca': ('principal components', 'torch', 'torch'),
 }
 MARKERS = 'os^Dv*'
-SHADES = 10  # colours that are told apart without effort; further classes get another marker
+COLORS = 10  # distinguishable colors; further classes use another marker
 
 
 def check_method(method: str) -> None:
-    """Refuse a method before its features are computed.
+    """Check that a method exists and that its packages are installed, before features are computed.
 
     Raises:
-        ValueError: no such method.
-        ImportError: what it needs is not installed; the message has the command that installs it.
+        ValueError: The method does not exist.
+        ImportError: A package is not installed; the message has the command that installs it.
     """
-    from importlib.util import find_spec
-
     if method not in METHODS:
         raise ValueError(f'method {method!r} is unknown; one of {", ".join(METHODS)}')
     title, module, package = METHODS[method]
     for needed, name in ((module, package), ('matplotlib', 'matplotlib')):
         if find_spec(needed) is None:
-            raise ImportError(f'a picture by {title} needs {name}: pip install {name}')
+            raise ImportError(f'a figure by {title} needs {name}: pip install {name}')
 
 
 def embed(features: Tensor, method: str = 'tsne', seed: int = 0, perplexity: float = 30.0) -> np.ndarray:
-    """Places of features in the plane. Lengths are taken off first: what counts is the angle, as in k-NN.
+    """Embed normalized features in the plane, so that their angles count, as in k-NN.
 
     Args:
         features: (N, D).
         method: 'tsne' (van der Maaten and Hinton, 2008), 'umap' (McInnes et al., arXiv:1802.03426) or 'pca'.
-        seed: of the draws.
-        perplexity: neighbours that t-SNE looks at, in effect; fewer where there are less than three times as
-            many images. UMAP takes half as many, 15 by default as its authors.
+        seed: Seed of the random draws.
+        perplexity: Effective number of neighbors of t-SNE, at most a third of the images. UMAP uses half as
+            many neighbors, 15 by default as its authors.
 
     Returns:
         (N, 2) float32.
 
     Raises:
-        ValueError: fewer than four images, or features that are not finite.
+        ValueError: There are fewer than four images, or features that are not finite.
     """
     check_method(method)
     if len(features) < 4:
-        raise ValueError(f'{len(features)} images are too few for a picture; give at least 4')
+        raise ValueError(f'{len(features)} images are too few for a figure; give at least 4')
     if not bool(torch.isfinite(features).all()):
         raise ValueError('the features are not finite; is it a checkpoint of a run that diverged?')
     points = F.normalize(features.double(), dim=1)
     if method == 'pca':
-        centred = points - points.mean(dim=0)
-        left, values, _ = torch.linalg.svd(centred, full_matrices=False)
-        placed = left[:, :2] * values[:2]
-        # an axis has no direction of its own: the larger half of it is made positive
-        placed = placed * torch.where(
-            placed.gather(0, placed.abs().argmax(dim=0, keepdim=True)) < 0, -1.0, 1.0
-        )
-        return F.pad(placed, (0, 2 - placed.shape[1])).float().numpy()
+        return _principal_components(points)
     points = points.float().numpy()
     if method == 'tsne':
         from sklearn.manifold import TSNE
 
         perplexity = min(perplexity, (len(points) - 1) / 3)
-        return TSNE(
-            perplexity=perplexity, init='pca' if points.shape[1] > 1 else 'random', random_state=seed
-        ).fit_transform(points)
+        init = 'pca' if points.shape[1] > 1 else 'random'
+        return TSNE(perplexity=perplexity, init=init, random_state=seed).fit_transform(points)
     from umap import UMAP
 
-    neighbours = max(2, min(round(perplexity / 2), len(points) - 1))
-    return np.asarray(
-        UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1).fit_transform(points), np.float32
-    )
+    neighbors = max(2, min(round(perplexity / 2), len(points) - 1))
+    umap = UMAP(n_neighbors=neighbors, random_state=seed, n_jobs=1)
+    return np.asarray(umap.fit_transform(points), np.float32)
+
+
+def _principal_components(points: Tensor) -> np.ndarray:
+    left, values, _ = torch.linalg.svd(points - points.mean(dim=0), full_matrices=False)
+    components = left[:, :2] * values[:2]
+    # the sign of a component is arbitrary: its largest entry is made positive
+    largest = components.gather(0, components.abs().argmax(dim=0, keepdim=True))
+    components = components * torch.where(largest < 0, -1.0, 1.0)
+    return F.pad(components, (0, 2 - components.shape[1])).float().numpy()
 
 
 def scatter(points: np.ndarray, labels: Sequence[int], classes: Sequence[str], title: str = ''):
-    """Draw points in the colours of their classes, with a legend of the classes that occur (where they are 60 or fewer).
+    """Draw points in the colors of their classes, with a legend if at most 60 classes occur.
 
     Args:
         points: (N, 2).
-        labels: N numbers of classes.
-        classes: names.
-        title: above the picture, in as many lines as it needs.
+        labels: N class indices.
+        classes: Names of the classes.
+        title: Title of the figure; long ones are wrapped.
 
     Returns:
-        a ``matplotlib.figure.Figure``; ``.savefig(path)`` writes it.
+        A ``matplotlib.figure.Figure``; ``.savefig(path)`` writes it.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
-    numbers = np.asarray(labels)
-    found = np.unique(numbers)
+    labels = np.asarray(labels)
+    present = np.unique(labels)
     figure = Figure(figsize=(9, 7), dpi=150, layout='constrained')
     axes = figure.add_subplot()
-    with_legend = len(found) <= SHADES * len(MARKERS)
-    colours = (
-        matplotlib.colormaps['tab10'].colors
-        if with_legend
-        else matplotlib.colormaps['hsv'](np.linspace(0, 1, len(found), False))
-    )
+    with_legend = len(present) <= COLORS * len(MARKERS)
+    if with_legend:
+        tab10 = matplotlib.colormaps['tab10'].colors
+        styles = [(MARKERS[order // COLORS], tab10[order % COLORS]) for order in range(len(present))]
+    else:
+        styles = [
+            ('o', color) for color in matplotlib.colormaps['hsv'](np.linspace(0, 1, len(present), False))
+        ]
     size = float(np.clip(12000 / len(points), 4, 40))
-    for order, label in enumerate(found):
-        members = points[numbers == label]
-        marker, colour = (
-            (MARKERS[order // SHADES], colours[order % SHADES]) if with_legend else ('o', colours[order])
-        )
+    for label, (marker, color) in zip(present, styles, strict=True):
+        x, y = points[labels == label].T
         axes.scatter(
-            members[:, 0],
-            members[:, 1],
-            s=size,
-            marker=marker,
-            color=[colour],
-            alpha=0.8,
-            linewidths=0,
-            label=classes[label],
+            x, y, s=size, marker=marker, color=[color], alpha=0.8, linewidths=0, label=classes[label]
         )
     axes.set(xticks=[], yticks=[])
     axes.set_title(textwrap.fill(title, 90, break_on_hyphens=False), fontsize=10)
     axes.set_aspect('equal', adjustable='datalim')
     if with_legend:
-        figure.legend(
-            loc='outside right upper',
-            fontsize=8,
-            ncols=-(-len(found) // 30),
-            markerscale=max(1.0, (30 / size) ** 0.5),
-        )
+        columns = -(-len(present) // 30)
+        marker_scale = max(1.0, (30 / size) ** 0.5)
+        figure.legend(loc='outside right upper', fontsize=8, ncols=columns, markerscale=marker_scale)
     return figure

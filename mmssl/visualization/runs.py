@@ -1,52 +1,36 @@
-"""What a work directory tells about its runs: curves, metrics, config, environment, time. Reads text alone; nothing in it is executed."""
+"""The work directory of a run: curves, metrics, config, environment, time. Files are read, never executed."""
 
-import ast
-import json
-import math
 import re
-from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
 
-STAMP = re.compile(r'\d{8}_\d{6}')
-LOG_TIME = re.compile(r'(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) - ')
-# of a row that say where it stands or how long it took
-PLACES = ('iter', 'epoch', 'step')
+from mmssl.visualization.run_logs import RunStart, is_timestamp, parse_json, read_rows, read_start
+from mmssl.visualization.written_config import read_settings
+
+# keys of a row that are its position or the time it took
+POSITIONS = ('iter', 'epoch', 'step')
 TIMES = ('time', 'data_time')
-
-
-class Part(NamedTuple):
-    """One start of a run: its folder, the iterations that it logged, and its first and last line of log."""
-
-    folder: Path
-    first: int | None
-    last: int | None
-    begin: datetime | None
-    end: datetime | None
-
-    @property
-    def seconds(self) -> float:
-        """How long it ran."""
-        return (self.end - self.begin).total_seconds() if self.begin and self.end else 0.0
+IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp')
+CHECKPOINT_SUFFIXES = ('.pth', '.pt', '.safetensors')
 
 
 class Run:
     """A work directory.
 
     Args:
-        folder: as ``mmssl train --work-dir``.
+        folder: The directory, as given to ``mmssl train --work-dir``.
 
     Attributes:
-        parts: its starts, oldest first; several where it was resumed.
-        curves: key -> (iteration, value) in order; of a resumed run the newer part counts where two overlap.
+        starts: Starts of the run, oldest first; more than one if it was resumed.
+        curves: Key -> (iteration, value) in order; where starts overlap, the later one counts.
+        metric_keys: Keys of the curves that are metrics of an evaluation.
+        epochs: Number of the last epoch.
         tests: (folder, metrics) of ``mmssl test``.
-        config: text of the newest config, '' where there is none.
+        config: Text of the latest config; '' if there is none.
 
     Raises:
-        FileNotFoundError: no such folder.
-        NotADirectoryError: a file.
-        ValueError: nothing of a run in it.
+        FileNotFoundError: The folder does not exist.
+        NotADirectoryError: It is a file.
+        ValueError: It contains no run.
     """
 
     def __init__(self, folder: str | Path):
@@ -57,228 +41,146 @@ class Run:
             raise FileNotFoundError(f'{folder} does not exist{nearest_path(folder)}')
         if not self.folder.is_dir():
             raise NotADirectoryError(f'{folder} is a file; name the work directory of a run')
-        starts = sorted(
-            (path for path in self.folder.iterdir() if path.is_dir() and STAMP.match(path.name)),
+        log_folders = sorted(
+            (path for path in self.folder.iterdir() if path.is_dir() and is_timestamp(path.name)),
             key=lambda path: path.name,
         )
-        if not starts:
+        if not log_folders:
             raise ValueError(
-                f'{folder} is not the work directory of a run: it has no folder of logs, such as 20260131_235959'
-                + _nested(self.folder)
+                f'{folder} is not the work directory of a run: it has no folder of logs, such as '
+                f'20260131_235959{_suggestion(self.folder)}'
             )
-        self.parts: list[Part] = []
+        self.starts: list[RunStart] = []
         self.tests: list[tuple[Path, dict]] = []
         self.curves: dict[str, list[tuple[int, float]]] = {}
         self.epochs = 0
         self.metric_keys: list[str] = []
-        for start in starts:
-            self._add(start)
-        self.config_file = next(
-            (
-                path
-                for start in reversed(starts)
-                for path in [start / 'vis_data/config.py', *sorted(start.glob('*.py'))]
-                if path.is_file()
-            ),
-            None,
-        )
-        self.config_file = self.config_file or next(iter(sorted(self.folder.glob('*.py'))), None)
-        self.config = (
-            self.config_file.read_text(encoding='utf-8', errors='replace') if self.config_file else ''
-        )
-        self.log = next((path for start in reversed(starts) for path in sorted(start.glob('*.log'))), None)
+        for log_folder in log_folders:
+            self._add_start(log_folder)
+        self.curves = {key: points for key, points in self.curves.items() if points}
+        self.metric_keys = [key for key in self.metric_keys if key in self.curves]
+        self.config = self._read_config(log_folders)
+        logs = [log for log_folder in reversed(log_folders) for log in sorted(log_folder.glob('*.log'))]
+        self.log = logs[0] if logs else None
 
     @property
     def name(self) -> str:
-        """Of the folder."""
+        """Name of the folder."""
         return self.folder.resolve().name
 
     @property
     def config_name(self) -> str:
-        """Of the config's file, without '.py'; the folder's where there is none."""
-        named = sorted(path.stem for path in self.folder.glob('*.py'))
-        return named[0] if named else self.name
+        """Name of the config file without '.py', or of the folder if there is none."""
+        names = sorted(path.stem for path in self.folder.glob('*.py'))
+        return names[0] if names else self.name
 
     @property
     def seconds(self) -> float:
-        """Of all parts together."""
-        return sum(part.seconds for part in self.parts)
+        """Time of all starts together."""
+        return sum(start.seconds for start in self.starts)
 
     @property
-    def last(self) -> int:
-        """The last iteration that has a loss or a measure: not every loss is logged."""
+    def last_iteration(self) -> int:
+        """Last iteration with a loss or a metric; not every loss is logged."""
         return max((points[-1][0] for points in self.curves.values()), default=0)
 
-    def _add(self, start: Path) -> None:
-        rows = list(_rows(start / 'vis_data/scalars.json'))
-        numbers = [row['iter'] for row in rows if isinstance(row.get('iter'), int)]
-        log = next(iter(sorted(start.glob('*.log'))), None)
-        begin, end = _times(log) if log else (None, None)
-        if rows:
-            if begin is None or end is None:  # a log without times
-                begin = datetime.strptime(start.name[:15], '%Y%m%d_%H%M%S')
-                end = max(begin, datetime.fromtimestamp((start / 'vis_data/scalars.json').stat().st_mtime))
-            self.parts.append(Part(start, min(numbers, default=None), max(numbers, default=None), begin, end))
-        if numbers:  # what an earlier part logged beyond the place where this one went on was not kept
-            for points in self.curves.values():
-                points[:] = [point for point in points if point[0] < min(numbers)]
-        here = 0
-        for row in rows:
-            trained = 'iter' in row
-            here = row['iter'] if trained else here
-            # a host logs metrics by epoch or by iteration; the rows stand in the order of time
-            place = (
-                here if trained or not isinstance(row.get('step'), int) or row['step'] < here else row['step']
-            )
-            self.epochs = max(self.epochs, row.get('epoch', 0) if isinstance(row.get('epoch', 0), int) else 0)
-            for key, value in row.items():
-                if (
-                    key in PLACES
-                    or isinstance(value, bool)
-                    or not isinstance(value, (int, float))
-                    or (not trained and key in TIMES)
-                ):
-                    continue
-                if not trained and key not in self.metric_keys:
-                    self.metric_keys.append(key)
-                self.curves.setdefault(key, []).append((place, float(value)))
-        self.curves = {key: points for key, points in self.curves.items() if points}
-        self.metric_keys = [key for key in self.metric_keys if key in self.curves]
-        for path in sorted(start.glob('*.json')):
-            content = _json(path.read_text(encoding='utf-8', errors='replace'))
-            if isinstance(content, dict):
-                self.tests.append((start, {key: value for key, value in content.items() if key not in TIMES}))
+    def main_metrics(self) -> list[str]:
+        """Return the keys of metrics that are not of a single class."""
+        stems = [key.split('.')[0] for key in self.metric_keys if '.' in key]
+        # IoU.road, IoU.sky, ... are of single classes: several keys with the same part before the dot
+        return [key for key in self.metric_keys if '.' not in key or stems.count(key.split('.')[0]) == 1]
 
     def settings(self) -> dict:
-        """The newest config as values; {} where it is no plain Python of literals."""
+        """Return the values of the latest config; {} if it does not consist of literals."""
         try:
             return read_settings(self.config)
         except ValueError:
             return {}
 
-    def planned(self) -> int | None:
-        """How many iterations the config asks for; None where only the data would tell."""
+    def planned_iterations(self) -> int | None:
+        """Return the number of iterations in the config; None if it depends on the data."""
         loop = self.settings().get('train_cfg')
         value = loop.get('max_iters') if isinstance(loop, dict) else None
         return value if isinstance(value, int) else None
 
     def environment(self) -> list[tuple[str, str]]:
-        """(name, value) pairs that the newest log begins with."""
+        """Return the (name, value) pairs at the beginning of the latest log."""
         text = self.log.read_text(encoding='utf-8', errors='replace')[:20000] if self.log else ''
-        found = re.search(r'System environment:\n(.*?)\n-{20,}', text, re.DOTALL)
-        pairs = re.findall(r'^ {4}([^\s:][^:\n]*): (.*)$', found.group(1), re.MULTILINE) if found else []
-        return [
-            (name, value)
-            for name, value in pairs
-            if not name.startswith(('PyTorch compiling', 'MUSA', 'numpy_random'))
-        ]
+        section = re.search(r'System environment:\n(.*?)\n-{20,}', text, re.DOTALL)
+        pairs = re.findall(r'^ {4}([^\s:][^:\n]*): (.*)$', section.group(1), re.MULTILINE) if section else []
+        omitted = ('PyTorch compiling', 'MUSA', 'numpy_random')
+        return [(name, value) for name, value in pairs if not name.startswith(omitted)]
 
-    def pictures(self) -> list[Path]:
-        """Image files in the folder, newest last."""
-        kinds = ('.png', '.jpg', '.jpeg', '.webp')
-        found = [
+    def images(self) -> list[Path]:
+        """Return the image files in the folder, latest last."""
+        images = [
             path
             for path in self.folder.rglob('*')
-            if path.suffix.lower() in kinds
+            if path.suffix.lower() in IMAGE_SUFFIXES
             and path.is_file()
             and path.stat().st_size
-            and 'wandb' not in path.relative_to(self.folder).parts
-        ]  # which keeps copies
-        return sorted(found, key=lambda path: (path.stat().st_mtime, str(path)))
+            and 'wandb' not in path.relative_to(self.folder).parts  # copies
+        ]
+        return sorted(images, key=lambda path: (path.stat().st_mtime, str(path)))
 
     def checkpoints(self) -> list[Path]:
-        """Checkpoint files, oldest first."""
-        found = [
-            path
-            for path in self.folder.iterdir()
-            if path.suffix in ('.pth', '.pt', '.safetensors') and path.is_file()
+        """Return the checkpoint files, latest last."""
+        files = [
+            path for path in self.folder.iterdir() if path.suffix in CHECKPOINT_SUFFIXES and path.is_file()
         ]
-        return sorted(found, key=lambda path: (path.stat().st_mtime, path.name))
+        return sorted(files, key=lambda path: (path.stat().st_mtime, path.name))
+
+    def _add_start(self, log_folder: Path) -> None:
+        rows = read_rows(log_folder)
+        if rows:
+            start = read_start(log_folder, rows)
+            self.starts.append(start)
+            if start.first is not None:  # what the previous start logged beyond this point was lost
+                for points in self.curves.values():
+                    points[:] = [point for point in points if point[0] < start.first]
+        self._add_rows(rows)
+        for path in sorted(log_folder.glob('*.json')):
+            content = parse_json(path.read_text(encoding='utf-8', errors='replace'))
+            if isinstance(content, dict):
+                metrics = {key: value for key, value in content.items() if key not in TIMES}
+                self.tests.append((log_folder, metrics))
+
+    def _add_rows(self, rows: list[dict]) -> None:
+        iteration = 0
+        for row in rows:
+            is_metric = 'iter' not in row
+            position = iteration = row.get('iter', iteration)
+            step = row.get('step')
+            # metrics are logged by epoch or by iteration; the rows are in the order of time
+            if is_metric and isinstance(step, int) and step >= iteration:
+                position = step
+            epoch = row.get('epoch', 0)
+            self.epochs = max(self.epochs, epoch if isinstance(epoch, int) else 0)
+            for key, value in row.items():
+                if key in POSITIONS or (is_metric and key in TIMES) or not _is_number(value):
+                    continue
+                if is_metric and key not in self.metric_keys:
+                    self.metric_keys.append(key)
+                self.curves.setdefault(key, []).append((position, float(value)))
+
+    def _read_config(self, log_folders: list[Path]) -> str:
+        candidates = []
+        for log_folder in reversed(log_folders):
+            candidates += [log_folder / 'vis_data/config.py', *sorted(log_folder.glob('*.py'))]
+        candidates += sorted(self.folder.glob('*.py'))
+        path = next((path for path in candidates if path.is_file()), None)
+        return path.read_text(encoding='utf-8', errors='replace') if path else ''
 
 
-def _nested(folder: Path) -> str:
-    """Where a run may have been meant: a folder below that holds one, or the one above."""
-    if STAMP.match(folder.resolve().name) or folder.name == 'vis_data':
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _suggestion(folder: Path) -> str:
+    """Suggest the parent folder or a subfolder if that is the work directory of a run."""
+    if is_timestamp(folder.resolve().name) or folder.name == 'vis_data':
         return f'; did you mean {folder.resolve().parent}?'
-    below = [
-        path
-        for path in sorted(folder.iterdir())
-        if path.is_dir() and any(STAMP.match(entry.name) for entry in path.iterdir())
-    ]
-    return f'; did you mean {below[0]}?' if below else ''
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
-
-
-def _rows(path: Path) -> Iterator[dict]:
-    """Lines of a log of scalars; one that a run was killed in the middle of is left out."""
-    if path.is_file():
-        for line in path.read_text(encoding='utf-8', errors='replace').splitlines():
-            row = _json(line)
-            if isinstance(row, dict):
-                yield row
-
-
-def _times(log: Path) -> tuple[datetime | None, datetime | None]:
-    found = LOG_TIME.findall(log.read_text(encoding='utf-8', errors='replace'))
-    times = (
-        [datetime.strptime(text, '%Y/%m/%d %H:%M:%S') for text in (found[0], found[-1])]
-        if found
-        else [None, None]
-    )
-    return times[0], times[1]
-
-
-def read_settings(text: str) -> dict:
-    """The values of a config that was written out: assignments of literals and ``dict(...)``; nothing is executed.
-
-    Raises:
-        ValueError: it is anything else.
-    """
-    try:
-        tree: Any = ast.parse(text)  # what is not an assignment has no targets
-        return {node.targets[0].id: _value(node.value) for node in tree.body}
-    except (SyntaxError, AttributeError, TypeError, RecursionError) as error:
-        raise ValueError(f'no config of plain values: {error}') from error
-
-
-def _value(node: ast.expr | None) -> Any:
-    if node is None:
-        raise ValueError('a dict with ** in it')
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) <= 1:
-        called = node.func.id
-        if called == 'dict':
-            return {
-                **(_value(node.args[0]) if node.args else {}),
-                **{item.arg: _value(item.value) for item in node.keywords},
-            }
-        if called in ('set', 'float'):
-            return (set if called == 'set' else float)(*map(_value, node.args))
-    if isinstance(node, ast.Dict):
-        return {_value(key): _value(value) for key, value in zip(node.keys, node.values, strict=True)}
-    if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
-        kind = {ast.List: list, ast.Tuple: tuple, ast.Set: set}[type(node)]
-        return kind(_value(item) for item in node.elts)
-    return ast.literal_eval(node)
-
-
-def smoothed(values: list[float], window: int) -> list[float]:
-    """Running means over ``window`` values about each, fewer at the ends; a value that is not finite stays out of them."""
-    half, result = window // 2, []
-    for place in range(len(values)):
-        near = [value for value in values[max(0, place - half) : place + half + 1] if math.isfinite(value)]
-        result.append(sum(near) / len(near) if near else math.nan)
-    return result
-
-
-def is_better_lower(key: str) -> bool:
-    """Whether less of a metric is more."""
-    name = key.rpartition('/')[2].lower()
-    return any(word in name for word in ('loss', 'error', 'perplexity')) or name.startswith(
-        ('noc@', 'nof@')
-    )  # clicks; images that failed
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and any(is_timestamp(entry.name) for entry in path.iterdir()):
+            return f'; did you mean {path}?'
+    return ''

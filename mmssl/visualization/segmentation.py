@@ -1,98 +1,98 @@
-"""Pictures of segmentations: classes laid over the image, with a legend."""
+"""Semantic segmentations over images, with a legend of the classes."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mmssl.data.colors import class_color
-from mmssl.visualization.reconstruction import picture
+from mmssl.visualization.layout import image_grid
 
 OPACITY = 0.55
 # (C, 3), 0 to 255
 Palette = Sequence[Sequence[int]] | np.ndarray
 
 
-def overlay(image: np.ndarray, classes: np.ndarray, palette: Palette, opacity: float = OPACITY) -> np.ndarray:
-    """Colours of the classes over an image; pixels that are no class stay grey.
+def overlay_classes(
+    image: np.ndarray, classes: np.ndarray, palette: Palette, opacity: float = OPACITY
+) -> np.ndarray:
+    """Blend the colors of classes with a gray version of an image; pixels without a class stay gray.
 
     Args:
         image: (H, W, 3) uint8, RGB.
         classes: (H, W) integers.
-        palette: (C, 3) colours of 0 to 255.
-        opacity: share of the colour.
+        palette: (C, 3) colors, 0 to 255.
+        opacity: Weight of the colors.
 
     Returns:
         (H, W, 3) uint8.
+
+    Raises:
+        ValueError: Classes and image differ in size.
     """
     if classes.shape != image.shape[:2]:
         raise ValueError(
-            f'the classes have shape {classes.shape} and the image {image.shape[:2]}; give them at the size of the image'
+            f'the classes have shape {classes.shape} and the image {image.shape[:2]}; resize the classes to '
+            'the size of the image'
         )
-    colours = np.asarray(palette, dtype=np.float64)
-    grey = image.mean(axis=2, keepdims=True).repeat(3, axis=2)
-    known = (classes >= 0) & (classes < len(colours))
-    mixed = (1 - opacity) * grey + opacity * colours[np.where(known, classes, 0)]
-    return np.where(known[..., None], mixed, grey).round().astype(np.uint8)
+    colors = np.asarray(palette, dtype=np.float64)
+    gray = image.mean(axis=2, keepdims=True).repeat(3, axis=2)
+    known = (classes >= 0) & (classes < len(colors))
+    blended = (1 - opacity) * gray + opacity * colors[np.where(known, classes, 0)]
+    return np.where(known[..., None], blended, gray).round().astype(np.uint8)
 
 
-def legend(names: Sequence[str], palette: Palette, width: int, size: int = 14) -> Image.Image:
-    """Swatches with the names of the classes, in as many lines as the width asks for.
+def draw_legend(names: Sequence[str], palette: Palette, width: int, size: int = 14) -> Image.Image:
+    """Draw a strip with a color swatch and the name of each class, in as many lines as needed.
 
     Args:
-        names: of the classes.
-        palette: a colour each.
-        width: of the strip, in pixels.
-        size: of a swatch and of the letters, in pixels.
+        names: Names of the classes.
+        palette: A color per class.
+        width: Width of the strip in pixels.
+        size: Height of swatches and letters in pixels.
     """
     font, gap = ImageFont.load_default(size=size), size // 2
-    places, x, y = [], gap, gap
+    positions, x, y = [], gap, gap
     for name in names:
-        needed = 2 * size + round(font.getlength(name)) + gap
-        if x > gap and x + needed > width:
+        entry_width = 2 * size + round(font.getlength(name)) + gap
+        if x > gap and x + entry_width > width:
             x, y = gap, y + size + gap
-        places.append((x, y))
-        x += needed
+        positions.append((x, y))
+        x += entry_width
     strip = Image.new('RGB', (width, y + size + gap if names else 1), 'white')
     draw = ImageDraw.Draw(strip)
-    for (x, y), name, colour in zip(places, names, palette, strict=True):
-        draw.rectangle((x, y, x + size - 1, y + size - 1), fill=tuple(int(value) for value in colour))
+    for (x, y), name, color in zip(positions, names, palette, strict=True):
+        draw.rectangle((x, y, x + size - 1, y + size - 1), fill=tuple(int(value) for value in color))
         draw.text((x + size + gap // 2, y + size / 2), name, fill='black', font=font, anchor='lm')
     return strip
 
 
-def segmentation_picture(
+def segmentation_figure(
     image: np.ndarray,
     maps: dict[str, np.ndarray],
     names: Sequence[str],
     palette: Sequence[Sequence[int]] | None = None,
 ) -> Image.Image:
-    """An image beside the maps laid over it, with the legend of the classes that are there.
+    """Draw an image beside label maps laid over it, and a legend of the classes in the maps.
 
     Args:
         image: (H, W, 3) uint8, RGB.
-        maps: title to (H, W) classes, as ``{'prediction': ..., 'label': ...}``.
-        names: of the C classes.
-        palette: (C, 3); colours of ours when None, or when there are not C of them.
+        maps: Title -> (H, W) classes, as ``{'prediction': ..., 'label': ...}``.
+        names: Names of the C classes.
+        palette: (C, 3) colors; :func:`mmssl.data.colors.class_color` if None or of another length.
     """
-    fitting = palette is not None and len(palette) == len(names)
-    colours = np.asarray(palette if fitting else [class_color(index) for index in range(len(names))])
-    row = np.stack([image, *(overlay(image, classes, colours) for classes in maps.values())])
-    body = picture(row[None], height=image.shape[0], titles=['image', *maps])
+    if palette is None or len(palette) != len(names):
+        palette = [class_color(index) for index in range(len(names))]
+    colors = np.asarray(palette)
+    row = np.stack([image, *(overlay_classes(image, classes, colors) for classes in maps.values())])
+    grid = image_grid(row[None], ['image', *maps], height=image.shape[0])
     present = [
         index for index in range(len(names)) if any((classes == index).any() for classes in maps.values())
     ]
-    strip = legend(
-        [names[index] for index in present], colours[present], body.width, size=max(12, image.shape[0] // 20)
+    legend = draw_legend(
+        [names[index] for index in present], colors[present], grid.width, size=max(12, image.shape[0] // 20)
     )
-    whole = Image.new('RGB', (body.width, body.height + strip.height), 'white')
-    whole.paste(body, (0, 0))
-    whole.paste(strip, (0, body.height))
-    return whole
-
-
-def read_rgb(path: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 of an image file."""
-    with Image.open(path) as image:
-        return np.asarray(image.convert('RGB'))
+    figure = Image.new('RGB', (grid.width, grid.height + legend.height), 'white')
+    figure.paste(grid, (0, 0))
+    figure.paste(legend, (0, grid.height))
+    return figure

@@ -219,7 +219,7 @@ def test_files_of_segmentation_and_detection(segment, detect, scenes, tmp_path, 
 
 def test_prompts_give_the_masks_of_the_predictor(prompt, scenes, tmp_path):
     from mmssl.promptable import SamPredictor
-    from mmssl.visualization.segmentation import read_rgb
+    from mmssl.data.images import read_rgb
 
     boxes, points = [(5, 5, 60, 50), (30, 20, 90, 80)], [(40, 30), (8, 9)]
     results = prompt(

@@ -10,7 +10,7 @@ from PIL import Image
 from mmssl.cli import main
 from mmssl.data.checks.labels import LabelRange
 from mmssl.data.checks.settings import innermost_datasets
-from mmssl.visualization.contact import contact_sheet, draw_sample
+from mmssl.visualization.contact_sheet import contact_sheet, draw_sample
 
 MAE = 'smoke/mae.py'
 
@@ -55,7 +55,7 @@ def test_folder_of_images(tmp_path, capsys):
         and 'bad files 1' in lines
         and f'{tmp_path}/b/bad.png: no known image format' in lines
     )
-    assert 'size 20x10 the least, 20x10 median, 40x30 the largest' in lines
+    assert 'size 20x10 the smallest, 20x10 median, 40x30 the largest' in lines
     assert [line.split()[:4] for line in lines if line.startswith(('a ', 'b '))] == [
         ['a', '3', '75.0', '%'],
         ['b', '1', '25.0', '%'],
@@ -89,7 +89,7 @@ def test_processes_give_what_one_does(demo_data, capsys):
         for workers in (0, 2)
     ]
     assert out[0] == out[1] and out[0][0] == 0
-    assert '150 of 1,500 looked at' in out[0][1]
+    assert '150 of 1,500 checked' in out[0][1]
 
 
 def test_detection(scenes, capsys):
@@ -291,5 +291,5 @@ def test_sheet_shows_the_label():
     assert tile.size == (160, 80) and tile.getpixel((20, 40)) == (255, 0, 0)
     tile = draw_sample(pixels, dict(map=np.ones((40, 80), int)), ('a', 'b'), [(0, 0, 255), (255, 0, 0)], 160)
     assert tile.getpixel((80, 40))[0] > tile.getpixel((80, 40))[2]
-    sheet = contact_sheet([(tile, 'x' * 200, 'b')] * 5, 'title', side=160)
+    sheet = contact_sheet([(tile, 'x' * 200, 'b')] * 5, 'title', size=160)
     assert sheet.width == 4 * 170 + 10

@@ -1,4 +1,4 @@
-"""``mmssl report`` and ``mmssl visualize curves``: work directories of every kind, whole and damaged, and pages that need nothing else."""
+"""``mmssl report`` and ``mmssl visualize curves`` on work directories of every type, whole and damaged."""
 
 import json
 import math
@@ -12,10 +12,7 @@ import pytest
 from PIL import Image
 
 from mmssl.cli import main
-from mmssl.visualization import charts
-from mmssl.visualization.curves import run_names
-from mmssl.visualization.page import duration
-from mmssl.visualization.runs import Run, read_settings, smoothed
+from mmssl.visualization.runs import Run
 
 CONFIG = """default_scope = 'mmpretrain'
 model = dict(
@@ -59,11 +56,12 @@ def trained(first, last, loss=lambda step: 1 / step, interval=10):
 @pytest.fixture
 def work_dir(tmp_path):
     folder = tmp_path / 'work'
-    rows = trained(10, 50) + [
-        {'mIoU': 30.0, 'IoU.sky': 1.0, 'IoU.<i>': 2.0, 'data_time': 1.0, 'time': 2.0, 'step': 50}
+    rows = [
+        *trained(10, 50),
+        {'mIoU': 30.0, 'IoU.sky': 1.0, 'IoU.<i>': 2.0, 'data_time': 1.0, 'time': 2.0, 'step': 50},
     ]
     start(folder, '20261123_100000', rows)
-    rows = trained(50, 100, lambda step: 2.0) + [{'mIoU': 40.0, 'IoU.sky': 3.0, 'IoU.<i>': 4.0, 'step': 100}]
+    rows = [*trained(50, 100, lambda step: 2.0), {'mIoU': 40.0, 'IoU.sky': 3.0, 'IoU.<i>': 4.0, 'step': 100}]
     start(folder, '20261123_110000', rows, '11:00:00', '11:12:30')
     (folder / 'mine.py').write_text(CONFIG)
     for name, time in (('iter_50.pth', 1), ('best_mIoU_iter_100.pth', 2)):
@@ -107,8 +105,8 @@ class Page(HTMLParser):
 
 
 def test_a_measure_at_the_end_counts_as_an_iteration_too(tmp_path):
-    start(tmp_path, '20261123_100000', trained(10, 50) + [{'mIoU': 30.0, 'step': 53}])
-    assert Run(tmp_path).last == 53
+    start(tmp_path, '20261123_100000', [*trained(10, 50), {'mIoU': 30.0, 'step': 53}])
+    assert Run(tmp_path).last_iteration == 53
 
 
 def test_run_that_was_resumed(work_dir):
@@ -120,8 +118,16 @@ def test_run_that_was_resumed(work_dir):
         (100, 3.0)
     ]  # what was measured at 50 was trained over
     assert run.metric_keys == ['mIoU', 'IoU.sky', 'IoU.<i>']
-    assert [(part.first, part.last, part.seconds) for part in run.parts] == [(10, 50, 1800), (50, 100, 750)]
-    assert (run.last, run.planned(), run.config_name, run.seconds) == (100, 100, 'mine', 2550)
+    assert [(start.first, start.last, start.seconds) for start in run.starts] == [
+        (10, 50, 1800),
+        (50, 100, 750),
+    ]
+    assert (run.last_iteration, run.planned_iterations(), run.config_name, run.seconds) == (
+        100,
+        100,
+        'mine',
+        2550,
+    )
     assert (
         run.settings()['model']['keys'] == {'a.b': (1,)}
         and run.settings()['optim_wrapper']['optimizer']['lr'] == math.inf
@@ -153,7 +159,10 @@ def test_damaged_files(tmp_path):
     (folder / '20260101_000000/20260101_000000.log').write_bytes(b'\xff no times')
     run = Run(folder)
     assert (
-        len(run.curves['loss']) == 3 and run.settings() == {} and run.planned() is None and run.seconds >= 0
+        len(run.curves['loss']) == 3
+        and run.settings() == {}
+        and run.planned_iterations() is None
+        and run.seconds >= 0
     )
     assert main(['report', str(folder)]) == 0
     Page((folder / 'report.html').read_text())
@@ -201,7 +210,10 @@ def test_page(work_dir, capsys):
 def test_shipped_config_of_the_same_name_is_the_base(work_dir, capsys):
     (work_dir / 'mine.py').rename(work_dir / 'mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py')
     assert main(['report', str(work_dir), '--out', str(work_dir / 'deep/page.html')]) == 0
-    assert 'What differs from mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py' in (work_dir / 'deep/page.html').read_text()
+    assert (
+        'What differs from mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'
+        in (work_dir / 'deep/page.html').read_text()
+    )
 
 
 def test_folder_of_a_test(tmp_path, capsys):
@@ -280,47 +292,3 @@ def test_curves_of_several_runs(work_dir, tmp_path, capsys):
             == 1
         )
         assert words in capsys.readouterr().err
-
-
-def test_names_of_runs(tmp_path):
-    assert run_names([tmp_path / 'a/run', tmp_path / 'b/run']) == ['a', 'b']
-    assert run_names([tmp_path / 'a/x', tmp_path / 'b/y']) == ['x', 'y']
-    assert run_names([tmp_path / 'a/x', tmp_path / 'b/x', tmp_path / 'b/y']) == ['a/x', 'b/x', 'b/y']
-    assert run_names([tmp_path]) == [tmp_path.name]
-
-
-def test_ticks_and_numbers():
-    assert charts.nice_ticks(0, 10) == [0, 2, 4, 6, 8, 10]
-    assert charts.nice_ticks(0.1, 0.32)[0] <= 0.1 and charts.nice_ticks(0.1, 0.32)[-1] >= 0.32
-    assert charts.nice_ticks(3, 3)[0] < 3 < charts.nice_ticks(3, 3)[-1]
-    shown = [charts.short(value) for value in (0, 0.00015, -2e-5, 12.3456, 1234, 56789, 3e9, math.nan)]
-    assert shown == ['0', '1.5e-4', '-2e-5', '12.35', '1234', '56.79k', '3e9', 'nan']
-    assert [duration(seconds) for seconds in (12, 1318, 7380, 300000)] == [
-        '12 s',
-        '22 min',
-        '2 h 03 min',
-        '3 d 11 h',
-    ]
-
-
-def test_thinned_curves_keep_their_peaks():
-    points = [(step, 100.0 if step == 777 else math.sin(step)) for step in range(5000)]
-    thin = charts.thinned(points)
-    assert len(thin) <= 720 and (777, 100.0) in thin and thin == sorted(thin)
-    assert charts.line_chart({'a': [(0, math.nan)]}) == '' and '<circle' in charts.line_chart(
-        {'a<b': [(0, 1.0), (1, math.nan), (2, 3.0)]}
-    )
-    assert 'a&lt;b' in charts.line_chart({'a<b': [(0, 1.0)]})
-
-
-def test_running_means():
-    assert smoothed([1.0, 2.0, 3.0, 6.0], 3) == [1.5, 2.0, 11 / 3, 4.5]
-    assert smoothed([1.0, math.nan, 3.0], 3) == [1.0, 2.0, 3.0]
-
-
-@pytest.mark.parametrize(
-    'text', ['import os', 'x = open("a")', 'x = dict(**y)', 'x += 1', 'a.b = 1', 'x = [']
-)
-def test_configs_are_not_executed(text):
-    with pytest.raises(ValueError, match='no config of plain values|malformed'):
-        read_settings(text)

@@ -15,7 +15,7 @@ from mmssl.commands.segment import mask_prompt
 from mmssl.promptable import SamAutomaticMaskGenerator, SamPredictor, TiledMaskGenerator
 from mmssl.promptable.annotations import encode, output_names, unique
 from mmssl.promptable.data import CocoMasks
-from mmssl.visualization.promptable import draw_numbers, overlay_codes, overlay_masks
+from mmssl.visualization.promptable import draw_texts, overlay_rles, overlay_masks
 
 SAM = """dict(
     type='mmssl.SAM',
@@ -412,13 +412,13 @@ def test_run_lengths_over_an_image():
     image, masks = np.full((20, 30, 3), 100, np.uint8), np.zeros((3, 20, 30), bool)
     masks[0, 8:12, 8:12] = masks[1, 4:16, 4:24] = True
     codes = [encode(mask)['segmentation'] for mask in masks]
-    assert np.array_equal(overlay_codes(image, codes), overlay_masks(image, masks))
-    assert overlay_codes(image, codes)[8, 8].tolist() != [100, 100, 100] and np.array_equal(
-        overlay_codes(image, []), image
+    assert np.array_equal(overlay_rles(image, codes), overlay_masks(image, masks))
+    assert overlay_rles(image, codes)[8, 8].tolist() != [100, 100, 100] and np.array_equal(
+        overlay_rles(image, []), image
     )
     with pytest.raises(ValueError, match='run lengths of 20x30 over an image of 30x20'):
-        overlay_codes(image.transpose(1, 0, 2), codes)
-    drawn = draw_numbers(image, [(15, 10)], [7])
+        overlay_rles(image.transpose(1, 0, 2), codes)
+    drawn = draw_texts(image, [(15, 10)], [7])
     assert (
         (drawn[4:16, 10:20] > 200).any()
         and (drawn[4:16, 10:20] < 20).any()
