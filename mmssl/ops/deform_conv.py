@@ -190,10 +190,10 @@ def _torch(input, offset, weight, bias, mask, geometry):
     out_size = offset.shape[2:]
 
     y, x = _sampling_positions(offset, offset_groups, (kernel_h, kernel_w), geometry)
-    index, share = bilinear_neighbours(y, x, height, width)  # (B, P, K, offset_groups, 4)
+    index, bilinear = bilinear_neighbours(y, x, height, width)  # (B, P, K, offset_groups, 4)
     if mask is not None:
         modulation = mask.flatten(2).unflatten(1, (offset_groups, num_taps)).permute(0, 3, 2, 1)
-        share = share * modulation.contiguous().unsqueeze(-1)
+        bilinear = bilinear * modulation.contiguous().unsqueeze(-1)
     images = torch.arange(batch, device=input.device, dtype=torch.int32).view(-1, 1, 1, 1, 1)
     group = torch.arange(offset_groups, device=input.device, dtype=torch.int32).view(-1, 1)
     index = (index + images * ((height + 2) * (width + 2))) * offset_groups + group
@@ -201,7 +201,7 @@ def _torch(input, offset, weight, bias, mask, geometry):
     kernel = weight.reshape(groups, out_channels // groups, in_group, num_taps).transpose(2, 3)
     kernel = kernel.reshape(groups, out_channels // groups, num_taps * in_group)
     size = batch, out_size[0] * out_size[1]
-    out = sampled_product(table, index.flatten(0, 3), share.flatten(0, 3), kernel, size, num_taps)
+    out = sampled_product(table, index.flatten(0, 3), bilinear.flatten(0, 3), kernel, size, num_taps)
     out = out.view(batch, out_channels, *out_size)
     return out if bias is None else out + bias.view(1, -1, 1, 1)
 

@@ -13,7 +13,7 @@ from mmssl.ops.dispatch import mmcv_supports, pick, torchvision_supports
 def bilinear(plane, y, x):
     height, width = plane.shape[-2:]
     total = plane[..., 0, 0] * 0
-    y0, x0 = (math.floor(float(torch.as_tensor(place).detach())) for place in (y, x))
+    y0, x0 = (math.floor(float(torch.as_tensor(position).detach())) for position in (y, x))
     for row in (y0, y0 + 1):
         for column in (x0, x0 + 1):
             if 0 <= row < height and 0 <= column < width:
@@ -62,7 +62,7 @@ def example(case, dtype=torch.float64, size=(5, 6), batch=2, spread=2.0):
     def draw(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
 
-    out = [(cells + 2 * padding - 2 * dilation - 1) // stride + 1 for cells in size]
+    out = [(length + 2 * padding - 2 * dilation - 1) // stride + 1 for length in size]
     tensors = [
         draw(batch, 4, *size),
         draw(batch, moves * 18, *out) * spread,
@@ -82,18 +82,20 @@ def with_gradients(function, tensors, mask):
         tensor.detach().clone().requires_grad_() for tensor in (*tensors, *([] if mask is None else [mask]))
     ]
     out = function(inputs[:4], None if mask is None else inputs[4])
-    pull = torch.randn(out.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(
+    grad_output = torch.randn(out.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(
         out.dtype
     )
-    return [out, *torch.autograd.grad(out, inputs, pull)]
+    return [out, *torch.autograd.grad(out, inputs, grad_output)]
 
 
 @pytest.mark.parametrize('case', CASES)
 def test_equals_the_formula(case):
     tensors, mask, geometry = example(case, size=(4, 5), batch=1)
-    expected = with_gradients(lambda given, mask: loops(*given, *geometry, mask), tensors, mask)
+    expected = with_gradients(lambda arguments, mask: loops(*arguments, *geometry, mask), tensors, mask)
     for mine, theirs in zip(
-        with_gradients(lambda given, mask: run(given, mask, geometry), tensors, mask), expected, strict=True
+        with_gradients(lambda arguments, mask: run(arguments, mask, geometry), tensors, mask),
+        expected,
+        strict=True,
     ):
         torch.testing.assert_close(mine, theirs, atol=1e-10, rtol=0)
     single = [tensor.float() for tensor in tensors], None if mask is None else mask.float()
@@ -107,7 +109,9 @@ def test_backends_agree(case, backend):
         pytest.skip(f'{backend} has no compiled operators here')
     tensors, mask, geometry = example(case, size=(11, 12))
     both = [
-        with_gradients(lambda given, mask, name=name: run(given, mask, geometry, backend=name), tensors, mask)
+        with_gradients(
+            lambda arguments, mask, name=name: run(arguments, mask, geometry, backend=name), tensors, mask
+        )
         for name in ('torch', backend)
     ]
     for mine, theirs in zip(*both, strict=True):
@@ -127,7 +131,7 @@ def test_gradcheck(case):
     tensors, mask, geometry = example(case, size=(3, 4), batch=1)
     inputs = [tensor.requires_grad_() for tensor in (*tensors, *([] if mask is None else [mask]))]
     assert torch.autograd.gradcheck(
-        lambda *given: deform_conv2d(*given[:4], *geometry, *given[4:]), inputs, fast_mode=True
+        lambda *arguments: deform_conv2d(*arguments[:4], *geometry, *arguments[4:]), inputs, fast_mode=True
     )
 
 
@@ -136,7 +140,7 @@ def test_odd_inputs():
     plain = run(tensors, mask, geometry)
     layout = [
         tensors[0].to(memory_format=torch.channels_last),
-        *(torch.stack((one, one), -1)[..., 0] for one in tensors[1:]),
+        *(torch.stack((tensor, tensor), -1)[..., 0] for tensor in tensors[1:]),
     ]
     torch.testing.assert_close(run(layout, mask, geometry), plain)
     assert run([tensors[0][:0], tensors[1][:0], *tensors[2:]], mask[:0], geometry).shape == (
@@ -146,7 +150,7 @@ def test_odd_inputs():
     for size in ((1, 7), (7, 1), (1, 1)):
         tensors, mask, geometry = example('v2', torch.float32, size)
         for result in with_gradients(
-            lambda given, mask, geometry=geometry: run(given, mask, geometry), tensors, mask
+            lambda arguments, mask, geometry=geometry: run(arguments, mask, geometry), tensors, mask
         ):
             assert result.isfinite().all()
     far = [tensors[0], tensors[1] * 1e20, *tensors[2:]]
@@ -181,15 +185,15 @@ def test_compiles_whole(backend, dynamic, sizes):
     for size in sizes:
         tensors, mask, _ = example('v2', torch.float32, size)
         both = [
-            with_gradients(lambda given, mask, one=one: one(*given, mask), tensors, mask)
-            for one in (compiled, function)
+            with_gradients(lambda arguments, mask, call=call: call(*arguments, mask), tensors, mask)
+            for call in (compiled, function)
         ]
         for mine, theirs in zip(*both, strict=True):
             torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
-    ('place', 'value', 'message'),
+    ('position', 'value', 'message'),
     [
         (0, torch.zeros(2, 5, 5, 6), '5 input channels'),
         (1, torch.zeros(2, 17, 5, 6), r'\(2, 18 \* groups, 5, 6\)'),
@@ -199,15 +203,15 @@ def test_compiles_whole(backend, dynamic, sizes):
         (4, torch.zeros(2, 8, 5, 6), r'mask .* \(2, 9, 5, 6\)'),
     ],
 )
-def test_wrong_shapes_are_named(place, value, message):
+def test_wrong_shapes_are_named(position, value, message):
     tensors, mask, geometry = example('v2', torch.float32)
-    given = [*tensors, mask]
-    given[place] = value
+    arguments = [*tensors, mask]
+    arguments[position] = value
     with pytest.raises(ValueError, match=message):
-        deform_conv2d(*given[:4], *geometry, given[4])
+        deform_conv2d(*arguments[:4], *geometry, arguments[4])
 
 
-def test_a_backend_that_is_not_there_is_refused(monkeypatch):
+def test_a_backend_that_is_not_installed_is_refused(monkeypatch):
     monkeypatch.setattr(sys.modules[pick.__module__], 'mmcv_supports', lambda device: False)
     with pytest.raises(RuntimeError, match="backend='mmcv' of deform_conv2d needs mmcv"):
         pick('deform_conv2d', 'mmcv', torch.zeros(1), ('mmcv',))

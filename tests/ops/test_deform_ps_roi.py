@@ -22,7 +22,7 @@ def loops(features, rois, trans, size, dim, group, part, samples=4, std=0.1):
     out = []
     for n, (image, x1, y1, x2, y2) in enumerate(rois.tolist()):
         x0, y0 = rounded(x1) * SCALE - 0.5, rounded(y1) * SCALE - 0.5
-        wide, tall = (
+        roi_width, roi_height = (
             max((rounded(x2) + 1) * SCALE - 0.5 - x0, 0.1),
             max((rounded(y2) + 1) * SCALE - 0.5 - y0, 0.1),
         )
@@ -32,16 +32,19 @@ def loops(features, rois, trans, size, dim, group, part, samples=4, std=0.1):
                 for j in range(size):
                     w, h = (
                         torch.tensor(start, dtype=features.dtype)
-                        for start in (x0 + j * wide / size, y0 + i * tall / size)
+                        for start in (x0 + j * roi_width / size, y0 + i * roi_height / size)
                     )
                     if trans is not None:
-                        w = w + std * trans[n, 2 * label, i * part // size, j * part // size] * wide
-                        h = h + std * trans[n, 2 * label + 1, i * part // size, j * part // size] * tall
+                        w = w + std * trans[n, 2 * label, i * part // size, j * part // size] * roi_width
+                        h = h + std * trans[n, 2 * label + 1, i * part // size, j * part // size] * roi_height
                     plane = features[int(image), (c * group + i * group // size) * group + j * group // size]
                     total, count = features.new_zeros(()), 0
                     for v in range(samples):
                         for u in range(samples):
-                            x, y = w + u * wide / size / samples, h + v * tall / size / samples
+                            x, y = (
+                                w + u * roi_width / size / samples,
+                                h + v * roi_height / size / samples,
+                            )
                             if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
                                 continue
                             count += 1
@@ -94,9 +97,11 @@ def test_equals_the_formula(classes, group, part, batch):
     expected = loops(features, rois, trans, 3, 2, group, part)
     out = deform_ps_roi_pool(features, rois, trans, 3, SCALE, 2, group, part)
     torch.testing.assert_close(out, expected, atol=1e-10, rtol=0)
-    pull = torch.randn(expected.shape, dtype=expected.dtype, generator=torch.Generator().manual_seed(1))
-    want = torch.autograd.grad(expected, inputs, pull)
-    for mine, theirs in zip(torch.autograd.grad(out, inputs, pull), want, strict=True):
+    grad_output = torch.randn(
+        expected.shape, dtype=expected.dtype, generator=torch.Generator().manual_seed(1)
+    )
+    reference = torch.autograd.grad(expected, inputs, grad_output)
+    for mine, theirs in zip(torch.autograd.grad(out, inputs, grad_output), reference, strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-10, rtol=0)
     voted = deform_ps_roi_pool(features, rois, trans, 3, SCALE, 2, group, part, vote=True)
     torch.testing.assert_close(voted, expected.mean((2, 3)), atol=1e-10, rtol=0)
@@ -146,18 +151,18 @@ def test_bfloat16_and_compiled(classes):
     assert out.dtype == torch.bfloat16
     torch.testing.assert_close(out.float(), exact, atol=1e-2, rtol=1e-2)
     compiled = torch.compile(
-        lambda *given: deform_ps_roi_pool(*given, 3, SCALE, 2, 3),
+        lambda *arguments: deform_ps_roi_pool(*arguments, 3, SCALE, 2, 3),
         backend='aot_eager',
         fullgraph=True,
         dynamic=True,
     )
     inputs = features.requires_grad_(), trans.requires_grad_()
     for number in (7, 4):
-        given = features, rois[:number], trans[:number]
-        both = compiled(*given), deform_ps_roi_pool(*given, 3, SCALE, 2, 3)
+        arguments = features, rois[:number], trans[:number]
+        both = compiled(*arguments), deform_ps_roi_pool(*arguments, 3, SCALE, 2, 3)
         torch.testing.assert_close(*both, atol=1e-5, rtol=1e-5)
-        for one in zip(*(torch.autograd.grad(out.square().sum(), inputs) for out in both), strict=True):
-            torch.testing.assert_close(*one, atol=1e-5, rtol=1e-5)
+        for gradients in zip(*(torch.autograd.grad(out.square().sum(), inputs) for out in both), strict=True):
+            torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +177,7 @@ def test_bfloat16_and_compiled(classes):
 )
 def test_wrong_arguments_are_named(change, message):
     features, rois, trans = example(1, dtype=torch.float32)
-    given = {
+    arguments = {
         'trans': trans,
         'output_size': 3,
         'spatial_scale': SCALE,
@@ -182,4 +187,4 @@ def test_wrong_arguments_are_named(change, message):
         **change,
     }
     with pytest.raises(ValueError, match=message):
-        deform_ps_roi_pool(features, rois, **given)
+        deform_ps_roi_pool(features, rois, **arguments)

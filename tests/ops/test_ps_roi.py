@@ -148,8 +148,10 @@ def align_loops(features, rois, k, dim, ratio):
 
     for n, (image, *box) in enumerate(rois.tolist()):
         x0, y0, x1, y1 = (value * SCALE - 0.5 for value in box)
-        tall, wide = (y1 - y0) / k, (x1 - x0) / k
-        rows, columns = (ratio, ratio) if ratio > 0 else (max(0, math.ceil(tall)), max(0, math.ceil(wide)))
+        bin_height, bin_width = (y1 - y0) / k, (x1 - x0) / k
+        rows, columns = (
+            (ratio, ratio) if ratio > 0 else (max(0, math.ceil(bin_height)), max(0, math.ceil(bin_width)))
+        )
         for i in range(k):
             for j in range(k):
                 maps = features[int(image), [(c * k + i) * k + j for c in range(dim)]]
@@ -157,8 +159,8 @@ def align_loops(features, rois, k, dim, ratio):
                     for u in range(columns):
                         out[n, :, i, j] += sample(
                             maps,
-                            y0 + i * tall + (v + 0.5) * tall / rows,
-                            x0 + j * wide + (u + 0.5) * wide / columns,
+                            y0 + i * bin_height + (v + 0.5) * bin_height / rows,
+                            x0 + j * bin_width + (u + 0.5) * bin_width / columns,
                         ) / (rows * columns)
     return out
 
@@ -170,10 +172,10 @@ def test_align_equals_the_formula(ratio):
     expected = align_loops(features, rois, 3, 3, ratio)
     out = ps_roi_align(features, rois, 3, SCALE, 3, ratio)
     torch.testing.assert_close(out, expected, atol=1e-10, rtol=0)
-    pull = torch.randn_like(expected)
+    grad_output = torch.randn_like(expected)
     torch.testing.assert_close(
-        torch.autograd.grad(out, features, pull)[0],
-        torch.autograd.grad(expected, features, pull)[0],
+        torch.autograd.grad(out, features, grad_output)[0],
+        torch.autograd.grad(expected, features, grad_output)[0],
         atol=1e-10,
         rtol=0,
     )
@@ -205,9 +207,9 @@ def test_odd_inputs(operator, vote):
     torch.testing.assert_close(
         operator(features.to(memory_format=torch.channels_last), rois, 3, SCALE, 3, vote=vote), plain
     )
-    wide = torch.stack((features, features), -1)[..., 0]
+    strided = torch.stack((features, features), -1)[..., 0]
     torch.testing.assert_close(
-        operator(wide, torch.stack((rois, rois), -1)[..., 0], 3, SCALE, 3, vote=vote), plain
+        operator(strided, torch.stack((rois, rois), -1)[..., 0], 3, SCALE, 3, vote=vote), plain
     )
     none = operator(features.requires_grad_(), rois[:0], 3, SCALE, 3, vote=vote)
     assert none.shape == (0, *plain.shape[1:])
@@ -250,7 +252,7 @@ def test_compiles_whole_with_any_number_of_regions(operator):
         )
         torch.testing.assert_close(out, plain, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(
-            *(torch.autograd.grad(one.square().sum(), features)[0] for one in (out, plain)),
+            *(torch.autograd.grad(result.square().sum(), features)[0] for result in (out, plain)),
             atol=1e-5,
             rtol=1e-5,
         )
@@ -280,7 +282,7 @@ def test_halves_are_rounded_away_from_zero():
 )
 def test_wrong_arguments_are_named(change, error, message):
     features, rois = example(torch.float32)
-    given = {
+    arguments = {
         'features': features,
         'rois': rois,
         'output_size': 3,
@@ -289,7 +291,7 @@ def test_wrong_arguments_are_named(change, error, message):
         **change,
     }
     with pytest.raises(error, match=message):
-        ps_roi_pool(**given)
+        ps_roi_pool(**arguments)
 
 
 @pytest.mark.parametrize('batch', [1, 2])

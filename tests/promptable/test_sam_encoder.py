@@ -1,6 +1,5 @@
 """Image encoders of the promptable segmenter: against the formula, the official package and another TinyViT; tables of other sizes."""
 
-
 import pytest
 import torch
 

@@ -66,10 +66,10 @@ def attend_augmented(
     by_row, by_column = rel_scores(query, rel_h, rel_w, grid)
     row_of_key = torch.eye(height, dtype=key.dtype, device=key.device).repeat_interleave(width, 0)
     column_of_key = torch.eye(width, dtype=key.dtype, device=key.device).repeat(height, 1)
-    one_hot = torch.cat([row_of_key, column_of_key], dim=1).expand(*key.shape[:2], -1, -1)
+    indicators = torch.cat([row_of_key, column_of_key], dim=1).expand(*key.shape[:2], -1, -1)
     spare = -(dim + height + width) % 8  # fused kernels take multiples of eight
     query = F.pad(torch.cat([query * dim**-0.5, by_row, by_column], dim=-1), (0, spare))
-    key = F.pad(torch.cat([key, one_hot], dim=-1), (0, spare))
+    key = F.pad(torch.cat([key, indicators], dim=-1), (0, spare))
     value = F.pad(value, (0, height + width + spare))
     return F.scaled_dot_product_attention(query, key, value, scale=1.0)[..., :dim]
 
