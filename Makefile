@@ -1,5 +1,5 @@
-# make help says what there is. The first target that needs it makes .venv; later ones reuse it.
-# Settings: PYTHON=python3.11 (which Python makes .venv), WORKERS=2 (test processes), ARGS='-k mae' (more for pytest or the demo),
+# `make help` lists the targets. The first target that needs .venv creates it; later ones reuse it.
+# Settings: PYTHON=python3.11 (creates .venv), WORKERS=2 (test processes), ARGS='-k mae' (passed on to pytest or the demo),
 # and pip's own variables (PIP_INDEX_URL, PIP_FIND_LINKS, ...).
 
 PYTHON ?=
@@ -15,15 +15,16 @@ SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))
 unexport ARGS WORKERS PYTHON
 MAKEOVERRIDES :=
 
-.PHONY: help install demo test lint docs clean distclean
+.PHONY: help install demo test coverage lint docs clean distclean
 
 help:
-	@echo 'make demo       pre-train a small MAE on real pictures, about three minutes on two cores'
-	@echo 'make test       run the tests (ARGS="-k mae" picks some, WORKERS=4 uses more processes)'
-	@echo 'make lint       check the code with ruff, and types with mypy'
+	@echo 'make demo       pre-train a small MAE on photographs, about three minutes on two cores'
+	@echo 'make test       run the tests (ARGS="-k mae" selects, WORKERS=4 uses more processes)'
+	@echo 'make coverage   run the tests and print which lines they miss'
+	@echo 'make lint       check code and format with ruff, and types with mypy'
 	@echo 'make docs       build the site into docs/_build/html; a warning is an error'
-	@echo 'make install    make .venv and install the package with its hosts into it (the others do so by themselves)'
-	@echo 'make clean      remove caches and build leftovers; make distclean removes .venv as well'
+	@echo 'make install    create .venv and install the package and the toolboxes into it (the other targets do so when needed)'
+	@echo 'make clean      remove caches and build leftovers; make distclean removes .venv too'
 
 install: $(STAMP)
 
@@ -33,8 +34,12 @@ demo: $(STAMP)
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
+coverage: $(STAMP)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term-missing:skip-covered $(ARGS)
+
 lint: $(STAMP)
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
 docs: $(STAMP)
@@ -42,8 +47,8 @@ docs: $(STAMP)
 	$(PY) -m sphinx -q -W --keep-going -b html docs docs/_build/html
 	@echo 'docs/_build/html/index.html'
 
-# .installing stays until everything is in place, so that the run after an interrupted one starts over; a .venv that is whole but
-# older than the files below is brought up to date in place. One pip command: one resolve, no compiler, no build of mmcv's operators.
+# .installing exists until the installation is complete, so that the run after an interrupted one starts over; a complete .venv that is
+# older than the files below is updated in place. One pip command: one resolve, no compiler, no build of mmcv's operators.
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@set -eu; \
 	if [ -e $(UNFINISHED) ] || ! $(PY) -c 'import pip; $(SUPPORTED)' 2>/dev/null; then \
@@ -65,7 +70,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	    mkdir -p $(VENV); \
 	    touch $(UNFINISHED); \
 	    find $(VENV) -mindepth 1 -maxdepth 1 ! -name .installing -exec rm -rf {} +; \
-	    echo "making $(VENV) with $$("$$python" --version)"; \
+	    echo "creating $(VENV) with $$("$$python" --version)"; \
 	    "$$python" -m venv $(VENV); \
 	fi; \
 	rm -f $(STAMP); \

@@ -1,4 +1,7 @@
-"""The Makefile's .venv: made once, reused, brought up to date, repaired; .ci/run. With a stand-in for Python and pip."""
+"""The Makefile's .venv, which is created once, reused, updated and repaired; .ci/run.
+
+A shell script stands in for Python and pip.
+"""
 
 import os
 import shutil
@@ -24,7 +27,7 @@ pytestmark = pytest.mark.skipif(shutil.which('make') is None, reason='make is no
 
 @pytest.fixture
 def clone(tmp_path, repo_root):
-    """A folder with the Makefile, the files it depends on, and the stand-in as bin/python3.11 and bin/python3.9."""
+    """A folder with the Makefile, the files it depends on, and the stand-in as two versions of Python."""
     folder = tmp_path / 'clone'
     (folder / 'bin').mkdir(parents=True)
     for name in ('Makefile', 'setup.cfg', 'pyproject.toml', 'constraints.txt'):
@@ -60,7 +63,7 @@ INSTALL = '-m pip install -e .[all] -c constraints.txt'
 
 def test_first_target_makes_the_environment_and_the_next_reuses_it(clone):
     assert make(clone, 'lint').returncode == 0
-    assert log_of(clone) == ['venv', INSTALL, '-m ruff check .', '-m mypy']
+    assert log_of(clone) == ['venv', INSTALL, '-m ruff check .', '-m ruff format --check .', '-m mypy']
     assert make(clone, 'test', 'ARGS=-k mae', 'WORKERS=3').returncode == 0
     assert log_of(clone) == ['-m pytest -n 3 --dist loadfile -k mae']
     assert make(clone, 'demo').returncode == 0
@@ -91,7 +94,7 @@ def test_interrupted_install_is_made_anew(clone, when):
     (clone / 'fail').unlink()
     log_of(clone)
     assert make(clone, 'lint').returncode == 0
-    assert log_of(clone) == ['venv', INSTALL, '-m ruff check .', '-m mypy']
+    assert log_of(clone) == ['venv', INSTALL, '-m ruff check .', '-m ruff format --check .', '-m mypy']
     assert not (clone / '.venv' / 'half').exists()
     assert not (clone / '.venv' / '.installing').exists()
 
@@ -115,7 +118,8 @@ def test_python_too_old_is_named(clone):
 def test_help_needs_no_environment(clone):
     done = make(clone, 'help')
     assert all(
-        f'make {target}' in done.stdout for target in ('demo', 'test', 'lint', 'docs', 'install', 'clean')
+        f'make {target}' in done.stdout
+        for target in ('demo', 'test', 'coverage', 'lint', 'docs', 'install', 'clean')
     )
     assert log_of(clone) == []
 
@@ -149,6 +153,8 @@ def test_ci_lints_tests_and_builds_the_docs_with_the_shared_data(tmp_path, repo_
         cwd=tmp_path,
         env={**env, 'PATH': f'{program.parent}{os.pathsep}{env["PATH"]}'},
     )
-    seen = f'{tmp_path}/shared/data {tmp_path}/shared/wheels' if shared else 'none none'
+    expected = f'{tmp_path}/shared/data {tmp_path}/shared/wheels' if shared else 'none none'
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [f'{target} {folder} {seen}' for target in ('lint', 'test', 'docs')]
+    assert done.stdout.splitlines() == [
+        f'{target} {folder} {expected}' for target in ('lint', 'test', 'docs')
+    ]
