@@ -1,12 +1,13 @@
-"""Files of BEiT (microsoft/unilm, beit): pre-training (``modeling_pretrain.py``) and fine-tuning (``modeling_finetune.py``).
+"""Checkpoints of BEiT (microsoft/unilm): pre-training and fine-tuning.
 
-The tokenizer of a checkpoint of ours (``target_generator.``) has its own release and is left out.
+Files of ``modeling_pretrain.py`` and ``modeling_finetune.py``. The tokenizer in a checkpoint of mmssl
+(``target_generator.``) has a release of its own and is left out.
 """
 
 from mmssl.convert.keymap import Family, Row, weights_and_biases
 
 # C embedding, I input channels, P and Q sides of a patch, D hidden, R relative positions, N heads, T tokens
-# with the class token, K classes
+# including the class token, K classes
 STEM = [
     Row('cls_token', 'backbone.cls_token', '1 1 C'),
     *weights_and_biases('patch_embed.proj', 'backbone.patch_embed.projection', 'C I P Q', 'C'),
@@ -27,9 +28,13 @@ def _bias(official: str, ours: str) -> list[Row]:
 
 BLOCKS = [
     *(
-        _block(f'{kind}{n}{part}', f'{ours}{n}{part}', 'C')
+        _block(f'{official}{n}{part}', f'{ours}{n}{part}', 'C')
         for n in (1, 2)
-        for kind, ours, part in (('gamma_', 'gamma_', ''), ('norm', 'ln', '.weight'), ('norm', 'ln', '.bias'))
+        for official, ours, part in (
+            ('gamma_', 'gamma_', ''),
+            ('norm', 'ln', '.weight'),
+            ('norm', 'ln', '.bias'),
+        )
     ),
     *(
         _block(name, name, shape)

@@ -1,8 +1,8 @@
-"""Files of facebookresearch/dino: whole checkpoints, with student, teacher and centre; one of the two networks; a backbone alone.
+"""Checkpoints of facebookresearch/dino: whole checkpoints, the student or the teacher, and backbones.
 
-A whole checkpoint keeps ``student``, ``teacher`` and ``dino_loss`` as three state dicts; the student's names
-begin with ``module.``, and so do the teacher's where there are batch norms. The last layer of the head is
-``weight_g`` and ``weight_v``, or what newer torch makes of these.
+A whole checkpoint has three state dicts, ``student``, ``teacher`` and ``dino_loss``. The names of the student
+begin with ``module.``, and so do the teacher's if there are batch norms. The last layer of the head is
+``weight_g`` and ``weight_v``, or ``parametrizations.weight`` in newer releases of torch.
 """
 
 import re
@@ -23,18 +23,15 @@ BACKBONES = {
 
 
 def head_rows(width: str, with_bn: bool) -> list[Row]:
-    """Rows of the projection head: M hidden values, D of the bottleneck, K outputs."""
-    places = (0, 3, 6) if with_bn else (0, 2, 4)
-    sizes = ((f'M {width}', 'M'), ('M M', 'M'), ('D M', 'D'))
-    rows = [
-        row
-        for place, size in zip(places, sizes, strict=True)
-        for row in weights_and_biases(f'head.mlp.{place}', f'head.mlp.{place}', *size)
-    ]
+    """Rows of the projection head, with M hidden channels, D in the bottleneck and K outputs."""
+    layers = (0, 3, 6) if with_bn else (0, 2, 4)
+    shapes = ((f'M {width}', 'M'), ('M M', 'M'), ('D M', 'D'))
+    rows = []
+    for layer, (weight, bias) in zip(layers, shapes, strict=True):
+        rows += weights_and_biases(f'head.mlp.{layer}', f'head.mlp.{layer}', weight, bias)
     if with_bn:
-        rows += [
-            row for place in (1, 4) for row in batch_norm_rows(f'head.mlp.{place}', f'head.mlp.{place}', 'M')
-        ]
+        for layer in (1, 4):
+            rows += batch_norm_rows(f'head.mlp.{layer}', f'head.mlp.{layer}', 'M')
     return [
         *rows,
         Row('head.last_layer.weight_g', f'head.{LAST}0', 'K 1'),
@@ -45,16 +42,16 @@ def head_rows(width: str, with_bn: bool) -> list[Row]:
 def _network(backbone: list[Row], head: list[Row], part: str = '') -> list[Row]:
     rows = [*(row._replace(official=f'backbone.{row.official}') for row in backbone), *head]
     if part == 'teacher.':
-        places = {'backbone.': 'teacher.module.0.', 'head.': 'teacher.module.1.'}
+        targets = {'backbone.': 'teacher.module.0.', 'head.': 'teacher.module.1.'}
         rows = [
-            row._replace(ours=re.sub(r'^(backbone|head)\.', lambda found: places[found[0]], row.ours))
+            row._replace(ours=re.sub(r'^(backbone|head)\.', lambda match: targets[match[0]], row.ours))
             for row in rows
         ]
     return [row._replace(official=part + row.official) for row in rows]
 
 
 def _layouts() -> dict[str, list[Row]]:
-    whole, one, alone = {}, {}, {}
+    whole, single, backbones = {}, {}, {}
     for name, (backbone, width) in BACKBONES.items():
         for text, with_bn in (('', False), (', batch norm in the head', True)):
             head = head_rows(width, with_bn)
@@ -64,29 +61,26 @@ def _layouts() -> dict[str, list[Row]]:
                 Row('dino_loss.center', 'dino_loss.center', '1 K'),
             ]
             whole[f'student and teacher, {name}{text}'] = both
-            one[f'one network, {name}{text}'] = _network(backbone, head)
-        alone[f'backbone, {name}'] = backbone
-    return {**alone, **one, **whole}
+            single[f'one network, {name}{text}'] = _network(backbone, head)
+        backbones[f'backbone, {name}'] = backbone
+    return {**backbones, **single, **whole}
 
 
 def adapt(state_dict: Mapping, to_official: bool) -> dict:
-    """The words ``module.`` on and off, and one spelling of the weight norm. See ``Family.adapt``."""
+    """Remove or add ``module.``, and use the older spelling of the weight norm. See ``Family.adapt``."""
     if not to_official:
-        spelled = (
-            (re.sub(r'^((?:student\.|teacher\.)?)module\.', r'\1', key), value)
-            for key, value in state_dict.items()
-        )
-        return {
-            key.replace(f'{LAST}0', 'last_layer.weight_g').replace(f'{LAST}1', 'last_layer.weight_v'): value
-            for key, value in spelled
-        }
-    parts = ['student.'] + ['teacher.'] * any(
-        key.startswith('teacher.') and key.endswith('running_mean') for key in state_dict
-    )
+        return {_without_module(key): value for key, value in state_dict.items()}
+    teacher_has_bn = any(key.startswith('teacher.') and key.endswith('running_mean') for key in state_dict)
+    distributed = ('student.', 'teacher.') if teacher_has_bn else ('student.',)
     return {
-        next((f'{part}module.{key[len(part) :]}' for part in parts if key.startswith(part)), key): value
+        re.sub(r'^(student|teacher)\.', r'\1.module.', key) if key.startswith(distributed) else key: value
         for key, value in state_dict.items()
     }
+
+
+def _without_module(key: str) -> str:
+    key = re.sub(r'^((?:student\.|teacher\.)?)module\.', r'\1', key)
+    return key.replace(f'{LAST}0', 'last_layer.weight_g').replace(f'{LAST}1', 'last_layer.weight_v')
 
 
 FAMILY = Family(name='dino', parts=('student', 'teacher', 'dino_loss'), adapt=adapt, layouts=_layouts())

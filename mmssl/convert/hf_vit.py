@@ -1,6 +1,6 @@
-"""Vision transformers of Hugging Face's transformers (``ViTModel``, ``ViTForImageClassification``); the right side is mmpretrain's ViT.
+"""Vision transformers of Hugging Face transformers (``ViTModel``, ``ViTForImageClassification``).
 
-They keep query, key and value apart. A pooler, which nothing here has, is left out by ``--drop pooler.``.
+They keep query, key and value apart. The pooler has no counterpart and is left out by ``--drop pooler.``.
 """
 
 import re
@@ -16,7 +16,10 @@ _JOINED = re.compile(r'(?P<start>.+\.attention\.attention)\.qkv\.(?P<end>weight|
 
 
 def _rows(official: str) -> list[Row]:
-    """Rows of an encoder; C embedding, T tokens with the class token, I input channels, P and Q sides of a patch, H hidden."""
+    """Rows of an encoder.
+
+    C embedding, T tokens including the class token, I input channels, P and Q sides of a patch, H hidden.
+    """
     layer = f'{official}encoder.layer.{{i}}'
     inner = [
         ('layernorm_before', 'ln1', 'C', 'C'),
@@ -37,31 +40,27 @@ def _rows(official: str) -> list[Row]:
         ),
         *(
             row
-            for there, here, weight, bias in inner
-            for row in weights_and_biases(f'{layer}.{there}', f'backbone.layers.{{i}}.{here}', weight, bias)
+            for theirs, ours, weight, bias in inner
+            for row in weights_and_biases(f'{layer}.{theirs}', f'backbone.layers.{{i}}.{ours}', weight, bias)
         ),
         *weights_and_biases(f'{official}layernorm', 'backbone.ln1', 'C', 'C'),
     ]
 
 
 def _adapt(weights: Mapping, to_official: bool) -> dict:
-    """Join query, key and value, in this order, or take them apart. See ``Family.adapt``."""
+    """Concatenate query, key and value in this order, or split them. See ``Family.adapt``."""
     adapted = {}
     for key, value in weights.items():
         joined, part = _JOINED.fullmatch(key), _PART.fullmatch(key)
         if to_official and joined:
-            adapted.update(
-                {
-                    f'{joined["start"]}.{name}.{joined["end"]}': piece.clone()
-                    for name, piece in zip(PARTS, value.chunk(3), strict=True)
-                }
-            )
+            for name, chunk in zip(PARTS, value.chunk(3), strict=True):
+                adapted[f'{joined["start"]}.{name}.{joined["end"]}'] = chunk.clone()
         elif not to_official and part:
             names = [f'{part["start"]}.{name}.{part["end"]}' for name in PARTS]
             if all(name in weights for name in names):
                 adapted[f'{part["start"]}.qkv.{part["end"]}'] = torch.cat([weights[name] for name in names])
             else:
-                adapted[key] = value  # refused later, by name
+                adapted[key] = value  # refused by name when keys are looked up
         else:
             adapted[key] = value
     return adapted

@@ -1,9 +1,9 @@
-"""Key maps between two spellings of the same weights, usable in both directions and strict in both.
+"""Key maps between two spellings of the same weights, usable and strict in both directions.
 
-A map is a table of rows, one a tensor: the name in the released files, the name here, the shape. ``{i}`` in a
-    name counts layers from 0.
-A released file comes in a few layouts (with a decoder, with a classifier, ...), each of them a complete
-table: a file fits a layout when every key has a row, every row has a key and every shape agrees.
+A map is a table with a row for each tensor: the name in the released file, the name in mmssl, and the shape.
+``{i}`` in a name stands for the index of a layer, from 0. Released files come in a few layouts (with a
+decoder, with a classifier, ...), each of which is a complete table: a file fits a layout if every key has a
+row, every row has a key, and all shapes agree.
 """
 
 import re
@@ -13,15 +13,15 @@ from typing import NamedTuple
 from mmssl.checkpoint import weights_of
 
 MAX_LISTED = 8
-# what our methods count for themselves, and the tokenizer of a BEiT; no released file has it
+# counters of the methods and BEiT's tokenizer, which no released file has
 COUNTERS = re.compile(r'clock\.(steps|followed)|.+\.steps|target_generator\..+')
 
 
 class Row(NamedTuple):
-    """One tensor under both names.
+    """Names and shape of a tensor.
 
-    ``shape`` holds one word a dimension: a number, a letter that stands for the same length in the whole
-    table, or a multiple ('3C'); '?' is any length. An empty string is a scalar.
+    ``shape`` has a word for each dimension: a number, a letter that stands for the same length in the whole
+    table, a multiple of it ('3C'), or '?' for any length. An empty string is a scalar.
     """
 
     official: str
@@ -30,14 +30,18 @@ class Row(NamedTuple):
 
 
 class Family(NamedTuple):
-    """The files of one release.
+    """Checkpoints of a release.
 
-    ``wrapper`` is the key under which its files keep the weights, None for a file that is the state dict
-    itself; ``file_prefix`` is what its files put before every name, 'module.' where a distributed model was
-    saved, and the rows do not. ``adapt`` does what renaming cannot, both ways under the names of the release:
-    ``adapt(released, False)`` makes of a released state dict, before its keys are looked up, one that has a
-    row for every key, and ``adapt(renamed, True)`` makes the released one of that. ``parts`` are the keys
-    under which its files keep several state dicts; in the rows a name begins with its part.
+    Attributes:
+        name: Name of the family.
+        layouts: Name of each layout -> its rows.
+        wrapper: Key under which the files keep the weights; None for files that are a state dict.
+        file_prefix: Prefix of all names in the files that the rows do not have, such as 'module.' of a
+            distributed model.
+        adapt: What renaming cannot do, in the names of the release. ``adapt(released, False)`` returns a
+        state
+            dict with a row for every key; ``adapt(renamed, True)`` is its inverse.
+        parts: Keys of the files if they keep several state dicts; in the rows, names begin with a part.
     """
 
     name: str
@@ -57,26 +61,35 @@ def weights_and_biases(official: str, ours: str, weight: str, bias: str) -> list
 
 
 def unwrap(checkpoint: Mapping, parts: Sequence[str] = ()) -> Mapping:
-    """The state dict inside a checkpoint: under 'state_dict' or 'model', or the mapping itself; of a file in ``parts`` these, joined.
+    """Return the state dict of a checkpoint.
+
+    Args:
+        checkpoint: State dict, or a mapping with a state dict under 'state_dict' or 'model'.
+        parts: Keys of the state dicts to join if the checkpoint has several.
 
     Raises:
-        ValueError: what is there is not a mapping of names to tensors.
+        ValueError: The values are not tensors.
     """
     if isinstance(checkpoint, Mapping) and any(isinstance(checkpoint.get(part), Mapping) for part in parts):
         checkpoint = {
             f'{part}.{key}': value for part in parts for key, value in checkpoint.get(part, {}).items()
         }
     weights = weights_of(checkpoint)
-    strange = [str(key) for key, value in weights.items() if not hasattr(value, 'shape')]
-    if strange:
+    invalid = [str(key) for key, value in weights.items() if not hasattr(value, 'shape')]
+    if invalid:
         raise ValueError(
-            f"not tensors: {listed(strange)}; pass the state dict, or a checkpoint with it under 'state_dict' or 'model'"
+            f'not tensors: {listed(invalid)}; pass the state dict, or a checkpoint with it under '
+            "'state_dict' or "
+            "'model'"
         )
     return weights
 
 
 def wrap(weights: Mapping, parts: Sequence[str]) -> Mapping:
-    """Weights whose names all begin with one of ``parts`` as a state dict a part; others as they are. The inverse of :func:`unwrap`."""
+    """Split weights whose names all begin with a part into a state dict for each part.
+
+    The inverse of :func:`unwrap`; other weights are returned unchanged.
+    """
     if not parts or not all(key.startswith(tuple(f'{part}.' for part in parts)) for key in weights):
         return weights
     wrapped: dict[str, dict] = {}
@@ -87,12 +100,16 @@ def wrap(weights: Mapping, parts: Sequence[str]) -> Mapping:
 
 
 def listed(keys: Sequence[str]) -> str:
-    """The first few keys and how many more there are."""
+    """Join the first few keys and the number of the others to a text."""
     more = len(keys) - MAX_LISTED
     return ', '.join(keys[:MAX_LISTED]) + (f' and {more} more' if more > 0 else '')
 
 
 class _Match(NamedTuple):
+    """Keys of a state dict matched with the rows of a layout."""
+
+    layout: str
+    rows: Sequence[Row]
     renamed: dict[str, str]
     row_of: dict[str, int]
     unknown: list[str]
@@ -103,130 +120,140 @@ class _Match(NamedTuple):
         return len(self.unknown) + len(self.missing)
 
 
-def _match(rows: Sequence[tuple[str, str]], keys: Sequence[str]) -> _Match:
-    """Rename every key by the first row it fits; ``rows`` are pairs (source, target)."""
-    exact = {source: number for number, (source, _) in enumerate(rows) if '{i}' not in source}
+def _match(layout: str, rows: Sequence[Row], keys: Sequence[str], to_official: bool) -> _Match:
+    """Rename each key by the first row that it fits."""
+    pairs = [(row.ours, row.official) if to_official else (row.official, row.ours) for row in rows]
+    exact = {source: index for index, (source, _) in enumerate(pairs) if '{i}' not in source}
     patterns = [
-        (number, re.compile(re.escape(source).replace(r'\{i\}', r'(\d+)')), target)
-        for number, (source, target) in enumerate(rows)
+        (index, re.compile(re.escape(source).replace(r'\{i\}', r'(\d+)')))
+        for index, (source, _) in enumerate(pairs)
         if '{i}' in source
     ]
-    renamed, row_of, unknown = {}, {}, []
+    renamed: dict[str, str] = {}
+    row_of: dict[str, int] = {}
+    unknown = []
     for key in keys:
         if key in exact:
-            row_of[key], renamed[key] = exact[key], rows[exact[key]][1]
+            row_of[key] = exact[key]
+            renamed[key] = pairs[exact[key]][1]
             continue
-        for number, pattern, target in patterns:
-            found = pattern.fullmatch(key)
-            if found:
-                row_of[key] = number
-                renamed[key] = target.replace('{i}', found[1])
+        for index, pattern in patterns:
+            match = pattern.fullmatch(key)
+            if match:
+                row_of[key] = index
+                renamed[key] = pairs[index][1].replace('{i}', match[1])
                 break
         else:
             unknown.append(key)
-    missing = []
-    for source, _ in rows:
-        if '{i}' not in source:
-            missing += [source] if source not in renamed else []
-        else:
-            # layers are counted over the whole stack, so that a layer that lacks one tensor is seen
-            stack = re.compile(re.escape(source.split('{i}')[0]) + r'(\d+)\.')
-            depth = max((int(found[1]) for found in map(stack.match, renamed) if found), default=0) + 1
-            missing += [
-                name for name in (source.replace('{i}', str(i)) for i in range(depth)) if name not in renamed
-            ]
-    return _Match(renamed, row_of, unknown, missing)
+    missing = [name for source, _ in pairs for name in _expand(source, renamed) if name not in renamed]
+    return _Match(layout, rows, renamed, row_of, unknown, missing)
 
 
-def _wrong_shapes(rows: Sequence[Row], state_dict: Mapping, match: _Match) -> list[str]:
-    """Keys whose tensors disagree with the table, each with the shape found and the one expected."""
+def _expand(source: str, keys: Mapping[str, str]) -> list[str]:
+    """Names that a row stands for, one for each layer of its whole stack."""
+    if '{i}' not in source:
+        return [source]
+    stack = re.compile(re.escape(source.split('{i}')[0]) + r'(\d+)\.')
+    depth = max((int(match[1]) for match in map(stack.match, keys) if match), default=0) + 1
+    return [source.replace('{i}', str(index)) for index in range(depth)]
+
+
+def _wrong_shapes(state_dict: Mapping, match: _Match) -> list[str]:
+    """Keys whose tensors disagree with the table, each with its shape and the expected one."""
     lengths: dict[str, int] = {}
     wrong = []
-    for key, number in match.row_of.items():
-        words = rows[number].shape.split()
-        found = tuple(state_dict[key].shape)
-        expected = []
-        for word, length in zip(words, found, strict=False):
-            if word == '?':
-                expected.append(length)
-                continue
-            factor, letter = re.fullmatch(r'(\d*)([A-Za-z]?)', word).groups()  # type: ignore[union-attr]  # the tables are ours
-            factor = int(factor or 1)
-            if letter and letter not in lengths:
-                lengths[letter] = length // factor
-            expected.append(factor * lengths[letter] if letter else factor)
-        if len(words) != len(found) or tuple(expected) != found:
-            wrong.append(
-                f'{key} {found}, expected ({", ".join(words)})'
-                + (f' = {tuple(expected)}' if len(words) == len(found) else '')
-            )
+    for key, row in match.row_of.items():
+        words = match.rows[row].shape.split()
+        shape = tuple(state_dict[key].shape)
+        expected = tuple(
+            _expected_length(word, length, lengths) for word, length in zip(words, shape, strict=False)
+        )
+        if len(words) != len(shape):
+            wrong.append(f'{key} {shape}, expected ({", ".join(words)})')
+        elif expected != shape:
+            wrong.append(f'{key} {shape}, expected ({", ".join(words)}) = {expected}')
     return wrong
+
+
+def _expected_length(word: str, length: int, lengths: dict[str, int]) -> int:
+    """Length that a word of a shape stands for; the first use of a letter defines it."""
+    if word == '?':
+        return length
+    factor, letter = re.fullmatch(r'(\d*)([A-Za-z]?)', word).groups()  # type: ignore[union-attr]
+    multiple = int(factor or 1)
+    return multiple * lengths.setdefault(letter, length // multiple) if letter else multiple
 
 
 def convert(
     family: Family, state_dict: Mapping, to_official: bool, prefix: str = 'backbone.'
 ) -> tuple[dict, str]:
-    """Rename the keys of a state dict; tensors are passed on, not copied, but for those that ``adapt`` reorders.
+    """Rename the keys of a state dict; tensors are not copied, except those that ``adapt`` reorders.
 
     Args:
-        family: the tables.
-        state_dict: names to tensors, on the side that is converted from.
-        to_official: direction.
-        prefix: what stands here before the names of the backbone; '' for the state dict of a bare backbone.
+        family: Tables of the release.
+        state_dict: State dict in the names of the release, or with ``to_official`` in those of mmssl.
+        to_official: Direction.
+        prefix: Prefix of the backbone's names in mmssl; '' for the state dict of a bare backbone.
 
     Returns:
-        the renamed state dict, in the order of the input, and the name of the layout that fitted. On the way
-        to the release, the counters of our methods are left out.
+        Renamed state dict in the order of the input, and the name of the layout. With ``to_official``, the
+        counters of the methods are left out.
 
     Raises:
-        ValueError: no layout fits; the message lists, for the nearest one, unknown keys, missing keys and
-            wrong shapes.
+        ValueError: No layout fits; the message lists unknown keys, missing keys and wrong shapes for the
+            nearest one.
     """
-    if to_official:
-        state_dict = {key: value for key, value in state_dict.items() if not COUNTERS.fullmatch(key)}
-    else:
-        if all(key.startswith(family.file_prefix) for key in state_dict):
-            state_dict = {key.removeprefix(family.file_prefix): value for key, value in state_dict.items()}
-        if family.adapt is not None:
-            state_dict = family.adapt(state_dict, False)
-    best = None
-    for layout, rows in family.layouts.items():
-        rows = [
-            row._replace(ours=prefix + row.ours[len('backbone.') :])
-            if row.ours.startswith('backbone.')
-            else row
-            for row in rows
-        ]
-        pairs = [(row.ours, row.official) if to_official else (row.official, row.ours) for row in rows]
-        match = _match(pairs, list(state_dict))
-        if best is None or match.misfits < best[2].misfits:
-            best = layout, rows, match
-        if not match.misfits:
-            break
-    layout, rows, match = best  # type: ignore[misc]  # a family has layouts
-    side = 'mmssl' if to_official else family.name
+    state_dict = _without_counters(state_dict) if to_official else _released_weights(family, state_dict)
+    match = _nearest_layout(family, list(state_dict), to_official, prefix)
     if match.misfits:
-        text = [f'{side} keys do not fit family {family.name!r} (nearest layout: {layout})']
+        source = 'mmssl' if to_official else family.name
+        text = [f'{source} keys do not fit family {family.name!r} (nearest layout: {match.layout})']
         if match.unknown:
             text.append(f'{len(match.unknown)} unknown: {listed(match.unknown)}')
         if match.missing:
             text.append(f'{len(match.missing)} missing: {listed(match.missing)}')
-        raise ValueError('; '.join(text) + _cure(family, match, to_official, prefix))
-    wrong = _wrong_shapes(rows, state_dict, match)
+        raise ValueError('; '.join(text) + _hint(family, match, to_official, prefix))
+    wrong = _wrong_shapes(state_dict, match)
     if wrong:
         raise ValueError(
-            f'{len(wrong)} tensors do not fit family {family.name!r} ({layout}): {listed(wrong)}'
+            f'{len(wrong)} tensors do not fit family {family.name!r} ({match.layout}): {listed(wrong)}'
         )
-    converted = {match.renamed[key]: value for key, value in state_dict.items()}
-    return dict(
-        family.adapt(converted, True)
-    ) if to_official and family.adapt is not None else converted, layout
+    converted: Mapping = {match.renamed[key]: value for key, value in state_dict.items()}
+    if to_official and family.adapt is not None:
+        converted = family.adapt(converted, True)
+    return dict(converted), match.layout
 
 
-def _cure(family: Family, match: _Match, to_official: bool, prefix: str) -> str:
-    other_way = 'the other direction' if to_official else 'the other direction (to_official, --reverse)'
+def _without_counters(state_dict: Mapping) -> Mapping:
+    return {key: value for key, value in state_dict.items() if not COUNTERS.fullmatch(key)}
+
+
+def _released_weights(family: Family, state_dict: Mapping) -> Mapping:
+    """Weights of a released file under the names of the rows."""
+    if all(key.startswith(family.file_prefix) for key in state_dict):
+        state_dict = {key.removeprefix(family.file_prefix): value for key, value in state_dict.items()}
+    return state_dict if family.adapt is None else family.adapt(state_dict, False)
+
+
+def _nearest_layout(family: Family, keys: Sequence[str], to_official: bool, prefix: str) -> _Match:
+    """Match the keys with all layouts, and return the first match with the fewest misfits."""
+    best = None
+    for layout, rows in family.layouts.items():
+        prefixed = [row._replace(ours=re.sub(r'^backbone\.', lambda _: prefix, row.ours)) for row in rows]
+        match = _match(layout, prefixed, keys, to_official)
+        if best is None or match.misfits < best.misfits:
+            best = match
+        if not match.misfits:
+            break
+    assert best is not None  # a family has layouts
+    return best
+
+
+def _hint(family: Family, match: _Match, to_official: bool, prefix: str) -> str:
+    """What to try when keys do not fit."""
     if match.renamed and any(key.split('.')[0] in ('neck', 'head') for key in match.unknown):
-        return f'. Drop what a {family.name} file does not hold (--drop neck.)'
+        return f'. Drop what a {family.name} file does not have (--drop neck.)'
     if not match.renamed or len(match.unknown) > len(match.renamed):
-        return f'. Is it {other_way}, or another prefix before the backbone than {prefix!r}?'
+        direction = 'the other direction' if to_official else 'the other direction (to_official, --reverse)'
+        return f'. Is it {direction}, or another prefix of the backbone than {prefix!r}?'
     return ''

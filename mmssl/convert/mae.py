@@ -1,9 +1,9 @@
-"""Files of facebookresearch/mae: pre-training (``models_mae.py``), fine-tuning and linear probing (``models_vit.py``)."""
+"""Checkpoints of facebookresearch/mae: pre-training, fine-tuning and linear probing."""
 
 from mmssl.convert.keymap import Family, Row, weights_and_biases
 from mmssl.convert.timm_vit import ENCODER, HEAD, NORM, POOL_NORM, block_rows
 
-# D embedding of the decoder, E its hidden dimension, O values in a patch
+# D embedding of the decoder, E its hidden dimension, O values of a patch
 DECODER = [
     Row('mask_token', 'neck.mask_token', '1 1 D'),
     Row('decoder_pos_embed', 'neck.decoder_pos_embed', '1 T D'),
@@ -12,8 +12,7 @@ DECODER = [
     *weights_and_biases('decoder_norm', 'neck.ln1', 'D', 'D'),
     *weights_and_biases('decoder_pred', 'neck.decoder_pred', 'O D', 'O'),
 ]
-# main_linprobe.py puts a batch norm without parameters before the classifier; here that is mmpretrain's
-# ClsBatchNormNeck
+# main_linprobe.py has a batch norm without parameters before the classifier, ClsBatchNormNeck in mmpretrain
 PROBE = [
     Row('head.0.running_mean', 'neck.bn.running_mean', 'C'),
     Row('head.0.running_var', 'neck.bn.running_var', 'C'),

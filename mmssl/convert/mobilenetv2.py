@@ -1,9 +1,9 @@
-"""MobileNetV2 (arXiv:1801.04381) to the names of OpenMMLab: files of torchvision, and those that number the layers of a block flat."""
+"""MobileNetV2 (arXiv:1801.04381) of torchvision, and of releases that number the layers of a block flat."""
 
 from mmssl.convert.keymap import Family, Row, weights_and_biases
 from mmssl.convert.resnet import batch_norm_rows
 
-# blocks and channels of the seven stages (table 2); the expansion is 1 in the first and 6 in the others
+# blocks and channels of the seven stages (table 2); the first has expansion 1, the others 6
 STAGES = ((1, 16), (2, 24), (3, 32), (4, 64), (3, 96), (3, 160), (1, 320))
 LAST = 1280
 
@@ -15,13 +15,16 @@ def _layer(weight: str, norm: str, ours: str, shape: str) -> list[Row]:
     ]
 
 
-def _names(block: str, count: int, number: int, nested: bool) -> tuple[str, str]:
-    """Names of the convolution and the batch norm of a block's layer; torchvision nests all but the last, which has no activation."""
+def _names(block: str, count: int, index: int, nested: bool) -> tuple[str, str]:
+    """Names of the convolution and the batch norm of layer ``index`` of ``count`` in a block.
+
+    torchvision nests all layers except the last, which has no activation.
+    """
     if not nested:
-        return f'{block}.{3 * number}', f'{block}.{3 * number + 1}'
-    if number == count - 1:
-        return f'{block}.{number}', f'{block}.{number + 1}'
-    return f'{block}.{number}.0', f'{block}.{number}.1'
+        return f'{block}.{3 * index}', f'{block}.{3 * index + 1}'
+    if index == count - 1:
+        return f'{block}.{index}', f'{block}.{index + 1}'
+    return f'{block}.{index}.0', f'{block}.{index}.1'
 
 
 def _rows(nested: bool) -> list[Row]:
@@ -32,10 +35,11 @@ def _rows(nested: bool) -> list[Row]:
             hidden = inputs * (1 if stage == 1 else 6)
             shapes = [f'{hidden} {inputs} 1 1'] if stage > 1 else []
             shapes += [f'{hidden} 1 3 3', f'{outputs} {hidden} 1 1']
-            for number, shape in enumerate(shapes):
-                names = _names(f'features.{index}.conv', len(shapes), number, nested)
-                rows += _layer(*names, f'backbone.layer{stage}.{block}.conv.{number}', shape)
-            inputs, index = outputs, index + 1
+            for layer, shape in enumerate(shapes):
+                conv, norm = _names(f'features.{index}.conv', len(shapes), layer, nested)
+                rows += _layer(conv, norm, f'backbone.layer{stage}.{block}.conv.{layer}', shape)
+            inputs = outputs
+            index += 1
     return rows + _layer(
         f'features.{index}.0', f'features.{index}.1', 'backbone.conv2', f'{LAST} {inputs} 1 1'
     )

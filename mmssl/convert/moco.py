@@ -1,6 +1,7 @@
-"""Pre-training files of facebookresearch/moco (``moco/builder.py``), v1 and v2.
+"""Pre-training checkpoints of facebookresearch/moco (``moco/builder.py``), v1 and v2.
 
-Its linear probes and its files for detection hold torchvision's names, which mmpretrain's ResNet has too.
+Its linear probes and its files for detection have torchvision's names, which are also those of mmpretrain's
+ResNet.
 """
 
 from mmssl.convert.keymap import Family, Row, weights_and_biases
@@ -8,7 +9,7 @@ from mmssl.convert.resnet import DEPTHS, resnet_rows
 
 
 def head_rows(official: str, ours: str, depth: int, version: int) -> list[Row]:
-    """Rows of the head: W channels of the stem, M hidden ones, D of an embedding."""
+    """Rows of the head, with W channels of the stem, M hidden and D output channels."""
     width = f'{32 if DEPTHS[depth][1] else 8}W'
     if version == 1:
         return weights_and_biases(f'{official}fc', f'{ours}fc', f'D {width}', 'D')
@@ -19,7 +20,7 @@ def head_rows(official: str, ours: str, depth: int, version: int) -> list[Row]:
 
 
 def rows(depth: int, version: int) -> list[Row]:
-    """Rows of a whole file: L places in the queue."""
+    """Rows of a whole file, with a queue of length L."""
     return [
         Row('queue', 'queue.queue', 'D L'),
         Row('queue_ptr', 'queue.queue_ptr', '1'),

@@ -1,20 +1,23 @@
-"""Files of facebookresearch/moco-v3 (``moco/builder.py``): ResNet and ViT, base encoder, momentum encoder and predictor."""
+"""Checkpoints of facebookresearch/moco-v3 (``moco/builder.py``) with both encoders and the predictor."""
 
 from mmssl.convert.keymap import Family, Row
 from mmssl.convert.resnet import batch_norm_rows, resnet_rows
 from mmssl.convert.timm_vit import ENCODER, NORM
 
-# M hidden width of projector and predictor, D dimension of the keys, F features of the backbone
+# width of the features; M hidden channels of projector and predictor, D dimension of the keys
 WIDTHS = {18: '8W', 34: '8W', 50: '32W', 101: '32W'}
 
 
 def mlp_rows(official: str, ours: str, inputs: str, layers: int, last_bn: bool = True) -> list[Row]:
-    """Rows of a projector or predictor: linear layers without bias, each with a batch norm, the last one without scale and shift."""
+    """Rows of a projector or predictor.
+
+    Its linear layers have no bias and are followed by batch norms, the last one without scale and shift.
+    """
     rows = []
     for index in range(layers):
         last = index == layers - 1
         outputs = 'D' if last else 'M'
-        # there: linear, batch norm and ReLU are numbered through
+        # the release numbers linear layers, batch norms and ReLUs consecutively
         rows.append(Row(f'{official}.{3 * index}.weight', f'{ours}.fc{index}.weight', f'{outputs} {inputs}'))
         if last_bn or not last:
             rows += batch_norm_rows(

@@ -1,8 +1,8 @@
-"""Residual networks of torchvision (arXiv:1512.03385), whose names are those of timm's and of mmpretrain's ResNet too."""
+"""Residual networks of torchvision (arXiv:1512.03385), whose names timm and mmpretrain use too."""
 
 from mmssl.convert.keymap import Family, Row, weights_and_biases
 
-# depth: blocks of the four stages, and whether they are bottlenecks
+# depth -> blocks of the four stages, and whether they are bottlenecks
 DEPTHS = {
     18: ((2, 2, 2, 2), False),
     34: ((3, 4, 6, 3), False),
@@ -25,10 +25,10 @@ def resnet_rows(official: str, ours: str, depth: int = 50, width: str = 'W') -> 
     """Rows of a ResNet without its classifier.
 
     Args:
-        official: what stands before its names there, as 'module.encoder_q.' or ''.
-        ours: what stands before them here, as 'backbone.'.
-        depth: 18, 34, 50 or 101.
-        width: letter for the channels of the stem.
+        official: Prefix of its names in the release, such as 'module.encoder_q.' or ''.
+        ours: Prefix of its names in mmssl, such as 'backbone.'.
+        depth: 18, 34, 50, 101 or 152.
+        width: Letter for the channels of the stem.
     """
 
     def layer(name: str, bn: str, outputs: str, inputs: str, kernel: int) -> list[Row]:
@@ -40,10 +40,10 @@ def resnet_rows(official: str, ours: str, depth: int = 50, width: str = 'W') -> 
     blocks, bottleneck = DEPTHS[depth]
     rows = layer('conv1', 'bn1', width, '3', 7)
     inputs = 1
-    for stage, number in enumerate(blocks):
+    for stage, count in enumerate(blocks):
         inner = 2**stage
         outputs = 4 * inner if bottleneck else inner
-        for block in range(number):
+        for block in range(count):
             stem = f'layer{stage + 1}.{block}.'
             if bottleneck:
                 sizes = [(inner, inputs, 1), (inner, inner, 3), (outputs, inner, 1)]

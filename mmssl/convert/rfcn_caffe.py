@@ -1,20 +1,21 @@
-"""R-FCN of daijifeng001/R-FCN and YuwenXiong/py-R-FCN (Caffe) to ``mmssl.RFCN`` with a caffe-style ResNet.
+"""R-FCN of daijifeng001/R-FCN and YuwenXiong/py-R-FCN (Caffe).
 
-Read such a file where Caffe is, and keep it for us, a name a blob::
+Becomes an ``mmssl.RFCN`` with a caffe-style ResNet. Read the file where Caffe is installed, and save it for
+conversion, with a name for each blob::
 
     net = caffe.Net('test_agnostic.prototxt', 'resnet101_rfcn_final.caffemodel', caffe.TEST)
-    torch.save({f'{layer}.{number}': torch.from_numpy(blob.data.copy())
-                for layer, blobs in net.params.items() for number, blob in enumerate(blobs)}, 'rfcn.pth')
+    torch.save({f'{layer}.{index}': torch.from_numpy(blob.data.copy())
+                for layer, blobs in net.params.items() for index, blob in enumerate(blobs)}, 'rfcn.pth')
 
 Everything that :mod:`mmssl.convert.rfcn` changes is changed here too, and:
 
-=======================
-=============================================================================================================
-``bn*`` and ``scale*``   one batch norm; mean and variance are divided by the third blob, what they were
-summed with ``conv1.1``              a bias that ResNet-50 has in front of a batch norm: taken off its mean
-``rfcn_bbox``            snapshots of py-R-FCN have the targets' deviations (0.1, 0.1, 0.2, 0.2) multiplied
-in; divided out =======================
-=============================================================================================================
+* ``bn*`` and ``scale*`` become one batch norm; mean and variance are divided by the third blob, the factor
+with
+  which they were accumulated.
+* ``conv1.1``, a bias of ResNet-50 in front of a batch norm, is subtracted from the mean of that.
+* ``rfcn_bbox``: snapshots of py-R-FCN are multiplied by the standard deviations of the targets (0.1, 0.1,
+0.2,
+  0.2), which are divided out.
 """
 
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ from mmssl.convert import rfcn
 from mmssl.convert.keymap import Family
 
 STDS = (0.1, 0.1, 0.2, 0.2)
-# ending of a name in MXNet: layer and blob in Caffe
+# ending of a name in MXNet -> layer and blob in Caffe
 NORMS = {
     '_gamma': ('scale', '0'),
     '_beta': ('scale', '1'),
@@ -38,38 +39,38 @@ PLAIN = {'_weight': '0', '_bias': '1'}
 
 
 def caffe_name(name: str) -> str:
-    """Layer and blob of one of MXNet's names: bn2a_branch1_gamma is scale2a_branch1.0."""
+    """Layer and blob of a name in MXNet: bn2a_branch1_gamma is scale2a_branch1.0."""
     for ending, (layer, blob) in NORMS.items():
         if name.endswith(ending):
             return f'{layer}{name.removesuffix(ending).removeprefix("bn")}.{blob}'
-    layer, _, kind = name.rpartition('_')
-    return f'{"rpn_conv/3x3" if layer == "rpn_conv_3x3" else layer}.{PLAIN[f"_{kind}"]}'
+    layer, _, parameter = name.rpartition('_')
+    return f'{"rpn_conv/3x3" if layer == "rpn_conv_3x3" else layer}.{PLAIN[f"_{parameter}"]}'
 
 
 def mxnet_name(name: str) -> str:
-    """The inverse of :func:`caffe_name`; other names come back as they are."""
+    """Inverse of :func:`caffe_name`; names that are not Caffe's are returned unchanged."""
     layer, _, blob = name.rpartition('.')
-    for ending, (kind, number) in NORMS.items():
-        if blob == number and layer.startswith(kind):
-            return f'bn{layer.removeprefix(kind)}{ending}'
-    endings = {number: ending for ending, number in PLAIN.items()}
+    for ending, (norm_layer, norm_blob) in NORMS.items():
+        if blob == norm_blob and layer.startswith(norm_layer):
+            return f'bn{layer.removeprefix(norm_layer)}{ending}'
+    endings = {index: ending for ending, index in PLAIN.items()}
     return layer.replace('rpn_conv/3x3', 'rpn_conv_3x3') + endings[blob] if blob in endings else name
 
 
 def scale_boxes(weights: dict, scales: Tensor) -> None:
-    """Multiply the four groups of k * k maps of ``rfcn_bbox``, under MXNet's names and without those of background, by a number each."""
+    """Multiply the coordinates of ``rfcn_bbox``, in the names of MXNet and without background, by ``scales``."""
     scores, boxes = weights.get('rfcn_cls_bias'), weights.get('rfcn_bbox_bias')
     if scores is None or boxes is None:
         return
-    block = rfcn.cells(len(scores), len(boxes), official=False)
+    bins = rfcn.bin_count(len(scores), len(boxes), official=False)
     for name in ('rfcn_bbox_weight', 'rfcn_bbox_bias'):
         if name in weights:
-            parts = weights[name].unflatten(0, (-1, 4, block))
-            weights[name] = (parts * scales.to(parts).view(4, *[1] * (parts.dim() - 2))).flatten(0, 2)
+            maps = weights[name].unflatten(0, (-1, 4, bins))
+            weights[name] = (maps * scales.to(maps).view(4, *[1] * (maps.dim() - 2))).flatten(0, 2)
 
 
 def adapt(weights: Mapping, to_official: bool) -> dict:
-    """What renaming cannot do, under the names of the release; see the head of this file."""
+    """Convert what renaming cannot, in the names of the release; see the module and ``Family.adapt``."""
     stds = torch.tensor(STDS, dtype=torch.float64)
     if to_official:
         ours = {mxnet_name(name): value for name, value in weights.items()}
@@ -91,7 +92,7 @@ def adapt(weights: Mapping, to_official: bool) -> dict:
                 )
     if 'conv1.1' in blobs and 'bn_conv1.0' in blobs:
         blobs['bn_conv1.0'] = blobs['bn_conv1.0'] - blobs.pop('conv1.1')
-    # a name that is none of Caffe's stays as it is, and is refused under it
+    # names that are not Caffe's stay unchanged and are refused later
     named = {mxnet_name(name): name for name in blobs}
     ours = rfcn.adapt({mxnet_name(name): value for name, value in blobs.items()}, False)
     scale_boxes(ours, 1 / stds)

@@ -1,17 +1,15 @@
-"""Segment Anything in Hugging Face transformers (``SamModel``); the right side has the names of the official release.
+"""Segment Anything of Hugging Face transformers (``SamModel``), to the names of the official release.
 
-transformers keeps the frequencies of the position encoding twice, once for points and once for the map; its
-safetensors files hold one.
+transformers has the frequencies of the position encoding twice, for points and for the image; its safetensors
+files have them once.
 """
 
 from collections.abc import Mapping
 
 from mmssl.convert.keymap import Family, Row, weights_and_biases
 
-_SHARED, _TWICE = (
-    'shared_image_embedding.positional_embedding',
-    'prompt_encoder.shared_embedding.positional_embedding',
-)
+_FREQUENCIES = 'shared_image_embedding.positional_embedding'
+_FREQUENCIES_COPY = 'prompt_encoder.shared_embedding.positional_embedding'
 
 # C width of the encoder, D width of prompts and decoder, J half of it, I input channels, P and Q sides of a
 # patch, H and W grid, E width of a head, F, G and U hidden widths, K channels for masks, T mask tokens, N and
@@ -23,7 +21,7 @@ _ENCODER = [
     Row('vision_encoder.pos_embed', 'image_encoder.pos_embed', '1 H W C'),
     *(
         row
-        for there, here, weight, bias in (
+        for theirs, ours, weight, bias in (
             ('layer_norm1', 'norm1', 'C', 'C'),
             ('attn.qkv', 'attn.qkv', '3C C', '3C'),
             ('attn.proj', 'attn.proj', 'C C', 'C'),
@@ -32,7 +30,7 @@ _ENCODER = [
             ('mlp.lin2', 'mlp.lin2', 'C F', 'C'),
         )
         for row in weights_and_biases(
-            f'vision_encoder.layers.{{i}}.{there}', f'image_encoder.blocks.{{i}}.{here}', weight, bias
+            f'vision_encoder.layers.{{i}}.{theirs}', f'image_encoder.blocks.{{i}}.{ours}', weight, bias
         )
     ),
     Row('vision_encoder.neck.conv1.weight', 'image_encoder.neck.0.weight', 'D C 1 1'),
@@ -41,13 +39,13 @@ _ENCODER = [
     *weights_and_biases('vision_encoder.neck.layer_norm2', 'image_encoder.neck.3', 'D', 'D'),
 ]
 _PROMPTS = [
-    Row(_SHARED, 'prompt_encoder.pe_layer.positional_encoding_gaussian_matrix', '2 J'),
+    Row(_FREQUENCIES, 'prompt_encoder.pe_layer.positional_encoding_gaussian_matrix', '2 J'),
     Row('prompt_encoder.point_embed.{i}.weight', 'prompt_encoder.point_embeddings.{i}.weight', '1 D'),
     Row('prompt_encoder.not_a_point_embed.weight', 'prompt_encoder.not_a_point_embed.weight', '1 D'),
     Row('prompt_encoder.no_mask_embed.weight', 'prompt_encoder.no_mask_embed.weight', '1 D'),
     *(
         row
-        for there, here, weight, bias in (
+        for theirs, ours, weight, bias in (
             ('conv1', '0', 'K 1 2 2', 'K'),
             ('layer_norm1', '1', 'K', 'K'),
             ('conv2', '3', '4K K 2 2', '4K'),
@@ -55,19 +53,19 @@ _PROMPTS = [
             ('conv3', '6', 'D 4K 1 1', 'D'),
         )
         for row in weights_and_biases(
-            f'prompt_encoder.mask_embed.{there}', f'prompt_encoder.mask_downscaling.{here}', weight, bias
+            f'prompt_encoder.mask_embed.{theirs}', f'prompt_encoder.mask_downscaling.{ours}', weight, bias
         )
     ),
 ]
 
 
-def _attention(there: str, here: str, inside: str) -> list[Row]:
+def _attention(theirs: str, ours: str, inside: str) -> list[Row]:
     rows = [
         row
         for name in 'qkv'
-        for row in weights_and_biases(f'{there}.{name}_proj', f'{here}.{name}_proj', f'{inside} D', inside)
+        for row in weights_and_biases(f'{theirs}.{name}_proj', f'{ours}.{name}_proj', f'{inside} D', inside)
     ]
-    return rows + weights_and_biases(f'{there}.out_proj', f'{here}.out_proj', f'D {inside}', 'D')
+    return rows + weights_and_biases(f'{theirs}.out_proj', f'{ours}.out_proj', f'D {inside}', 'D')
 
 
 _LAYER = 'mask_decoder.transformer.layers.{i}'
@@ -97,28 +95,28 @@ _DECODER = [
     *weights_and_biases('mask_decoder.upscale_conv2', 'mask_decoder.output_upscaling.3', 'N O 2 2', 'O'),
     *(
         row
-        for there, here, weight, bias in (
+        for theirs, ours, weight, bias in (
             ('proj_in', '0', 'D D', 'D'),
             ('layers.0', '1', 'D D', 'D'),
             ('proj_out', '2', 'O D', 'O'),
         )
         for row in weights_and_biases(
-            f'mask_decoder.output_hypernetworks_mlps.{{i}}.{there}',
-            f'mask_decoder.output_hypernetworks_mlps.{{i}}.layers.{here}',
+            f'mask_decoder.output_hypernetworks_mlps.{{i}}.{theirs}',
+            f'mask_decoder.output_hypernetworks_mlps.{{i}}.layers.{ours}',
             weight,
             bias,
         )
     ),
     *(
         row
-        for there, here, weight, bias in (
+        for theirs, ours, weight, bias in (
             ('proj_in', '0', 'U D', 'U'),
             ('layers.0', '1', 'U U', 'U'),
             ('proj_out', '2', 'T U', 'T'),
         )
         for row in weights_and_biases(
-            f'mask_decoder.iou_prediction_head.{there}',
-            f'mask_decoder.iou_prediction_head.layers.{here}',
+            f'mask_decoder.iou_prediction_head.{theirs}',
+            f'mask_decoder.iou_prediction_head.layers.{ours}',
             weight,
             bias,
         )
@@ -136,11 +134,15 @@ _RELATIVE = [
 
 
 def _adapt(weights: Mapping, to_official: bool) -> Mapping:
-    """One copy of the frequencies here, two there."""
+    """Remove or add the copy of the frequencies. See ``Family.adapt``."""
     if to_official:
-        return {**weights, _TWICE: weights[_SHARED]} if _SHARED in weights else weights
-    kept = {key: value for key, value in weights.items() if key != _TWICE}
-    return kept if _SHARED in kept or _TWICE not in weights else {**kept, _SHARED: weights[_TWICE]}
+        if _FREQUENCIES not in weights:
+            return weights
+        return {**weights, _FREQUENCIES_COPY: weights[_FREQUENCIES]}
+    adapted = {key: value for key, value in weights.items() if key != _FREQUENCIES_COPY}
+    if _FREQUENCIES not in adapted and _FREQUENCIES_COPY in weights:
+        adapted[_FREQUENCIES] = weights[_FREQUENCIES_COPY]
+    return adapted
 
 
 FAMILY = Family(name='sam-hf', layouts={'sam': [*_ENCODER, *_RELATIVE, *_PROMPTS, *_DECODER]}, adapt=_adapt)

@@ -1,7 +1,7 @@
-"""Pre-training files of facebookresearch/swav (``src/resnet50.py``), and its ResNets without projection head and prototypes.
+"""Pre-training checkpoints of facebookresearch/swav (``src/resnet50.py``), and their ResNets without head.
 
-The release keeps its queue in files of their own, one a process, which no other number of processes can use;
-leave ours out on the way there (``--drop queue.``).
+The release keeps its queue in separate files for each process, which another number of processes cannot use.
+Leave out the queue of mmssl in that direction (``--drop queue.``).
 """
 
 from mmssl.convert.keymap import Family, Row, weights_and_biases
@@ -9,12 +9,15 @@ from mmssl.convert.resnet import DEPTHS, batch_norm_rows, resnet_rows
 
 
 def head_rows(depth: int) -> list[Row]:
-    """Rows of projection head and prototypes: W channels of the stem, M hidden ones, D of a feature, K prototypes."""
-    there, here = 'projection_head', 'neck.projection_neck'
+    """Rows of projection head and prototypes.
+
+    W channels of the stem, M hidden channels, D dimensions of a feature, K prototypes.
+    """
+    official, ours = 'projection_head', 'neck.projection_neck'
     return [
-        *weights_and_biases(f'{there}.0', f'{here}.0', f'M {32 if DEPTHS[depth][1] else 8}W', 'M'),
-        *batch_norm_rows(f'{there}.1', f'{here}.1', 'M'),
-        *weights_and_biases(f'{there}.3', f'{here}.3', 'D M', 'D'),
+        *weights_and_biases(f'{official}.0', f'{ours}.0', f'M {32 if DEPTHS[depth][1] else 8}W', 'M'),
+        *batch_norm_rows(f'{official}.1', f'{ours}.1', 'M'),
+        *weights_and_biases(f'{official}.3', f'{ours}.3', 'D M', 'D'),
         Row('prototypes.weight', 'head.prototypes.weight', 'K D'),
     ]
 

@@ -1,7 +1,6 @@
-"""Vision transformers of timm (``vit_*_patch*``, plain ones: no layer scale, no registers, no q/k norm).
+"""Vision transformers of timm (``vit_*_patch*``, without layer scale, registers and q/k norm).
 
-Names as in ``timm/models/vision_transformer.py``, which are those of Google's JAX release; the right side is
-mmpretrain's ViT.
+The names of ``timm/models/vision_transformer.py`` are those of Google's JAX release.
 """
 
 from mmssl.convert.keymap import Family, Row, weights_and_biases
@@ -11,10 +10,10 @@ def block_rows(official: str, ours: str, width: str, hidden: str) -> list[Row]:
     """Rows of a stack of transformer blocks.
 
     Args:
-        official: name of the stack there, as 'blocks'.
-        ours: name of the stack here, as 'backbone.layers'.
-        width: letter for the embedding dimension.
-        hidden: letter for the dimension between the two layers of the feed-forward network.
+        official: Name of the stack in the release, such as 'blocks'.
+        ours: Name of the stack in mmssl, such as 'backbone.layers'.
+        width: Letter for the embedding dimension.
+        hidden: Letter for the hidden dimension of the feed-forward network.
     """
     inner = [
         ('norm1', 'ln1', width, width),
@@ -26,19 +25,20 @@ def block_rows(official: str, ours: str, width: str, hidden: str) -> list[Row]:
     ]
     return [
         row
-        for there, here, weight, bias in inner
-        for row in weights_and_biases(f'{official}.{{i}}.{there}', f'{ours}.{{i}}.{here}', weight, bias)
+        for theirs, name, weight, bias in inner
+        for row in weights_and_biases(f'{official}.{{i}}.{theirs}', f'{ours}.{{i}}.{name}', weight, bias)
     ]
 
 
-# C embedding, T tokens with the class token, I input channels, P and Q sides of a patch, H hidden, K classes
+# C embedding, T tokens including the class token, I input channels, P and Q sides of a patch, H hidden, K
+# classes
 ENCODER = [
     Row('cls_token', 'backbone.cls_token', '1 1 C'),
     Row('pos_embed', 'backbone.pos_embed', '1 T C'),
     *weights_and_biases('patch_embed.proj', 'backbone.patch_embed.projection', 'C I P Q', 'C'),
     *block_rows('blocks', 'backbone.layers', 'C', 'H'),
 ]
-# the norm after the last block, and the one after average pooling that takes its place (timm and MAE alike)
+# the norm after the last block, and the one after average pooling that replaces it (in timm and MAE)
 NORM = weights_and_biases('norm', 'backbone.ln1', 'C', 'C')
 POOL_NORM = weights_and_biases('fc_norm', 'backbone.ln2', 'C', 'C')
 HEAD = weights_and_biases('head', 'head.fc', 'K C', 'K')

@@ -1,4 +1,4 @@
-"""A plain ViT of ours, a MAE encoder for one, as the start of Segment Anything's image encoder (arXiv:2304.02643, appendix A)."""
+"""Weights of a plain ViT, such as an MAE encoder, for SAM's image encoder (arXiv:2304.02643, appendix A)."""
 
 import re
 from collections.abc import Mapping
@@ -17,14 +17,16 @@ _NAMES = [
 
 
 def from_vit(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the weights of a :class:`mmssl.ViT`; class token and last norm have no place in the encoder and are left out.
+    """Rename the weights of a :class:`mmssl.ViT` to those of :class:`mmssl.SAMImageEncoder`.
+
+    The class token and the last norm have no counterpart and are left out; the neck and the relative
+    positions are missing in the result.
 
     Args:
-        state_dict: of a bare ViT.
+        state_dict: State dict of a bare ViT.
 
     Returns:
-        names of :class:`mmssl.SAMImageEncoder` to tensors; positions as (1, h, w, C). The neck and the
-        relative positions are not there.
+        State dict, with position embeddings as (1, h, w, C).
     """
     renamed = {}
     for key, value in state_dict.items():
