@@ -101,7 +101,8 @@ def fit(args: argparse.Namespace) -> int:
     kept = min(args.patches_per_image, grid[0] * grid[1])
     if args.images * kept < args.tokens:
         raise ValueError(
-            f'{args.images} images with {kept} patches each are too few for {args.tokens} tokens; raise --images, or fewer '
+            f'{args.images} images with {kept} patches each are too few for {args.tokens} tokens; raise '
+            '--images, or fewer '
             '--tokens'
         )
     loader = crops(args)
@@ -123,7 +124,7 @@ def fit(args: argparse.Namespace) -> int:
         patches = patchify(images, args.patch_size)
         chosen = torch.rand(patches.shape[:2], generator=generator).argsort(dim=1)[:, :kept].to(device)
         patches = patches.gather(1, chosen.unsqueeze(-1).expand(-1, -1, patches.shape[-1])).flatten(0, 1)
-        patches = tokenizer.normalise(patches)
+        patches = tokenizer.normalize(patches)
         distances.append((kmeans.update(patches), patches.square().sum(dim=1).mean()))
         bar.update(len(images))
         if seen >= args.images:
@@ -151,8 +152,10 @@ def fit(args: argparse.Namespace) -> int:
         args.out,
     )
     print(
-        f'{args.out}: {args.tokens} tokens of {args.patch_size}x{args.patch_size} pixels from {kmeans.samples:,} patches of {seen:,} '
-        f'crops; a token keeps {kept_contrast:.0%} of the contrast of its patch; {int((counts > 0).sum())} tokens used; '
+        f'{args.out}: {args.tokens} tokens of {args.patch_size}x{args.patch_size} pixels from '
+        f'{kmeans.samples:,} patches of {seen:,} '
+        f'crops; a token keeps {kept_contrast:.0%} of the contrast of its patch; {int((counts > 0).sum())} '
+        'tokens used; '
         f'{time.monotonic() - start:.0f} s'
     )
     return 0

@@ -9,7 +9,7 @@ from mmssl.ops.switch import no_autocast
 
 
 def info_nce(queries: Tensor, keys: Tensor, negatives: Tensor, temperature: float) -> Tensor:
-    """InfoNCE of a query, its key and shared negatives (van den Oord et al., arXiv:1807.03748; MoCo, equation 1).
+    """InfoNCE of queries, their keys and shared negatives (arXiv:1807.03748; MoCo, equation 1).
 
     -log(exp(q.k / T) / (exp(q.k / T) + sum_j exp(q.n_j / T))), averaged over the queries.
 
@@ -34,7 +34,8 @@ class InfoNCELoss(nn.Module):
 
     Args:
         temperature: Divides the cosine similarities.
-        gather: Without given negatives: contrast with the keys of all processes. The keys keep their gradient.
+        gather: Without given negatives: contrast with the keys of all processes. The keys keep their
+            gradient.
     """
 
     def __init__(self, temperature: float = 0.1, gather: bool = True):
@@ -64,7 +65,7 @@ class InfoNCELoss(nn.Module):
 
 
 class NTXentLoss(nn.Module):
-    """Normalised temperature-scaled cross entropy over two views (SimCLR, arXiv:2002.05709, equation 1, algorithm 1).
+    """Normalised temperature-scaled cross entropy over two views (SimCLR, arXiv:2002.05709, equation 1).
 
     Each of the 2N views of N images has one positive, the other view of its image, and 2N - 2 negatives. With
     several processes N counts the images of all of them, and gradients reach the views of every process.
@@ -90,7 +91,9 @@ class NTXentLoss(nn.Module):
             scalar. Its mean over the processes is the loss of one process with all images.
         """
         with no_autocast(first):
-            views = torch.stack([unit(first), unit(second)], dim=1)  # (B, 2, D): views of an image are neighbours
+            views = torch.stack(
+                [unit(first), unit(second)], dim=1
+            )  # (B, 2, D): views of an image are neighbours
             candidates = (gather_with_gradient(views) if self.gather else views).flatten(0, 1)
             anchors = views.flatten(0, 1)
             offset = len(anchors) * world()[0] if self.gather else 0

@@ -13,10 +13,10 @@ GLOBAL_CROPS = 2
 
 
 class DINOLoss(nn.Module):
-    """Cross entropy between the centred and sharpened teacher and the student, over all pairs of different crops.
+    """Cross entropy between the centred, sharpened teacher and the student, over pairs of different crops.
 
-    The paper's section 3.1 and algorithm 1. Centring and sharpening by a low temperature keep the teacher from
-    giving the same output for every image.
+    The paper's section 3.1 and algorithm 1. Centring and sharpening by a low temperature keep the teacher
+    from giving the same output for every image.
 
     Args:
         out_dim: Number K of outputs.
@@ -65,11 +65,12 @@ class DINOLoss(nn.Module):
             epoch: Number of the epoch, from 0.
 
         Returns:
-            scalar, the mean over B and over all pairs of a teacher's crop and a different crop of the student's.
+            scalar, the mean over B and over all pairs of a teacher's crop and a different crop of the
+            student's.
         """
         self._check_outputs(student_output, teacher_output)
-        student_output = at_least_float32(student_output)
-        teacher_output = at_least_float32(teacher_output.detach())
+        student_output = promote_to_float32(student_output)
+        teacher_output = promote_to_float32(teacher_output.detach())
         log_probs = F.log_softmax(student_output / self.student_temp, dim=-1)
         targets = F.softmax((teacher_output - self.center) / self.temperature(epoch), dim=-1)
         loss = cross_entropy_of_pairs(log_probs, targets, self.ncrops)
@@ -105,14 +106,14 @@ class DINOLoss(nn.Module):
     def _check_settings(self) -> None:
         if self.ncrops < GLOBAL_CROPS:
             raise ValueError(
-                f'ncrops={self.ncrops} of DINO: the student gets at least the {GLOBAL_CROPS} crops of the teacher; '
-                f'give {GLOBAL_CROPS} + the number of local crops'
+                f'ncrops={self.ncrops} of DINO: the student gets at least the {GLOBAL_CROPS} crops of the '
+                f'teacher; give {GLOBAL_CROPS} + the number of local crops'
             )
         for name in ('warmup_teacher_temp', 'teacher_temp', 'student_temp'):
             if not getattr(self, name) > 0:
                 raise ValueError(
-                    f'{name}={getattr(self, name)} of DINO must be above 0; the paper has 0.04 to 0.07 for the '
-                    'teacher, 0.1 for the student'
+                    f'{name}={getattr(self, name)} of DINO must be above 0; the paper has 0.04 to 0.07 '
+                    'for the teacher, 0.1 for the student'
                 )
         if not 0 <= self.center_momentum <= 1:
             raise ValueError(
@@ -149,6 +150,6 @@ def cross_entropy_of_pairs(log_probs: Tensor, targets: Tensor, ncrops: int) -> T
     return total / pairs
 
 
-def at_least_float32(x: Tensor) -> Tensor:
+def promote_to_float32(x: Tensor) -> Tensor:
     """Return half-precision tensors in float32, others unchanged."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

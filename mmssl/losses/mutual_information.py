@@ -1,7 +1,7 @@
-"""Estimators of mutual information from scores of pairs (Deep InfoMax: Hjelm et al., ICLR 2019, arXiv:1808.06670).
+"""Estimators of mutual information from scores of pairs (Deep InfoMax, Hjelm et al., arXiv:1808.06670).
 
-Each loss is minus a lower bound. Positive pairs are a feature and a vector of the same image, negative pairs of
-two different images.
+Each loss is minus a lower bound. Positive pairs are a feature and a vector of the same image, negative pairs
+of two different images.
 """
 
 import math
@@ -24,8 +24,8 @@ def softplus(v: Tensor) -> Tensor:
 
 
 # f-GAN (arXiv:1606.00709), tables 2 and 6, T being the output activation of a score v and f* the conjugate:
-# T(v), whose mean is taken over positive pairs, and f*(T(v)), over negative pairs. Both are increasing near the
-# optimum; their difference bounds the divergence.
+# T(v), whose mean is taken over positive pairs, and f*(T(v)), over negative pairs. Both are increasing near
+# the optimum; their difference bounds the divergence.
 DIVERGENCES = {
     'GAN': (F.logsigmoid, softplus),
     'JSD': (lambda v: LOG_2 + F.logsigmoid(v), lambda v: softplus(v) - LOG_2),
@@ -92,7 +92,7 @@ def pair_scores(features: Tensor, vectors: Tensor, gather: bool = False) -> Pair
 def fenchel_dual_loss(
     features: Tensor, vectors: Tensor, measure: str = 'JSD', gather: bool = False
 ) -> Tensor:
-    """Minus the lower bound of an f-divergence between positive and negative pairs (section 3.1, equation 4 for 'JSD').
+    """Minus a lower bound of the f-divergence of positive and negative pairs (equation 4 for 'JSD').
 
     Args:
         features: (N, units, L).
@@ -116,7 +116,7 @@ def fenchel_dual_loss(
 
 @renamed_arguments(l='features', m='vectors')
 def infonce_loss(features: Tensor, vectors: Tensor, gather: bool = False) -> Tensor:
-    """Cross entropy of finding a feature of the same image among the features of all other images (equation 5).
+    """Cross entropy of finding a feature of the same image among those of all other images (equation 5).
 
     The released code gives the other features of the same image the score -10 instead of leaving them out.
 

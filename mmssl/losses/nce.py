@@ -12,9 +12,9 @@ from mmssl.ops.switch import no_autocast
 class NCELoss(nn.Module):
     """Logistic regression that tells data from noise of a known distribution (equations 3 to 5).
 
-    The classifier's logit is ln p_model(u) - ln p_noise(u) - ln(k) for k noise samples per data sample; at its
-    optimum the model is the density of the data. It need not integrate to 1: its log normalising constant can be
-    learned with it.
+    The classifier's logit is ln p_model(u) - ln p_noise(u) - ln(k) for k noise samples per data sample; at
+    its optimum the model is the density of the data. It need not integrate to 1: its log normalising constant
+    can be learned with it.
 
     Args:
         learn_normalizer: Learn a constant c that is added to the model's log density, ``log_normalizer``.
@@ -40,8 +40,8 @@ class NCELoss(nn.Module):
         """
         if noise_log_model.ndim != 2 or noise_log_model.shape[:1] != data_log_model.shape:
             raise ValueError(
-                f'scores have shapes {tuple(data_log_model.shape)} for data and {tuple(noise_log_model.shape)} for '
-                'noise; give (B,) and (B, k)'
+                f'scores have shapes {tuple(data_log_model.shape)} for data and '
+                f'{tuple(noise_log_model.shape)} for noise; give (B,) and (B, k)'
             )
         with no_autocast(data_log_model):
             offset = self.log_normalizer if self.log_normalizer is not None else 0.0

@@ -10,27 +10,28 @@ from mmssl.ops.switch import always, fast_form, no_autocast
 @torch.no_grad()
 @fast_form('mmssl.losses.fast.sinkhorn:sinkhorn', when=always)
 def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
-    """Codes that share the samples of all processes equally among the prototypes (SwAV, section 3.1, equations 3 to 5).
+    """Codes that share the samples of all processes equally among the prototypes (SwAV, equations 3 to 5).
 
     Sinkhorn-Knopp on exp(scores / epsilon), in logarithms so that nothing overflows: each iteration makes the
     masses of the prototypes equal, then those of the samples.
 
     Args:
-        scores: (B, K) of B samples of this process and K prototypes, or (A, B, K) for A batches, each with codes of
-            its own. B may differ between processes.
+        scores: (B, K) of B samples of this process and K prototypes, or (A, B, K) for A batches, each with
+            codes of its own. B may differ between processes.
         epsilon: Weight of the entropy; larger values give softer codes.
         iterations: Number of Sinkhorn-Knopp iterations.
 
     Returns:
-        Codes shaped as ``scores``, in float32 or wider; those of a sample sum to 1. Each process gets what a single
-        process with all samples would get for them.
+        Codes shaped as ``scores``, in float32 or wider; those of a sample sum to 1. Each process gets what a
+        single process with all samples would get for them.
     """
     check_sinkhorn(scores, epsilon, iterations)
     with no_autocast(scores):
         log_codes = scores.detach().to(torch.promote_types(scores.dtype, torch.float32)) / epsilon
         for _ in range(iterations):
-            masses = gather(log_codes.logsumexp(dim=-2)[None]).logsumexp(dim=0)
-            log_codes = log_codes - masses.unsqueeze(-2)  # every prototype has the same mass
+            masses = gather(log_codes.logsumexp(dim=-2, keepdim=True)[None]).logsumexp(dim=0)
+            masses = masses.clamp(min=torch.finfo(masses.dtype).min)  # a prototype may have no mass at all
+            log_codes = log_codes - masses  # every prototype has the same mass
             log_codes = log_codes.log_softmax(dim=-1)  # every sample has mass 1
         return log_codes.exp()
 

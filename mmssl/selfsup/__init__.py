@@ -8,8 +8,8 @@ import importlib
 import pkgutil
 from typing import Any
 
-from mmssl.selfsup.dino import DINOLoss
 from mmssl.registry import MODELS
+from mmssl.selfsup.dino import DINOLoss
 
 __all__ = ['DINOLoss']
 

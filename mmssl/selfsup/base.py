@@ -7,13 +7,13 @@ from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from torch import Tensor, nn
 
 from mmssl.errors import warn_renamed
-from mmssl.layers.counter import HostCounters
+from mmssl.layers.saved_counters import SavedCounters
 from mmssl.layers.memory_format import memory_format_of
 from mmssl.layers.momentum import MomentumEncoder
 from mmssl.registry import MODELS, build
 
 
-class TrainingClock(HostCounters):
+class TrainingClock(SavedCounters):
     """Step counter (in the state dict) and length of the run (set by ``mmssl.MethodHook`` before training).
 
     Attributes:
@@ -79,7 +79,8 @@ class SelfSupervisor(BaseSelfSupervisor):
         method = type(self).__name__
         if not isinstance(inputs, (list, tuple)):
             raise ValueError(
-                f'{method} takes a list of views, not one batch of images; begin the pipeline with mmssl.LoadViews'
+                f'{method} takes a list of views, not one batch of images; begin the pipeline with '
+                'mmssl.LoadViews'
             )
         if count is not None and len(inputs) != count:
             raise ValueError(
@@ -168,7 +169,10 @@ class ScheduledSupervisor(SelfSupervisor):
                 module.max_steps = max_iterations
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
-        """Call ``before_update`` and ``after_update`` around every step of ``optimizer``; repeated calls have no effect."""
+        """Call ``before_update`` and ``after_update`` around every step of ``optimizer``.
+
+        Repeated calls have no effect.
+        """
         models = vars(optimizer).setdefault('attached_models', [])
         if not any(model is self for model in models):
             models.append(self)

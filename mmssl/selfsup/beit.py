@@ -1,7 +1,7 @@
 """BEiT: BERT pre-training of image transformers (Bao et al., ICLR 2022, arXiv:2106.08254).
 
-Blocks of patches are replaced by a mask token; the transformer predicts, for these patches alone, which of K
-visual tokens they are. The tokens come from a tokenizer that is trained beforehand: DALL-E's, or one from the
+Blocks of patches are replaced by a mask token; the transformer predicts which of K visual tokens these
+patches are. The tokens come from a tokenizer that is trained beforehand: DALL-E's, or one fitted to the
 user's own images.
 """
 
@@ -18,7 +18,8 @@ from mmssl.layers.beit_vit import BEiTViT, init_truncated
 from mmssl.layers.masking import blockwise_mask
 from mmssl.registry import MODELS, build
 from mmssl.selfsup.base import SelfSupervisor
-from mmssl.selfsup.tokenizers import Tokenizer
+from mmssl.selfsup.small import ARCH, Small
+from mmssl.selfsup.tokenizer_base import Tokenizer
 
 __all__ = ['BEiT', 'BEiTHead', 'BEiTViT', 'blockwise_mask']
 
@@ -27,12 +28,10 @@ __all__ = ['BEiT', 'BEiTHead', 'BEiTViT', 'blockwise_mask']
 class BEiTHead(BaseModule):
     """Softmax over the visual tokens (section 2.3, equation 2).
 
-    mmpretrain's BEiTV1Head takes the tokens of all patches as scores and selects the masked ones itself,
-    which waits for the device.
-
     Args:
-        embed_dims: width C of the backbone.
-        num_embed: number K of tokens.
+        embed_dims: Channels C of the backbone.
+        num_embed: Number K of tokens.
+        init_cfg: Passed on to mmengine's BaseModule.
     """
 
     def __init__(self, embed_dims: int, num_embed: int, init_cfg: dict | list | None = None):
@@ -41,7 +40,7 @@ class BEiTHead(BaseModule):
         init_truncated(self.cls_head)
 
     def init_weights(self) -> None:
-        """Draw the initial weights anew."""
+        """Draw the initial weights."""
         init_truncated(self.cls_head)
         super().init_weights()
 
@@ -50,10 +49,10 @@ class BEiTHead(BaseModule):
         return self.cls_head(features)
 
     def loss(self, features: Tensor, tokens: Tensor) -> Tensor:
-        """Mean cross-entropy; 0 where nothing is masked.
+        """Compute the mean cross-entropy; 0 if nothing is masked.
 
         Args:
-            features: (T, C), of the masked patches.
+            features: (T, C) of the masked patches.
             tokens: (T,), int64.
 
         Returns:
@@ -70,18 +69,19 @@ class BEiT(SelfSupervisor):
     """``BEiT(backbone=mmssl.BEiTViT, tokenizer=mmssl.DALLEEncoder or mmssl.KMeansTokenizer)``.
 
     Args:
-        backbone, head: configs, or built parts. What the head's config leaves out, width and number of
-            tokens, is the backbone's and the tokenizer's; a BEiTHead when None.
-        tokenizer: config, or built. It is kept as ``target_generator``, mmpretrain's name.
-        num_masked: most patches that are masked in an image; the paper's 75 of 196 ('approximately 40 %',
-            section 2.3), or as large a share of another grid, when None.
-        min_masked: least area of a masked rectangle, in patches; 16, or less where ``num_masked`` is less,
-            when None.
-        others: of mmpretrain's BaseSelfSupervisor (``data_preprocessor``, ``init_cfg``). The images must be
-            RGB (``to_rgb=True``).
+        backbone: Config, or built.
+        tokenizer: Config, or built. It is registered as ``target_generator``, mmpretrain's name.
+        head: Config, or built; a BEiTHead when None. Its channels and tokens default to those of backbone and
+            tokenizer.
+        num_masked: Maximum number of masked patches in an image; when None the paper's 75 of 196
+            ('approximately 40 %', section 2.3), or the same fraction of another grid.
+        min_masked: Minimum area of a masked rectangle, in patches; when None 16, or ``num_masked`` if that is
+            less.
+        **kwargs: Passed on to :class:`~mmssl.selfsup.base.SelfSupervisor`. The images must be RGB
+            (``to_rgb=True``).
 
     Raises:
-        ValueError: parts that do not agree, or a mask that is impossible.
+        ValueError: The parts do not agree, or the mask is impossible.
     """
 
     def __init__(
@@ -93,59 +93,45 @@ class BEiT(SelfSupervisor):
         min_masked: int | None = None,
         **kwargs,
     ):
-        encoder, codes = build(backbone, MODELS), build(tokenizer, MODELS)
-        if not isinstance(codes, Tokenizer):
-            raise ValueError(
-                f"BEiT: a {type(codes).__name__} is no tokenizer; give tokenizer=dict(type='mmssl.KMeansTokenizer', "
-                "checkpoint=FILE) or dict(type='mmssl.DALLEEncoder', checkpoint=FILE)"
-            )
-        if getattr(encoder, 'mask_token', None) is None:
-            raise ValueError(
-                'BEiT: the backbone has no mask token; use mmssl.BEiTViT with with_mask_token=True'
-            )
+        encoder = build(backbone, MODELS)
+        target_generator = build(tokenizer, MODELS)
+        _check_encoder_and_tokenizer(encoder, target_generator)
         if head is None or isinstance(head, dict):
             head = {
                 'type': 'mmssl.BEiTHead',
                 'embed_dims': encoder.embed_dims,
-                'num_embed': codes.num_tokens,
+                'num_embed': target_generator.num_tokens,
                 **(head or {}),
             }
         super().__init__(encoder, head=head, **kwargs)
-        self.target_generator = codes
+        self.target_generator = target_generator
         outputs, inputs = self.head.cls_head.weight.shape
-        if (inputs, outputs) != (encoder.embed_dims, codes.num_tokens):
+        if (inputs, outputs) != (encoder.embed_dims, target_generator.num_tokens):
             raise ValueError(
-                f'the head maps {inputs} values to {outputs} tokens; the backbone is {encoder.embed_dims} wide and the '
-                f'tokenizer has {codes.num_tokens} tokens'
+                f'the head maps {inputs} values to {outputs} tokens; the backbone has {encoder.embed_dims} '
+                f'channels and the tokenizer {target_generator.num_tokens} tokens'
             )
         rows, columns = encoder.patch_resolution
         self.num_masked = max(1, rows * columns * 75 // 196) if num_masked is None else num_masked
         self.min_masked = min(16, self.num_masked) if min_masked is None else min_masked
-        blockwise_mask(
-            (rows, columns), self.num_masked, self.min_masked, random.Random(0)
-        )  # refuses an impossible mask here
-
-    def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) to the output of the backbone for whole images."""
-        return self.backbone(inputs)
+        self.draw_masks(1, (rows, columns), random.Random(0))  # refuses an impossible mask
 
     def draw_masks(self, batch: int, grid: tuple[int, int], rng=random) -> Tensor:
-        """(B, rows, columns), boolean, on the CPU: a mask for each image, drawn from Python's generator."""
-        return torch.from_numpy(
-            np.stack([blockwise_mask(grid, self.num_masked, self.min_masked, rng) for _ in range(batch)])
-        )
+        """Draw a mask for each image from Python's generator: (B, rows, columns), boolean, on the CPU."""
+        masks = [blockwise_mask(grid, self.num_masked, self.min_masked, rng) for _ in range(batch)]
+        return torch.from_numpy(np.stack(masks))
 
     def loss(
         self, inputs: Tensor | list[Tensor], data_samples: Sequence | None = None, mask: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """One training step's loss.
+        """Compute the loss of a batch.
 
         Args:
             inputs: (B, 3, H, W), normalised; or a list of it and of the same crop in the tokenizer's size,
                 (B, 3, h, w), normalised too.
-            data_samples: their ``mask``, if they have one, is used, as in mmpretrain.
-            mask: (B, rows, columns), True = masked; drawn on the host when there is none. A mask that is on
-                the device is waited for.
+            data_samples: Their ``mask`` is used if they have one, as in mmpretrain.
+            mask: (B, rows, columns), True = masked; drawn on the CPU when None. A mask on a GPU synchronises
+                with it.
 
         Returns:
             ``dict(loss=scalar)``.
@@ -155,45 +141,76 @@ class BEiT(SelfSupervisor):
             raise ValueError(
                 f'BEiT takes one view, or two of the same crop, not {len(views)}; see mmssl.LoadBEiTViews'
             )
-        images = views[0]
-        step = self.backbone.patch_embed.patch_size
-        grid = images.shape[-2] // step[0], images.shape[-1] // step[1]
+        images, tokenizer_images = views[0], views[-1]
+        patch_size = self.backbone.patch_embed.patch_size
+        grid = images.shape[-2] // patch_size[0], images.shape[-1] // patch_size[1]
         if mask is None and data_samples and all('mask' in sample for sample in data_samples):
             mask = torch.stack([sample.mask for sample in data_samples])
-        mask = self.draw_masks(len(images), grid) if mask is None else mask
+        if mask is None:
+            mask = self.draw_masks(len(images), grid)
         rows = mask.flatten().nonzero().squeeze(1).to(images.device, non_blocking=True)
-        tokens = self.tokens(views[-1], rows, grid)
+        tokens = self.tokens(tokenizer_images, rows, grid)
         features = self.backbone.encode_masked(images, mask.to(images.device, non_blocking=True), rows)
         return dict(loss=self.head.loss(features, tokens))
 
     @torch.no_grad()
     def tokens(self, view: Tensor, rows: Tensor | None = None, grid: tuple[int, int] | None = None) -> Tensor:
-        """Tokens of patches.
+        """Return the visual tokens of patches.
 
         Args:
             view: (B, 3, h, w), normalised by the model's data preprocessor.
-            rows: (T,) numbers of the wanted patches among all B * N; all when None.
+            rows: (T,) indices of the requested patches among all B * N; all when None.
             grid: (rows, columns) of the patches of the model's input.
 
         Returns:
             (T,), int64.
         """
-        found = self.target_generator.grid_of(*view.shape[-2:])
-        if grid is not None and found != tuple(grid):
+        token_grid = self.target_generator.grid_of(*view.shape[-2:])
+        if grid is not None and token_grid != tuple(grid):
             raise ValueError(
-                f'the tokenizer makes {found[0]}x{found[1]} tokens of an image of {view.shape[-2]}x{view.shape[-1]}, the '
-                f'backbone {grid[0]}x{grid[1]} patches; set second_scale of mmssl.LoadBEiTViews (DALL-E: 8 pixels a token), '
-                'or patch_size of the tokenizer'
+                f'the tokenizer makes {token_grid[0]}x{token_grid[1]} tokens of an image of '
+                f'{view.shape[-2]}x{view.shape[-1]}, the backbone {grid[0]}x{grid[1]} patches; set '
+                'second_scale of mmssl.LoadBEiTViews (DALL-E: 8 pixels per token), or patch_size of the '
+                'tokenizer'
             )
         return self.target_generator.tokenize(self._pixels(view), rows)
 
     def _pixels(self, view: Tensor) -> Tensor:
-        """Undo the normalisation: RGB in [0, 1]. mmpretrain's TwoNormDataPreprocessor has other numbers for the tokenizer's view."""
+        """Undo the normalisation: RGB in [0, 1]."""
         norm = self.data_preprocessor
         if not getattr(norm, '_enable_normalize', False):
             return view / 255
-        mean, std = (
-            getattr(norm, f'second_{name}', getattr(norm, name)).to(view.dtype) / 255
-            for name in ('mean', 'std')
+        # mmpretrain's TwoNormDataPreprocessor has other numbers for the tokenizer's view
+        mean, std = (getattr(norm, f'second_{name}', getattr(norm, name)) for name in ('mean', 'std'))
+        return torch.addcmul(mean.to(view.dtype) / 255, view, std.to(view.dtype) / 255)
+
+
+def _check_encoder_and_tokenizer(encoder: nn.Module, tokenizer: nn.Module) -> None:
+    if not isinstance(tokenizer, Tokenizer):
+        raise ValueError(
+            f'BEiT: a {type(tokenizer).__name__} is no tokenizer; give tokenizer='
+            "dict(type='mmssl.KMeansTokenizer', checkpoint=FILE) or dict(type='mmssl.DALLEEncoder', "
+            'checkpoint=FILE)'
         )
-        return torch.addcmul(mean, view, std)
+    if getattr(encoder, 'mask_token', None) is None:
+        raise ValueError('BEiT: the backbone has no mask token; use mmssl.BEiTViT with with_mask_token=True')
+
+
+def _small_mask() -> Tensor:
+    return torch.arange(32).view(2, 4, 4) % 3 == 0
+
+
+VIT = dict(arch=ARCH, img_size=32, patch_size=8)
+SMALL = {
+    'BEiTViT': Small(VIT, lambda model, images: model(images, _small_mask().flatten(1))[0], (2, 32, 4, 4)),
+    'BEiTHead': Small(
+        dict(embed_dims=3, num_embed=5), lambda head, images: head(images.mean((2, 3))), (2, 5)
+    ),
+    'BEiT': Small(
+        dict(
+            backbone=dict(type='mmssl.BEiTViT', **VIT),
+            tokenizer=dict(type='mmssl.KMeansTokenizer', checkpoint='random', num_tokens=5, patch_size=8),
+        ),
+        lambda model, images: model.loss(images, mask=_small_mask())['loss'],
+    ),
+}

@@ -1,6 +1,5 @@
 """BYOL: bootstrap your own latent (Grill et al., NeurIPS 2020, arXiv:2006.07733)."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmssl.layers.momentum import MomentumEncoder
@@ -86,6 +85,8 @@ class BYOL(ScheduledSupervisor):
 
 
 PARTS = dict(
-    backbone=RESNET, neck=dict(type='mmssl.MLP', dims=(64, 16, 8)), head=dict(type='mmssl.MLP', dims=(8, 16, 8))
+    backbone=RESNET,
+    neck=dict(type='mmssl.MLP', dims=(64, 16, 8)),
+    head=dict(type='mmssl.MLP', dims=(8, 16, 8)),
 )
 SMALL = {'BYOL': Small(PARTS)}

@@ -1,34 +1,34 @@
 """Masked autoencoders (He et al., CVPR 2022, arXiv:2111.06377).
 
-An encoder sees the visible quarter of the patches; a small decoder sees its output and mask tokens, and
-predicts the pixels of the masked patches. Tokens are kept in the order of the noise that chose them:
-attention does not depend on the order as long as every token carries its own position, so nothing is put back
-in place during training.
+An encoder gets the visible quarter of the patches; a small decoder gets its output and mask tokens, and
+predicts the pixels of the masked patches. Tokens stay in the order of the noise that chose them: attention
+does not depend on the order as long as every token carries its own position, so nothing is unshuffled in
+training.
 """
 
 import torch
 from mmengine.model import BaseModule
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmssl.layers.masking import mask_of, random_masking
-from mmssl.layers.patch import pair, patch_grid, patchify, take_rows, unpatchify
-from mmssl.layers.pos_embed import fit_pos_embed, resize_pos_embed, sincos_2d
-from mmssl.layers.transformer import TransformerBlock, init_linear_xavier, norm_eps
+from mmssl.layers.masking import num_visible, random_masking
+from mmssl.layers.patch import pair, patch_grid, patchify, gather_tokens, unpatchify
 from mmssl.layers.vit import ViT
 from mmssl.registry import MODELS, build
 from mmssl.selfsup.base import SelfSupervisor
+from mmssl.selfsup.mae_decoder import DECODER_SIZES, MAEDecoder, Masking
+from mmssl.selfsup.small import ARCH, Small, single_view
 
 
 @MODELS.register_module()
 class MAEViT(ViT):
-    """ViT that can encode the visible patches alone (section 3, 'MAE encoder').
-
-    mmpretrain's MAEViT swaps the axes of the position table, masks although told ``mask=False``, takes square
-    images only and projects the patches that it then throws away.
+    """ViT that encodes only the visible patches (section 3, 'MAE encoder').
 
     Args:
-        mask_ratio: share of masked patches, in (0, 1).
-        others: as in :class:`mmssl.layers.vit.ViT`. The position table is fixed.
+        arch: As in :class:`~mmssl.layers.vit.ViT`.
+        img_size: As in :class:`~mmssl.layers.vit.ViT`.
+        patch_size: As in :class:`~mmssl.layers.vit.ViT`.
+        mask_ratio: Fraction of masked patches, in (0, 1).
+        **kwargs: Passed on to :class:`~mmssl.layers.vit.ViT`. The position table is fixed.
     """
 
     def __init__(
@@ -40,31 +40,31 @@ class MAEViT(ViT):
         **kwargs,
     ):
         super().__init__(arch=arch, img_size=img_size, patch_size=patch_size, **kwargs)
-        random_masking(
-            1, self.patch_resolution[0] * self.patch_resolution[1], mask_ratio, device='cpu'
-        )  # refuses an impossible ratio here
+        num_visible(self.patch_resolution[0] * self.patch_resolution[1], mask_ratio)  # checks the ratio
         self.mask_ratio = mask_ratio
         self.pos_embed.requires_grad_(False)
 
-    def encode_visible(self, patches: Tensor, visible: Tensor, grid: tuple[int, int]) -> Tensor:
+    def draw_masking(self, x: Tensor, noise: Tensor | None = None) -> Masking:
+        """Draw the masked patches of images (B, 3, H, W); ``noise`` (B, N) in [0, 1) is the draw."""
+        grid = patch_grid(x.shape[-2], x.shape[-1], self.patch_embed.patch_size)
+        return Masking(*random_masking(len(x), grid[0] * grid[1], self.mask_ratio, noise, x.device), grid)
+
+    def encode_visible(self, patches: Tensor, masking: Masking) -> Tensor:
         """Encode the visible patches.
 
         Args:
             patches: (B, N, p * q * 3), cut by ``patchify``.
-            visible: (B, K) numbers of the visible patches.
-            grid: (rows, columns) of the N patches.
+            masking: Which of them are visible.
 
         Returns:
-            (B, 1 + K, C): class token, then the visible patches in the order of ``visible``.
+            (B, 1 + K, C): class token, then the visible patches in the order of ``masking.visible``.
         """
-        positions = self.positions(grid)
-        tokens = self.patch_embed.project_rows(take_rows(patches, visible)) + take_rows(
-            positions[:, self.num_extra_tokens :], visible
-        )
+        positions = self.positions(masking.grid)
+        tokens = self.patch_embed.project_patches(gather_tokens(patches, masking.visible))
+        tokens = tokens + gather_tokens(positions[:, self.num_extra_tokens :], masking.visible)
         if self.cls_token is not None:
-            tokens = torch.cat(
-                [(self.cls_token + positions[:, :1]).expand(len(tokens), -1, -1), tokens], dim=1
-            )
+            cls_tokens = (self.cls_token + positions[:, :1]).expand(len(tokens), -1, -1)
+            tokens = torch.cat([cls_tokens, tokens], dim=1)
         for layer in self.layers:
             tokens = layer(tokens)
         return self.ln1(tokens) if self.final_norm else tokens
@@ -74,152 +74,30 @@ class MAEViT(ViT):
 
         Args:
             x: (B, 3, H, W), normalised.
-            mask: True encodes the visible patches only; None or False is the plain backbone, as other systems
+            mask: True encodes only the visible patches; None or False is the plain backbone, as other systems
                 call it.
             noise: (B, N) in [0, 1), the draw of the mask.
 
         Returns:
-            plain: a tuple as from :class:`ViT`; masked: latent (B, 1 + K, C), mask (B, N) with 1 = masked,
-                and ids_restore (B, N), the
-            position of every patch in the order visible, masked.
+            Plain: a tuple as from :class:`~mmssl.layers.vit.ViT`. Masked: latent (B, 1 + K, C), mask (B, N)
+                with
+            1 = masked, and ids_restore (B, N), the position of every patch in the order visible, masked.
         """
         if not mask:
             return super().forward(x)
-        grid = patch_grid(x.shape[-2], x.shape[-1], self.patch_embed.patch_size)
-        num_patches = grid[0] * grid[1]
-        visible, masked = random_masking(len(x), num_patches, self.mask_ratio, noise, x.device)
-        latent = self.encode_visible(patchify(x, self.patch_embed.patch_size), visible, grid)
-        return latent, mask_of(masked, num_patches), torch.cat([visible, masked], dim=1).argsort(dim=1)
-
-
-@MODELS.register_module()
-class MAEDecoder(BaseModule):
-    """Light transformer from latent tokens to pixels (section 3, 'MAE decoder').
-
-    mmpretrain's MAEPretrainDecoder knows square grids only and computes predictions of visible patches, which
-    the loss ignores.
-
-    Args:
-        num_patches: N of the training images, or (rows, columns) where the grid is not square; inside a
-            :class:`MAE` the backbone's.
-        patch_size: side of a patch in pixels, or (height, width).
-        in_chans: channels of the images.
-        embed_dim: width of the encoder.
-        decoder_embed_dim, decoder_depth, decoder_num_heads, mlp_ratio: sizes.
-        norm_cfg: ``dict(type='LN', eps=...)``.
-        predict_feature_dim: width of the prediction; the pixels of a patch when None.
-    """
-
-    def __init__(
-        self,
-        num_patches: int | tuple[int, int] = 196,
-        patch_size: int | tuple[int, int] = 16,
-        in_chans: int = 3,
-        embed_dim: int = 1024,
-        decoder_embed_dim: int = 512,
-        decoder_depth: int = 8,
-        decoder_num_heads: int = 16,
-        mlp_ratio: float = 4.0,
-        norm_cfg: dict | None = None,
-        predict_feature_dim: int | None = None,
-        init_cfg: dict | list | None = None,
-    ):
-        super().__init__(init_cfg)
-        if isinstance(num_patches, int):
-            side = round(num_patches**0.5)
-            if side * side != num_patches:
-                raise ValueError(
-                    f'num_patches {num_patches} is not a square; give the grid as (rows, columns)'
-                )
-            num_patches = (side, side)
-        rows, columns = num_patches
-        self.grid = (rows, columns)
-        self.patch_size = pair(patch_size)
-        eps = norm_eps(norm_cfg)
-        self.decoder_embed = nn.Linear(embed_dim, decoder_embed_dim)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
-        self.decoder_pos_embed = nn.Parameter(sincos_2d(self.grid, decoder_embed_dim), requires_grad=False)
-        self.decoder_blocks = nn.ModuleList(
-            TransformerBlock(
-                decoder_embed_dim, decoder_num_heads, int(mlp_ratio * decoder_embed_dim), eps=eps
-            )
-            for _ in range(decoder_depth)
-        )
-        self.ln1 = nn.LayerNorm(decoder_embed_dim, eps=eps)
-        self.decoder_pred = nn.Linear(
-            decoder_embed_dim, predict_feature_dim or self.patch_size[0] * self.patch_size[1] * in_chans
-        )
-        self.register_load_state_dict_pre_hook(_fit_own_pos_embed)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Xavier linear layers, the mask token from N(0, 0.02), the fixed sine-cosine table."""
-        self.apply(init_linear_xavier)
-        nn.init.normal_(self.mask_token, std=0.02)
-        with torch.no_grad():
-            self.decoder_pos_embed.copy_(sincos_2d(self.grid, self.decoder_pos_embed.shape[-1]))
-
-    def init_weights(self) -> None:
-        """Draw the initial weights anew."""
-        self.reset_parameters()
-        super().init_weights()
-
-    def forward(
-        self,
-        latent: Tensor,
-        visible: Tensor,
-        masked: Tensor,
-        grid: tuple[int, int] | None = None,
-        masked_only: bool = False,
-    ) -> Tensor:
-        """Predict patches.
-
-        Args:
-            latent: (B, 1 + K, embed_dim), class token first.
-            visible, masked: (B, K) and (B, M) patch numbers, K + M = N.
-            grid: (rows, columns) of the N patches; the training grid when None.
-            masked_only: run the last block, its norm and the prediction for the masked tokens alone, the only
-                ones the loss looks at.
-
-        Returns:
-            (B, M, P) in the order of ``masked``, or (B, K + M, P) in the order visible, masked.
-        """
-        positions = resize_pos_embed(self.decoder_pos_embed, self.grid, grid or self.grid)
-        seen = self.decoder_embed(latent)
-        tokens = torch.cat(
-            [
-                seen[:, :1] + positions[:, :1],
-                seen[:, 1:] + take_rows(positions[:, 1:], visible),
-                self.mask_token + take_rows(positions[:, 1:], masked),
-            ],
-            dim=1,
-        )
-        first = 1 + visible.shape[1] if masked_only else 1
-        for index, block in enumerate(self.decoder_blocks):
-            tokens = (
-                block(tokens, first)
-                if masked_only and index == len(self.decoder_blocks) - 1
-                else block(tokens)
-            )
-        if tokens.shape[1] > masked.shape[1]:
-            tokens = tokens[:, first:]
-        return self.decoder_pred(self.ln1(tokens))
-
-
-def _fit_own_pos_embed(module: MAEDecoder, state_dict: dict, prefix: str, *_) -> None:
-    fit_pos_embed(state_dict, f'{prefix}decoder_pos_embed', module.decoder_pos_embed, module.grid, 1)
+        masking = self.draw_masking(x, noise)
+        latent = self.encode_visible(patchify(x, self.patch_embed.patch_size), masking)
+        return latent, masking.mask, masking.ids_restore
 
 
 @MODELS.register_module()
 class MAEHead(BaseModule):
     """Reconstruction target and loss (section 3, 'Reconstruction target').
 
-    mmpretrain's MAEPretrainHead takes square images only and computes the target of visible patches too.
-
     Args:
-        norm_pix: normalise the pixels of every target patch by its own mean and (unbiased) variance.
-        patch_size: side of a patch in pixels, or (height, width).
-        in_channels: of the images.
+        norm_pix: Normalise the pixels of every target patch by its own mean and (unbiased) variance.
+        patch_size: Side of a patch in pixels, or (height, width).
+        in_channels: Channels of the images.
         loss: ``dict(type='PixelReconstructionLoss', criterion='L2' or 'L1')``, for configs written for
             mmpretrain.
     """
@@ -232,50 +110,44 @@ class MAEHead(BaseModule):
         loss: dict | None = None,
     ):
         super().__init__()
-        loss = dict(loss or {})
-        criterion = loss.pop('criterion', 'L2')
-        if (
-            loss.pop('type', 'PixelReconstructionLoss') != 'PixelReconstructionLoss'
-            or criterion not in ('L1', 'L2')
-            or loss
-        ):
+        settings = {'type': 'PixelReconstructionLoss', 'criterion': 'L2', **(loss or {})}
+        self.criterion = settings.pop('criterion')
+        if settings != {'type': 'PixelReconstructionLoss'} or self.criterion not in ('L1', 'L2'):
             raise ValueError("MAE's loss is dict(type='PixelReconstructionLoss', criterion='L2') (or 'L1')")
-        self.norm_pix, self.patch_size, self.in_channels, self.criterion = (
-            norm_pix,
-            pair(patch_size),
-            in_channels,
-            criterion,
-        )
+        self.norm_pix = norm_pix
+        self.patch_size = pair(patch_size)
+        self.in_channels = in_channels
 
-    def normalise(self, patches: Tensor) -> Tensor:
-        """(..., P) pixels of patches to the target of the loss."""
+    def target(self, patches: Tensor) -> Tensor:
+        """Return what the decoder should predict for patches (..., P)."""
         if not self.norm_pix:
             return patches
         variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
         return (patches - mean) / (variance + 1e-6).sqrt()
 
     def loss(self, pred: Tensor, patches: Tensor) -> Tensor:
-        """Mean error over the masked patches.
+        """Compute the mean error over the masked patches.
 
         Args:
-            pred, patches: (B, M, P), prediction and pixels of the masked patches, in the same order.
+            pred: (B, M, P), prediction of the masked patches.
+            patches: (B, M, P), their pixels in the same order.
 
         Returns:
             scalar, float32 or wider.
         """
-        error = pred.to(patches.dtype) - self.normalise(patches)
+        error = pred.to(patches.dtype) - self.target(patches)
         return error.square().mean() if self.criterion == 'L2' else error.abs().mean()
 
     def paste(self, pred: Tensor, patches: Tensor, mask: Tensor) -> Tensor:
-        """(B, N, P) pixels: predictions where masked, the input where visible.
+        """Replace the masked patches (B, N, P) by their predictions.
 
-        With ``norm_pix`` a prediction is scaled back by the mean and variance of the patch it stands for,
-        which only the input knows.
+        With ``norm_pix`` a prediction is scaled back by the mean and variance of the patch it predicts, which
+        only the input knows.
         """
         if self.norm_pix:
             variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
             pred = pred * (variance + 1e-6).sqrt() + mean
-        return torch.where(mask.unsqueeze(-1).bool(), pred.to(patches.dtype), patches)
+        return torch.where(mask[..., None] > 0, pred.to(patches.dtype), patches)
 
 
 @MODELS.register_module()
@@ -283,77 +155,55 @@ class MAE(SelfSupervisor):
     """Masked autoencoder: ``MAE(backbone=mmssl.MAEViT, neck=mmssl.MAEDecoder, head=mmssl.MAEHead)``.
 
     Args:
-        backbone, neck, head: configs, or built parts. What the configs of neck and head leave out, grid,
-            width, patch size and channels, is the backbone's.
-        others: of mmpretrain's BaseSelfSupervisor (``data_preprocessor``, ``init_cfg``).
+        backbone: Encoder: config, or built.
+        neck: Decoder: config, or built. Grid, patch size and channels default to the backbone's.
+        head: Target and loss: config, or built. Patch size and channels default to the backbone's.
+        **kwargs: Passed on to :class:`~mmssl.selfsup.base.SelfSupervisor`.
 
     Raises:
-        ValueError: backbone, neck and head do not agree on patch size or width.
+        ValueError: Backbone, neck and head do not agree on patch size, channels or grid.
     """
 
     def __init__(self, backbone: dict, neck: dict, head: dict, **kwargs):
         encoder = build(backbone, MODELS)
-        stem = encoder.patch_embed
-        if isinstance(neck, dict):
-            rows, columns = encoder.patch_resolution
-            neck = {
-                'num_patches': (rows, columns),
-                'patch_size': stem.patch_size,
-                'embed_dim': encoder.embed_dims,
-                'in_chans': stem.projection.in_channels,
-                **neck,
-            }
-            if neck['num_patches'] == rows * columns:  # a number alone does not tell the grid
-                neck['num_patches'] = (rows, columns)
-        if isinstance(head, dict):
-            head = {'patch_size': stem.patch_size, 'in_channels': stem.projection.in_channels, **head}
+        neck, head = _with_defaults_of(encoder, neck, head)
         super().__init__(backbone=encoder, neck=build(neck, MODELS), head=build(head, MODELS), **kwargs)
-        sizes = self.backbone.patch_embed.patch_size, self.neck.patch_size, self.head.patch_size
-        if len(set(sizes)) > 1:
-            raise ValueError(
-                f'backbone, neck and head have patch sizes {sizes[0]}, {sizes[1]}, {sizes[2]}; give all the same patch_size'
-            )
-        if self.neck.decoder_embed.in_features != self.backbone.embed_dims:
-            raise ValueError(
-                f'neck has embed_dim={self.neck.decoder_embed.in_features}, but the backbone is '
-                f'{self.backbone.embed_dims} wide'
-            )
-        if self.neck.grid != self.backbone.patch_resolution:
-            rows, columns = self.backbone.patch_resolution
-            raise ValueError(
-                f'neck has a grid of {self.neck.grid[0]}x{self.neck.grid[1]} patches, but the backbone cuts images of '
-                f'{self.backbone.img_size} into {rows}x{columns}; set num_patches='
-                f'{rows * columns if rows == columns else (rows, columns)}'
-            )
+        _check_parts(self.backbone, self.neck, self.head)
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) to the output of the plain backbone."""
+        """Features of images (B, 3, H, W): the output of the plain backbone."""
         return self.backbone(inputs, mask=False)
 
-    def _draw(self, inputs: Tensor, noise: Tensor | None):
-        grid = patch_grid(inputs.shape[-2], inputs.shape[-1], self.head.patch_size)
-        visible, masked = random_masking(
-            len(inputs), grid[0] * grid[1], self.backbone.mask_ratio, noise, inputs.device
-        )
-        return patchify(inputs, self.head.patch_size), visible, masked, grid
+    def forward_encoder(self, patches: Tensor, masking: Masking) -> Tensor:
+        """Encode the visible ones of the patches (B, N, P) to latent tokens (B, 1 + K, C)."""
+        return self.backbone.encode_visible(patches, masking)
+
+    def forward_decoder(self, latent: Tensor, masking: Masking) -> Tensor:
+        """Predict the masked patches, (B, M, P), from the latent tokens."""
+        return self.neck.predict_masked(latent, masking)
+
+    def forward_loss(self, patches: Tensor, pred: Tensor, masking: Masking) -> Tensor:
+        """Compare predictions (B, M, P) with the masked ones of the patches (B, N, P); a scalar."""
+        return self.head.loss(pred, gather_tokens(patches, masking.masked))
 
     def loss(
         self, inputs: Tensor, data_samples: list | None = None, noise: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """One training step's loss.
+        """Compute the loss of a batch.
 
         Args:
             inputs: (B, 3, H, W), normalised.
-            data_samples: ignored.
+            data_samples: Ignored.
             noise: (B, N) in [0, 1), the draw of the mask.
 
         Returns:
             ``dict(loss=scalar)``.
         """
-        patches, visible, masked, grid = self._draw(inputs, noise)
-        latent = self.backbone.encode_visible(patches, visible, grid)
-        pred = self.neck(latent, visible, masked, grid, masked_only=True)
-        return dict(loss=self.head.loss(pred, take_rows(patches, masked)))
+        patches = patchify(inputs, self.head.patch_size)
+        masking = self.backbone.draw_masking(inputs, noise)
+        latent = self.forward_encoder(patches, masking)
+        pred = self.forward_decoder(latent, masking)
+        return dict(loss=self.forward_loss(patches, pred, masking))
 
     @torch.no_grad()
     def reconstruct(self, inputs: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -364,12 +214,71 @@ class MAE(SelfSupervisor):
             noise: (B, N) in [0, 1), the draw of the mask.
 
         Returns:
-            pred (B, N, P), the prediction as the loss sees it, patches row by row; mask (B, N), 1 = masked;
-            images (B, 3, H, W),
-            normalised: the input with its masked patches replaced by the prediction.
+            pred (B, N, P), the prediction as the loss compares it, patches row by row; mask (B, N), 1 =
+            masked; images (B, 3, H, W), normalised: the input with its masked patches replaced by the
+            prediction.
         """
-        patches, visible, masked, grid = self._draw(inputs, noise)
-        pred = self.neck(self.backbone.encode_visible(patches, visible, grid), visible, masked, grid)
-        pred = take_rows(pred, torch.cat([visible, masked], dim=1).argsort(dim=1))
-        mask = mask_of(masked, grid[0] * grid[1])
-        return pred, mask, unpatchify(self.head.paste(pred, patches, mask), self.head.patch_size, grid)
+        patches = patchify(inputs, self.head.patch_size)
+        masking = self.backbone.draw_masking(inputs, noise)
+        pred = self.neck(self.forward_encoder(patches, masking), masking)
+        pred = gather_tokens(pred, masking.ids_restore)
+        pasted = self.head.paste(pred, patches, masking.mask)
+        return pred, masking.mask, unpatchify(pasted, self.head.patch_size, masking.grid)
+
+
+def _with_defaults_of(encoder: MAEViT, neck, head) -> tuple:
+    """Return the configs of decoder and head, completed by the sizes of the encoder."""
+    stem = encoder.patch_embed
+    if isinstance(neck, dict):
+        sizes = {
+            'num_patches': encoder.patch_resolution,
+            'patch_size': stem.patch_size,
+            'embed_dim': encoder.embed_dims,
+            'in_chans': stem.projection.in_channels,
+        }
+        rows, columns = encoder.patch_resolution
+        if neck.get('num_patches') == rows * columns:  # the number alone does not give the grid
+            neck = {**neck, 'num_patches': (rows, columns)}
+        neck = {**sizes, **neck}
+    if isinstance(head, dict):
+        head = {'patch_size': stem.patch_size, 'in_channels': stem.projection.in_channels, **head}
+    return neck, head
+
+
+def _check_parts(encoder: MAEViT, decoder: MAEDecoder, head: MAEHead) -> None:
+    sizes = encoder.patch_embed.patch_size, decoder.patch_size, head.patch_size
+    if len(set(sizes)) > 1:
+        raise ValueError(
+            f'backbone, neck and head have patch sizes {sizes[0]}, {sizes[1]}, {sizes[2]}; '
+            'give all the same patch_size'
+        )
+    if decoder.decoder_embed.in_features != encoder.embed_dims:
+        raise ValueError(
+            f'neck has embed_dim={decoder.decoder_embed.in_features}, but the backbone has '
+            f'{encoder.embed_dims} channels'
+        )
+    if decoder.grid != encoder.patch_resolution:
+        rows, columns = encoder.patch_resolution
+        raise ValueError(
+            f'neck has a grid of {decoder.grid[0]}x{decoder.grid[1]} patches, but the backbone cuts '
+            f'images of {encoder.img_size} into {rows}x{columns}; set num_patches='
+            f'{rows * columns if rows == columns else (rows, columns)}'
+        )
+
+
+SIZES = dict(arch=ARCH, img_size=32, patch_size=8)
+SMALL = {
+    'MAEViT': Small(SIZES, lambda model, images: model(images, mask=True)[0], (2, 5, 32)),
+    'MAEHead': Small(
+        dict(patch_size=8, norm_pix=True),
+        lambda head, images: head.loss(patchify(images, 8).flip(1), patchify(images, 8)),
+    ),
+    'MAE': Small(
+        dict(
+            backbone=dict(type='mmssl.MAEViT', **SIZES),
+            neck=dict(type='mmssl.MAEDecoder', **DECODER_SIZES),
+            head=dict(type='mmssl.MAEHead', patch_size=8),
+        ),
+        single_view,
+    ),
+}

@@ -1,156 +1,158 @@
-"""MoBY (Xie et al., arXiv:2105.04553): MoCo v2's queues and contrastive loss, BYOL's predictor, augmentations and momentum schedule.
+"""MoBY: self-supervised learning with Swin transformers (Xie et al., arXiv:2105.04553).
 
-Two encoders, each a backbone and a projector. The online one has a predictor on top and stochastic depth, and
-learns; the target one has neither, and follows it. Predictions from one view are compared with the keys of
-the other view and with the keys of earlier batches, which wait in a queue for each view.
+MoCo v2's queues and contrastive loss with BYOL's predictor, augmentations and momentum schedule. Predictions
+of the online encoder from one view are compared with the target encoder's keys of the other view, and with
+the keys of earlier batches, for which each view has a queue.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmssl.layers.momentum import MomentumEncoder
 from mmssl.layers.queue import FeatureQueue
+from mmssl.losses.contrastive import check_temperature, info_nce
 from mmssl.registry import MODELS, build
 from mmssl.selfsup.base import ScheduledSupervisor
+from mmssl.selfsup.small import ARCH, Small
+from mmssl.selfsup.views import has_batch_norm, project_views
 
 
 @MODELS.register_module()
 class MoBY(ScheduledSupervisor):
-    """``MoBY(backbone=..., neck=mmssl.MLP, head=mmssl.MLP)``: the neck is the projector, the head the predictor.
+    """MoBY: ``MoBY(backbone=..., neck=mmssl.MLP, head=mmssl.MLP)``, the projector and the predictor.
 
     The online encoder's stochastic depth is the ``drop_path_rate`` of the backbone; the target encoder has
     none (section 3, 'asymmetric drop path rates').
 
     Args:
-        backbone: config or built; gives a vector (B, C), a map (B, C, H, W), or a tuple that ends in one of
-            them.
-        neck, head: MLPs, as ``dict(type='mmssl.MLP', dims=(C, 4096, 256), bias=True)`` and ``dims=(256, 4096,
-            256)``.
-        queue_len: keys in each of the two queues.
-        temperature: of the contrastive loss.
-        momentum: of the target encoder at the first step; it rises to ``final_momentum`` along half a cosine
-            over the training.
-        final_momentum: see above; None keeps ``momentum``.
-        others: as for :class:`~mmssl.selfsup.base.SelfSupervisor`.
+        backbone: Config, or built; returns (B, C), (B, C, H, W), or a tuple that ends in one of them.
+        neck: Projector, such as ``dict(type='mmssl.MLP', dims=(C, 4096, 256), bias=True)``.
+        head: Predictor, such as ``dict(type='mmssl.MLP', dims=(256, 4096, 256), bias=True)``.
+        queue_len: Keys in each of the two queues.
+        temperature: Temperature of the contrastive loss.
+        momentum: Momentum of the target encoder at the first step.
+        final_momentum: Momentum at the last step, reached on a cosine; None keeps ``momentum``.
+        data_preprocessor: Config, or built.
+        **kwargs: Passed on to :class:`~mmssl.selfsup.base.ScheduledSupervisor`.
 
     Raises:
-        ValueError: widths of backbone, neck and head that do not fit, or a temperature that is not above 0.
+        ValueError: The widths of backbone, neck and head do not match, or the temperature is not above 0.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - set in configs
         self,
-        backbone,
-        neck,
-        head,
+        backbone: dict | nn.Module,
+        neck: dict | nn.Module,
+        head: dict | nn.Module,
         queue_len: int = 4096,
         temperature: float = 0.2,
         momentum: float = 0.99,
         final_momentum: float | None = 1.0,
-        data_preprocessor=None,
+        data_preprocessor: dict | nn.Module | None = None,
         **kwargs,
     ):
-        if not temperature > 0:
-            raise ValueError(f'temperature={temperature} must be above 0; the paper has 0.2')
+        check_temperature(temperature)
         backbone, neck, head = (build(part, MODELS) for part in (backbone, neck, head))
         _check_widths(backbone, neck, head)
         super().__init__(backbone, neck, head, data_preprocessor, **kwargs)
         self.temperature = temperature
-        self.momentum_encoder = MomentumEncoder(self._encoder(), momentum, final_momentum)
+        self.momentum_encoder = MomentumEncoder(self.encoder, momentum, final_momentum)
         self.queue1 = FeatureQueue(neck.dims[-1], queue_len)
         self.queue2 = FeatureQueue(neck.dims[-1], queue_len)
-        # views share a forward pass, except through batch norm, whose statistics are those of one view
-        self.joint = not any(isinstance(module, _BatchNorm) for module in self.backbone.modules())
+        # batch norm takes its statistics from one view at a time
+        self.views_together = not has_batch_norm(self.backbone)
 
-    def _encoder(self) -> nn.Sequential:
+    @property
+    def encoder(self) -> nn.Sequential:
+        """Online encoder without its predictor."""
         return nn.Sequential(self.backbone, self.neck)
 
     def momentum_pairs(self) -> list[tuple[MomentumEncoder, nn.Module]]:
-        """The target encoder and the online encoder without its predictor."""
-        return [(self.momentum_encoder, self._encoder())]
+        """Return the target encoder and the online encoder without its predictor."""
+        return [(self.momentum_encoder, self.encoder)]
 
-    def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) to the output of the plain backbone."""
-        return self.backbone(inputs)
-
-    def _projections(self, encoder: nn.Sequential, views: list[Tensor]) -> list[Tensor]:
-        backbone, projector = encoder
-        if self.joint and views[0].shape == views[1].shape:
-            features = _last(backbone(torch.cat(views))).chunk(2)
-        else:
-            features = [_last(backbone(view)) for view in views]
-        return [projector(feature) for feature in features]
-
-    def contrast(self, prediction: Tensor, key: Tensor, queue: Tensor) -> Tensor:
+    def contrast(self, prediction: Tensor, key: Tensor, queue: FeatureQueue) -> Tensor:
         """Contrastive loss of one direction (equation 1).
 
         Args:
-            prediction: (B, D), of one view, before normalisation.
-            key: (B, D), unit vectors, of the other view of the same images.
-            queue: (D, K), a unit vector a column: earlier keys of the other view.
+            prediction: (B, D) from one view, before normalisation.
+            key: (B, D) unit vectors from the other view of the same images.
+            queue: Earlier keys of the other view.
 
         Returns:
-            scalar: mean over B of -log softmax([q.k, q.queue] / temperature)[0].
+            scalar.
         """
-        with torch.autocast(key.device.type, enabled=False):
-            query = nn.functional.normalize(prediction.to(key.dtype), dim=1)
-            logits = (
-                torch.cat([(query * key).sum(dim=1, keepdim=True), query @ queue], dim=1) / self.temperature
-            )
-            return nn.functional.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.long))
+        query = F.normalize(prediction.to(key.dtype), dim=1)
+        return info_nce(query, key, queue.negatives(), self.temperature)
 
     def loss(self, inputs: list[Tensor], data_samples: list | None = None) -> dict[str, Tensor]:
-        """One training step's loss; the target encoder and the queues move on with it in training mode.
+        """Compute the loss of a batch; in training mode the target encoder and the queues are updated.
 
         Args:
-            inputs: two views (B, 3, H, W), normalised.
-            data_samples: ignored.
+            inputs: Two views (B, 3, H, W), normalised.
+            data_samples: Ignored.
 
         Returns:
             ``dict(loss=scalar)``, the sum of both directions.
         """
         self.begin_forward()
         views = self.views(inputs, 2)
-        predictions = [self.head(projection) for projection in self._projections(self._encoder(), views)]
+        pred_1, pred_2 = map(self.head, project_views(self.encoder, views, self.views_together))
+        self.update_teachers()
+        key_1, key_2 = self.keys(views)
+        loss = self.contrast(pred_1, key_2, self.queue2) + self.contrast(pred_2, key_1, self.queue1)
         if self.training:
-            self.update_teachers()
-        with torch.no_grad():
-            dtype = self.queue1.queue.dtype
-            keys = [
-                nn.functional.normalize(key.to(dtype), dim=1)
-                for key in self._projections(self.momentum_encoder.module, views)
-            ]
-        loss = self.contrast(predictions[0], keys[1], self.queue2.negatives()) + self.contrast(
-            predictions[1], keys[0], self.queue1.negatives()
-        )
-        if self.training:
-            self.queue1.enqueue(keys[0])
-            self.queue2.enqueue(keys[1])
+            self.queue1.enqueue(key_1)
+            self.queue2.enqueue(key_2)
         return dict(loss=loss)
 
-
-def _last(outputs) -> Tensor:
-    return outputs[-1] if isinstance(outputs, (tuple, list)) else outputs
+    @torch.no_grad()
+    def keys(self, views: list[Tensor]) -> list[Tensor]:
+        """Unit vectors (B, D) of the target encoder, for each view."""
+        projections = project_views(self.momentum_encoder.module, views, self.views_together)
+        return [F.normalize(key.to(self.queue1.queue.dtype), dim=1) for key in projections]
 
 
 def _check_widths(backbone: nn.Module, neck: nn.Module, head: nn.Module) -> None:
-    """Compare the width of the backbone, where it tells it, and those of projector and predictor."""
+    """Raise ValueError where the widths of backbone, projector and predictor do not match."""
     for name, part in (('neck', neck), ('head', head)):
         if not hasattr(part, 'dims'):
             raise ValueError(
-                f"the {name} is a {type(part).__name__}; give dict(type='mmssl.MLP', dims=(..., 4096, 256), bias=True)"
+                f"the {name} is a {type(part).__name__}; give dict(type='mmssl.MLP', dims=(..., 4096, 256), "
+                'bias=True)'
             )
-    told = getattr(
-        backbone, 'num_features', getattr(backbone, 'embed_dims', getattr(backbone, 'feat_dim', None))
-    )
-    if isinstance(told, (list, tuple)):  # of the stages
-        told = told[max(getattr(backbone, 'out_indices', (-1,)))]
-    if isinstance(told, int) and told != neck.dims[0]:
+    width = _width_of(backbone)
+    if width is not None and width != neck.dims[0]:
         raise ValueError(
-            f'the backbone is {told} wide and the neck takes {neck.dims[0]}; give dims=({told}, ...)'
+            f'the backbone has {width} channels and the neck takes {neck.dims[0]}; give dims=({width}, ...)'
         )
     if head.dims[0] != neck.dims[-1] or head.dims[-1] != neck.dims[-1]:
         raise ValueError(
-            f'the neck gives {neck.dims[-1]} channels and the head goes from {head.dims[0]} to {head.dims[-1]}; predictions '
-            f'are compared with projections: give dims=({neck.dims[-1]}, ..., {neck.dims[-1]})'
+            f'the neck gives {neck.dims[-1]} channels and the head goes from {head.dims[0]} to '
+            f'{head.dims[-1]}; predictions are compared with projections: '
+            f'give dims=({neck.dims[-1]}, ..., {neck.dims[-1]})'
         )
+
+
+def _width_of(backbone: nn.Module) -> int | None:
+    """Return the channels of a backbone's last output; None if it does not state them."""
+    for name in ('num_features', 'embed_dims', 'feat_dim'):
+        width = getattr(backbone, name, None)
+        if width is not None:
+            break
+    if isinstance(width, (list, tuple)):  # channels of the stages
+        width = width[max(getattr(backbone, 'out_indices', (-1,)))]
+    return width if isinstance(width, int) else None
+
+
+SMALL = {
+    'MoBY': Small(
+        dict(
+            backbone=dict(type='mmssl.ViT', arch=ARCH, img_size=32, patch_size=8, out_type='cls_token'),
+            neck=dict(type='mmssl.MLP', dims=(32, 16, 8), bias=True),
+            head=dict(type='mmssl.MLP', dims=(8, 16, 8), bias=True),
+            queue_len=8,
+        )
+    )
+}

@@ -1,4 +1,4 @@
-"""Two classic pretext tasks: which way up an image is, and how two of its patches lie to each other.
+"""Two classic pretext tasks: rotation of an image, and relative location of two of its patches.
 
 Rotation prediction (Gidaris, Singh, Komodakis, ICLR 2018, arXiv:1803.07728) and context prediction (Doersch,
 Gupta, Efros, ICCV 2015, arXiv:1505.05192). Both make their own labels and train a plain classifier.
@@ -13,18 +13,20 @@ from torch import Tensor, nn
 
 from mmssl.registry import MODELS, build
 from mmssl.selfsup.base import SelfSupervisor
+from mmssl.selfsup.small import RESNET, Small
+from mmssl.selfsup.views import image_features
 
 
 @MODELS.register_module()
 class PretextHead(BaseModule):
-    """Classifier of a pretext task: averaged features, several images' side by side, to class scores.
+    """Classifier of a pretext task: pooled features, those of several images side by side, to class scores.
 
     Args:
-        in_channels: width C of the backbone's last output.
-        out_channels: number of answers, 4 rotations or 8 relative locations; inside a model the model's. (Not
-            ``num_classes``: that would have to agree with the classes of the data.)
-        num_inputs: images whose features one score takes in; inside a model the model's.
-        hid_channels: width of a hidden layer with batch norm and ReLU; None for none.
+        in_channels: Channels C of the backbone's last output.
+        out_channels: Number of classes, 4 rotations or 8 relative locations; inside a model the model's. (Not
+            ``num_classes``, which would have to agree with the classes of the data.)
+        num_inputs: Images whose features are classified together; inside a model the model's.
+        hid_channels: Channels of a hidden layer with batch norm and ReLU; None for no such layer.
     """
 
     def __init__(
@@ -36,18 +38,22 @@ class PretextHead(BaseModule):
                 f'in_channels={in_channels}, out_channels={out_channels}, num_inputs={num_inputs} and '
                 f'hid_channels={hid_channels} of PretextHead must be above 0'
             )
-        self.in_channels, self.out_channels, self.num_inputs = in_channels, out_channels, num_inputs
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.num_inputs = num_inputs
         width = num_inputs * in_channels
         self.hidden = nn.Identity()
         if hid_channels:
             self.hidden = nn.Sequential(
-                nn.Linear(width, hid_channels, bias=False), nn.BatchNorm1d(hid_channels), nn.ReLU(inplace=True)
+                nn.Linear(width, hid_channels, bias=False),
+                nn.BatchNorm1d(hid_channels),
+                nn.ReLU(inplace=True),
             )
         self.fc = nn.Linear(hid_channels or width, out_channels)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Weights from N(0, 0.01), no bias, the norm at its start."""
+        """Draw the weights from N(0, 0.01), biases 0; reset the batch norm."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.01)
@@ -57,22 +63,21 @@ class PretextHead(BaseModule):
                 module.reset_parameters()
 
     def init_weights(self) -> None:
-        """Draw the initial weights anew."""
+        """Draw the initial weights."""
         self.reset_parameters()
         super().init_weights()
 
     def pool(self, features) -> Tensor:
-        """(B, C) out of a backbone's outputs, the last of which is (B, C, h, w) or (B, C).
+        """Pool a backbone's outputs, the last of which is (B, C, h, w) or (B, C), to (B, C).
 
         Raises:
-            ValueError: it is of another width.
+            ValueError: C is not ``in_channels``.
         """
-        features = features[-1] if isinstance(features, (tuple, list)) else features
-        features = features.mean(dim=(2, 3)) if features.ndim == 4 else features
+        features = image_features(features)
         if features.shape[1] != self.in_channels:
             raise ValueError(
-                f'head has in_channels={self.in_channels}, but the backbone is {features.shape[1]} wide; set '
-                f'in_channels={features.shape[1]}'
+                f'head has in_channels={self.in_channels}, but the backbone has {features.shape[1]} '
+                f'channels; set in_channels={features.shape[1]}'
             )
         return features
 
@@ -82,15 +87,15 @@ class PretextHead(BaseModule):
 
 
 class PretextTask(SelfSupervisor):
-    """A backbone and a :class:`PretextHead` that learn labels which the method makes.
+    """Backbone and :class:`PretextHead` that learn labels made by the method.
 
     Args:
-        backbone: config, or built.
-        head: config of a :class:`PretextHead`, whose numbers of answers and inputs are the task's, or built.
-        others: as for :class:`mmssl.selfsup.base.SelfSupervisor`.
+        backbone: Config, or built.
+        head: Config of a :class:`PretextHead`, whose numbers of classes and inputs are the task's, or built.
+        **kwargs: Passed on to :class:`~mmssl.selfsup.base.SelfSupervisor`.
 
     Raises:
-        ValueError: a head with other numbers.
+        ValueError: The head has other numbers.
     """
 
     out_channels: int
@@ -100,23 +105,19 @@ class PretextTask(SelfSupervisor):
         if isinstance(head, dict):
             head = {'out_channels': self.out_channels, 'num_inputs': self.num_inputs, **head}
         super().__init__(backbone=backbone, head=build(head, MODELS), **kwargs)
-        found, wanted = (self.head.out_channels, self.head.num_inputs), (self.out_channels, self.num_inputs)
-        if found != wanted:
+        if (self.head.out_channels, self.head.num_inputs) != (self.out_channels, self.num_inputs):
             raise ValueError(
-                f'head has out_channels={found[0]} and num_inputs={found[1]}; {type(self).__name__} has {wanted[0]} and '
-                f'{wanted[1]}, and sets them where the config does not'
+                f'head has out_channels={self.head.out_channels} and num_inputs={self.head.num_inputs}; '
+                f'{type(self).__name__} has {self.out_channels} and {self.num_inputs}, and sets them where '
+                'the config does not'
             )
 
-    def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) to the output of the plain backbone."""
-        return self.backbone(inputs)
-
     def images(self, inputs: Tensor | list[Tensor]) -> Tensor:
-        """A batch (B, 3, H, W), or several views one after the other, in the memory format of the backbone."""
+        """Join a batch (B, 3, H, W), or several views, to one batch in the memory format of the backbone."""
         return torch.cat(self.views([inputs] if isinstance(inputs, Tensor) else inputs))
 
     def classify(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy and share of right answers.
+        """Compute cross-entropy and accuracy.
 
         Args:
             features: (B, num_inputs * C).
@@ -129,44 +130,47 @@ class PretextTask(SelfSupervisor):
 
 @MODELS.register_module()
 class RotationPrediction(PretextTask):
-    """Tell by how many quarter turns an image was turned (section 3.1 of the paper): four classes.
+    """Predict by how many quarter turns an image was rotated (section 3.1 of the paper): four classes.
 
-    All four turns of every image are in the batch together (section 3.1, 'Rotation prediction': better than
-    one drawn turn each).
+    All four rotations of every image are in the batch together (section 3.1, 'Rotation prediction': better
+    than one random rotation each).
 
     Args:
-        backbone, head, others: as for :class:`PretextTask`.
+        backbone: As for :class:`PretextTask`.
+        head: As for :class:`PretextTask`.
+        **kwargs: Passed on to :class:`PretextTask`.
     """
 
     out_channels = 4
 
     def rotate(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Turn a batch.
+        """Rotate a batch.
 
         Args:
             images: (B, 3, S, S).
 
         Returns:
-            (4 * B, 3, S, S), all images unturned, then all by 90, 180 and 270 degrees counter-clockwise; and
-            the class of each.
+            (4 * B, 3, S, S), all images as they are, then all by 90, 180 and 270 degrees counter-clockwise;
+            and the class of each, (4 * B,).
 
         Raises:
-            ValueError: images that are not square, whose shape would give the turn away.
+            ValueError: The images are not square: their shape would give the rotation away.
         """
         if images.shape[2] != images.shape[3]:
             raise ValueError(
-                f'RotationPrediction takes square images, not {images.shape[2]}x{images.shape[3]}: their shape tells the turn'
+                f'RotationPrediction takes square images, not {images.shape[2]}x{images.shape[3]}, whose '
+                'shape gives the rotation away'
             )
-        turned = torch.cat([images, *(images.rot90(turns, (2, 3)) for turns in (1, 2, 3))])
+        rotated = torch.cat([images.rot90(turns, (2, 3)) for turns in range(4)])
         labels = torch.arange(4, device=images.device).repeat_interleave(len(images))
-        return turned.contiguous(memory_format=self.memory_format), labels
+        return rotated.contiguous(memory_format=self.memory_format), labels
 
     def loss(self, inputs: Tensor | list[Tensor], data_samples: list | None = None) -> dict[str, Tensor]:
-        """One training step's loss.
+        """Compute the loss of a batch.
 
         Args:
             inputs: (B, 3, S, S), normalised, or a list of views of that shape.
-            data_samples: ignored.
+            data_samples: Ignored.
 
         Returns:
             ``dict(loss=scalar, accuracy=scalar)``, chance 1/4.
@@ -180,32 +184,34 @@ class PatchDraw(NamedTuple):
 
     Attributes:
         corners: (B, 9, 2) top and left of every patch, pixels.
-        kept: (B, 9) the colour channel that stays where two are dropped.
+        channel: (B, 9) the color channel that stays where two are dropped.
         dropped: (B, 9) bool, where two are dropped.
-        noise: (B * 9, 3, P, P) from N(0, 1), what dropped channels become.
+        noise: (B * 9, 3, P, P) from N(0, 1), which replaces dropped channels.
     """
 
     corners: Tensor
-    kept: Tensor
+    channel: Tensor
     dropped: Tensor
     noise: Tensor
 
 
 @MODELS.register_module()
 class RelativeLocation(PretextTask):
-    """Tell which neighbour of a patch another patch is, of a 3x3 grid of patches with gaps (section 3 of the paper): eight classes.
+    """Predict which of its eight neighbours in a 3x3 grid a patch is paired with (section 3 of the paper).
 
-    The centre is paired with each of its eight neighbours, so that nine patches of an image give eight pairs.
-    Gap and jitter keep edges from continuing across patches, dropped colours keep chromatic aberration from
-    giving places away (section 3.1, 'Avoiding "trivial" solutions'). Patches are cut on the device.
+    The centre is paired with each of its eight neighbours, so nine patches of an image give eight pairs. Gap
+    and jitter keep edges from continuing across patches, dropped colors keep chromatic aberration from giving
+    locations away (section 3.1, 'Avoiding "trivial" solutions'). Patches are cut on the device.
 
     Args:
-        backbone, head, others: as for :class:`PretextTask`.
-        patch_size: side of a patch, pixels; the paper has 96.
-        gap: pixels between neighbours before jitter; the paper has 48.
-        jitter: largest shift of every patch in each direction, pixels; the paper has 7.
-        drop_prob: probability that two of a patch's three channels are replaced by noise with 1/100 of the
+        backbone: As for :class:`PretextTask`.
+        head: As for :class:`PretextTask`.
+        patch_size: Side of a patch, pixels; the paper has 96.
+        gap: Pixels between neighbours before jitter; the paper has 48.
+        jitter: Maximum shift of every patch in each direction, pixels; the paper has 7.
+        drop_prob: Probability that two of a patch's three channels are replaced by noise with 1/100 of the
             standard deviation of the third; the paper drops in every patch.
+        **kwargs: Passed on to :class:`PretextTask`.
     """
 
     out_channels = 8
@@ -228,63 +234,63 @@ class RelativeLocation(PretextTask):
         if not 0 <= drop_prob <= 1:
             raise ValueError(f'drop_prob={drop_prob} must be a probability in [0, 1]')
         super().__init__(backbone, head, **kwargs)
-        self.patch_size, self.gap, self.jitter, self.drop_prob = patch_size, gap, jitter, drop_prob
+        self.patch_size = patch_size
+        self.gap = gap
+        self.jitter = jitter
+        self.drop_prob = drop_prob
 
     @property
-    def least_size(self) -> int:
+    def min_size(self) -> int:
         """Pixels that the grid needs in each direction."""
         return 3 * self.patch_size + 2 * self.gap + 2 * self.jitter
 
     def draw(self, images: Tensor) -> PatchDraw:
-        """Draw the patches of (B, 3, H, W): the place of the grid in the image, the jitter of each patch, the colours.
+        """Draw the location of the grid in images (B, 3, H, W), the jitter of each patch, the dropped colors.
 
         Raises:
-            ValueError: images smaller than the grid.
+            ValueError: The images are smaller than the grid.
         """
         batch, _, height, width = images.shape
-        if min(height, width) < self.least_size:
+        if min(height, width) < self.min_size:
             raise ValueError(
                 f'images of {height}x{width} are too small: patch_size={self.patch_size}, gap={self.gap} and '
-                f'jitter={self.jitter} need {self.least_size}x{self.least_size}; crop larger or shrink these'
+                f'jitter={self.jitter} need {self.min_size}x{self.min_size}; crop larger or shrink these'
             )
         device = images.device
-        origin = torch.stack(
-            [
-                torch.randint(side - self.least_size + 1, (batch, 1), device=device)
-                for side in (height, width)
-            ],
-            dim=2,
-        )
+        top = torch.randint(height - self.min_size + 1, (batch, 1), device=device)
+        left = torch.randint(width - self.min_size + 1, (batch, 1), device=device)
         shift = torch.randint(2 * self.jitter + 1, (batch, 9, 2), device=device)
         steps = torch.arange(3, device=device) * (self.patch_size + self.gap)
-        corners = origin + shift + torch.cartesian_prod(steps, steps)
-        kept = torch.randint(3, (batch, 9), device=device)
+        corners = torch.stack([top, left], dim=2) + shift + torch.cartesian_prod(steps, steps)
+        channel = torch.randint(3, (batch, 9), device=device)
         dropped = torch.rand(batch, 9, device=device) < self.drop_prob
         noise = torch.randn(batch * 9, 3, self.patch_size, self.patch_size, dtype=images.dtype, device=device)
-        return PatchDraw(corners, kept, dropped, noise)
+        return PatchDraw(corners, channel, dropped, noise)
 
     def patches(self, images: Tensor, draw: PatchDraw) -> Tensor:
-        """Cut (B, 3, H, W) into (B * 9, 3, P, P), image after image, row by row, and drop their colours."""
+        """Cut (B, 3, H, W) into (B * 9, 3, P, P), image after image, row by row, and drop their colors."""
         offsets = torch.arange(self.patch_size, device=images.device)
         rows = (draw.corners[..., :1] + offsets)[..., :, None]
         columns = (draw.corners[..., 1:] + offsets)[..., None, :]
-        numbers = torch.arange(len(images), device=images.device)[:, None, None, None]
+        batch = torch.arange(len(images), device=images.device)[:, None, None, None]
         # (B, 9, P, P, 3): the channels come last, as a convolutional backbone wants them
-        patches = images[numbers, :, rows, columns].flatten(0, 1).permute(0, 3, 1, 2)
-        deviation = patches.flatten(2).std(dim=2).gather(1, draw.kept.view(-1, 1))
-        stays = (draw.kept.view(-1, 1) == torch.arange(3, device=images.device)) | ~draw.dropped.view(-1, 1)
-        patches = torch.where(stays[..., None, None], patches, 0.01 * deviation[..., None, None] * draw.noise)
+        patches = images[batch, :, rows, columns].flatten(0, 1).permute(0, 3, 1, 2)
+        channel = draw.channel.view(-1, 1)
+        deviation = patches.flatten(2).std(dim=2).gather(1, channel)
+        unchanged = (channel == torch.arange(3, device=images.device)) | ~draw.dropped.view(-1, 1)
+        noise = 0.01 * deviation[..., None, None] * draw.noise
+        patches = torch.where(unchanged[..., None, None], patches, noise)
         return patches.contiguous(memory_format=self.memory_format)
 
     def loss(
         self, inputs: Tensor | list[Tensor], data_samples: list | None = None, draw: PatchDraw | None = None
     ) -> dict[str, Tensor]:
-        """One training step's loss.
+        """Compute the loss of a batch.
 
         Args:
             inputs: (B, 3, H, W), normalised, or a list of views of that shape.
-            data_samples: ignored.
-            draw: places and colours of the patches.
+            data_samples: Ignored.
+            draw: Locations and colors of the patches.
 
         Returns:
             ``dict(loss=scalar, accuracy=scalar)``, chance 1/8.
@@ -292,7 +298,26 @@ class RelativeLocation(PretextTask):
         images = self.images(inputs)
         patches = self.patches(images, draw or self.draw(images))
         features = self.head.pool(self.backbone(patches)).unflatten(0, (len(images), 9))
-        # the classes count the neighbours row by row
+        # the classes number the neighbours row by row
         neighbours = torch.cat([features[:, :4], features[:, 5:]], dim=1)
-        pairs = torch.cat([features[:, 4:5].expand_as(neighbours), neighbours], dim=2).flatten(0, 1)
+        centres = features[:, 4:5].expand_as(neighbours)
+        pairs = torch.cat([centres, neighbours], dim=2).flatten(0, 1)
         return self.classify(pairs, torch.arange(8, device=images.device).repeat(len(images)))
+
+
+def _small_loss(model: PretextTask, images: Tensor) -> Tensor:
+    return model.loss([images])['loss']
+
+
+HEAD = dict(type='mmssl.PretextHead', in_channels=64)
+SMALL = {
+    'PretextHead': Small(
+        dict(in_channels=4, out_channels=8, num_inputs=2, hid_channels=16),
+        lambda head, images: head(images[:, 0, :4, :2].flatten(1)),
+        (2, 8),
+    ),
+    'RotationPrediction': Small(dict(backbone=RESNET, head=HEAD), _small_loss),
+    'RelativeLocation': Small(
+        dict(backbone=RESNET, head=HEAD, patch_size=8, gap=4, jitter=0, drop_prob=0.0), _small_loss
+    ),
+}

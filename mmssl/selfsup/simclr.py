@@ -1,4 +1,4 @@
-"""SimCLR: a simple framework for contrastive learning (Chen, Kornblith, Norouzi, Hinton, ICML 2020, arXiv:2002.05709)."""
+"""SimCLR: a simple framework for contrastive learning (Chen et al., ICML 2020, arXiv:2002.05709)."""
 
 from torch import Tensor, nn
 
@@ -22,7 +22,9 @@ class SimCLR(SelfSupervisor):
         **kwargs: Passed on to :class:`~mmssl.selfsup.base.SelfSupervisor`.
     """
 
-    def __init__(self, backbone: dict | nn.Module, neck: dict | nn.Module, temperature: float = 0.1, **kwargs):
+    def __init__(
+        self, backbone: dict | nn.Module, neck: dict | nn.Module, temperature: float = 0.1, **kwargs
+    ):
         super().__init__(backbone, neck, **kwargs)
         self.nt_xent = NTXentLoss(temperature)
 

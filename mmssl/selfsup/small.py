@@ -20,6 +20,11 @@ def two_views(model: Any, images: Tensor) -> Tensor:
     return model.loss([images, images.flip(3)])['loss']
 
 
+def single_view(model: Any, images: Tensor) -> Tensor:
+    """Loss of a method of one view."""
+    return model.loss(images)['loss']
+
+
 def forward(model: nn.Module, images: Tensor) -> Tensor:
     """Output of a module, the last one if there are several."""
     output = model(images)
@@ -31,8 +36,9 @@ class Small(NamedTuple):
 
     Attributes:
         settings: Arguments of the constructor.
-        run: Function of the model and images (2, 3, 32, 32) to one tensor; the same tensor in every call, whatever
-            the data type is. By default the loss of two views.
+        run: Function of the model and images (2, 3, 32, 32) to one tensor. Random draws come from the global
+            generators, which are seeded before each call, in the same way whatever the data type of the
+            images is. By default the loss of two views.
         shape: Shape of that tensor.
     """
 

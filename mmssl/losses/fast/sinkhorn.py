@@ -1,4 +1,4 @@
-"""Fast form of :func:`mmssl.losses.sinkhorn.sinkhorn`: one exponential, then products of the matrix with vectors."""
+"""Fast form of :func:`mmssl.losses.sinkhorn.sinkhorn`: one exponential, then matrix-vector products."""
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tens
     """Compute codes as Q = diag(u) exp(scores / epsilon) diag(v); only the vectors u and v change.
 
     Before the exponential the largest score of every prototype among the samples of all processes is
-    subtracted, then the largest of every sample. u and v absorb that, and since every row and every column then
-    has an entry of 1, a prototype far from all samples still gets its share and nothing overflows.
+    subtracted, then the largest of every sample. u and v absorb that, and since every row and every column
+    then has an entry of 1, a prototype far from all samples still gets its share and nothing overflows.
 
     Every process makes ``iterations + 1`` all-reduces, whatever its scores are.
     """
@@ -40,5 +40,5 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tens
 
 
 def _products(matrices: Tensor, vectors: Tensor) -> Tensor:
-    """(A, N, M) times (A, M, 1), one by one: a batched product with vectors is ten times slower on the CPU."""
+    """(A, N, M) times (A, M, 1), one by one: a batched product is ten times slower on the CPU."""
     return torch.stack([matrix @ vector for matrix, vector in zip(matrices, vectors, strict=True)])
