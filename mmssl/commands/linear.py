@@ -1,24 +1,41 @@
-"""``mmssl linear``: linear probing on cached features, a sweep of learning rates and weight decays at once."""
+"""``mmssl linear``: linear probing on cached features, with a sweep of learning rates and weight decays."""
 
+import argparse
 import hashlib
 import json
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmssl.commands.features import (
+    add_evaluation_arguments,
+    add_model_arguments,
+    check_evaluation_arguments,
+    features_of,
+    image_size_for,
+    save_result,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from mmssl.evaluation.labelled import LabelledImages
 
 HELP = 'linear probing of the features of a checkpoint, in minutes'
 DEFAULT_WORK_DIR = 'work_dirs/linear'
+CACHED = ('train_features', 'train_labels', 'features', 'labels')
 
 
-def add_arguments(parser) -> None:
-    """Arguments of the command."""
-    from mmssl.commands import features as command
-
-    command.add_arguments(parser)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_model_arguments(parser)
+    add_evaluation_arguments(parser)
     parser.add_argument(
         '--work-dir',
         default=DEFAULT_WORK_DIR,
         metavar='DIR',
-        help='keeps the features for the next run (default: %(default)s)',
+        help='keep the features here for the next run (default: %(default)s)',
     )
     parser.add_argument('--epochs', type=int, default=100, help='passes over the features (default: 100)')
     parser.add_argument('--lr', type=float, nargs='+', metavar='LR', help='learning rates to try')
@@ -27,47 +44,57 @@ def add_arguments(parser) -> None:
         '--head-batch-size',
         type=int,
         metavar='N',
-        help='features in a step; by default N / 64 within 256 and 16384',
+        help='features per step (default: a 64th of all, from 256 to 16384)',
     )
 
 
-def run(args) -> int:
-    """Evaluate; prints a line and saves JSON."""
-    from mmssl.commands import features as command
+def run(args: argparse.Namespace) -> int:
+    """Train linear classifiers, print a line about the best and save JSON.
 
-    command.check_arguments(args)
+    Raises:
+        FileNotFoundError: The config, the checkpoint or the data do not exist.
+        ValueError: An argument is out of range, or the checkpoint does not fit.
+    """
+    check_evaluation_arguments(args)
     if args.epochs < 1 or (args.head_batch_size or 1) < 1:
         raise ValueError(
             f'--epochs {args.epochs} and --head-batch-size {args.head_batch_size} must be at least 1'
         )
     start = time.monotonic()
+    from mmssl.apis.loading import build_model, pick_device
     from mmssl.evaluation.labelled import labelled_images
     from mmssl.evaluation.linear import LEARNING_RATES, WEIGHT_DECAYS, linear_probe
 
-    device = command.pick_device(args.device)
-    model, settings = command.build_model(
+    device = pick_device(args.device)
+    model, settings = build_model(
         args.config, args.checkpoint, args.cfg_options, args.seed, args.trust_checkpoint
     )
-    image_size = command.image_size_for(args, model)
+    image_size = image_size_for(args, model)
     train, val = labelled_images(args.data, image_size)
-    classes = len(train.classes)
-    train, val = train.take(args.max_train, args.seed), val.take(args.max_val, args.seed)
-    cache = Path(args.work_dir) / 'features' / f'{_key(model, settings, args, image_size, train, val)}.pth'
-    (train_features, train_labels, features, labels), reused = _features(
-        model, train, val, args, device, cache
-    )
-    extracted = time.monotonic() - start
+    num_classes = len(train.classes)
+    train = train.take(args.max_train, args.seed)
+    val = val.take(args.max_val, args.seed)
+    digest = _digest(model, settings, [args.pool, image_size], (train, val))
+    cache = Path(args.work_dir) / 'features' / f'{digest}.pth'
+    cached = _read_cache(cache)
+    if cached is None:
+        values = (*features_of(model, train, args, device), *features_of(model, val, args, device))
+        _write_cache(values, cache)
+    else:
+        values = cached
+    train_features, train_labels, features, labels = values
+    feature_seconds = time.monotonic() - start
     probe = linear_probe(
         train_features,
         train_labels,
         features,
         labels,
-        args.lr or LEARNING_RATES,
-        WEIGHT_DECAYS if args.weight_decay is None else args.weight_decay,
-        args.epochs,
-        args.head_batch_size,
+        learning_rates=args.lr or LEARNING_RATES,
+        weight_decays=WEIGHT_DECAYS if args.weight_decay is None else args.weight_decay,
+        epochs=args.epochs,
+        batch_size=args.head_batch_size,
         seed=args.seed,
-        num_classes=classes,
+        num_classes=num_classes,
         device=device,
     )
     result = dict(
@@ -80,21 +107,23 @@ def run(args) -> int:
         **probe,
         num_train=len(train_labels),
         num_val=len(labels),
-        features_reused=reused,
-        seconds_features=round(extracted, 2),
+        features_reused=cached is not None,
+        seconds_features=round(feature_seconds, 2),
         seconds=round(time.monotonic() - start, 2),
     )
     print(
-        f'linear: top1 {probe["top1"]:.2f} %, top5 {probe["top5"]:.2f} % (lr {probe["lr"]:g}, weight decay {probe["weight_decay"]:g}; '
-        f'{len(labels)} images, {len(train_labels)} to train, {classes} classes, {result["seconds"]:.0f} s'
-        f'{", features reused" if reused else ""})'
+        f'linear: top1 {probe["top1"]:.2f} %, top5 {probe["top5"]:.2f} % '
+        f'(lr {probe["lr"]:g}, weight decay {probe["weight_decay"]:g}; '
+        f'{len(labels)} images, {len(train_labels)} to train, {num_classes} classes, '
+        f'{result["seconds"]:.0f} s'
+        f'{"" if cached is None else ", features reused"})'
     )
-    command.save_result(result, args.out or str(Path(args.work_dir) / 'linear.json'))
+    save_result(result, args.out or str(Path(args.work_dir) / 'linear.json'))
     return 0
 
 
-def _key(model, settings: dict, args, image_size: int, *sets) -> str:
-    """Digest of all that the features depend on: weights, config of the model, images (paths, sizes and times), crop, pooling."""
+def _digest(model: 'nn.Module', settings: dict, options: list, datasets: 'tuple[LabelledImages, ...]') -> str:
+    """Hash all that the features depend on: weights, settings, images (paths, sizes, times), options."""
     import torch
 
     digest = hashlib.sha256()
@@ -102,17 +131,17 @@ def _key(model, settings: dict, args, image_size: int, *sets) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     digest.update(repr(settings).encode())
-    for images in sets:
+    for images in datasets:
         for index in images.indices.tolist():
             info = images.folder.get_data_info(index)
             digest.update(f'{info["img_path"]}\0{info["gt_label"]}\0{_stamp(info["img_path"])}\n'.encode())
         digest.update(b'\n')
-    digest.update(json.dumps([args.pool, image_size]).encode())
+    digest.update(json.dumps(options).encode())
     return digest.hexdigest()[:32]
 
 
 def _stamp(path: str) -> str:
-    """Size and time of a file; of the archive for an image inside one."""
+    """Return size and time of a file, or of the archive that contains it."""
     for candidate in (Path(path), *Path(path).parents):
         if candidate.exists():
             status = candidate.stat()
@@ -120,22 +149,21 @@ def _stamp(path: str) -> str:
     return ''
 
 
-def _features(model, train, val, args, device, cache: Path) -> tuple[tuple, bool]:
-    """Features and labels of both sets, from the cache where it has them."""
-    from mmssl.checkpoint import load_file, save_file
-    from mmssl.commands import features as command
+def _read_cache(path: Path) -> 'tuple[Tensor, ...] | None':
+    """Read features and labels of both splits; None if there is no usable file."""
+    from mmssl.checkpoint import load_file
 
-    if cache.is_file():
-        try:
-            stored = load_file(cache)
-            return tuple(
-                stored[name] for name in ('train_features', 'train_labels', 'features', 'labels')
-            ), True
-        except (ValueError, KeyError, OSError) as error:
-            print(f'{cache} cannot be used ({error}); the features are computed again')
-    values = (
-        *command.features_of(model, train, args, device),
-        *command.features_of(model, val, args, device),
-    )
-    save_file(dict(zip(('train_features', 'train_labels', 'features', 'labels'), values, strict=True)), cache)
-    return values, False
+    if not path.is_file():
+        return None
+    try:
+        stored = load_file(path)
+        return tuple(stored[name] for name in CACHED)
+    except (ValueError, KeyError, OSError) as error:
+        print(f'{path} cannot be used ({error}); the features are computed again')
+        return None
+
+
+def _write_cache(values: 'tuple[torch.Tensor, ...]', path: Path) -> None:
+    from mmssl.checkpoint import save_file
+
+    save_file(dict(zip(CACHED, values, strict=True)), path)

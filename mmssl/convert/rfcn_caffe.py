@@ -58,7 +58,7 @@ def mxnet_name(name: str) -> str:
 
 
 def scale_boxes(weights: dict, scales: Tensor) -> None:
-    """Multiply the coordinates of ``rfcn_bbox``, in the names of MXNet and without background, by ``scales``."""
+    """Multiply the coordinates of ``rfcn_bbox``, in the names of MXNet and without background."""
     scores, boxes = weights.get('rfcn_cls_bias'), weights.get('rfcn_bbox_bias')
     if scores is None or boxes is None:
         return
