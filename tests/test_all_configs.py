@@ -1,4 +1,4 @@
-"""Every config: parses, says where it comes from, builds, agrees with its metafile; every smoke config trains."""
+"""Every config parses, names its source, builds and agrees with its metafile; every smoke config trains."""
 
 import json
 import math
@@ -125,7 +125,7 @@ def test_header_tells_the_story(name):
 @pytest.mark.parametrize('name', NAMES)
 def test_every_type_is_registered(name):
     cfg = read(name)
-    assert cfg.default_scope in ('mmpretrain', 'mmdet', 'mmseg'), 'a config keeps the scope of its host'
+    assert cfg.default_scope in ('mmpretrain', 'mmdet', 'mmseg'), 'a config keeps the scope of its toolbox'
     unknown = []
     for key, value in cfg.items():
         for where, kind in types(value, key):

@@ -1,4 +1,4 @@
-"""Two real processes (gloo, CPU) through tools/dist_train.sh and dist_test.sh, against one process and against the maths."""
+"""Two processes of tools/dist_train.sh and dist_test.sh against one process and against the formula."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import torch
 
 pytestmark = pytest.mark.slow
 
-# what every rank sees and computes, written beside the run's own files
+# records the inputs, losses and gradients of every rank beside the run's own files
 PROBE = """
 from pathlib import Path
 
@@ -27,12 +27,14 @@ from mmengine.registry import HOOKS
 class Probe(Hook):
     def before_train(self, runner):
         self.model = runner.model.module
-        self.record = dict(start={key: value.clone() for key, value in self.model.state_dict().items()}, files=[], losses={})
+        start = {key: value.clone() for key, value in self.model.state_dict().items()}
+        self.record = dict(start=start, files=[], losses={})
         runner.optim_wrapper.optimizer.register_step_pre_hook(self.keep_gradients)
 
     def keep_gradients(self, *_):
-        self.record.setdefault('gradients', {name: parameter.grad.clone() for name, parameter in self.model.named_parameters()
-                                             if parameter.grad is not None})
+        gradients = {name: parameter.grad for name, parameter in self.model.named_parameters()}
+        gradients = {name: value.clone() for name, value in gradients.items() if value is not None}
+        self.record.setdefault('gradients', gradients)
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         self.record.setdefault('rng', torch.get_rng_state())
@@ -64,7 +66,8 @@ model = dict(
     head=dict(num_classes=10, in_channels=16, topk=(1, 5)))
 data_preprocessor = dict(num_classes=10)
 test_pipeline = [dict(type='mmssl.LoadCenterCrop', scale=32, ratio=1.0), dict(type='PackInputs')]
-test_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
+test_dataloader = dict(
+    batch_size=4, num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
 """
 
 
@@ -91,7 +94,7 @@ def launch(root, script, *arguments, cwd):
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory, repo_root):
-    """A folder with two configs and nothing else: the demo data is made by the first rank while the second waits."""
+    """A folder with only two configs: the first rank makes the demo data while the second waits."""
     folder = tmp_path_factory.mktemp('two ranks')
     (folder / 'rank_probe.py').write_text(PROBE)
     (folder / 'pretrain.py').write_text(CONFIG.format(root=repo_root))
@@ -150,12 +153,12 @@ def test_the_gradient_is_that_of_one_process_with_the_whole_batch(repo_root, str
     loss.backward()
     # every image has as many masked patches, so the mean over 16 images is the mean of two means over 8
     assert loss.item() == pytest.approx((ranks[0]['losses'][1] + ranks[1]['losses'][1]) / 2, abs=1e-6)
-    wanted = {
+    expected = {
         name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None
     }
     for rank in ranks:
-        assert rank['gradients'].keys() == wanted.keys()
-        for name, gradient in wanted.items():
+        assert rank['gradients'].keys() == expected.keys()
+        for name, gradient in expected.items():
             assert torch.allclose(rank['gradients'][name], gradient, atol=1e-6, rtol=1e-4), name
 
 
@@ -225,12 +228,12 @@ def test_two_ranks_test_as_one(repo_root, folder, straight, warm_cli):
     one, two = metrics(folder / 'one'), metrics(folder / 'two')
     assert one == two and set(one) == {'accuracy/top1', 'accuracy/top5'}
     assert 0 < one['accuracy/top5'] < 100
-    kept = []
+    predictions = []
     for name in ('one.pkl', 'two.pkl'):
         with open(folder / name, 'rb') as file:
-            kept.append(pickle.load(file))
-    assert len(kept[0]) == len(kept[1]) == 37
-    assert len({int(sample['pred_label']) for sample in kept[0]}) > 1
-    for sample, other in zip(*kept, strict=True):
+            predictions.append(pickle.load(file))
+    assert len(predictions[0]) == len(predictions[1]) == 37
+    assert len({int(sample['pred_label']) for sample in predictions[0]}) > 1
+    for sample, other in zip(*predictions, strict=True):
         assert sample['img_path'] == other['img_path']
         torch.testing.assert_close(sample['pred_score'], other['pred_score'])

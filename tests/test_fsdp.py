@@ -1,4 +1,4 @@
-"""The sharded ViT-L recipe, shrunk, on two CPU processes: as DDP, resumed exactly, its checkpoint good for an unsharded model."""
+"""The sharded ViT-L recipe, small, on two CPU processes: equal to DDP, resumed exactly, saved whole."""
 
 import pytest
 import torch
@@ -68,7 +68,7 @@ def train(repo_root, warm_cli, demo_data):
 def build_model(root):
     from mmengine.registry import init_default_scope
 
-    from mmssl.engine.launch import load_config
+    from mmssl.config.load import load_config
     from mmssl.registry import MODELS, build
 
     cfg = load_config(str(root / CONFIG), MODEL)

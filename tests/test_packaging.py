@@ -24,7 +24,7 @@ CARRIED = (
     'LICENSE',
     'README.md',
 )
-HOST_PREFIXES = ('mm', 'onedl')
+TOOLBOX_PREFIXES = ('mm', 'onedl')
 
 
 def pip(*arguments, cwd=None):
@@ -110,10 +110,12 @@ def test_no_extra_mixes_the_two_flavours(repo_root):
     config = configparser.ConfigParser()
     config.read(repo_root / 'setup.cfg')
     for extra, text in config['options.extras_require'].items():
-        hosts = [
-            line for line in text.split() if line.startswith(HOST_PREFIXES) and not line.startswith('mmssl')
+        toolboxes = [
+            line
+            for line in text.split()
+            if line.startswith(TOOLBOX_PREFIXES) and not line.startswith('mmssl')
         ]
-        assert len({line.startswith('onedl') for line in hosts}) < 2, extra
+        assert len({line.startswith('onedl') for line in toolboxes}) < 2, extra
     assert 'openmmlab' not in config['options.extras_require']['all']
 
 

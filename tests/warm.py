@@ -1,7 +1,7 @@
-"""A process that has done the slow imports and forks for every command it is sent: JSON lines in, exit statuses out.
+"""A process that has done the slow imports and forks for every command: JSON lines in, exit statuses out.
 
-Seconds of imports are most of what a small command costs. Only libraries are imported here, none of ours and
-none that registers parts, so that a command still finds everything by itself.
+Imports take most of the time of a small command. Only libraries are imported here, nothing of mmssl and
+nothing that registers types, so that a command still has to import everything it needs.
 """
 
 import atexit
@@ -67,7 +67,7 @@ def leave(status: int) -> None:
 
 
 def ranks(request: dict) -> int:
-    """As many processes as the request says, with the environment that torchrun gives them; when one fails, the others are ended."""
+    """Start the ranks of a request with torchrun's environment; when one fails, end the others."""
     with socket.socket() as server:
         server.bind(('127.0.0.1', 0))
         port = str(server.getsockname()[1])
@@ -97,13 +97,14 @@ def ranks(request: dict) -> int:
     return status
 
 
-def answer(request: dict) -> None:
-    """What the fork does: its own session, output files and folder, then the command."""
+def run_in_fork(request: dict) -> None:
+    """Set up the session, the output files and the folder of a fork, then run the command."""
     status = 1
     try:
         os.setsid()
-        for number, name in ((1, 'stdout'), (2, 'stderr')):
-            os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND), number)
+        for descriptor, name in ((1, 'stdout'), (2, 'stderr')):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+            os.dup2(os.open(request[name], flags), descriptor)
         os.chdir(request['cwd'])
         os.environ.update(request['env'])
         status = (ranks if request['ranks'] > 1 else child)(request)
@@ -111,8 +112,8 @@ def answer(request: dict) -> None:
         leave(status)
 
 
-def remember_formatted() -> None:
-    """mmengine formats the same config once a log and once a checkpoint, for a second each time: do it once a process."""
+def cache_formatting() -> None:
+    """Cache yapf: mmengine formats the same config for every log and checkpoint, for a second each time."""
     with contextlib.suppress(ImportError):
         from yapf.yapflib import yapf_api
 
@@ -128,16 +129,16 @@ def remember_formatted() -> None:
 
 
 def serve() -> None:
-    """Answer requests until the input ends."""
+    """Serve requests until the input ends."""
     for name in LIBRARIES:
         with contextlib.suppress(ImportError):
             __import__(name)
-    remember_formatted()
+    cache_formatting()
     for line in sys.stdin:
         request = json.loads(line)
         pid = os.fork()
         if not pid:
-            answer(request)
+            run_in_fork(request)
         print(json.dumps({'pid': pid}), flush=True)
         print(json.dumps({'status': os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}), flush=True)
 

@@ -1,4 +1,4 @@
-"""What README and docs say: commands are parsed by the parsers that they are for, cheap ones run; links, pictures and names are there."""
+"""README and docs: parsers accept the commands, cheap ones run; links, pictures and names exist."""
 
 import argparse
 import ast
@@ -25,6 +25,8 @@ PAGES = sorted(
         ROOT / 'README_zh-CN.md',
         ROOT / 'CONTRIBUTING.md',
         ROOT / 'CHANGELOG.md',
+        ROOT / 'CODE_OF_CONDUCT.md',
+        ROOT / 'SECURITY.md',
         *(ROOT / 'configs').glob('*/README.md'),
         *(page for page in (ROOT / 'docs').rglob('*.md') if '_build' not in page.parts),
     )
@@ -51,7 +53,7 @@ def blocks(page, language):
 
 
 def shell(page):
-    """Blocks of commands: those called so, and those without a name that begin with a program of ours."""
+    """Blocks of shell commands: those marked bash, and unmarked ones that begin with a known program."""
     return blocks(page, 'bash') + [
         body for body in blocks(page, '') if re.match(r'(mmssl|python|pip|make|tools/\w+\.sh) ', body)
     ]
@@ -110,7 +112,7 @@ def is_placeholder(word):
 
 @functools.cache
 def config(name):
-    from mmssl.engine.launch import load_config
+    from mmssl.config.load import load_config
 
     return load_config(str(ROOT / name) if (ROOT / name).is_file() else name)
 
@@ -142,9 +144,9 @@ def check_mmssl(command, name, arguments):
     if name not in COMMANDS:
         return
     args = quietly(lambda: command_parser(name).parse_args(list(arguments)), command)
-    for place in ('config', 'diff', 'base'):
-        if getattr(args, place, None):
-            check_config(getattr(args, place), getattr(args, 'cfg_options', ()), command)
+    for argument in ('config', 'diff', 'base'):
+        if getattr(args, argument, None):
+            check_config(getattr(args, argument), getattr(args, 'cfg_options', ()), command)
     model = getattr(args, 'model', None)
     if model and not is_placeholder(model) and model.endswith('.py'):
         check_config(model, getattr(args, 'cfg_options', ()), command)
@@ -230,7 +232,7 @@ def check_python(command, arguments, monkeypatch):
 
 
 def check(command, monkeypatch):
-    """The rule for a command; there is none for a program that nobody thought of."""
+    """Check one command; a program without a rule fails."""
     program, *arguments = command.words
     if program == 'mmssl':
         check_mmssl(command, arguments[0], arguments[1:])
@@ -288,6 +290,7 @@ SUBSTITUTES = (
 )
 # command -> (what is replaced first, the file that it makes)
 MAE, GCN = 'work_dirs/mae', 'work_dirs/gcn'
+MAE_CONFIG = 'configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py'
 RUN = {
     'mmssl demo-data data/demo': ({}, 'data/demo/demo_data.json'),
     'mmssl check-data configs/smoke/mae.py': ({}, None),
@@ -297,7 +300,7 @@ RUN = {
         {'--data': '--max-train 200 --max-val 60 --data'},
         None,
     ),
-    'mmssl reconstruct configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py CHECKPOINT IMAGE... --out picture.png': (
+    f'mmssl reconstruct {MAE_CONFIG} CHECKPOINT IMAGE... --out picture.png': (
         {'CHECKPOINT': f'{MAE}/iter_10.pth'},
         'picture.png',
     ),
@@ -335,30 +338,30 @@ RUN = {
 
 
 @pytest.fixture(scope='module')
-def place(tmp_path_factory, with_demo):
-    folder = with_demo(tmp_path_factory.mktemp('docs'))
+def folder(tmp_path_factory, with_demo):
+    path = with_demo(tmp_path_factory.mktemp('docs'))
     for name, body in local_files('docs/adding.md').items():
-        (folder / name).write_text(body)
-    return folder
+        (path / name).write_text(body)
+    return path
 
 
 @pytest.mark.parametrize('text', RUN)
-def test_cheap_commands_run_on_the_demo_data(text, place, warm_cli):
+def test_cheap_commands_run_on_the_demo_data(text, folder, warm_cli):
     assert text in {command.text for command in ALL}, 'no page has this command any more'
     first, made = RUN[text]
     for word, other in first.items():
         text = text.replace(word, other)
     for pattern, other in SUBSTITUTES:
         text = re.sub(pattern, other, text)
-    done = warm_cli(*shlex.split(text)[1:], cwd=place, env={'PYTHONPATH': f'{place}:{ROOT}'})
+    done = warm_cli(*shlex.split(text)[1:], cwd=folder, env={'PYTHONPATH': f'{folder}:{ROOT}'})
     assert done.returncode == 0, done.stderr[-3000:]
-    assert made is None or (place / made).exists(), done.stdout[-2000:]
+    assert made is None or (folder / made).exists(), done.stdout[-2000:]
 
 
 @pytest.mark.filterwarnings('ignore:.*random weights')
-def test_python_runs_on_the_demo_data(place, monkeypatch, capsys):
+def test_python_runs_on_the_demo_data(folder, monkeypatch, capsys):
     """The first block of the page about Python, as it stands."""
-    monkeypatch.chdir(place)
+    monkeypatch.chdir(folder)
     exec(compile(blocks('docs/python.md', 'python')[0], 'docs/python.md', 'exec'), {})
     assert 'mae_vit-base-p16_8xb512-amp-coslr-300e_in1k' in capsys.readouterr().out
     assert list(Path('segmented').rglob('*.png'))
@@ -428,7 +431,7 @@ def test_names_of_ours_exist():
 
 @pytest.mark.parametrize('page', [page for page in PAGES if blocks(page, 'python')])
 def test_python_is_python_and_configs_are_configs(page, tmp_path):
-    from mmssl.engine.launch import load_config
+    from mmssl.config.load import load_config
 
     for number, body in enumerate(blocks(page, 'python')):
         if body.startswith('_base_'):
@@ -442,7 +445,7 @@ def test_own_segmentation_data_builds(tmp_path, with_demo, monkeypatch):
     """The config for a folder of images and label maps, with such a folder."""
     from mmengine.registry import DATASETS, init_default_scope
 
-    from mmssl.engine.launch import load_config
+    from mmssl.config.load import load_config
 
     body = next(body for body in blocks('docs/own-data.md', 'python') if 'SegmentationFolder' in body)
     monkeypatch.chdir(with_demo(tmp_path))
@@ -463,8 +466,8 @@ def test_the_site_has_every_config_folder_and_every_package():
     named = {path.stem for path in (ROOT / 'docs/configs').glob('*.md')} - {'index'}
     assert named == {path.parent.name for path in (ROOT / 'configs').glob('*/README.md')}
     api = {path.stem for path in (ROOT / 'docs/api').glob('*.md')} - {'index', 'package'}
-    packages = {path.parent.name for path in (ROOT / 'mmssl').glob('*/__init__.py')} - {'commands', 'page'}
-    assert api == packages
+    packages = {path.parent.name for path in (ROOT / 'mmssl').glob('*/__init__.py')}
+    assert api == packages - {'commands', 'demo_page'}
     tree = (ROOT / 'docs/api/index.md').read_text()
     assert all(re.search(rf'^{name}$', tree, re.M) for name in api)
 
