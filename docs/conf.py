@@ -51,7 +51,7 @@ ELSEWHERE.update(
 )
 PAGE_OF = {path: page for page, path in ELSEWHERE.items()} | {'README.md': 'index'}
 # modules without a page: programs and what they alone use
-LEFT_OUT = {'mmssl.cli', 'mmssl.commands.shell_scripts'}
+LEFT_OUT = {'mmssl.cli'}
 LINK = re.compile(r'(\]\()([^)#\s:]+)(#[^)\s]*)?(\))')
 
 

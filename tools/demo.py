@@ -25,7 +25,8 @@ def main() -> int:
     work_dir = Path(args.work_dir)
     shutil.rmtree(work_dir, ignore_errors=True)
 
-    from mmssl.engine.launch import load_config, make_demo_data_if_asked
+    from mmssl.config.load import load_config
+    from mmssl.engine.launch import make_missing_demo_data
 
     cfg = load_config(
         CONFIG,
@@ -41,7 +42,7 @@ def main() -> int:
     cfg.custom_hooks.append({'type': 'mmssl.ProgressHook'})
     data = Path(cfg.train_dataloader.dataset.data_root)
     print(f'demo data: {data.parent}', flush=True)
-    make_demo_data_if_asked(cfg)
+    make_missing_demo_data(cfg)
 
     from mmssl.engine.runner import runner_class
 

@@ -1,4 +1,4 @@
-"""The package from Python: models by name, and an inferencer a system.
+"""The package from Python: models by name, and one inferencer per system.
 
     from mmssl.apis import DetectionInferencer, FeatureInferencer, PromptInferencer, SegmentationInferencer,
     get_model, list_models
@@ -8,27 +8,27 @@
 
 import importlib
 
-_WHERE = {
-    'get_model': 'models',
-    'list_models': 'models',
-    'FeatureInferencer': 'features',
-    'DetectionInferencer': 'detection',
-    'SegmentationInferencer': 'segmentation',
-    'PromptInferencer': 'prompting',
-    'export_backbone': 'export',
+_MODULES = {
+    'get_model': 'mmssl.apis.models',
+    'list_models': 'mmssl.config.catalogue',
+    'FeatureInferencer': 'mmssl.apis.features',
+    'DetectionInferencer': 'mmssl.apis.detection',
+    'SegmentationInferencer': 'mmssl.apis.segmentation',
+    'PromptInferencer': 'mmssl.apis.prompting',
+    'export_backbone': 'mmssl.apis.export',
 }
-__all__ = list(_WHERE)
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str):
-    if name not in _WHERE:
+    if name not in _MODULES:
         from mmssl.hints import nearest
 
-        raise AttributeError(f'mmssl.apis has no {name!r}{nearest(name, _WHERE)}')
-    value = getattr(importlib.import_module(f'{__name__}.{_WHERE[name]}'), name)
+        raise AttributeError(f'mmssl.apis has no {name!r}{nearest(name, _MODULES)}')
+    value = getattr(importlib.import_module(_MODULES[name]), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_WHERE})
+    return sorted({*globals(), *_MODULES})

@@ -1,36 +1,40 @@
-"""Masks of images from points and boxes, or of everything in them."""
+"""Masks in images from points and boxes, or of everything in them."""
 
 import os
-from argparse import Namespace
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmssl.apis.base import Inferencer, Source, find_sources, pick_device, read_rgb, write_picture
+from mmssl.apis.base import Inferencer, Source, check_batch_size
+from mmssl.apis.loading import RANDOM, pick_device
+from mmssl.apis.sam import load_sam, make_generator
+from mmssl.apis.segmenters import PromptedSegmenter
+from mmssl.apis.sources import find_sources
 
 PROMPTS = ('points', 'labels', 'boxes')
 
 
 class PromptInferencer(Inferencer):
-    """Masks by Segment Anything: of prompted objects, or of everything.
+    """Segment prompted objects, or everything, with Segment Anything.
 
     Args:
         config: 'vit_b', 'vit_l', 'vit_h', 'vit_t'; a name of ``list_models(system='promptable')``; or the
             path of a config.
-        checkpoint: released file in the official names, or of a training of ours; random when None.
-        device: 'cpu', 'cuda:0', ...; a GPU where there is one when None.
-        trust: load a checkpoint that holds pickled code.
-        multimask: give all three masks of a prompted object, not the best.
-        **generator: settings of the automatic masks, as :class:`mmssl.promptable.SamAutomaticMaskGenerator`
-        takes them
-            (``points_per_side=16``), and ``tile`` for large images.
+        checkpoint: File in the official names, or written by a training; random weights if None.
+        device: 'cpu', 'cuda:0', ...; a GPU if there is one when None.
+        trust: Load a checkpoint that contains pickled code.
+        multimask: Return all three masks of a prompted object, not only the best.
+        **generator: Settings of the automatic masks, passed on to
+            :class:`mmssl.promptable.SamAutomaticMaskGenerator` (``points_per_side=16``), and ``tile`` for
+            large images.
 
     Results:
-        'annotations', a record a mask as in ``mmssl segment``'s COCO file: 'segmentation' (compressed run
-        lengths), 'bbox', 'area', 'predicted_iou', ...; with prompts also 'masks' (M, H, W) bool and 'scores'
-        (M,), in the order of the objects.
+        'annotations', one record per mask as in the COCO file of ``mmssl segment``: 'segmentation'
+        (compressed run lengths), 'bbox', 'area', 'predicted_iou', ...; with prompts also 'masks' (M, H, W)
+        bool and 'scores' (M,), in the order of the objects.
 
     Examples:
         >>> from mmssl.apis import PromptInferencer
@@ -40,42 +44,26 @@ class PromptInferencer(Inferencer):
     """
 
     def __init__(
-        self, config, checkpoint=None, device=None, trust: bool = False, multimask: bool = False, **generator
+        self,
+        config: str | os.PathLike,
+        checkpoint: str | os.PathLike | None = None,
+        device: Any = None,
+        trust: bool = False,
+        multimask: bool = False,
+        **generator: Any,
     ):
-        import warnings
-
         from mmengine.config import Config
 
-        from mmssl.apis.models import Entry, find_entry, find_weights, scope_of
-        from mmssl.commands.prompting import RANDOM, load_sam, make_generator
-        from mmssl.hints import nearest
-        from mmssl.promptable.build import KINDS
+        from mmssl.apis.models import scope_of
 
-        if not isinstance(config, (str, os.PathLike)):
-            raise TypeError(
-                f'a config of type {type(config).__name__}; give one of {", ".join(KINDS)}, a name of '
-                "mmssl.apis.list_models(system='promptable'), or a path"
-            )
-        self.device, self.multimask = pick_device(device), multimask
-        near = nearest(str(config), KINDS)
-        if near and config not in KINDS:
-            raise ValueError(f'no model {str(config)!r}{near}')
-        entry = None if config in KINDS else find_entry(config)
-        if checkpoint is True and entry is None:
-            raise ValueError(
-                f"{config}'s weights are Meta's or MobileSAM's release: download the file and give its path"
-            )
-        path = find_weights(checkpoint, entry or Entry(str(config), Path(config), 'promptable', None))
+        self.device = pick_device(device)
+        self.multimask = multimask
+        name, path = _find_model(config, checkpoint)
         if path is None:
             warnings.warn(f'{config} runs with random weights: no checkpoint was given', stacklevel=2)
         self.cfg = Config(dict(default_scope='mmpretrain'))
         with scope_of(self.cfg):
-            try:
-                self.model = load_sam(
-                    str(config if entry is None else entry.path), path or RANDOM, trust=trust
-                )
-            except ValueError as error:
-                raise ValueError(str(error).replace('--model ', '')) from error
+            self.model = load_sam(name, path or RANDOM, trust=trust)
         self.model.to(self.device)
         self.generator = make_generator(self.model, generator)
 
@@ -88,20 +76,22 @@ class PromptInferencer(Inferencer):
         progress: bool | None = None,
         prompts: Mapping | Sequence[Mapping | None] | None = None,
     ) -> list[dict]:
-        """Masks of images, in their order.
+        """Return the masks of images, in their order.
 
         Args:
-            inputs, out_dir, image_format, progress: as of the other inferencers; masks are also written as
-                ``masks/NAME/000.png``.
-            batch_size: images are encoded one by one whatever it is; how many points are decoded at once is
-                the generator's ``points_per_batch``.
-            prompts: a dict for all images, or a list of one an image (None in it: everything in that image);
-                None: everything in all. 'points' [(x, y), ...] with 'labels' [1 or 0, ...] are about one
-                object; 'boxes' [(x1, y1, x2, y2), ...] are an object each, and points refine a single one.
-                Pixels of the image.
+            inputs: As for the other inferencers.
+            batch_size: Has no effect: images are encoded one by one, and ``points_per_batch`` of the
+                generator sets how many points are decoded at once.
+            out_dir: As for the other inferencers; masks are also written as ``masks/NAME/000.png``.
+            image_format: As for the other inferencers.
+            progress: As for the other inferencers.
+            prompts: A dict for all images, or a list with one entry per image, where None segments everything
+                in that image; None for everything in all images. 'points' [(x, y), ...] with 'labels' [1 or
+                0, ...] describe a single object; each of 'boxes' [(x1, y1, x2, y2), ...] is an object, and
+                points refine a single box. All in pixels of the image.
 
         Raises:
-            ValueError: also prompts that are malformed or outside of an image.
+            ValueError: Also for prompts that are malformed or outside an image.
         """
         return list(self.stream(inputs, batch_size, out_dir, image_format, progress, prompts))
 
@@ -114,78 +104,117 @@ class PromptInferencer(Inferencer):
         progress: bool | None = None,
         prompts: Mapping | Sequence[Mapping | None] | None = None,
     ) -> Iterator[dict]:
-        """As calling it, one result after the other."""
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f'batch_size={batch_size!r} must be a whole number above 0')
+        """Yield the results one after the other.
+
+        Args:
+            inputs: As for calling the inferencer.
+            batch_size: As for calling the inferencer.
+            out_dir: As for calling the inferencer.
+            image_format: As for calling the inferencer.
+            progress: As for calling the inferencer.
+            prompts: As for calling the inferencer.
+        """
+        check_batch_size(batch_size)
         sources = find_sources(inputs, image_format)
-        given = [prompts] * len(sources) if prompts is None or isinstance(prompts, Mapping) else list(prompts)
-        if len(given) != len(sources):
+        if prompts is None or isinstance(prompts, Mapping):
+            prompts = [prompts] * len(sources)
+        if len(prompts) != len(sources):
             raise ValueError(
-                f'{len(given)} prompts for {len(sources)} images; give a dict for all of them, or one an image'
+                f'{len(prompts)} prompts for {len(sources)} images; give a dict for all of them, or one per '
+                'image'
             )
-        objects = [None if one is None else objects_of(one) for one in given]
-        return self._results(
-            sources, 1, None if out_dir is None else Path(out_dir), progress, objects=objects
-        )
+        objects = [None if prompt is None else objects_of(prompt) for prompt in prompts]
+        folder = None if out_dir is None else Path(out_dir)
+        return self._results(sources, 1, folder, progress, objects=objects)
 
     def predict(
-        self, sources: Sequence[Source], files: Sequence[Path], objects: Sequence = (), **options
+        self, sources: Sequence[Source], files: Sequence[Path], objects: Sequence = (), **options: Any
     ) -> list[dict]:
-        """See the class."""
-        from mmssl.commands.segment import Prompted
-        from mmssl.promptable.annotations import coco_masks
+        """Segment images; see the class."""
+        from mmssl.data.images import read_rgb
 
         results: list[dict] = []
         for source, file in zip(sources, files, strict=True):
-            pixels, wanted = read_rgb(file), objects[source.number]
-            if wanted is None:
-                records = sorted(self.generator.generate(pixels), key=lambda record: -record['predicted_iou'])
+            pixels = read_rgb(file)
+            prompts = objects[source.index]
+            if prompts is None:
+                records = self.generator.generate(pixels)
+                records = sorted(records, key=lambda record: -record['predicted_iou'])
                 results.append({'annotations': records})
                 continue
-            settings = Namespace(cache_dir=None, multimask=self.multimask, mask=None)
             try:
-                records = Prompted(self.model, wanted, settings)(pixels, file)
+                results.append(self._segment(pixels, prompts))
             except ValueError as error:
                 raise ValueError(f'{source.path or source.name}: {error}') from error
-            masks = [coco_masks().decode(record['segmentation']).astype(bool) for record in records]
-            scores = np.array([record['predicted_iou'] for record in records])
-            results.append({'annotations': records, 'masks': np.stack(masks), 'scores': scores})
         return results
 
+    def _segment(self, pixels: np.ndarray, prompts: list[dict]) -> dict:
+        from mmssl.promptable.annotations import coco_masks
+
+        records = PromptedSegmenter(self.model, prompts, self.multimask)(pixels)
+        masks = [coco_masks().decode(record['segmentation']).astype(bool) for record in records]
+        scores = np.array([record['predicted_iou'] for record in records])
+        return {'annotations': records, 'masks': np.stack(masks), 'scores': scores}
+
     def in_json(self, result: dict) -> dict:
-        """Run lengths, not pixels."""
+        """Leave out the masks, which the annotations contain as run lengths."""
         return {key: value for key, value in result.items() if key != 'masks'}
 
     def save(self, source: Source, file: Path, result: dict, folder: Path) -> None:
-        """A PNG file a mask, and the masks with the prompts over the image."""
+        """Write one PNG file per mask, and the masks with the prompts over the image."""
         from PIL import Image
 
+        from mmssl.data.images import read_rgb
         from mmssl.promptable.annotations import coco_masks
-        from mmssl.visualization.promptable import draw_prompts, overlay_codes
+        from mmssl.visualization.files import write_image
+        from mmssl.visualization.promptable import draw_prompts, overlay_rles
 
         records = result['annotations']
-        for number, record in enumerate(records):
+        for index, record in enumerate(records):
             mask = Image.fromarray(coco_masks().decode(record['segmentation']) * 255)
-            write_picture(mask, folder / 'masks' / source.name / f'{number:03d}.png')
-        picture = overlay_codes(read_rgb(file), [record['segmentation'] for record in records])
+            write_image(mask, folder / 'masks' / source.name / f'{index:03d}.png')
+        drawing = overlay_rles(read_rgb(file), [record['segmentation'] for record in records])
         if 'masks' in result:
-            first = {record['object']: record for record in records}.values()
-            points, labels = (
-                np.array([item for record in first for item in record.get(key, [])])
-                for key in ('point_coords', 'point_labels')
+            by_object = {record['object']: record for record in records}.values()
+            points = np.array([point for record in by_object for point in record.get('point_coords', [])])
+            labels = np.array([label for record in by_object for label in record.get('point_labels', [])])
+            boxes = np.array([record['box'] for record in by_object if 'box' in record])
+            drawing = draw_prompts(drawing, points if len(points) else None, labels, boxes)
+        write_image(Image.fromarray(drawing), folder / 'pictures' / f'{source.name}.png')
+
+
+def _find_model(config: Any, checkpoint: Any) -> tuple[str, str | None]:
+    """Return the name or path that :func:`mmssl.apis.sam.load_sam` takes, and the checkpoint or None."""
+    from mmssl.apis.models import Entry, find_entry, find_weights
+    from mmssl.hints import nearest
+    from mmssl.promptable.build import KINDS
+
+    if not isinstance(config, (str, os.PathLike)):
+        raise TypeError(
+            f'a config of type {type(config).__name__}; give one of {", ".join(KINDS)}, a name of '
+            "mmssl.apis.list_models(system='promptable'), or a path"
+        )
+    if config in KINDS:
+        if checkpoint is True:
+            raise ValueError(
+                f"{config}'s weights are Meta's or MobileSAM's release: download the file and give its path"
             )
-            boxes = np.array([record['box'] for record in first if 'box' in record])
-            picture = draw_prompts(picture, points if len(points) else None, labels, boxes)
-        write_picture(Image.fromarray(picture), folder / 'pictures' / f'{source.name}.png')
+        released = Entry(str(config), Path(config), 'promptable', None)
+        return str(config), find_weights(checkpoint, released)
+    hint = nearest(str(config), KINDS)
+    if hint:
+        raise ValueError(f'no model {str(config)!r}{hint}')
+    entry = find_entry(config)
+    return str(entry.path), find_weights(checkpoint, entry)
 
 
 def objects_of(prompt: Mapping) -> list[dict]:
-    """Objects with 'points', 'labels' and 'box', as ``mmssl segment`` has them.
+    """Split a prompt into objects with 'points', 'labels' and 'box', as PromptedSegmenter takes them.
 
     Raises:
-        TypeError: no dict.
-        ValueError: unknown keys, nothing to segment by, points and labels of different lengths, several boxes
-            with points.
+        TypeError: The prompt is not a dict.
+        ValueError: It has unknown keys, nothing to segment by, points and labels of different lengths, or
+            several boxes with points.
     """
     from mmssl.hints import nearest
 
@@ -197,7 +226,8 @@ def objects_of(prompt: Mapping) -> list[dict]:
     for key in prompt:
         if key not in PROMPTS:
             raise ValueError(f'a prompt has no {key!r}{nearest(key, PROMPTS)}; it has {", ".join(PROMPTS)}')
-    points, boxes = (_rows(prompt.get(key), width, key) for key, width in (('points', 2), ('boxes', 4)))
+    points = _rows(prompt.get('points'), 2, 'points')
+    boxes = _rows(prompt.get('boxes'), 4, 'boxes')
     labels = prompt.get('labels')
     labels = [1] * len(points) if labels is None else [int(label) for label in np.asarray(labels).reshape(-1)]
     if len(labels) != len(points):
@@ -205,19 +235,21 @@ def objects_of(prompt: Mapping) -> list[dict]:
             f'{len(labels)} labels for {len(points)} points; each has one, 1 on the object, 0 beside it'
         )
     if len(boxes) > 1 and points:
-        raise ValueError(f'points refine a single box, and there are {len(boxes)}; give a prompt an object')
+        raise ValueError(
+            f'points refine a single box, and there are {len(boxes)}; give one prompt per object'
+        )
     if not points and not boxes:
-        raise ValueError('a prompt without points and boxes; None in its place segments everything')
+        raise ValueError('a prompt without points and boxes; give None to segment everything')
     if len(boxes) > 1:
         return [dict(points=[], labels=[], box=box) for box in boxes]
     return [dict(points=points, labels=labels, box=boxes[0] if boxes else [])]
 
 
-def _rows(value: Any, width: int, what: str) -> list[list[float]]:
+def _rows(value: Any, width: int, name: str) -> list[list[float]]:
     if value is None or len(value) == 0:
         return []
     rows = np.asarray(value, dtype=float)
     rows = rows[None] if rows.shape == (width,) else rows
     if rows.ndim != 2 or rows.shape[1] != width or not np.isfinite(rows).all():
-        raise ValueError(f'{what} of shape {rows.shape}; give (N, {width}) numbers in pixels of the image')
+        raise ValueError(f'{name} of shape {rows.shape}; give (N, {width}) numbers in pixels of the image')
     return rows.tolist()

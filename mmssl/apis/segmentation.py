@@ -1,26 +1,28 @@
-"""Classes of every pixel by a segmentor."""
+"""Classes of every pixel, predicted by a segmentor."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from mmssl.apis.base import HostInferencer, Source, read_rgb, write_picture
+from mmssl.apis.base import Source
+from mmssl.apis.toolbox import ToolboxInferencer, class_info
 
 
-class SegmentationInferencer(HostInferencer):
-    """The class of every pixel; any config of mmseg's scope, ours or the host's.
+class SegmentationInferencer(ToolboxInferencer):
+    """Predict the class of every pixel with any segmentor of mmseg's scope.
 
     Args:
-        config: a name of :func:`mmssl.apis.list_models`, a path, or a ``mmengine.Config``.
-        checkpoint: weights of the segmentor; random when None.
-        device: 'cpu', 'cuda:0', ...; a GPU where there is one when None.
-        trust: load a checkpoint that holds pickled code.
+        config: A name of :func:`mmssl.apis.list_models`, a path, or a ``mmengine.Config``.
+        checkpoint: Weights of the segmentor; random if None.
+        device: 'cpu', 'cuda:0', ...; a GPU if there is one when None.
+        trust: Load a checkpoint that contains pickled code.
 
     Results:
-        'pred_sem_seg' (H, W), uint8 up to 256 classes, at the size of the image; ``out_dir`` also gets it as
-        ``masks/NAME.png``, and the JSON file says how many pixels each class has. Classes equal those of
-        ``mmssl test``.
+        'pred_sem_seg' (H, W) at the size of the image, uint8 for up to 256 classes; ``out_dir`` also gets it
+        as ``masks/NAME.png``, and the JSON file lists the number of pixels of each class. Classes equal those
+        of ``mmssl test``.
 
     Examples:
         >>> from mmssl.apis import SegmentationInferencer
@@ -29,24 +31,25 @@ class SegmentationInferencer(HostInferencer):
     """
 
     def check_config(self, name: str) -> None:
-        """ValueError for configs of no segmentor."""
+        """Raise ValueError if the config is not of a segmentor."""
         self.need('mmseg', 'segmentor', 'segmentation', name)
 
     def prepare(self, checkpoint: str | None, trust: bool) -> None:
-        """Model, pipeline, classes and colours."""
-        meta = self.meta(self.build(checkpoint, trust), getattr(self.model, 'num_classes', None))
-        self.classes, self.palette = meta['classes'], meta['palette']
+        """Create the model and its pipeline, and find the classes and their colors."""
+        content = self.build(checkpoint, trust)
+        info = class_info(content, self.test_dataset(), getattr(self.model, 'num_classes', None))
+        self.classes = info.names
+        self.palette = info.palette
 
-    def predict(self, sources: Sequence[Source], files: Sequence[Path], **options) -> list[dict]:
-        """See the class."""
+    def predict(self, sources: Sequence[Source], files: Sequence[Path], **options: Any) -> list[dict]:
+        """Segment images; see the class."""
         maps = [sample.pred_sem_seg.data[0].cpu().numpy() for sample in self.test(files)]
-        return [
-            {'pred_sem_seg': classes.astype(np.uint8) if max(len(self.classes), 2) <= 256 else classes}
-            for classes in maps
-        ]
+        if max(len(self.classes), 2) <= 256:
+            maps = [labels.astype(np.uint8) for labels in maps]
+        return [{'pred_sem_seg': labels} for labels in maps]
 
     def in_json(self, result: dict) -> dict:
-        """Pixels a class in the place of the map."""
+        """Replace the map by the number of pixels of each class."""
         labels, counts = np.unique(result['pred_sem_seg'], return_counts=True)
         return {
             'img_path': result['img_path'],
@@ -58,13 +61,15 @@ class SegmentationInferencer(HostInferencer):
         }
 
     def save(self, source: Source, file: Path, result: dict, folder: Path) -> None:
-        """The map of classes, and the image beside it with a legend."""
+        """Write the map of classes, and the image beside it with a legend."""
         from PIL import Image
 
-        from mmssl.visualization.segmentation import segmentation_picture
+        from mmssl.data.images import read_rgb
+        from mmssl.visualization.files import write_image
+        from mmssl.visualization.segmentation import segmentation_figure
 
-        classes = result['pred_sem_seg']
-        mask = Image.fromarray(classes if classes.dtype == np.uint8 else classes.astype(np.int32))
-        write_picture(mask, folder / 'masks' / f'{source.name}.png')
-        picture = segmentation_picture(read_rgb(file), {'prediction': classes}, self.classes, self.palette)
-        write_picture(picture, folder / 'pictures' / f'{source.name}.png')
+        labels = result['pred_sem_seg']
+        mask = Image.fromarray(labels if labels.dtype == np.uint8 else labels.astype(np.int32))
+        write_image(mask, folder / 'masks' / f'{source.name}.png')
+        drawing = segmentation_figure(read_rgb(file), {'prediction': labels}, self.classes, self.palette)
+        write_image(drawing, folder / 'pictures' / f'{source.name}.png')

@@ -7,6 +7,7 @@ from mmssl.checkpoint.files import (
     safe_loading,
     save_file,
     trusted,
+    write_json,
     write_text,
 )
 from mmssl.checkpoint.keys import select_prefix, strip_module, strip_prefix, weights_of
@@ -33,6 +34,7 @@ __all__ = [
     'strip_prefix',
     'trusted',
     'weights_of',
+    'write_json',
     'write_text',
 ]
 

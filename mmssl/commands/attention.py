@@ -1,77 +1,73 @@
-"""``mmssl attention``: what the class token of a vision transformer attends to."""
+"""``mmssl attention``: maps of what the class token of a vision transformer attends to."""
 
 import argparse
+
+from mmssl.commands.arguments import (
+    add_cfg_options,
+    add_config,
+    add_trust,
+    check_files,
+    check_output_suffix,
+    checkpoint_files,
+    make_parent,
+)
 
 HELP = 'draw the attention of the class token of a vision transformer over images'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the command."""
-    parser.add_argument('config', help='path of a config, or its name below configs/')
+    """Add the command's arguments."""
+    add_config(parser)
     parser.add_argument(
-        'checkpoint', help="weights of the model or of its backbone; 'random' for a random initialisation"
+        'checkpoint', help="weights of the model or its backbone; 'random' for random weights"
     )
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files')
-    parser.add_argument('--out', required=True, metavar='PNG', help='picture to write')
+    parser.add_argument('--out', required=True, metavar='PNG', help='figure to write')
     parser.add_argument(
         '--image-size',
         type=int,
         metavar='PIXELS',
-        help='side to which images are resized; a larger one gives finer maps (default: that of the backbone)',
+        help='side to resize images to; a larger one gives finer maps (default: that of the backbone)',
     )
-    parser.add_argument('--seed', type=int, default=0, help='of a random initialisation')
-    parser.add_argument(
-        '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='override settings of the config'
-    )
-    parser.add_argument(
-        '--trust-checkpoint', action='store_true', help='load a checkpoint that holds pickled code'
-    )
+    parser.add_argument('--seed', type=int, default=0, help='seed of random weights (default: 0)')
+    add_cfg_options(parser)
+    add_trust(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Draw.
+    """Draw the maps.
 
     Raises:
-        FileNotFoundError: no such config, checkpoint or image.
-        ValueError: the backbone has no class token or no attention, or the checkpoint does not fit.
+        FileNotFoundError: The config, the checkpoint or an image does not exist.
+        ValueError: The backbone has no class token or no attention, or the checkpoint does not fit.
     """
-    import os
-    from pathlib import Path
-
+    check_files([*checkpoint_files(args.checkpoint), *args.images])
+    check_output_suffix(args.out)
     import torch
 
-    from mmssl.commands.features import RANDOM, build_model
-    from mmssl.hints import nearest_path
+    from mmssl.apis.loading import build_model
     from mmssl.visualization.attention import attention_rows, backbone_of, check_attention
-    from mmssl.visualization.reconstruction import picture, read_image
+    from mmssl.visualization.layout import image_grid
+    from mmssl.visualization.reconstruction import read_image
 
-    for path in (*([] if args.checkpoint == RANDOM else [args.checkpoint]), *args.images):
-        if not os.path.isfile(path):
-            raise FileNotFoundError(
-                f'{path} does not exist{nearest_path(path)}'
-                if not os.path.exists(path)
-                else f'{path} is not a file'
-            )
-    if Path(args.out).suffix.lower() not in ('.png', '.jpg', '.jpeg', '.webp'):
-        raise ValueError(f'--out {args.out}: give a name that ends in .png')
     model, _ = build_model(args.config, args.checkpoint, args.cfg_options, args.seed, args.trust_checkpoint)
     backbone = backbone_of(model)
     check_attention(backbone)
-    patch = backbone.patch_embed.patch_size
-    size = (
-        backbone.img_size
-        if args.image_size is None
-        else tuple(args.image_size // side * side for side in patch)
-    )
+    patch_size = backbone.patch_embed.patch_size
+    if args.image_size is None:
+        size = backbone.img_size
+    else:
+        size = tuple(args.image_size // patch * patch for patch in patch_size)
     if not all(size):
         raise ValueError(
-            f'--image-size {args.image_size} is less than a patch of {patch[0]}x{patch[1]} pixels'
+            f'--image-size {args.image_size} is less than a patch of {patch_size[0]}x{patch_size[1]} pixels'
         )
     images = torch.stack([read_image(path, size) for path in args.images])
     rows, titles = attention_rows(model, images)
-    sheet = picture(rows, height=224 if len(titles) <= 8 else 160, titles=titles)
-    os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)
-    sheet.save(args.out)
+    figure = image_grid(rows, titles, height=224 if len(titles) <= 8 else 160)
+    make_parent(args.out)
+    figure.save(args.out)
     print(
-        f'{args.out}: {len(images)} images, {len(titles) - 2} heads, {size[0] // patch[0]}x{size[1] // patch[1]} patches'
+        f'{args.out}: {len(images)} images, {len(titles) - 2} heads, '
+        f'{size[0] // patch_size[0]}x{size[1] // patch_size[1]} patches'
     )

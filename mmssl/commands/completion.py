@@ -1,10 +1,10 @@
-"""``mmssl completion SHELL``: what makes a shell complete commands, options, configs and names."""
+"""``mmssl completion SHELL``: a script that completes commands, options, configs and names."""
 
 import argparse
 
-HELP = 'print what makes bash, zsh or fish complete commands, options, configs and names'
+HELP = 'print a script that makes bash, zsh or fish complete commands, options, configs and names'
 DESCRIPTION = (
-    'Print what makes a shell complete commands, options, configs and names. '
+    'Print a script that makes a shell complete commands, options, configs and names. '
     'bash: add eval "$(mmssl completion bash)" to ~/.bashrc; '
     'zsh: mmssl completion zsh > ~/.zfunc/_mmssl, a folder of $fpath, before compinit; '
     'fish: mmssl completion fish > ~/.config/fish/completions/mmssl.fish'
@@ -13,12 +13,12 @@ SHELLS = ('bash', 'zsh', 'fish')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The shell."""
-    parser.add_argument('shell', choices=SHELLS, help='the shell that you type in')
+    """Add the shell."""
+    parser.add_argument('shell', choices=SHELLS, help='the shell that you use')
 
 
 def run(args: argparse.Namespace) -> None:
     """Print the script."""
-    from mmssl.commands import shell_scripts as completion
+    from mmssl.commands import shells
 
-    print(getattr(completion, args.shell)(), end='')
+    print(shells.script(args.shell), end='')

@@ -1,137 +1,133 @@
-"""``mmssl convert FAMILY SRC DST [--reverse]``: released weights to ours, or back."""
+"""``mmssl convert FAMILY SRC DST [--reverse]``: weights of other releases in mmssl's names, or back."""
 
+import argparse
 import os
 import sys
-import tempfile
-from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
-HELP = 'rename the weights of another release to ours, or back'
+from mmssl.commands.arguments import add_progress, progress_hidden
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+HELP = "convert the weights of another release to mmssl's names, or back"
 
 
-def add_arguments(parser) -> None:
-    """Arguments of the command."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     parser.add_argument(
         'family',
-        help='beit, dino, hf-vit, mae, mobilenetv2, moby, moco, mocov3, rfcn, rfcn-caffe, sam-hf, swav, swin, '
+        help='beit, dino, hf-vit, mae, mobilenetv2, moby, moco, mocov3, rfcn, rfcn-caffe, sam-hf, swav, '
+        'swin, '
         'timm-vit or torchvision-resnet',
     )
     parser.add_argument('src', help='file to read: .pth, .pt, .safetensors')
-    parser.add_argument('dst', help='file to write; .safetensors writes that format')
-    parser.add_argument('--reverse', action='store_true', help='from ours to the release')
+    parser.add_argument('dst', help='file to write; the suffix .safetensors selects that format')
+    parser.add_argument('--reverse', action='store_true', help="from mmssl's names to the release's")
     parser.add_argument(
         '--drop',
         action='append',
         default=[],
         metavar='PREFIX',
-        help='leave out keys that begin so, as --drop neck. for an encoder from a pre-training checkpoint; may be repeated',
+        help='leave out keys with this prefix, as --drop neck. for an encoder from a pre-training '
+        'checkpoint; may be '
+        'repeated',
     )
     parser.add_argument(
         '--prefix',
         default='backbone.',
-        help="what our side puts before the backbone's keys (default: %(default)s)",
+        help="prefix of the backbone's keys on mmssl's side (default: %(default)s)",
     )
-    parser.add_argument('--force', action='store_true', help='replace DST where it exists')
+    parser.add_argument('--force', action='store_true', help='replace DST if it exists')
+    add_progress(parser)
     parser.add_argument(
-        '--progress', action='store_true', help='show a progress line even where there is no terminal'
-    )
-    parser.add_argument(
-        '--trust-checkpoint', action='store_true', help='read SRC even if it holds code that would be run'
+        '--trust-checkpoint', action='store_true', help='read SRC even if it contains pickled code'
     )
 
 
-def run(args) -> int:
-    """Convert one file; prints what was converted."""
-    from mmssl.checkpoint import ProgressFile, load_file
+def run(args: argparse.Namespace) -> int:
+    """Convert one file and print what was converted.
+
+    Raises:
+        FileNotFoundError: SRC does not exist.
+        FileExistsError: DST exists.
+        ValueError: There is no such family, the weights do not belong to it, or a prefix matches nothing.
+    """
+    from mmssl.checkpoint.weight_files import write_weights
     from mmssl.convert import get_family, keymap
 
     family = get_family(args.family)  # before a large file is read
+    _check_files(args)
+    content = _read(args)
+    weights = dict(keymap.unwrap(content, () if args.reverse else family.parts))
+    dropped = _drop(weights, args.drop)
+    converted, layout = keymap.convert(family, weights, to_official=args.reverse, prefix=args.prefix)
+    if args.reverse:
+        converted = {family.file_prefix + key: tensor for key, tensor in converted.items()}
+    nested = args.reverse and not args.dst.endswith('.safetensors')
+    num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in converted.values())
+    with _progress_bar('writing', num_bytes, progress_hidden(args)) as bar:
+        write_weights(
+            keymap.wrap(converted, family.parts) if nested else converted,
+            args.dst,
+            family.wrapper if args.reverse else 'state_dict',
+            bar.update,
+        )
+    values = sum(tensor.numel() for tensor in converted.values())
+    source, target = ('mmssl', 'the release') if args.reverse else ('the release', 'mmssl')
+    print(
+        f'{family.name} ({layout}): {len(converted)} keys, {values:,} values'
+        + (f', {dropped} keys dropped' if dropped else '')
+        + f', from {source} to {target}: {args.dst}'
+    )
+    return 0
+
+
+def _check_files(args: argparse.Namespace) -> None:
     if not os.path.isfile(args.src):
         raise FileNotFoundError(f'no file {args.src!r} to convert')
     if os.path.exists(args.dst) and not args.force:
         raise FileExistsError(f'{args.dst!r} exists; --force replaces it')
     if os.path.isdir(args.dst):
         raise IsADirectoryError(f'{args.dst!r} is a directory; name a file in it')
-    with bar('reading', os.path.getsize(args.src), args.progress) as shown, open(args.src, 'rb') as file:
-        # safetensors are mapped, not read
-        source = args.src if args.src.endswith('.safetensors') else ProgressFile(file, shown.update)
-        content = load_file(source, trust=args.trust_checkpoint)
-    weights = dict(keymap.unwrap(content, () if args.reverse else family.parts))
-    dropped = [key for key in weights if key.startswith(tuple(args.drop))] if args.drop else []
-    for prefix in args.drop:
-        if not any(key.startswith(prefix) for key in dropped):
+
+
+def _read(args: argparse.Namespace) -> dict:
+    from mmssl.checkpoint import ProgressFile, load_file
+
+    size = os.path.getsize(args.src)
+    with _progress_bar('reading', size, progress_hidden(args)) as bar, open(args.src, 'rb') as file:
+        # safetensors files are mapped, not read
+        source = args.src if args.src.endswith('.safetensors') else ProgressFile(file, bar.update)
+        return load_file(source, trust=args.trust_checkpoint)
+
+
+def _drop(weights: dict, prefixes: list[str]) -> int:
+    """Remove the keys with one of the prefixes; return their number.
+
+    Raises:
+        ValueError: No key has a prefix.
+    """
+    from mmssl.convert import keymap
+
+    for prefix in prefixes:
+        if not any(key.startswith(prefix) for key in weights):
             raise ValueError(f'--drop {prefix}: no key begins so; keys are {keymap.listed(list(weights))}')
+    dropped = [key for key in weights if key.startswith(tuple(prefixes))]
     for key in dropped:
         del weights[key]
-    converted, layout = keymap.convert(family, weights, to_official=args.reverse, prefix=args.prefix)
-    if args.reverse:
-        converted = {family.file_prefix + key: tensor for key, tensor in converted.items()}
-    nested = args.reverse and not args.dst.endswith('.safetensors')
-    size = sum(tensor.numel() * tensor.element_size() for tensor in converted.values())
-    with bar('writing', size, args.progress) as shown:
-        write_weights(
-            keymap.wrap(converted, family.parts) if nested else converted,
-            args.dst,
-            family.wrapper if args.reverse else 'state_dict',
-            shown.update,
-        )
-    values = sum(tensor.numel() for tensor in converted.values())
-    print(
-        f'{family.name} ({layout}): {len(converted)} keys, {values:,} values'
-        + (f', {len(dropped)} keys dropped' if dropped else '')
-        + f', from {"mmssl" if args.reverse else "the release"} to {"the release" if args.reverse else "mmssl"}: {args.dst}'
-    )
-    return 0
+    return len(dropped)
 
 
-def bar(what: str, total: int, always: bool):
-    """A line with the bytes done and the time left, on a terminal; ``total`` in bytes."""
+def _progress_bar(label: str, num_bytes: int, hidden: bool) -> 'tqdm':
     from tqdm import tqdm
 
-    hidden = not (always or sys.stderr.isatty())
     return tqdm(
-        total=total, desc=what, unit='B', unit_scale=True, leave=False, file=sys.stderr, disable=hidden
+        total=num_bytes,
+        desc=label,
+        unit='B',
+        unit_scale=True,
+        leave=False,
+        file=sys.stderr,
+        disable=hidden,
     )
-
-
-def write_weights(
-    weights: Mapping, path: str, wrapper: str | None = None, tell: Callable[[int], object] | None = None
-) -> None:
-    """Write weights by name whole or not at all, in the format that the file's ending says.
-
-    Args:
-        weights: names to tensors.
-        path: .safetensors for that format, which holds the bare weights; anything else for PyTorch's.
-        wrapper: key to put them under in PyTorch's format.
-        tell: called with the number of bytes of every piece that is written in that format.
-    """
-    directory = os.path.dirname(os.path.abspath(path))
-    os.makedirs(directory, exist_ok=True)
-    if not path.endswith('.safetensors'):
-        from mmssl.checkpoint import save_file
-
-        save_file({wrapper: weights} if wrapper else weights, path, tell)
-        return
-    import torch
-
-    try:
-        from safetensors.torch import save_file as save_safetensors
-    except ImportError:
-        raise ImportError(f'{path} needs the package safetensors: pip install safetensors') from None
-
-    seen: set[int] = set()
-    whole = {}
-    for key, value in weights.items():  # the format has no two names for one memory
-        shared = value.untyped_storage().data_ptr() in seen
-        seen.add(value.untyped_storage().data_ptr())
-        whole[key] = (
-            value.detach().clone(memory_format=torch.contiguous_format)
-            if shared
-            else value.detach().contiguous()
-        )
-    # written beside the target and renamed, so that nobody ever sees half a file
-    with tempfile.TemporaryDirectory(dir=directory, prefix='.convert-') as folder:
-        part = os.path.join(folder, 'part.safetensors')
-        save_safetensors(whole, part, metadata={'format': 'pt'})
-        with open(part, 'rb') as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)

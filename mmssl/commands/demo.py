@@ -1,71 +1,85 @@
-"""``mmssl demo``: a page on this machine to prompt with."""
+"""``mmssl demo``: a local page for prompting with clicks and for reconstructions."""
 
 import argparse
 import os
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-HELP = 'open a local page: click on images for masks, and look at reconstructions'
+from mmssl.commands.arguments import (
+    add_cfg_options,
+    add_device,
+    add_trust,
+    check_minimums,
+)
+from mmssl.commands.sam_arguments import MODELS, add_generator_arguments, generator_settings
+
+if TYPE_CHECKING:
+    from mmssl.demo_page.app import PageSettings
+
+HELP = 'open a local page: click on images for masks, and view reconstructions'
 RELEASED = {
     'vit_b': 'sam_vit_b_01ec64.pth',
     'vit_l': 'sam_vit_l_0b3195.pth',
     'vit_h': 'sam_vit_h_4b8939.pth',
     'vit_t': 'mobile_sam.pt',
 }
-# the small model that the page looks for
-OURS = 'sam_mobilenetv2_1xb4-amp-1400i_coco-minis-256'
+# the small model that the page finds by itself
+SMALL_MODEL = 'sam_mobilenetv2_1xb4-amp-1400i_coco-minis-256'
 LOOPBACK = ('127.0.0.1', 'localhost', '::1')
+DOWNLOAD = (
+    'For the released models download a file of '
+    '[Segment Anything](https://github.com/facebookresearch/segment-anything#model-checkpoints), such as '
+    '`sam_vit_b_01ec64.pth`, and start the page with '
+    '`mmssl demo --model vit_b --checkpoint sam_vit_b_01ec64.pth`.'
+)
+NO_WEIGHTS = (
+    f'**There are no weights yet.** {DOWNLOAD} Or train the small model of this project on images of COCO, '
+    'about '
+    f'22 minutes on one core: `mmssl train sam/{SMALL_MODEL}.py --data DIR`; the page finds it by itself.'
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the command."""
-    from mmssl.commands.prompting import add_generator_arguments
-
-    parser.add_argument(
-        '--model', metavar='KIND', help='vit_b, vit_l, vit_h, vit_t (MobileSAM), or a config with a mmssl.SAM'
-    )
+    """Add the command's arguments."""
+    parser.add_argument('--model', metavar='KIND', help=MODELS)
     parser.add_argument(
         '--checkpoint',
         metavar='FILE',
-        help=f'its weights; without --model and --checkpoint the page looks for work_dirs/{OURS} and says what to download',
+        help='its weights; without --model and --checkpoint the page looks for '
+        f'work_dirs/{SMALL_MODEL}, or says what to download',
     )
     parser.add_argument(
-        '--detector', nargs=2, metavar=('CONFIG', 'CHECKPOINT'), help='of mmdet or ours; names the masks'
+        '--detector', nargs=2, metavar=('CONFIG', 'CHECKPOINT'), help='detector that names the masks'
     )
     parser.add_argument(
         '--mae',
         nargs=2,
         metavar=('CONFIG', 'CHECKPOINT'),
-        help='a pre-training of configs/mae, decoder included',
+        help='masked autoencoder of configs/mae, decoder included',
     )
     parser.add_argument(
         '--host',
         default='127.0.0.1',
-        help='address to listen on (default: 127.0.0.1, this machine only); any other lets others in, without a password',
+        help='address to listen on (default: 127.0.0.1, this machine only); any other gives access without '
+        'a password',
     )
     parser.add_argument('--port', type=int, help='port (default: the first free one from 7860 on)')
     parser.add_argument(
-        '--max-upload', type=int, default=32, metavar='MB', help='size of a file that is taken (default: 32)'
+        '--max-upload', type=int, default=32, metavar='MB', help='largest file to accept (default: 32)'
     )
     parser.add_argument(
         '--max-pixels',
         type=float,
         default=40,
         metavar='MILLION',
-        help='pixels of an image that is taken (default: 40)',
+        help='largest image to accept, in million pixels (default: 40)',
     )
-    parser.add_argument('--device', help='cpu, cuda, cuda:1, ...; a GPU by default where there is one')
-    parser.add_argument('--cache-dir', metavar='DIR', help='keep the embeddings of images here')
+    add_device(parser)
+    parser.add_argument('--cache-dir', metavar='DIR', help='cache the embeddings of images here')
     parser.add_argument('--no-browser', action='store_true', help='do not open a browser')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        default=[],
-        metavar='KEY=VALUE',
-        help='override settings of the config of --model',
-    )
-    parser.add_argument(
-        '--trust-checkpoint', action='store_true', help='load checkpoints that hold pickled code'
-    )
+    add_cfg_options(parser, 'the config of --model')
+    add_trust(parser)
     add_generator_arguments(parser)
 
 
@@ -74,129 +88,125 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         ImportError: Gradio is missing.
-        FileNotFoundError: no such file.
-        ValueError: a model and a file that do not go together; settings out of range.
-        OSError: the port is taken.
+        FileNotFoundError: A file does not exist.
+        ValueError: A model and a file do not fit, or a setting is out of range.
+        OSError: The port is in use.
     """
-    import tempfile
-
-    from mmssl.commands import prompting
-
-    settings = check_arguments(args)
-    model, notice = None, NOTHING
-    if args.model:
-        notice = ''
-    else:
-        found = trained_by_us(Path('work_dirs'))
-        if found:
-            args.model, args.checkpoint = found
-            notice = f'With the small model that was trained here, `{found[1]}`. {DOWNLOAD}'
-    for option, given in (('--detector', args.detector), ('--mae', args.mae)):
-        if given and not os.path.isfile(given[1]):
-            from mmssl.hints import nearest_path
-
-            raise FileNotFoundError(
-                f'{option} {given[0]} {given[1]}: the checkpoint does not exist{nearest_path(given[1])}'
-            )
-    # before Gradio is imported: it asks its makers for news of versions, and keeps uploads of all users in
-    # one folder
+    generator = check_arguments(args)
+    notice = _choose_model(args)
+    # before Gradio is imported, which reports its use and keeps the uploads of all users in one folder by default
     os.environ.update(GRADIO_ANALYTICS_ENABLED='False', HF_HUB_OFFLINE=os.environ.get('HF_HUB_OFFLINE', '1'))
     gradio = import_gradio()
-    from mmssl.commands.features import pick_device
-
-    device = pick_device(args.device)
-    if args.model:
-        print(f'loading {args.model} with {args.checkpoint}', flush=True)
-        model = prompting.load_sam(args.model, args.checkpoint, args.cfg_options, args.trust_checkpoint).to(
-            device
-        )
-    mae = None
-    if args.mae:
-        from mmssl.commands.reconstruct import load_mae
-
-        config, checkpoint = args.mae
-        mae = load_mae(config, checkpoint, trust=args.trust_checkpoint)
-    detect = None
-    if args.detector:
-        config, checkpoint = args.detector
-        detect = load_detector(config, checkpoint, str(device), args.trust_checkpoint)
-
-    from mmssl.demo_page.app import STYLE, build
+    settings = _load_models(args, generator, notice)
+    from mmssl.demo_page.app import build
 
     with tempfile.TemporaryDirectory(prefix='mmssl-demo-') as folder:
         os.environ['GRADIO_TEMP_DIR'] = folder
-        page = build(
-            model,
-            notice,
-            settings,
-            detect,
-            mae,
-            samples(Path(folder)),
-            int(args.max_pixels * 1e6),
-            args.cache_dir,
-        )
-        theme = gradio.themes.Soft(font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace'])
-        page.queue(default_concurrency_limit=4, max_size=32)
-        _, url, _ = page.launch(
-            server_name=args.host,
-            server_port=args.port,
-            share=False,
-            quiet=True,
-            prevent_thread_lock=True,
-            inbrowser=not args.no_browser,
-            max_file_size=args.max_upload * 2**20,
-            footer_links=[],
-            theme=theme,
-            css=STYLE,
-            show_error=False,
-            enable_monitoring=False,
-            ssr_mode=False,
-        )
-        print(f'{url}  (Ctrl-C ends it)', flush=True)
-        if args.host not in LOOPBACK:
-            print(f'mmssl demo: everybody who reaches {args.host} can use this page', flush=True)
-        page.block_thread()
+        settings.samples = sample_images(Path(folder))
+        _serve(build(settings), gradio, args)
     return 0
 
 
-DOWNLOAD = (
-    'For the released models take a file of '
-    '[Segment Anything](https://github.com/facebookresearch/segment-anything#model-checkpoints), as '
-    '`sam_vit_b_01ec64.pth`, and start the page with `mmssl demo --model vit_b --checkpoint sam_vit_b_01ec64.pth`.'
-)
-NOTHING = (
-    '**There are no weights yet.** '
-    + DOWNLOAD
-    + ' Or train the small model of this project on images of COCO, about 22 minutes '
-    f'on one core: `mmssl train sam/{OURS}.py --data DIR`; the page finds it by itself.'
-)
+def _choose_model(args: argparse.Namespace) -> str:
+    """Use the small model if no model was given and it has been trained; return the notice for the page."""
+    if args.model:
+        return ''
+    trained = find_small_model(Path('work_dirs'))
+    if trained is None:
+        return NO_WEIGHTS
+    args.model, args.checkpoint = trained
+    return f'With the small model that was trained here, `{args.checkpoint}`. {DOWNLOAD}'
+
+
+def _load_models(args: argparse.Namespace, generator: dict, notice: str) -> 'PageSettings':
+    from mmssl.apis.loading import load_mae, pick_device
+    from mmssl.apis.sam import load_sam
+    from mmssl.demo_page.app import PageSettings
+    from mmssl.demo_page.detector import load_detector
+
+    device = pick_device(args.device)
+    settings = PageSettings(
+        notice=notice,
+        generator=generator,
+        max_pixels=int(args.max_pixels * 1e6),
+        cache_dir=args.cache_dir,
+    )
+    if args.model:
+        print(f'loading {args.model} with {args.checkpoint}', flush=True)
+        model = load_sam(args.model, args.checkpoint, args.cfg_options, args.trust_checkpoint)
+        settings.model = model.to(device)
+    if args.mae:
+        config, checkpoint = args.mae
+        settings.mae = load_mae(config, checkpoint, trust=args.trust_checkpoint)
+    if args.detector:
+        config, checkpoint = args.detector
+        settings.detect = load_detector(config, checkpoint, str(device), args.trust_checkpoint)
+    return settings
+
+
+def _serve(page: Any, gradio: Any, args: argparse.Namespace) -> None:
+    from mmssl.demo_page.app import STYLE
+
+    theme = gradio.themes.Soft(font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace'])
+    page.queue(default_concurrency_limit=4, max_size=32)
+    _, url, _ = page.launch(
+        server_name=args.host,
+        server_port=args.port,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        inbrowser=not args.no_browser,
+        max_file_size=args.max_upload * 2**20,
+        footer_links=[],
+        theme=theme,
+        css=STYLE,
+        show_error=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+    )
+    print(f'{url}  (Ctrl-C ends it)', flush=True)
+    if args.host not in LOOPBACK:
+        print(f'mmssl demo: everybody who reaches {args.host} can use this page', flush=True)
+    page.block_thread()
 
 
 def check_arguments(args: argparse.Namespace) -> dict:
-    """Settings of the generator; refuses what is out of range or lacks its other half."""
-    from mmssl.commands.prompting import check_files, generator_settings
+    """Check the arguments before anything is loaded, and return the settings of the automatic masks.
+
+    Raises:
+        FileNotFoundError: A checkpoint does not exist.
+        ValueError: A value is out of range, or one of a pair of options is missing.
+    """
+    from mmssl.apis.sam import check_checkpoint
+    from mmssl.hints import nearest_path
 
     if bool(args.model) != bool(args.checkpoint):
-        given, lacking = ('--model', '--checkpoint') if args.model else ('--checkpoint', '--model')
-        file = RELEASED.get(args.model, 'FILE')
-        raise ValueError(
-            f'{given} needs {lacking}: mmssl demo --model {args.model or "vit_b"} --checkpoint {args.checkpoint or file}'
-        )
+        present, missing = ('--model', '--checkpoint') if args.model else ('--checkpoint', '--model')
+        model = args.model or 'vit_b'
+        file = args.checkpoint or RELEASED.get(args.model, 'FILE')
+        raise ValueError(f'{present} needs {missing}: mmssl demo --model {model} --checkpoint {file}')
     if args.checkpoint:
-        check_files(args.checkpoint)
-    for name, least in (('max_upload', 1), ('max_pixels', 1e-6)):
-        if not getattr(args, name) >= least:
-            raise ValueError(f'--{name.replace("_", "-")} {getattr(args, name)} must be at least {least:g}')
+        check_checkpoint(args.checkpoint)
+    for option, pair in (('--detector', args.detector), ('--mae', args.mae)):
+        if pair and not os.path.isfile(pair[1]):
+            raise FileNotFoundError(
+                f'{option} {pair[0]} {pair[1]}: the checkpoint does not exist{nearest_path(pair[1])}'
+            )
+    check_minimums(args, max_upload=1, max_pixels=1e-6)
     if args.port is not None and not 0 < args.port < 65536:
         raise ValueError(f'--port {args.port} must be from 1 to 65535')
     settings = generator_settings(args)
     if 'tile' in settings:
-        raise ValueError('--tile is of mmssl segment and mmssl annotate; the page segments an image at once')
+        raise ValueError('--tile is of mmssl segment and mmssl annotate; the page segments whole images only')
     return {'points_per_side': 16, **settings}
 
 
-def import_gradio():
-    """Gradio, or an error with the command that installs it."""
+def import_gradio() -> Any:
+    """Import Gradio.
+
+    Raises:
+        ImportError: It is missing; the message has the command that installs it.
+    """
     try:
         import gradio
     except ImportError as error:
@@ -204,16 +214,22 @@ def import_gradio():
     return gradio
 
 
-def trained_by_us(work_dirs: Path) -> tuple[str, str] | None:
-    """Config and newest weights of the small model in ``work_dirs``, or None."""
-    folder = work_dirs / OURS
+def find_small_model(work_dirs: Path) -> tuple[str, str] | None:
+    """Return config and newest weights of the small model in ``work_dirs``; None if it was not trained."""
+    folder = work_dirs / SMALL_MODEL
     newest = sorted(folder.glob('iter_*.pth'), key=lambda path: path.stat().st_mtime, reverse=True)
-    files = [folder / 'sam.pth', *folder.glob('best_*.pth'), *newest]
-    return next(((f'sam/{OURS}.py', str(path)) for path in files if path.is_file()), None)
+    for path in (folder / 'sam.pth', *folder.glob('best_*.pth'), *newest):
+        if path.is_file():
+            return f'sam/{SMALL_MODEL}.py', str(path)
+    return None
 
 
-def samples(folder: Path) -> list[Path]:
-    """Photographs of scikit-image, in the public domain or free to use, to try the page with; none where it is missing."""
+def sample_images(folder: Path) -> list[Path]:
+    """Write photographs of scikit-image (public domain or free to use) to try the page with.
+
+    Returns:
+        The files; none if scikit-image is not installed.
+    """
     try:
         from mmssl.data.demo import load_photos
 
@@ -226,30 +242,7 @@ def samples(folder: Path) -> list[Path]:
     folder.mkdir()
     paths = []
     for name, pixels in photos.items():
-        paths.append(folder / f'{name}.jpg')
-        Image.fromarray(pixels).convert('RGB').save(paths[-1], quality=95)
+        path = folder / f'{name}.jpg'
+        Image.fromarray(pixels).convert('RGB').save(path, quality=95)
+        paths.append(path)
     return paths
-
-
-def load_detector(config: str, checkpoint: str, device: str, trust: bool = False):
-    """What finds boxes: image (H, W, 3) RGB to boxes (N, 4), labels (N,), scores (N,) and names of classes."""
-    from mmdet.apis import inference_detector, init_detector
-
-    from mmssl.checkpoint import load_file, load_weights, strip_module, weights_of
-    from mmssl.engine.launch import load_config
-
-    model = init_detector(load_config(config), None, device=device)
-    report = load_weights(model, strip_module(weights_of(load_file(checkpoint, trust=trust), checkpoint)))
-    if report.missing or report.mismatched:
-        raise ValueError(f'{checkpoint} does not fit {config}:\n{report}')
-    names = (
-        load_config(config).test_dataloader.dataset.get('metainfo', {}).get('classes')
-        or model.dataset_meta['classes']
-    )
-
-    def detect(image):
-        found = inference_detector(model, image[..., ::-1].copy()).pred_instances.cpu().numpy()
-        keep = found.scores >= 0.3
-        return found.bboxes[keep], found.labels[keep], found.scores[keep], list(names)
-
-    return detect

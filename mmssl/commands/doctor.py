@@ -1,12 +1,12 @@
-"""``mmssl doctor``: what is installed, what does not fit, and the command that cures it."""
+"""``mmssl doctor``: what is installed, what is broken, and the command that fixes it."""
 
 import argparse
 
-HELP = 'say what is installed, what is broken and how to cure it'
+HELP = 'report what is installed, what is broken and how to fix it'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the one thing that it mends."""
+    """Add the repair of mim."""
     parser.add_argument(
         '--mim',
         action='store_true',
@@ -15,7 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the report; 1 when something is broken, else 0. With ``--mim`` only that is mended."""
+    """Print the report, or with ``--mim`` only repair the RECORD.
+
+    Returns:
+        1 if something is broken, else 0.
+    """
     if args.mim:
         from mmssl.hosts import mim
 

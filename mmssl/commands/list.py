@@ -1,19 +1,19 @@
-"""``mmssl list [PATTERN]``: the configs that come with the package, what they need, and the types it registers."""
+"""``mmssl list [PATTERN]``: the shipped configs and what they need, and the registered types."""
 
 import argparse
-import ast
 import contextlib
 import difflib
-import fnmatch
 import importlib.util
 import io
 import shutil
 import sys
 from pathlib import Path
 
-HELP = 'list configs with their parameters and what they need, and registered types'
-# a column of a table that is cut is at least so wide
-LEAST_COLUMN = 16
+from mmssl.config.catalogue import Metadata, config_files, matches, read_metafiles, read_scope
+
+HELP = 'list configs with their parameters and requirements, and registered types'
+# narrowest column that is still worth printing
+MIN_COLUMN = 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,174 +22,105 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'pattern',
         nargs='?',
         metavar='PATTERN',
-        help='part of a name, or a pattern with * and ?, in any case; everything without it',
+        help='part of a name, or a pattern with * and ?, case-insensitive (default: everything)',
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print two tables: configs with method, parameters, host and paper, then types with their registry and what they are."""
-    from mmssl.config import paths
+    """Print a table of configs with method, parameters, toolbox and paper, and a table of types.
 
-    configs = find_configs(paths.mim_root())
-    with contextlib.redirect_stdout(io.StringIO()):  # the hosts talk while they are imported
-        types, trouble = find_types()
-    rows = [row for row in configs if matches(row[0], args.pattern) or matches(row[1], args.pattern)]
-    parts = [row for row in types if matches(row[0], args.pattern)]
-    if not rows and not parts and args.pattern:
+    Raises:
+        ValueError: Nothing matches the pattern.
+    """
+    from mmssl.config.paths import mim_root
+
+    configs = find_configs(mim_root())
+    with contextlib.redirect_stdout(io.StringIO()):  # the toolboxes print while they are imported
+        types, missing = find_types()
+    config_rows = [row for row in configs if matches(row[0], args.pattern) or matches(row[1], args.pattern)]
+    type_rows = [row for row in types if matches(row[0], args.pattern)]
+    if args.pattern and not config_rows and not type_rows:
         names = [row[0] for row in [*configs, *types]]
-        near = difflib.get_close_matches(args.pattern, names, n=1, cutoff=0.4)
-        raise ValueError(
-            f'no config and no type matches {args.pattern!r}; '
-            + (f'did you mean {near[0]!r}?' if near else '`mmssl list` shows them all')
-        )
-    tables = []
+        close = difflib.get_close_matches(args.pattern, names, n=1, cutoff=0.4)
+        hint = f'did you mean {close[0]!r}?' if close else '`mmssl list` shows them all'
+        raise ValueError(f'no config and no type matches {args.pattern!r}; {hint}')
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    rows = [[*row[:3], needs(row[3]), row[4]] for row in rows]
-    if rows:
+    tables = []
+    if config_rows:
+        rows = [[*row[:3], availability(row[3]), row[4]] for row in config_rows]
         tables.append(table(['CONFIG', 'METHOD', 'PARAMS', 'NEEDS', 'PAPER'], rows, width))
-    if parts:
-        tables.append(table(['TYPE', 'REGISTRY', 'WHAT'], parts, width))
+    if type_rows:
+        tables.append(table(['TYPE', 'REGISTRY', 'WHAT'], type_rows, width))
     print('\n\n'.join(tables))
-    if trouble:
-        print(f'\nsome types are not listed: {trouble}; `mmssl doctor` says what to do')
+    if missing:
+        print(f'\nsome types are not listed: {missing}; `mmssl doctor` says what to do')
 
 
-def matches(name: str, pattern: str | None) -> bool:
-    """Whether the pattern is part of the name or, with * or ?, fits the whole of it."""
-    if not pattern:
-        return True
-    name, pattern = name.lower(), pattern.lower()
-    return fnmatch.fnmatchcase(name, pattern) if set(pattern) & set('*?[') else pattern in name
-
-
-def needs(host: str) -> str:
-    """A host toolbox, and whether it is there."""
-    return host if not host or importlib.util.find_spec(host) else f'{host} (not installed)'
+def availability(toolbox: str) -> str:
+    """Return the name of a toolbox, marked if it is not installed."""
+    return toolbox if not toolbox or importlib.util.find_spec(toolbox) else f'{toolbox} (not installed)'
 
 
 def millions(parameters: int | None) -> str:
-    """A number of parameters, as '86.6 M'."""
+    """Format a number of parameters, as '86.6 M'."""
     return f'{parameters / 1e6:.3g} M' if parameters else ''
 
 
 def table(header: list[str], rows: list[list[str]], width: int | None = None) -> str:
-    """Columns under their headings, each as wide as its longest cell.
+    """Format rows as aligned columns.
 
     Args:
-        header: names of the columns.
-        rows: a cell a column.
-        width: of the terminal; columns at the right are cut, or left out, to fit it.
+        header: Names of the columns.
+        rows: The rows, with one text per column.
+        width: Columns of the terminal; the rightmost columns are shortened or dropped to fit. None for no
+            limit.
     """
-    cells = [header, *rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     while width and len(widths) > 1 and sum(widths) + 2 * (len(widths) - 1) > width:
-        left = width - sum(widths[:-1]) - 2 * (len(widths) - 1)
-        if left >= LEAST_COLUMN:
-            widths[-1] = left
+        last = width - sum(widths[:-1]) - 2 * (len(widths) - 1)
+        if last >= MIN_COLUMN:
+            widths[-1] = last
         else:
             widths.pop()
     return '\n'.join(
-        '  '.join(cut(cell, size).ljust(size) for cell, size in zip(row, widths, strict=False)).rstrip()
-        for row in cells
+        '  '.join(shorten(text, size).ljust(size) for text, size in zip(line, widths, strict=False)).rstrip()
+        for line in lines
     )
 
 
-def cut(text: str, width: int) -> str:
-    """The text, its end left out where it is too long."""
+def shorten(text: str, width: int) -> str:
+    """Return the text, with '...' for its end if it is longer than ``width``."""
     return text if len(text) <= width else f'{text[: width - 3]}...'
 
 
 def find_configs(root: Path) -> list[list[str]]:
-    """The configs under ``root / 'configs'`` but ``_base_``.
+    """List the configs under ``root / 'configs'``.
 
     Args:
-        root: the folder that metafiles count their ``Config`` entries from, see
-            :func:`mmssl.config.paths.mim_root`.
+        root: Folder that the metafiles' paths are relative to, see :func:`mmssl.config.paths.mim_root`.
 
     Returns:
-        rows (path below configs, method, parameters, host, paper); the method is the metafile's collection,
-        or else the config's folder.
+        Rows of path below configs, method, parameters, toolbox and paper. The method is the collection in the
+        metafile, or else the config's folder.
     """
-    folder = root / 'configs'
-    known = {}
-    for metafile in sorted(folder.rglob('metafile.yml')):
-        known.update(read_metafile(metafile))
+    metadata = read_metafiles(root)
     rows = []
-    for path in sorted(folder.rglob('*.py')):
-        name = path.relative_to(folder)
-        if '_base_' in name.parts:
-            continue
-        method, paper, parameters = known.get(
-            f'configs/{name.as_posix()}', (name.parts[0] if len(name.parts) > 1 else '', '', None)
-        )
-        rows.append([name.as_posix(), method, millions(parameters), read_scope(path) or '', paper])
+    for path in config_files(root):
+        name = path.relative_to(root / 'configs')
+        folder = name.parts[0] if len(name.parts) > 1 else ''
+        known = metadata.get(f'configs/{name.as_posix()}', Metadata(method=folder))
+        scope = read_scope(path) or ''
+        rows.append([name.as_posix(), known.method, millions(known.parameters), scope, known.paper])
     return rows
 
 
-def read_metafile(path: Path) -> dict[str, tuple[str, str, int | None]]:
-    """Config path -> (method, title of its paper, number of parameters) of one ``metafile.yml``; nothing where PyYAML is missing.
-
-    Raises:
-        ValueError: the file is no valid YAML.
-    """
-    try:
-        import yaml
-    except ImportError:
-        return {}
-    try:
-        meta = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f'{path} is no valid YAML: {error}') from error
-    papers = {}
-    for collection in meta.get('Collections') or []:
-        paper = collection.get('Paper') or {}
-        papers[collection.get('Name')] = paper.get('Title') or paper.get('URL') or ''
-    return {
-        model['Config']: (
-            model.get('In Collection') or '',
-            papers.get(model.get('In Collection'), ''),
-            (model.get('Metadata') or {}).get('Parameters'),
-        )
-        for model in meta.get('Models') or []
-        if model.get('Config')
-    }
-
-
-def read_scope(path: Path, depth: int = 10) -> str | None:
-    """``default_scope`` of a config, from the file itself or the first of its bases that says it; nothing is executed.
-
-    Args:
-        path: a config in Python.
-        depth: how many levels of ``_base_`` to follow.
-    """
-    if not path.is_file() or not depth:
-        return None
-    values = {}
-    for node in ast.parse(path.read_text(encoding='utf-8')).body:
-        if (
-            isinstance(node, ast.Assign)
-            and isinstance(node.targets[0], ast.Name)
-            and node.targets[0].id in ('default_scope', '_base_')
-        ):
-            try:
-                values[node.targets[0].id] = ast.literal_eval(node.value)
-            except ValueError:  # an expression: only running the config would tell
-                continue
-    if 'default_scope' in values:
-        return values['default_scope']
-    bases = values.get('_base_', [])
-    for base in [bases] if isinstance(bases, str) else bases:
-        if '::' not in base and (scope := read_scope(path.parent / base, depth - 1)):
-            return scope
-    return None
-
-
 def find_types() -> tuple[list[list[str]], str]:
-    """What mmssl registers.
+    """List what mmssl registers.
 
     Returns:
-        rows (name to write in a config, registry, first line of the docstring), and why some or all are
-        missing, or ''.
+        Rows of the name to write in a config, the registry, and the first line of the docstring; and why some
+        or all types are missing, or ''.
     """
     try:
         from mmengine.registry import Registry
@@ -197,19 +128,19 @@ def find_types() -> tuple[list[list[str]], str]:
         from mmssl import registry
     except (ImportError, OSError, RuntimeError) as error:
         return [], f'{type(error).__name__}: {error}'
-    rows, trouble = [], ''
-    for attribute, found in vars(registry).items():
-        if not isinstance(found, Registry) or found.scope != registry.SCOPE:
+    rows: list[list[str]] = []
+    reason = ''
+    for attribute, value in vars(registry).items():
+        if not isinstance(value, Registry) or value.scope != registry.SCOPE:
             continue
         try:
-            found.import_from_location()
-            missing = found.import_pending()
-            trouble = trouble or (
-                f'parts that need {" and ".join(missing)} are left out: not installed' if missing else ''
-            )
+            value.import_from_location()
+            toolboxes = value.import_pending()
+            if toolboxes and not reason:
+                reason = f'parts that need {" and ".join(toolboxes)} are left out: not installed'
         except ImportError as error:
-            trouble = f'{type(error).__name__}: {error}'
-        for name, member in sorted(found.module_dict.items()):
-            text = (member.__doc__ or '').strip().splitlines()
-            rows.append([f'{registry.SCOPE}.{name}', attribute, text[0] if text else ''])
-    return rows, trouble
+            reason = f'{type(error).__name__}: {error}'
+        for name, member in sorted(value.module_dict.items()):
+            summary = (member.__doc__ or '').strip().splitlines()[:1]
+            rows.append([f'{registry.SCOPE}.{name}', attribute, *(summary or [''])])
+    return rows, reason

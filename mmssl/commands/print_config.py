@@ -1,65 +1,76 @@
-"""``mmssl print-config``: a config with all that it inherits, or what it changes."""
+"""``mmssl print-config``: a config with everything it inherits, or its difference from another."""
 
 import argparse
+import os
+import shutil
+import sys
+from typing import Any, TextIO
 
-HELP = 'print a config with all that it inherits, or what differs from another one'
+from mmssl.commands.arguments import add_cfg_options, add_config
+
+HELP = 'print a config with everything it inherits, or its difference from another config'
 COLOURS = {'+': '\033[32m', '-': '\033[31m', '~': '\033[33m'}
-WIDTHS = 40, 100
+RESET = '\033[0m'
+MIN_WIDTH = 40
+MAX_WIDTH = 100
+FILE_WIDTH = 80
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the command."""
-    parser.add_argument('config', help='path of a config, or its name below configs/')
+    """Add the command's arguments."""
+    add_config(parser)
     parser.add_argument(
-        '--diff', metavar='BASE', help='only what differs from this config: + added, - removed, ~ changed'
+        '--diff',
+        metavar='BASE',
+        help='print only the difference from this config: + added, - removed, ~ changed',
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='override settings of CONFIG'
-    )
+    add_cfg_options(parser, 'CONFIG')
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print.
+    """Print the config or the difference.
 
     Raises:
-        FileNotFoundError: no such config; names the nearest.
-        ValueError: a config that cannot be read, or an option that does not fit.
+        FileNotFoundError: There is no such config; the message names the nearest.
+        ValueError: A config cannot be read, or an option does not fit.
     """
-    import shutil
-    import sys
+    from mmssl.config.load import load_config
+    from mmssl.config.text import to_python
 
-    from mmssl.config.text import change_lines, to_python
-    from mmssl.engine import launch
-
-    cfg = launch.load_config(args.config, args.cfg_options).to_dict()
-    # as narrow as the terminal, but the same everywhere where the text goes into a file
-    width = min(max(shutil.get_terminal_size().columns, WIDTHS[0]), WIDTHS[1]) if sys.stdout.isatty() else 80
+    settings = load_config(args.config, args.cfg_options).to_dict()
+    width = FILE_WIDTH  # fixed, so that redirected text is the same everywhere
+    if sys.stdout.isatty():
+        width = min(max(shutil.get_terminal_size().columns, MIN_WIDTH), MAX_WIDTH)
     if args.diff is None:
-        print(to_python(cfg, width), end='')
+        print(to_python(settings, width), end='')
         return
-    lines = difference(launch.load_config(args.diff).to_dict(), cfg, change_lines, width)
-    colours = coloured(sys.stdout)
+    lines = difference(load_config(args.diff).to_dict(), settings, width)
+    coloured = has_colours(sys.stdout)
     for sign, line in lines:
-        print(f'{COLOURS[sign]}{line}\033[0m' if colours and sign in COLOURS else line)
+        print(f'{COLOURS[sign]}{line}{RESET}' if coloured and sign in COLOURS else line)
     if not lines:
         print(f'no difference between {args.diff} and {args.config}')
 
 
-def coloured(stream) -> bool:
-    """Whether a stream is a terminal that wants colours (no-color.org)."""
-    import os
-
+def has_colours(stream: TextIO) -> bool:
+    """Return True for a terminal on which the user has not disabled colours (no-color.org)."""
     return stream.isatty() and not os.environ.get('NO_COLOR') and os.environ.get('TERM') != 'dumb'
 
 
-def difference(old: dict, new: dict, change_lines, width: int) -> list[tuple[str, str]]:
-    """(sign, line) pairs: what a run reads first, then variables that only the file itself uses, as ``train_pipeline``."""
-    from mmssl.config.text import changes
-    from mmssl.engine import launch
+def difference(old: Any, new: Any, width: int = FILE_WIDTH) -> list[tuple[str, str]]:
+    """Return the difference of two configs as (sign, line) pairs.
 
-    parts: list[list[tuple[str, str]]] = [[], []]
+    The settings that a run reads come first, then the variables that only the files use, such as
+    ``train_pipeline``.
+    """
+    from mmssl.config.check import SETTINGS
+    from mmssl.config.text import change_lines, changes
+
+    settings: list[tuple[str, str]] = []
+    variables: list[tuple[str, str]] = []
     for change in changes(old, new):
-        parts[change.path.partition('.')[0] not in launch.SETTINGS] += change_lines(change, width)
-    if all(parts):
-        parts[1].insert(0, ('', '\nvariables of the files, which a run does not read by name:'))
-    return parts[0] + parts[1]
+        is_setting = change.path.partition('.')[0] in SETTINGS
+        (settings if is_setting else variables).extend(change_lines(change, width))
+    if settings and variables:
+        settings.append(('', '\nvariables of the files, which a run does not read by name:'))
+    return settings + variables

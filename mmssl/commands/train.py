@@ -1,31 +1,36 @@
-"""``mmssl train``: train any config of mmssl or of a host toolbox."""
+"""``mmssl train``: train any config of mmssl or of a toolbox."""
 
 import argparse
 import errno
-import logging
+from typing import TYPE_CHECKING, Any
+
+from mmssl.commands.arguments import add_common_arguments, add_config
+
+if TYPE_CHECKING:
+    from mmssl.engine.work_dir import WorkDirTransaction
 
 HELP = 'train a config: pre-training, fine-tuning, detection, segmentation'
+OPTIM_WRAPPERS = ('OptimWrapper', 'AmpOptimWrapper', 'mmssl.AmpOptimWrapper')
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the command."""
-    from mmssl.engine.launch import add_common_arguments
-
-    parser.add_argument('config', help='path of a config, or its name below configs/')
+    """Add the command's arguments."""
+    add_config(parser)
     add_common_arguments(parser)
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
         metavar='PATH',
-        help='go on from this checkpoint, or from the newest whole one in the work directory',
+        help='resume from this checkpoint, or from the newest complete one in the work directory',
     )
     parser.add_argument(
         '--amp',
         nargs='?',
         const='bfloat16',
         choices=['bfloat16', 'float16'],
-        help='mixed precision: bfloat16 (the default, CPU and GPU) or float16 (GPU)',
+        help='mixed precision: bfloat16 (default, CPU and GPU) or float16 (GPU)',
     )
     parser.add_argument(
         '--compile',
@@ -35,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='scale the learning rate by the real batch size, linearly',
+        help='scale the learning rate linearly with the actual batch size',
     )
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
 
@@ -44,125 +49,142 @@ def run(args: argparse.Namespace) -> None:
     """Train.
 
     Raises:
-        FileNotFoundError, ValueError, TypeError, KeyError: something in the config or the data does not fit;
-            nothing is left behind.
+        FileNotFoundError, ValueError, TypeError, KeyError: Config and data do not fit; no files are left
+            behind.
+        TrainingError: The run failed after its first step; checkpoints and logs are kept.
     """
-    from mmssl.engine.signals import watched_signals
-
-    logging.raiseExceptions = (
-        False  # a full disk is told by the next save, not by a traceback for every line of the log
-    )
-    with watched_signals():
-        _train(args)
-
-
-def _train(args: argparse.Namespace) -> None:
     from mmssl.checkpoint import trusted
-    from mmssl.config.check import check_kinds
-    from mmssl.config.error_text import explain
-    from mmssl.engine import launch
-    from mmssl.engine.launch import describe, leave_process_group, whole_work_dir
-    from mmssl.engine.signals import Stop, tell
+    from mmssl.config.check import check_nested_settings
+    from mmssl.config.load import load_config
+    from mmssl.engine.launch import prepare
+    from mmssl.engine.signals import watched_signals
+    from mmssl.engine.work_dir import silent_log_errors, work_dir_transaction
+
+    with watched_signals(), silent_log_errors():
+        cfg = load_config(args.config, args.cfg_options)
+        check_nested_settings(cfg)
+        added = prepare(cfg, args, args.config)
+        _apply_options(cfg, args)
+        with trusted(args.trust_checkpoint), work_dir_transaction(cfg.work_dir) as transaction:
+            try:
+                _train(cfg, args, added, transaction)
+            except Exception as error:
+                _raise_explained(error, cfg, args, transaction)
+
+
+def _train(cfg: Any, args: argparse.Namespace, added: list[str], transaction: 'WorkDirTransaction') -> None:
+    from mmssl.engine.launch import leave_process_group
+    from mmssl.engine.runner import runner_class
+    from mmssl.engine.signals import StopSignal, write_stderr
+
+    try:
+        runner = runner_class(cfg).from_cfg(cfg)
+        transaction.runner = runner
+        if added:
+            runner.logger.info(f'mmssl added: {", ".join(added)}')
+        if args.compile:
+            _compile(runner)
+        runner.train()
+        leave_process_group()
+    except StopSignal as stop:
+        if not transaction.started:
+            write_stderr(f'mmssl train: stopped by {stop.name} before its first step: nothing to save')
+        raise
+
+
+def _raise_explained(
+    error: Exception, cfg: Any, args: argparse.Namespace, transaction: 'WorkDirTransaction'
+) -> None:
+    """Raise an error of the run again, with what the user can do about it."""
+    from mmssl.config.error_text import explain, explained_error
+    from mmssl.engine.work_dir import write_traceback
     from mmssl.errors import TrainingError
 
-    cfg = launch.load_config(args.config, args.cfg_options)
-    check_kinds(cfg)
-    launch.prepare(cfg, args, args.config)
-    _apply(cfg, args)
-    with trusted(args.trust_checkpoint), whole_work_dir(cfg.work_dir) as runners:
-        from mmssl.engine.runner import runner_class
-
-        try:
-            runner = runner_class(cfg).from_cfg(cfg)
-            runners.append(runner)
-            if args.compile:
-                _compile(runner)
-            runner.train()
-            leave_process_group()
-        except Stop as stop:
-            if not (runners and runners[0].started):
-                tell(f'mmssl train: stopped by {stop.name} before its first step: nothing to save')
-            raise
-        except FileNotFoundError as error:
-            roots = [str(dataset['data_root']) for dataset in launch.datasets_of(cfg)]
-            if args.data or not any(root in str(error) for root in roots):
-                raise
-            raise FileNotFoundError(f'{error}; --data DIR points the config at your own folder') from error
-
-        except OSError as error:
-            if (
-                error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-                and error.filename is None
-                and cfg.work_dir not in str(error)
-            ):
-                raise OSError(
-                    error.errno, f'{error.strerror}, while writing to the work directory {cfg.work_dir}'
-                ) from error
-            raise
-        except ImportError:
-            raise
-        except Exception as error:
-            if getattr(error, 'keeps_work_dir', False):
-                raise
-            if not (runners and runners[0].started):
-                raise describe(error) from error
-            kept = launch.keep_traceback(error, runners[0].log_dir)
-            raise TrainingError(
-                f'training failed at iteration {runners[0].iter}: {explain(error)}'
-                + (f' (traceback in {kept})' if kept else '')
-            ) from error
+    if isinstance(error, (OSError, ImportError)):
+        hinted = _with_hint(error, cfg, args)
+        if hinted is error:
+            raise error
+        raise hinted from error
+    if getattr(error, 'keeps_work_dir', False):
+        raise error
+    if not transaction.started:
+        raise explained_error(error) from error
+    runner = transaction.runner
+    path = write_traceback(error, runner.log_dir)
+    hint = f' (traceback in {path})' if path else ''
+    raise TrainingError(f'training failed at iteration {runner.iter}: {explain(error)}{hint}') from error
 
 
-def _apply(cfg, args: argparse.Namespace) -> None:
-    from mmssl.checkpoint import find_resume_checkpoint, seed_from_checkpoint
+def _with_hint(error: OSError | ImportError, cfg: Any, args: argparse.Namespace) -> OSError | ImportError:
+    """Return a missing file or a failed write with its likely reason; any other error as it is."""
+    from mmssl.engine.launch import datasets_of
 
+    if isinstance(error, FileNotFoundError):
+        roots = [str(dataset['data_root']) for dataset in datasets_of(cfg)]
+        if not args.data and any(root in str(error) for root in roots):
+            return FileNotFoundError(f'{error}; --data DIR points the config at your own folder')
+        return error
+    is_disk_error = isinstance(error, OSError) and error.errno in DISK_ERRORS
+    if is_disk_error and error.filename is None and cfg.work_dir not in str(error):
+        reason = f'{error.strerror}, while writing to the work directory {cfg.work_dir}'
+        return OSError(error.errno, reason)
+    return error
+
+
+def _apply_options(cfg: Any, args: argparse.Namespace) -> None:
+    """Apply the options of the command to the config."""
     if args.no_validate:
-        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+        cfg.val_cfg = None
+        cfg.val_dataloader = None
+        cfg.val_evaluator = None
     if args.amp:
-        wrapper = cfg.optim_wrapper
-        if wrapper.get('type', 'OptimWrapper') not in (
-            'OptimWrapper',
-            'AmpOptimWrapper',
-            'mmssl.AmpOptimWrapper',
-        ):
-            raise ValueError(
-                f'--amp does not know the optim_wrapper {wrapper["type"]!r}; set its precision in the config'
-            )
-        cfg.optim_wrapper = {
-            **{key: value for key, value in wrapper.items() if key != 'loss_scale'},
-            'type': 'mmssl.AmpOptimWrapper',
-            'dtype': args.amp,
-        }
+        cfg.optim_wrapper = _amp_wrapper(cfg.optim_wrapper, args.amp)
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise ValueError(
-                f'--auto-scale-lr: {args.config} does not say the batch size of its learning rate; '
+                f'--auto-scale-lr: {args.config} does not state the batch size of its learning rate; '
                 'add auto_scale_lr = dict(base_batch_size=...)'
             )
         cfg.auto_scale_lr.enable = True
-    resume_from = None
-    if args.resume == 'auto' or (args.resume is None and cfg.get('resume') and not cfg.get('load_from')):
-        cfg.resume, cfg.load_from = True, None
-        resume_from = find_resume_checkpoint(cfg.work_dir, quiet=True)
-    elif args.resume:
-        cfg.resume, cfg.load_from = True, args.resume
-        resume_from = args.resume
-    if (
-        resume_from
-    ):  # samplers are built before the checkpoint is read, and need the seed of the run that goes on
-        seed = seed_from_checkpoint(resume_from)
-        if seed is not None:
-            cfg.setdefault('randomness', {})['seed'] = seed
+    _apply_resume(cfg, args.resume)
 
 
-def _compile(runner) -> None:
+def _amp_wrapper(wrapper: dict, dtype: str) -> dict:
+    """Return the settings of an optimizer wrapper for mixed precision."""
+    if wrapper.get('type', 'OptimWrapper') not in OPTIM_WRAPPERS:
+        raise ValueError(
+            f'--amp does not support the optim_wrapper {wrapper["type"]!r}; set its precision in the config'
+        )
+    settings = {key: value for key, value in wrapper.items() if key != 'loss_scale'}
+    return {**settings, 'type': 'mmssl.AmpOptimWrapper', 'dtype': dtype}
+
+
+def _apply_resume(cfg: Any, resume: str | None) -> None:
+    """Set the checkpoint to resume from, and the seed of its run, which samplers need before it is loaded."""
+    from mmssl.checkpoint import find_resume_checkpoint, seed_from_checkpoint
+
+    checkpoint = None
+    if resume == 'auto' or (resume is None and cfg.get('resume') and not cfg.get('load_from')):
+        cfg.resume = True
+        cfg.load_from = None
+        checkpoint = find_resume_checkpoint(cfg.work_dir, quiet=True)
+    elif resume:
+        cfg.resume = True
+        cfg.load_from = resume
+        checkpoint = resume
+    seed = seed_from_checkpoint(checkpoint) if checkpoint else None
+    if seed is not None:
+        cfg.setdefault('randomness', {})['seed'] = seed
+
+
+def _compile(runner: Any) -> None:
+    """Compile the transformer blocks of a model, or the whole training step of other models."""
     from mmssl.layers.transformer import TransformerBlock
 
     blocks = [module for module in runner.model.modules() if isinstance(module, TransformerBlock)]
     for block in blocks:
         block.compile()
     if not blocks:
-        runner.cfg['compile'] = True  # mmengine's own, the whole training step
-    runner.logger.info(
-        f'torch.compile: {len(blocks)} transformer blocks' if blocks else 'torch.compile: the training step'
-    )
+        runner.cfg['compile'] = True  # mmengine's own setting
+    compiled = f'{len(blocks)} transformer blocks' if blocks else 'the training step'
+    runner.logger.info(f'torch.compile: {compiled}')

@@ -1,1 +1,1 @@
-"""Configs: where they are, how they are read and checked, and their text form."""
+"""Configs: their location, loading, checks, the catalogue of shipped ones, and their text form."""

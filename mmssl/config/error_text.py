@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+from mmssl.errors import UserError
 from mmssl.hints import nearest
 
 # messages of gloo and NCCL about a rank that has ended
@@ -40,6 +41,20 @@ def explain(error: Exception) -> str:
         text = f'{type(error).__name__}: {text or "no message"} ({raising_line(error)})'
     part = part_being_built(error)
     return f'{text} (while building {part})' if part and part.rpartition('.')[2] not in text else text
+
+
+def explained_error(error: Exception) -> Exception:
+    """Return an error of a run that has not started, with the message of :func:`explain`.
+
+    Returns:
+        An error of the same type, or a ValueError where the type says nothing about a config (failed
+        assertions, missing attributes).
+    """
+    if isinstance(error, UserError):
+        return error
+    error_type = type(error) if type(error) in (TypeError, KeyError, ValueError) else ValueError
+    message = explain(error)
+    return error if message == str(error) and error_type is type(error) else error_type(message)
 
 
 def _unknown_argument(text: str) -> str:

@@ -1,46 +1,45 @@
 """Reconstructions of the page."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 
 def reconstruct(
-    model, path: str | Path, ratio: float, seed: int = 0, max_pixels: int | None = None
+    model: Any, path: str | Path, mask_ratio: float, seed: int = 0, max_pixels: int | None = None
 ) -> np.ndarray:
-    """Image, what the model sees of it and what it makes of that, side by side.
+    """Draw an image, its visible patches and its reconstruction side by side.
 
     Args:
-        model: a masked autoencoder.
-        path: of the image.
-        ratio: share of the patches that is masked.
-        seed: of the masks.
-        max_pixels: more are refused.
+        model: A masked autoencoder.
+        path: The image file.
+        mask_ratio: Fraction of the patches that is masked.
+        seed: Seed of the masks.
+        max_pixels: Largest image to accept.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
-        ValueError: a ratio that masks nothing or everything, too many pixels.
-        BadImageError: no image.
+        ValueError: The ratio masks nothing or everything, or the image is too large.
+        BadImageError: The file is not an image.
     """
     import torch
 
-    from mmssl.data.images import open_image
-    from mmssl.visualization.reconstruction import picture, read_image, reconstruction_rows
+    from mmssl.demo_page.session import check_size
+    from mmssl.visualization.reconstruction import draw_reconstructions, read_image
 
-    header = open_image(str(path))
-    if max_pixels is not None and header.width * header.height > max_pixels:
-        raise ValueError(
-            f'{Path(path).name} has {header.width}x{header.height} pixels, and this page takes {max_pixels / 1e6:g} million'
-        )
+    check_size(path, Path(path).name, max_pixels)
     rows, columns = model.backbone.patch_resolution
-    if not 0 < round(rows * columns * ratio) < rows * columns:
-        raise ValueError(f'masking {ratio:g} of {rows * columns} patches leaves nothing to see or to draw')
-    before, model.backbone.mask_ratio = model.backbone.mask_ratio, ratio
+    num_patches = rows * columns
+    if not 0 < round(num_patches * mask_ratio) < num_patches:
+        raise ValueError(f'masking {mask_ratio:g} of {num_patches} patches leaves nothing to see or to draw')
+    before = model.backbone.mask_ratio
+    model.backbone.mask_ratio = mask_ratio
     try:
         images = read_image(str(path), model.backbone.img_size)[None]
-        noise = torch.rand(1, rows * columns, generator=torch.Generator().manual_seed(seed))
-        return np.asarray(picture(reconstruction_rows(model, images, noise)).convert('RGB'))
+        noise = torch.rand(1, num_patches, generator=torch.Generator().manual_seed(seed))
+        return np.asarray(draw_reconstructions(model, images, noise).convert('RGB'))
     finally:
         model.backbone.mask_ratio = before

@@ -317,7 +317,7 @@ def test_the_command(tmp_path, capsys):
 
 
 def test_two_names_of_one_memory_are_written(tmp_path):
-    from mmssl.commands.convert import write_weights
+    from mmssl.checkpoint.weight_files import write_weights
 
     weight = torch.arange(6.0).view(2, 3)
     write_weights({'a': weight, 'b': weight, 'c': weight.T}, str(tmp_path / 'w.safetensors'))
@@ -335,7 +335,7 @@ def test_training_starts_from_safetensors(tmp_path):
 
     model = get_model('smoke/mae')
     model.backbone.cls_token.data.fill_(0.5)
-    from mmssl.commands.convert import write_weights
+    from mmssl.checkpoint.weight_files import write_weights
 
     write_weights(model.state_dict(), str(tmp_path / 'mae.safetensors'))
     other = get_model('smoke/mae')

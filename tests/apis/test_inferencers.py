@@ -19,7 +19,7 @@ from mmssl.apis import (
 )
 from mmssl.checkpoint import save_file
 from mmssl.cli import main
-from mmssl.commands.convert import write_weights
+from mmssl.checkpoint.weight_files import write_weights
 
 CLASSIFIER = """
 default_scope = 'mmpretrain'
@@ -307,7 +307,7 @@ def test_wrong_configs_and_checkpoints_are_named(work):
         PromptInferencer('vit_bb')
     with pytest.raises(ValueError, match='gcn.pth is not the checkpoint of this model|matched'):
         DetectionInferencer('smoke/rfcn', work / 'gcn.pth')
-    with pytest.raises(ValueError, match="device 'nowhere' is no device"):
+    with pytest.raises(ValueError, match="unknown device 'nowhere'"):
         DetectionInferencer('smoke/rfcn', work / 'rfcn.pth', device='nowhere')
 
 
@@ -317,7 +317,7 @@ def test_random_weights_are_said():
 
 
 def test_names_of_results_are_their_own(tmp_path):
-    from mmssl.apis.base import find_sources
+    from mmssl.apis.sources import find_sources
 
     for folder in 'ab':
         (tmp_path / folder).mkdir()

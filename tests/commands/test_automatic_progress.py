@@ -3,15 +3,14 @@
 import numpy as np
 import pytest
 
-from mmssl.commands import prompting
-from mmssl.promptable import SamAutomaticMaskGenerator, TiledMaskGenerator
+from mmssl.apis.segmenters import AutomaticSegmenter
 
 
 @pytest.fixture(scope='module')
 def model():
     import torch
 
-    from mmssl.engine.launch import load_config
+    from mmssl.config.load import load_config
     from mmssl.registry import MODELS, build
 
     torch.manual_seed(0)
@@ -26,20 +25,19 @@ def model():
         (dict(points_per_side=3, points_per_batch=9), 40),
     ],
 )
-def test_calls_are_counted_beforehand(model, settings, tile, capsys):
-    plain = SamAutomaticMaskGenerator(
-        model, pred_iou_thresh=0.0, stability_score_thresh=0.0, output_mode='coco_rle', **settings
-    )
-    generator = plain if tile is None else TiledMaskGenerator(plain, tile)
+def test_batches_are_counted_beforehand(model, settings, tile, capsys):
+    settings = dict(pred_iou_thresh=0.0, stability_score_thresh=0.0, tile=tile, **settings)
+    silent = AutomaticSegmenter(model, settings)
+    shown = AutomaticSegmenter(model, settings, show_progress=True)
     pixels = np.random.default_rng(0).integers(0, 255, (64, 90, 3), dtype=np.uint8)
-    expected = prompting.generate(generator, pixels, hide=True)
-    calls = []
-    decode = type(plain).decode
-    plain.decode = lambda points: calls.append(1) or decode(plain, points)
+    expected = silent(pixels)
     assert not capsys.readouterr().err
-    generator.generate(pixels)
-    del plain.decode
-    assert len(calls) == prompting.decoder_calls(generator, pixels.shape[:2])
-    shown = prompting.generate(generator, pixels, hide=False)
-    assert [record['segmentation'] for record in shown] == [record['segmentation'] for record in expected]
-    assert 'decoding:' in capsys.readouterr().err and 'decode' not in vars(plain)
+    total = silent.generator.num_batches(pixels.shape[:2])
+    assert total > 1
+    calls = []
+    silent.generator.generate(pixels, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(done, total) for done in range(1, total + 1)]
+    assert [record['segmentation'] for record in shown(pixels)] == [
+        record['segmentation'] for record in expected
+    ]
+    assert 'decoding:' in capsys.readouterr().err

@@ -6,7 +6,8 @@ import subprocess
 import pytest
 
 from mmssl import cli
-from mmssl.commands import shell_scripts as completion
+from mmssl.commands import shells
+from mmssl.commands.shells import described
 from mmssl.config.paths import config_root
 
 
@@ -15,7 +16,7 @@ def scripts(tmp_path_factory):
     """A folder with the three scripts and some files to complete."""
     folder = tmp_path_factory.mktemp('completion')
     for shell in ('bash', 'zsh', 'fish'):
-        (folder / f'mmssl.{shell}').write_text(getattr(completion, shell)())
+        (folder / f'mmssl.{shell}').write_text(shells.script(shell))
     (folder / 'photos').mkdir()
     (folder / 'photo.jpg').touch()
     (folder / 'own_config.py').touch()
@@ -84,24 +85,24 @@ def test_zsh_loads_and_knows_every_command(scripts):
     program = 'autoload -Uz compinit && compinit -u -D; source ./mmssl.zsh; print $_comps[mmssl]; functions _mmssl_arguments _mmssl'
     out = run('zsh', scripts, program, '-f')
     assert out.splitlines()[0] == '_mmssl'
-    for name in completion.commands():
+    for name in described.commands():
         assert f'({name})' in out.replace("'", '').replace('\\', '') and f'{name.split()[0]}:' in out
 
 
 def test_every_option_of_every_command_is_there(scripts):
-    every = completion.commands()
+    every = described.commands()
     assert set(cli.COMMANDS) <= set(every) and 'visualize curves' in every
-    kinds = {
-        (name, argument.options[-1:] or argument.metavar): argument.kind
+    types = {
+        (name, argument.options[-1:] or argument.metavar): argument.type
         for name, (_, arguments) in every.items()
         for argument in arguments
     }
-    assert kinds['train', ('--data',)] == 'dir'
-    assert kinds['print-config', ('--diff',)] == 'config' and kinds['train', 'CONFIG'] == 'config'
+    assert types['train', ('--data',)] == 'dir'
+    assert types['print-config', ('--diff',)] == 'config' and types['train', 'CONFIG'] == 'config'
     assert (
-        kinds['knn', ('--out',)] == 'file'
-        and kinds['knn', ('--seed',)] == 'none'
-        and kinds['train', ('--compile',)] == 'flag'
+        types['knn', ('--out',)] == 'file'
+        and types['knn', ('--seed',)] == 'none'
+        and types['train', ('--compile',)] == 'flag'
     )
     for shell in ('bash', 'zsh'):
         text = (scripts / f'mmssl.{shell}').read_text()
@@ -110,7 +111,7 @@ def test_every_option_of_every_command_is_there(scripts):
 
 
 def test_names_are_registered_classes():
-    found = completion.names()
+    found = described.registered_names()
     assert {'mmssl.MAE', 'mmssl.RFCN', 'mmssl.GlobalConvHead', 'mmssl.SAM', 'mmssl.ImageFolder'} <= set(found)
     assert found == sorted(set(found)) and all(name.startswith('mmssl.') for name in found)
 
@@ -118,7 +119,7 @@ def test_names_are_registered_classes():
 def test_families_are_all_there():
     from mmssl.convert import families
 
-    (family,) = (argument for argument in completion.commands()['convert'][1] if argument.metavar == 'FAMILY')
+    (family,) = (argument for argument in described.commands()['convert'].arguments if argument.metavar == 'FAMILY')
     assert set(family.choices) == set(families())
 
 

@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from mmssl import cli
-from mmssl.commands import shell_scripts as completion
+from mmssl.commands.shells import described
 
 
 def parsers():
@@ -42,9 +42,9 @@ def test_usage_says_what_is_needed():
 def test_every_argument_is_explained():
     bare = [
         (name, argument.options or argument.metavar)
-        for name, (_, arguments) in completion.commands().items()
+        for name, (_, arguments) in described.commands().items()
         for argument in arguments
-        if not argument.help and (argument.options or argument.kind != 'choices')
+        if not argument.help and (argument.options or argument.type != 'choices')
     ]
     assert not bare
 

@@ -191,7 +191,7 @@ def test_linear_caches_features_by_what_they_depend_on(warm_cli, config, images,
 
 
 def test_weights_of_a_model_of_a_bare_backbone_and_of_another_model(config, images, tmp_path, capsys):
-    from mmssl.commands.features import build_model
+    from mmssl.apis.loading import build_model
 
     model, _ = build_model(str(config), 'random', seed=5)
     torch.save({'state_dict': model.state_dict()}, tmp_path / 'whole.pth')
@@ -229,7 +229,7 @@ def test_wrong_arguments_are_named(config, images, tmp_path, capsys):
         (['knn', config, 'random', '--data', tmp_path / 'nothing'], 'no such folder'),
         (['knn', tmp_path / 'none.py', 'random', '--data', images], 'none.py'),
         (['knn', config, 'random', '--data', images, '--k', 0], '--k 0'),
-        (['knn', config, 'random', '--data', images, '--device', 'gpu'], "--device 'gpu'"),
+        (['knn', config, 'random', '--data', images, '--device', 'gpu'], "unknown device 'gpu'"),
         (['knn', config, 'random', '--data', images, '--batch-size', 0], '--batch-size 0'),
         (['knn', config, 'random', '--data', images, '--out', tmp_path], 'is a directory'),
         (['linear', config, 'random', '--data', images, '--epochs', 0], '--epochs 0'),

@@ -31,7 +31,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def model():
-    from mmssl.commands.features import build_model
+    from mmssl.apis.loading import build_model
 
     return build_model(CONFIG, 'random', seed=3)[0]
 

@@ -157,7 +157,8 @@ def test_options_that_cannot_be(option, message, demo, monkeypatch, capsys, tmp_
 
 
 def test_a_name_of_ones_own_beside_a_setting_is_no_mistake(tmp_path):
-    from mmssl.engine.launch import check_settings, load_config
+    from mmssl.config.check import check_settings
+    from mmssl.config.load import load_config
 
     (tmp_path / 'mine.py').write_text("_base_ = 'mmssl::smoke/mae.py'\ntrain_cfgs = dict(a=1)\n")
     check_settings(load_config(str(tmp_path / 'mine.py')))

@@ -13,7 +13,8 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 
 from mmssl.data.demo import make_demo_data
-from mmssl.engine.launch import load_config, prepare
+from mmssl.config.load import load_config
+from mmssl.engine.launch import prepare
 from mmssl.engine.nonfinite import NonFiniteError
 from mmssl.engine.runner import build_dataloader, runner_class
 from mmssl.engine.sanity import check_labels, heads

@@ -54,7 +54,7 @@ def train(start, demo_folder, system, work_dir, *options, arguments=(), **settin
 
 def test_killed_fifty_times_while_saving(start, demo_folder, losses, monkeypatch):
     """The hook of a real run writes one checkpoint after the other, of which one is kept, until it is killed; then the next goes on."""
-    from mmssl.engine.launch import load_config
+    from mmssl.config.load import load_config
     from mmssl.engine.runner import Runner
 
     monkeypatch.chdir(demo_folder)
@@ -195,16 +195,16 @@ def test_damaged_newest_checkpoint(damage, start, demo_folder, losses):
 @pytest.mark.parametrize('system', SYSTEMS)
 def test_a_killed_worker_is_named_with_its_file(system, start, demo_folder):
     def prepare():
-        from mmssl.engine.workers import Board
+        from mmssl.engine.workers import WorkerBoard
 
-        begin = Board.begin
+        begin = WorkerBoard.begin
 
         def killed(board, worker, index):
             begin(board, worker, index)
             if worker == 1 and os.path.exists('now'):
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        Board.begin = killed
+        WorkerBoard.begin = killed
 
     job = train(
         start,

@@ -39,7 +39,7 @@ FORBIDDEN = (
     'subprocess.getoutput',
     'tarfile.open',
 )
-# the page of `mmssl demo`: tests/page/test_page_browser.py looks at where it listens and what it serves
+# the page of `mmssl demo`: tests/demo_page/test_page_browser.py looks at where it listens and what it serves
 PAGE = ('mmssl/demo_page/', 'mmssl/commands/demo.py')
 LISTENING = ('http.server', 'socketserver', 'flask', 'gradio', 'aiohttp', 'fastapi', 'uvicorn', 'xmlrpc')
 
@@ -295,7 +295,7 @@ def test_names_of_images_are_names_and_nothing_else(tmp_path, monkeypatch):
 
 
 def test_options_are_values_and_no_code(tmp_path, monkeypatch):
-    from mmssl.engine.launch import load_config
+    from mmssl.config.load import load_config
 
     monkeypatch.chdir(tmp_path)
     cfg = load_config(

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from mmssl.cli import main
-from mmssl.commands import annotate as command
-from mmssl.commands import prompting
+from mmssl.commands import annotate_folder, annotate_workers
+from mmssl.apis.sam import load_sam
+from mmssl.data.images import read_rgb
 from mmssl.promptable import InteractiveSAM, SamAutomaticMaskGenerator, annotations
 from mmssl.promptable.data import SA1BDataset, decode_segment
 
@@ -33,7 +34,7 @@ def folder(tmp_path_factory):
     """A config, its weights, and four photographs in two folders."""
     folder = tmp_path_factory.mktemp('annotate')
     (folder / 'sam.py').write_text(CONFIG)
-    model = prompting.load_sam(str(folder / 'sam.py'), 'random')
+    model = load_sam(str(folder / 'sam.py'), 'random')
     torch.manual_seed(1)
     with torch.no_grad():
         model.mask_decoder.iou_prediction_head.layers[-1].bias.add_(1.0)
@@ -81,7 +82,7 @@ def annotated(folder):
 def test_files_have_the_layout_of_sa_1b(folder, annotated):
     files = sorted(path.relative_to(annotated).as_posix() for path in annotated.rglob('*.json'))
     assert files == ['a/photo_0.json', 'a/photo_2.json', 'b/photo_1.json', 'b/photo_3.json']
-    model = prompting.load_sam(str(folder / 'sam.py'), str(folder / 'sam.pth'))
+    model = load_sam(str(folder / 'sam.py'), str(folder / 'sam.pth'))
     generator, numbers = SamAutomaticMaskGenerator(model, **LOOSE), set()
     for name in files:
         content = json.loads((annotated / name).read_text())
@@ -94,7 +95,7 @@ def test_files_have_the_layout_of_sa_1b(folder, annotated):
         }
         assert (image['width'], image['height'], image['file_name']) == (80, 60, f'{Path(name).stem}.jpg')
         picture = (folder / 'images' / name).with_suffix('.jpg')
-        expected = generator.generate(prompting.read_rgb(picture))
+        expected = generator.generate(read_rgb(picture))
         assert len(content['annotations']) == len(expected) > 2
         for number, (found, record) in enumerate(zip(content['annotations'], expected, strict=True), 1):
             assert set(found) == KEYS and found['id'] == image['image_id'] * 10_000 + number < 2**53
@@ -103,7 +104,7 @@ def test_files_have_the_layout_of_sa_1b(folder, annotated):
                 assert found[key] == record[key], key
         numbers.add(image['image_id'])
         drawn = np.asarray(Image.open((folder / 'pictures' / name).with_suffix('.png')))
-        assert drawn.shape == (60, 80, 3) and (drawn != prompting.read_rgb(picture)).any()
+        assert drawn.shape == (60, 80, 3) and (drawn != read_rgb(picture)).any()
     assert len(numbers) == 4
     assert not [path for path in annotated.rglob('*') if path.suffix in ('.part', '.mmssl-tmp')]
 
@@ -145,11 +146,11 @@ def test_what_is_done_is_skipped_and_what_is_cut_off_done_again(folder, annotate
 def test_other_settings_and_another_run_are_refused(folder, annotated, capsys):
     assert annotate(folder, annotated, '--pred-iou-thresh', 0.5) == 1
     assert (
-        f'{annotated} was begun with pred_iou_thresh=0.0, not pred_iou_thresh=0.5; give the same'
+        f'{annotated} was started with pred_iou_thresh=0.0, not pred_iou_thresh=0.5; give the same'
         in capsys.readouterr().err
     )
     assert annotate(folder, annotated, '--crop-n-layers', 1) == 1
-    assert 'begun with the usual crop_n_layers, not crop_n_layers=1' in capsys.readouterr().err
+    assert 'started with the default crop_n_layers, not crop_n_layers=1' in capsys.readouterr().err
     for running, refused in (
         ((1, 1), (1, 1)),
         ((1, 1), (1, 2)),
@@ -157,7 +158,7 @@ def test_other_settings_and_another_run_are_refused(folder, annotated, capsys):
         ((1, 2), (1, 2)),
         ((1, 2), (2, 2)),
     ):
-        with command.only_one(annotated, running):
+        with annotate_folder.locked(annotated, running):
             status = annotate(folder, annotated, '--part', f'{refused[0]}/{refused[1]}')
         assert status == int(running == refused or 1 in (running[1], refused[1])), (running, refused)
         assert status == 0 or 'another mmssl annotate writes into' in capsys.readouterr().err
@@ -174,7 +175,7 @@ def test_parts_share_nothing_and_miss_nothing(folder, tmp_path):
 
 
 def test_processes_write_every_file_once(folder, annotated, tmp_path):
-    recipe = command.Recipe(str(folder / 'sam.py'), str(folder / 'sam.pth'), (), False, LOOSE, 'cpu', None)
+    recipe = annotate_workers.Recipe(str(folder / 'sam.py'), str(folder / 'sam.pth'), (), False, LOOSE, 'cpu', None)
     images = tmp_path / 'images'
     for number in range(3):
         for path in (folder / 'images').rglob('*.jpg'):
@@ -183,7 +184,7 @@ def test_processes_write_every_file_once(folder, annotated, tmp_path):
     jobs = annotations.plan(images, tmp_path / 'out')
     (images / '1/photo_2.jpg').unlink()
     (images / '1/photo_2.jpg').write_bytes(b'no image')
-    results = list(command.in_processes(recipe, jobs, 2, start_method='fork'))
+    results = list(annotate_workers.annotate_in_processes(recipe, jobs, 2, start_method='fork'))
     bad = [reason for _, reason in results if reason]
     assert len(results) == 12 and len(bad) == 1 and '1/photo_2.jpg: no known image format' in bad[0]
     files = list((tmp_path / 'out').rglob('*'))
@@ -204,13 +205,13 @@ def _die(recipe, numbers, threads):
 
 
 def test_a_process_that_dies_is_named(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(command, '_start', _die)
+    monkeypatch.setattr(annotate_workers, '_start', _die)
     jobs = annotations.plan(folder / 'images', tmp_path)
     with pytest.raises(
         ChildProcessError,
-        match='a process died, .* and the same command goes on from there. Fewer than 2 --workers',
+        match='a process died, .* and the same command continues from there. Fewer than 2 --workers',
     ):
-        list(command.in_processes(None, jobs, 2, start_method='fork'))
+        list(annotate_workers.annotate_in_processes(None, jobs, 2, start_method='fork'))
 
 
 def test_a_bad_image_is_named_and_left_out(folder, tmp_path, capsys):
@@ -292,7 +293,7 @@ def test_what_a_person_kept_is_learnt_from(folder, annotated, tmp_path):
     batch = [dataset(folder, tmp_path, pipeline)[number] for number in range(2)]
     torch.manual_seed(0)
     model = InteractiveSAM(
-        prompting.load_sam(str(folder / 'sam.py'), str(folder / 'sam.pth')),
+        load_sam(str(folder / 'sam.py'), str(folder / 'sam.pth')),
         rounds=3,
         silent_rounds=0,
         data_preprocessor=dict(

@@ -9,8 +9,9 @@ import torch
 from pycocotools import mask as coco
 
 from mmssl.cli import main
-from mmssl.commands.features import build_model
-from mmssl.commands.prompting import load_sam, read_rgb
+from mmssl.apis.loading import build_model
+from mmssl.apis.sam import load_sam
+from mmssl.data.images import read_rgb
 from mmssl.promptable import SamPredictor
 
 pytest.importorskip('mmdet')

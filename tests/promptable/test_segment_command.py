@@ -10,8 +10,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from mmssl.cli import main
-from mmssl.commands import prompting
-from mmssl.commands.segment import mask_prompt
+from mmssl.apis.sam import load_sam
+from mmssl.data.images import read_rgb
+from mmssl.apis.segmenters import read_mask_prompt
 from mmssl.promptable import SamAutomaticMaskGenerator, SamPredictor, TiledMaskGenerator
 from mmssl.promptable.annotations import encode, output_names, unique
 from mmssl.promptable.data import CocoMasks
@@ -43,7 +44,7 @@ def folder(tmp_path_factory):
     """A config, its weights, and photographs of two sizes, two of one name."""
     folder = tmp_path_factory.mktemp('segment')
     (folder / 'sam.py').write_text(CONFIG)
-    model = prompting.load_sam(str(folder / 'sam.py'), 'random')
+    model = load_sam(str(folder / 'sam.py'), 'random')
     torch.manual_seed(1)
     with torch.no_grad():
         model.mask_decoder.iou_prediction_head.layers[-1].bias.add_(1.0)
@@ -76,7 +77,7 @@ def segment(folder, *more, out, image='a/x.png', config='sam.py', checkpoint='sa
 
 
 def model_of(folder):
-    return prompting.load_sam(str(folder / 'sam.py'), str(folder / 'sam.pth'))
+    return load_sam(str(folder / 'sam.py'), str(folder / 'sam.pth'))
 
 
 def test_masks_are_those_of_the_predictor(folder, tmp_path, capsys):
@@ -84,7 +85,7 @@ def test_masks_are_those_of_the_predictor(folder, tmp_path, capsys):
     assert segment(folder, '--point', '30,20', '--point', '5,50,0', '--box', '10,5,70,50', out=out) == 0
     assert f'{out}: 1 masks of 1 images; file names are below {folder}/images/a' in capsys.readouterr().out
     predictor = SamPredictor(model_of(folder))
-    pixels = prompting.read_rgb(folder / 'images/a/x.png')
+    pixels = read_rgb(folder / 'images/a/x.png')
     predictor.set_image(pixels)
     masks, ious, _ = predictor.predict(
         np.array([[30.0, 20.0], [5.0, 50.0]]),
@@ -125,7 +126,7 @@ def test_masks_are_those_of_the_predictor(folder, tmp_path, capsys):
 
 def test_one_point_is_ambiguous_and_every_box_an_object(folder, tmp_path):
     predictor = SamPredictor(model_of(folder))
-    predictor.set_image(prompting.read_rgb(folder / 'images/a/x.png'))
+    predictor.set_image(read_rgb(folder / 'images/a/x.png'))
     three, ious, low = predictor.predict(np.array([[30.0, 20.0]]), np.array([1]), multimask_output=True)
 
     def written(name):
@@ -170,7 +171,7 @@ def test_a_mask_as_a_prompt(folder, tmp_path):
     mask = np.zeros((60, 80), np.uint8)
     mask[20:40, 8:48] = 255
     Image.fromarray(mask).save(tmp_path / 'mask.png')
-    logits = mask_prompt(str(tmp_path / 'mask.png'), model, (60, 80))
+    logits = read_mask_prompt(str(tmp_path / 'mask.png'), model, (60, 80))
     assert logits.shape == (1, side, side) and side == 16
     assert (logits > 0).sum() == 32 and np.isclose(np.abs(logits).max(), np.log(0.999 / 0.001), atol=1e-3)
     assert (logits[0, 12:] < -6).all()  # below the image
@@ -180,7 +181,7 @@ def test_a_mask_as_a_prompt(folder, tmp_path):
             segment(folder, '--point', '30,20', '--mask', tmp_path / f'mask.{form}', out=tmp_path / name) == 0
         )
     predictor = SamPredictor(model)
-    predictor.set_image(prompting.read_rgb(folder / 'images/a/x.png'))
+    predictor.set_image(read_rgb(folder / 'images/a/x.png'))
     expected = predictor.predict(
         np.array([[30.0, 20.0]]), np.array([1]), mask_input=logits, multimask_output=False
     )[0][0]
@@ -210,7 +211,7 @@ def test_everything_in_images_of_one_name(folder, tmp_path, warm_cli):
     settings = dict(points_per_side=4, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=0.9)
     generator = SamAutomaticMaskGenerator(model_of(folder), **settings)
     for number, name in ((1, 'a/x'), (2, 'b/x')):
-        expected = generator.generate(prompting.read_rgb(folder / f'images/{name}.png'))
+        expected = generator.generate(read_rgb(folder / f'images/{name}.png'))
         found = coco.loadAnns(coco.getAnnIds(imgIds=[number]))
         files = sorted((tmp_path / 'out/masks' / name).glob('*.png'))
         assert len(found) == len(expected) == len(files) > 1
@@ -234,7 +235,7 @@ def test_large_images_by_tiles_and_embeddings_on_disk(folder, tmp_path):
         json.loads((tmp_path / name / 'annotations.json').read_text())['annotations'] for name in '01'
     )
     kept = [path for path in (tmp_path / 'kept').rglob('*') if path.is_file()]
-    pixels = prompting.read_rgb(folder / 'images/a/x.png')
+    pixels = read_rgb(folder / 'images/a/x.png')
     generator = SamAutomaticMaskGenerator(
         model_of(folder),
         4,
@@ -283,15 +284,15 @@ def test_a_damaged_file_is_named_and_left_out(folder, tmp_path, capsys):
         (['--box', '30,20,81,40'], '--box 30,20,81,40 is outside of'),
         (
             ['--box', '1,1,9,9', '--box', '2,2,9,9', '--point', '3,3'],
-            '1 points and 2 boxes: which box are they about',
+            '1 points and 2 boxes: which box do the points belong to',
         ),
         ([], 'nothing to segment by: give --point'),
         (['--auto', '--point', '3,3'], '--auto segments everything and takes no prompts'),
-        (['--point', '3,3', '--points-per-side', '8'], '--points-per-side is of automatic masks; add --auto'),
+        (['--point', '3,3', '--points-per-side', '8'], '--points-per-side is for automatic masks; add --auto'),
         (['--auto', '--points-per-side', '0'], '--points-per-side 0 must be at least 1'),
         (['--auto', '--stability-score-thresh', '2'], '--stability-score-thresh 2.0 must be from 0 to 1'),
         (['--point', '3,3', '--mask', 'none.png'], '--mask none.png does not exist'),
-        (['--point', '3,3', '--device', 'tpu0'], "--device 'tpu0' is no device"),
+        (['--point', '3,3', '--device', 'tpu0'], "unknown device 'tpu0'"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(folder, tmp_path, capsys, arguments, message):
@@ -323,27 +324,27 @@ def test_files_that_do_not_fit(folder, tmp_path, capsys):
     torch.save(wide, tmp_path / 'wide.pth')
     line = refused(*point, checkpoint=tmp_path / 'wide.pth')
     assert (
-        'does not fit --model' in line
+        'does not fit the model ' in line
         and 'of another shape (image_encoder.pos_embed 1x4x4x1024 for 1x4x4x32)' in line
     )
-    assert 'it looks like one of vit_l: --model vit_l' in line
+    assert 'it looks like a checkpoint of the model vit_l' in line
     del weights['mask_decoder.iou_token.weight']
     torch.save({**weights, 'more': torch.zeros(1)}, tmp_path / 'less.pth')
     line = refused(*point, checkpoint=tmp_path / 'less.pth')
     assert (
-        '1 weights missing (mask_decoder.iou_token.weight), 1 weights unknown (more); give the model that it is of'
+        '1 weights missing (mask_decoder.iou_token.weight), 1 weights unknown (more); give the model that it belongs to'
         in line
     )
     torch.save({'vision_encoder.pos_embed': torch.zeros(1)}, tmp_path / 'hf.pth')
     assert 'mmssl convert sam-hf' in refused(*point, checkpoint=tmp_path / 'hf.pth')
     (tmp_path / 'other.py').write_text("model = dict(type='ImageClassifier')")
-    assert 'its model is no mmssl.SAM and holds none' in refused(*point, config=tmp_path / 'other.py')
+    assert 'its model is no mmssl.SAM and contains none' in refused(*point, config=tmp_path / 'other.py')
     Image.fromarray(np.full((5, 5), 255, np.uint8)).save(tmp_path / 'small.png')
     assert segment(folder, '--mask', tmp_path / 'small.png', out=tmp_path / 'out') == 1
     assert 'small.png is 5x5 and the image 80x60 pixels' in capsys.readouterr().err
     np.save(tmp_path / 'bad.npy', np.zeros((3, 3)))
     assert segment(folder, '--mask', tmp_path / 'bad.npy', out=tmp_path / 'out') == 1
-    assert 'logits of this model are float of (1, 16, 16)' in capsys.readouterr().err
+    assert 'logits of this model are float of shape (1, 16, 16)' in capsys.readouterr().err
     assert 'is of one image, not of 2' in refused(
         *point, '--mask', tmp_path / 'small.png', image=['a/x.png', 'b/x.png']
     )
@@ -375,18 +376,18 @@ def test_models_of_a_training(folder, tmp_path):
     expected = learner.eval().image_encoder(image)
     assert not torch.allclose(expected, plain.image_encoder(image), atol=1e-3)
     for config in (tmp_path / 'train.py', folder / 'sam.py'):
-        loaded = prompting.load_sam(str(config), str(tmp_path / 'export.pth'))
+        loaded = load_sam(str(config), str(tmp_path / 'export.pth'))
         assert torch.allclose(loaded.image_encoder(image), expected, atol=1e-4)
-    loaded = prompting.load_sam(str(tmp_path / 'train.py'), str(tmp_path / 'train.pth'))
+    loaded = load_sam(str(tmp_path / 'train.py'), str(tmp_path / 'train.pth'))
     assert torch.allclose(loaded.image_encoder(image), expected, atol=1e-4) and set(
         loaded.state_dict()
     ) == set(plain.state_dict())
     with pytest.raises(
         ValueError, match='holds low-rank updates; --model must be the config that trained them'
     ):
-        prompting.load_sam(str(folder / 'sam.py'), str(tmp_path / 'train.pth'))
+        load_sam(str(folder / 'sam.py'), str(tmp_path / 'train.pth'))
     torch.save({f'sam.{name}': value for name, value in plain.state_dict().items()}, tmp_path / 'whole.pth')
-    loaded = prompting.load_sam(str(folder / 'sam.py'), str(tmp_path / 'whole.pth'))
+    loaded = load_sam(str(folder / 'sam.py'), str(tmp_path / 'whole.pth'))
     assert torch.equal(loaded.image_encoder(image), plain.image_encoder(image))
 
 

@@ -15,6 +15,7 @@ from mmssl.engine.launch import leave_process_group
 from mmssl.layers.mlp import MLP
 from mmssl.registry import MODELS
 from mmssl.selfsup.moby import MoBY
+from mmssl.selfsup.views import project_views
 
 WIDTH, HIDDEN, DIM, QUEUE = 5, 7, 3, 8
 
@@ -277,12 +278,12 @@ def of_backbone(backbone, width=16):
 def test_only_the_online_encoder_drops_paths(backbone):
     model = of_backbone(backbone).double().train()
     images = [torch.randn(4, 3, 32, 32, dtype=torch.float64) for _ in range(2)]
-    online = [model._projections(model._encoder(), images)[0] for _ in range(2)]
-    target = [model._projections(model.momentum_encoder.module, images)[0] for _ in range(2)]
+    online = [project_views(model.encoder, images, model.views_together)[0] for _ in range(2)]
+    target = [project_views(model.momentum_encoder.module, images, model.views_together)[0] for _ in range(2)]
     assert not torch.equal(*online) and torch.equal(*target)
     # no stochastic depth is evaluation mode of all but the batch norm
     model.backbone.eval()
-    assert torch.allclose(model._projections(model._encoder(), images)[0], target[0], atol=1e-12)
+    assert torch.allclose(project_views(model.encoder, images, model.views_together)[0], target[0], atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -293,9 +294,9 @@ def test_views_share_a_forward_pass_unless_batch_norm_would_mix_them(backbone, w
     if backbone['type'] == SWIN['type']:
         backbone['drop_path_rate'] = 0.0
     model = of_backbone(backbone, width).double().train()
-    assert model.joint is joint
+    assert model.views_together is joint
     images = [torch.randn(4, 3, 32, 32, dtype=torch.float64) + shift for shift in (0, 2)]
-    found = model._projections(model._encoder(), images)
+    found = project_views(model.encoder, images, model.views_together)
     for projection, view in zip(found, images, strict=True):
         assert torch.allclose(projection, model.neck(model.backbone(view)), atol=1e-12)
     assert model.extract_feat(images[0])[-1].shape[:2] == (4, width)
@@ -327,12 +328,12 @@ def train(model, batches, rank=0, world=1):
 
 
 def one_rank(rank, folder, batches):
-    from mmssl.layers.sync_bn import work_on_cpu
+    from mmssl.layers.sync_bn import convert_sync_batchnorm
 
     torch.set_num_threads(1)
     dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
     model = nn.SyncBatchNorm.convert_sync_batchnorm(moby()).train()
-    work_on_cpu(model)
+    convert_sync_batchnorm(model)
     torch.save(train(model, batches, rank, 2), f'{folder}/{rank}.pt')
     dist.barrier()
     leave_process_group()
@@ -432,10 +433,10 @@ def test_refusals():
     with pytest.raises(ValueError, match='the neck is a Flat'):
         MoBY(parts[0], Flat(), parts[2])
     with pytest.raises(
-        ValueError, match=r'backbone is 16 wide and the neck takes 8; give dims=\(16, \.\.\.\)'
+        ValueError, match=r'backbone has 16 channels and the neck takes 8; give dims=\(16, \.\.\.\)'
     ):
         of_backbone(SWIN, 8)
-    with pytest.raises(ValueError, match='backbone is 32 wide'):
+    with pytest.raises(ValueError, match='backbone has 32 channels'):
         of_backbone(RESNET, 16)
     model = moby().train()
     with pytest.raises(ValueError, match='a list of views'):
@@ -471,11 +472,11 @@ def test_a_swin_is_evaluated_by_the_commands(name, repo_root, labelled, tmp_path
     import importlib
     import json
 
-    from mmssl.commands import features
+    from mmssl.apis import loading
 
     monkeypatch.chdir(tmp_path)
     config = str(repo_root / 'configs/smoke/moby.py')
-    model, _ = features.build_model(config, 'random')
+    model, _ = loading.build_model(config, 'random')
     torch.save({'state_dict': model.state_dict()}, tmp_path / 'model.pth')
     torch.save(model.backbone.state_dict(), tmp_path / 'backbone.pth')
     command, scores = importlib.import_module(f'mmssl.commands.{name}'), []

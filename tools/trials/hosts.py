@@ -277,7 +277,8 @@ def misspelt_setting(ours, folder):
     )
     if ours:
         with_mmssl()
-        from mmssl.engine.launch import check_settings, load_config
+        from mmssl.config.check import check_settings
+        from mmssl.config.load import load_config
 
         check_settings(load_config(str(folder / 'config.py')))
     else:

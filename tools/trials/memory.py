@@ -60,7 +60,8 @@ def resident(pid: int | str = 'self') -> float:
 
 def settings_of(name: str, folder: Path, work_dir: str, *options: str):
     """A smoke config as ``mmssl train`` prepares it, with the demo data of ``folder``."""
-    from mmssl.engine.launch import load_config, prepare
+    from mmssl.config.load import load_config
+    from mmssl.engine.launch import prepare
 
     os.chdir(folder)
     cfg = load_config(str(ROOT / f'configs/smoke/{name}.py'), ['log_level=ERROR', *options])

@@ -26,7 +26,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)] * (str(ROOT) not in sys.path)
 
-from mmssl.engine.launch import SETTINGS  # noqa: E402
+from mmssl.config.check import SETTINGS  # noqa: E402
 
 KINDS = ('deleted', 'misspelt', 'other type')
 CONTROL = 'none (control)'

@@ -34,7 +34,7 @@ def checkpoint(tmp_path_factory):
     import torch
     from mmengine.registry import init_default_scope
 
-    from mmssl.engine.launch import load_config
+    from mmssl.config.load import load_config
     from mmssl.registry import MODELS, build
 
     cfg = load_config('smoke/mae.py')

@@ -57,7 +57,7 @@ def test_a_click_gives_the_masks_of_the_predictor(session, model, photo):
     session.undo()
     assert len(session.masks) == 3
     session.undo()
-    assert len(session.masks) == 0 and np.array_equal(session.picture(), session.image)
+    assert len(session.masks) == 0 and np.array_equal(session.draw(), session.image)
 
 
 def test_two_corners_in_any_order_are_a_box(session, model):
@@ -65,7 +65,7 @@ def test_two_corners_in_any_order_are_a_box(session, model):
     predictor.set_image(session.image)
     session.click(50, 40, 'box')
     assert 'opposite corner' in session.note and not len(session.masks)
-    assert not np.array_equal(session.picture(), session.image), 'the first corner is seen'
+    assert not np.array_equal(session.draw(), session.image), 'the first corner is seen'
     with pytest.raises(ValueError, match='without area'):
         session.click(50, 10, 'box')
     session.click(5, 10, 'box')
@@ -81,7 +81,7 @@ def test_a_background_click_alone_asks_for_the_object(session):
 def test_files_hold_the_mask_that_is_chosen(session, tmp_path):
     coco = pytest.importorskip('pycocotools.mask')
     session.click(30, 20, 'object')
-    session.found()
+    session.current_records()
     session.choose(1)
     picture = np.asarray(Image.open(session.save_masks(tmp_path)))
     assert np.array_equal(picture > 0, session.masks[1])
@@ -135,8 +135,8 @@ def test_a_detector_of_a_config(tmp_path, demo_data):
     pytest.importorskip('mmdet')
     from mmengine.registry import init_default_scope
 
-    from mmssl.commands.demo import load_detector
-    from mmssl.engine.launch import load_config
+    from mmssl.demo_page.detector import load_detector
+    from mmssl.config.load import load_config
     from mmssl.registry import MODELS, build
 
     cfg = load_config('smoke/rfcn.py')
@@ -154,7 +154,7 @@ def test_a_detector_of_a_config(tmp_path, demo_data):
     )
     assert len(boxes) == len(labels) == len(scores) and boxes.shape[1:] == (4,)
     assert (scores >= 0.3).all() and names == list(cfg.test_dataloader.dataset.metainfo['classes'])
-    with pytest.raises(ValueError, match='does not fit'):
+    with pytest.raises(ValueError, match='is not the checkpoint of this model'):
         torch.save(
             dict(state_dict={name: value for name, value in model.state_dict().items() if 'rpn' not in name}),
             tmp_path / 'part.pth',

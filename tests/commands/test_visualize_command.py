@@ -19,7 +19,7 @@ model = dict(backbone=dict(type='mmssl.DeformResNet', deform_blocks=(0, 0, 0, 2)
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     """A config of a small deformable R-FCN, a checkpoint whose weights are drawn, and an image."""
-    from mmssl.commands.features import build_model
+    from mmssl.apis.loading import build_model
 
     folder = tmp_path_factory.mktemp('visualize')
     (folder / 'rfcn.py').write_text(CONFIG)
@@ -99,7 +99,7 @@ def test_whole_commands(folder, capsys):
         (['detections', '--cfg-options', 'default_scope=mmseg'], 'is of no detector'),
         (
             ['sampling', '--cfg-options', 'model.backbone.deform_blocks=(0,0,0,0)'],
-            'is not the checkpoint of this detector|no deformable',
+            'is not the checkpoint of this model|no deformable',
         ),
     ],
 )

@@ -79,7 +79,7 @@ def folder(tmp_path_factory, repo_root):
     """Two photographs and a checkpoint of a DINO whose teacher is not its student."""
     import sklearn
 
-    from mmssl.commands.features import build_model
+    from mmssl.apis.loading import build_model
 
     folder = tmp_path_factory.mktemp('pictures ü')
     photo = Image.open(Path(sklearn.__file__).parent / 'datasets/images/china.jpg').convert('RGB')
@@ -109,7 +109,7 @@ def tile(sheet, row, column, side):
 
 
 def test_the_picture_has_the_image_the_mean_and_every_head(warm_cli, repo_root, folder):
-    from mmssl.commands.features import build_model
+    from mmssl.apis.loading import build_model
 
     done = warm_cli(
         'attention',
@@ -164,7 +164,7 @@ def test_a_larger_image_has_finer_maps(repo_root, folder, capsys):
 
 
 def test_a_constant_map_is_drawn_and_other_backbones_are_looked_at(repo_root, folder):
-    from mmssl.commands.features import build_model
+    from mmssl.apis.loading import build_model
 
     model, _ = build_model(str(repo_root / 'configs/smoke/mae.py'), 'random')
     with torch.no_grad():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TUTORIAL = ROOT / 'configs/tutorial'
 PLAIN = ['train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False']
 # task -> its config, where its model keeps the backbone

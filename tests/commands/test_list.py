@@ -5,8 +5,8 @@ import argparse
 import pytest
 
 from mmssl.commands import list as command
-from mmssl.commands import shell_scripts as completion
-from mmssl.config import paths
+from mmssl.commands.shells import described
+from mmssl.config import catalogue, paths
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_configs_have_method_host_and_paper(tree):
 
 def test_scope_of_a_config_that_includes_itself_ends(tmp_path):
     (tmp_path / 'loop.py').write_text("_base_ = 'loop.py'\n")
-    assert command.read_scope(tmp_path / 'loop.py') is None
+    assert catalogue.read_scope(tmp_path / 'loop.py') is None
 
 
 def test_broken_metafile_names_the_file(tree):
@@ -63,7 +63,7 @@ def test_broken_metafile_names_the_file(tree):
     ],
 )
 def test_patterns(name, pattern, expected):
-    assert command.matches(name, pattern) is expected
+    assert catalogue.matches(name, pattern) is expected
 
 
 def test_columns_are_aligned():
@@ -84,7 +84,7 @@ def test_columns_fit_the_terminal():
 
 
 def test_a_host_that_is_missing_is_told():
-    assert [command.needs(host) for host in ('', 'argparse', 'mmnone')] == [
+    assert [command.availability(host) for host in ('', 'argparse', 'mmnone')] == [
         '',
         'argparse',
         'mmnone (not installed)',
@@ -99,7 +99,7 @@ def test_lists_what_the_package_brings(warm_cli, tmp_path):
     shown = {line.split()[0] for line in lines if '.py ' in line or line.endswith('.py')}
     types = {line.split()[0] for line in lines if line.startswith('mmssl.')}
     assert types <= {
-        *completion.names(),
+        *described.registered_names(),
         'mmssl.OptimWrapper',
     }  # a shell completes what is listed; the one is mmengine's, taken over
     on_disk = {

@@ -18,8 +18,8 @@ def folder(tmp_path_factory, repo_root):
     """Two photographs of the model's size, a larger one, and the checkpoint of a model that was not trained."""
     import sklearn
 
-    from mmssl.commands.reconstruct import load_mae
-    from mmssl.engine.launch import load_config
+    from mmssl.apis.loading import load_mae
+    from mmssl.config.load import load_config
     from mmssl.registry import MODELS, build
 
     folder = tmp_path_factory.mktemp('pictures ü')
@@ -177,7 +177,7 @@ def test_other_wrong_arguments(repo_root, folder, tmp_path, capsys):
     assert 'give a name that ends in .png' in refused(config, checkpoint, image, '--out', tmp_path / 'x.pth')
     assert "did you mean 'smoke/mae.py'" in refused('smoke/mea.py', checkpoint, image, *out)
     assert 'mask_ratio 1.5 is outside (0, 1)' in refused(config, checkpoint, image, *out, '--mask-ratio', 1.5)
-    probing = repo_root / 'configs/mae/benchmarks/vit-b_8xb2048-linear-coslr-90e_in1k.py'
+    probing = repo_root / 'configs/mae/benchmarks/vit-base-p16_8xb2048-linear-coslr-90e_in1k.py'
     assert 'ImageClassifier, which does not reconstruct' in refused(probing, checkpoint, image, *out)
     (tmp_path / 'broken.jpg').write_bytes((folder / 'large.jpg').read_bytes()[:200])
     assert 'broken.jpg' in refused(config, checkpoint, tmp_path / 'broken.jpg', *out)

@@ -1,0 +1,41 @@
+"""The commands by name, in the order in which ``mmssl --help`` shows them."""
+
+import importlib
+from types import ModuleType
+
+COMMANDS = {
+    'train': 'mmssl.commands.train',
+    'test': 'mmssl.commands.test',
+    'knn': 'mmssl.commands.knn',
+    'linear': 'mmssl.commands.linear',
+    'attention': 'mmssl.commands.attention',
+    'reconstruct': 'mmssl.commands.reconstruct',
+    'embedding': 'mmssl.commands.embedding',
+    'visualize': 'mmssl.commands.visualize',
+    'segment': 'mmssl.commands.segment',
+    'annotate': 'mmssl.commands.annotate',
+    'demo': 'mmssl.commands.demo',
+    'tokenizer': 'mmssl.commands.tokenizer',
+    'convert': 'mmssl.commands.convert',
+    'export': 'mmssl.commands.export',
+    'list': 'mmssl.commands.list',
+    'print-config': 'mmssl.commands.print_config',
+    'check-data': 'mmssl.commands.check_data',
+    'report': 'mmssl.commands.report',
+    'demo-data': 'mmssl.commands.demo_data',
+    'doctor': 'mmssl.commands.doctor',
+    'completion': 'mmssl.commands.completion',
+}
+# headings of `mmssl --help`, by the first command below each
+HEADINGS = {
+    'train': 'train and evaluate',
+    'attention': 'visualize',
+    'segment': 'segment by prompts',
+    'tokenizer': 'weights',
+    'list': 'configs, data, runs',
+}
+
+
+def command_module(name: str) -> ModuleType:
+    """Import the module of a command."""
+    return importlib.import_module(COMMANDS[name])
