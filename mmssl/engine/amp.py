@@ -1,74 +1,32 @@
-"""Optimizer wrappers: mixed precision on the CPU as on the GPU, and clipping of every gradient by itself."""
+"""Mixed precision on the CPU and the GPU."""
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
-from mmengine.optim import OptimWrapper
 from torch import nn
 
+from mmssl.engine.optim_wrapper import OptimWrapper
 from mmssl.registry import OPTIM_WRAPPERS
-
-if TYPE_CHECKING:
-    from mmengine.optim import OptimWrapper as Host
-else:
-    Host = object  # the wrapper comes after the mixin
 
 DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
 
-@torch.no_grad()
-def clip_each_grad_norm_(parameters: list[nn.Parameter], max_norm: float) -> torch.Tensor:
-    """Scale every gradient whose own norm is above ``max_norm`` down to it, as DINO and iBOT clip.
-
-    Args:
-        parameters: with gradients.
-        max_norm: largest norm of the gradient of one parameter.
-
-    Returns:
-        scalar, the norm of all gradients together before clipping.
-    """
-    gradients = [parameter.grad for parameter in parameters]
-    norms = torch.stack(torch._foreach_norm(gradients))
-    torch._foreach_mul_(gradients, list((max_norm / (norms + 1e-6)).clamp(max=1.0).unbind()))
-    return norms.norm()
-
-
-class ClipEachMixin(Host):
-    """Adds ``clip_grad=dict(type='each', max_norm=...)`` to an optimizer wrapper of mmengine, which clips the common norm only."""
-
-    def __init__(self, *args, clip_grad: dict | None = None, **kwargs):
-        each = clip_grad is not None and clip_grad.get('type') == 'each'
-        if clip_grad is not None and each:
-            clip_grad = {key: value for key, value in clip_grad.items() if key != 'type'}
-            if set(clip_grad) != {'max_norm'} or not clip_grad['max_norm'] > 0:
-                raise ValueError(
-                    f"clip_grad=dict(type='each', ...) takes max_norm above 0 and nothing else, not {clip_grad}"
-                )
-        super().__init__(*args, clip_grad=clip_grad, **kwargs)
-        if each:
-            self.clip_func = clip_each_grad_norm_
-
-
-@OPTIM_WRAPPERS.register_module(name='OptimWrapper')
-class EachOptimWrapper(ClipEachMixin, OptimWrapper):
-    """The host's clips the common norm of all gradients only; this one takes ``clip_grad=dict(type='each', max_norm=3.0)`` too."""
-
-
 @OPTIM_WRAPPERS.register_module()
-class AmpOptimWrapper(ClipEachMixin, OptimWrapper):
-    """The host's refuses to run without a GPU, autocasts to float16 unless told otherwise, and scales the loss even in bfloat16.
+class AmpOptimWrapper(OptimWrapper):
+    """Optimizer wrapper for mixed precision: bfloat16 without loss scaling, or float16 with it.
+
+    mmengine's needs a GPU, autocasts to float16 by default and scales the loss in bfloat16 too.
 
     Args:
         dtype: ``'bfloat16'``, whose range needs no loss scaling, or ``'float16'`` (CUDA only) with a gradient
             scaler.
-        loss_scale: of float16: ``'dynamic'``, a fixed number, or a dict of arguments for
+        loss_scale: Loss scale of float16: ``'dynamic'``, a fixed number, or a dict of arguments for
             ``torch.amp.GradScaler``.
-        use_fsdp: scale gradients that are sharded over ranks (float16 with FullyShardedDataParallel).
-        **kwargs: ``optimizer``, ``accumulative_counts``, ``clip_grad``, as for mmengine's OptimWrapper.
+        use_fsdp: Scale gradients that are sharded over ranks (float16 with FullyShardedDataParallel).
+        **kwargs: Passed on to :class:`mmssl.engine.optim_wrapper.OptimWrapper`.
 
     Raises:
-        ValueError: an unknown ``dtype`` or ``loss_scale``, or float16 on the CPU.
+        ValueError: Unknown ``dtype`` or ``loss_scale``, or float16 on the CPU.
     """
 
     def __init__(
@@ -82,7 +40,7 @@ class AmpOptimWrapper(ClipEachMixin, OptimWrapper):
         dtype = 'bfloat16' if dtype is None else str(dtype).removeprefix('torch.')
         if dtype not in DTYPES:
             raise ValueError(
-                f'dtype={dtype!r} of AmpOptimWrapper; one of {", ".join(DTYPES)} (float32 is plain OptimWrapper)'
+                f'dtype={dtype!r} of AmpOptimWrapper; give one of {", ".join(DTYPES)}, or use OptimWrapper'
             )
         self.cast_dtype = DTYPES[dtype]
         self.device_type = self.optimizer.param_groups[0]['params'][0].device.type
@@ -91,7 +49,8 @@ class AmpOptimWrapper(ClipEachMixin, OptimWrapper):
         if dtype == 'float16':
             if self.device_type == 'cpu':
                 raise ValueError(
-                    "dtype='float16' of AmpOptimWrapper needs a GPU: on the CPU use 'bfloat16', which needs no loss scaling"
+                    "dtype='float16' of AmpOptimWrapper needs a GPU: on the CPU use 'bfloat16', "
+                    'which needs no loss scaling'
                 )
             self.loss_scaler = self._build_scaler(loss_scale, use_fsdp)
 
@@ -105,7 +64,8 @@ class AmpOptimWrapper(ClipEachMixin, OptimWrapper):
             arguments = loss_scale
         else:
             raise ValueError(
-                f"loss_scale={loss_scale!r} of AmpOptimWrapper; 'dynamic', a number above 0, or a dict for GradScaler"
+                f"loss_scale={loss_scale!r} of AmpOptimWrapper; give 'dynamic', a number above 0, "
+                'or a dict for GradScaler'
             )
         if use_fsdp:
             from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
@@ -115,18 +75,18 @@ class AmpOptimWrapper(ClipEachMixin, OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module):
-        """Autocast the forward pass, with the host's context for gradient accumulation."""
+        """Autocast the forward pass, in mmengine's context for gradient accumulation."""
         with super().optim_context(model), torch.autocast(self.device_type, self.cast_dtype):
             yield
 
     def backward(self, loss: torch.Tensor, **kwargs) -> None:
-        """Backward pass of the loss, scaled in float16."""
+        """Run the backward pass of the loss, scaled in float16."""
         if self.loss_scaler is not None:
             loss = self.loss_scaler.scale(loss)
         super().backward(loss, **kwargs)
 
     def step(self, **kwargs) -> None:
-        """Clip, then step; in float16 a step with infinite gradients is left out and the scale lowered."""
+        """Clip, then step; in float16 a step with infinite gradients is skipped and the scale lowered."""
         if self.loss_scaler is None:
             super().step(**kwargs)
             return
@@ -137,14 +97,14 @@ class AmpOptimWrapper(ClipEachMixin, OptimWrapper):
         self.loss_scaler.update(self._fixed_scale)
 
     def state_dict(self) -> dict:
-        """State of the optimizer, and of the scaler under ``loss_scaler`` in float16."""
+        """Return the state of the optimizer, and of the scaler under ``loss_scaler`` in float16."""
         state = super().state_dict()
         if self.loss_scaler is not None:
             state['loss_scaler'] = self.loss_scaler.state_dict()
         return state
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Load what ``state_dict`` of this wrapper, of the host's or of a plain OptimWrapper gave; ``state_dict`` is not changed."""
+        """Load the state of this wrapper, of mmengine's or of a plain OptimWrapper, which is not changed."""
         state = dict(state_dict)
         scaler_state = state.pop('loss_scaler', None)
         if self.loss_scaler is not None and scaler_state:

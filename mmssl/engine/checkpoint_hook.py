@@ -1,4 +1,4 @@
-"""Keeping checkpoints: the new one is in place before an old one goes."""
+"""Checkpoint hook that removes an old checkpoint only after the new one is complete."""
 
 import os
 from pathlib import Path
@@ -10,20 +10,21 @@ from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmssl.checkpoint import TEMPORARY_SUFFIX, write_text
 from mmssl.registry import HOOKS
 
-# where the message hub keeps the name of a checkpoint that a signal made between two epochs' ends
+# key in the message hub of the checkpoint that a signal has caused within an epoch
 _STOPPED = 'stopped_ckpt'
 
 
 class _DeferredRemoval:
-    """A storage backend that notes what is to be removed and removes it when asked.
+    """Storage backend that postpones removals.
 
     Args:
-        backend: the backend that does everything else.
+        backend: The backend for everything else.
     """
 
     def __init__(self, backend):
         self.backend = backend
-        self.files, self.directories = [], []
+        self.files = []
+        self.directories = []
 
     def __getattr__(self, name: str):
         return getattr(self.backend, name)
@@ -35,7 +36,7 @@ class _DeferredRemoval:
         self.directories.append(path)
 
     def carry_out(self, keep) -> None:
-        """Remove what was noted, but for the paths in ``keep``."""
+        """Remove the noted paths, except for those in ``keep``."""
         for paths, remove in ((self.files, self.backend.remove), (self.directories, self.backend.rmtree)):
             for path in paths:
                 if path not in keep:
@@ -44,16 +45,20 @@ class _DeferredRemoval:
 
 @HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
-    """The host's removes the old checkpoint before it writes the new one, and writes ``last_checkpoint`` with an absolute path.
+    """Checkpoint hook with the arguments of mmengine's, which loses nothing when a run is interrupted.
 
-    All arguments are the host's. It takes the place of the default:
-    ``default_hooks=dict(checkpoint=dict(type='mmssl.CheckpointHook'))``.
+    mmengine's removes the old checkpoint before it writes the new one, and writes an absolute path to
+    ``last_checkpoint``. Use it as ``default_hooks=dict(checkpoint=dict(type='mmssl.CheckpointHook'))``.
+
+    Args:
+        *args: Passed on to mmengine's CheckpointHook.
+        **kwargs: Passed on to mmengine's CheckpointHook.
 
     Raises:
-        TypeError: an argument that neither knows; the host hands it on to the first save, hours later.
+        TypeError: An unknown argument, which mmengine reports only at the first save.
     """
 
-    # the host's storage backend
+    # mmengine's storage backend
     file_backend: Any
 
     def __init__(self, *args, **kwargs):
@@ -63,7 +68,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             raise TypeError(f'CheckpointHook.__init__() got an unexpected keyword argument {unknown[0]!r}')
 
     def before_train(self, runner) -> None:
-        """Prepare as the host does; follow a directory that was moved, and clear what a killed run left half written."""
+        """Prepare as mmengine does; correct the paths of a moved directory, remove partial files."""
         super().before_train(runner)
         if not os.path.isdir(self.out_dir):
             return
@@ -79,7 +84,7 @@ class CheckpointHook(MMEngineCheckpointHook):
                     self.best_ckpt_path_dict[name] = moved
 
     def _best_paths(self) -> dict:
-        """Paths of the best checkpoints by metric; the key is None where there is but one metric."""
+        """Return the paths of the best checkpoints by metric; the key is None if there is only one metric."""
         if self.save_best is None:
             return {}
         return (
@@ -87,20 +92,21 @@ class CheckpointHook(MMEngineCheckpointHook):
         )
 
     def save_stopped(self, runner, meta: dict) -> str:
-        """Save outside of the intervals, where a signal stops the run. In the middle of an epoch of a run that counts its checkpoints by
-        epochs the file is named by its iteration, and goes when the next one is written.
+        """Save outside the intervals, when a signal stops the run.
+
+        Within an epoch of a run that counts its checkpoints by epochs, the file is named by its iteration,
+        and removed when the next one is written.
 
         Args:
-            runner: the runner; with several ranks each has to call this, unless ``meta`` brings the states of
-                the generators.
-            meta: ``epoch`` and ``iter`` of the state, and whatever else the checkpoint is to say.
+            runner: The runner. All ranks have to call this, unless ``meta`` has the states of the generators.
+            meta: ``epoch`` and ``iter`` of the state, and other entries of the checkpoint's ``meta``.
 
         Returns:
-            the file.
+            The file.
         """
-        position = runner._position(meta['epoch'], meta['iter'])
-        between = self.by_epoch and position.get('batch', 0) > 0
-        if not between:
+        position = runner.exact_resume.position(meta['epoch'], meta['iter'])
+        within_epoch = self.by_epoch and position.get('batch', 0) > 0
+        if not within_epoch:
             self._save_checkpoint_with_step(runner, meta['epoch'] if self.by_epoch else meta['iter'], meta)
             return self.last_ckpt
         name = f'iter_{meta["iter"]}.pth'
@@ -167,9 +173,9 @@ class CheckpointHook(MMEngineCheckpointHook):
             if self.file_backend.isfile(path):
                 self.file_backend.remove(path)
             elif self.file_backend.isdir(path):
-                self.file_backend.rmtree(path)  # one file a rank
+                self.file_backend.rmtree(path)  # a sharded checkpoint
 
     @staticmethod
     def _relative(path, work_dir) -> str:
-        """``path`` as seen from the work directory, so that the note survives a move; an address of another storage as it is."""
+        """Return a path relative to the work directory, which may be moved, and a URL unchanged."""
         return str(path) if '://' in str(path) else os.path.relpath(path, work_dir)

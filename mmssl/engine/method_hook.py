@@ -1,4 +1,4 @@
-"""Ties a self-supervised method to its run."""
+"""Hook that connects a self-supervised method to its run."""
 
 import logging
 
@@ -12,17 +12,17 @@ from mmssl.registry import HOOKS
 
 @HOOKS.register_module()
 class MethodHook(Hook):
-    """The host has no place for what a recipe does around an optimizer step; its schedules guess the length of training from a message hub.
+    """Connect a self-supervised method to its run before training.
 
-    Before training, a model with ``set_schedule`` is told how many optimizer steps an epoch and the whole run
-    have, and one with ``attach`` is tied to the optimizer. Our runner adds this hook by itself; for
-    mmengine's own runner add ``dict(type='mmssl.MethodHook')`` to ``custom_hooks``.
+    A model with ``set_schedule`` gets the number of optimizer steps in an epoch and in the whole run, and one
+    with ``attach`` gets the optimizer, around whose steps it acts. The runners of mmssl add this hook
+    themselves; with mmengine's own add ``dict(type='mmssl.MethodHook')`` to ``custom_hooks``.
     """
 
     priority = 'VERY_HIGH'
 
     def before_train(self, runner) -> None:
-        """Set the schedule and attach to the optimizer."""
+        """Set the schedule, and attach the model to the optimizer."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
         if hasattr(model, 'set_schedule'):
@@ -33,8 +33,8 @@ class MethodHook(Hook):
         if hasattr(model, 'attach'):
             if accumulated > 1 and getattr(model, 'momentum_pairs', list)():
                 print_log(
-                    f'gradients of {accumulated} batches make one step: a queue moves on with every batch, a momentum encoder with '
-                    'every step',
+                    f'gradients of {accumulated} batches make one step: a queue advances with every batch, '
+                    'a momentum encoder with every step',
                     logger='current',
                     level=logging.INFO,
                 )

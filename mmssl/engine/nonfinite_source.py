@@ -1,4 +1,4 @@
-"""Which module made the first value that is not a number: the step is computed once more, and every module's output looked at."""
+"""Find the module that made the first NaN or infinite value of a step, by computing the step once more."""
 
 import random
 from collections.abc import Iterator
@@ -10,39 +10,41 @@ from torch import Tensor, nn
 
 
 def tensors_of(data) -> Iterator[Tensor]:
-    """The floating-point tensors in nested dicts, lists, tuples and data samples."""
+    """Yield the floating-point tensors in nested dicts, lists, tuples and data samples."""
     if isinstance(data, Tensor):
         if data.is_floating_point():
             yield data
-    elif isinstance(data, dict):
+    elif isinstance(data, (dict, BaseDataElement)):
         for value in data.values():
             yield from tensors_of(value)
     elif isinstance(data, (list, tuple)):
         for value in data:
             yield from tensors_of(value)
-    elif isinstance(data, BaseDataElement):
-        for value in data.values():
-            yield from tensors_of(value)
 
 
 def is_finite(data) -> bool:
-    """Whether all numbers in it are."""
+    """Whether all floating-point numbers in nested containers are finite."""
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors_of(data))
 
 
-class Draws:
-    """The states of the generators, so that a step can be repeated with the same dropout and the same masks.
+class GeneratorStates:
+    """States of the random generators, so that a step can be repeated with the same dropout and masks.
 
-    ``device`` is the one whose generator is kept beside the CPU's; the states are a few kilobytes.
+    They are a few kilobytes.
+
+    Args:
+        device: Device whose generator is saved with the CPU's.
     """
 
     def __init__(self, device: torch.device | None = None):
-        self.python, self.numpy, self.torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        self.python = random.getstate()
+        self.numpy = np.random.get_state()
+        self.torch = torch.get_rng_state()
         self.device = device if device is not None and device.type == 'cuda' else None
         self.cuda = torch.cuda.get_rng_state(self.device) if self.device is not None else None
 
     def restore(self) -> None:
-        """Set the generators to what they were."""
+        """Set the generators to the saved states."""
         random.setstate(self.python)
         np.random.set_state(self.numpy)
         torch.set_rng_state(self.torch)
@@ -50,93 +52,82 @@ class Draws:
             torch.cuda.set_rng_state(self.cuda, self.device)
 
 
-class Watch:
-    """Looks at the output of every module in the order in which they finish, and at the gradient that comes back to it."""
+class FirstNonFinite:
+    """Watches all modules of a model for the first output, and the first gradient, that is not finite.
+
+    Args:
+        model: The model.
+
+    Attributes:
+        forward: The module with the first such output, with its cause; None if there is none.
+        backward: The module at whose output the gradient was first not finite.
+    """
 
     def __init__(self, model: nn.Module):
         self.forward: str | None = None
         self.backward: str | None = None
-        names = {module: name for name, module in model.named_modules()}
         self._handles = [
-            module.register_forward_hook(self._look(name, type(module).__name__))
-            for module, name in names.items()
+            module.register_forward_hook(self._watch(f'{name} ({type(module).__name__})'))
+            for name, module in model.named_modules()
             if name
         ]
 
-    def _look(self, name: str, kind: str):
-        where = f'{name} ({kind})'
-
-        def look_back(gradient: Tensor) -> None:
+    def _watch(self, label: str):
+        def check_gradient(gradient: Tensor) -> None:
             if self.backward is None and not bool(torch.isfinite(gradient).all()):
-                self.backward = where
+                self.backward = label
 
-        def look(module, inputs, output) -> None:
+        def check_output(module, inputs, output) -> None:
             if self.forward is None and not is_finite(output):
-                cause = (
-                    ', which holds a weight that is not finite'
-                    if not is_finite(list(module.parameters()))
-                    else ', whose input already is not'
-                    if not is_finite(inputs)
-                    else ''
-                )
-                self.forward = where + cause
+                self.forward = label + _cause(module, inputs)
             for tensor in tensors_of(output):
                 if tensor.requires_grad:
-                    tensor.register_hook(look_back)
+                    tensor.register_hook(check_gradient)
 
-        return look
+        return check_output
 
     def remove(self) -> None:
-        """Take the hooks away."""
+        """Remove the hooks from the modules."""
         for handle in self._handles:
             handle.remove()
 
 
-def first_module(model: nn.Module, data, optim_wrapper, draws: Draws | None) -> str:
-    """Say where a step's first value that is not finite was made.
+def _cause(module: nn.Module, inputs) -> str:
+    if not is_finite(list(module.parameters())):
+        return ', which holds a weight that is not finite'
+    return '' if is_finite(inputs) else ', whose input already is not'
 
-    The step is computed again, forward and backward, from data that has been through the preprocessor, and
-    its gradients are dropped. What a forward pass changes (running means, a queue) it changes a second time:
-    this is for a run that ends.
+
+def describe_source(model: nn.Module, data, optim_wrapper, generators: GeneratorStates | None) -> str:
+    """Return where the first value of a step that is not finite was made.
+
+    The step is computed again, forward and backward, from preprocessed data, and its gradients are dropped.
+    What a forward pass changes (running means, a queue) it changes a second time: this is for a run that
+    ends.
 
     Args:
-        model: the bare model, on one process; where several would have to take part, nothing is repeated.
-        data: what ``model.data_preprocessor`` gave.
-        optim_wrapper: for its context (autocast).
-        draws: the states of the generators before the step.
+        model: The bare model on one process. Where several would have to take part, nothing can be repeated.
+        data: Output of ``model.data_preprocessor``.
+        optim_wrapper: The optimizer wrapper, for its context (autocast).
+        generators: States of the generators before the step.
 
     Returns:
-        words for the end of a message, '' where the repeated step is finite throughout.
+        The end of a message, '' if the repeated step is finite throughout.
     """
     weights = [name for name, parameter in model.named_parameters() if not is_finite(parameter)]
     if weights:
-        return f'; the weights {_some(weights)} are not finite before the step'
+        return f'; the weights {_shortened(weights)} are not finite before the step'
     images = data.get('inputs', data.get('img')) if isinstance(data, dict) else None
     if images is not None and not is_finite(images):
-        return '; the images hold NaN or infinity when they reach the model: look at the files and at the transforms'
-    watch, before = Watch(model), Draws()
+        return (
+            '; the images hold NaN or infinity when they reach the model: check the files and the transforms'
+        )
+    watch = FirstNonFinite(model)
+    before = GeneratorStates()
     try:
-        if draws is not None:
-            draws.restore()
-        with optim_wrapper.optim_context(model), torch.enable_grad():
-            losses = model._run_forward(data, mode='loss')
-        if watch.forward:
-            return f'; the first output that is not finite is that of {watch.forward}'
-        bad = [name for name, value in losses.items() if not is_finite(value)]
-        if bad:
-            return f'; the outputs of all modules are finite: {_some(bad)} is made in the computation of the loss itself'
-        optim_wrapper.zero_grad()
-        sum(
-            tensor.sum() for name, value in losses.items() if 'loss' in name for tensor in tensors_of(value)
-        ).backward()
-        bad = [
-            name
-            for name, parameter in model.named_parameters()
-            if parameter.grad is not None and not is_finite(parameter.grad)
-        ]
-        if watch.backward:
-            return f'; on the way back the gradient is first not finite at the output of {watch.backward}'
-        return f'; the gradients of {_some(bad)} are not finite' if bad else ''
+        if generators is not None:
+            generators.restore()
+        return _repeat_step(model, data, optim_wrapper, watch)
     except Exception as error:  # the report of the bad step matters more than why it cannot be repeated
         return f'; looking for the module failed: {type(error).__name__}: {str(error)[:120]}'
     finally:
@@ -145,5 +136,29 @@ def first_module(model: nn.Module, data, optim_wrapper, draws: Draws | None) -> 
         optim_wrapper.zero_grad()
 
 
-def _some(names: list[str]) -> str:
+def _repeat_step(model: nn.Module, data, optim_wrapper, watch: FirstNonFinite) -> str:
+    with optim_wrapper.optim_context(model), torch.enable_grad():
+        losses = model._run_forward(data, mode='loss')
+    if watch.forward:
+        return f'; the first output that is not finite is that of {watch.forward}'
+    bad = [name for name, value in losses.items() if not is_finite(value)]
+    if bad:
+        return (
+            f'; the outputs of all modules are finite: {_shortened(bad)} is made in the computation of the '
+            'loss itself'
+        )
+    optim_wrapper.zero_grad()
+    total = [tensor.sum() for name, value in losses.items() if 'loss' in name for tensor in tensors_of(value)]
+    sum(total).backward()
+    if watch.backward:
+        return f'; on the way back the gradient is first not finite at the output of {watch.backward}'
+    bad = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and not is_finite(parameter.grad)
+    ]
+    return f'; the gradients of {_shortened(bad)} are not finite' if bad else ''
+
+
+def _shortened(names: list[str]) -> str:
     return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')

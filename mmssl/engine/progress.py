@@ -1,4 +1,4 @@
-"""A progress bar with the time left, beside the log lines or in their place."""
+"""Hook with a progress bar that shows the loss and the time left."""
 
 import logging
 import sys
@@ -12,10 +12,12 @@ from mmssl.registry import HOOKS
 
 
 class _ClearFirst(logging.Filter):
-    """Takes the bar off the line that a log record is about to be written to; the next step draws it again.
+    """Log filter that clears the bars from the line a record is about to be written to.
+
+    The next step draws them again.
 
     Args:
-        hook: with ``bars``.
+        hook: The hook with the bars.
     """
 
     def __init__(self, hook: 'ProgressHook'):
@@ -31,26 +33,30 @@ class _ClearFirst(logging.Filter):
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """One line with the loss and the time left, in training and in evaluation; the host's LoggerHook prints a line every so many steps and
-    no bar. ``mmssl train`` and ``test`` add it on a terminal.
+    """Progress bar with the loss and the time left, in training and evaluation.
+
+    ``mmssl train`` and ``mmssl test`` add it on a terminal.
 
     Args:
-        smoothing: share of the newest loss in the shown average.
+        smoothing: Weight of the newest loss in the displayed average.
     """
 
     priority = 'VERY_LOW'
 
     def __init__(self, smoothing: float = 0.1):
-        self.smoothing, self.bar, self.loss = smoothing, None, None
-        self.evaluation, self._filter = None, _ClearFirst(self)
+        self.smoothing = smoothing
+        self.bar: tqdm | None = None
+        self.loss = None
+        self.evaluation: tqdm | None = None
+        self._filter = _ClearFirst(self)
 
     @property
     def bars(self) -> list[tqdm]:
-        """Those that are on the screen."""
+        """Bars on the screen."""
         return [bar for bar in (self.evaluation, self.bar) if bar is not None]
 
     def _open(self, runner, desc: str, total: int | None, **settings) -> tqdm | None:
-        """A bar, on the first rank."""
+        """Return a new bar on the first rank, None on the others."""
         if not is_main_process():
             return None
         for handler in MMLogger.get_current_instance().handlers:
@@ -67,7 +73,7 @@ class ProgressHook(Hook):
         self.bar = self._open(runner, 'training', runner.max_iters, initial=runner.iter, unit='step')
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        """Move on by one step; the loss is read from its device only when it is drawn."""
+        """Advance by one step; the loss is read from its device only when it is drawn."""
         if self.bar is None:
             return
         if outputs and 'loss' in outputs:
@@ -98,7 +104,7 @@ class ProgressHook(Hook):
             self.evaluation.close()
             self.evaluation = None
 
-    def _evaluated(self) -> None:
+    def _advance_evaluation(self) -> None:
         if self.evaluation is not None:
             self.evaluation.update()
 
@@ -107,21 +113,21 @@ class ProgressHook(Hook):
         self._before_evaluation(runner, runner.val_dataloader, 'evaluating')
 
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        """Move on by one batch."""
-        self._evaluated()
+        """Advance by one batch."""
+        self._advance_evaluation()
 
     def after_val_epoch(self, runner, metrics=None) -> None:
-        """Close it."""
+        """Close the second bar."""
         self._after_evaluation()
 
     def before_test_epoch(self, runner) -> None:
-        """Open a bar."""
+        """Open the bar."""
         self._before_evaluation(runner, runner.test_dataloader, 'testing')
 
     def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        """Move on by one batch."""
-        self._evaluated()
+        """Advance by one batch."""
+        self._advance_evaluation()
 
     def after_test_epoch(self, runner, metrics=None) -> None:
-        """Close it."""
+        """Close the second bar."""
         self._after_evaluation()

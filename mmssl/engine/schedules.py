@@ -10,26 +10,32 @@ from mmssl.registry import PARAM_SCHEDULERS
 
 @PARAM_SCHEDULERS.register_module()
 class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
-    """Linear warm-up from exactly 0, or a share of the rate, then half a cosine, in closed form: MAE's released code (util/lr_sched.py).
+    """Linear warm-up followed by half a cosine, in closed form, as in MAE's released code (util/lr_sched.py).
 
-    mmengine's LinearLR reaches its end one step early and its CosineAnnealingLR goes by differences; chained,
-    the two do not give the released learning rates. Per parameter group: base = its initial rate, s = its
-    ``lr_scale`` (layer-wise decay; 1 without),
+    mmengine's LinearLR reaches its end one step early and its CosineAnnealingLR accumulates differences;
+    chained, the two do not give the released learning rates. For a parameter group with initial rate ``base``
+    and ``lr_scale`` s (layer-wise decay; 1 without),
 
         t < warmup:  base * (start_factor + (1 - start_factor) * t / warmup)
         else:        s * eta_min + (base - s * eta_min) * (1 + cos(pi * (t - warmup) / (end - warmup))) / 2
 
     Args:
-        optimizer: the optimizer or its wrapper.
-        warmup: length of the warm-up, in epochs (iterations with ``by_epoch=False``).
-        end: length of the whole schedule, likewise.
-        eta_min: last learning rate.
-        start_factor: share of the base that the warm-up begins at.
-        convert_to_iter_based (in a config, with ``by_epoch=True``): lengths are epochs, and the rate changes
-            every iteration.
+        optimizer: The optimizer or its wrapper.
+        warmup: Length of the warm-up, in epochs (iterations with ``by_epoch=False``).
+        end: Length of the whole schedule, in the same unit.
+        eta_min: Final learning rate.
+        start_factor: Fraction of the initial rate at which the warm-up begins.
+        begin: 0, the only value; mmengine passes it.
+        by_epoch: Whether the schedule steps once per epoch. A config may add ``convert_to_iter_based=True``:
+            lengths are then epochs, and the rate changes every iteration.
+        last_step: Step before the first, as for mmengine's schedulers.
+        verbose: Whether to log every value.
+
+    Raises:
+        ValueError: An argument is out of range.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  settings of a config
         self,
         optimizer,
         *,
@@ -46,13 +52,16 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
             raise ValueError(f'WarmupCosineLR: warmup {warmup} must be at least 0 and less than end {end}')
         if not 0 <= start_factor <= 1:
             raise ValueError(
-                f'WarmupCosineLR: start_factor {start_factor} must be a share of the learning rate, 0 to 1'
+                f'WarmupCosineLR: start_factor {start_factor} must be a fraction of the learning rate, 0 to 1'
             )
         if begin != 0 or end >= INF:
             raise ValueError(
                 'WarmupCosineLR is a whole schedule: begin must be 0, and end the length of the run'
             )
-        self.warmup, self.length, self.eta_min, self.start_factor = warmup, end, eta_min, start_factor
+        self.warmup = warmup
+        self.length = end
+        self.eta_min = eta_min
+        self.start_factor = start_factor
         super().__init__(
             optimizer,
             begin=0,
@@ -75,7 +84,8 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         """Build the schedule in iterations from lengths in epochs."""
         if not by_epoch or not epoch_length:
             raise ValueError(
-                f'convert_to_iter_based needs by_epoch=True and a known epoch length, got {by_epoch} and {epoch_length}'
+                'convert_to_iter_based needs by_epoch=True and a known epoch length, '
+                f'got {by_epoch} and {epoch_length}'
             )
         return cls(*args, warmup=warmup * epoch_length, end=end * epoch_length, by_epoch=False, **kwargs)
 
@@ -94,17 +104,24 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
 
 @PARAM_SCHEDULERS.register_module()
 class CosineWeightDecay(_ParamScheduler):
-    """Weight decay from the optimizer's to ``final`` along half a cosine (DINO, arXiv:2104.14294, section 3.2), in closed form.
+    """Weight decay on a cosine schedule (DINO, arXiv:2104.14294, section 3.2), in closed form.
 
-    mmengine's CosineAnnealingParamScheduler would raise the decay of biases and norms from 0 as well. Here a
-    group without decay stays without, and one with a part of the largest decay keeps its part.
+    It goes from the optimizer's weight decay to ``final``. mmengine's CosineAnnealingParamScheduler would
+    raise the decay of biases and norms from 0 as well. Here a group without decay stays without, and one with
+    a fraction of the largest decay keeps its fraction.
 
     Args:
-        optimizer: the optimizer or its wrapper.
-        final: last weight decay.
-        end: length of the schedule, in epochs (iterations with ``by_epoch=False``).
-        convert_to_iter_based (in a config, with ``by_epoch=True``): the length is epochs, and the decay
-            changes every iteration.
+        optimizer: The optimizer or its wrapper.
+        final: Final weight decay.
+        end: Length of the schedule, in epochs (iterations with ``by_epoch=False``).
+        begin: 0, the only value; mmengine passes it.
+        by_epoch: Whether the schedule steps once per epoch. A config may add ``convert_to_iter_based=True``:
+            the length is then epochs, and the decay changes every iteration.
+        last_step: Step before the first, as for mmengine's schedulers.
+        verbose: Whether to log every value.
+
+    Raises:
+        ValueError: An argument is out of range.
     """
 
     def __init__(
@@ -124,7 +141,8 @@ class CosineWeightDecay(_ParamScheduler):
             raise ValueError(
                 'CosineWeightDecay is a whole schedule: begin must be 0, and end the length of the run'
             )
-        self.length, self.final = end, final
+        self.length = end
+        self.final = final
         super().__init__(
             optimizer,
             'weight_decay',
@@ -142,7 +160,8 @@ class CosineWeightDecay(_ParamScheduler):
         """Build the schedule in iterations from a length in epochs."""
         if not by_epoch or not epoch_length:
             raise ValueError(
-                f'convert_to_iter_based needs by_epoch=True and a known epoch length, got {by_epoch} and {epoch_length}'
+                'convert_to_iter_based needs by_epoch=True and a known epoch length, '
+                f'got {by_epoch} and {epoch_length}'
             )
         return cls(*args, end=end * epoch_length, by_epoch=False, **kwargs)
 

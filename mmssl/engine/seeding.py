@@ -1,9 +1,9 @@
-"""Random numbers of the input path that depend on the position in the sample stream alone.
+"""Random numbers of the input path that depend only on the position in the sample stream.
 
-The hosts seed each worker once, so that what a sample draws depends on the number of workers, on how far they
-had read ahead and on where a run was stopped. Here every sample carries its own seed, a hash of (seed, epoch,
-position in the stream of all ranks), and the generators of Python, NumPy and torch are set from it before the
-sample is read.
+mmengine seeds each worker once, so that what a sample draws depends on the number of workers, on how far they
+have read ahead and on where a run was stopped. Here every sample carries its own seed, a hash of (seed,
+epoch, position in the stream of all ranks), from which the generators of Python, NumPy and torch are set
+before the sample is read.
 """
 
 import random
@@ -14,13 +14,16 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
-from mmssl.engine.workers import Board, fetch
+from mmssl.engine.workers import WorkerBoard, fetch
 
 _MASK = (1 << 64) - 1
 
 
 def mix(*values: int) -> int:
-    """Hash integers to 64 bits; neighbouring inputs give unrelated outputs (the finaliser of SplitMix64, Steele et al., 2014)."""
+    """Hash integers to 64 bits, so that neighbouring inputs give unrelated outputs.
+
+    This is the finaliser of SplitMix64 (Steele et al., 2014).
+    """
     state = 0
     for value in values:
         state = (state + int(value) + 0x9E3779B97F4A7C15) & _MASK
@@ -30,25 +33,30 @@ def mix(*values: int) -> int:
     return state
 
 
-class Draw(int):
-    """An index into a dataset together with the seed of everything random about this sample."""
+class SeededIndex(int):
+    """Index into a data set with the seed of everything random about this sample.
+
+    Args:
+        index: The index.
+        seed: 64 bits.
+    """
 
     seed: int
 
     def __new__(cls, index: int, seed: int):
-        draw = super().__new__(cls, index)
-        draw.seed = seed
-        return draw
+        seeded = super().__new__(cls, index)
+        seeded.seed = seed
+        return seeded
 
     def __getnewargs__(self):
         return int(self), self.seed
 
 
 class SeededGenerators:
-    """Seeds the CPU generators inside a ``with`` block; in the main process they are as before afterwards.
+    """Context in which the CPU generators are seeded; in the main process they are restored at its end.
 
-    CUDA generators are left alone: data is made on the CPU, and the model's dropout must not restart at every
-        sample.
+    CUDA generators are not changed: data is made on the CPU, and the model's dropout must not restart at
+    every sample.
 
     Args:
         seed: 64 bits.
@@ -73,12 +81,16 @@ class SeededGenerators:
 
 
 class _Delegate:
-    """Passes attributes, read and written, on to the part it wraps, so that hooks which switch a pipeline or count classes find it."""
+    """Base of wrappers that pass attributes, read and written, on to the part they wrap.
 
+    So hooks that switch a pipeline or count classes work on the wrapper.
+    """
+
+    # attributes of the wrapper itself; the first is the wrapped part
     _own: tuple[str, ...] = ()
 
     def __getattr__(self, name: str):
-        # dunder names too would bypass us: a dataset's __getitems__ would fetch a batch without its seeds
+        # dunder names would bypass the wrapper: a data set's __getitems__ would fetch a batch without seeds
         if name.startswith('__') or name in self._own:
             raise AttributeError(name)
         return getattr(getattr(self, self._own[0]), name)
@@ -90,22 +102,24 @@ class _Delegate:
             setattr(getattr(self, self._own[0]), name, value)
 
     def __deepcopy__(self, memo):
-        # the host deep-copies the config that the built part sits in; copying a dataset would double it and
+        # mmengine deep-copies the config that contains the built part; copying a dataset would double it and
         # break open archives
         return self
 
 
 class SeededDataset(_Delegate, Dataset):
-    """A dataset whose randomness is seeded by the index: ``dataset[Draw(3, seed)]``; a plain index draws from the global generators.
+    """Data set whose randomness is seeded by the index: ``dataset[SeededIndex(3, seed)]``.
+
+    A plain index draws from the global generators.
 
     Args:
-        dataset: any map-style dataset.
-        board: where workers note what they read.
+        dataset: Any map-style data set.
+        board: Board on which workers note what they read.
     """
 
     _own = ('dataset', 'last_seed', 'board')
 
-    def __init__(self, dataset, board: Board | None = None):
+    def __init__(self, dataset, board: WorkerBoard | None = None):
         self.dataset = dataset
         self.last_seed: int | None = None
         self.board = board
@@ -114,7 +128,7 @@ class SeededDataset(_Delegate, Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index):
-        if not isinstance(index, Draw):
+        if not isinstance(index, SeededIndex):
             return self.dataset[index]
         self.last_seed = index.seed
         with SeededGenerators(index.seed):
@@ -122,11 +136,11 @@ class SeededDataset(_Delegate, Dataset):
 
 
 class SeededCollate:
-    """A collate function that mixes at random (MixUp of a whole batch) draws by the batch's last sample, in a worker or not.
+    """Collate function whose own randomness (MixUp of a batch) is seeded by the batch's last sample.
 
     Args:
-        collate_fn: list of samples -> batch.
-        dataset: the SeededDataset that the samples come from, which lives in the same process.
+        collate_fn: List of samples -> batch.
+        dataset: Data set of the samples, in the same process.
     """
 
     def __init__(self, collate_fn, dataset: SeededDataset):
@@ -143,12 +157,12 @@ class SeededCollate:
 
 
 class SeededSampler(_Delegate, Sampler):
-    """A sampler whose indices carry seeds, and which can start in the middle.
+    """Sampler whose indices carry seeds, and which can start in the middle.
 
     Args:
-        sampler: any sampler; ``rank``, ``world_size`` and ``epoch`` are read from it where it has them. Items
-            that are not integers pass unchanged.
-        seed: the run's seed, the same on all ranks.
+        sampler: Any sampler; its ``rank`` and ``world_size`` are used if it has them. Items that are not
+            integers pass unchanged.
+        seed: The run's seed, the same on all ranks.
     """
 
     _own = ('sampler', 'stream_seed', 'stream_epoch', 'start')
@@ -161,7 +175,7 @@ class SeededSampler(_Delegate, Sampler):
 
     @property
     def endless(self) -> bool:
-        """Whether one pass never ends (mmengine's InfiniteSampler, which alone has ``skip``)."""
+        """Whether a pass never ends, as of mmengine's InfiniteSampler, the only one with ``skip``."""
         return hasattr(self.sampler, 'skip')
 
     def __len__(self) -> int:
@@ -174,7 +188,11 @@ class SeededSampler(_Delegate, Sampler):
             self.sampler.set_epoch(epoch)
 
     def skip(self, num_samples: int) -> None:
-        """Let the next pass begin after ``num_samples`` of this rank's samples, counted from the beginning of the pass."""
+        """Let the next pass begin after ``num_samples`` of this rank's samples.
+
+        Raises:
+            ValueError: ``num_samples`` is negative.
+        """
         if num_samples < 0:
             raise ValueError(f'cannot skip {num_samples} samples; give 0 or more')
         self.start = num_samples
@@ -182,23 +200,27 @@ class SeededSampler(_Delegate, Sampler):
             self.sampler.skip(num_samples)
 
     def __iter__(self) -> Iterator:
-        start, self.start = self.start, 0
+        start = self.start
+        self.start = 0
         indices = iter(self.sampler)
         if start and not self.endless:
             indices = islice(indices, start, None)
-        rank, world_size = getattr(self.sampler, 'rank', 0), getattr(self.sampler, 'world_size', 1)
+        rank = getattr(self.sampler, 'rank', 0)
+        world_size = getattr(self.sampler, 'world_size', 1)
         for position, index in enumerate(indices, start):
             if isinstance(index, (int, np.integer)):
-                yield Draw(int(index), mix(self.stream_seed, self.stream_epoch, position * world_size + rank))
+                yield SeededIndex(
+                    int(index), mix(self.stream_seed, self.stream_epoch, position * world_size + rank)
+                )
             else:
                 yield index
 
 
 class SkippingBatchSampler(_Delegate):
-    """A batch sampler (by aspect ratio, from several sources, ...) whose next pass can leave out its first batches without reading them.
+    """Batch sampler (by aspect ratio, from several sources, ...) that can skip its first batches.
 
     Args:
-        batch_sampler: yields lists of indices.
+        batch_sampler: Yields lists of indices.
     """
 
     _own = ('batch_sampler', 'start')
@@ -211,24 +233,25 @@ class SkippingBatchSampler(_Delegate):
         return len(self.batch_sampler)
 
     def skip_batches(self, num_batches: int) -> None:
-        """Leave out the first ``num_batches`` batches of the next pass."""
+        """Skip the first ``num_batches`` batches of the next pass, without reading them."""
         self.start = num_batches
 
     def __iter__(self) -> Iterator[list]:
-        # lazily: an iterator with workers asks for two passes and uses the second
-        start, self.start = self.start, 0
+        # lazily: an iterator with workers begins two passes and uses the second
+        start = self.start
+        self.start = 0
         yield from islice(iter(self.batch_sampler), start, None)
 
 
 def skip_in_epoch(dataloader, num_batches: int) -> bool:
-    """Let the next pass over ``dataloader`` begin at a later batch, without loading the ones before.
+    """Let the next pass over a data loader begin at a later batch, without loading the ones before.
 
     Args:
-        dataloader: built by ``mmssl.engine.runner``.
-        num_batches: batches of this rank to leave out.
+        dataloader: Loader from :func:`mmssl.engine.dataloader.build_dataloader`.
+        num_batches: Batches of this rank to skip.
 
     Returns:
-        False when its sampler is of a kind that cannot.
+        False if the loader's sampler cannot skip.
     """
     batch_sampler = dataloader.batch_sampler
     if isinstance(batch_sampler, SkippingBatchSampler):
@@ -241,7 +264,7 @@ def skip_in_epoch(dataloader, num_batches: int) -> bool:
 
 
 def set_epoch(dataloader, epoch: int) -> None:
-    """Choose the epoch of the next pass, on whichever sampler knows about epochs."""
+    """Choose the epoch of the next pass, on the sampler that has epochs."""
     for sampler in (dataloader.sampler, getattr(dataloader.batch_sampler, 'sampler', None)):
         if sampler is not None and hasattr(sampler, 'set_epoch'):
             sampler.set_epoch(epoch)
@@ -249,6 +272,6 @@ def set_epoch(dataloader, epoch: int) -> None:
 
 
 def is_endless(dataloader) -> bool:
-    """Whether a pass over ``dataloader`` never ends, so that its position counts from the first step of the run."""
+    """Whether a pass over a data loader never ends; its position then counts from the first step."""
     sampler = getattr(dataloader.batch_sampler, 'sampler', dataloader.sampler)
     return hasattr(sampler, 'endless') and sampler.endless

@@ -1,9 +1,8 @@
-"""What a runner does when a signal comes (:mod:`mmssl.engine.signals`): it saves after the step at hand and leaves."""
+"""End of a run after a signal (:mod:`mmssl.engine.signals`): it saves after the current step and leaves."""
 
 import bisect
 import contextlib
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import torch
 from mmengine.dist import all_reduce, get_world_size, is_main_process
@@ -12,107 +11,119 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop
 from torch.nn.parallel import DistributedDataParallel
 
+from mmssl.engine.exact_resume import ExactResume
 from mmssl.engine.run_state import gather_rng_states
-from mmssl.engine.signals import Stop, current
+from mmssl.engine.signals import StopSignal, current_watch
 
-if TYPE_CHECKING:
-    from mmengine.runner import Runner as Host
-else:
-    Host = object  # mmengine's Runner, or its FlexibleRunner, comes after the mixins
-
-# how long the other ranks wait for the first one to save
+# seconds that the other ranks wait for the first one to save
 WAIT_SECONDS = 25
 _SAVED_KEY = 'mmssl/stopped'
 
 
-class StopMixin(Host):
-    """Adds to a runner what it does when a signal comes. Between two steps all ranks agree; in validation the first one saves alone."""
+class Stopper:
+    """Saves a run and raises :class:`StopSignal` where a signal has come.
 
-    _validating = False
-    _validation_due = False
-    # states of the generators, of this rank and of all of them, as they were before validation
-    _rng_outside_validation: dict | None = None
-    _rng_of_all: list[dict] | None = None
+    Between two steps all ranks agree. In validation, which they leave at different batches, the first rank
+    saves alone.
 
-    def _stop_after_step(self) -> None:
-        """After a step and its hooks, before the loop counts it: save and raise, where a signal has come to any rank."""
-        signum = _agreed()
+    Args:
+        runner: The runner.
+        exact_resume: States of the generators during validation.
+    """
+
+    def __init__(self, runner, exact_resume: ExactResume):
+        self.runner = runner
+        self.exact_resume = exact_resume
+        self._validating = False
+        self._rng_of_all_ranks: list[dict] | None = None
+
+    def after_step(self) -> None:
+        """Save and raise if any rank has received a signal; called before the loop counts the step."""
+        signum = _agreed_signal()
         if signum:
-            loop, iteration = self.train_loop, self.iter + 1
+            loop = self.runner.train_loop
+            iteration = self.runner.iter + 1
             due = isinstance(loop, IterBasedTrainLoop) and self._validates_after(iteration)
-            self._save_and_stop(signum, epoch=self.epoch, iter=iteration, validation_due=due)
+            self._save_and_stop(signum, epoch=self.runner.epoch, iter=iteration, validation_due=due)
 
     def _validates_after(self, iteration: int) -> bool:
-        loop = self.train_loop
-        if self.val_loop is None or iteration < loop.val_begin:
+        loop = self.runner.train_loop
+        if self.runner.val_loop is None or iteration < loop.val_begin:
             return False
         interval = loop.dynamic_intervals[bisect.bisect(loop.dynamic_milestones, iteration + 1) - 1]
         return iteration % interval == 0 or iteration == loop.max_iters
 
-    def _stop_before_validation(self) -> None:
-        """The same where a signal came after the step's own look, such as while a checkpoint was written."""
-        signum = _agreed()
+    def before_validation(self) -> None:
+        """Save and raise if a signal has come since the check of the step, as while a checkpoint was written."""
+        signum = _agreed_signal()
         if signum:
-            self._save_and_stop(signum, epoch=self.epoch, iter=self.iter, validation_due=True)
-        if current() is not None and get_world_size() > 1:
-            assert self._rng_outside_validation is not None
-            self._rng_of_all = gather_rng_states(self._rng_outside_validation)
+            self._save_and_stop(signum, epoch=self.runner.epoch, iter=self.runner.iter, validation_due=True)
+        if current_watch() is not None and get_world_size() > 1:
+            assert self.exact_resume.rng_outside_validation is not None
+            self._rng_of_all_ranks = gather_rng_states(self.exact_resume.rng_outside_validation)
 
-    def _set_validating(self, validating: bool) -> None:
-        """Inside, a signal raises where it finds the program; models that are in shards cannot be saved by one rank alone."""
-        watch = current()
+    def set_validating(self, validating: bool) -> None:
+        """Let a signal raise at once during validation, unless the model is sharded.
+
+        One rank alone cannot save a sharded model.
+        """
+        watch = current_watch()
         if watch is None:
             return
-        alone = not is_model_wrapper(self.model) or isinstance(self.model, DistributedDataParallel)
-        self._validating = watch.immediate = validating and alone
-        if self._validating and watch.signum:
-            raise Stop(watch.signum)
+        model = self.runner.model
+        unsharded = not is_model_wrapper(model) or isinstance(model, DistributedDataParallel)
+        self._validating = watch.immediate = validating and unsharded
+        self.while_validating()
 
-    def _stop_while_validating(self) -> None:
-        """A signal that came where its error could not rise."""
-        watch = current()
+    def while_validating(self) -> None:
+        """Raise for a signal whose own exception was swallowed."""
+        watch = current_watch()
         if self._validating and watch is not None and watch.signum:
-            raise Stop(watch.signum)
+            raise StopSignal(watch.signum)
 
-    def _leave_validation(self, stop: Stop) -> None:
-        """Bring back the weights that are being trained and save them, on the first rank; the run that goes on validates first."""
-        watch = current()
+    def leave(self, stop: StopSignal) -> None:
+        """Save on the first rank, with the weights that are being trained, if the signal came in validation.
+
+        The run that is resumed from there validates first.
+        """
+        if not self._validating or stop.saved:
+            return
+        watch = current_watch()
         assert watch is not None
         self._validating = watch.immediate = False
         watch.signum = stop.signum
-        for hook in self.hooks:
+        for hook in self.runner.hooks:
             if isinstance(hook, EMAHook):
-                hook.after_val_epoch(self)
+                hook.after_val_epoch(self.runner)  # puts the averaged weights aside
         store = torch.distributed.distributed_c10d._get_default_store() if get_world_size() > 1 else None
         if is_main_process():
-            extras = {} if store is None else dict(rng=self._rng_of_all)
-            self._save_stopped(stop, epoch=self.epoch, iter=self.iter, validation_due=True, **extras)
+            extras = {} if store is None else dict(rng=self._rng_of_all_ranks)
+            self._save(stop, epoch=self.runner.epoch, iter=self.runner.iter, validation_due=True, **extras)
             if store is not None:
                 store.set(_SAVED_KEY, 'yes')
         elif store is not None:
             with contextlib.suppress(RuntimeError):
                 store.wait([_SAVED_KEY], timedelta(seconds=WAIT_SECONDS))
-        raise stop
 
     def _save_and_stop(self, signum: int, **meta) -> None:
-        stop = Stop(signum)
-        self._save_stopped(stop, **meta)
+        stop = StopSignal(signum)
+        self._save(stop, **meta)
         if get_world_size() > 1:
             torch.distributed.barrier()
         raise stop
 
-    def _save_stopped(self, stop: Stop, **meta) -> None:
-        hook = next((hook for hook in self.hooks if isinstance(hook, CheckpointHook)), None)
-        where = 'nothing is saved, since the run has no checkpoint hook'
+    def _save(self, stop: StopSignal, **meta) -> None:
+        hook = next((hook for hook in self.runner.hooks if isinstance(hook, CheckpointHook)), None)
+        outcome = 'nothing is saved, since the run has no checkpoint hook'
         if hook is not None and hasattr(hook, 'save_stopped'):
-            where = f'saved in {hook.save_stopped(self, meta)}; go on with --resume'
-        self.logger.warning(f'stopped by {stop.name} after iteration {meta["iter"]}: {where}')
+            outcome = f'saved in {hook.save_stopped(self.runner, meta)}; go on with --resume'
+        self.runner.logger.warning(f'stopped by {stop.name} after iteration {meta["iter"]}: {outcome}')
         stop.saved = True
 
 
-def _agreed() -> int:
-    """The signal that has come to any rank, 0 for none; every rank has to call it."""
-    watch = current()
+def _agreed_signal() -> int:
+    """Return the signal that any rank has received, 0 for none; every rank has to call it."""
+    watch = current_watch()
     if watch is None:
         return 0
     signum = watch.signum or 0

@@ -1,4 +1,4 @@
-"""A bad step stops the run or is left out; the optimizer never sees it."""
+"""A bad step stops the run or is skipped; the optimizer never uses it."""
 
 import pytest
 import resume_toy as toy
@@ -81,12 +81,12 @@ def test_skips_within_the_budget(tmp_path, images):
 def test_budget_ends_the_run(tmp_path, images):
     runner = build(tmp_path, images, batches=4, policy='skip', budget=2, fail_on=('19.png',))
     count_steps(runner)
-    with pytest.raises(NonFiniteError, match='iteration 15.*left out so far: 3, more than the budget of 2'):
+    with pytest.raises(NonFiniteError, match='iteration 15.*skipped so far: 3, more than the budget of 2'):
         runner.train()
 
 
 def test_bad_batch_takes_its_accumulated_step_with_it(tmp_path, images):
-    """Batches 0 1 | 2 3 | 4: the bad one is 2, so that of the steps after 1, 3 and 4 the middle one is left out."""
+    """Batches 0 1 | 2 3 | 4: the bad one is 2, so that of the steps after 1, 3 and 4 the middle one is skipped."""
     runner = build(tmp_path, images, accumulate=2, policy='skip', fail_on=('08.png',))
     optim, stepped = count_steps(runner)
     runner.train()

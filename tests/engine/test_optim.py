@@ -5,8 +5,8 @@ import torch
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from mmssl.engine.amp import clip_each_grad_norm_
 from mmssl.engine.optim import LARC, LARS
+from mmssl.engine.optim_wrapper import clip_each_grad_norm_
 from mmssl.registry import MODELS
 
 ARCH = {'embed_dims': 32, 'num_layers': 3, 'num_heads': 4, 'feedforward_channels': 64}

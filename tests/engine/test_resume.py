@@ -13,7 +13,8 @@ from mmengine.runner import loops
 
 from mmssl.checkpoint import load_file
 from mmssl.engine import seeding
-from mmssl.engine.run_state import plain, rng_state, set_rng_state
+from mmssl.engine.plain_types import to_plain
+from mmssl.engine.run_state import rng_state, set_rng_state
 from mmssl.engine.runner import FlexibleRunner, Runner, runner_class
 
 pytestmark = pytest.mark.slow
@@ -200,13 +201,13 @@ def test_checkpoint_of_the_hosts_runner_is_resumed(images, tmp_path, capfd):
     assert sorted(next(hook for hook in runner.hooks if isinstance(hook, toy.Record)).losses) == list(
         range(11, 21)
     )
-    assert 'keeps no random states' in ''.join(capfd.readouterr())
+    assert 'has no random states' in ''.join(capfd.readouterr())
 
 
 def test_generators_round_trip():
     random.gauss(0, 1)
     np.random.randn()  # both keep a second normal number
-    state = plain(rng_state(), 'rng')
+    state = to_plain(rng_state(), 'rng')
     expected = [
         random.gauss(0, 1),
         random.random(),
@@ -226,7 +227,7 @@ def test_generators_round_trip():
 
 
 def test_draw_is_an_index_with_a_seed():
-    draw = seeding.Draw(7, 2**63 + 5)
+    draw = seeding.SeededIndex(7, 2**63 + 5)
     copied = pickle.loads(pickle.dumps(draw))
     assert [10, 11, 12, 13, 14, 15, 16, 17][draw] == 17 and draw == 7
     assert copied == 7 and copied.seed == 2**63 + 5
@@ -253,9 +254,9 @@ def test_main_process_generators_are_untouched(images):
     random.seed(0), np.random.seed(0), torch.manual_seed(0)
     before = rng_state()
     first, other, again = (
-        dataset[seeding.Draw(3, 1)],
-        dataset[seeding.Draw(3, 2)],
-        dataset[seeding.Draw(3, 1)],
+        dataset[seeding.SeededIndex(3, 1)],
+        dataset[seeding.SeededIndex(3, 2)],
+        dataset[seeding.SeededIndex(3, 1)],
     )
     assert all(torch.equal(value, before[key]) for key, value in rng_state().items())
     assert torch.equal(first['inputs'], again['inputs']) and not torch.equal(first['inputs'], other['inputs'])
