@@ -116,7 +116,7 @@ class HDCResNet(ResNet):
             warnings.warn(
                 f'dilations {self.rates} leave a grid: {coverage.numerator} of {coverage.denominator} '
                 'positions '
-                f'are seen, the largest gap is M = {hdc_max_gap(self.rates)}; start with 1 and avoid a '
+                f'are sampled, the largest gap is M = {hdc_max_gap(self.rates)}; start with 1 and avoid a '
                 'common '
                 'factor, as in [1, 2, 5]',
                 stacklevel=2,

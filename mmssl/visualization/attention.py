@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmssl.evaluation.features import evaluating
+from mmssl.layers.modes import evaluating
 from mmssl.layers.transformer import Attention
 from mmssl.layers.vit import ViT
 from mmssl.visualization.heat import overlay_heat

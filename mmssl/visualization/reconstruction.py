@@ -5,7 +5,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from mmssl.evaluation.features import evaluating
+from mmssl.layers.modes import evaluating
 from mmssl.visualization.layout import image_grid
 
 TITLES = ('input', 'masked', 'reconstruction')

@@ -54,9 +54,9 @@ def small_mae(**extra):
     return official_mae(width=32, depth=3, decoder_width=16, decoder_depth=2, tokens=17, **extra)
 
 
-def assert_identical(one, two):
-    assert list(one) == list(two)
-    assert all(one[key] is two[key] for key in one)
+def assert_identical(first, second):
+    assert list(first) == list(second)
+    assert all(first[key] is second[key] for key in first)
 
 
 def random_weights(model):

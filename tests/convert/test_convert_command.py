@@ -25,7 +25,7 @@ def source(net, tmp_path):
     return tmp_path / 'timm.pth'
 
 
-def test_there_and_back_through_both_file_formats(run_cli, warm_cli, net, source, tmp_path):
+def test_round_trip_through_both_file_formats(run_cli, warm_cli, net, source, tmp_path):
     ours, back = tmp_path / 'new' / 'ours.pth', tmp_path / 'back.safetensors'
     done = run_cli('convert', 'timm-vit', source, ours)
     assert done.returncode == 0, done.stderr

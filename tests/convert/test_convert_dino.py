@@ -48,18 +48,18 @@ def resnet_shapes():
 
 
 def head_shapes(width, names='old', with_bn=False):
-    places = (0, 3, 6) if with_bn else (0, 2, 4)
+    layers = (0, 3, 6) if with_bn else (0, 2, 4)
     shapes = {}
-    for place, (out, into) in zip(
-        places, ((HIDDEN, width), (HIDDEN, HIDDEN), (BOTTLENECK, HIDDEN)), strict=True
+    for layer, (out, into) in zip(
+        layers, ((HIDDEN, width), (HIDDEN, HIDDEN), (BOTTLENECK, HIDDEN)), strict=True
     ):
-        shapes |= {f'mlp.{place}.weight': (out, into), f'mlp.{place}.bias': (out,)}
-        if with_bn and place < 6:
+        shapes |= {f'mlp.{layer}.weight': (out, into), f'mlp.{layer}.bias': (out,)}
+        if with_bn and layer < 6:
             shapes |= {
-                f'mlp.{place + 1}.{name}': (HIDDEN,)
+                f'mlp.{layer + 1}.{name}': (HIDDEN,)
                 for name in ('weight', 'bias', 'running_mean', 'running_var')
             }
-            shapes[f'mlp.{place + 1}.num_batches_tracked'] = ()
+            shapes[f'mlp.{layer + 1}.num_batches_tracked'] = ()
     g, v = (
         ('weight_g', 'weight_v')
         if names == 'old'
@@ -104,10 +104,10 @@ def our_dino(arch='vit', with_bn=False):
     return DINO(backbone, DINOHead(512, **head))
 
 
-def same(one, two):
-    if isinstance(one, dict):
-        return one.keys() == two.keys() and all(same(value, two[key]) for key, value in one.items())
-    return torch.equal(one, two)
+def same(first, second):
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(value, second[key]) for key, value in first.items())
+    return torch.equal(first, second)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_whole_checkpoints_load_strictly_and_come_back(arch, names, with_bn):
 
 
 @pytest.mark.parametrize('names', ['old', 'new'])
-def test_one_network_and_backbone_alone(names):
+def test_a_single_network_and_a_backbone(names):
     teacher = network(names=names)
     ours = from_official('dino', teacher)
     model = our_dino()

@@ -16,7 +16,7 @@ def net():
 
 
 def flat(official):
-    """The same weights as releases that write a block as one flat sequence of convolution, norm and activation."""
+    """The same weights as in releases that number convolutions, norms and activations of a block flat."""
     renamed = {}
     for key, value in official.items():
         parts = key.split('.')

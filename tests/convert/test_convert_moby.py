@@ -1,4 +1,4 @@
-"""Released Swin and MoBY files: names, the order of merged patches, shift masks, the shared pointer; both ways."""
+"""Released Swin and MoBY files in both directions: names, order of merged patches, shift masks, pointer."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ SWIN = dict(
 
 
 def official_swin(stem='', dim=DIM, depths=DEPTHS, heads=HEADS, window=WINDOW, side=SIDE, patch=2, classes=0):
-    """A state dict with the names of ``models/swin_transformer.py``, written out one by one, in their order."""
+    """A state dict with the names of ``models/swin_transformer.py``, written out in their order."""
     generator = torch.Generator().manual_seed(len(stem))
     state = {}
 
@@ -32,11 +32,11 @@ def official_swin(stem='', dim=DIM, depths=DEPTHS, heads=HEADS, window=WINDOW, s
     add('patch_embed.norm.weight', dim)
     add('patch_embed.norm.bias', dim)
     for stage, (depth, count) in enumerate(zip(depths, heads, strict=True)):
-        width, here = dim * 2**stage, side // 2**stage
+        width, ours = dim * 2**stage, side // 2**stage
         for block in range(depth):
             name = f'layers.{stage}.blocks.{block}'
-            if block % 2 and here > window:
-                state[f'{stem}{name}.attn_mask'] = plain_mask(window, here)
+            if block % 2 and ours > window:
+                state[f'{stem}{name}.attn_mask'] = plain_mask(window, ours)
             add(f'{name}.norm1.weight', width)
             add(f'{name}.norm1.bias', width)
             add(f'{name}.attn.relative_position_bias_table', (2 * window - 1) ** 2, count)
@@ -64,10 +64,13 @@ def official_swin(stem='', dim=DIM, depths=DEPTHS, heads=HEADS, window=WINDOW, s
 
 
 def plain_index(window):
-    """Number of the relative position of each pair of places of a window: rows first (arXiv:2103.14030, section 3.2)."""
-    places = [(row, column) for row in range(window) for column in range(window)]
+    """Index of the relative position of two positions of a window (arXiv:2103.14030, section 3.2)."""
+    positions = [(row, column) for row in range(window) for column in range(window)]
     return torch.tensor(
-        [[(a - c + window - 1) * (2 * window - 1) + b - d + window - 1 for c, d in places] for a, b in places]
+        [
+            [(a - c + window - 1) * (2 * window - 1) + b - d + window - 1 for c, d in positions]
+            for a, b in positions
+        ]
     )
 
 
@@ -76,20 +79,22 @@ def plain_mask(window, side):
     shift = window // 2
 
     def region(
-        place,
+        position,
     ):  # of one axis: untouched windows, the rest of the last window, what came round from the other end
-        return 0 if place < side - window else 1 if place < side - shift else 2
+        return 0 if position < side - window else 1 if position < side - shift else 2
 
     windows = [
         [(region(row + r), region(column + c)) for r in range(window) for c in range(window)]
         for row in range(0, side, window)
         for column in range(0, side, window)
     ]
-    return torch.tensor([[[0.0 if a == b else -100.0 for b in places] for a in places] for places in windows])
+    return torch.tensor(
+        [[[0.0 if a == b else -100.0 for b in positions] for a in positions] for positions in windows]
+    )
 
 
 class PlainSwin:
-    """The released forward pass, read from the paper and the layout of the released weights; every window a loop."""
+    """The released forward pass, from the paper and the layout of the released weights, with loops."""
 
     def __init__(self, state, depths, heads, window):
         self.state, self.depths, self.heads, self.window = state, depths, heads, window
@@ -145,19 +150,21 @@ class PlainSwin:
         for stage, (depth, heads) in enumerate(zip(self.depths, self.heads, strict=True)):
             for block in range(depth):
                 x = self.block(x, f'layers.{stage}.blocks.{block}', heads)
-            if stage < len(self.depths) - 1:  # the corners of 2x2 places: down first, then right
+            if stage < len(self.depths) - 1:  # the corners of 2x2 positions: down first, then right
                 corners = [x[row::2, column::2] for column in range(2) for row in range(2)]
                 x = self.norm(torch.cat(corners, dim=-1), f'layers.{stage}.downsample.norm')
                 x = x @ self.state[f'layers.{stage}.downsample.reduction.weight'].T
         return self.norm(x, 'norm').permute(2, 0, 1)
 
 
-def assert_equal(one, two):
-    assert list(one) == list(two)
-    assert all(torch.equal(one[key], two[key]) and one[key].dtype == two[key].dtype for key in one)
+def assert_equal(first, second):
+    assert list(first) == list(second)
+    assert all(
+        torch.equal(first[key], second[key]) and first[key].dtype == second[key].dtype for key in first
+    )
 
 
-def test_hosts_swin_gives_what_the_released_one_gives():
+def test_swin_of_mmpretrain_computes_what_the_released_code_does():
     official = official_swin()
     state = from_official('swin', {'model': official}, prefix='')
     model = MODELS.build(dict(SWIN))
@@ -181,20 +188,20 @@ def test_hosts_swin_gives_what_the_released_one_gives():
 
 
 def test_merges_by_hand():
-    """Channel c of corner (row, column) is at (2 * column + row) * C + c in the release, and at 4 * c + 2 * row + column here."""
+    """Channel c of corner (row, column) moves from (2 * column + row) * C + c to 4 * c + 2 * row + column."""
     official = official_swin()
     ours = from_official('swin', official)
     for stage, width in ((0, DIM), (1, 2 * DIM)):
         for name in ('norm.weight', 'norm.bias', 'reduction.weight'):
-            there, here = (
+            theirs, ours = (
                 official[f'layers.{stage}.downsample.{name}'],
                 ours[f'backbone.stages.{stage}.downsample.{name}'],
             )
             for channel in range(width):
                 for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
                     assert torch.equal(
-                        there[..., (2 * column + row) * width + channel],
-                        here[..., 4 * channel + 2 * row + column],
+                        theirs[..., (2 * column + row) * width + channel],
+                        ours[..., 4 * channel + 2 * row + column],
                     )
 
 
@@ -207,7 +214,7 @@ def test_masks_are_the_released_ones(window, side):
 @pytest.mark.parametrize(
     ('depths', 'heads'), [((2, 2), (1, 2)), ((2, 2, 2), (1, 2, 4)), ((2, 2, 6, 2), (1, 1, 1, 1))]
 )
-def test_swin_there_and_back(depths, heads, classes):
+def test_swin_round_trip(depths, heads, classes):
     official = official_swin(
         depths=depths, heads=heads, side=WINDOW * 2 ** (len(depths) - 1), classes=classes
     )
@@ -305,7 +312,7 @@ BACKBONES = {
 
 
 @pytest.mark.parametrize('encoder', BACKBONES)
-def test_moby_there_and_back(encoder):
+def test_moby_round_trip(encoder):
     official = official_moby(encoder)
     ours = from_official('moby', {'model': official, 'epoch': 300})
     model = MODELS.build(

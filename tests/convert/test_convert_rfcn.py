@@ -1,4 +1,4 @@
-"""Files of the R-FCN releases, MXNet and Caffe: their names and channels, written out, into our model and back."""
+"""Files of the R-FCN releases, MXNet and Caffe, converted in both directions: names and channels."""
 
 import pytest
 import torch
@@ -65,7 +65,7 @@ def mxnet_file(depth, deformable=False, width=4, boxes=2):
 
 
 def caffe_file(depth, width=4):
-    """Layers and blobs, worked out from the MXNet file: batch norms in two layers with a count, boxes in pixels of their targets."""
+    """Layers and blobs of the MXNet file: batch norms in two layers, boxes multiplied by their deviations."""
     blobs = {}
     for name, value in mxnet_file(depth, width=width).items():
         name = name.split(':')[1]
@@ -200,7 +200,7 @@ def test_ours_come_back_as_they_were(family):
 
 
 def test_the_release_predicts_the_same_after_a_round_trip():
-    """What a round trip drops, boxes of background and the size of the RPN's two logits, is in no prediction."""
+    """Boxes of background and the size of the RPN's two logits, which a round trip drops, do not matter."""
     official = mxnet_file(50)
     once = from_official('rfcn', official)
     twice = from_official('rfcn', to_official('rfcn', once))
@@ -227,7 +227,7 @@ def test_a_caffe_file_is_the_mxnet_file_in_other_words(depth):
         torch.testing.assert_close(ours[name], value, rtol=1e-5, atol=1e-6)
 
 
-def test_the_bias_before_the_first_batch_norm_is_kept():
+def test_the_bias_before_the_first_batch_norm_is_converted():
     blobs = caffe_file(50)
     model = our_model(50)
     model.load_state_dict(from_official('rfcn-caffe', blobs), strict=True)

@@ -10,7 +10,7 @@ from mmssl.registry import MODELS, build
 
 
 def official_swav(depth=50, channels=8, hidden=24, dim=16, prototypes=30, head=True):
-    """A state dict as ``src/resnet50.py`` gives it, without what DistributedDataParallel puts before the names."""
+    """A state dict of ``src/resnet50.py``, without the prefix of DistributedDataParallel."""
 
     def norm(name, width):
         return {

@@ -1,4 +1,4 @@
-"""Deformable layers and backbones: the released names, the hosts' ways to ask for them, and what they begin as."""
+"""Deformable layers and backbones: released names, configs of the toolboxes, initial weights."""
 
 import copy
 
@@ -42,16 +42,16 @@ def test_is_the_hosts_layer_with_its_weights(theirs, modulated):
     assert type(ours) is DeformConv and ours.state_dict()._metadata['']['version'] == 2
 
 
-def test_begins_as_a_convolution_or_half_of_one():
+def test_initialised_as_a_convolution_or_half_of_it():
     x = torch.randn(2, 4, 6, 5)
-    for modulated, share in ((False, 1), (True, 0.5)):
+    for modulated, scale in ((False, 1), (True, 0.5)):
         layer = DeformConv(4, 3, (3, 1), padding=(1, 0), modulated=modulated)
         nn.init.ones_(layer.bias)
-        expected = share * F.conv2d(x, layer.weight, padding=(1, 0)) + 1
+        expected = scale * F.conv2d(x, layer.weight, padding=(1, 0)) + 1
         torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_an_offset_of_one_cell_reads_the_next_cell():
+def test_an_offset_of_1_reads_the_next_pixel():
     layer = DeformConv(1, 1, 1, bias=False, modulated=False)
     nn.init.ones_(layer.weight)
     layer.conv_offset.bias.data = torch.tensor([1.0, -1.0])  # y, x
@@ -144,7 +144,7 @@ def test_dcnv3_has_the_names_of_internimage():
     x = torch.randn(2, 4, 5, 8)
     out = layer(x)
     assert out.shape == x.shape
-    # a share of 1 gives the projected input back
+    # a scale of 1 gives the projected input back
     layer.center_feature_scale_proj_weight.data.zero_()
     layer.center_feature_scale_proj_bias.data.fill_(1e4)
     torch.testing.assert_close(layer(x), layer.output_proj(layer.input_proj(x)))

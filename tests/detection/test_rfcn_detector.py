@@ -2,17 +2,14 @@
 
 import copy
 import math
-import socket
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
-from torch import multiprocessing
 
 import mmssl.registry  # noqa: F401
 
@@ -76,14 +73,14 @@ def total(losses):
 
 def test_each_stage_sees_its_own_level():
     model = build()
-    seen = {}
-    model.rpn_head.register_forward_pre_hook(lambda module, args: seen.update(rpn=args[0]))
-    model.roi_head.bbox_head.register_forward_pre_hook(lambda module, args: seen.update(roi=args))
+    captured = {}
+    model.rpn_head.register_forward_pre_hook(lambda module, args: captured.update(rpn=args[0]))
+    model.roi_head.bbox_head.register_forward_pre_hook(lambda module, args: captured.update(roi=args))
     losses = model.loss(images(), [full(), full()])
     assert losses.keys() == KEYS
-    assert [tuple(level.shape) for level in seen['rpn']] == [(2, 32, 6, 8)]
-    assert tuple(seen['roi'][0].shape) == (2, 64, 6, 8)
-    assert len(seen['roi'][1]) <= 2 * (50 + 2) and (seen['roi'][1][:, 0] == 1).any()
+    assert [tuple(level.shape) for level in captured['rpn']] == [(2, 32, 6, 8)]
+    assert tuple(captured['roi'][0].shape) == (2, 64, 6, 8)
+    assert len(captured['roi'][1]) <= 2 * (50 + 2) and (captured['roi'][1][:, 0] == 1).any()
 
 
 EMPTY = sample(NOTHING, [])
@@ -201,13 +198,13 @@ def test_classes_that_do_not_fit_the_head():
     from mmssl.engine.sanity import check_class_count
 
     class Three:
-        metainfo = dict(classes=('a', 'b', 'c'))
+        metainfo = {'classes': ('a', 'b', 'c')}  # noqa: RUF012
 
     with pytest.raises(ValueError, match='roi_head.bbox_head predicts 10 classes, but the data has 3'):
         check_class_count(build(), Three())
 
 
-def test_one_step_changes_what_is_trained_and_nothing_else():
+def test_a_step_changes_only_what_is_trained():
     model = build(backbone=dict(frozen_stages=1))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     optimizer = torch.optim.SGD(
@@ -240,8 +237,8 @@ def test_bfloat16_trains_and_predicts(objects):
     )
     model.eval()
     with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
-        found = model.predict(images(), copy.deepcopy(batch))
-    assert len(found) == 2 and found[0].pred_instances.scores.dtype == torch.float32
+        detections = model.predict(images(), copy.deepcopy(batch))
+    assert len(detections) == 2 and detections[0].pred_instances.scores.dtype == torch.float32
 
 
 def test_random_sampling_without_ohem():
@@ -283,7 +280,7 @@ def moco_weights(tmp_path, through):
 
 @pytest.mark.parametrize('through', ['trainer', 'convert'])
 def test_a_pretrained_backbone_of_ours_plugs_in(tmp_path, through):
-    wanted = moco_weights(tmp_path, through).backbone.state_dict()
+    expected = moco_weights(tmp_path, through).backbone.state_dict()
     model = build(
         backbone=dict(
             init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'moco.pth'), prefix='backbone.')
@@ -291,8 +288,8 @@ def test_a_pretrained_backbone_of_ours_plugs_in(tmp_path, through):
     )
     model.init_weights()
     own = model.backbone.state_dict()
-    assert own.keys() == wanted.keys()
-    for name, value in wanted.items():
+    assert own.keys() == expected.keys()
+    for name, value in expected.items():
         assert torch.equal(own[name], value), name
 
 
@@ -335,25 +332,16 @@ def step_of(batch, count, model=None):
     return log, {name: parameter.grad for name, parameter in bare.named_parameters()}
 
 
-def rank(number, port, folder):
-    from mmssl.engine.launch import leave_process_group
-
-    torch.set_num_threads(1)
-    dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=number, world_size=2)
+def step_in_a_group(rank):
     model = torch.nn.parallel.DistributedDataParallel(
         build(train_cfg=dict(rpn=dict(sampler=dict(num=10**6)), rcnn=dict(ohem=10**6)))
     )
-    log, gradients = step_of([full() if number == 0 else sample(NOTHING, [])], 1, model)
-    torch.save((dict(log), gradients), folder / f'{number}.pt')
-    leave_process_group()
+    log, gradients = step_of([full() if rank == 0 else sample(NOTHING, [])], 1, model)
+    return dict(log), gradients
 
 
-def test_two_processes_of_which_one_has_no_objects(tmp_path):
-    with socket.socket() as server:
-        server.bind(('127.0.0.1', 0))
-        port = server.getsockname()[1]
-    multiprocessing.start_processes(rank, (port, tmp_path), nprocs=2, start_method='fork')
-    first, second = (torch.load(tmp_path / f'{number}.pt', weights_only=False) for number in (0, 1))
+def test_two_processes_when_the_second_has_no_objects(two_ranks):
+    first, second = two_ranks(step_in_a_group)
     alone = [step_of([batch], 1) for batch in (full(), sample(NOTHING, []))]
     for (log, _), (own, _) in zip((first, second), alone, strict=True):
         assert log.keys() == own.keys()

@@ -44,14 +44,14 @@ ROIS = torch.tensor(
 def test_the_hardest_are_those_of_a_plain_loop():
     losses = torch.rand(41, generator=torch.Generator().manual_seed(0))
     counts, keep = [10, 0, 20, 3, 8], 5
-    wanted, begin = torch.zeros(41, dtype=torch.bool), 0
+    expected, begin = torch.zeros(41, dtype=torch.bool), 0
     for count in counts:
         order = sorted(range(begin, begin + count), key=lambda index: -float(losses[index]))
         for index in order[:keep]:
-            wanted[index] = True
+            expected[index] = True
         begin += count
-    assert torch.equal(hardest(losses, counts, keep), wanted)
-    assert wanted.sum() == 5 + 0 + 5 + 3 + 5
+    assert torch.equal(hardest(losses, counts, keep), expected)
+    assert expected.sum() == 5 + 0 + 5 + 3 + 5
     assert hardest(losses, [41], 128).all()
 
 
@@ -133,8 +133,8 @@ def sample(boxes, labels, proposals):
     objects = InstanceData(
         bboxes=torch.tensor(boxes).view(-1, 4), labels=torch.tensor(labels, dtype=torch.long)
     )
-    found = InstanceData(priors=torch.tensor(proposals).view(-1, 4))
-    return AllSampler().sample(assigner.assign(found, objects), found, objects)
+    proposals_data = InstanceData(priors=torch.tensor(proposals).view(-1, 4))
+    return AllSampler().sample(assigner.assign(proposals_data, objects), proposals_data, objects)
 
 
 def test_all_proposals_and_the_ground_truth_are_sampled_and_encoded():
@@ -159,11 +159,11 @@ def round_half_away(value):
 
 
 def vote_by_hand(maps, roi, k, stride, dim):
-    """Mean over bins of the mean over the cells of a bin, by the definition of the released code."""
+    """Mean over bins of the mean over the pixels of a bin, by the definition of the released code."""
     image, (x1, y1, x2, y2) = int(roi[0]), [round_half_away(float(value)) for value in roi[1:]]
     height, width = maps.shape[2:]
     x0, y0, x1, y1 = x1 / stride, y1 / stride, (x2 + 1) / stride, (y2 + 1) / stride
-    wide, tall = max(x1 - x0, 0.1) / k, max(y1 - y0, 0.1) / k
+    width_of_bin, height_of_bin = max(x1 - x0, 0.1) / k, max(y1 - y0, 0.1) / k
     out = torch.zeros(dim, dtype=torch.float64)
     for c in range(dim):
         for i in range(k):
@@ -171,17 +171,23 @@ def vote_by_hand(maps, roi, k, stride, dim):
                 rows = slice(
                     *[
                         min(max(value, 0), height)
-                        for value in (math.floor(i * tall + y0), math.ceil((i + 1) * tall + y0))
+                        for value in (
+                            math.floor(i * height_of_bin + y0),
+                            math.ceil((i + 1) * height_of_bin + y0),
+                        )
                     ]
                 )
                 columns = slice(
                     *[
                         min(max(value, 0), width)
-                        for value in (math.floor(j * wide + x0), math.ceil((j + 1) * wide + x0))
+                        for value in (
+                            math.floor(j * width_of_bin + x0),
+                            math.ceil((j + 1) * width_of_bin + x0),
+                        )
                     ]
                 )
-                cells = maps[image, (c * k + i) * k + j, rows, columns]
-                out[c] += cells.mean() / k**2 if cells.numel() else 0
+                pixels = maps[image, (c * k + i) * k + j, rows, columns]
+                out[c] += pixels.mean() / k**2 if pixels.numel() else 0
     return out
 
 
@@ -196,17 +202,17 @@ def test_predictions_are_vote_softmax_and_decoded_boxes(agnostic):
         torch.einsum('oc,bchw->bohw', conv.weight[:, :, 0, 0], hidden) + conv.bias[:, None, None]
         for conv in (made.rfcn_cls, made.rfcn_bbox)
     ]
-    wanted = [
+    expected = [
         torch.stack([vote_by_hand(level, roi, 3, 8, len(level[0]) // 9) for roi in ROIS]) for level in maps
     ]
-    assert torch.allclose(scores, wanted[0], atol=1e-10) and torch.allclose(boxes, wanted[1], atol=1e-10)
+    assert torch.allclose(scores, expected[0], atol=1e-10) and torch.allclose(boxes, expected[1], atol=1e-10)
     assert scores[-1].abs().max() == 0  # outside the image
     (result,) = made.predict_by_feat((ROIS[:2],), (scores[:2],), (boxes[:2],), [META], rcnn_test_cfg=None)
-    assert torch.allclose(result.scores, wanted[0][:2].softmax(1), atol=1e-10)
+    assert torch.allclose(result.scores, expected[0][:2].softmax(1), atol=1e-10)
     x1, y1, x2, y2 = ROIS[0, 1:].tolist()
     for label in range(1 if agnostic else 3):
         dx, dy, dw, dh = (
-            wanted[1][0, 4 * label : 4 * label + 4] * torch.tensor([0.1, 0.1, 0.2, 0.2])
+            expected[1][0, 4 * label : 4 * label + 4] * torch.tensor([0.1, 0.1, 0.2, 0.2])
         ).tolist()
         width, height = (x2 - x1) * math.exp(dw), (y2 - y1) * math.exp(dh)
         centre_x, centre_y = (x1 + x2) / 2 + dx * (x2 - x1), (y1 + y2) / 2 + dy * (y2 - y1)
@@ -250,9 +256,9 @@ def test_offsets_at_zero_move_nothing_and_belong_to_their_class():
     )
     trans = torch.zeros(5, 2, 3, 3, dtype=torch.float64)
     trans[:, 1] = -2.0
-    wanted = deform_ps_roi_pool(made.rfcn_bbox(hidden), ROIS, trans, 3, 1 / 8, 4, 3, 3).mean((2, 3))
+    expected = deform_ps_roi_pool(made.rfcn_bbox(hidden), ROIS, trans, 3, 1 / 8, 4, 3, 3).mean((2, 3))
     # the third RoI is partly outside the map, where offsets are pooled to zero
-    assert torch.allclose(moved_boxes[:2], wanted[:2], atol=1e-12) and not torch.allclose(
+    assert torch.allclose(moved_boxes[:2], expected[:2], atol=1e-12) and not torch.allclose(
         moved_boxes[:2], boxes[:2]
     )
 
@@ -272,7 +278,7 @@ def test_the_first_weights():
 
 
 @pytest.mark.parametrize('deformable', [False, True])
-def test_one_step_changes_every_weight(deformable):
+def test_a_step_changes_every_weight(deformable):
     made = RFCNBBoxHead(
         in_channels=4, num_classes=3, roi_feat_size=3, hidden_channels=6, stride=8, deformable=deformable
     )
@@ -314,15 +320,15 @@ def test_no_rois_give_the_same_losses_and_gradients_of_zero(deformable):
 @pytest.mark.parametrize('deformable', [False, True])
 def test_bfloat16_under_autocast(deformable):
     made, x = head(deformable=deformable).float(), feature_map().float()
-    wanted = made(x, ROIS.float())
+    expected = made(x, ROIS.float())
     with torch.autocast('cpu', torch.bfloat16):
         out = made(x, ROIS.float())
-    for got, single in zip(out, wanted, strict=True):
+    for got, single in zip(out, expected, strict=True):
         assert got.dtype == torch.float32 and torch.allclose(
             got, single, atol=0.05 * float(single.detach().abs().max())
         )
 
 
-def test_sizes_below_one_are_refused():
+def test_sizes_below_1_are_refused():
     with pytest.raises(ValueError, match='roi_feat_size=0 of RFCNBBoxHead'):
         RFCNBBoxHead(roi_feat_size=0)

@@ -26,13 +26,13 @@ def test_every_object_needs_a_mask_of_its_own():
 def test_average_recall_by_hand(as_runs):
     masks = [square(0), square(20, 12), square(45)]  # IoU 1 and 10 / 12, and one of nothing
     objects = torch.from_numpy(np.stack([square(0), square(20)]))
-    given = (
+    predicted = (
         [coco.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks]
         if as_runs
         else torch.from_numpy(np.stack(masks))
     )
     sample = dict(
-        pred_instances=dict(masks=given, scores=torch.tensor([0.1, 0.9, 0.5])),
+        pred_instances=dict(masks=predicted, scores=torch.tensor([0.1, 0.9, 0.5])),
         gt_instances=dict(masks=objects),
     )
     metric = AverageRecall()

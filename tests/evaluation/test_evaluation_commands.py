@@ -21,12 +21,15 @@ MODEL = """
 default_scope = 'mmpretrain'
 model = dict(
     type='mmssl.MAE',
-    backbone=dict(type='mmssl.MAEViT', arch=dict(embed_dims=32, num_layers=1, num_heads=2, feedforward_channels=64), img_size=32,
+    backbone=dict(type='mmssl.MAEViT', arch=dict(embed_dims=32, num_layers=1, num_heads=2,
+    feedforward_channels=64), img_size=32,
                   patch_size=8, init_cfg=dict(type='Pretrained', checkpoint='not-here.pth')),
-    neck=dict(type='mmssl.MAEDecoder', num_patches=16, patch_size=8, embed_dim=32, decoder_embed_dim=16, decoder_depth=1,
+    neck=dict(type='mmssl.MAEDecoder', num_patches=16, patch_size=8, embed_dim=32, decoder_embed_dim=16,
+    decoder_depth=1,
               decoder_num_heads=2),
     head=dict(type='mmssl.MAEHead', patch_size=8))
-data_preprocessor = dict(type='SelfSupDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
+data_preprocessor = dict(type='SelfSupDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12,
+57.375], to_rgb=True)
 """
 MOBILENET = """
 default_scope = 'mmpretrain'
@@ -80,7 +83,8 @@ def test_knn_of_a_random_model_on_photographs(warm_cli, config, tmp_path):
     assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text())
     assert re.search(
-        rf'5-NN: top1 {result["top1"]:.2f} %, top5 {result["top5"]:.2f} % \(100 images against 100, 10 classes',
+        rf'5-NN: top1 {result["top1"]:.2f} %, top5 {result["top5"]:.2f} % '
+        r'\(100 images against 100, 10 classes',
         done.stdout,
     )
     assert 10 < result['top1'] < 60 and result['top1'] < result['top5'] <= 100

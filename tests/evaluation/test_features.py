@@ -154,7 +154,7 @@ def test_batches_of_mmengine_loaders():
         extract_features(Reducer('maps'), [dict(inputs=list(images), data_samples=[DataSample()] * 5)])
 
 
-def test_progress_goes_to_the_standard_error_only_when_asked(capsys):
+def test_progress_goes_to_standard_error_only_on_request(capsys):
     loader, _ = batches()
     extract_features(Reducer('maps'), loader)
     assert capsys.readouterr() == ('', '')

@@ -35,7 +35,7 @@ def zipped(folder, target):
 
 @pytest.mark.parametrize('as_zip', [False, True])
 @pytest.mark.parametrize('name', ['val', 'validation', 'test'])
-def test_train_and_val_share_their_labels(folder, tmp_path, name, as_zip):
+def test_train_and_val_have_the_same_labels(folder, tmp_path, name, as_zip):
     (folder / 'val').rename(folder / name)
     data = zipped(folder, tmp_path / 'data.zip') if as_zip else folder
     train, val = labelled_images(str(data), image_size=16)
@@ -67,7 +67,7 @@ def test_class_folders_alone_are_split_for_good(tmp_path, as_zip):
     assert torch.cat([labels for _, labels in loader]).tolist() == val.labels.tolist()
 
 
-def test_take_keeps_every_class_and_its_share(folder):
+def test_take_keeps_the_proportions_of_the_classes(folder):
     train, _ = labelled_images(str(folder))
     assert train.take(3).labels.tolist() == [0, 1, 2]
     assert torch.bincount(train.take(9).labels).tolist() in ([3, 3, 3], [2, 3, 4], [3, 3, 4])

@@ -40,8 +40,8 @@ def test_coverage_is_what_convolutions_see(rates, kernel):
         x = F.conv1d(
             x, torch.ones(1, 1, kernel, dtype=torch.float64), padding=rate * (kernel // 2), dilation=rate
         )
-    seen = x[0, 0].nonzero()
-    assert dilation_coverage(rates, kernel) == Fraction(len(seen), int(seen.max() - seen.min()) + 1)
+    reached = x[0, 0].nonzero()
+    assert dilation_coverage(rates, kernel) == Fraction(len(reached), int(reached.max() - reached.min()) + 1)
 
 
 def test_hdc_resnet_has_the_rates_and_the_keys_of_a_resnet():
@@ -64,7 +64,7 @@ def test_hdc_resnet_has_the_rates_and_the_keys_of_a_resnet():
 
 
 def test_a_grid_is_warned_of_with_both_numbers():
-    with pytest.warns(UserWarning, match=r'\d+ of \d+ positions are seen, the largest gap is M = 2'):
+    with pytest.warns(UserWarning, match=r'\d+ of \d+ positions are sampled, the largest gap is M = 2'):
         HDCResNet(18, stage3=[2], stage4=[2], stem_channels=4, base_channels=4)
     with warnings.catch_warnings():
         warnings.simplefilter('error')

@@ -24,7 +24,7 @@ def test_parameters_of_the_papers_table(k, parameters):
 @pytest.mark.parametrize('k', [1, 3, 7, 15])
 @pytest.mark.parametrize('bias', [False, True])
 def test_fused_is_plain(k, bias):
-    """Values and all gradients of the fused form equal those of four convolutions, on maps smaller than the kernel too."""
+    """Values and all gradients of the fused form equal those of four convolutions, on small maps too."""
     torch.manual_seed(0)
     block = GlobalConvBlock(12, 3, k, bias=bias, fused=False).double()
     x = torch.randn(2, 12, 6, 9, dtype=torch.float64).requires_grad_()
@@ -38,9 +38,12 @@ def test_fused_is_plain(k, bias):
     convs = dict(block.named_parameters())
     pad = k // 2
 
-    def conv(name, values, tall):
+    def conv(name, values, vertical):
         return F.conv2d(
-            values, convs[f'{name}.weight'], convs.get(f'{name}.bias'), padding=(pad, 0) if tall else (0, pad)
+            values,
+            convs[f'{name}.weight'],
+            convs.get(f'{name}.bias'),
+            padding=(pad, 0) if vertical else (0, pad),
         )
 
     torch.testing.assert_close(
@@ -92,7 +95,7 @@ def test_nine_refinements_and_the_size_of_the_image():
 
 
 @pytest.mark.parametrize('upsample', ['deconv', 'bilinear'])
-def test_levels_of_one_size(upsample):
+def test_levels_of_equal_size(upsample):
     """A ViT or a dilated backbone: nothing to enlarge between the levels."""
     model = head(in_channels=[16, 16], strides=(16, 16), upsample=upsample)
     assert model([torch.randn(1, 16, 4, 4)] * 2).shape == (1, 5, 16, 16)
@@ -136,7 +139,7 @@ def small_resnet(**kwargs):
     return GCNResNet(50, stem_channels=8, base_channels=8, norm_cfg=dict(type='BN'), **kwargs)
 
 
-def test_a_block_with_a_stride_is_the_plain_one_at_every_second_place():
+def test_a_block_with_a_stride_equals_the_plain_block_at_every_second_pixel():
     torch.manual_seed(0)
     strided = GlobalConvBlock(3, 4, 5, stride=2)
     plain = GlobalConvBlock(3, 4, 5)

@@ -1,4 +1,4 @@
-"""GCN's smoke config as people run it: train, test, masks and overlays, and the same numbers from two processes."""
+"""GCN's smoke config from the command line: train, test, masks and overlays, alone and in two processes."""
 
 import re
 
@@ -30,7 +30,7 @@ def scores(text):
 
 
 @pytest.fixture(scope='module')
-def one(warm_cli, checkpoint, folder):
+def single(warm_cli, checkpoint, folder):
     done = warm_cli(
         'test',
         'configs/smoke/gcn.py',
@@ -49,7 +49,7 @@ def one(warm_cli, checkpoint, folder):
     return scores(done.stdout + done.stderr)
 
 
-def test_masks_and_pictures_of_every_image(one, folder):
+def test_masks_and_pictures_of_every_image(single, folder):
     images = sorted(path.stem for path in (folder / 'data/demo/scenes/images/val').iterdir())
     assert (
         images
@@ -64,17 +64,17 @@ def test_masks_and_pictures_of_every_image(one, folder):
         np.add.at(matrix, (label, mask), 1)
     assert np.array_equal(matrix, np.load(folder / 'matrix.npy'))
     iou = np.diagonal(matrix) / (matrix.sum(0) + matrix.sum(1) - np.diagonal(matrix))
-    assert abs(100 * iou.mean() - float(one['mIoU'])) < 1e-4
+    assert abs(100 * iou.mean() - float(single['mIoU'])) < 1e-4
     assert Image.open(folder / f'pictures/{images[0]}.png').width > 3 * 320
 
 
-def test_two_processes_print_the_same(one, checkpoint, folder, warm_cli):
+def test_two_processes_print_the_same(single, checkpoint, folder, warm_cli):
     done = warm_cli(
         'test', 'configs/smoke/gcn.py', checkpoint, '--work-dir', folder / 'two', cwd=folder, ranks=2
     )
     assert done.returncode == 0, done.stderr[-3000:]
     two = scores(done.stdout + done.stderr)
     assert {name: value for name, value in two.items() if 'time' not in name} == {
-        name: value for name, value in one.items() if 'time' not in name
+        name: value for name, value in single.items() if 'time' not in name
     }
     assert {'PA', 'MPA', 'mIoU', 'FWIoU', 'boundary_acc', 'interior_acc'} <= set(two)

@@ -48,21 +48,21 @@ def test_classes_are_the_hosts(test_cfg, classes):
         assert torch.equal(mine.pred_sem_seg.data.long(), theirs.pred_sem_seg.data.long())
 
 
-def test_resized_results_and_kept_scores():
+def test_resized_results_and_scores_on_request():
     inputs = torch.randn(1, 3, 40, 50)
     meta = dict(img_shape=(40, 50), ori_shape=(60, 70), pad_shape=(40, 50))
     with torch.no_grad():
         host = make(HostEncoderDecoder, SLIDE).predict(inputs, [SegDataSample(metainfo=meta)])[0]
         ours = make(EncoderDecoder, SLIDE).predict(inputs, [SegDataSample(metainfo=meta)])[0]
-        kept = make(EncoderDecoder, SLIDE, keep_logits=True).predict(inputs, [SegDataSample(metainfo=meta)])[
-            0
-        ]
+        with_scores = make(EncoderDecoder, SLIDE, keep_logits=True).predict(
+            inputs, [SegDataSample(metainfo=meta)]
+        )[0]
     assert ours.pred_sem_seg.data.shape == (1, 60, 70)
     assert torch.equal(ours.pred_sem_seg.data.long(), host.pred_sem_seg.data)
-    torch.testing.assert_close(kept.seg_logits.data, host.seg_logits.data)
+    torch.testing.assert_close(with_scores.seg_logits.data, host.seg_logits.data)
 
 
-def test_scores_of_a_tall_image_are_never_there_at_once():
+def test_memory_does_not_grow_with_the_height():
     """Ten times the height needs no more scores: those of one row of windows."""
     model, largest = make(EncoderDecoder, SLIDE), []
     original = torch.Tensor.new_zeros
