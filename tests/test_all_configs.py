@@ -197,10 +197,8 @@ def test_short_names_of_the_first_version_stay():
     }
 
 
-def test_metafiles_name_configs_that_exist_and_are_indexed():
-    imported = yaml.safe_load((ROOT / 'model-index.yml').read_text(encoding='utf-8'))['Import']
+def test_metafiles_name_configs_that_exist():
     metafiles = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / 'configs').rglob('metafile.yml'))
-    assert sorted(imported) == metafiles
     for metafile in metafiles:
         content = yaml.safe_load((ROOT / metafile).read_text(encoding='utf-8'))
         collections = {collection['Name'] for collection in content['Collections']}

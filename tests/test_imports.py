@@ -10,7 +10,7 @@ from sources import PACKAGE, imports, modules, tree
 FLOORS = (
     {'errors', 'hints', 'registry', 'hosts', 'config', 'checkpoint'},
     {'ops'},
-    {'layers', 'losses'},
+    {'layers', 'losses', 'mmcv_ext'},
     {'selfsup', 'detection', 'segmentation', 'promptable'},
     {'data', 'evaluation', 'engine', 'visualization', 'convert'},
     {'apis'},
@@ -20,14 +20,17 @@ FLOORS = (
 )
 SYSTEMS = FLOORS[3]
 LONGEST_FILE = 350
-# what only the switch, the fast forms and the set-up of runs may ask about
+# what only the switch, the fast forms, and what sets up runs or picks a device may ask about
 RUN_CONDITIONS = frozenset({'is_compiling', 'is_tracing', 'is_grad_enabled', 'is_autocast_enabled'})
-MAY_ASK = ('ops/switch.py', 'ops/fast/', 'promptable/fast/', 'evaluation/fast_', 'hosts/', 'engine/')
+MAY_ASK = ('ops/switch.py', 'ops/fast/', 'promptable/fast/', 'evaluation/fast_', 'hosts/', 'engine/', 'apis/')
 
 
 def folder(module):
-    """The part of the package that a module belongs to: ``mmssl.ops.nms`` -> ``ops``."""
-    return module.split('.')[1]
+    """The part of the package that a module belongs to: ``mmssl.ops.nms`` -> ``ops``.
+
+    The replacement of mmcv's operators, which the import system loads by name, stands on top of ``ops``.
+    """
+    return 'mmcv_ext' if module.startswith('mmssl.hosts.mmcv_ext') else module.split('.')[1]
 
 
 def is_fast(module):
