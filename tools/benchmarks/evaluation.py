@@ -1,107 +1,93 @@
-"""Images a second of the confusion matrix behind the segmentation metrics, against mmseg's IoUMetric and torchmetrics.
+"""Images per second of the confusion matrix behind the segmentation metrics, against mmseg and torchmetrics.
 
     python tools/benchmarks/evaluation.py
 
-One thread, predictions that are wrong along boundaries and in patches. Every side takes a prediction and a
-label and adds to its counts, from memory; the counts of the three are compared before the timing.
-torchmetrics runs without its validation, its fast form. The resident memory of a process is read after 50
-images and after thousands.
+Predictions are wrong along boundaries and in patches. Every metric takes a prediction and a label from memory
+and adds to its counts; the counts are compared before the timing. mmseg's metric is IoUMetric; torchmetrics
+runs without its validation, which is its fast form, and is left out where it is not installed. The resident
+memory of a process is read after 50 images and after thousands.
 """
 
-import argparse
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
+from timing import ROOT, Results, medians, parser_of, report, table, use_threads
 
-ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 SIZES = [(512, 1024, 19), (512, 683, 150)]
 
 
-def maps(
+def prediction_and_label(
     height: int, width: int, classes: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(H, W) uint8: a prediction and a label.
+    """Draw a prediction and a label, (H, W) uint8.
 
-    The label is blocks of 32 pixels, 3 % of the pixels ignored. The prediction is the label moved by three
-    pixels, with a tenth of its patches of 16 pixels another class: wrong along boundaries and in patches, as
-    predictions are.
+    The label consists of blocks of 32 pixels, with 3 % of the pixels ignored. The prediction is the label
+    shifted by three pixels, with another class in a tenth of its patches of 16 pixels.
     """
 
-    def blocks(values: np.ndarray, side: int) -> np.ndarray:
-        return np.kron(values, np.ones((side, side), np.int64))[:height, :width]
+    def blocks(values: np.ndarray, size: int) -> np.ndarray:
+        return np.kron(values, np.ones((size, size), np.int64))[:height, :width]
 
     label = blocks(generator.integers(0, classes, (height // 32 + 1, width // 32 + 1)), 32)
     patches = (height // 16 + 1, width // 16 + 1)
-    wrong = blocks(generator.random(patches) < 0.1, 16).astype(bool)
-    pred = np.where(
-        wrong, blocks(generator.integers(0, classes, patches), 16), np.roll(label, (3, 3), (0, 1))
-    )
-    return pred.astype(np.uint8), np.where(generator.random((height, width)) < 0.03, 255, label).astype(
-        np.uint8
-    )
+    is_wrong = blocks(generator.random(patches) < 0.1, 16).astype(bool)
+    other = blocks(generator.integers(0, classes, patches), 16)
+    prediction = np.where(is_wrong, other, np.roll(label, (3, 3), (0, 1)))
+    label = np.where(generator.random((height, width)) < 0.03, 255, label)
+    return prediction.astype(np.uint8), label.astype(np.uint8)
 
 
-def sides(height: int, width: int, classes: int, dtype: torch.dtype) -> dict:
-    """Name to a call that counts one image, checked to count the same."""
+def metrics(height: int, width: int, classes: int, dtype: torch.dtype) -> dict:
+    """Return name -> call that counts one image, after checking that the counts are equal."""
     from mmengine.structures import PixelData
     from mmseg.evaluation import IoUMetric
-    from torchmetrics.functional.classification import multiclass_confusion_matrix
 
     from mmssl.evaluation.segmentation import SegmentationMetric
 
-    pred, label = (
-        torch.from_numpy(values).to(dtype)
-        for values in maps(height, width, classes, np.random.default_rng(0))
-    )
-    meta = {'classes': [str(number) for number in range(classes)]}
-    ours, host = SegmentationMetric(), IoUMetric()
-    ours.dataset_meta = host.dataset_meta = meta
-    sample = {
-        'pred_sem_seg': {'data': pred[None]},
-        'gt_sem_seg': {'data': label[None]},
-        'img_path': '',
-        'seg_map_path': '',
-    }
-    sample = {
-        name: PixelData(**value) if isinstance(value, dict) else value for name, value in sample.items()
-    }
-    batch = [
-        {
-            name: {'data': value.data} if isinstance(value, PixelData) else value
-            for name, value in sample.items()
-        }
-    ]
+    maps = prediction_and_label(height, width, classes, np.random.default_rng(0))
+    prediction, label = (torch.from_numpy(values).to(dtype) for values in maps)
+    meta = {'classes': [str(index) for index in range(classes)]}
+    ours, peer = SegmentationMetric(), IoUMetric()
+    ours.dataset_meta = peer.dataset_meta = meta
+    fields = {'pred_sem_seg': PixelData(data=prediction[None]), 'gt_sem_seg': PixelData(data=label[None])}
+    batch = [{name: {'data': field.data} for name, field in fields.items()}]
+    batch[0].update(img_path='', seg_map_path='')
 
-    def count_host() -> None:
-        host.results.clear()
-        host.process({}, batch)
-
-    def count_torchmetrics() -> torch.Tensor:
-        return multiclass_confusion_matrix(pred, label, classes, ignore_index=255, validate_args=False)
+    def count_mmseg() -> None:
+        peer.results.clear()
+        peer.process({}, batch)
 
     ours.process({}, batch)
-    count_host()
+    count_mmseg()
     matrix = ours.last['matrix']
-    if dtype == torch.int64 and not np.array_equal(count_torchmetrics().numpy(), np.asarray(matrix)):
-        raise SystemExit('the confusion matrices of mmssl and torchmetrics differ')
-    if not np.array_equal(host.results[0][0].long().numpy(), np.diagonal(matrix)):
+    if not np.array_equal(peer.results[0][0].long().numpy(), np.diagonal(matrix)):
         raise SystemExit('the intersections of mmssl and mmseg differ')
-    calls = {'mmssl': lambda: ours.process({}, batch), 'mmseg': count_host}
-    return {**calls, 'torchmetrics': count_torchmetrics} if dtype == torch.int64 else calls
+    calls = {'mmssl': lambda: ours.process({}, batch), 'mmseg': count_mmseg}
+    if dtype != torch.int64 or find_spec('torchmetrics') is None:
+        return calls
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+    def count_torchmetrics() -> torch.Tensor:
+        return multiclass_confusion_matrix(prediction, label, classes, ignore_index=255, validate_args=False)
+
+    if not np.array_equal(count_torchmetrics().numpy(), np.asarray(matrix)):
+        raise SystemExit('the confusion matrices of mmssl and torchmetrics differ')
+    return {**calls, 'torchmetrics': count_torchmetrics}
 
 
-def memory(images: int) -> tuple[float, float]:
-    """MiB of resident memory after 50 images and after ``images``."""
+def resident_memory(images: int) -> tuple[float, float]:
+    """Return the resident memory in MiB after 50 images and after ``images``."""
     import gc
 
-    calls = sides(256, 256, 19, torch.uint8)
+    count = metrics(256, 256, 19, torch.uint8)['mmssl']
     readings = []
-    for number in range(images):
-        calls['mmssl']()
-        if number + 1 in (50, images):
+    for index in range(images):
+        count()
+        if index + 1 in (50, images):
             gc.collect()
             pages = int(Path('/proc/self/statm').read_text().split()[1])
             readings.append(pages * 4096 / 2**20)
@@ -109,49 +95,49 @@ def memory(images: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Time, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--rounds', type=int, default=15)
-    parser.add_argument('--images', type=int, default=5000, help='of the memory reading')
-    parser.add_argument('--out', default=str(ROOT / 'docs/benchmarks/evaluation.md'))
+    """Measure, print and write."""
+    parser = parser_of(__doc__, 'evaluation', rounds=15)
+    parser.add_argument('--images', type=int, default=5000, help='images of the memory reading')
     args = parser.parse_args()
     from mmengine.logging import MMLogger
-    from timing import medians, report
 
     MMLogger.get_instance('benchmark', log_level='ERROR')
-    torch.set_num_threads(1)
-    lines = [
-        '| maps | mmssl images/s | mmseg IoUMetric images/s | torchmetrics images/s | mmssl / mmseg | mmssl / torchmetrics |',
-        '|---|---|---|---|---|---|',
-    ]
-    for dtype, name in ((torch.int64, 'int64'), (torch.uint8, 'uint8')):
+    use_threads(args.threads)
+    rows, results = [], Results()
+    for dtype, dtype_name in ((torch.int64, 'int64'), (torch.uint8, 'uint8')):
         for height, width, classes in SIZES:
-            rate = {
-                side: 1 / value
-                for side, value in medians(
-                    sides(height, width, classes, dtype), args.rounds, least=0.1
-                ).items()
-            }
-            last = f'{rate["torchmetrics"]:.0f}' if 'torchmetrics' in rate else '-'
-            ratio = f'{rate["mmssl"] / rate["torchmetrics"]:.1f}' if 'torchmetrics' in rate else '-'
-            lines.append(
-                f'| {height}x{width}, {classes} classes, {name} | {rate["mmssl"]:.0f} | {rate["mmseg"]:.1f} | {last} | '
-                f'{rate["mmssl"] / rate["mmseg"]:.1f} | {ratio} |'
-            )
-    first, last = memory(args.images)
+            name = f'{height}x{width}, {classes} classes, {dtype_name}'
+            calls = metrics(height, width, classes, dtype)
+            seconds = medians(calls, args.rounds, min_seconds=0.1)
+            faster = {peer: seconds[peer] / seconds['mmssl'] for peer in seconds if peer != 'mmssl'}
+            results[name] = {f'times faster than {peer}': ratio for peer, ratio in faster.items()}
+            rates = [
+                f'{1 / seconds[key]:.{digits}f}' if key in seconds else '-'
+                for key, digits in (('mmssl', 0), ('mmseg', 1), ('torchmetrics', 0))
+            ]
+            ratios = [f'{faster[key]:.1f}' if key in faster else '-' for key in ('mmseg', 'torchmetrics')]
+            rows.append([name, *rates, *ratios])
+    header = ['maps', 'mmssl, images/s', 'mmseg, images/s', 'torchmetrics, images/s']
+    lines = table([*header, 'times faster than mmseg', 'times faster than torchmetrics'], rows)
+    if not args.no_memory:
+        first, last = resident_memory(args.images)
+        lines += [
+            f'Resident memory after 50 images: {first:.2f} MiB; after {args.images}: {last:.2f} MiB, '
+            f'{last - first:+.2f} MiB.',
+            '',
+        ]
     lines += [
-        '',
-        f'Resident memory after 50 images: {first:.2f} MiB; after {args.images}: {last:.2f} MiB, {last - first:+.2f} MiB.',
-        '',
-        "uint8 is what mmssl's segmentor hands to the metric; mmseg's hands int64. torchmetrics takes no uint8 labels.",
+        "uint8 is what mmssl's segmentor passes to the metric; mmseg's passes int64. torchmetrics does not "
+        'accept uint8 labels.'
     ]
+    packages = ('onedl-mmsegmentation', 'torchmetrics')
     report(
-        args.out,
+        args,
         'Counting for segmentation metrics',
         lines,
-        f'1 thread, {args.rounds} interleaved rounds',
-        'onedl-mmsegmentation',
-        'torchmetrics',
+        results,
+        f'{args.rounds} interleaved rounds',
+        packages,
     )
 
 

@@ -1,13 +1,13 @@
-"""Time of GCN's global convolutions and of the whole head, forward and backward, against the plain unfused form of the same weights.
+"""Time of GCN's global convolutions and of the whole head, forward and backward, against the unfused form.
 
     python tools/benchmarks/heads.py
     python tools/benchmarks/heads.py --configs configs/camvid/*.py --out docs/benchmarks/camvid_step.md
 
 The levels are those of the paper: a ResNet on an image of 512 x 512, 21 classes. "As chosen" is what the
-    block does by itself; where it
-chooses the plain form the two sides are the same code, and the ratio shows the noise. Outputs and gradients
-are compared before the timing. The device is a GPU where there is one. With ``--configs`` it is training
-steps of these configs instead: batch, crop, precision and optimizer as there, random images.
+block does by itself; where it chooses the unfused form, both sides are the same code and the ratio shows the
+noise. Outputs and gradients are compared before the timing. With ``--configs`` training steps of these
+configs are timed instead: batch, crop, precision and optimizer as there, random images. The device is a GPU
+if there is one.
 """
 
 import argparse
@@ -16,19 +16,25 @@ import sys
 from pathlib import Path
 
 import torch
+from timing import ROOT, Results, medians, parser_of, report, table, use_threads
 
-ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 # channels and side of the map, image of 512 x 512
 LEVELS = [(256, 128), (512, 64), (1024, 32), (2048, 16)]
 CLASSES = 21
+PACKAGES = ('onedl-mmsegmentation',)
 
 
-def pair(module: torch.nn.Module, inputs: list[torch.Tensor], call) -> dict:
-    """The module as it is and with every block unfused, as steps forward and backward.
+def steps_of(module: torch.nn.Module, inputs: list[torch.Tensor], forward) -> dict:
+    """Return training steps of a module as it is ('chosen') and with every block unfused ('plain').
 
-    They are checked to agree: scores to 1e-5, gradients to 1e-3 (rounding moves what lies at the bend of a
-        ReLU).
+    They are checked to agree: scores to 1e-5, gradients to 1e-3, because rounding can change the side of a
+    ReLU on which a value is.
+
+    Args:
+        module: A module with GlobalConvBlocks.
+        inputs: Its inputs.
+        forward: Function of a module and inputs that returns the output.
     """
     from mmssl.segmentation import GlobalConvBlock
 
@@ -37,29 +43,28 @@ def pair(module: torch.nn.Module, inputs: list[torch.Tensor], call) -> dict:
         if isinstance(block, GlobalConvBlock):
             block.fused = False
     values, steps = [], {}
-    for name, side in (('chosen', module), ('plain', plain)):
-        own = [x.clone().requires_grad_() for x in inputs]
+    for name, form in (('chosen', module), ('plain', plain)):
+        leaves = [tensor.clone().requires_grad_() for tensor in inputs]
 
-        def step(side=side, own=own):
-            out = call(side, own)
-            grads = torch.autograd.grad(out, [*own, *side.parameters()], torch.ones_like(out))
+        def step(form=form, leaves=leaves):
+            out = forward(form, leaves)
+            grads = torch.autograd.grad(out, [*leaves, *form.parameters()], torch.ones_like(out))
             if out.is_cuda:
                 torch.cuda.synchronize()
             return [out, *grads]
 
         values.append(step())
         steps[name] = step
-    for index, (fast, slow) in enumerate(zip(*values, strict=True)):
-        error = ((fast - slow).abs().max() / slow.abs().max().clamp(min=1e-12)).item()
+    for index, (fused, unfused) in enumerate(zip(*values, strict=True)):
+        error = ((fused - unfused).abs().max() / unfused.abs().max().clamp(min=1e-12)).item()
         if not error < (1e-3 if index else 1e-5):
-            raise SystemExit(
-                f'fused and plain differ by {error:.1e} of the largest {"gradient" if index else "score"}'
-            )
+            what = 'gradient' if index else 'score'
+            raise SystemExit(f'the fused and the plain form differ by {error:.1e} of the largest {what}')
     return steps
 
 
 def training_step(path: str):
-    """A call that makes one training step of a segmentation config, and the number of its parameters."""
+    """Return a call that runs one training step of a segmentation config, and its number of parameters."""
     from mmengine.config import Config
     from mmengine.optim import build_optim_wrapper
     from mmengine.registry import MODELS, init_default_scope
@@ -80,93 +85,63 @@ def training_step(path: str):
         for _ in range(cfg.train_dataloader.batch_size)
     ]
     images = [torch.randint(0, 256, (3, height, width), dtype=torch.uint8) for _ in samples]
-    return (lambda: model.train_step({'inputs': images, 'data_samples': samples}, optim)), sum(
-        p.numel() for p in model.parameters()
-    )
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    return (lambda: model.train_step({'inputs': images, 'data_samples': samples}, optim)), num_parameters
 
 
-def compare_configs(args) -> None:
+def compare_configs(args: argparse.Namespace) -> None:
     """Time training steps of configs, print and write."""
-    from timing import medians, report
-
-    steps, sizes = {}, {}
+    steps, num_parameters = {}, {}
     for path in args.configs:
         name = Path(path).stem.partition('_')[0]
-        steps[name], sizes[name] = training_step(path)
-    times = medians(steps, args.rounds)
-    lines = ['| config | parameters | training step s |', '|---|---|---|']
-    lines += [f'| {name} | {sizes[name] / 1e6:.2f} M | {times[name]:.2f} |' for name in steps]
-    report(
-        args.out,
-        'Training steps of segmentation configs',
-        lines,
-        f'{threads(args)}, {args.rounds} interleaved rounds',
-        'onedl-mmsegmentation',
-    )
-
-
-def threads(args) -> str:
-    """How many threads, in words."""
-    return f'{args.threads} thread{"s" * (args.threads > 1)}'
+        steps[name], num_parameters[name] = training_step(path)
+    seconds = medians(steps, args.rounds)
+    rows = [[name, f'{num_parameters[name] / 1e6:.2f} M', f'{seconds[name]:.2f}'] for name in steps]
+    lines = table(['config', 'parameters', 'seconds per training step'], rows)
+    results = {name: {'seconds': value} for name, value in seconds.items()}
+    settings = f'{args.rounds} interleaved rounds'
+    report(args, 'Training steps of segmentation configs', lines, results, settings, PACKAGES)
 
 
 def main() -> None:
-    """Time, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    """Measure, print and write."""
+    parser = parser_of(__doc__, 'heads', rounds=11)
     parser.add_argument('--batch', type=int, default=2)
-    parser.add_argument('--rounds', type=int, default=11)
-    parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--kernels', type=int, nargs='+', default=[7, 15])
-    parser.add_argument('--configs', nargs='+', help='time training steps of these instead')
-    parser.add_argument('--out', default=str(ROOT / 'docs/benchmarks/heads.md'))
+    parser.add_argument('--configs', nargs='+', help='time training steps of these configs instead')
     args = parser.parse_args()
-    from timing import medians, report
-
-    from mmssl.segmentation import GlobalConvBlock, GlobalConvHead
-
-    torch.set_num_threads(args.threads)
+    use_threads(args.threads)
     if args.configs:
         compare_configs(args)
         return
+    from mmssl.segmentation import GlobalConvBlock, GlobalConvHead
+
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     torch.manual_seed(0)
-    maps = [torch.randn(args.batch, width, side, side, device=device) for width, side in LEVELS]
-    lines = ['| what | chosen | as chosen ms | plain ms | as chosen / plain |', '|---|---|---|---|---|']
+    maps = [torch.randn(args.batch, channels, side, side, device=device) for channels, side in LEVELS]
+    rows, results = [], Results()
 
-    def row(name: str, form: str, steps: dict) -> None:
-        times = medians(steps, args.rounds, least=0.02)
-        lines.append(
-            f'| {name} | {form} | {1e3 * times["chosen"]:.1f} | {1e3 * times["plain"]:.1f} | '
-            f'{times["chosen"] / times["plain"]:.2f} |'
-        )
+    def add_row(name: str, form: str, steps: dict) -> None:
+        seconds = medians(steps, args.rounds, min_seconds=0.02)
+        faster = seconds['plain'] / seconds['chosen']
+        results[name] = {'times faster than the plain form': faster}
+        times = [f'{1e3 * seconds[key]:.1f}' for key in ('chosen', 'plain')]
+        rows.append([name, form, *times, f'{faster:.2f}'])
 
-    for k in args.kernels:
-        for x, (width, side) in zip(maps, LEVELS, strict=True):
-            block = GlobalConvBlock(width, CLASSES, k).to(device)
-            row(
-                f'block, {width} channels at {side}x{side}, k {k}',
-                'fused' if block.fused else 'plain',
-                pair(block, [x], lambda module, own: module(own[0])),
-            )
-    head = GlobalConvHead(
-        [width for width, _ in LEVELS],
-        CLASSES,
-        kernel_size=15,
-        loss_decode={'type': 'mmseg.CrossEntropyLoss'},
-    )
+    for kernel in args.kernels:
+        for x, (channels, side) in zip(maps, LEVELS, strict=True):
+            block = GlobalConvBlock(channels, CLASSES, kernel).to(device)
+            steps = steps_of(block, [x], lambda module, inputs: module(inputs[0]))
+            name = f'block, {channels} channels at {side}x{side}, k {kernel}'
+            add_row(name, 'fused' if block.fused else 'plain', steps)
+    loss = {'type': 'mmseg.CrossEntropyLoss'}
+    head = GlobalConvHead([channels for channels, _ in LEVELS], CLASSES, kernel_size=15, loss_decode=loss)
     head.init_weights()
-    row(
-        'GlobalConvHead, four levels, k 15, nine refinements',
-        'by level',
-        pair(head.to(device), maps, lambda module, own: module(own)),
-    )
-    report(
-        args.out,
-        'GCN heads, fused and plain',
-        lines,
-        f'batch {args.batch}, {threads(args)}, {args.rounds} interleaved rounds',
-        'onedl-mmsegmentation',
-    )
+    steps = steps_of(head.to(device), maps, lambda module, inputs: module(inputs))
+    add_row('GlobalConvHead, four levels, k 15, nine refinements', 'by level', steps)
+    header = ['module', 'chosen form', 'as chosen, ms', 'plain, ms', 'times faster']
+    settings = f'batch {args.batch}, {args.rounds} interleaved rounds'
+    report(args, 'GCN heads, fused and plain', table(header, rows), results, settings, PACKAGES)
 
 
 if __name__ == '__main__':

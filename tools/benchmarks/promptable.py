@@ -1,68 +1,81 @@
-"""Time and memory of Segment Anything's parts against the package ``segment_anything``, same weights, same input.
+"""Time and memory of Segment Anything's parts against the package ``segment_anything`` with the same weights.
 
     python tools/benchmarks/promptable.py                     # ViT-B at 1024
     python tools/benchmarks/promptable.py --parts decoder     # some of: encoder, decoder, ragged, automatic
-    python tools/benchmarks/promptable.py --depth 3 --rounds 1  # a quick look: an encoder of three blocks,
-    one of them global python tools/benchmarks/promptable.py --parts automatic --quick  # small sizes, seconds
-    instead of minutes
+    python tools/benchmarks/promptable.py --depth 3 --rounds 1            # an encoder of three blocks
+    python tools/benchmarks/promptable.py --parts automatic --quick       # small sizes
 
-Weights are random, positions and relative positions too; results are compared before they are timed,
-embeddings and logits to 1e-4, predicted IoU to 1e-5. Rounds are interleaved, the table gives medians; memory
-is that of a process of its own, beyond what the imports need. "ragged" is one decoder call for the prompts of
-eight images, with one to four points each, against a call for every group of prompts that has one number of
-points, by the package and by our own decoder. On a GPU there are rows for bfloat16, ours compiled too.
+Weights are random, those of positions too. Results are compared before they are timed: embeddings and logits
+to 1e-4, predicted IoU to 1e-5. Memory is that of a separate process, beyond what the imports need. "ragged"
+is one decoder call for the prompts of eight images, with one to four points each, against a call per group of
+prompts with the same number of points, by the package and by our own decoder. On a GPU there are rows for
+bfloat16, ours compiled too.
 
 "automatic" is everything from a photograph (scikit-image's astronaut) to records, encoder included, with a
 grid of points. Thresholds are taken from the package's masks, so that random weights give the filters
 something to do: a third of the masks is predicted to be good, half of these are stable, and the mask
-threshold leaves a twentieth of the logits above it. Both sides must give as many records in the same order
-with the same boxes; pixels that differ, by the rounding of the decoder, are counted.
+threshold leaves a twentieth of the logits above it. Both must give as many records in the same order with the
+same boxes; pixels that differ, by the rounding of the decoder, are counted.
 """
 
 import argparse
 import contextlib
+import copy
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from functools import partial
-from pathlib import Path
 
 import torch
+from timing import (
+    ROOT,
+    Results,
+    counted,
+    interleaved,
+    measured_in_child,
+    medians,
+    parser_of,
+    peak_resident,
+    report,
+    seconds_of,
+    table,
+    use_threads,
+)
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
-from timing import medians, peak_resident, report  # noqa: E402
-
-GLOBAL = {
+sys.path.insert(0, str(ROOT))
+PEER = 'segment_anything'
+FASTER = f'times faster than {PEER}'
+# embedding dimension, depth, heads, blocks with global attention
+ENCODERS = {
     'vit_b': (768, 12, 12, (2, 5, 8, 11)),
     'vit_l': (1024, 24, 16, (5, 11, 17, 23)),
     'vit_h': (1280, 32, 16, (7, 15, 23, 31)),
 }
 
 
-def official(args) -> torch.nn.Module:
-    """The package's model with random weights."""
+def encoder_settings(args: argparse.Namespace) -> dict:
+    """Return the arguments of the image encoder that both packages share."""
+    dim, depth, heads, global_blocks = ENCODERS[args.model]
+    depth = args.depth or depth
+    return dict(
+        img_size=args.size,
+        embed_dim=dim,
+        depth=depth,
+        num_heads=heads,
+        global_attn_indexes=tuple(index for index in global_blocks if index < depth),
+    )
+
+
+def build_peer(args: argparse.Namespace) -> torch.nn.Module:
+    """Build the package's model with random weights."""
     from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
     torch.manual_seed(0)
-    dim, depth, heads, whole = GLOBAL[args.model]
-    depth = args.depth or depth
     grid = args.size // 16
+    norm = partial(torch.nn.LayerNorm, eps=1e-6)
     model = Sam(
-        ImageEncoderViT(
-            depth=depth,
-            embed_dim=dim,
-            img_size=args.size,
-            num_heads=heads,
-            use_rel_pos=True,
-            window_size=14,
-            global_attn_indexes=tuple(index for index in whole if index < depth),
-            norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
-        ),
+        ImageEncoderViT(**encoder_settings(args), use_rel_pos=True, window_size=14, norm_layer=norm),
         PromptEncoder(
             embed_dim=256,
             image_embedding_size=(grid, grid),
@@ -81,40 +94,35 @@ def official(args) -> torch.nn.Module:
     return model.eval()
 
 
-def ours(args, theirs: torch.nn.Module | None = None) -> torch.nn.Module:
-    """Our model with the same weights."""
+def build_ours(args: argparse.Namespace, peer: torch.nn.Module | None = None) -> torch.nn.Module:
+    """Build our model, with the weights of the package's if that is given."""
     from mmssl.promptable import build_sam
 
-    dim, depth, heads, whole = GLOBAL[args.model]
-    depth = args.depth or depth
-    model = build_sam(
-        {
-            'image_encoder': dict(
-                img_size=args.size,
-                embed_dim=dim,
-                depth=depth,
-                num_heads=heads,
-                global_attn_indexes=tuple(index for index in whole if index < depth),
-            )
-        }
-    )
-    model.load_state_dict((theirs or official(args)).state_dict(), strict=True)
+    model = build_sam({'image_encoder': encoder_settings(args)})
+    if peer is not None:
+        model.load_state_dict(peer.state_dict(), strict=True)
     return model
 
 
-def agree(mine: torch.Tensor, their: torch.Tensor, tolerance: float, what: str) -> None:
-    """End the run where results differ."""
-    error = (mine.float() - their.float()).abs().max().item()
+def build_both(args: argparse.Namespace, device) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """Build our model and the package's with the same weights."""
+    peer = build_peer(args)
+    return build_ours(args, peer).to(device), peer.to(device)
+
+
+def check_equal(ours: torch.Tensor, peers: torch.Tensor, tolerance: float, name: str) -> None:
+    """End the benchmark if results differ by more than ``tolerance``."""
+    error = (ours.float() - peers.float()).abs().max().item()
     if not error <= tolerance:
-        raise SystemExit(f'{what} differ by {error:.1e}, more than {tolerance:.0e}')
+        raise SystemExit(f'{name} differ by {error:.1e}, more than {tolerance:.0e}')
 
 
-def finished(call, stock: bool = False):
-    """The call, waiting for the device; ``stock`` leaves torch's matrix products as they are, for the peer."""
+def synchronized(call, is_peer: bool = False):
+    """Wrap a call so that it waits for the device; the peer runs on plain torch, without our products."""
     from mmssl.ops.fast.linear import enabled
 
     def run():
-        with contextlib.nullcontext() if stock else enabled():
+        with contextlib.nullcontext() if is_peer else enabled():
             out = call()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
@@ -123,58 +131,21 @@ def finished(call, stock: bool = False):
     return run
 
 
-def encoder(args, device) -> list[str]:
-    """Rows of the image encoder."""
-    theirs = official(args)
-    mine = ours(args, theirs)
-    theirs, mine = theirs.image_encoder.to(device), mine.image_encoder.to(device)
-    images = torch.randn(args.images, 3, args.size, args.size, generator=torch.Generator().manual_seed(1)).to(
-        device
-    )
-    agree(mine(images), theirs(images), 1e-4, 'embeddings')
-    sides = {
-        'segment_anything': finished(lambda: theirs(images), stock=True),
-        'mmssl': finished(lambda: mine(images)),
-    }
-    if device.type == 'cuda':
-        import copy
-
-        half, small = copy.deepcopy(mine).bfloat16(), images.bfloat16()
-        compiled = torch.compile(half)
-        their_half = copy.deepcopy(theirs).bfloat16()
-        sides['segment_anything, bfloat16'] = finished(lambda: their_half(small), stock=True)
-        sides['mmssl, bfloat16'] = finished(lambda: half(small))
-        sides['mmssl, bfloat16, compiled'] = finished(lambda: compiled(small))
-    seconds = medians(sides, args.rounds)
-    lines = [
-        f'## Image encoder, {args.images} image{"s" * (args.images > 1)} of {args.size} x {args.size}',
-        '',
-        '| | seconds | of segment_anything |',
-        '|---|---|---|',
-    ]
-    lines += [
-        f'| {name} | {value:.3f} | {value / seconds["segment_anything"]:.3f} |'
-        for name, value in seconds.items()
-    ]
-    memory = {name: peak_memory(name, args) for name in ('segment_anything', 'mmssl')}
-    lines += ['', '| | peak memory MiB | of segment_anything |', '|---|---|---|']
-    lines += [
-        f'| {name} | {value:.0f} | {value / memory["segment_anything"]:.3f} |'
-        for name, value in memory.items()
-    ]
-    return [*lines, '']
+def random_maps(count: int, args: argparse.Namespace, device) -> torch.Tensor:
+    """Draw the embeddings of ``count`` images."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(count, 256, args.size // 16, args.size // 16, generator=generator).to(device)
 
 
-def prompts(count: int, args, device, points: int = 1) -> tuple:
-    """Points and labels."""
+def random_points(count: int, args: argparse.Namespace, device, points: int = 1) -> tuple:
+    """Draw coordinates (N, P, 2) and labels (N, P) of prompts."""
     generator = torch.Generator().manual_seed(count)
-    return (torch.rand(count, points, 2, generator=generator) * args.size).to(device), torch.ones(
-        count, points, device=device
-    )
+    coords = torch.rand(count, points, 2, generator=generator) * args.size
+    return coords.to(device), torch.ones(count, points, device=device)
 
 
 def decode(model, maps, points):
-    """Logits and IoU of prompts on one image, prompts encoded too."""
+    """Return logits and predicted IoU of prompts on one image, including the prompt encoder."""
     sparse, dense = model.prompt_encoder(points=points, boxes=None, masks=None)
     return model.mask_decoder(
         image_embeddings=maps,
@@ -185,292 +156,274 @@ def decode(model, maps, points):
     )
 
 
-def decoder(args, device) -> list[str]:
-    """Rows of prompt encoder and mask decoder."""
-    args = argparse.Namespace(**{**vars(args), 'depth': 1})
-    theirs = official(args)
-    mine, theirs = ours(args, theirs).to(device), theirs.to(device)
-    maps = torch.randn(
-        1, 256, args.size // 16, args.size // 16, generator=torch.Generator().manual_seed(1)
-    ).to(device)
-    lines = [
-        '## Prompts to masks',
-        '',
-        '| prompts | segment_anything, prompts a second | mmssl | times |',
-        '|---|---|---|---|',
-    ]
+def compare_encoders(args: argparse.Namespace, device) -> tuple[list[str], Results]:
+    """Time and memory of the image encoder."""
+    ours, peer = (model.image_encoder for model in build_both(args, device))
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(args.images, 3, args.size, args.size, generator=generator).to(device)
+    check_equal(ours(images), peer(images), 1e-4, 'embeddings')
+    calls = {PEER: synchronized(lambda: peer(images), True), 'mmssl': synchronized(lambda: ours(images))}
+    if device.type == 'cuda':
+        half_images, half, peer_half = images.bfloat16(), copy.deepcopy(ours).bfloat16(), copy.deepcopy(peer)
+        peer_half = peer_half.bfloat16()
+        compiled = torch.compile(half)
+        calls[f'{PEER}, bfloat16'] = synchronized(lambda: peer_half(half_images), True)
+        calls['mmssl, bfloat16'] = synchronized(lambda: half(half_images))
+        calls['mmssl, bfloat16, compiled'] = synchronized(lambda: compiled(half_images))
+    seconds = medians(calls, args.rounds)
+    title = f'Image encoder, {counted(args.images, "image")} of {args.size} x {args.size}'
+    rows = [[name, f'{value:.3f}', f'{seconds[PEER] / value:.2f}'] for name, value in seconds.items()]
+    lines = [f'## {title}', '', *table(['', 'seconds', FASTER], rows)]
+    if not args.no_memory:
+        memory = {name: peak_memory(name, args) for name in (PEER, 'mmssl')}
+        rows = [[name, f'{value:.0f}', f'{value / memory[PEER]:.3f}'] for name, value in memory.items()]
+        lines += table(['', 'peak memory MiB', f'relative to {PEER}'], rows)
+    return lines, {'encoder': {FASTER: seconds[PEER] / seconds['mmssl']}}
+
+
+def compare_decoders(args: argparse.Namespace, device) -> tuple[list[str], Results]:
+    """Time of prompt encoder and mask decoder."""
+    ours, peer = build_both(shallow(args), device)
+    maps = random_maps(1, args, device)
+    rows, results = [], Results()
     for count in args.prompts:
-        points = prompts(count, args, device)
-        for index, tolerance, what in ((0, 1e-4, 'logits'), (1, 1e-5, 'predicted IoU')):
-            agree(decode(mine, maps, points)[index], decode(theirs, maps, points)[index], tolerance, what)
-        seconds = medians(
-            {
-                'theirs': finished(lambda p=points: decode(theirs, maps, p), stock=True),
-                'mine': finished(lambda p=points: decode(mine, maps, p)),
-            },
-            args.rounds,
-        )
-        lines.append(
-            f'| {count} | {count / seconds["theirs"]:.2f} | {count / seconds["mine"]:.2f} | '
-            f'{seconds["theirs"] / seconds["mine"]:.2f} |'
-        )
-    return [*lines, '']
+        points = random_points(count, args, device)
+        (our_logits, our_ious), (logits, ious) = decode(ours, maps, points), decode(peer, maps, points)
+        check_equal(our_logits, logits, 1e-4, 'logits')
+        check_equal(our_ious, ious, 1e-5, 'predicted IoU')
+        calls = {
+            PEER: synchronized(lambda points=points: decode(peer, maps, points), True),
+            'mmssl': synchronized(lambda points=points: decode(ours, maps, points)),
+        }
+        seconds = medians(calls, args.rounds)
+        faster = seconds[PEER] / seconds['mmssl']
+        results[f'decoder, {count} prompts'] = {FASTER: faster}
+        rows.append([count, *(f'{count / seconds[name]:.2f}' for name in (PEER, 'mmssl')), f'{faster:.2f}'])
+    header = ['prompts', f'{PEER}, prompts/s', 'mmssl, prompts/s', 'times faster']
+    return ['## Prompts to masks', '', *table(header, rows)], results
 
 
-def ragged(args, device) -> list[str]:
-    """Rows of eight images with other prompts each."""
-    args = argparse.Namespace(**{**vars(args), 'depth': 1})
-    theirs = official(args)
-    mine, theirs = ours(args, theirs).to(device), theirs.to(device)
-    maps = torch.randn(
-        8, 256, args.size // 16, args.size // 16, generator=torch.Generator().manual_seed(1)
-    ).to(device)
+def compare_ragged(args: argparse.Namespace, device) -> tuple[list[str], Results]:
+    """Time of one call for eight images with different prompts against a call per group of prompts."""
+    ours, peer = build_both(shallow(args), device)
+    maps = random_maps(8, args, device)
     # image 0 has one prompt, of one point; image 7 has four, of one to four points
-    asked = [[prompts(1, args, device, 1 + number) for number in range(1 + image // 2)] for image in range(8)]
+    prompts = [
+        [random_points(1, args, device, 1 + index) for index in range(1 + image // 2)] for image in range(8)
+    ]
     records = [
-        {'point_coords': [coords[0] for coords, _ in one], 'point_labels': [labels[0] for _, labels in one]}
-        for one in asked
+        {
+            'point_coords': [coords[0] for coords, _ in of_image],
+            'point_labels': [labels[0] for _, labels in of_image],
+        }
+        for of_image in prompts
     ]
 
-    def loop(model):
+    def separately(model):
         return [
-            torch.cat([decode(model, maps[image : image + 1], points)[0] for points in one])
-            for image, one in enumerate(asked)
+            torch.cat([decode(model, maps[image : image + 1], points)[0] for points in of_image])
+            for image, of_image in enumerate(prompts)
         ]
 
     def together():
-        return [logits for logits, _ in mine.decode(maps, records, True)]
+        return [logits for logits, _ in ours.decode(maps, records, True)]
 
-    for one, other in zip(together(), loop(mine), strict=True):
-        agree(one, other, 1e-5, 'logits of one call and of the loop')
-    seconds = medians(
-        {
-            'theirs': finished(lambda: loop(theirs), stock=True),
-            'loop': finished(lambda: loop(mine)),
-            'together': finished(together),
-        },
-        args.rounds,
-    )
-    return [
-        f'## Eight images, {sum(map(len, asked))} prompts of one to four points',
-        '',
-        '| | seconds | times faster in one call |',
-        '|---|---|---|',
-        f'| segment_anything, a call a prompt | {seconds["theirs"]:.3f} | {seconds["theirs"] / seconds["together"]:.2f} |',
-        f'| mmssl, a call a prompt | {seconds["loop"]:.3f} | {seconds["loop"] / seconds["together"]:.2f} |',
-        f'| mmssl, one call | {seconds["together"]:.3f} | |',
-        '',
+    for batched, single in zip(together(), separately(ours), strict=True):
+        check_equal(batched, single, 1e-5, 'logits of one call and of single calls')
+    peer_name, our_name = f'{PEER}, a call per prompt', 'mmssl, a call per prompt'
+    calls = {
+        peer_name: synchronized(lambda: separately(peer), True),
+        our_name: synchronized(lambda: separately(ours)),
+        'mmssl, one call': synchronized(together),
+    }
+    seconds = medians(calls, args.rounds)
+    faster = {name: seconds[name] / seconds['mmssl, one call'] for name in (peer_name, our_name)}
+    rows = [
+        [name, f'{value:.3f}', f'{faster[name]:.2f}' if name in faster else '']
+        for name, value in seconds.items()
     ]
+    title = f'## Eight images, {sum(map(len, prompts))} prompts of one to four points'
+    lines = [title, '', *table(['', 'seconds', 'one call is times faster'], rows)]
+    return lines, {'ragged': {f'times faster than {name}': ratio for name, ratio in faster.items()}}
 
 
-def photograph(args):
-    """(H, W, 3) uint8."""
+def compare_automatic(args: argparse.Namespace, device) -> tuple[list[str], Results]:
+    """Time and memory of automatic masks."""
+    peer = peer_with_varied_predictions(args).to(device)
+    ours, settings, image = build_ours(args, peer).to(device), thresholds(args, peer), photograph(args)
+    generators = {
+        PEER: make_generator(PEER, peer, settings),
+        'mmssl': make_generator('mmssl', ours, settings),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in generators}
+    records = {}
+
+    def generate(name: str) -> None:
+        records[name] = synchronized(lambda: generators[name].generate(image), name == PEER)()
+
+    for name in interleaved(list(generators), args.automatic_rounds):
+        seconds[name].append(seconds_of(lambda name=name: generate(name)))
+    times = {name: statistics.median(values) for name, values in seconds.items()}
+    pixels, masks = differences(records['mmssl'], records[PEER])
+    values = ', '.join(f'{name} {value:.4g}' for name, value in settings.items() if isinstance(value, float))
+    grid = f'{args.points}x{args.points} points'
+    rows = [[name, f'{value:.2f}', f'{times[PEER] / value:.2f}'] for name, value in times.items()]
+    lines = [
+        f'## Automatic masks, {grid}, photograph of {args.photo[0]} x {args.photo[1]}',
+        '',
+        f'{values}. {len(records["mmssl"])} records from both, in the same order with the same boxes; '
+        f'{masks} of them differ, by {pixels} pixels in all.',
+        '',
+        *table(['', 'seconds', FASTER], rows),
+    ]
+    if not args.no_memory:
+        few = {**settings, 'points_per_side': min(8, args.points)}
+        rows = []
+        with tempfile.TemporaryDirectory() as folder:
+            weights = f'{folder}/sam.pth'
+            torch.save(peer.state_dict(), weights)
+            for name in generators:
+                memory = [peak_memory(name, args, weights, case) for case in (few, settings)]
+                rows.append([name, *(f'{value:.0f}' for value in memory)])
+        few_grid = f'{few["points_per_side"]}x{few["points_per_side"]} points'
+        lines += table(['peak memory MiB', few_grid, grid], rows)
+    return lines, {'automatic': {FASTER: times[PEER] / times['mmssl']}}
+
+
+def shallow(args: argparse.Namespace) -> argparse.Namespace:
+    """Return the arguments with an encoder of one block, for parts that do not use it."""
+    return argparse.Namespace(**{**vars(args), 'depth': 1})
+
+
+def photograph(args: argparse.Namespace):
+    """Return the photograph as (H, W, 3) uint8."""
     import numpy as np
     from PIL import Image
     from skimage.data import astronaut
 
-    return np.asarray(Image.fromarray(astronaut()).resize((args.photo[1], args.photo[0])))
+    height, width = args.photo
+    return np.asarray(Image.fromarray(astronaut()).resize((width, height)))
 
 
-def for_automatic_masks(args) -> torch.nn.Module:
-    """The package's model; what it predicts for points is spread out."""
-    theirs = official(args)
-    for name, parameter in theirs.named_parameters():
+def peer_with_varied_predictions(args: argparse.Namespace) -> torch.nn.Module:
+    """Build the package's model with weights that spread out its predictions for different points."""
+    peer = build_peer(args)
+    for name, parameter in peer.named_parameters():
         if 'iou_prediction_head' in name or '_attn' in name or 'cross_attn' in name:
             parameter.data.mul_(2)
-    theirs.mask_decoder.iou_prediction_head.layers[-1].bias.data.fill_(4)
-    return theirs
+    peer.mask_decoder.iou_prediction_head.layers[-1].bias.data.fill_(4)
+    return peer
 
 
-def thresholds(args, theirs) -> dict:
-    """Arguments of the generators, and 'mask_threshold' of the models."""
+def thresholds(args: argparse.Namespace, peer: torch.nn.Module) -> dict:
+    """Return arguments of the generators, and 'mask_threshold' of the models, from the package's masks."""
     from segment_anything import SamPredictor
 
-    predictor, image = SamPredictor(theirs), photograph(args)
+    predictor, image = SamPredictor(peer), photograph(args)
     predictor.set_image(image)
     points = torch.rand(36, 1, 2, generator=torch.Generator().manual_seed(0)) * min(predictor.input_size)
     points = points.to(predictor.device)
     logits = predictor.predict_torch(points, torch.ones_like(points[..., 0]))[2]
-    offset = 0.1 * logits.std().item()
-    asked = dict(
+    settings = dict(
         mask_threshold=logits.flatten()[::97].quantile(0.9).item(),
-        stability_score_offset=offset,
+        stability_score_offset=0.1 * logits.std().item(),
         output_mode='coco_rle',
         box_nms_thresh=1.0,
     )
-    everything = dict(asked, points_per_side=6, pred_iou_thresh=-1.0, stability_score_thresh=-1.0)
-    every = generator('segment_anything', theirs, everything).generate(image)
-    ious, stability = (
-        torch.tensor([record[key] for record in every]) for key in ('predicted_iou', 'stability_score')
-    )
-    least = ious.quantile(2 / 3).item()
+    unfiltered = dict(settings, points_per_side=6, pred_iou_thresh=-1.0, stability_score_thresh=-1.0)
+    records = make_generator(PEER, peer, unfiltered).generate(image)
+    ious = torch.tensor([record['predicted_iou'] for record in records])
+    stability = torch.tensor([record['stability_score'] for record in records])
+    min_iou = ious.quantile(2 / 3).item()
     return dict(
-        asked,
+        settings,
         points_per_side=args.points,
-        pred_iou_thresh=least,
-        stability_score_thresh=stability[ious > least].nanquantile(0.5).item(),
+        pred_iou_thresh=min_iou,
+        stability_score_thresh=stability[ious > min_iou].nanquantile(0.5).item(),
     )
 
 
-def generator(side: str, model, settings: dict):
-    """The automatic mask generator of one side."""
+def make_generator(package: str, model: torch.nn.Module, settings: dict):
+    """Build the automatic mask generator of a package."""
     settings = dict(settings)
     model.mask_threshold = settings.pop('mask_threshold')
-    if side == 'segment_anything':
+    if package == PEER:
         from segment_anything import SamAutomaticMaskGenerator
     else:
         from mmssl.promptable import SamAutomaticMaskGenerator
     return SamAutomaticMaskGenerator(model, **settings)
 
 
-def automatic(args, device) -> list[str]:
-    """Rows of automatic masks."""
-    theirs = for_automatic_masks(args).to(device)
-    mine, settings, image = ours(args, theirs).to(device), thresholds(args, theirs), photograph(args)
-    sides = {
-        'segment_anything': generator('segment_anything', theirs, settings),
-        'mmssl': generator('mmssl', mine, settings),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    results = {}
-    for number in range(args.automatic_rounds):
-        for name in list(sides)[:: 1 if number % 2 else -1]:
-            start = time.perf_counter()
-            results[name] = finished(
-                lambda side=sides[name]: side.generate(image), name == 'segment_anything'
-            )()
-            seconds[name].append(time.perf_counter() - start)
-    times = {name: statistics.median(values) for name, values in seconds.items()}
-    pixels, masks = compare(results['mmssl'], results['segment_anything'])
-    said = ', '.join(f'{name} {value:.4g}' for name, value in settings.items() if isinstance(value, float))
-    lines = [
-        f'## Automatic masks, {args.points}x{args.points} points, photograph of {args.photo[0]} x {args.photo[1]}',
-        '',
-        f'{said}. {len(results["mmssl"])} records on both sides, in the same order with the same boxes; {masks} of them differ, by '
-        f'{pixels} pixels in all.',
-        '',
-        '| | seconds | of segment_anything |',
-        '|---|---|---|',
-    ]
-    lines += [
-        f'| {name} | {value:.2f} | {value / times["segment_anything"]:.3f} |' for name, value in times.items()
-    ]
-    few = {**settings, 'points_per_side': min(8, args.points)}
-    lines += [
-        '',
-        f'| peak memory MiB | {few["points_per_side"]}x{few["points_per_side"]} points | {args.points}x{args.points} points |',
-        '|---|---|---|',
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        torch.save(theirs.state_dict(), f'{folder}/sam.pth')
-        for name in sides:
-            memory = [peak_memory(name, args, f'{folder}/sam.pth', asked) for asked in (few, settings)]
-            lines.append(f'| {name} | {memory[0]:.0f} | {memory[1]:.0f} |')
-    return [*lines, '']
-
-
-def compare(mine: list[dict], theirs: list[dict]) -> tuple[int, int]:
-    """How many pixels and masks differ; end the run where records do not correspond."""
+def differences(ours: list[dict], peers: list[dict]) -> tuple[int, int]:
+    """Return how many pixels and masks differ; end the benchmark if the records do not correspond."""
     from pycocotools import mask as coco
 
-    if len(mine) != len(theirs):
-        raise SystemExit(f'{len(mine)} automatic masks, the package has {len(theirs)}')
+    if len(ours) != len(peers):
+        raise SystemExit(f'{len(ours)} automatic masks, the package has {len(peers)}')
     pixels = masks = 0
-    for one, other in zip(mine, theirs, strict=True):
+    for our_record, peer_record in zip(ours, peers, strict=True):
         for key in ('bbox', 'point_coords', 'crop_box'):
-            if one[key] != other[key]:
-                raise SystemExit(f'automatic masks differ in {key}: {one[key]} and {other[key]}')
-        if one['segmentation'] != other['segmentation']:
+            if our_record[key] != peer_record[key]:
+                raise SystemExit(f'automatic masks differ in {key}: {our_record[key]} and {peer_record[key]}')
+        rles = our_record['segmentation'], peer_record['segmentation']
+        if rles[0] != rles[1]:
             masks += 1
-            pixels += int((coco.decode(one['segmentation']) != coco.decode(other['segmentation'])).sum())
+            pixels += int((coco.decode(rles[0]) != coco.decode(rles[1])).sum())
     return pixels, masks
 
 
-def peak_memory(side: str, args, weights: str = '', settings: dict | None = None) -> float:
-    """MiB that encoding needs, or automatic masks where there are settings, weights included, in a process of its own."""
-    command = [
-        sys.executable,
-        __file__,
-        '--child',
-        side,
-        '--model',
-        args.model,
-        '--size',
-        str(args.size),
-        '--images',
-        str(args.images),
-        '--threads',
-        str(args.threads),
-        '--depth',
-        str(args.depth),
-        '--photo',
-        *map(str, args.photo),
-        '--weights',
-        weights,
-        '--settings',
-        json.dumps(settings or {}),
-    ]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+def peak_memory(
+    package: str, args: argparse.Namespace, weights: str = '', settings: dict | None = None
+) -> float:
+    """Return the peak memory in MiB of encoding, or of automatic masks if ``settings`` are given."""
+    options = {name: getattr(args, name) for name in ('model', 'size', 'images', 'threads', 'depth')}
+    arguments = [package]
+    for name, value in options.items():
+        arguments += [f'--{name}', value]
+    arguments += ['--photo', *args.photo, '--weights', weights, '--settings', json.dumps(settings or {})]
+    return measured_in_child(*arguments)
 
 
 @torch.no_grad()
-def child(side: str, args) -> None:
-    """Measure the memory of one side and print it."""
+def measure_memory(package: str, args: argparse.Namespace, device) -> None:
+    """Print the peak memory in MiB, including the weights."""
     import segment_anything  # noqa: F401
 
     import mmssl.promptable  # noqa: F401
 
-    torch.set_num_threads(args.threads)
-    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     torch.randn(64, 64) @ torch.randn(64, 64)
     settings, image = json.loads(args.settings), photograph(args) if args.weights else None
     before = peak_resident()
-    model = (official(args) if side == 'segment_anything' else fresh(args)).to(device)
+    model = (build_peer(args) if package == PEER else build_ours(args)).to(device)
     if settings:
         model.load_state_dict(torch.load(args.weights, map_location=device))
-        masks = generator(side, model, settings)
-        call = partial(masks.generate, image)
+        generator = make_generator(package, model, settings)
+        call = partial(generator.generate, image)
     else:
         call = partial(model.image_encoder, torch.randn(args.images, 3, args.size, args.size, device=device))
-    finished(call, stock=side == 'segment_anything')()
-    print(torch.cuda.max_memory_allocated() / 2**20 if device.type == 'cuda' else peak_resident() - before)
+    synchronized(call, is_peer=package == PEER)()
+    is_gpu = device.type == 'cuda'
+    print(torch.cuda.max_memory_allocated() / 2**20 if is_gpu else peak_resident() - before)
 
 
-def fresh(args) -> torch.nn.Module:
-    """Our model without the package's beside it."""
-    from mmssl.promptable import build_sam
-
-    dim, depth, heads, whole = GLOBAL[args.model]
-    depth = args.depth or depth
-    return build_sam(
-        {
-            'image_encoder': dict(
-                img_size=args.size,
-                embed_dim=dim,
-                depth=depth,
-                num_heads=heads,
-                global_attn_indexes=tuple(index for index in whole if index < depth),
-            )
-        }
-    )
-
-
-PARTS = {'encoder': encoder, 'decoder': decoder, 'ragged': ragged, 'automatic': automatic}
+PARTS = {
+    'encoder': compare_encoders,
+    'decoder': compare_decoders,
+    'ragged': compare_ragged,
+    'automatic': compare_automatic,
+}
 
 
 def main() -> None:
-    """Run the comparisons, print the tables and write them."""
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    """Measure, print and write."""
+    parser = parser_of(__doc__, 'promptable', rounds=5, threads=None)
     parser.add_argument('--parts', nargs='+', default=list(PARTS), choices=list(PARTS))
-    parser.add_argument('--model', default='vit_b', choices=list(GLOBAL))
+    parser.add_argument('--model', default='vit_b', choices=list(ENCODERS))
     parser.add_argument('--size', type=int, default=1024)
     parser.add_argument('--images', type=int, default=1)
-    parser.add_argument(
-        '--depth', type=int, default=0, help='blocks of the encoder; 0 for those of the model'
-    )
+    parser.add_argument('--depth', type=int, default=0, help='blocks of the encoder (default: all)')
     parser.add_argument('--prompts', type=int, nargs='+', default=[16, 64])
-    parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument('--points', type=int, default=32, help='along a side of the grid of automatic masks')
+    parser.add_argument('--points', type=int, default=32, help='points per side of the grid (default: 32)')
     parser.add_argument(
         '--photo', type=int, nargs=2, default=[512, 512], help='height and width of the photograph'
     )
@@ -478,27 +431,24 @@ def main() -> None:
     parser.add_argument(
         '--quick', action='store_true', help='an encoder of three blocks for images of 256, 8x8 points'
     )
-    parser.add_argument('--threads', type=int, default=os.cpu_count())
-    parser.add_argument('--out', default=str(ROOT / 'docs/benchmarks/promptable.md'))
     for hidden in ('--child', '--weights', '--settings'):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.quick:
         args.size, args.depth, args.points, args.rounds = 256, 3, min(args.points, 8), 1
-    if args.child:
-        child(args.child, args)
-        return
-    torch.set_num_threads(args.threads)
+    use_threads(args.threads)
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    if args.child:
+        measure_memory(args.child, args, device)
+        return
+    lines, results = [], Results()
     with torch.no_grad():
-        lines = [line for part in args.parts for line in PARTS[part](args, device)]
-    report(
-        args.out,
-        'Segment Anything, part by part',
-        lines,
-        f'{args.threads} threads, {args.rounds} rounds',
-        'segment_anything',
-    )
+        for part in args.parts:
+            part_lines, part_results = PARTS[part](args, device)
+            lines += part_lines
+            results |= part_results
+    settings = f'{args.rounds} interleaved rounds'
+    report(args, 'Segment Anything, part by part', lines, results, settings, ('segment-anything',))
 
 
 if __name__ == '__main__':

@@ -1,31 +1,27 @@
-"""Time of a full training step (forward, backward, optimizer, momentum encoder) against the same method of a released package.
+"""Time of a whole training step of the self-supervised methods against the same method of a released package.
 
-    python tools/benchmarks/selfsup_step.py                      # every method that a peer has, and the
-    momentum update python tools/benchmarks/selfsup_step.py moco ema --batch 16
+    python tools/benchmarks/selfsup_step.py                      # all methods, and the momentum update
+    python tools/benchmarks/selfsup_step.py moco ema --batch 16
 
-Peers: onedl-mmpretrain for MoCo, MoCo v3, SwAV and BEiT, from its own configs; lightly for DINO, from its
-    building blocks as its examples
-put them together, with timm's ViT. Both sides have the same architecture, images, threads and precision
-(float32), and otherwise run as each ships. MoBY, Deep InfoMax and the pretext tasks have no peer in either
-package. Rounds are interleaved, the table gives medians of one run.
+A step is forward, backward, optimizer and momentum encoder. Peers: onedl-mmpretrain for MoCo, MoCo v3, SwAV
+and BEiT, from its own configs; lightly for DINO, from its building blocks as its examples combine them, with
+timm's ViT. Both have the same architecture, images, threads and precision (float32), and otherwise run as
+each ships. MoBY, Deep InfoMax and the pretext tasks have no peer in either package. A method whose peer is
+not installed is left out.
 """
 
-import argparse
 import contextlib
 import copy
-import importlib.metadata
-import os
-import statistics
 import sys
-import time
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
-from timing import processor
+from timing import ROOT, Results, medians, parser_of, report, table, use_threads
 
-ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-# our config, mmpretrain's, images a step, sides of the views
+# our config, mmpretrain's, images per step, sides of the views
 METHODS = {
     'moco': (
         'moco/mocov2_resnet50_8xb32-coslr-200e_in1k.py',
@@ -59,61 +55,68 @@ METHODS = {
     ),
     'dino': ('dino/dino_vit-small-p16_8xb64-amp-coslr-100e_in1k.py', None, 2, [224] * 2 + [96] * 8),
 }
+MOMENTUM_UPDATE = 'momentum update of ResNet-50'
 
 
-def plain(optim: dict) -> dict:
-    """The optimizer wrapper of a config in float32."""
+def in_float32(optim: dict) -> dict:
+    """Return the optimizer wrapper of a config without its reduced precision."""
     optim = {key: value for key, value in optim.items() if key not in ('loss_scale', 'dtype')}
     return {**optim, 'type': optim['type'].replace('Amp', '')}
 
 
 def without(node, *names: str):
-    """A config without some keys, at any depth."""
+    """Return a config without some keys, at any depth."""
     if isinstance(node, dict):
         return {key: without(value, *names) for key, value in node.items() if key not in names}
     return [without(item, *names) for item in node] if isinstance(node, list) else node
 
 
-def from_config(cfg, host: bool):
-    """(model, optimizer wrapper) of a config."""
+def build(cfg, is_peer: bool):
+    """Build the model and the optimizer wrapper of a config."""
     from mmengine.model import revert_sync_batchnorm
     from mmengine.optim import build_optim_wrapper
     from mmengine.registry import MODELS
 
     model = {'data_preprocessor': cfg.data_preprocessor.to_dict(), **cfg.model.to_dict()}
-    if host:
-        model = without(model, 'init_cfg')  # its tokenizer would be fetched from a hub
+    if is_peer:
+        model = without(model, 'init_cfg')  # its tokenizer would be downloaded
     elif 'tokenizer' in model:
         model['tokenizer']['checkpoint'] = 'random'
     model = revert_sync_batchnorm(MODELS.build(model))
     model.train()
-    return model, build_optim_wrapper(model, plain(cfg.optim_wrapper.to_dict()))
+    return model, build_optim_wrapper(model, in_float32(cfg.optim_wrapper.to_dict()))
 
 
-class Configured:
-    """A side that is an mmpretrain algorithm, of mmpretrain or ours, driven by ``train_step``."""
+class ConfiguredMethod:
+    """A method of mmssl or mmpretrain, built from a config and driven by ``train_step``.
 
-    def __init__(self, path, views, host):
+    Args:
+        path: The config.
+        views: (B, 3, H, W) uint8 images of each view.
+        is_peer: Whether the method is mmpretrain's.
+    """
+
+    def __init__(self, path: Path, views: list, is_peer: bool):
         from mmengine.config import Config
 
         from mmssl.ops.fast.linear import enabled
 
-        self.products = contextlib.nullcontext if host else enabled  # the peer runs on stock torch
-        self.model, self.optim = from_config(Config.fromfile(path), host)
+        self.products = contextlib.nullcontext if is_peer else enabled  # the peer runs on plain torch
+        self.model, self.optim = build(Config.fromfile(path), is_peer)
         for group in self.optim.optimizer.param_groups:
             group['lr'] = 1e-4
         if hasattr(self.model, 'set_schedule'):
             self.model.set_schedule(1000, 100000)
-        self.data = {'inputs': views, 'data_samples': samples(self.model, views[0], host)}
+        self.data = {'inputs': views, 'data_samples': data_samples(self.model, views[0], is_peer)}
 
-    def step(self):
-        """One step."""
+    def step(self) -> None:
+        """Run one training step."""
         with self.products():
             self.model.train_step(copy.copy(self.data), self.optim)
 
 
-def samples(model, images, host):
-    """What BEiT wants beside the images: a mask of 75 of 196 patches."""
+def data_samples(model, images, is_peer: bool):
+    """Return what BEiT needs beside the images, a mask of 75 of 196 patches; None for other methods."""
     import torch
     from mmpretrain.structures import DataSample
 
@@ -121,16 +124,20 @@ def samples(model, images, host):
         return None
     mask = torch.zeros(14, 14, dtype=torch.bool)
     mask.view(-1)[torch.randperm(196, generator=torch.Generator().manual_seed(0))[:75]] = True
-    made = [DataSample() for _ in images]
-    for sample in made:
-        sample.set_field(mask.long() if host else mask, 'mask')
-    return made
+    samples = [DataSample() for _ in images]
+    for sample in samples:
+        sample.set_field(mask.long() if is_peer else mask, 'mask')
+    return samples
 
 
 class LightlyDINO:
-    """lightly's DINO as its example has it: student, teacher, heads, loss, cancelled last layer, momentum update."""
+    """DINO of lightly as its example has it, with a frozen last layer and momentum update.
 
-    def __init__(self, views):
+    Args:
+        views: (B, 3, H, W) uint8 images of each view.
+    """
+
+    def __init__(self, views: list):
         import timm
         import torch
         from lightly.loss import DINOLoss
@@ -138,29 +145,23 @@ class LightlyDINO:
         from lightly.models.utils import deactivate_requires_grad
 
         self.torch = torch
-        backbone = timm.create_model(
+        self.student_backbone = timm.create_model(
             'vit_small_patch16_224', num_classes=0, dynamic_img_size=True, drop_path_rate=0.1
         )
-        self.student_backbone, self.student_head = (
-            backbone,
-            DINOProjectionHead(384, 2048, 256, 65536, freeze_last_layer=1),
-        )
-        self.teacher_backbone, self.teacher_head = (
-            copy.deepcopy(backbone),
-            DINOProjectionHead(384, 2048, 256, 65536),
-        )
+        self.student_head = DINOProjectionHead(384, 2048, 256, 65536, freeze_last_layer=1)
+        self.teacher_backbone = copy.deepcopy(self.student_backbone)
+        self.teacher_head = DINOProjectionHead(384, 2048, 256, 65536)
         deactivate_requires_grad(self.teacher_backbone)
         deactivate_requires_grad(self.teacher_head)
         self.criterion = DINOLoss(output_dim=65536, warmup_teacher_temp_epochs=30)
         self.parameters = [*self.student_backbone.parameters(), *self.student_head.parameters()]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4)
-        mean, std = (
-            torch.tensor(v).view(1, 3, 1, 1) for v in ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
-        )
+        mean = torch.tensor([123.675, 116.28, 103.53]).view(1, 3, 1, 1)
+        std = torch.tensor([58.395, 57.12, 57.375]).view(1, 3, 1, 1)
         self.views = [(view.float() - mean) / std for view in views]
 
-    def step(self):
-        """One step."""
+    def step(self) -> None:
+        """Run one training step."""
         from lightly.models.utils import update_momentum
 
         update_momentum(self.student_backbone, self.teacher_backbone, m=0.996)
@@ -176,109 +177,81 @@ class LightlyDINO:
         self.optimizer.zero_grad()
 
 
-def sides(name: str, batch: int | None):
-    """(label, make, label, make, images) of ours and the peer."""
+def method_steps(name: str, batch: int | None) -> tuple[str, int, dict[str, Callable]]:
+    """Return the peer's package, the images per step, and the steps 'ours' and 'peer' of a method."""
     import mmpretrain
     import torch
 
-    ours, host, images, sizes = METHODS[name]
-    images = batch or images
+    our_config, peer_config, default_batch, sizes = METHODS[name]
+    images = batch or default_batch
     generator = torch.Generator().manual_seed(1)
     views = [
-        torch.randint(0, 256, (images, 3, side, side), generator=generator, dtype=torch.uint8)
-        for side in sizes
+        torch.randint(0, 256, (images, 3, size, size), generator=generator, dtype=torch.uint8)
+        for size in sizes
     ]
-    here = Configured(ROOT / 'configs' / ours, views, False)
-    if host is None:
-        return here, LightlyDINO(views), 'lightly', images
-    root = Path(mmpretrain.__file__).parent / '.mim/configs'
-    return here, Configured(root / host, views, True), 'onedl-mmpretrain', images
+    if peer_config is None:
+        package, peer = 'lightly', LightlyDINO(views)
+    else:
+        path = Path(mmpretrain.__file__).parent / '.mim/configs' / peer_config
+        package, peer = 'onedl-mmpretrain', ConfiguredMethod(path, views, is_peer=True)
+    ours = ConfiguredMethod(ROOT / 'configs' / our_config, views, is_peer=False)
+    return package, images, {'ours': ours.step, 'peer': peer.step}
 
 
-def momentum_update():
-    """(ours, mmengine's) momentum update of a ResNet-50."""
+def momentum_update_steps() -> dict[str, Callable]:
+    """Return our and mmengine's momentum update of a ResNet-50."""
     from mmengine.model import ExponentialMovingAverage
     from mmpretrain.models import ResNet
 
     from mmssl.layers.momentum import MomentumEncoder
 
     encoder = ResNet(50)
-    ours, host = MomentumEncoder(encoder, 0.99), ExponentialMovingAverage(encoder, 0.01)
-    host.update_parameters(encoder)  # its first update is a copy
-
-    class Update:
-        def __init__(self, step):
-            self.step = step
-
-    return Update(lambda: ours.update(encoder)), Update(lambda: host.update_parameters(encoder))
-
-
-def compare(ours, peer, rounds: int, warmup: int) -> tuple[float, float]:
-    """Median seconds of a step of each, rounds interleaved."""
-    seconds = ([], [])
-    for number in range(warmup + rounds):
-        for index in (0, 1) if number % 2 else (1, 0):
-            start = time.perf_counter()
-            (ours, peer)[index].step()
-            if number >= warmup:
-                seconds[index].append(time.perf_counter() - start)
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
+    ours, peer = MomentumEncoder(encoder, 0.99), ExponentialMovingAverage(encoder, 0.01)
+    peer.update_parameters(encoder)  # its first update is a copy
+    return {'ours': lambda: ours.update(encoder), 'peer': lambda: peer.update_parameters(encoder)}
 
 
 def main() -> None:
-    """Run the comparisons, print the table and write it."""
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('methods', nargs='*', choices=[*METHODS, 'ema', []], help='all by default')
-    parser.add_argument('--batch', type=int, help='images a step; each method has its own')
-    parser.add_argument('--rounds', type=int, default=7)
-    parser.add_argument('--warmup', type=int, default=2)
-    parser.add_argument('--threads', type=int, default=os.cpu_count())
-    parser.add_argument('--out', default=str(ROOT / 'docs/benchmarks/selfsup_step.md'))
+    """Measure, print and write."""
+    parser = parser_of(__doc__, 'selfsup_step', rounds=7, threads=None)
+    parser.add_argument('methods', nargs='*', choices=[*METHODS, 'ema', []], help='default: all')
+    parser.add_argument('--batch', type=int, help='images per step (default: that of each method)')
+    parser.add_argument('--warmup', type=int, default=2, help='steps before the timing (default: 2)')
     args = parser.parse_args()
     import torch
     from mmengine.logging import MessageHub, MMLogger
     from mmengine.registry import init_default_scope
 
     MMLogger.get_instance('benchmark', log_level='ERROR')
-    MessageHub.get_instance('benchmark').update_info(
-        'max_iters', 100000
-    )  # mmpretrain's cosine momentum looks there
-    torch.set_num_threads(args.threads)
+    # mmpretrain's cosine momentum reads the number of iterations there
+    MessageHub.get_instance('benchmark').update_info('max_iters', 100000)
+    use_threads(args.threads)
     init_default_scope('mmpretrain')
     import mmpretrain.models  # noqa: F401
 
-    version = importlib.metadata.version
-    lines = ['| method | peer | images | ours, s | peer, s | ratio |', '|---|---|---|---|---|---|']
+    rows, results, missing = [], Results(), []
     for name in args.methods or [*METHODS, 'ema']:
         torch.manual_seed(0)
-        if name == 'ema':
-            ours, peer = momentum_update()
-            mine, theirs = compare(ours, peer, 5 * args.rounds, args.warmup)
-            lines.append(
-                f'| momentum update of ResNet-50 | onedl-mmengine {version("onedl-mmengine")} | | {mine:.4f} | {theirs:.4f} | '
-                f'{mine / theirs:.3f} |'
-            )
-        else:
-            ours, peer, label, images = sides(name, args.batch)
-            mine, theirs = compare(ours, peer, args.rounds, args.warmup)
-            lines.append(
-                f'| {name} | {label} {version(label)} | {images} | {mine:.3f} | {theirs:.3f} | {mine / theirs:.3f} |'
-            )
-        print(lines[-1], flush=True)
-        del ours, peer
-    head = [
-        '# A training step of the self-supervised methods',
-        '',
-        f'`python tools/benchmarks/selfsup_step.py {" ".join(sys.argv[1:])}`'.replace(' `', '`'),
-        '',
-        f'{time.strftime("%Y-%m-%d")}, {processor()}, {args.threads} threads, float32, {args.rounds} interleaved rounds, medians; '
-        f'torch {torch.__version__}, mmssl {__import__("mmssl").__version__}.',
-        '',
-    ]
-    text = '\n'.join(head + lines) + '\n'
-    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    Path(args.out).write_text(text)
-    print(f'written to {args.out}')
+        try:
+            if name == 'ema':
+                row, rounds, package, images = MOMENTUM_UPDATE, 5 * args.rounds, 'onedl-mmengine', ''
+                steps = momentum_update_steps()
+            else:
+                row, rounds = name, args.rounds
+                package, images, steps = method_steps(name, args.batch)
+        except ImportError as error:
+            missing.append(f'{name} is left out: {error.name} is not installed.')
+            continue
+        seconds = medians(steps, rounds, args.warmup)
+        faster = seconds['peer'] / seconds['ours']
+        results[row] = {'times faster than the peer': faster}
+        times = [f'{seconds[key]:.4g}' for key in ('ours', 'peer')]
+        rows.append([row, f'{package} {version(package)}', images, *times, f'{faster:.2f}'])
+        print(rows[-1], flush=True)
+        del steps
+    lines = table(['method', 'peer', 'images', 'ours, s', 'peer, s', 'times faster'], rows) + missing
+    settings = f'float32, {args.rounds} interleaved rounds, medians'
+    report(args, 'A training step of the self-supervised methods', lines, results, settings)
 
 
 if __name__ == '__main__':
