@@ -167,7 +167,7 @@ def inspect_images(inspector: 'DatasetInspector', args: argparse.Namespace) -> '
             return records
         global _inspector
         _inspector = inspector
-        with multiprocessing.get_context('fork').Pool(workers, _use_one_thread) as pool:
+        with multiprocessing.get_context('fork').Pool(workers, _limit_threads) as pool:
             for record in pool.imap(_inspect, indices, chunksize=8):
                 records.append(record)
                 bar.update()
@@ -177,7 +177,7 @@ def inspect_images(inspector: 'DatasetInspector', args: argparse.Namespace) -> '
 _inspector: 'DatasetInspector | None' = None
 
 
-def _use_one_thread() -> None:
+def _limit_threads() -> None:
     import cv2
 
     cv2.setNumThreads(0)

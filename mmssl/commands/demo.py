@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     """
     generator = check_arguments(args)
     notice = _choose_model(args)
-    # before Gradio is imported, which reports its use and keeps the uploads of all users in one folder by default
+    # before the import: by default Gradio reports its use and keeps the uploads of all users in one folder
     os.environ.update(GRADIO_ANALYTICS_ENABLED='False', HF_HUB_OFFLINE=os.environ.get('HF_HUB_OFFLINE', '1'))
     gradio = import_gradio()
     settings = _load_models(args, generator, notice)

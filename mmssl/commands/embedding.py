@@ -10,7 +10,7 @@ from mmssl.commands.features import add_model_arguments, check_model_arguments, 
 if TYPE_CHECKING:
     from mmssl.evaluation.labelled import LabelledImages
 
-HELP = 't-SNE, UMAP or PCA plot of the features of a checkpoint, coloured by class'
+HELP = 't-SNE, UMAP or PCA plot of the features of a checkpoint, colored by class'
 MAX_IMAGES = 2000
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.pdf', '.svg')
 

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from mmssl.commands.arguments import add_cfg_options, add_config
 
 HELP = 'print a config with everything it inherits, or its difference from another config'
-COLOURS = {'+': '\033[32m', '-': '\033[31m', '~': '\033[33m'}
+COLORS = {'+': '\033[32m', '-': '\033[31m', '~': '\033[33m'}
 RESET = '\033[0m'
 MIN_WIDTH = 40
 MAX_WIDTH = 100
@@ -45,15 +45,15 @@ def run(args: argparse.Namespace) -> None:
         print(to_python(settings, width), end='')
         return
     lines = difference(load_config(args.diff).to_dict(), settings, width)
-    coloured = has_colours(sys.stdout)
+    colored = has_colors(sys.stdout)
     for sign, line in lines:
-        print(f'{COLOURS[sign]}{line}{RESET}' if coloured and sign in COLOURS else line)
+        print(f'{COLORS[sign]}{line}{RESET}' if colored and sign in COLORS else line)
     if not lines:
         print(f'no difference between {args.diff} and {args.config}')
 
 
-def has_colours(stream: TextIO) -> bool:
-    """Return True for a terminal on which the user has not disabled colours (no-color.org)."""
+def has_colors(stream: TextIO) -> bool:
+    """Return True for a terminal on which the user has not disabled colors (no-color.org)."""
     return stream.isatty() and not os.environ.get('NO_COLOR') and os.environ.get('TERM') != 'dumb'
 
 

@@ -100,8 +100,8 @@ def check_mode(args: argparse.Namespace, objects: Sequence[dict]) -> dict:
     """
     settings = generator_settings(args)
     if args.auto:
-        given = {'--multimask': args.multimask, '--separate': args.separate, 'prompts': objects}
-        for name, value in given.items():
+        incompatible = {'--multimask': args.multimask, '--separate': args.separate, 'prompts': objects}
+        for name, value in incompatible.items():
             if value:
                 raise ValueError(f'--auto segments everything and takes no {name}; leave one of them out')
     elif not objects:

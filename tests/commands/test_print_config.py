@@ -121,9 +121,9 @@ class Terminal:
 def test_colours_are_for_terminals(monkeypatch, capsys):
     monkeypatch.delenv('NO_COLOR', raising=False)
     monkeypatch.setenv('TERM', 'xterm')
-    assert command.coloured(Terminal())
+    assert command.has_colors(Terminal())
     monkeypatch.setenv('NO_COLOR', '1')
-    assert not command.coloured(Terminal())
+    assert not command.has_colors(Terminal())
     main(['print-config', 'smoke/rfcn-deform.py', '--diff', 'smoke/rfcn.py'])
     out = capsys.readouterr().out
     assert '\033' not in out and '+ model.roi_head.bbox_head.deformable = True\n' in out
