@@ -1,4 +1,4 @@
-"""The site: ``make docs``. Pages are MyST Markdown; the API is read from docstrings."""
+"""Configuration of the site (``make docs``): pages in MyST Markdown, and the API from docstrings."""
 
 import ast
 import os
@@ -41,8 +41,14 @@ html_show_sphinx = False
 pygments_style = 'friendly'
 pygments_dark_style = 'monokai'
 
-# pages whose text lies elsewhere in the repository: page -> file
-ELSEWHERE = {'changelog': 'CHANGELOG.md', 'contributing': 'CONTRIBUTING.md', 'zh-CN': 'README_zh-CN.md'}
+# pages whose text is a file elsewhere in the repository: page -> file
+ELSEWHERE = {
+    'changelog': 'CHANGELOG.md',
+    'code-of-conduct': 'CODE_OF_CONDUCT.md',
+    'contributing': 'CONTRIBUTING.md',
+    'security': 'SECURITY.md',
+    'zh-CN': 'README_zh-CN.md',
+}
 ELSEWHERE.update(
     {
         f'configs/{path.parent.name}': path.relative_to(ROOT).as_posix()
@@ -50,13 +56,13 @@ ELSEWHERE.update(
     }
 )
 PAGE_OF = {path: page for page, path in ELSEWHERE.items()} | {'README.md': 'index'}
-# modules without a page: programs and what they alone use
+# modules without a page: programs, and what only they use
 LEFT_OUT = {'mmssl.cli'}
 LINK = re.compile(r'(\]\()([^)#\s:]+)(#[^)\s]*)?(\))')
 
 
 def api_page(package: str) -> str:
-    """All modules of a package with what their docstrings say."""
+    """Return the page of a package: the docstrings of all its modules."""
     folder = ROOT / 'mmssl' / package if package != 'package' else ROOT / 'mmssl'
     name = f'mmssl.{package}' if package != 'package' else 'mmssl'
     lines = [
@@ -79,7 +85,7 @@ def api_page(package: str) -> str:
 
 
 def read_page(app, page: str, source: list[str]) -> None:
-    """The text of a page, with links between files of the repository turned into links between pages."""
+    """Replace the text of a page: the generated API, files elsewhere, and links between files."""
     if page.startswith('api/') and page != 'api/index':
         source[0] = api_page(page.removeprefix('api/'))
         return
@@ -106,8 +112,8 @@ def read_page(app, page: str, source: list[str]) -> None:
 
 
 def plain_signs(app, what, name, obj, options, lines) -> None:
-    """Stars before a word and bars are no markup outside of literals: ``*args``, |x|."""
-    for number, line in enumerate(lines):
+    """Escape stars before a word and bars, which are not meant as markup: ``*args``, |x|."""
+    for index, line in enumerate(lines):
         parts = re.split(r'(``.*?``)', line)
         parts[::2] = [
             re.sub(
@@ -117,11 +123,11 @@ def plain_signs(app, what, name, obj, options, lines) -> None:
             )
             for part in parts[::2]
         ]
-        lines[number] = ''.join(parts)
+        lines[index] = ''.join(parts)
 
 
 def one_attribute_a_line(app, what, name, obj, options, lines) -> None:
-    """``a, b: text`` among attributes becomes two, which napoleon does for arguments only."""
+    """Split ``a, b: text`` among attributes into two entries, as napoleon does for arguments."""
     inside, out = False, []
     for line in lines:
         if re.fullmatch(r'\w+:', line):
@@ -132,7 +138,7 @@ def one_attribute_a_line(app, what, name, obj, options, lines) -> None:
 
 
 def setup(app):
-    """Connect them; what comes before napoleon has a lower number."""
+    """Connect the functions above; those that run before napoleon have a lower priority number."""
     app.connect('source-read', read_page)
     app.connect('autodoc-process-docstring', one_attribute_a_line, priority=400)
     app.connect('autodoc-process-docstring', plain_signs)
