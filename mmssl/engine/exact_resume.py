@@ -193,7 +193,8 @@ class ExactResume:
         if then != now:
             self.runner.logger.warning(
                 f'the checkpoint was written with batch size {then[0]} on {then[1]} rank(s), '
-                f'this run has {now[0]} on {now[1]}: it goes on at the same place in the data, but not bit for bit'
+                f'this run has {now[0]} on {now[1]}: it goes on at the same place in the data, but not bit '
+                'for bit'
             )
         return then != now
 

@@ -1,4 +1,4 @@
-"""Training a model that is sharded over the ranks (FSDP, arXiv:2304.11277), through mmengine's FlexibleRunner."""
+"""Strategy that shards a model over the ranks (FSDP, arXiv:2304.11277), for mmengine's FlexibleRunner."""
 
 from collections import OrderedDict
 
@@ -19,41 +19,43 @@ from mmssl.registry import STRATEGIES
 
 @STRATEGIES.register_module()
 class FSDPStrategy(MMEngineFSDPStrategy):
-    """The host's lets every rank start from its own weights, decays no weight at all and cannot resume with torch 2.1 and later.
+    """Fully sharded training that starts, decays weights and resumes as an unsharded run does.
 
-    Its parameter groups are made after sharding, when every parameter is a flat row, so that a rule by
-    dimension sees only vectors; here they are made from the whole model. Checkpoints are whole, as those of
-    an unsharded run, and written by the first rank.
+    All ranks start from the weights of the first. Parameter groups are made from the whole model: mmengine
+    makes them after sharding, when every parameter is a flat vector, so that no rule by dimension applies.
+    Checkpoints are whole, like those of an unsharded run, and written by the first rank; mmengine's cannot be
+    resumed with torch 2.1 and later.
 
     Args:
-        model_wrapper: arguments of mmengine's MMFullyShardedDataParallel. Without ``auto_wrap_policy`` every
-            TransformerBlock is a unit: a policy by size may cut through a part that is used other than by its
+        model_wrapper: Arguments of mmengine's MMFullyShardedDataParallel. Without ``auto_wrap_policy`` every
+            TransformerBlock is a unit: a policy by size may divide a part that is used other than by its
             ``forward``, such as MAE's encoder.
-        state_dict_cfg: 'full', the only one.
-        **kwargs: as for mmengine's FSDPStrategy.
+        state_dict_cfg: 'full', the only value.
+        **kwargs: Passed on to mmengine's FSDPStrategy.
 
     Raises:
-        ValueError: sharded checkpoints; a model without transformer blocks and no ``auto_wrap_policy``; an
-            optimizer or a gradient clipping that needs whole parameters.
+        ValueError: Sharded checkpoints are requested; the model has no transformer blocks, and there is no
+            ``auto_wrap_policy``; the optimizer or the gradient clipping needs whole parameters.
     """
 
-    # the host's
+    # an attribute of mmengine's strategy
     model_wrapper: dict | None
 
     def __init__(self, *, model_wrapper: dict | None = None, state_dict_cfg: str = 'full', **kwargs):
         if state_dict_cfg != 'full':
             raise ValueError(
-                f"state_dict_cfg={state_dict_cfg!r}: mmssl.FSDPStrategy writes whole checkpoints, state_dict_cfg='full'"
+                f'state_dict_cfg={state_dict_cfg!r}: mmssl.FSDPStrategy writes whole checkpoints, '
+                "state_dict_cfg='full'"
             )
         super().__init__(model_wrapper=model_wrapper, state_dict_cfg=state_dict_cfg, **kwargs)
         if not torch.cuda.is_available():
-            # a copy "to the CPU" of what is there already is none, and torch frees the original under it
+            # offloading to the CPU copies nothing that is there already, and torch then frees the original
             self.state_dict_config = FullStateDictConfig(rank0_only=True, offload_to_cpu=False)
             self.optim_state_dict_config = FullOptimStateDictConfig(rank0_only=True, offload_to_cpu=False)
         self._optim_wrapper: OptimWrapper | None = None
 
     def prepare(self, model, *, optim_wrapper=None, **kwargs):
-        """As the host's; the settings of the optimizer are kept for the moment before the model is sharded."""
+        """Prepare as mmengine does; keep the optimizer's settings until just before the model is sharded."""
         self._optim_settings = optim_wrapper
         return super().prepare(model, optim_wrapper=optim_wrapper, **kwargs)
 
@@ -63,9 +65,8 @@ class FSDPStrategy(MMEngineFSDPStrategy):
         if isinstance(self._optim_settings, dict):
             settings = dict(self._optim_settings)
             if settings.get('type') == 'mmssl.AmpOptimWrapper':
-                settings.setdefault(
-                    'use_fsdp', True
-                )  # in float16 the ranks have to agree that a step overflowed
+                # in float16 the ranks have to agree that a step has overflowed
+                settings.setdefault('use_fsdp', True)
             self._optim_wrapper = wrapper = super().build_optim_wrapper(settings, model)
             self._refuse_what_needs_whole_parameters(wrapper)
             names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -77,7 +78,7 @@ class FSDPStrategy(MMEngineFSDPStrategy):
         if 'auto_wrap_policy' not in wrapping:
             if not any(isinstance(module, TransformerBlock) for module in model.modules()):
                 raise ValueError(
-                    f'{type(model).__name__} has no transformer block to shard by; say what to shard with '
+                    f'{type(model).__name__} has no transformer block to shard by; choose what to shard with '
                     "strategy.model_wrapper.auto_wrap_policy=dict(type='torch.distributed.fsdp.wrap."
                     "size_based_auto_wrap_policy', min_num_params=10000000)"
                 )
@@ -93,52 +94,47 @@ class FSDPStrategy(MMEngineFSDPStrategy):
             )
         if isinstance(wrapper.optimizer, LARS) or 'LARS' in type(wrapper.optimizer).__name__:
             raise ValueError(
-                'LARS takes norms of whole parameters, of which a rank holds a part (FSDP); use AdamW, or train without FSDP'
+                'LARS takes norms of whole parameters, of which a rank holds a part (FSDP); '
+                'use AdamW, or train without FSDP'
             )
         if wrapper.clip_grad_kwargs and getattr(wrapper, 'grad_name', '') == 'grad_norm':
             raise ValueError(
-                'optim_wrapper.clip_grad takes the norm of whole gradients, of which a rank holds a part (FSDP); clip by '
-                "value (type='value'), or train without FSDP"
+                'optim_wrapper.clip_grad takes the norm of whole gradients, of which a rank holds a part '
+                '(FSDP); '
+                "clip by value (type='value'), or train without FSDP"
             )
 
     def build_optim_wrapper(self, optim_wrapper, model: nn.Module | None = None):
-        """The wrapper that was built for the whole model, with the sharded parameters in its groups."""
+        """Return the wrapper built for the whole model, with the sharded parameters in its groups."""
         if self._optim_wrapper is None:
             raise ValueError('mmssl.FSDPStrategy builds the optimizer itself; give optim_wrapper as a dict')
         assert model is not None
-        sharded = {_plain_name(name): parameter for name, parameter in model.named_parameters()}
+        sharded = {_bare_name(name): parameter for name, parameter in model.named_parameters()}
         for group, names in zip(self._optim_wrapper.optimizer.param_groups, self._group_names, strict=True):
             group['params'] = [sharded[name] for name in names]
         return self._optim_wrapper
 
     def optim_state_dict(self) -> dict:
-        """State of the whole optimizer on the first rank, empty on the others; every rank has to call it."""
+        """Return the whole optimizer's state on the first rank, {} on the others; all ranks take part."""
         wrapper = self.optim_wrapper
         state = FullyShardedDataParallel.optim_state_dict(self.model, wrapper.optimizer)
-        return (
-            dict(
-                state,
-                **{
-                    key: value
-                    for key, value in wrapper.state_dict().items()
-                    if key not in ('state', 'param_groups')
-                },
-            )
-            if state
-            else state
-        )
+        if state:
+            extra = wrapper.state_dict().items()
+            state.update({key: value for key, value in extra if key not in ('state', 'param_groups')})
+        return state
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
-        """Take this rank's part of a state that ``optim_state_dict`` gave.
+        """Load this rank's part of a state from :meth:`optim_state_dict`.
 
         Raises:
-            ValueError: the state of an unsharded run, whose parameters have numbers and not names.
+            ValueError: The state is of an unsharded run, whose parameters have indices instead of names.
         """
         first = next((name for group in state_dict['param_groups'] for name in group['params']), '')
         if not isinstance(first, str):
             raise ValueError(
-                'the checkpoint is of a run without FSDP: its optimizer cannot go on sharded; start from its weights with '
-                'load_from, or resume it without FSDP'
+                'the checkpoint is of a run without FSDP, whose optimizer cannot be sharded; start from its '
+                'weights '
+                'with load_from, or resume it without FSDP'
             )
         extra = {key: value for key, value in state_dict.items() if key not in ('state', 'param_groups')}
         whole = dict(state=state_dict['state'], param_groups=state_dict['param_groups'])
@@ -151,7 +147,7 @@ class FSDPStrategy(MMEngineFSDPStrategy):
         """Load whole weights into the sharded model.
 
         Raises:
-            MismatchError: nothing matched, a shape differs, or ``strict`` and not everything did.
+            MismatchError: Nothing matched, a shape differs, or ``strict`` is set and not everything matched.
         """
         state_dict = OrderedDict(strip_module(state_dict))
         report = MatchReport(
@@ -173,16 +169,17 @@ class FSDPStrategy(MMEngineFSDPStrategy):
         print_log(str(report), logger='current')
 
 
-def _plain_name(name: str) -> str:
-    """A parameter's name without the marks of the wrappers around it."""
+def _bare_name(name: str) -> str:
+    """Return a parameter's name without the marks of the wrappers around it."""
     return name.replace('_fsdp_wrapped_module.', '').replace('_checkpoint_wrapped_module.', '')
 
 
 def _copy_from_first_rank(model: nn.Module) -> None:
-    """Give every rank the first one's parameters and buffers; ranks seed their generators differently."""
+    """Copy the first rank's parameters and buffers to all; ranks seed their generators differently."""
     if not torch.distributed.is_initialized():
         raise ValueError(
-            'FSDP shards a model over several processes: start it with tools/dist_train.sh, or set strategy=None'
+            'FSDP shards a model over several processes: start it with tools/dist_train.sh, or set '
+            'strategy=None'
         )
     for tensor in model.state_dict().values():
         sent = tensor.detach().contiguous()

@@ -1,4 +1,4 @@
-"""k-NN accuracy as a hook: how good the features are while they are learned."""
+"""Hook that measures the k-NN accuracy of the features during training."""
 
 import json
 import time
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
+from mmssl.engine.bare_model import bare_model, is_sharded
 from mmssl.registry import HOOKS
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ RESULTS = 'knn.json'
 
 @HOOKS.register_module()
 class KNNHook(Hook):
-    """The hosts evaluate pre-training by a second training run; this needs none.
+    """Evaluate pre-trained features by a k-NN vote during training.
 
     On several ranks the first one computes and the others wait. Random states and the modes of all modules
     are left as they were, so that a run with the hook trains exactly as one without it. Results go to the
@@ -27,23 +27,26 @@ class KNNHook(Hook):
     ``<work_dir>/knn.json``.
 
     Args:
-        data: folder or archive with labels, see :func:`mmssl.evaluation.labelled_images`.
-        interval: epochs (or iterations) between evaluations; there is always one after training.
-        by_epoch: whether ``interval`` counts epochs; False for an iteration-based loop.
-        at_start: evaluate before the first step too; not when a run is resumed.
-        k, temperature: of the vote.
-        pool: 'avg' or 'cls'.
-        image_size: side of the crop in pixels; the backbone's ``img_size``, or the size that the run trains
-            on, when None.
-        max_train, max_val: use so many images only, of every class its share.
-        batch_size, num_workers: of the loaders.
+        data: Folder or archive with labels, see :func:`mmssl.evaluation.labelled_images`.
+        interval: Epochs (or iterations) between evaluations; there is always one after training.
+        by_epoch: Whether ``interval`` counts epochs; False for an iteration-based loop.
+        at_start: Evaluate before the first step too, unless the run is resumed.
+        k: Number of neighbours that vote.
+        temperature: Temperature of the votes' weights.
+        pool: 'avg' for the mean of the patch features, 'cls' for the class token.
+        image_size: Size of the crop in pixels; None for the backbone's ``img_size``, or the size that the run
+            trains on.
+        max_train: Maximum number of training images, drawn evenly from all classes; None for all.
+        max_val: Maximum number of validation images, likewise.
+        batch_size: Batch size of the loaders.
+        num_workers: Workers of each loader.
 
     Raises:
-        ValueError: an argument out of range; the model is sharded (FSDP), so that one rank alone cannot
+        ValueError: An argument is out of range, or the model is sharded (FSDP), so that one rank cannot
             compute with it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  settings of a config
         self,
         data: str,
         interval: int = 10,
@@ -58,45 +61,53 @@ class KNNHook(Hook):
         batch_size: int = 64,
         num_workers: int = 0,
     ):
-        for name, value, least in (
+        for name, value, minimum in (
             ('interval', interval, 1),
             ('k', k, 1),
             ('batch_size', batch_size, 1),
             ('num_workers', num_workers, 0),
         ):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f'{name}={value!r} must be a whole number, at least {least}')
+            if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+                raise ValueError(f'{name}={value!r} must be a whole number, at least {minimum}')
         if not temperature > 0:
             raise ValueError(f'temperature={temperature!r} must be above 0, as 0.07')
         if pool not in ('avg', 'cls'):
             raise ValueError(f"pool={pool!r} is not one of 'avg', 'cls'")
-        self.data, self.interval, self.by_epoch, self.at_start = data, interval, by_epoch, at_start
-        self.k, self.temperature, self.pool, self.image_size = k, temperature, pool, image_size
-        self.max_train, self.max_val = max_train, max_val
-        self.batch_size, self.num_workers = batch_size, num_workers
-        # of the bank and of the evaluation; read by the first rank
+        self.data = data
+        self.interval = interval
+        self.by_epoch = by_epoch
+        self.at_start = at_start
+        self.k = k
+        self.temperature = temperature
+        self.pool = pool
+        self.image_size = image_size
+        self.max_train = max_train
+        self.max_val = max_val
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        # images that vote, and images to classify; on the first rank
         self._images: tuple[LabelledImages, LabelledImages] | None = None
         self._evaluated_at = -1
         self._history: list[dict] = []
 
     def before_train(self, runner) -> None:
-        """Read the file lists, so that a wrong path ends the run now and not after an epoch; evaluate if ``at_start``."""
-        if any('FullyShardedDataParallel' in base.__name__ for base in type(runner.model).__mro__):
+        """Read the file lists, so that a wrong path ends the run at once; evaluate if ``at_start``."""
+        if is_sharded(runner.model):
             raise ValueError(
-                'mmssl.KNNHook cannot evaluate a sharded model (FSDP); remove the hook and run `mmssl knn` on the checkpoint'
+                'mmssl.KNNHook cannot evaluate a sharded model (FSDP); remove the hook and run `mmssl knn` '
+                'on the checkpoint'
             )
         if is_main_process():
             from mmssl.evaluation import labelled_images
             from mmssl.evaluation.features import image_size_of
 
             train, val = labelled_images(
-                self.data, self.image_size or image_size_of(self._bare(runner), runner.cfg)
+                self.data, self.image_size or image_size_of(bare_model(runner.model), runner.cfg)
             )
             self._images = train.take(self.max_train), val.take(self.max_val)
             path = Path(runner.work_dir) / RESULTS
-            if (
-                runner.iter and path.is_file()
-            ):  # a resumed run goes on with the list, and does again what came after its checkpoint
+            # a resumed run extends the list, and repeats what came after its checkpoint
+            if runner.iter and path.is_file():
                 self._history = [
                     entry
                     for entry in json.loads(path.read_text(encoding='utf-8'))
@@ -120,18 +131,11 @@ class KNNHook(Hook):
         if self._evaluated_at != runner.iter:
             self._evaluate(runner, runner.iter, runner.epoch)
 
-    @staticmethod
-    def _bare(runner):
-        model = runner.model
-        while is_model_wrapper(model):
-            model = model.module
-        return model
-
     def _evaluate(self, runner, iteration: int, epoch: int) -> None:
-        """Compute on the first rank and record; ``iteration`` and ``epoch`` are what lies behind us."""
+        """Compute on the first rank and record; ``iteration`` and ``epoch`` are those completed."""
         self._evaluated_at = iteration
         if is_main_process():
-            self._record(runner, dict(iter=iteration, epoch=epoch, **self._compute(self._bare(runner))))
+            self._record(runner, dict(iter=iteration, epoch=epoch, **self._compute(bare_model(runner.model))))
         barrier()
 
     def _compute(self, model) -> dict:
@@ -163,8 +167,9 @@ class KNNHook(Hook):
         from mmssl.checkpoint import write_text
 
         runner.logger.info(
-            f'{result["k"]}-NN after {result["iter"]} iterations: top1 {result["top1"]:.2f} %, top5 {result["top5"]:.2f} % '
-            f'({result["num_val"]} images against {result["num_train"]}, {result["seconds"]:.1f} s)'
+            f'{result["k"]}-NN after {result["iter"]} iterations: top1 {result["top1"]:.2f} %, '
+            f'top5 {result["top5"]:.2f} % ({result["num_val"]} images against {result["num_train"]}, '
+            f'{result["seconds"]:.1f} s)'
         )
         for name in ('top1', 'top5'):
             runner.message_hub.update_scalar(f'knn/{name}', result[name])

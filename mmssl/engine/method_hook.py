@@ -4,9 +4,9 @@ import logging
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop
 
+from mmssl.engine.bare_model import bare_model
 from mmssl.registry import HOOKS
 
 
@@ -23,7 +23,7 @@ class MethodHook(Hook):
 
     def before_train(self, runner) -> None:
         """Set the schedule, and attach the model to the optimizer."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare_model(runner.model)
         accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
         if hasattr(model, 'set_schedule'):
             length = len(runner.train_dataloader)

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from mmssl.engine.bare_model import bare_model
 from mmssl.engine.nonfinite_source import GeneratorStates, describe_source
 from mmssl.engine.optim_wrapper import OptimWrapper
 from mmssl.errors import NonFiniteError
@@ -79,7 +79,7 @@ class NonFiniteHook(Hook):
                     f'NonFiniteHook: {type(wrapper).__name__} does not check losses and gradients; '
                     "to have them checked, set optim_wrapper=dict(type='mmssl.OptimWrapper', ...)"
                 )
-        self._model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self._model = bare_model(runner.model)
         self._handles = [self._model.register_forward_hook(self._keep_losses)]
         preprocessor = getattr(self._model, 'data_preprocessor', None)
         self._repeatable = get_world_size() == 1 and isinstance(preprocessor, torch.nn.Module)

@@ -12,14 +12,14 @@ from mmssl.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """mmengine's constructor, with equal parameters joined to one group and with layer-wise learning rates.
+    """Constructor that merges parameters with equal settings into one group, with layer-wise learning rates.
 
-    The host makes one group a parameter (252 for a ViT-B), so that fused and foreach optimizers have nothing
-    to fuse.
+    mmengine's makes one group for each parameter (252 for a ViT-B), so that fused and foreach optimizers have
+    nothing to fuse.
 
-    ``paramwise_cfg`` takes all keys of the host's constructor (``custom_keys``, ``norm_decay_mult``,
-    ``flat_decay_mult`` ...) and ``layer_decay_rate``: depth d of D gets the learning rate times rate ** (D -
-    1 - d), with (d, D) from the model's ``get_layer_depth(name)`` (BEiT, arXiv:2106.08254, and MAE's
+    ``paramwise_cfg`` takes all keys of mmengine's constructor (``custom_keys``, ``norm_decay_mult``,
+    ``flat_decay_mult`` ...) and ``layer_decay_rate``: depth d of D has its learning rate multiplied by rate
+    ** (D - 1 - d), with (d, D) from the model's ``get_layer_depth(name)`` (BEiT, arXiv:2106.08254, and MAE's
     fine-tuning).
 
     Raises:
@@ -54,7 +54,7 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         single: list[dict] = []
         logger = MMLogger.get_current_instance()
         level = logger.level
-        logger.setLevel('ERROR')  # the host logs a line a parameter, and warns of every frozen one
+        logger.setLevel('ERROR')  # mmengine logs a line for every parameter, and warns of every frozen one
         try:
             super().add_params(single, module, prefix, **kwargs)
         finally:
@@ -67,8 +67,8 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             merged.setdefault(tuple(sorted(options.items())), {'params': [], **options})['params'] += trained
         groups = [group for group in merged.values() if group['params']]
         for group in groups:
-            told = ', '.join(f'{name} {value:.3g}' for name, value in group.items() if name != 'params')
-            logger.info(f'parameter group: {len(group["params"])} tensors, {told or "defaults"}')
+            settings = ', '.join(f'{name} {value:.3g}' for name, value in group.items() if name != 'params')
+            logger.info(f'parameter group: {len(group["params"])} tensors, {settings or "defaults"}')
         params += groups
 
     def _scale_by_depth(self, groups: list[dict], module: nn.Module) -> None:
@@ -91,17 +91,22 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 class LARS(torch.optim.Optimizer):
     """Layer-wise adaptive rate scaling (arXiv:1708.03888) as MAE, MoCo v3 and SwAV use it.
 
+    Parameters with more than one dimension: u = g + weight_decay * p, scaled by trust_coefficient * |p| /
+    |u|; 1-D parameters: u = g, neither scaled nor decayed. Then v = momentum * v + u and p -= lr * v.
+
     mmpretrain's LARS scales and decays biases, adds the norms of gradient and weight where the paper takes
-    the norm of their sum, folds the learning rate into the momentum and waits for the device twice a
+    the norm of their sum, includes the learning rate in the momentum and synchronises twice for every
     parameter.
 
-    Parameters with more than one dimension: u = g + weight_decay * p, scaled by trust_coefficient * |p| / |u|; 1-D parameters: u = g,
-    neither scaled nor decayed. Then v = momentum * v + u and p -= lr * v.
-
     Args:
-        params: parameters or groups.
-        lr: learning rate.
-        weight_decay, momentum, trust_coefficient: as above.
+        params: Parameters or groups.
+        lr: Learning rate.
+        weight_decay: Weight decay.
+        momentum: Momentum.
+        trust_coefficient: Factor of the scale.
+
+    Raises:
+        ValueError: An argument is negative.
     """
 
     def __init__(
@@ -132,7 +137,7 @@ class LARS(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure=None) -> Tensor | None:
-        """One step; returns what ``closure`` returns."""
+        """Update the parameters; return the loss that ``closure`` returns."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -145,9 +150,8 @@ class LARS(torch.optim.Optimizer):
                 decayed = torch._foreach_add(
                     [parameter.grad for parameter in scaled], scaled, alpha=group['weight_decay']
                 )
-                norms, update_norms = (
-                    torch.stack(torch._foreach_norm(tensors)) for tensors in (scaled, decayed)
-                )
+                norms = torch.stack(torch._foreach_norm(scaled))
+                update_norms = torch.stack(torch._foreach_norm(decayed))
                 trust = torch.where(
                     (norms > 0) & (update_norms > 0), group['trust_coefficient'] * norms / update_norms, 1.0
                 )
@@ -161,16 +165,23 @@ class LARS(torch.optim.Optimizer):
 
 @OPTIMIZERS.register_module()
 class LARC(torch.optim.Optimizer):
-    """SGD with a rate for every tensor from the norms of weight and gradient, as SwAV's released code wraps it (NVIDIA's apex).
+    """SGD with layer-wise rates from the norms of weights and gradients: NVIDIA apex's LARC, as SwAV uses it.
 
-    For every tensor, biases too: r = trust_coefficient * |p| / (|g| + weight_decay * |p| + eps); with ``clip`` r = min(r / lr, 1). Then
-    u = r * (g + weight_decay * p), v = momentum * v + u and p -= lr * v. A tensor that is zero or has a zero
-    gradient takes u = g.
+    For every tensor, biases too: r = trust_coefficient * |p| / (|g| + weight_decay * |p| + eps); with
+    ``clip`` r = min(r / lr, 1). Then u = r * (g + weight_decay * p), v = momentum * v + u and p -= lr * v.
+    For a tensor that is zero or has a zero gradient, u = g.
 
     Args:
-        params: parameters or groups.
-        lr: learning rate.
-        weight_decay, momentum, trust_coefficient, eps, clip: as above.
+        params: Parameters or groups.
+        lr: Learning rate.
+        weight_decay: Weight decay.
+        momentum: Momentum.
+        trust_coefficient: Factor of the rate.
+        eps: Term that avoids a division by zero.
+        clip: Whether to limit the rate to the learning rate.
+
+    Raises:
+        ValueError: An argument is negative.
     """
 
     def __init__(
@@ -205,7 +216,7 @@ class LARC(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure=None) -> Tensor | None:
-        """One step; returns what ``closure`` returns."""
+        """Update the parameters; return the loss that ``closure`` returns."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -214,10 +225,10 @@ class LARC(torch.optim.Optimizer):
             trained = [parameter for parameter in group['params'] if parameter.grad is not None]
             if not trained:
                 continue
-            gradients, decay = [parameter.grad for parameter in trained], group['weight_decay']
-            norms, gradient_norms = (
-                torch.stack(torch._foreach_norm(tensors)) for tensors in (trained, gradients)
-            )
+            gradients = [parameter.grad for parameter in trained]
+            decay = group['weight_decay']
+            norms = torch.stack(torch._foreach_norm(trained))
+            gradient_norms = torch.stack(torch._foreach_norm(gradients))
             rates = group['trust_coefficient'] * norms / (gradient_norms + decay * norms + group['eps'])
             if group['clip']:
                 rates = (rates / group['lr']).clamp(max=1.0)
@@ -232,7 +243,7 @@ class LARC(torch.optim.Optimizer):
 def _momentum_step(
     optimizer: torch.optim.Optimizer, group: dict, parameters: list[Tensor], updates: list[Tensor]
 ) -> None:
-    """v = momentum * v + u, p -= lr * v."""
+    """Update with momentum: v = momentum * v + u, p -= lr * v."""
     if not parameters:
         return
     states = [optimizer.state[parameter] for parameter in parameters]

@@ -1,46 +1,46 @@
-"""Pictures of what a masked autoencoder makes of a few images, while it learns."""
+"""Hook that draws reconstructions of a masked autoencoder during training."""
 
 import numpy as np
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
+from mmssl.engine.bare_model import bare_model, is_sharded
+from mmssl.layers.modes import evaluating
 from mmssl.registry import HOOKS
 
 
 @HOOKS.register_module()
 class ReconstructionHook(Hook):
-    """Input, masked input and reconstruction of the same images under the same masks, for all backends of the visualizer: a file beside the
-    logs, TensorBoard, Weights & Biases. The hosts' visualization hooks draw labels, and pre-training has
-    none.
+    """Draw the input, masked input and reconstruction of the same images under the same masks.
 
-    A run with the hook trains exactly as one without it.
+    The figures go to all backends of the visualizer: a file beside the logs, TensorBoard, Weights & Biases. A
+    run with the hook trains exactly as one without it.
 
     Args:
-        images: files, or a number of them, evenly over the training data.
-        interval: iterations between pictures; there is always one after training.
-        seed: of the masks.
+        images: Files, or a number of them, which are taken evenly from the training data.
+        interval: Iterations between figures; there is always one after training.
+        seed: Seed of the masks.
 
     Raises:
-        ValueError: the model does not reconstruct, or is sharded.
+        ValueError: The model does not reconstruct, or is sharded.
     """
 
     def __init__(self, images: int | list[str] = 4, interval: int = 1000, seed: int = 0):
         if interval < 1 or (images < 1 if isinstance(images, int) else not images):
             raise ValueError(f'images={images!r} and interval={interval!r} must be at least 1')
-        self.images, self.interval, self.seed = images, interval, seed
+        self.images = images
+        self.interval = interval
+        self.seed = seed
         self._drawn_at = -1
 
     def before_train(self, runner) -> None:
-        """Read the images, so that a wrong path ends the run now."""
-        model = _bare(runner.model)
-        if not hasattr(model, 'reconstruct') or any(
-            'FullyShardedDataParallel' in base.__name__ for base in type(runner.model).__mro__
-        ):
+        """Read the images, so that a wrong path ends the run at once."""
+        model = bare_model(runner.model)
+        if not hasattr(model, 'reconstruct') or is_sharded(runner.model):
             raise ValueError(
-                f'mmssl.ReconstructionHook draws what a masked autoencoder on one device reconstructs; {type(model).__name__} '
-                'is none, or is sharded: remove the hook'
+                'mmssl.ReconstructionHook draws what a masked autoencoder on one device reconstructs; '
+                f'{type(model).__name__} is none, or is sharded: remove the hook'
             )
         if not is_main_process():
             return
@@ -51,7 +51,7 @@ class ReconstructionHook(Hook):
             dataset = runner.train_dataloader.dataset
             count = min(paths, len(dataset))
             paths = [
-                dataset.get_data_info(place * len(dataset) // count)['img_path'] for place in range(count)
+                dataset.get_data_info(index * len(dataset) // count)['img_path'] for index in range(count)
             ]
         self._pixels = torch.stack([read_image(path, model.backbone.img_size) for path in paths])
         rows, columns = model.backbone.patch_resolution
@@ -76,16 +76,8 @@ class ReconstructionHook(Hook):
             return
         from mmssl.visualization.reconstruction import draw_reconstructions
 
-        model = _bare(runner.model)
-        modes = [(module, module.training) for module in model.modules()]
+        model = bare_model(runner.model)
         noise = self._noise.to(next(model.parameters()).device)
-        figure = draw_reconstructions(model, self._pixels, noise)
-        for module, mode in modes:
-            module.training = mode
+        with evaluating(model):
+            figure = draw_reconstructions(model, self._pixels, noise)
         runner.visualizer.add_image('reconstruction', np.asarray(figure), step=step)
-
-
-def _bare(model):
-    while is_model_wrapper(model):
-        model = model.module
-    return model

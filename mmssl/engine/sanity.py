@@ -1,12 +1,12 @@
-"""What is checked before the first step."""
+"""Checks of classes and labels before they reach a loss."""
 
 import logging
 
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 
+from mmssl.engine.bare_model import bare_model
 from mmssl.registry import HOOKS
 
 HEADS = ('head', 'decode_head', 'auxiliary_head', 'bbox_head', 'mask_head')
@@ -16,13 +16,13 @@ def check_class_count(model, dataset) -> None:
     """Compare the classes of a dataset with those of the model's heads.
 
     Args:
-        model: a module; heads are its submodules named head, decode_head, auxiliary_head, bbox_head or
-            mask_head that have ``num_classes``.
-        dataset: anything with ``metainfo['classes']``; without it nothing is checked.
+        model: A module; its heads are the submodules in :data:`HEADS` that have ``num_classes``.
+        dataset: Anything with ``metainfo['classes']``; without it nothing is checked.
 
     Raises:
-        ValueError: a head with another number of classes; names both and the setting to change. Or an
-            annotation file without some of the classes, whose labels the host would number wrongly (COCO).
+        ValueError: A head has another number of classes; the message names both and the setting to change. Or
+            an annotation file lacks some of the classes, so that mmdet would number its labels wrongly
+            (COCO).
     """
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     if not classes:
@@ -30,72 +30,78 @@ def check_class_count(model, dataset) -> None:
     categories = getattr(dataset, 'cat_ids', None)
     if categories is not None and len(categories) != len(classes):
         raise ValueError(
-            f'{getattr(dataset, "ann_file", "the annotation file")} has {len(categories)} of the {len(classes)} classes '
-            f'({_some(classes)}); set metainfo=dict(classes=...) of the dataset to the names of its categories'
+            f'{getattr(dataset, "ann_file", "the annotation file")} has {len(categories)} of the '
+            f'{len(classes)} '
+            f'classes ({_shortened(classes)}); set metainfo=dict(classes=...) of the dataset to the names of '
+            'its '
+            'categories'
         )
     for name, module in heads(model):
-        # one class may stand for "object or not" (class-agnostic, binary)
+        # one class may mean "object or not" (class-agnostic, binary)
         if 1 < module.num_classes != len(classes):
             raise ValueError(
-                f'{name} predicts {module.num_classes} classes, but the data has {len(classes)} ({_some(classes)}); '
-                f'set model.{name}.num_classes={len(classes)} (--cfg-options), or give the data it was made for'
+                f'{name} predicts {module.num_classes} classes, but the data has {len(classes)} '
+                f'({_shortened(classes)}); set model.{name}.num_classes={len(classes)} (--cfg-options), '
+                'or give the data it was made for'
             )
 
 
 def check_same_classes(now, then, where: str) -> None:
     """Compare the classes of a data set with those that a model was trained on.
 
+    Different names are logged.
+
     Args:
-        now: names, or None.
-        then: names, or None.
-        where: what has the names ``now``, for messages.
+        now: Names of the data set's classes, or None.
+        then: Names of the classes in training, or None.
+        where: The data set, for messages.
 
     Raises:
-        ValueError: the same names in another order, so that every label means something else. Other names are
-            logged.
+        ValueError: The same names are in another order, so that labels mean other classes.
     """
     now, then = tuple(now or ()), tuple(then or ())
     if not now or not then or now == then:
         return
-    place = next(
-        (number for number, names in enumerate(zip(now, then, strict=False)) if names[0] != names[1]),
-        min(len(now), len(then)),
-    )
-    names = ' and '.join(repr(names[place]) if place < len(names) else 'nothing' for names in (now, then))
+    pairs = enumerate(zip(now, then, strict=False))
+    label = next((label for label, names in pairs if names[0] != names[1]), min(len(now), len(then)))
+    names = ' and '.join(repr(names[label]) if label < len(names) else 'nothing' for names in (now, then))
     if sorted(now) == sorted(then):
         raise ValueError(
-            f'{where} has the classes of training in another order: label {place} is {names}; give both the same classes'
+            f'{where} has the classes of training in another order: label {label} is {names}; '
+            'give both the same classes'
         )
     print_log(
-        f'{where} has other classes than training: label {place} is {names}',
+        f'{where} has other classes than training: label {label} is {names}',
         logger='current',
         level=logging.WARNING,
     )
 
 
 def heads(model) -> list[tuple[str, torch.nn.Module]]:
-    """(name, module) of the heads of a model that say how many classes they predict."""
-    found = []
+    """Return (name, module) of a model's heads that have a number of classes."""
+    result = []
     for name, module in model.named_modules():
-        if type(module).__name__ == 'STDCHead':  # of borders, whatever the classes are
+        if hasattr(module, 'boundary_threshold'):  # mmseg's STDCHead predicts borders, whatever the classes
             continue
         path = [part for part in name.split('.') if part != 'module' and not part.isdigit()]
         if path and path[-1] in HEADS and isinstance(getattr(module, 'num_classes', None), int):
-            found.append(('.'.join(path), module))
-    return found
+            result.append(('.'.join(path), module))
+    return result
 
 
 def check_labels(model_heads, data_batch) -> None:
-    """Look at the labels of a batch where it still is on the CPU; on a GPU a wrong one ends in an assertion that names nothing.
+    """Check the labels of a batch while it is on the CPU.
+
+    On a GPU a label out of range ends in an assertion that names nothing.
 
     Args:
-        model_heads: from :func:`heads`.
-        data_batch: what the data loader gave; samples with ``gt_sem_seg`` (segmentation), ``gt_label``
-            (classification) or ``gt_instances.labels`` (detection) are looked at.
+        model_heads: Heads from :func:`heads`.
+        data_batch: Batch of the data loader; samples with ``gt_sem_seg`` (segmentation), ``gt_label``
+            (classification) or ``gt_instances.labels`` (detection) are checked.
 
     Raises:
-        ValueError: a label that the head has no class for, and that is not ignored; names the file, the label
-            and the cure.
+        ValueError: A head has no class for a label that is not ignored; the message names the file, the label
+            and the settings to change.
     """
     samples = data_batch.get('data_samples') if isinstance(data_batch, dict) else None
     for sample in samples if isinstance(samples, (list, tuple)) else []:
@@ -104,43 +110,45 @@ def check_labels(model_heads, data_batch) -> None:
 
 
 def _check_sample(sample, name: str, head) -> None:
-    kind = name.rpartition('.')[2]
-    ignored, classes = None, head.num_classes
-    if kind == 'decode_head' and 'gt_sem_seg' in sample:
-        labels, where = sample.gt_sem_seg.data, sample.get('seg_map_path', None)
-        ignored, classes = (
-            getattr(head, 'ignore_index', 255),
-            max(classes, 2),
-        )  # one class is foreground and background
-    elif kind == 'head' and classes > 1 and 'gt_label' in sample and 'gt_score' not in sample:
-        labels, where = sample.gt_label, sample.get('img_path', None)
-    elif (
-        kind in ('bbox_head', 'mask_head')
-        and 'gt_instances' in sample
-        and 'labels' in sample.gt_instances
-        and classes > 1
-    ):
-        labels, where = sample.gt_instances.labels, sample.get('img_path', None)
-    else:
-        return
+    labels, file, ignored = _labels_of(sample, name, head)
     if not isinstance(labels, torch.Tensor) or labels.is_floating_point() or not labels.numel():
         return
-    least, largest = (int(value) for value in torch.aminmax(labels))
-    if least >= 0 and largest < classes:
+    classes = head.num_classes
+    if name.endswith('decode_head'):
+        classes = max(classes, 2)  # one class means foreground and background
+    smallest, largest = (int(value) for value in torch.aminmax(labels))
+    if smallest >= 0 and largest < classes:
         return
     wrong = (labels < 0) | (labels >= classes)
     if ignored is not None:
         wrong &= labels != ignored
     if bool(wrong.any()):
         values = ', '.join(map(str, torch.unique(labels[wrong]).tolist()[:5]))
-        cure = (
-            '; look at the classes of the dataset and at num_classes'
-            if ignored is None
-            else f', nor ignore_index={ignored}; look at reduce_zero_label, at the ignored value and at num_classes'
-        )
+        if ignored is None:
+            hint = '; check the classes of the dataset and num_classes'
+        else:
+            hint = f', nor ignore_index={ignored}; check reduce_zero_label, the ignored value and num_classes'
         raise ValueError(
-            f'{where or "a sample"}: label {values} is none of the {classes} classes of {name}, 0 to {classes - 1}{cure}'
+            f'{file or "a sample"}: label {values} is none of the {classes} classes of {name}, '
+            f'0 to {classes - 1}{hint}'
         )
+
+
+def _labels_of(sample, name: str, head) -> tuple[torch.Tensor | None, str | None, int | None]:
+    """Return the labels of a sample that a head learns, their file, and the label that it ignores.
+
+    The labels are None if the sample has none for this head, or they are not classes.
+    """
+    head_type = name.rpartition('.')[2]
+    if head_type == 'decode_head' and 'gt_sem_seg' in sample:
+        return sample.gt_sem_seg.data, sample.get('seg_map_path', None), getattr(head, 'ignore_index', 255)
+    file = sample.get('img_path', None)
+    if head.num_classes > 1:
+        if head_type == 'head' and 'gt_label' in sample and 'gt_score' not in sample:
+            return sample.gt_label, file, None
+        if head_type in ('bbox_head', 'mask_head') and 'labels' in sample.get('gt_instances', ()):
+            return sample.gt_instances.labels, file, None
+    return None, None, None
 
 
 def _classes_of(meta) -> tuple:
@@ -148,14 +156,16 @@ def _classes_of(meta) -> tuple:
     return tuple(classes) if isinstance(classes, (list, tuple)) else ()
 
 
-def _some(names) -> str:
+def _shortened(names) -> str:
     return ', '.join(map(str, names[:5])) + (', ...' if len(names) > 5 else '')
 
 
 @HOOKS.register_module()
 class SanityHook(Hook):
-    """Refuse classes that do not fit the heads before the first step, and labels out of range before theirs; the hosts train on, or fail
-    deep inside the loss."""
+    """Refuse classes that do not fit the heads, and labels out of range, before they are trained on.
+
+    The toolboxes would train on, or fail deep inside the loss.
+    """
 
     priority = 'VERY_HIGH'
     _heads: tuple | list = ()
@@ -170,7 +180,7 @@ class SanityHook(Hook):
         """Check the training data."""
         check_class_count(runner.model, runner.train_dataloader.dataset)
         self._classes = _classes_of(getattr(runner.train_dataloader.dataset, 'metainfo', None))
-        self._heads = heads(runner.model.module if is_model_wrapper(runner.model) else runner.model)
+        self._heads = heads(bare_model(runner.model))
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """Check the labels of the batch."""

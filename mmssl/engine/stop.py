@@ -54,7 +54,7 @@ class Stopper:
         return iteration % interval == 0 or iteration == loop.max_iters
 
     def before_validation(self) -> None:
-        """Save and raise if a signal has come since the check of the step, as while a checkpoint was written."""
+        """Save and raise if a signal has come since the check after the step, as while a file was written."""
         signum = _agreed_signal()
         if signum:
             self._save_and_stop(signum, epoch=self.runner.epoch, iter=self.runner.iter, validation_due=True)

@@ -117,7 +117,7 @@ class Record(Hook):
         self.losses = {}
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self.losses[runner.iter + 1] = float(outputs['loss']).hex()
+        self.losses[runner.iter + 1] = outputs['loss'].item().hex()
         if runner.iter + 1 == self.kill_after:
             os.kill(os.getpid(), signal.SIGKILL)
 

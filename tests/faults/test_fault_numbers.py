@@ -196,7 +196,7 @@ def test_a_label_out_of_range_names_its_file_before_the_step(demo, tmp_path, mon
     with pytest.raises(
         ValueError,
         match=r'labels/train/scene_\d+\.png: label 11 is none of the 11 classes of decode_head, 0 to 10, nor '
-        'ignore_index=255; look at reduce_zero_label',
+        'ignore_index=255; check reduce_zero_label',
     ):
         runner.train()
 
