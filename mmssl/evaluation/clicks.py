@@ -72,7 +72,7 @@ class ClickMetric(AccumulatingMetric):
                     'ClickMetric needs pred_instances.click_ious, as mmssl.InteractiveSAM gives them'
                 )
             if self.overlay_dir:
-                from mmssl.visualization.promptable import draw_clicks
+                from mmssl.visualization.clicks import draw_clicks
 
                 draw_clicks(sample, self.overlay_dir)
             results = sample['pred_instances']
@@ -145,7 +145,7 @@ class ClickMetric(AccumulatingMetric):
         return metrics
 
     def _draw_curve(self, click_ious: list[float]) -> None:
-        from mmssl.visualization.promptable import click_curve
+        from mmssl.visualization.clicks import click_curve
 
         folder = Path(self.overlay_dir)
         folder.mkdir(parents=True, exist_ok=True)

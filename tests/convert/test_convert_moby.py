@@ -193,15 +193,13 @@ def test_merges_by_hand():
     ours = from_official('swin', official)
     for stage, width in ((0, DIM), (1, 2 * DIM)):
         for name in ('norm.weight', 'norm.bias', 'reduction.weight'):
-            theirs, ours = (
-                official[f'layers.{stage}.downsample.{name}'],
-                ours[f'backbone.stages.{stage}.downsample.{name}'],
-            )
+            released = official[f'layers.{stage}.downsample.{name}']
+            converted = ours[f'backbone.stages.{stage}.downsample.{name}']
             for channel in range(width):
                 for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
                     assert torch.equal(
-                        theirs[..., (2 * column + row) * width + channel],
-                        ours[..., 4 * channel + 2 * row + column],
+                        released[..., (2 * column + row) * width + channel],
+                        converted[..., 4 * channel + 2 * row + column],
                     )
 
 

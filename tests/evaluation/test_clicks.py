@@ -69,7 +69,9 @@ def test_show_dir_asks_the_model_for_masks_and_draws_pictures_and_the_curve(tmp_
             test_evaluator=dict(type='mmssl.ClickMetric'),
         )
     )
-    apply_options(cfg, Namespace(out=None, tta=False, amp=False, show_dir=str(tmp_path / 'drawn')))
+    apply_options(
+        cfg, Namespace(config='config.py', out=None, tta=False, amp=False, show_dir=str(tmp_path / 'drawn'))
+    )
     assert cfg.model.clicks.keep_masks
     Image.new('RGB', (40, 30)).save(tmp_path / 'x.png')
     masks = torch.zeros(3, 30, 40, dtype=torch.bool)

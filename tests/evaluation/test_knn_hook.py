@@ -140,11 +140,14 @@ def test_bad_arguments_are_refused(kwargs, message):
 
 
 def test_a_sharded_model_is_refused():
-    class FullyShardedDataParallel(torch.nn.Module):
-        pass
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    class Sharded(FullyShardedDataParallel):
+        def __init__(self):  # without a process group
+            torch.nn.Module.__init__(self)
 
     class Run:
-        model = FullyShardedDataParallel()
+        model = Sharded()
 
     with pytest.raises(ValueError, match='FSDP'):
         KNNHook(data='x').before_train(Run())
