@@ -430,6 +430,18 @@ def test_names_of_ours_exist():
                 node = getattr(node, part)
 
 
+def test_tests_named_on_the_page_of_promises_exist():
+    known = {
+        name
+        for path in (ROOT / 'tests').rglob('*.py')
+        for name in [path.stem, *re.findall(r'def (test_\w+)', path.read_text(encoding='utf-8'))]
+    }
+    text = (ROOT / 'docs/reliability.md').read_text(encoding='utf-8')
+    assert set(re.findall(r'\btest_\w+', text)) <= known
+    paths = re.findall(r'`((?:tests|tools|docs)/[\w./-]+)`', text)
+    assert paths and [path for path in paths if not (ROOT / path).exists()] == []
+
+
 @pytest.mark.parametrize('page', [page for page in PAGES if blocks(page, 'python')])
 def test_python_is_python_and_configs_are_configs(page, tmp_path):
     from mmssl.config.load import load_config
