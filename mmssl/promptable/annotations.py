@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mmssl.checkpoint import write_text
-from mmssl.promptable.data import IMAGE_SUFFIXES
+from mmssl.data.suffixes import IMAGE_SUFFIXES
 
 # an id of a mask is that of its image times this, plus its number in the image
 IDS = 10_000

@@ -1,74 +1,68 @@
-"""Masks of everything in an image: the interface of the official ``SamAutomaticMaskGenerator``, with the same masks."""
+"""Masks of everything in an image: the official ``SamAutomaticMaskGenerator``, with the same masks."""
 
-import math
 from collections.abc import Callable, Sequence
-from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmssl.promptable.full_size import FullSize
-from mmssl.promptable.predictor import SamPredictor, check_image
-from mmssl.promptable.rle import area_of, box_of_runs, coco_code, counts_of, mask_of, runs_of
+from mmssl.ops.switch import widest_float
+from mmssl.promptable.amg import (
+    Mask,
+    build_point_grid,
+    generate_crop_boxes,
+    is_box_near_crop_edge,
+    remove_small_regions,
+    shift_box,
+    suppress,
+)
+from mmssl.promptable.checks import check_image
+from mmssl.promptable.confident_masks import confidence_mask, confident_masks
+from mmssl.promptable.full_size_masks import CropSizes, full_size_masks
+from mmssl.promptable.predictor import SamPredictor
+from mmssl.promptable.rle import area_of, coco_code, counts_of, mask_of
 
-MODES = ('binary_mask', 'uncompressed_rle', 'coco_rle')
-# pixels within which a box counts as touching the border of a crop
-NEAR = 20
-
-
-class Mask(NamedTuple):
-    """One automatic mask.
-
-    Attributes:
-        runs: see :mod:`mmssl.promptable.rle`.
-        box: left, top, right, bottom, inclusive, in pixels of the image.
-        iou: predicted IoU.
-        stability: IoU of the mask at a higher and at a lower threshold.
-        points: (N, 2), x and y of the prompts that gave it, in pixels of the image.
-        crop: left, top, right, bottom of the crop that it was found in, the last two exclusive.
-    """
-
-    runs: np.ndarray
-    box: tuple[int, int, int, int]
-    iou: float
-    stability: float
-    points: np.ndarray
-    crop: tuple[int, int, int, int]
+OUTPUT_MODES = ('binary_mask', 'uncompressed_rle', 'coco_rle')
+# called with the number of finished batches of points and the number of all of them
+Progress = Callable[[int, int], None]
 
 
 class SamAutomaticMaskGenerator:
-    """Prompts a model with a grid of points and keeps the good masks, each once. Arguments and records of the official class.
+    """Prompts a model with a grid of points and keeps the good masks, without duplicates.
 
-    Masks that are not predicted to be good are never enlarged, the others only where they may be, and become
-        run lengths one by one: memory
-    does not grow with the number of points. The official class makes all masks of a batch at the size of the
-    image in float32.
+    Arguments and records are those of the official class. Masks with a low predicted IoU are never
+    upscaled, and the others become run lengths, so that memory does not grow with the number of points.
 
     Args:
-        model: a :class:`mmssl.SAM`, or a :class:`mmssl.InteractiveSAM`.
-        points_per_side: points along a side of the grid; None with ``point_grids``.
-        points_per_batch: points that are decoded at a time.
-        pred_iou_thresh: predicted IoU is above it; 0 keeps all.
-        stability_score_thresh: stability is at least that; 0 keeps all.
-        stability_score_offset: of the two thresholds that stability compares.
-        box_nms_thresh: of two boxes in a crop that overlap more, the one with the lower predicted IoU goes.
-        crop_n_layers: layers of crops beside the whole image; layer i has ``2**i`` crops a side.
-        crop_nms_thresh: of two boxes of different crops that overlap more, the one of the larger crop goes.
-        crop_overlap_ratio: overlap of the crops of the first layer, of the shorter side of the image.
-        crop_n_points_downscale_factor: layer i has so many times fewer points a side, to the power of i.
-        point_grids: (N, 2) x and y from 0 to 1 for every layer, in place of ``points_per_side``.
-        min_mask_region_area: holes and islands with fewer pixels are removed; needs opencv.
+        model: A :class:`mmssl.SAM`, or a :class:`mmssl.InteractiveSAM`.
+        points_per_side: Number of points along a side of the grid; None with ``point_grids``.
+        points_per_batch: Number of points that are decoded at a time.
+        pred_iou_thresh: Masks must have a higher predicted IoU; 0 keeps all.
+        stability_score_thresh: Smallest stability of a mask; 0 keeps all.
+        stability_score_offset: Distance of the thresholds that the stability compares from that of the masks.
+        box_nms_thresh: Of two boxes in a crop with a larger IoU, the one with the lower predicted IoU is
+            removed.
+        crop_n_layers: Number of layers of crops besides the whole image; layer i has ``2**i`` crops along
+            each side.
+        crop_nms_thresh: Of two boxes in different crops with a larger IoU, that of the larger crop is
+            removed.
+        crop_overlap_ratio: Overlap of the crops of the first layer as a fraction of the shorter side of the
+            image.
+        crop_n_points_downscale_factor: Layer i has this many times fewer points along a side, to the power
+            of i.
+        point_grids: Points (N, 2), x and y from 0 to 1, for each layer, instead of ``points_per_side``.
+        min_mask_region_area: Holes and islands with fewer pixels are removed; needs opencv.
         output_mode: 'binary_mask', 'uncompressed_rle' or 'coco_rle' (needs pycocotools).
-        cache_dir: folder for embeddings, see :class:`SamPredictor`.
+        cache_dir: Folder for embeddings, see :class:`SamPredictor`.
 
     Raises:
-        ValueError: an argument out of range; points twice or not at all; a grid too few for the layers.
+        ValueError: An argument out of range, both or neither of ``points_per_side`` and ``point_grids``, or
+            fewer grids than layers.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  the arguments of the official class
         self,
         model: nn.Module,
         points_per_side: int | None = 32,
@@ -87,182 +81,98 @@ class SamAutomaticMaskGenerator:
         *,
         cache_dir: str | Path | None = None,
     ):
-        if (points_per_side is None) == (point_grids is None):
-            raise ValueError(
-                'give points_per_side or point_grids: both or neither leave the points open (points_per_side=None goes with '
-                'point_grids)'
-            )
-        if output_mode not in MODES:
-            raise ValueError(f'output_mode={output_mode!r}; one of {", ".join(map(repr, MODES))}')
+        if output_mode not in OUTPUT_MODES:
+            raise ValueError(f'output_mode={output_mode!r}; one of {", ".join(map(repr, OUTPUT_MODES))}')
         if points_per_batch < 1 or crop_n_layers < 0 or crop_n_points_downscale_factor < 1:
             raise ValueError(
-                f'points_per_batch={points_per_batch} and crop_n_points_downscale_factor={crop_n_points_downscale_factor} '
-                f'must be at least 1, crop_n_layers={crop_n_layers} at least 0'
-            )
-        if point_grids is None:
-            sides = [
-                int(points_per_side / crop_n_points_downscale_factor**layer)
-                for layer in range(crop_n_layers + 1)
-            ]
-            if min(sides) < 1:
-                raise ValueError(
-                    f'points_per_side={points_per_side} leaves {sides} points a side in the layers of crops; give more, or a '
-                    f'smaller crop_n_points_downscale_factor than {crop_n_points_downscale_factor}'
-                )
-            point_grids = [grid_of_points(side) for side in sides]
-        if len(point_grids) <= crop_n_layers:
-            raise ValueError(
-                f'{len(point_grids)} point_grids for the whole image and {crop_n_layers} layers of crops; give one each'
+                f'points_per_batch={points_per_batch} and crop_n_points_downscale_factor='
+                f'{crop_n_points_downscale_factor} must be at least 1, crop_n_layers={crop_n_layers} '
+                'at least 0'
             )
         if output_mode == 'coco_rle':
-            import pycocotools.mask  # noqa: F401  what is missing is said before the work
+            import pycocotools.mask  # noqa: F401  a missing package is reported before the work
         if min_mask_region_area > 0:
             import cv2  # noqa: F401
         self.predictor = SamPredictor(model, cache_dir)
-        self.point_grids = [np.asarray(grid, dtype=np.float64).reshape(-1, 2) for grid in point_grids]
-        self.points_per_batch, self.pred_iou_thresh = points_per_batch, pred_iou_thresh
-        self.stability_score_thresh, self.stability_score_offset = (
-            stability_score_thresh,
-            stability_score_offset,
-        )
-        self.box_nms_thresh, self.crop_nms_thresh = box_nms_thresh, crop_nms_thresh
-        self.crop_n_layers, self.crop_overlap_ratio = crop_n_layers, crop_overlap_ratio
+        self.point_grids = _grids(points_per_side, point_grids, crop_n_layers, crop_n_points_downscale_factor)
+        self.points_per_batch = points_per_batch
+        self.pred_iou_thresh = pred_iou_thresh
+        self.stability_score_thresh = stability_score_thresh
+        self.stability_score_offset = stability_score_offset
+        self.box_nms_thresh = box_nms_thresh
+        self.crop_n_layers = crop_n_layers
+        self.crop_nms_thresh = crop_nms_thresh
+        self.crop_overlap_ratio = crop_overlap_ratio
         self.crop_n_points_downscale_factor = crop_n_points_downscale_factor
-        self.min_mask_region_area, self.output_mode = min_mask_region_area, output_mode
+        self.min_mask_region_area = min_mask_region_area
+        self.output_mode = output_mode
 
     @torch.no_grad()
-    def generate(self, image: np.ndarray) -> list[dict[str, Any]]:
-        """Masks of an image.
+    def generate(self, image: np.ndarray, progress: Progress | None = None) -> list[dict[str, Any]]:
+        """Generate the masks of an image.
 
         Args:
             image: (H, W, 3) uint8, RGB.
+            progress: Called after each batch of points with the number of finished batches and of all
+                batches.
 
         Returns:
-            for each mask a dict of 'segmentation' ((H, W) bool or a dict of run lengths), 'area' in pixels,
+            A dict for each mask with 'segmentation' ((H, W) bool or a dict of run lengths), 'area' in pixels,
             'bbox' (left, top, width, height), 'predicted_iou', 'point_coords' [[x, y]], 'stability_score' and
-            'crop_box' (left, top, width, height). Empty where nothing survives.
+            'crop_box' (left, top, width, height). Empty if no mask is good enough.
 
         Raises:
-            TypeError, ValueError: as :meth:`SamPredictor.set_image`.
+            TypeError: As in :meth:`SamPredictor.set_image`.
+            ValueError: As in :meth:`SamPredictor.set_image`.
         """
         check_image(image)
-        return self.records(self.masks(image), image.shape[:2])
+        size = image.shape[:2]
+        return self.records(self.masks(image, batch_counter(progress, self.num_batches(size))), size)
 
     @torch.no_grad()
     def generate_encoded(
         self, features: Tensor, input_size: Sequence[int], original_size: Sequence[int]
     ) -> list[dict[str, Any]]:
-        """As :meth:`generate`, of an image that is encoded already; arguments of :meth:`SamPredictor.set_embedding`.
+        """As :meth:`generate`, for an image that is encoded already; see :meth:`SamPredictor.set_embedding`.
 
         Raises:
-            ValueError: layers of crops, which need the image.
+            ValueError: There are layers of crops, which need the image.
         """
         if self.crop_n_layers:
             raise ValueError(
-                f'crop_n_layers={self.crop_n_layers} needs the image, and there is an embedding alone; give it to generate'
+                f'crop_n_layers={self.crop_n_layers} needs the image, and there is only an embedding; give '
+                'the image to generate'
             )
         self.predictor.set_embedding(features, input_size, original_size)
         _, size = self.predictor.sizes()
         height, width = size
-        found = self.crop_masks((0, 0, width, height), size, self.point_grids[0])
+        masks = self._crop_masks((0, 0, width, height), size, self.point_grids[0])
         self.predictor.reset_image()
-        return self.records(self._mended(found, size), size)
+        return self.records(self._without_small_regions(masks, size), size)
 
-    def masks(self, image: np.ndarray) -> list[Mask]:
-        """As :meth:`generate`, as run lengths."""
+    def num_batches(self, size: Sequence[int]) -> int:
+        """Number of batches of points, in all crops, for an image of (height, width)."""
+        _, layers = self._crops(size)
+        return sum(-(-len(self.point_grids[layer]) // self.points_per_batch) for layer in layers)
+
+    @torch.no_grad()
+    def masks(self, image: np.ndarray, after_batch: Callable[[], None] | None = None) -> list[Mask]:
+        """As :meth:`generate`, as run lengths; ``after_batch`` is called after each batch of points."""
         size = image.shape[:2]
-        crops = crop_boxes(size, self.crop_n_layers, self.crop_overlap_ratio)
-        found = []
-        for crop, layer in crops:
-            self.predictor.set_image(image[crop[1] : crop[3], crop[0] : crop[2]])
-            found += self.crop_masks(crop, size, self.point_grids[layer])
+        masks = []
+        crops, layers = self._crops(size)
+        for crop, layer in zip(crops, layers, strict=True):
+            left, top, right, bottom = crop
+            self.predictor.set_image(image[top:bottom, left:right])
+            masks += self._crop_masks(crop, size, self.point_grids[layer], after_batch)
             self.predictor.reset_image()
         if len(crops) > 1:  # masks of smaller crops first
-            areas = torch.tensor(
-                [(mask.crop[2] - mask.crop[0]) * (mask.crop[3] - mask.crop[1]) for mask in found]
-            )
-            found = suppress(found, 1 / areas, self.crop_nms_thresh)
-        return self._mended(found, size)
-
-    def _mended(self, found: list[Mask], size: tuple[int, int]) -> list[Mask]:
-        if self.min_mask_region_area <= 0:
-            return found
-        return without_small_regions(
-            found, size, self.min_mask_region_area, max(self.box_nms_thresh, self.crop_nms_thresh)
-        )
-
-    def crop_masks(self, crop: Sequence[int], size: tuple[int, int], grid: np.ndarray) -> list[Mask]:
-        """Masks of the crop that the predictor has as its image, without those that its border cuts off.
-
-        Args:
-            crop: left, top, right, bottom.
-            size: (height, width) of the image.
-            grid: (N, 2) points from 0 to 1.
-        """
-        left, top, right, bottom = crop
-        predictor = self.predictor
-        enlarge = FullSize(
-            predictor.model, predictor.sizes()[0], (bottom - top, right - left), size[0], left, top
-        )
-        points = grid * np.array([[right - left, bottom - top]])
-        found = []
-        for start in range(0, len(points), self.points_per_batch):
-            batch = points[start : start + self.points_per_batch]
-            found += self._batch(
-                batch, enlarge, crop, lambda box: not is_cut(shifted(box, left, top), crop, size)
-            )
-        return suppress(found, torch.tensor([mask.iou for mask in found]), self.box_nms_thresh)
-
-    def _batch(
-        self, points: np.ndarray, enlarge: FullSize, crop: Sequence[int], wanted: Callable
-    ) -> list[Mask]:
-        logits, ious = self.decode(points)
-        good = (
-            torch.ones_like(ious, dtype=torch.bool)
-            if self.pred_iou_thresh <= 0
-            else ious > self.pred_iou_thresh
-        )
-        numbers, scores = good.nonzero()[:, 0].cpu().numpy(), ious[good].cpu().numpy()
-        least = self.stability_score_thresh if self.stability_score_thresh > 0 else None
-        left, top, right, bottom = crop
-        corner = np.array([left, top])
-        return [
-            Mask(
-                found.runs,
-                shifted(found.box, *corner.tolist()),
-                float(scores[found.number]),
-                float(found.stability),
-                points[numbers[found.number]][None] + corner,
-                (left, top, right, bottom),
-            )
-            for found in enlarge(logits, self.stability_score_offset, least, wanted)
-            if found.runs is not None
-        ]
-
-    def decode(self, points: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Masks of points that are predicted to be good.
-
-        Args:
-            points: (P, 2) in pixels of the predictor's image.
-
-        Returns:
-            logits (K, 4h, 4w) and predicted IoU (P, M) float32; K of them are above ``pred_iou_thresh``.
-        """
-        predictor = self.predictor
-        encoder = predictor.model.prompt_encoder
-        coords = torch.from_numpy(predictor.transform.apply_coords(points, predictor.sizes()[1]))[:, None]
-        if predictor.device.type == 'mps':  # has no float64
-            coords = coords.float()
-        labels = torch.ones(len(points), 1, dtype=torch.int32, device=predictor.device)
-        sparse, _ = encoder(points=(coords.to(predictor.device), labels), boxes=None, masks=None)
-        least = self.pred_iou_thresh if self.pred_iou_thresh > 0 else None
-        logits, ious = predictor.model.mask_decoder.confident(
-            predictor.image_side(), sparse, encoder.image_embedding_size, least
-        )
-        return logits, ious.float()
+            areas = [(mask.crop[2] - mask.crop[0]) * (mask.crop[3] - mask.crop[1]) for mask in masks]
+            masks = suppress(masks, 1 / torch.tensor(areas), self.crop_nms_thresh)
+        return self._without_small_regions(masks, size)
 
     def records(self, masks: list[Mask], size: tuple[int, int]) -> list[dict[str, Any]]:
-        """What :meth:`generate` returns for masks of an image of (height, width)."""
+        """Records of :meth:`generate` for masks of an image of (height, width)."""
         return [
             {
                 'segmentation': self._segmentation(mask.runs, size),
@@ -276,102 +186,132 @@ class SamAutomaticMaskGenerator:
             for mask in masks
         ]
 
+    def _crops(self, size: Sequence[int]):
+        return generate_crop_boxes(tuple(size), self.crop_n_layers, self.crop_overlap_ratio)
+
+    def _crop_masks(
+        self,
+        crop: tuple[int, int, int, int],
+        size: tuple[int, int],
+        grid: np.ndarray,
+        after_batch: Callable[[], None] | None = None,
+    ) -> list[Mask]:
+        """Masks of the crop that the predictor has encoded, without those that its edge cuts off."""
+        left, top, right, bottom = crop
+        points = grid * np.array([[right - left, bottom - top]])
+        masks: list[Mask] = []
+        for start in range(0, len(points), self.points_per_batch):
+            masks += self._batch_masks(points[start : start + self.points_per_batch], crop, size)
+            if after_batch is not None:
+                after_batch()
+        return suppress(masks, torch.tensor([mask.iou for mask in masks]), self.box_nms_thresh)
+
+    def _batch_masks(
+        self, points: np.ndarray, crop: tuple[int, int, int, int], size: tuple[int, int]
+    ) -> list[Mask]:
+        """Stable masks of points (P, 2) in pixels of the crop."""
+        left, top, right, bottom = crop
+        logits, ious = self._decode(points)
+        confident = confidence_mask(ious, self._min_iou)
+        point_index = confident.nonzero()[:, 0].cpu().numpy()
+        scores = ious[confident].cpu().numpy()
+        full_size = full_size_masks(
+            logits,
+            self.predictor.model,
+            CropSizes(self.predictor.sizes()[0], (bottom - top, right - left), size[0], left, top),
+            self.stability_score_offset,
+            self.stability_score_thresh if self.stability_score_thresh > 0 else None,
+            lambda box: not is_box_near_crop_edge(shift_box(box, left, top), crop, size),
+        )
+        corner = np.array([left, top])
+        return [
+            Mask(
+                mask.runs,
+                shift_box(mask.box, left, top),
+                float(scores[mask.index]),
+                float(mask.stability),
+                points[point_index[mask.index]][None] + corner,
+                crop,
+            )
+            for mask in full_size
+            if mask.runs is not None
+        ]
+
+    @property
+    def _min_iou(self) -> float | None:
+        return self.pred_iou_thresh if self.pred_iou_thresh > 0 else None
+
+    def _decode(self, points: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Logits (K, 4h, 4w) of the confident masks of points (P, 2), and predicted IoU (P, M) of all."""
+        predictor = self.predictor
+        encoder, device = predictor.model.prompt_encoder, predictor.device
+        resized = predictor.transform.apply_coords(points, predictor.sizes()[1])
+        coords = torch.from_numpy(resized).to(device=device, dtype=widest_float(device))[:, None]
+        labels = torch.ones(len(points), 1, dtype=torch.int32, device=device)
+        sparse, dense = encoder(points=(coords, labels), boxes=None, masks=None)
+        logits, ious = confident_masks(
+            predictor.model.mask_decoder,
+            predictor.get_image_embedding(),
+            encoder.get_dense_pe(),
+            sparse,
+            dense[:1],
+            self._min_iou,
+        )
+        return logits, ious.float()
+
+    def _without_small_regions(self, masks: list[Mask], size: tuple[int, int]) -> list[Mask]:
+        if self.min_mask_region_area <= 0:
+            return masks
+        threshold = max(self.box_nms_thresh, self.crop_nms_thresh)
+        return remove_small_regions(masks, size, self.min_mask_region_area, threshold)
+
     def _segmentation(self, runs: np.ndarray, size: tuple[int, int]) -> np.ndarray | dict:
         if self.output_mode == 'binary_mask':
             return mask_of(runs, size)
         counts = counts_of(runs, size[0] * size[1]).tolist()
-        return (
-            coco_code(counts, size)
-            if self.output_mode == 'coco_rle'
-            else {'size': list(size), 'counts': counts}
+        if self.output_mode == 'coco_rle':
+            return coco_code(counts, size)
+        return {'size': list(size), 'counts': counts}
+
+
+def batch_counter(progress: Progress | None, total: int) -> Callable[[], None] | None:
+    """A function that counts its calls and reports them as ``progress(count, total)``."""
+    if progress is None:
+        return None
+    count = 0
+
+    def advance() -> None:
+        nonlocal count
+        count += 1
+        progress(count, total)
+
+    return advance
+
+
+def _grids(
+    points_per_side: int | None, point_grids: list[np.ndarray] | None, n_layers: int, downscale_factor: int
+) -> list[np.ndarray]:
+    """Points (N, 2) of the whole image and of each layer of crops."""
+    if (points_per_side is None) == (point_grids is None):
+        raise ValueError(
+            'give points_per_side or point_grids: both or neither leave the points open '
+            '(points_per_side=None goes with point_grids)'
         )
-
-
-def grid_of_points(side: int) -> np.ndarray:
-    """(side * side, 2) centres of the cells of a grid over the unit square, row by row."""
-    offset = 1 / (2 * side)
-    places = np.linspace(offset, 1 - offset, side)
-    return np.stack([np.tile(places, side), np.repeat(places, side)], axis=1)
-
-
-def crop_boxes(
-    size: tuple[int, int], layers: int, overlap_ratio: float
-) -> list[tuple[tuple[int, int, int, int], int]]:
-    """The whole image and its crops: (left, top, right, bottom) and the layer, column by column of each layer."""
-    height, width = size
-    crops = [((0, 0, width, height), 0)]
-    for layer in range(1, layers + 1):
-        side = 2**layer
-        overlap = int(overlap_ratio * min(size) * (2 / side))
-        wide, high = (int(math.ceil((overlap * (side - 1) + edge) / side)) for edge in (width, height))
-        crops += [
-            ((left, top, min(left + wide, width), min(top + high, height)), layer)
-            for left, top in product(
-                [(wide - overlap) * number for number in range(side)],
-                [(high - overlap) * number for number in range(side)],
+    if point_grids is None:
+        assert points_per_side is not None
+        sides = [int(points_per_side / downscale_factor**layer) for layer in range(n_layers + 1)]
+        if min(sides) < 1:
+            raise ValueError(
+                f'points_per_side={points_per_side} leaves {sides} points a side in the layers of crops; '
+                f'give more, or a smaller crop_n_points_downscale_factor than {downscale_factor}'
             )
-        ]
-    return crops
-
-
-def shifted(box: tuple[int, int, int, int], left: int, top: int) -> tuple[int, int, int, int]:
-    """A box moved."""
-    return box[0] + left, box[1] + top, box[2] + left, box[3] + top
-
-
-def is_cut(box: Sequence[int], crop: Sequence[int], size: tuple[int, int], near: float = NEAR) -> bool:
-    """Whether a box reaches a border of a crop that is not near a border of the image of (height, width)."""
-    image = (0, 0, size[1], size[0])
-    return any(
-        abs(edge - border) <= near < abs(edge - end)
-        for edge, border, end in zip(box, crop, image, strict=True)
-    )
-
-
-def suppress(masks: list[Mask], scores: Tensor, threshold: float) -> list[Mask]:
-    """Non-maximum suppression by boxes; what is left, best first."""
-    try:
-        from torchvision.ops import batched_nms
-    except ImportError:
-        raise ImportError('automatic masks need the package torchvision: pip install torchvision') from None
-    if not masks:
-        return []
-    boxes = torch.tensor([mask.box for mask in masks], dtype=torch.float32)
-    return [
-        masks[number]
-        for number in batched_nms(boxes, scores.float(), torch.zeros(len(boxes)), threshold).tolist()
-    ]
-
-
-def without_small_regions(
-    masks: list[Mask], size: tuple[int, int], least: int, threshold: float
-) -> list[Mask]:
-    """Fill holes and drop islands of fewer than ``least`` pixels, then suppress again: masks that were changed lose."""
-    mended, unchanged = [], []
-    for one in masks:
-        before = mask_of(one.runs, size)
-        after = _large_regions(_large_regions(before, least, holes=True), least, holes=False)
-        unchanged.append(float(after is before))
-        if after is not before:
-            runs = runs_of(after)
-            one = one._replace(runs=runs, box=box_of_runs(runs, size[0]))
-        mended.append(one)
-    return suppress(mended, torch.tensor(unchanged), threshold)
-
-
-def _large_regions(mask: np.ndarray, least: int, holes: bool) -> np.ndarray:
-    """The mask with small holes filled, or without small islands; itself where there are none. The largest island stays."""
-    import cv2
-
-    count, parts, stats, _ = cv2.connectedComponentsWithStats((mask ^ holes).astype(np.uint8), connectivity=8)
-    sizes = stats[:, cv2.CC_STAT_AREA]
-    small = np.append(False, sizes[1:] < least)
-    if not small.any():
-        return mask
-    kept = small | (np.arange(count) == 0) if holes else ~small & (np.arange(count) > 0)
-    if not holes and not kept.any():
-        kept[1 + sizes[1:].argmax()] = True
-    return kept[parts]
+        point_grids = [build_point_grid(side) for side in sides]
+    if len(point_grids) <= n_layers:
+        raise ValueError(
+            f'{len(point_grids)} point_grids for the whole image and {n_layers} layers of crops; give one '
+            'each'
+        )
+    return [np.asarray(grid, dtype=np.float64).reshape(-1, 2) for grid in point_grids]
 
 
 def _as_xywh(box: Sequence[int]) -> list[int]:

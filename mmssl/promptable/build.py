@@ -1,5 +1,6 @@
 """Models by name, as the official package builds them."""
 
+from pathlib import Path
 from typing import Any
 
 from mmssl.checkpoint import load_file, weights_of
@@ -8,34 +9,36 @@ from mmssl.promptable.sam import SAM
 from mmssl.promptable.tiny_vit import SAMTinyViT
 
 KINDS = (*ARCHS, 'vit_t')
+SIZES = ('image_encoder', 'prompt_encoder', 'mask_decoder', 'pixel_mean', 'pixel_std')
 
 
-def build_sam(kind: str | dict[str, Any] = 'vit_h', checkpoint=None) -> SAM:
-    """A Segment Anything model in evaluation mode.
+def build_sam(kind: str | dict[str, Any] = 'vit_h', checkpoint: str | Path | None = None) -> SAM:
+    """Build a Segment Anything model in evaluation mode.
 
     Args:
-        kind: 'vit_b', 'vit_l', 'vit_h', 'vit_t' (MobileSAM, arXiv:2306.14289), or sizes: a dict with any of
+        kind: 'vit_b', 'vit_l', 'vit_h', 'vit_t' (MobileSAM, arXiv:2306.14289), or a dict with any of
             ``image_encoder``, ``prompt_encoder`` and ``mask_decoder``, each a dict of arguments of the
             official class (``transformer`` inside ``mask_decoder``). An ``image_encoder`` with a ``type`` is
             built from the registry.
-        checkpoint: a file in the official names, or our own. It must fit; tables of another image size are
-            resized.
+        checkpoint: File with the official names, or written by a training. It must fit; tables of another
+            image size are resized.
 
     Returns:
-        the model; ``model.state_dict()`` has the official names again.
+        The model; ``model.state_dict()`` has the official names again.
 
     Raises:
-        ValueError: an unknown kind; a file that does not fit, with what is missing and what is not known.
+        ValueError: An unknown kind, or a file that does not fit, with the names that are missing or unknown.
     """
     if isinstance(kind, str):
         if kind not in KINDS:
             raise ValueError(
-                f'no model {kind!r}; there are {", ".join(KINDS)}, or a dict of image_encoder, prompt_encoder, mask_decoder'
+                f'no model {kind!r}; there are {", ".join(KINDS)}, or a dict of image_encoder, '
+                'prompt_encoder, mask_decoder'
             )
         sizes: dict[str, Any] = {}
         encoder = SAMTinyViT() if kind == 'vit_t' else SAMImageEncoder(arch=kind)
     else:
-        unknown = set(kind) - {'image_encoder', 'prompt_encoder', 'mask_decoder', 'pixel_mean', 'pixel_std'}
+        unknown = set(kind) - set(SIZES)
         if unknown:
             raise ValueError(
                 f'unknown parts {sorted(unknown)}; give image_encoder, prompt_encoder and mask_decoder'

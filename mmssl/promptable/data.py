@@ -10,9 +10,8 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from PIL import Image
 
+from mmssl.data.suffixes import IMAGE_SUFFIXES
 from mmssl.registry import DATASETS
-
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff')
 
 
 class MaskDataset(BaseDataset):

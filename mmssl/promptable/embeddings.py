@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def fingerprint(module: nn.Module) -> str:
-    """Hexadecimal digest of a module's weights; another training, another digest."""
+    """Hexadecimal digest of all weights and buffers of a module."""
     digest = hashlib.blake2b(digest_size=8)
     for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode())
@@ -17,62 +17,81 @@ def fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def versions(*modules: nn.Module) -> tuple:
-    """Where the weights lie and how often torch has written there: another tuple when they may have changed, without reading them."""
-    tensors = (value for module in modules for value in module.state_dict().values())
-    return tuple((value.data_ptr(), 0 if value.is_inference() else value._version) for value in tensors)
+def weights_state(module: nn.Module) -> tuple:
+    """A value that changes when a weight changes, computed much faster than :func:`fingerprint`.
+
+    Versions count the writes that torch sees; sums of the bits show those through ``.data``, which it does not.
+    """
+    values = list(module.state_dict().values())
+    versions = tuple((value.data_ptr(), 0 if value.is_inference() else value._version) for value in values)
+    sums = [_sum_of_bits(value.detach()) for value in values]
+    return versions, tuple(torch.stack(sums).tolist()) if sums else ()
+
+
+def _sum_of_bits(value: Tensor) -> Tensor:
+    """Sum of the memory of a tensor as int64 numbers, with overflow."""
+    value = value.clone() if value.storage_offset() else value.contiguous()
+    memory = value.flatten().view(torch.uint8)
+    whole = memory.numel() // 8 * 8
+    return memory[:whole].view(torch.int64).sum() + memory[whole:].sum()
 
 
 class EmbeddingCache:
-    """Embeddings by the pixels they are of, so that a flipped or otherwise changed image is another image and nothing can be stale.
+    """Keeps embeddings in files named after the pixels and the weights, so that none can be stale.
 
-    Two augmented forms of an image are two files: use few augmentations, or the folder grows with every
-        epoch. A file that cannot be read
-    is written anew.
+    Each augmented form of an image has a file of its own: use few augmentations, or the folder grows with
+        every
+    epoch. A file that cannot be read is written anew.
 
     Args:
-        folder: made when needed; the files of each encoder lie in a folder named after its weights.
-        dtype: kept as; float16 takes 2 MB for an embedding of 256 x 64 x 64, float32 loses nothing.
+        folder: Created when needed; the files of each encoder are in a folder named after its weights.
+        dtype: Data type of the files; float16 takes 2 MB for an embedding of 256 x 64 x 64, float32 is exact.
     """
 
     def __init__(self, folder: str | Path, dtype: torch.dtype = torch.float16):
-        self.folder, self.dtype = Path(folder), dtype
-        self._place: Path | None = None
-        self._versions: tuple = ()
-        self.hits = self.misses = 0
+        self.folder = Path(folder)
+        self.dtype = dtype
+        self.hits = 0
+        self.misses = 0
+        self._encoder_folder: Path | None = None
+        self._weights_state: tuple = ()
 
-    def _path(self, place: Path, image: Tensor) -> Path:
+    def _path(self, folder: Path, image: Tensor) -> Path:
         digest = hashlib.blake2b(f'{tuple(image.shape)} {self.dtype}'.encode(), digest_size=16)
         digest.update(image.detach().to(torch.float32).cpu().contiguous().numpy().tobytes())
-        return place / f'{digest.hexdigest()}.pt'
+        return folder / f'{digest.hexdigest()}.pt'
 
     def _read(self, path: Path) -> Tensor | None:
         if not path.is_file():
             return None
         try:
-            kept = torch.load(path, map_location='cpu', weights_only=True)
-        except Exception:  # cut off or overwritten: whatever reading it raises, it is made again
+            value = torch.load(path, map_location='cpu', weights_only=True)
+        except Exception:  # truncated or overwritten: whatever the reason, it is computed again
             return None
-        return kept if isinstance(kept, Tensor) and kept.ndim == 3 and kept.dtype == self.dtype else None
+        return value if isinstance(value, Tensor) and value.ndim == 3 and value.dtype == self.dtype else None
+
+    def _folder_of(self, encoder: nn.Module) -> Path:
+        state = weights_state(encoder)
+        if self._encoder_folder is None or state != self._weights_state:
+            self._encoder_folder = self.folder / fingerprint(encoder)
+            self._weights_state = state
+            self._encoder_folder.mkdir(parents=True, exist_ok=True)
+        return self._encoder_folder
 
     @torch.no_grad()
     def __call__(self, encoder: nn.Module, images: Tensor) -> Tensor:
-        """(B, C, h, w) embeddings of (B, 3, H, W) images, encoding those alone that are not there yet."""
-        now = versions(encoder)
-        place = self._place
-        if place is None or now != self._versions:
-            self._place = place = self.folder / fingerprint(encoder)
-            self._versions = now
-            place.mkdir(parents=True, exist_ok=True)
-        paths = [self._path(place, image) for image in images]
-        kept = [self._read(path) for path in paths]
-        missing = [number for number, one in enumerate(kept) if one is None]
+        """Return embeddings (B, C, h, w) of images (B, 3, H, W), encoding only those without a file."""
+        folder = self._folder_of(encoder)
+        paths = [self._path(folder, image) for image in images]
+        embeddings = [self._read(path) for path in paths]
+        missing = [index for index, embedding in enumerate(embeddings) if embedding is None]
         self.misses += len(missing)
         self.hits += len(paths) - len(missing)
         if missing:
-            for number, made in zip(missing, encoder(images[missing]), strict=True):
-                kept[number] = one = made.to('cpu', self.dtype)
-                part = paths[number].with_suffix(f'.{os.getpid()}.part')
-                torch.save(one.clone(), part)
-                os.replace(part, paths[number])
-        return torch.stack(kept).to(images.device, images.dtype)
+            for index, encoded in zip(missing, encoder(images[missing]), strict=True):
+                embedding = encoded.to('cpu', self.dtype)
+                embeddings[index] = embedding
+                partial = paths[index].with_suffix(f'.{os.getpid()}.part')
+                torch.save(embedding.clone(), partial)
+                os.replace(partial, paths[index])
+        return torch.stack(embeddings).to(images.device, images.dtype)

@@ -277,7 +277,7 @@ def _fit_tables(module: SAMImageEncoder, state_dict: dict, prefix: str, *_) -> N
     from mmengine.logging import print_log
 
     if f'{prefix}layers.0.ln1.weight' in state_dict:
-        from mmssl.convert.sam import from_vit
+        from mmssl.promptable.plain_vit import from_vit
 
         renamed = from_vit(
             {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""Low-rank adaptation (Hu et al., ICLR 2022, arXiv:2106.09685): W x + (alpha / rank) B A x, of which A and B alone learn."""
+"""Low-rank adaptation (arXiv:2106.09685): W x + (alpha / rank) B A x, with only A and B trained."""
 
 import math
 from typing import Any
@@ -9,19 +9,18 @@ from torch import Tensor, nn
 
 
 class LoRALinear(nn.Linear):
-    """A linear layer with a low-rank update; ``weight`` and ``bias`` keep their names, and stay as they are.
+    """A linear layer with a low-rank update; ``weight`` and ``bias`` are frozen and keep their names.
 
-    For a layer that makes queries, keys and values at once, ``parts=3`` and ``tuned=(0, 2)`` update queries
-    and values only, as the paper does. B starts at zero: the layer starts as it was.
-
-    Maps (..., in_features) to (..., out_features).
+    For a layer that computes queries, keys and values at once, ``parts=3`` and ``tuned=(0, 2)`` update
+    queries and values only, as the paper does. B starts at zero, so that the layer starts unchanged. Maps
+    (..., in_features) to (..., out_features).
 
     Args:
-        layer: to be taken over; its parameters are shared.
-        rank: of the update.
-        alpha: of the scale alpha / rank; the rank when None.
-        parts: blocks of the output.
-        tuned: numbers of the blocks that are updated.
+        layer: Layer to replace; its parameters are shared.
+        rank: Rank of the update.
+        alpha: Numerator of the scale alpha / rank; the rank if None.
+        parts: Number of blocks of the output.
+        tuned: Indices of the blocks that are updated.
     """
 
     def __init__(
@@ -36,23 +35,27 @@ class LoRALinear(nn.Linear):
             raise ValueError(f'rank={rank} of LoRALinear must be at least 1')
         if layer.out_features % parts or not set(tuned) <= set(range(parts)):
             raise ValueError(
-                f'{layer.out_features} outputs in parts={parts}, tuned={tuned}: parts must divide the outputs and tuned name '
-                'some of them'
+                f'{layer.out_features} outputs in parts={parts}, tuned={tuned}: parts must divide the '
+                'outputs and tuned name some of them'
             )
         nn.Module.__init__(self)
-        self.in_features, self.out_features = layer.in_features, layer.out_features
-        self.weight, self.bias = layer.weight, layer.bias
+        self.in_features = layer.in_features
+        self.out_features = layer.out_features
+        self.weight = layer.weight
+        self.bias = layer.bias
         self.weight.requires_grad_(False)
         if self.bias is not None:
             self.bias.requires_grad_(False)
-        self.parts, self.tuned, self.scale = parts, tuple(tuned), (rank if alpha is None else alpha) / rank
-        place = dict(device=layer.weight.device, dtype=layer.weight.dtype)
-        self.lora_a = nn.Parameter(torch.empty(len(tuned), rank, layer.in_features, **place))
-        self.lora_b = nn.Parameter(torch.empty(len(tuned), layer.out_features // parts, rank, **place))
+        self.parts = parts
+        self.tuned = tuple(tuned)
+        self.scale = (rank if alpha is None else alpha) / rank
+        options = dict(device=layer.weight.device, dtype=layer.weight.dtype)
+        self.lora_a = nn.Parameter(torch.empty(len(tuned), rank, layer.in_features, **options))
+        self.lora_b = nn.Parameter(torch.empty(len(tuned), layer.out_features // parts, rank, **options))
         self.reset_lora()
 
     def reset_lora(self) -> None:
-        """A as a linear layer's weight (Kaiming, uniform), B zero."""
+        """Draw A as a linear layer draws its weight (Kaiming, uniform), and set B to zero."""
         for part in self.lora_a:
             nn.init.kaiming_uniform_(part, a=math.sqrt(5))
         nn.init.zeros_(self.lora_b)
@@ -60,16 +63,14 @@ class LoRALinear(nn.Linear):
     def update(self) -> Tensor:
         """(out_features, in_features), what is added to the weight."""
         products = self.scale * self.lora_b @ self.lora_a
-        nothing = torch.zeros_like(products[0])
-        return torch.cat(
-            [
-                products[self.tuned.index(part)] if part in self.tuned else nothing
-                for part in range(self.parts)
-            ]
-        )
+        zero = torch.zeros_like(products[0])
+        blocks = [
+            products[self.tuned.index(part)] if part in self.tuned else zero for part in range(self.parts)
+        ]
+        return torch.cat(blocks)
 
     def forward(self, x: Tensor) -> Tensor:
-        """As a linear layer with the updated weight."""
+        """Apply the layer with the updated weight."""
         return F.linear(x, self.weight + self.update(), self.bias)
 
     def merged(self) -> nn.Linear:
@@ -95,18 +96,19 @@ class LoRALinear(nn.Linear):
 def add_lora(
     module: nn.Module, rank: int = 4, alpha: float | None = None, targets: tuple[str, ...] = ('qkv',)
 ) -> list[str]:
-    """Give the linear layers of a module low-rank updates and freeze everything else in it.
+    """Give linear layers of a module low-rank updates and freeze everything else in it.
 
     Args:
-        module: of which linear layers are replaced in place.
-        rank, alpha: of the updates.
-        targets: last parts of the names of the layers; 'qkv' is updated in queries and values.
+        module: Module whose linear layers are replaced in place.
+        rank: As in :class:`LoRALinear`.
+        alpha: As in :class:`LoRALinear`.
+        targets: Last parts of the names of the layers; 'qkv' is updated in queries and values.
 
     Returns:
-        names of the layers.
+        Names of the layers.
 
     Raises:
-        ValueError: no linear layer has such a name.
+        ValueError: No linear layer has such a name.
     """
     module.requires_grad_(False)
     names = [
@@ -116,7 +118,8 @@ def add_lora(
     ]
     if not names:
         raise ValueError(
-            f'{type(module).__name__} has no linear layer named {" or ".join(targets)}; name some with lora=dict(targets=...)'
+            f'{type(module).__name__} has no linear layer named {" or ".join(targets)}; name some with '
+            'lora=dict(targets=...)'
         )
     for name in names:
         parent, _, last = name.rpartition('.')
@@ -127,7 +130,7 @@ def add_lora(
 
 
 def merge_lora(module: nn.Module) -> nn.Module:
-    """Replace layers with low-rank updates by plain ones that compute the same, in place; returns the module."""
+    """Replace layers with low-rank updates by plain ones that compute the same, in place."""
     for name, layer in list(module.named_modules()):
         if isinstance(layer, LoRALinear):
             parent, _, last = name.rpartition('.')
@@ -136,7 +139,7 @@ def merge_lora(module: nn.Module) -> nn.Module:
 
 
 def plain_state_dict(module: nn.Module) -> dict[str, Tensor]:
-    """The state dict that :func:`merge_lora` would leave, of a module that stays as it is."""
+    """The state dict after :func:`merge_lora`, without changing the module."""
     state = dict(module.state_dict())
     for name, layer in module.named_modules():
         if isinstance(layer, LoRALinear):
@@ -146,7 +149,7 @@ def plain_state_dict(module: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def trained_share(module: nn.Module) -> float:
-    """Share of the parameters that learn."""
+def trained_fraction(module: nn.Module) -> float:
+    """Fraction of the parameters that require gradients."""
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in module.parameters()]
-    return sum(size for size, learns in sizes if learns) / sum(size for size, _ in sizes)
+    return sum(size for size, trained in sizes if trained) / sum(size for size, _ in sizes)

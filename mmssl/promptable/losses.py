@@ -1,7 +1,7 @@
-"""Losses of masks (Segment Anything, arXiv:2304.02643, appendix A: focal 20 to dice 1, and the squared error of the predicted IoU).
+"""Losses of masks (arXiv:2304.02643, appendix A): focal and dice, 20 to 1, and the squared error of the IoU.
 
-Every loss is a number a mask, so that the best of several masks can be chosen. One that averages first and
-focuses afterwards focuses on nothing: the focal factor belongs to a pixel.
+Every loss is a value for each mask, so that the best of several masks can be chosen. The focal factor belongs
+to a pixel: a loss that averages first and focuses afterwards focuses on nothing.
 """
 
 import torch
@@ -14,15 +14,15 @@ def focal_loss(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float
 
     Args:
         logits: (..., H, W).
-        target: the same shape, or one that broadcasts to it, of 0 and 1 (or bool).
-        alpha: a_t of the object; the background's is 1 - alpha. Negative: no weights.
-        gamma: focus.
+        target: The same shape, or one that broadcasts to it, of 0 and 1 (or bool).
+        alpha: a_t of the object; that of the background is 1 - alpha. Negative for no weights.
+        gamma: Exponent of the focal factor.
 
     Returns:
-        (...), one a mask.
+        (...), a value for each mask.
     """
     target = target.to(logits.dtype)
-    signed = logits * (2 * target - 1)  # logit of the right answer
+    signed = logits * (2 * target - 1)  # logit of p_t
     loss = F.softplus(-signed) * torch.sigmoid(-signed) ** gamma
     if alpha >= 0:
         loss = loss * (1 - alpha + (2 * alpha - 1) * target)
@@ -30,14 +30,15 @@ def focal_loss(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float
 
 
 def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
-    """1 - (2 |P T| + smooth) / (|P| + |T| + smooth) with P the probabilities (arXiv:1606.04797; V-Net, with MaskFormer's smoothing).
+    """Dice loss (arXiv:1606.04797, smoothed as in MaskFormer): 1 - (2 |P T| + smooth) / (|P| + |T| + smooth).
 
     Args:
-        logits, target: as in :func:`focal_loss`.
-        smooth: keeps an empty target from dividing by 0.
+        logits: (..., H, W); P are their probabilities.
+        target: As in :func:`focal_loss`.
+        smooth: Prevents a division by 0 for an empty target.
 
     Returns:
-        (...), one a mask.
+        (...), a value for each mask.
     """
     target = target.to(logits.dtype)
     probability = logits.sigmoid()
@@ -47,10 +48,11 @@ def dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
 
 
 def mask_iou(pred: Tensor, target: Tensor) -> Tensor:
-    """Intersection over union of masks; 1 where both are empty.
+    """Intersection over union of masks; 1 if both are empty.
 
     Args:
-        pred, target: (..., H, W) bool, of shapes that broadcast.
+        pred: (..., H, W) bool.
+        target: (..., H, W) bool, of a shape that broadcasts with it.
 
     Returns:
         (...) float32.
@@ -61,16 +63,19 @@ def mask_iou(pred: Tensor, target: Tensor) -> Tensor:
 
 
 class MaskLosses(torch.nn.Module):
-    """Focal, dice and IoU losses of one round, with the best of several masks for an ambiguous prompt.
+    """Focal, dice and IoU losses of a round, with the best of several masks for an ambiguous prompt.
 
     Args:
-        focal_weight, dice_weight, iou_weight: 20, 1 and 1 in the paper.
-        alpha, gamma: of the focal loss.
-        supervise_all_ious: the predicted IoU of every mask learns, not of the chosen one alone; at inference
-            all of them are compared.
+        focal_weight: Weight of the focal loss; 20 in the paper.
+        dice_weight: Weight of the dice loss; 1 in the paper.
+        iou_weight: Weight of the loss of the predicted IoU; 1 in the paper.
+        alpha: As in :func:`focal_loss`.
+        gamma: As in :func:`focal_loss`.
+        supervise_all_ious: Train the predicted IoU of every mask instead of that of the chosen one: at
+            inference all of them are compared.
 
     Raises:
-        ValueError: a negative weight.
+        ValueError: A negative weight.
     """
 
     def __init__(
@@ -91,32 +96,34 @@ class MaskLosses(torch.nn.Module):
         ):
             if not value >= 0:
                 raise ValueError(f'{name}={value} of MaskLosses must not be negative')
-        self.focal_weight, self.dice_weight, self.iou_weight = focal_weight, dice_weight, iou_weight
-        self.alpha, self.gamma, self.supervise_all_ious = alpha, gamma, supervise_all_ious
+        self.focal_weight = focal_weight
+        self.dice_weight = dice_weight
+        self.iou_weight = iou_weight
+        self.alpha = alpha
+        self.gamma = gamma
+        self.supervise_all_ious = supervise_all_ious
 
     def forward(self, logits: Tensor, ious: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Losses of N prompts, weighted; of several candidates the one whose focal and dice loss is least learns.
+        """Weighted losses of N prompts, each of the candidate with the lowest focal plus dice loss.
 
         Args:
             logits: (N, M, H, W) of M candidate masks.
-            ious: (N, M) predicted.
+            ious: (N, M), predicted.
             target: (N, H, W) bool.
 
         Returns:
-            'focal', 'dice', 'iou' (N,); 'true_ious' (N, M) without gradient.
+            'focal', 'dice' and 'iou' (N,); 'true_ious' (N, M) without gradient.
         """
-        truth = target[:, None]
-        focal = self.focal_weight * focal_loss(logits.float(), truth, self.alpha, self.gamma)
-        dice = self.dice_weight * dice_loss(logits.float(), truth)
-        chosen = (focal + dice).detach().argmin(1, keepdim=True)
-        true_ious = mask_iou(logits.detach() > 0, truth)
+        target = target[:, None]
+        focal = self.focal_weight * focal_loss(logits.float(), target, self.alpha, self.gamma)
+        dice = self.dice_weight * dice_loss(logits.float(), target)
+        best = (focal + dice).detach().argmin(1, keepdim=True)
+        true_ious = mask_iou(logits.detach() > 0, target)
         squared = (ious.float() - true_ious) ** 2
-        iou = self.iou_weight * (
-            squared.mean(1) if self.supervise_all_ious else squared.gather(1, chosen).squeeze(1)
-        )
+        error = squared.mean(1) if self.supervise_all_ious else squared.gather(1, best).squeeze(1)
         return {
-            'focal': focal.gather(1, chosen).squeeze(1),
-            'dice': dice.gather(1, chosen).squeeze(1),
-            'iou': iou,
+            'focal': focal.gather(1, best).squeeze(1),
+            'dice': dice.gather(1, best).squeeze(1),
+            'iou': self.iou_weight * error,
             'true_ious': true_ious,
         }

@@ -1,4 +1,4 @@
-"""Prompts to tokens and maps (Segment Anything, arXiv:2304.02643, appendix A, 'Prompt encoder')."""
+"""The prompt encoder of Segment Anything (arXiv:2304.02643, appendix A, 'Prompt encoder')."""
 
 import math
 
@@ -6,16 +6,16 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmssl.promptable.common import LayerNorm2d, redraw
+from mmssl.promptable.common import LayerNorm2d, reset_weights
 from mmssl.registry import MODELS
 
 
 class PositionEmbeddingRandom(nn.Module):
-    """Sine and cosine of random frequencies (arXiv:2006.10739).
+    """Positional encoding by sines and cosines of random frequencies (arXiv:2006.10739).
 
     Args:
-        num_pos_feats: frequencies; the encoding has twice as many channels.
-        scale: standard deviation of the frequencies.
+        num_pos_feats: Number of frequencies; the encoding has twice as many channels.
+        scale: Standard deviation of the frequencies.
     """
 
     def __init__(self, num_pos_feats: int = 64, scale: float | None = None):
@@ -28,38 +28,38 @@ class PositionEmbeddingRandom(nn.Module):
         """Draw the frequencies."""
         nn.init.normal_(self.positional_encoding_gaussian_matrix, std=self.scale)
 
-    def encode(self, places: Tensor) -> Tensor:
-        """(..., 2) x and y in [0, 1] to (..., C)."""
+    def encode(self, coords: Tensor) -> Tensor:
+        """Encode x and y in [0, 1], (..., 2), to (..., C), at least in float32."""
         frequencies = self.positional_encoding_gaussian_matrix
-        wide = torch.float64 if frequencies.dtype == torch.float64 else torch.float32
-        with torch.autocast(places.device.type, enabled=False):
-            waves = 2 * math.pi * ((2 * places.to(wide) - 1) @ frequencies.to(wide))
-            return torch.cat([waves.sin(), waves.cos()], dim=-1).to(frequencies.dtype)
+        dtype = torch.promote_types(frequencies.dtype, torch.float32)
+        with torch.autocast(coords.device.type, enabled=False):
+            angles = 2 * math.pi * ((2 * coords.to(dtype) - 1) @ frequencies.to(dtype))
+            return torch.cat([angles.sin(), angles.cos()], dim=-1).to(frequencies.dtype)
 
     def forward(self, size: tuple[int, int]) -> Tensor:
-        """(C, H, W): the encoding of the centres of a grid's cells."""
-        matrix = self.positional_encoding_gaussian_matrix
-        wide = torch.float64 if matrix.dtype == torch.float64 else torch.float32
-        rows, columns = (
-            (torch.arange(length, device=matrix.device, dtype=wide) + 0.5) / length for length in size
-        )
-        places = torch.stack([columns.expand(size[0], -1), rows[:, None].expand(-1, size[1])], dim=-1)
-        return self.encode(places).permute(2, 0, 1)
+        """Encode the pixel centres of a grid of (H, W) to (C, H, W)."""
+        frequencies = self.positional_encoding_gaussian_matrix
+        dtype = torch.promote_types(frequencies.dtype, torch.float32)
+        y, x = ((torch.arange(n, device=frequencies.device, dtype=dtype) + 0.5) / n for n in size)
+        coords = torch.stack([x.expand(size[0], -1), y[:, None].expand(-1, size[1])], dim=-1)
+        return self.encode(coords).permute(2, 0, 1)
 
     def forward_with_coords(self, coords: Tensor, image_size: tuple[int, int]) -> Tensor:
-        """(..., 2) x and y in pixels to (..., C). What comes in float64 is divided in float64, as in the released code."""
+        """Encode x and y in pixels, (..., 2), to (..., C); float64 is divided in float64, as released."""
         return self.encode(coords / coords.new_tensor([image_size[1], image_size[0]]))
 
 
 @MODELS.register_module()
 class SAMPromptEncoder(BaseModule):
-    """Points and boxes to tokens, masks to a map. Names and arguments as in the official ``PromptEncoder``.
+    """Encode points and boxes as tokens, and masks as feature maps.
+
+    Names and arguments are those of the official ``PromptEncoder``.
 
     Args:
-        embed_dim: width.
-        image_embedding_size: (h, w) of the image's map.
+        embed_dim: Number of channels C.
+        image_embedding_size: (h, w) of the image embedding.
         input_image_size: (H, W) of the padded image in pixels.
-        mask_in_chans: hidden channels for masks.
+        mask_in_chans: Hidden channels of the layers that embed masks.
     """
 
     def __init__(
@@ -74,8 +74,9 @@ class SAMPromptEncoder(BaseModule):
         self.embed_dim = embed_dim
         rows, columns = image_embedding_size
         height, width = input_image_size
-        self.image_embedding_size, self.input_image_size = (rows, columns), (height, width)
-        self.mask_input_size = (4 * self.image_embedding_size[0], 4 * self.image_embedding_size[1])
+        self.image_embedding_size = (rows, columns)
+        self.input_image_size = (height, width)
+        self.mask_input_size = (4 * rows, 4 * columns)
         self.pe_layer = PositionEmbeddingRandom(embed_dim // 2)
         # background, foreground, top left and bottom right corner
         self.point_embeddings = nn.ModuleList(nn.Embedding(1, embed_dim) for _ in range(4))
@@ -92,21 +93,21 @@ class SAMPromptEncoder(BaseModule):
         self.no_mask_embed = nn.Embedding(1, embed_dim)
 
     def init_weights(self) -> None:
-        """Draw the initial weights anew, as torch does; an ``init_cfg`` of type 'Pretrained' has the last word."""
-        redraw(self)
+        """Reset all weights; an ``init_cfg`` of type 'Pretrained' is loaded afterwards."""
+        reset_weights(self)
         super().init_weights()
 
     def get_dense_pe(self) -> Tensor:
-        """(1, C, h, w): the encoding of the places of the image's map."""
+        """(1, C, h, w), positional encoding of the image embedding."""
         return self.pe_layer(self.image_embedding_size)[None]
 
     def embed_points(self, coords: Tensor, labels: Tensor) -> Tensor:
-        """Tokens of points.
+        """Embed points.
 
         Args:
             coords: (B, N, 2), x and y in pixels of the padded image.
-            labels: (B, N): 1 foreground, 0 background, 2 and 3 top left and bottom right corner of a box, -1
-                no point.
+            labels: (B, N): 1 foreground, 0 background, 2 and 3 top left and bottom right corner of a box,
+                -1 for no point.
 
         Returns:
             (B, N, C).
@@ -116,32 +117,36 @@ class SAMPromptEncoder(BaseModule):
                 f'points of shape {tuple(coords.shape)} with labels of shape {tuple(labels.shape)}; '
                 'give (B, N, 2) and (B, N): B prompts of N points'
             )
-        kinds = torch.cat([self.not_a_point_embed.weight, *(one.weight for one in self.point_embeddings)])
+        by_label = torch.cat(
+            [self.not_a_point_embed.weight, *(embedding.weight for embedding in self.point_embeddings)]
+        )
         labels = labels.long()
-        places = self.pe_layer.forward_with_coords(coords + 0.5, self.input_image_size)
-        return torch.where(labels.unsqueeze(-1) == -1, 0, places) + kinds[labels + 1]
+        positions = self.pe_layer.forward_with_coords(coords + 0.5, self.input_image_size)
+        return torch.where(labels.unsqueeze(-1) == -1, 0, positions) + by_label[labels + 1]
 
     def embed_boxes(self, boxes: Tensor) -> Tensor:
-        """(B, 4) x1, y1, x2, y2 in pixels to (B, 2, C)."""
+        """Embed (B, 4) x1, y1, x2, y2 in pixels as their corners (B, 2, C)."""
         if boxes.shape[-1] != 4 and boxes.shape[-2:] != (2, 2):
             raise ValueError(
-                f'boxes of shape {tuple(boxes.shape)}; give (B, 4): x1, y1, x2, y2 in pixels of the padded image'
+                f'boxes of shape {tuple(boxes.shape)}; give (B, 4): x1, y1, x2, y2 in pixels of the padded '
+                'image'
             )
         corners = boxes.reshape(-1, 2, 2)
         labels = torch.tensor([2, 3], device=boxes.device).expand(corners.shape[0], -1)
         return self.embed_points(corners, labels)
 
     def embed_masks(self, masks: Tensor) -> Tensor:
-        """(B, 1, 4h, 4w) logits to (B, C, h, w)."""
+        """Embed logits (B, 1, 4h, 4w) as (B, C, h, w)."""
         if masks.ndim != 4 or masks.shape[1] != 1 or tuple(masks.shape[-2:]) != self.mask_input_size:
+            height, width = self.mask_input_size
             raise ValueError(
-                f'masks of shape {tuple(masks.shape)}; give (B, 1, {self.mask_input_size[0]}, {self.mask_input_size[1]}): '
-                'the low-resolution logits of an earlier prediction'
+                f'masks of shape {tuple(masks.shape)}; give (B, 1, {height}, {width}): the low-resolution '
+                'logits of an earlier prediction'
             )
         return self.mask_downscaling(masks)
 
     def no_mask(self, prompts: int) -> Tensor:
-        """(B, C, h, w), expanded, not copied: the map where there is no mask."""
+        """(B, C, h, w), dense embedding of B prompts without masks: one vector, expanded and not copied."""
         return self.no_mask_embed.weight.view(1, -1, 1, 1).expand(prompts, -1, *self.image_embedding_size)
 
     def forward(
@@ -150,39 +155,40 @@ class SAMPromptEncoder(BaseModule):
         """Encode B prompts.
 
         Args:
-            points: coordinates (B, N, 2), x and y in pixels of the padded image, and labels (B, N), see
+            points: Coordinates (B, N, 2), x and y in pixels of the padded image, and labels (B, N); see
                 :meth:`embed_points`.
             boxes: (B, 4).
             masks: (B, 1, 4h, 4w), logits.
 
         Returns:
-            sparse (B, T, C): points, then 'not a point' where there are points without boxes, then two
-                corners a box; dense (B, C, h, w).
+            Sparse (B, T, C): points, then 'not a point' if there are points without boxes, then two corners
+            for each box; and dense (B, C, h, w). Without masks the dense embedding of a prompt is that of
+            all prompts.
 
         Raises:
-            ValueError: shapes that do not fit, or different numbers of prompts.
+            ValueError: Shapes that do not fit, or different numbers of prompts.
         """
-        counts = {
-            name: given.shape[0]
-            for name, given in (
-                ('points', None if points is None else points[0]),
-                ('boxes', boxes),
-                ('masks', masks),
-            )
-            if given is not None
-        }
-        if len(set(counts.values())) > 1:
-            raise ValueError(
-                f'different numbers of prompts: {counts}; every prompt needs its points, box and mask'
-            )
+        prompts = self._count_prompts(points, boxes, masks)
         tokens = []
         if points is not None:
             tokens.append(self.embed_points(*points))
             if boxes is None:
-                tokens.append(self.not_a_point_embed.weight.expand(points[0].shape[0], 1, -1))
+                tokens.append(self.not_a_point_embed.weight.expand(prompts, 1, -1))
         if boxes is not None:
             tokens.append(self.embed_boxes(boxes))
-        prompts = next(iter(counts.values()), 1)
         weight = self.no_mask_embed.weight
         sparse = torch.cat(tokens, dim=1) if tokens else weight.new_empty(prompts, 0, self.embed_dim)
         return sparse, self.no_mask(prompts) if masks is None else self.embed_masks(masks.to(weight.dtype))
+
+    @staticmethod
+    def _count_prompts(
+        points: tuple[Tensor, Tensor] | None, boxes: Tensor | None, masks: Tensor | None
+    ) -> int:
+        """Number of prompts; 1 if there are none at all."""
+        present = {'points': None if points is None else points[0], 'boxes': boxes, 'masks': masks}
+        counts = {name: value.shape[0] for name, value in present.items() if value is not None}
+        if len(set(counts.values())) > 1:
+            raise ValueError(
+                f'different numbers of prompts: {counts}; every prompt needs its points, box and mask'
+            )
+        return next(iter(counts.values()), 1)

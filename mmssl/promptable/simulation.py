@@ -1,4 +1,6 @@
-"""Simulated users who click at objects until the mask fits: how a promptable segmenter is evaluated (arXiv:2304.02643, appendix D.1)."""
+"""Simulated users who click at objects until the mask fits (arXiv:2304.02643, appendix D.1)."""
+
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -9,21 +11,35 @@ from torch import Tensor
 from mmssl.promptable.prompts import boxes_of, extent, next_click
 
 
-class ClickSimulation:
-    """Clicks at the centre of the larger error region, at the size of the file, and a run with the tight box alone.
+class Prediction(NamedTuple):
+    """Masks of N objects.
 
-    The first click is answered by the most confident of three masks; later ones by the single mask, with all
-    clicks and the last logits as the prompt.
+    Attributes:
+        logits: (N, 1, 4h, 4w) logits of the most confident mask of each object.
+        best: (N, H, W) bool, the most confident mask of each object.
+        candidates: For each object all masks (M, H, W) bool.
+    """
+
+    logits: Tensor
+    best: np.ndarray
+    candidates: list[np.ndarray]
+
+
+class ClickSimulation:
+    """Evaluates clicks at the centre of the larger error region, and the tight box, at the size of the file.
+
+    The first click gets the most confident of three masks; later ones get the single mask, with all clicks
+    and the last logits as the prompt.
 
     Args:
-        clicks: of each object; 9 in the paper.
-        box: whether the box is tried too.
-        chunk: objects in one decoder call.
-        box_multimask: the box is answered by the most confident of three masks as the first click is, not by
-            the single one.
-        dilation_ratio: thickness of the contour that boundary IoU compares, as a share of the image's
-            diagonal (arXiv:2103.16562).
-        keep_masks: return masks too.
+        clicks: Number of clicks at each object; 9 in the paper.
+        box: Evaluate the box too.
+        chunk: Number of objects in a call of the decoder.
+        box_multimask: The box gets the most confident of three masks, as the first click does, instead of the
+            single mask.
+        dilation_ratio: Thickness of the contour that boundary IoU compares, as a fraction of the diagonal of
+            the image (arXiv:2103.16562).
+        keep_masks: Return masks too.
     """
 
     def __init__(
@@ -37,141 +53,174 @@ class ClickSimulation:
     ):
         if clicks < 1 or chunk < 1:
             raise ValueError(f'clicks={clicks} and chunk={chunk} of ClickSimulation must be at least 1')
-        self.clicks, self.box, self.chunk, self.box_multimask = clicks, box, chunk, box_multimask
-        self.dilation_ratio, self.keep_masks = dilation_ratio, keep_masks
+        self.clicks = clicks
+        self.box = box
+        self.chunk = chunk
+        self.box_multimask = box_multimask
+        self.dilation_ratio = dilation_ratio
+        self.keep_masks = keep_masks
 
     def __call__(
         self, model, embedding: Tensor, masks: Tensor, img_shape: tuple[int, int]
     ) -> dict[str, Tensor]:
-        """Results of the objects of one image.
+        """Evaluate the objects of an image.
 
         Args:
-            model: with ``encode_prompts``, ``decode`` and ``img_size``.
+            model: A model with ``encode_prompts``, ``decode`` and ``img_size``.
             embedding: (1, C, h, w).
             masks: (N, H, W) bool at the size of the file, none empty.
             img_shape: (height, width) of the resized image inside the padded square.
 
         Returns:
-            'click_ious' (N, clicks), 'best_ious' (N,) of the best of the three first masks, 'boundary_ious'
-            (N, clicks), 'areas' (N,), with ``box`` 'box_ious' (N,); with ``keep_masks`` 'first_masks' and
-            'last_masks' (N, H, W) bool and 'points' (N, clicks, 3), x, y and label. Float32 on the CPU.
+            Float32 on the CPU: 'click_ious' (N, clicks), 'best_ious' (N,) of the best of the three first
+            masks, 'boundary_ious' (N, clicks), 'areas' (N,), with ``box`` 'box_ious' (N,); with
+            ``keep_masks`` 'first_masks' and 'last_masks' (N, H, W) bool and 'points' (N, clicks, 3), x, y and
+            label.
         """
         if not len(masks):
-            return self._nothing(masks)
-        parts = [self._some(model, embedding, part, img_shape) for part in masks.split(self.chunk)]
+            return self._empty_results(masks)
+        parts = [
+            _Chunk(self, model, embedding, part, img_shape).evaluate() for part in masks.split(self.chunk)
+        ]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-    def _nothing(self, masks: Tensor) -> dict[str, Tensor]:
+    def _empty_results(self, masks: Tensor) -> dict[str, Tensor]:
         rows = torch.zeros(0, self.clicks)
         result = {'click_ious': rows, 'boundary_ious': rows, 'best_ious': rows[:, 0], 'areas': rows[:, 0]}
         if self.box:
             result['box_ious'] = rows[:, 0]
         if self.keep_masks:
-            result.update(
-                first_masks=masks.cpu(), last_masks=masks.cpu(), points=torch.zeros(0, self.clicks, 3)
-            )
+            points = torch.zeros(0, self.clicks, 3)
+            result.update(first_masks=masks.cpu(), last_masks=masks.cpu(), points=points)
         return result
 
-    def _some(self, model, embedding: Tensor, masks: Tensor, img_shape: tuple[int, int]) -> dict[str, Tensor]:
-        device, count, size = embedding.device, len(masks), tuple(masks.shape[1:])
-        targets = masks.cpu().numpy()
-        if not targets.reshape(count, -1).any(1).all():
+
+class _Chunk:
+    """Objects of an image that are decoded together.
+
+    Args:
+        settings: The simulation.
+        model: As in :meth:`ClickSimulation.__call__`.
+        embedding: As in :meth:`ClickSimulation.__call__`.
+        masks: (N, H, W) bool, none empty.
+        img_shape: As in :meth:`ClickSimulation.__call__`.
+    """
+
+    def __init__(self, settings: ClickSimulation, model, embedding: Tensor, masks: Tensor, img_shape):
+        self.settings = settings
+        self.model = model
+        self.embedding = embedding
+        self.masks = masks
+        self.img_shape = img_shape
+        self.size = tuple(masks.shape[1:])
+        self.targets = masks.cpu().numpy()
+        if not self.targets.reshape(len(masks), -1).any(1).all():
             raise ValueError('an object without a pixel cannot be clicked at; leave empty masks out')
-        scale = torch.tensor([img_shape[1] / size[1], img_shape[0] / size[0]], dtype=torch.float64)
-        index = torch.zeros(count, dtype=torch.long, device=device)
-        contours = [contour(target, self.dilation_ratio) for target in targets]
+        scale = [img_shape[1] / self.size[1], img_shape[0] / self.size[0]]
+        self.scale = torch.tensor(scale, dtype=torch.float64)
 
-        def run(points, labels, boxes, prompt, multimask):
-            sparse, dense = model.encode_prompts(
-                points.to(device), labels.to(device), boxes.to(device), prompt
-            )
-            logits, ious = model.decode(embedding, index, sparse, dense, multimask)
-            logits = logits.float()
-            best = ious.argmax(1).cpu()
-            low = logits[torch.arange(count), best][:, None]
-            # one object at a time: three masks of all objects at the size of the file would be large
-            full = [
-                (to_file_size(part[None], model.img_size, img_shape, size)[0] > 0).cpu().numpy()
-                for part in logits
-            ]
-            pred = np.stack([part[int(number)] for part, number in zip(full, best, strict=True)])
-            return low, pred, full
+    def evaluate(self) -> dict[str, Tensor]:
+        """Click, try the box, and return the results."""
+        result = self._click()
+        result['areas'] = self.masks.flatten(1).sum(1).float().cpu()
+        if self.settings.box:
+            count = len(self.masks)
+            boxes = boxes_of(self.masks).cpu() * self.scale.repeat(2).float()
+            points, labels = torch.zeros(count, 1, 2), torch.zeros(count, 1, dtype=torch.long)
+            boxed = self._predict(points, labels, boxes, None, self.settings.box_multimask)
+            result['box_ious'] = torch.tensor(_ious(boxed.best, self.targets))
+        return result
 
-        pred = np.zeros_like(targets)
+    def _click(self) -> dict[str, Tensor]:
+        count, targets = len(self.masks), self.targets
+        contours = [contour(target, self.settings.dilation_ratio) for target in targets]
+        best = np.zeros_like(targets)
         clicked = np.zeros_like(targets)
         points, labels = torch.zeros(count, 0, 2), torch.zeros(count, 0, dtype=torch.long)
-        nothing, prompt = torch.zeros(0, 4), None
-        lists: dict[str, list] = {'click_ious': [], 'boundary_ious': []}
-        for number in range(self.clicks):
-            clicks = [next_click(*maps) for maps in zip(pred, targets, clicked, strict=True)]
-            for row, click in enumerate(clicks):
-                if click is not None:
-                    clicked[row, click[1], click[0]] = True
-            # nothing wrong: a padding point, which the encoder takes for none
-            pixels = torch.tensor([click[:2] if click else (0, 0) for click in clicks], dtype=torch.float64)
-            points = torch.cat([points, (pixels * scale).float()[:, None]], dim=1)
-            labels = torch.cat(
-                [labels, torch.tensor([[click[2] if click else -1] for click in clicks])], dim=1
-            )
-            prompt, pred, candidates = run(points, labels, nothing, prompt, number == 0)
-            if number == 0:
-                lists['best_ious'] = [
-                    max(_iou(mask, target) for mask in three)
-                    for three, target in zip(candidates, targets, strict=True)
-                ]
-                first = pred
-            lists['click_ious'].append(
-                [_iou(mask, target) for mask, target in zip(pred, targets, strict=True)]
-            )
-            lists['boundary_ious'].append(
-                [
-                    _iou(contour(mask, self.dilation_ratio), edge)
-                    for mask, edge in zip(pred, contours, strict=True)
-                ]
-            )
-        result = {name: torch.tensor(values) for name, values in lists.items()}
-        result = {name: values.T if values.ndim == 2 else values for name, values in result.items()}
-        result['areas'] = masks.flatten(1).sum(1).float().cpu()
-        if self.box:
-            boxes = boxes_of(masks).cpu() * scale.repeat(2).float()
-            empty = torch.zeros(count, 1, 2), torch.zeros(count, 1, dtype=torch.long)
-            _, boxed, _ = run(*empty, boxes, None, self.box_multimask)
-            result['box_ious'] = torch.tensor(
-                [_iou(mask, target) for mask, target in zip(boxed, targets, strict=True)]
-            )
-        if self.keep_masks:
-            result.update(
-                first_masks=torch.from_numpy(first),
-                last_masks=torch.from_numpy(pred),
-                points=torch.cat([points / scale.float(), labels[..., None].float()], dim=2),
-            )
+        logits = None
+        click_ious, boundary_ious = [], []
+        for index in range(self.settings.clicks):
+            new_points, new_labels = self._next_clicks(best, clicked)
+            points = torch.cat([points, new_points[:, None]], dim=1)
+            labels = torch.cat([labels, new_labels[:, None]], dim=1)
+            prediction = self._predict(points, labels, torch.zeros(0, 4), logits, index == 0)
+            logits, best = prediction.logits, prediction.best
+            if index == 0:
+                first = prediction
+            click_ious.append(_ious(best, targets))
+            outlines = [contour(mask, self.settings.dilation_ratio) for mask in best]
+            boundary_ious.append(_ious(outlines, contours))
+        best_ious = [
+            max(_iou(mask, target) for mask in masks)
+            for masks, target in zip(first.candidates, targets, strict=True)
+        ]
+        result = {
+            'click_ious': torch.tensor(click_ious).T,
+            'boundary_ious': torch.tensor(boundary_ious).T,
+            'best_ious': torch.tensor(best_ious),
+        }
+        if self.settings.keep_masks:
+            result['first_masks'] = torch.from_numpy(first.best)
+            result['last_masks'] = torch.from_numpy(best)
+            result['points'] = torch.cat([points / self.scale.float(), labels[..., None].float()], dim=2)
         return result
+
+    def _next_clicks(self, best: np.ndarray, clicked: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Points (N, 2) of the resized image and labels (N,); marks the pixels in ``clicked`` (N, H, W)."""
+        pixels, labels = [], []
+        for pred, target, before in zip(best, self.targets, clicked, strict=True):
+            click = next_click(pred, target, before)
+            # if nothing is wrong, a padding point, which the encoder ignores
+            x, y, label = (0, 0, -1) if click is None else click
+            if click is not None:
+                before[y, x] = True
+            pixels.append((x, y))
+            labels.append(label)
+        points = torch.tensor(pixels, dtype=torch.float64) * self.scale
+        return points.float(), torch.tensor(labels)
+
+    def _predict(
+        self, points: Tensor, labels: Tensor, boxes: Tensor, logits: Tensor | None, multimask: bool
+    ) -> Prediction:
+        device, count = self.embedding.device, len(self.masks)
+        prompts = (points.to(device), labels.to(device), boxes.to(device), logits)
+        sparse, dense = self.model.encode_prompts(*prompts)
+        index = torch.zeros(count, dtype=torch.long, device=device)
+        masks, ious = self.model.decode(self.embedding, index, sparse, dense, multimask)
+        masks = masks.float()
+        rows = ious.argmax(1).cpu()
+        # one object at a time: three masks of all objects at the size of the file would be large
+        candidates = [
+            (to_file_size(part[None], self.model.img_size, self.img_shape, self.size)[0] > 0).cpu().numpy()
+            for part in masks
+        ]
+        best = np.stack([part[int(row)] for part, row in zip(candidates, rows, strict=True)])
+        return Prediction(masks[torch.arange(count), rows][:, None], best, candidates)
 
 
 def to_file_size(logits: Tensor, img_size: int, img_shape: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Low-resolution logits at the size of the file: to the square, without its padding, to the file, bilinear.
+    """Resize low-resolution logits to the padded square, remove the padding, and resize to the file.
 
     Args:
         logits: (N, M, h, w).
-        img_size: side of the square.
+        img_size: Side of the square.
         img_shape: (height, width) of the image in it.
         size: (H, W) of the file.
 
     Returns:
         (N, M, H, W).
     """
-    square = F.interpolate(logits, (img_size, img_size), mode='bilinear', align_corners=False)[
-        ..., : img_shape[0], : img_shape[1]
-    ]
-    return F.interpolate(square, size, mode='bilinear', align_corners=False)
+    square = F.interpolate(logits, (img_size, img_size), mode='bilinear', align_corners=False)
+    inside = square[..., : img_shape[0], : img_shape[1]]
+    return F.interpolate(inside, size, mode='bilinear', align_corners=False)
 
 
 def contour(mask: np.ndarray, dilation_ratio: float) -> np.ndarray:
-    """Pixels of a mask within a distance of its border, the image's border included (Boundary IoU, arXiv:2103.16562).
+    """Pixels of a mask near its border, the edge of the image included (Boundary IoU, arXiv:2103.16562).
 
     Args:
         mask: (H, W) bool.
-        dilation_ratio: the distance as a share of the diagonal; at least 1 pixel.
+        dilation_ratio: Largest distance as a fraction of the diagonal; at least 1 pixel.
 
     Returns:
         (H, W) bool.
@@ -186,6 +235,10 @@ def contour(mask: np.ndarray, dilation_ratio: float) -> np.ndarray:
     band = mask.copy()
     band[part] &= ~inside.astype(bool)
     return band
+
+
+def _ious(preds, targets) -> list[float]:
+    return [_iou(pred, target) for pred, target in zip(preds, targets, strict=True)]
 
 
 def _iou(pred: np.ndarray, target: np.ndarray) -> float:

@@ -1,38 +1,41 @@
-"""Automatic masks of images much larger than the model: tile by tile, in the memory of one tile and of the run lengths found."""
+"""Automatic masks of images much larger than the model, in the memory of one tile and of the run lengths."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
-from mmssl.promptable.automatic import Mask, SamAutomaticMaskGenerator, shifted, suppress
-from mmssl.promptable.predictor import check_image
+from mmssl.promptable.amg import Box, Mask, shift_box, suppress
+from mmssl.promptable.automatic import Progress, SamAutomaticMaskGenerator, batch_counter
+from mmssl.promptable.checks import check_image
 from mmssl.promptable.rle import area_of, box_of_runs, covered, mask_of, rectangle, runs_of
 
-Box = tuple[int, int, int, int]
+# edges of a tile
+LEFT, TOP, RIGHT, BOTTOM = range(4)
 
 
 class TiledMaskGenerator:
-    """Segments tiles at the image's own resolution and joins what they cut.
+    """Segments tiles at the resolution of the image and joins masks that the tiles cut.
 
-    Crops of the official class see the whole image first, make masks of its full size and drop what a crop
-        cuts off: an object that is
-    larger than a crop and small in the whole image is lost. Here masks of two neighbouring tiles of which at
-    least one reaches its border there are one object where they agree in the overlap, each being the other's
-    best match; chains of such pairs make objects of any size. What both tiles see whole is there twice until
-    boxes suppress each other, whole masks first. A mask that its tile cuts off and that the neighbour does
-    not confirm stays as it is.
+    Crops of the official class are segmented after the whole image, whose masks have its full size, and
+    masks that
+    a crop cuts off are dropped: an object that is larger than a crop and small in the whole image is lost.
+        Here,
+    masks of two neighbouring tiles of which at least one touches the common edge are one object if they agree
+    in the overlap, each being the best match of the other; chains of such pairs make objects of any size.
+    What two tiles see whole is a duplicate until boxes suppress each other, whole masks first. A mask that
+    its tile cuts off and that the neighbour does not confirm stays as it is.
 
     Args:
-        generator: segments a tile, with all its settings; of boxes that overlap more than its
-            ``crop_nms_thresh`` one stays.
-        tile: longest side of a tile in pixels; None: what the model encodes.
-        overlap: pixels that neighbours share at least; None: a quarter of a tile.
-        join_iou: least IoU in the overlap of two masks that become one.
+        generator: Segments a tile, with all its settings; ``crop_nms_thresh`` also holds between tiles.
+        tile: Longest side of a tile in pixels; None for the size that the model encodes.
+        overlap: Pixels that neighbours share at least; None for a quarter of a tile.
+        join_iou: Smallest IoU, in the overlap, of two masks that are joined.
 
     Raises:
-        ValueError: an overlap that does not leave tiles apart; ``join_iou`` out of range.
+        ValueError: An overlap out of range, or ``join_iou`` out of range.
     """
 
     def __init__(
@@ -48,132 +51,151 @@ class TiledMaskGenerator:
         self.join_iou = join_iou
         if not 0 < self.overlap <= self.tile // 2:
             raise ValueError(
-                f'overlap={overlap} of tiles of {self.tile} pixels; give at least 1 and at most half of a tile, '
-                f'{self.tile // 2}'
+                f'overlap={overlap} of tiles of {self.tile} pixels; give at least 1 and at most half of a '
+                f'tile, {self.tile // 2}'
             )
         if not 0 < join_iou <= 1:
             raise ValueError(f'join_iou={join_iou}; give an IoU above 0, at most 1')
 
-    def generate(self, image: np.ndarray) -> list[dict[str, Any]]:
-        """Masks of an image.
+    def generate(self, image: np.ndarray, progress: Progress | None = None) -> list[dict[str, Any]]:
+        """Generate the masks of an image.
 
         Args:
-            image: (H, W, 3) uint8, RGB; an array in a file (``np.load(FILE, mmap_mode='r')``) is read tile by
-                tile.
+            image: (H, W, 3) uint8, RGB; an array in a file (``np.load(FILE, mmap_mode='r')``) is read tile
+                by tile.
+            progress: As in :meth:`SamAutomaticMaskGenerator.generate`.
 
         Returns:
-            records as :meth:`SamAutomaticMaskGenerator.generate` gives them; a joined mask has the points of
-            its parts, their predicted IoU and stability weighted by area, and a 'crop_box' around their
-            tiles. With ``output_mode='binary_mask'`` each takes the memory of the whole image.
+            Records as :meth:`SamAutomaticMaskGenerator.generate` returns them. A joined mask has the points
+            of its parts, their predicted IoU and stability weighted by area, and a 'crop_box' around their
+            tiles. With ``output_mode='binary_mask'`` each needs the memory of the whole image.
 
         Raises:
-            TypeError, ValueError: as :meth:`SamPredictor.set_image`.
+            TypeError: As in :meth:`SamPredictor.set_image`.
+            ValueError: As in :meth:`SamPredictor.set_image`.
         """
-        return self.generator.records(self.masks(image), image.shape[:2])
-
-    def masks(self, image: np.ndarray) -> list[Mask]:
-        """As :meth:`generate`, as run lengths."""
         check_image(image)
         size = image.shape[:2]
-        rows, columns = (spans(edge, self.tile, self.overlap) for edge in size)
+        after_batch = None if progress is None else batch_counter(progress, self.num_batches(size))
+        return self.generator.records(self.masks(image, after_batch), size)
+
+    def num_batches(self, size: tuple[int, int]) -> int:
+        """Number of batches of points, in all tiles, for an image of (height, width)."""
+        rows, columns = (spans(length, self.tile, self.overlap) for length in size)
+        return sum(
+            self.generator.num_batches((bottom - top, right - left))
+            for (top, bottom), (left, right) in itertools.product(rows, columns)
+        )
+
+    def masks(self, image: np.ndarray, after_batch: Callable[[], None] | None = None) -> list[Mask]:
+        """As :meth:`generate`, as run lengths; ``after_batch`` is called after each batch of points."""
+        check_image(image)
+        size = image.shape[:2]
+        callbacks = () if after_batch is None else (after_batch,)
+        rows, columns = (spans(length, self.tile, self.overlap) for length in size)
         if len(rows) == len(columns) == 1:
-            return self.generator.masks(image)
-        found: list[Mask] = []
+            return self.generator.masks(image, *callbacks)
+        masks: list[Mask] = []
         members: dict[tuple[int, int], range] = {}
         for row, column in itertools.product(range(len(rows)), range(len(columns))):
             (top, bottom), (left, right) = rows[row], columns[column]
             tile = np.ascontiguousarray(image[top:bottom, left:right])
-            first = len(found)
-            found += [
-                placed(mask, (bottom - top, right - left), size, left, top)
-                for mask in self.generator.masks(tile)
-            ]
-            members[row, column] = range(first, len(found))
-        cut = [_sides(mask, size) for mask in found]
+            first = len(masks)
+            for mask in self.generator.masks(tile, *callbacks):
+                masks.append(move_to_image(mask, tile.shape[:2], size, left, top))
+            members[row, column] = range(first, len(masks))
+        joiner = _Joiner(masks, size, self.join_iou)
         pairs = []
-        for (row, column), here in members.items():
-            for other, side in (((row, column + 1), 2), ((row + 1, column), 3)):
-                if other in members:
-                    pairs += self._matches(found, cut, here, members[other], side, size)
-        return self._merged(found, cut, pairs, size)
+        for (row, column), group in members.items():
+            pairs += joiner.matches(group, members.get((row, column + 1), range(0)), RIGHT)
+            pairs += joiner.matches(group, members.get((row + 1, column), range(0)), BOTTOM)
+        return joiner.join(pairs, self.generator.crop_nms_thresh)
 
-    def _matches(
-        self,
-        found: list[Mask],
-        cut: list[set[int]],
-        here: range,
-        there: range,
-        side: int,
-        size: tuple[int, int],
-    ) -> list:
-        """Pairs of masks of a tile and of its neighbour at the right (side 2) or below (3) that are one object."""
-        if not here or not there:
+
+class _Joiner:
+    """Finds the masks of neighbouring tiles that are one object, and joins them.
+
+    Args:
+        masks: Masks of all tiles.
+        size: (height, width) of the image.
+        join_iou: Smallest IoU, in the overlap, of two masks that are joined.
+    """
+
+    def __init__(self, masks: list[Mask], size: tuple[int, int], join_iou: float):
+        self.masks = masks
+        self.size = size
+        self.join_iou = join_iou
+        self.cut_edges = [cut_edges(mask, size) for mask in masks]
+
+    def matches(self, group: range, neighbours: range, edge: int) -> list[tuple[int, int]]:
+        """Pairs of masks of a tile and of its neighbour at the right or at the bottom that are one object."""
+        if not group or not neighbours:
             return []
-        one, other = found[here[0]].crop, found[there[0]].crop
-        shared = max(one[0], other[0]), max(one[1], other[1]), min(one[2], other[2]), min(one[3], other[3])
-        area = rectangle(*shared, size[0])
+        first, second = self.masks[group[0]].crop, self.masks[neighbours[0]].crop
+        overlap = (
+            max(first[0], second[0]),
+            max(first[1], second[1]),
+            min(first[2], second[2]),
+            min(first[3], second[3]),
+        )
+        area = rectangle(*overlap, self.size[0])
         inside = {
-            number: covered(found[number].runs, area, least=2)
-            for number in (*here, *there)
-            if _meet(found[number].box, shared)
+            index: covered(self.masks[index].runs, area, min_count=2)
+            for index in (*group, *neighbours)
+            if intersects(self.masks[index].box, overlap)
         }
-        ious = np.zeros((len(here), len(there)))
-        for row, column in itertools.product(range(len(here)), range(len(there))):
-            a, b = here[row], there[column]
-            if (
-                (side in cut[a] or side - 2 in cut[b])
-                and a in inside
-                and b in inside
-                and _meet(found[a].box, found[b].box, 0)
-            ):
-                common = area_of(covered(inside[a], inside[b], least=2))
-                ious[row, column] = common / max(area_of(inside[a]) + area_of(inside[b]) - common, 1)
+        ious = np.zeros((len(group), len(neighbours)))
+        for row, column in itertools.product(range(len(group)), range(len(neighbours))):
+            a, b = group[row], neighbours[column]
+            cut = edge in self.cut_edges[a] or edge - 2 in self.cut_edges[b]
+            if not cut or a not in inside or b not in inside:
+                continue
+            if intersects(self.masks[a].box, self.masks[b].box, beyond=0):
+                common = area_of(covered(inside[a], inside[b], min_count=2))
+                union = area_of(inside[a]) + area_of(inside[b]) - common
+                ious[row, column] = common / max(union, 1)
         best = ious.argmax(1)
         return [
-            (here[row], there[column])
+            (group[row], neighbours[column])
             for row, column in enumerate(best)
             if ious[row, column] >= self.join_iou and ious[:, column].argmax() == row
         ]
 
-    def _merged(
-        self, found: list[Mask], cut: list[set[int]], pairs: list[tuple[int, int]], size: tuple[int, int]
-    ) -> list[Mask]:
-        """Masks that pairs connect as one, then suppression by boxes."""
-        group = list(range(len(found)))
+    def join(self, pairs: list[tuple[int, int]], nms_threshold: float) -> list[Mask]:
+        """Join masks that pairs connect, and suppress duplicates by their boxes."""
+        parent = list(range(len(self.masks)))
 
-        def root(number: int) -> int:
-            while group[number] != number:
-                group[number] = number = group[group[number]]
-            return number
+        def root(index: int) -> int:
+            while parent[index] != index:
+                parent[index] = index = parent[parent[index]]
+            return index
 
         for a, b in pairs:
-            group[max(root(a), root(b))] = min(root(a), root(b))
-        parts: dict[int, list[int]] = {}
-        for number in range(len(found)):
-            parts.setdefault(root(number), []).append(number)
-        masks = [joined([found[number] for number in numbers], size[0]) for numbers in parts.values()]
-        partial = [len(numbers) == 1 and bool(cut[numbers[0]]) for numbers in parts.values()]
-        scores = torch.tensor([mask.iou - 1e3 * late for mask, late in zip(masks, partial, strict=True)])
-        return suppress(masks, scores, self.generator.crop_nms_thresh)
+            parent[max(root(a), root(b))] = min(root(a), root(b))
+        groups: dict[int, list[int]] = {}
+        for index in range(len(self.masks)):
+            groups.setdefault(root(index), []).append(index)
+        height = self.size[0]
+        masks = [join_masks([self.masks[i] for i in indices], height) for indices in groups.values()]
+        partial = [len(indices) == 1 and bool(self.cut_edges[indices[0]]) for indices in groups.values()]
+        scores = [mask.iou - 1e3 * last for mask, last in zip(masks, partial, strict=True)]
+        return suppress(masks, torch.tensor(scores), nms_threshold)
 
 
 def spans(length: int, tile: int, overlap: int) -> list[tuple[int, int]]:
-    """First and end of tiles along an axis, of the same length, spread evenly, sharing at least ``overlap``."""
+    """First and end of equally long tiles along an axis, spread evenly, sharing at least ``overlap``."""
     if length <= tile:
         return [(0, length)]
     count = -(-(length - overlap) // (tile - overlap))
-    return [
-        (start, start + tile)
-        for start in ((length - tile) * number // (count - 1) for number in range(count))
-    ]
+    starts = [(length - tile) * index // (count - 1) for index in range(count)]
+    return [(start, start + tile) for start in starts]
 
 
-def placed(mask: Mask, tile: tuple[int, int], size: tuple[int, int], left: int, top: int) -> Mask:
-    """A mask of a tile of (height, width) as one of the image of (height, width)."""
-    runs = runs_of(mask_of(mask.runs, tile), size[0], left, top)
+def move_to_image(mask: Mask, tile: tuple[int, int], size: tuple[int, int], left: int, top: int) -> Mask:
+    """Turn a mask of a tile of (height, width) into one of the image of (height, width)."""
     return Mask(
-        runs,
-        shifted(mask.box, left, top),
+        runs_of(mask_of(mask.runs, tile), size[0], left, top),
+        shift_box(mask.box, left, top),
         mask.iou,
         mask.stability,
         mask.points + np.array([left, top]),
@@ -181,8 +203,8 @@ def placed(mask: Mask, tile: tuple[int, int], size: tuple[int, int], left: int, 
     )
 
 
-def joined(masks: list[Mask], height: int) -> Mask:
-    """One mask of several."""
+def join_masks(masks: list[Mask], height: int) -> Mask:
+    """Union of masks of an image of that height."""
     if len(masks) == 1:
         return masks[0]
     weights = np.array([area_of(mask.runs) for mask in masks], dtype=float)
@@ -200,18 +222,20 @@ def joined(masks: list[Mask], height: int) -> Mask:
     )
 
 
-def _sides(mask: Mask, size: tuple[int, int]) -> set[int]:
-    """Borders of its tile (0 left, 1 top, 2 right, 3 below) that a mask reaches and that are none of the image."""
-    reached = [
-        edge == border
-        for edge, border in zip(mask.box, (*mask.crop[:2], mask.crop[2] - 1, mask.crop[3] - 1), strict=True)
-    ]
-    inner = mask.crop[0] > 0, mask.crop[1] > 0, mask.crop[2] < size[1], mask.crop[3] < size[0]
-    return {side for side in range(4) if reached[side] and inner[side]}
+def cut_edges(mask: Mask, size: tuple[int, int]) -> set[int]:
+    """Edges of its tile that a mask touches and that are no edges of the image of (height, width)."""
+    left, top, right, bottom = mask.crop
+    edges = (left, top, right - 1, bottom - 1)
+    inner = left > 0, top > 0, right < size[1], bottom < size[0]
+    return {
+        index
+        for index, (value, edge) in enumerate(zip(mask.box, edges, strict=True))
+        if value == edge and inner[index]
+    }
 
 
-def _meet(box: Box, other: Box, beyond: int = 1) -> bool:
-    """Whether a box, inclusive, meets another, of which the last two are ``beyond`` the end."""
+def intersects(box: Box, other: Box, beyond: int = 1) -> bool:
+    """True if a box meets another; right and bottom are inclusive, of the other one ``beyond`` too large."""
     return (
         box[0] <= other[2] - beyond
         and box[1] <= other[3] - beyond

@@ -175,7 +175,9 @@ def test_parts_share_nothing_and_miss_nothing(folder, tmp_path):
 
 
 def test_processes_write_every_file_once(folder, annotated, tmp_path):
-    recipe = annotate_workers.Recipe(str(folder / 'sam.py'), str(folder / 'sam.pth'), (), False, LOOSE, 'cpu', None)
+    recipe = annotate_workers.Recipe(
+        str(folder / 'sam.py'), str(folder / 'sam.pth'), (), False, LOOSE, 'cpu', None
+    )
     images = tmp_path / 'images'
     for number in range(3):
         for path in (folder / 'images').rglob('*.jpg'):

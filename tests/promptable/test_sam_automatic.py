@@ -11,8 +11,19 @@ from mmengine.structures import BaseDataElement, InstanceData
 from pycocotools import mask as coco
 
 from mmssl.evaluation.automatic import AverageRecall
-from mmssl.promptable import SAM, InteractiveSAM, SamAutomaticMaskGenerator, SamPredictor, build_sam
-from mmssl.promptable.full_size import FullSize
+from mmssl.promptable import (
+    SAM,
+    InteractiveSAM,
+    SamAutomaticMaskGenerator,
+    SamPredictor,
+    TiledMaskGenerator,
+    automatic,
+    build_sam,
+)
+from mmssl.promptable.confident_masks import confidence_mask
+from mmssl.promptable.fast import confident_masks as fast_confident_masks
+from mmssl.promptable.fast.full_size_masks import PartialResizer
+from mmssl.promptable.full_size_masks import CropSizes, full_size_masks
 from mmssl.promptable.rle import (
     area_of,
     box_of_runs,
@@ -170,7 +181,7 @@ def test_parts_of_a_mask_are_those_of_the_whole_to_the_last_bit(input_size, orig
         prompt_encoder=SimpleNamespace(mask_input_size=(cells, cells)),
     )
     model.postprocess_masks = partial(SAM.postprocess_masks, model)
-    full_size = FullSize(model, input_size, original_size)
+    resizer = PartialResizer(model, CropSizes(input_size, original_size, original_size[0]))
     smaller = 0
     for number in range(10):
         level = (-1.0, 0.3)[number % 2]
@@ -178,7 +189,7 @@ def test_parts_of_a_mask_are_those_of_the_whole_to_the_last_bit(input_size, orig
         first = [rng.integers(0, max(edge * cells // 256, 1)) for edge in input_size]
         logits[first[0] : first[0] + rng.integers(1, 20), first[1] : first[1] + rng.integers(1, 20)] += 42
         expected = model.postprocess_masks(logits[None, None], input_size, original_size)[0, 0].numpy()
-        part, left, top = full_size.part(logits, level)
+        part, left, top = resizer(logits, level)
         high, wide = part.shape
         seen = expected[top : top + high, left : left + wide] > level
         assert np.array_equal(part > level, seen) if seen.any() else not (part > level).any()
@@ -187,33 +198,6 @@ def test_parts_of_a_mask_are_those_of_the_whole_to_the_last_bit(input_size, orig
             assert np.array_equal(part[seen], expected[top : top + high, left : left + wide][seen])
             smaller += part.size < expected.size / 2
     assert smaller == 0 if cells == 60 else smaller > 5 or sum(original_size) < 400 or min(input_size) < 10
-
-
-def test_masks_of_a_batch_on_other_devices_are_the_same():
-    torch.manual_seed(0)
-    model = build_sam(SIZES)
-    logits = F.interpolate(torch.randn(9, 1, 6, 6), 24, mode='bicubic')[:, 0]
-    logits[4] = -9
-    for crop in ({}, dict(height=100, left=3, top=20)):
-        full_size = FullSize(model, (96, 70), (70, 51), **crop)
-        for least, wanted in ((None, None), (0.5, None), (None, lambda box: box[0] > 2)):
-            one, other = (
-                list(way(logits, 0.2, least, wanted)) for way in (full_size._each, full_size._together)
-            )
-            assert len(one) == len(other) > 2
-            for mine, their in zip(one, other, strict=True):
-                assert (
-                    mine[0] == their[0]
-                    and mine[2] == their[2]
-                    and mine[1].dtype == their[1].dtype == np.float32
-                )
-                assert np.array_equal(mine[1], their[1], equal_nan=True)
-                assert (
-                    (mine.runs is None)
-                    == (their.runs is None)
-                    == (wanted is not None and not wanted(mine.box))
-                )
-                assert mine.runs is None or np.array_equal(mine.runs, their.runs)
 
 
 def random_masks():
@@ -256,7 +240,7 @@ def test_what_masks_cover_together():
         for chosen in ((0, 1), (1, 2, 0), (3, 0), (3, 3), (0, 0)):
             depth = sum(masks[number].astype(int) for number in chosen)
             for least in range(1, len(chosen) + 1):
-                got = covered(*(runs[number] for number in chosen), least=least)
+                got = covered(*(runs[number] for number in chosen), min_count=least)
                 assert np.array_equal(got, runs_of(depth >= least)), (chosen, least)
     box = np.zeros((9, 12), bool)
     box[2:5, 3:8] = True
@@ -318,26 +302,30 @@ def test_photographs_in_single_precision(source, request, official_sam):
     assert max(counts) > 3, counts
 
 
-def test_confident_masks_are_those_of_the_decoder_and_others_are_not_made(monkeypatch):
+def test_masks_that_are_not_confident_are_not_upscaled(monkeypatch):
     torch.manual_seed(0)
     model = build_sam(SIZES)
     predictor = SamPredictor(model)
     predictor.set_image(photo())
-    coords, decoder, made = torch.rand(11, 1, 2) * 70, model.mask_decoder, []
+    decoder, pe, upscaled = model.mask_decoder, model.prompt_encoder.get_dense_pe(), []
+    upscale = fast_confident_masks.masks_of_tokens_in_blocks
+    monkeypatch.setattr(
+        fast_confident_masks,
+        'masks_of_tokens_in_blocks',
+        lambda decoder, tokens, *rest: upscaled.append(len(tokens)) or upscale(decoder, tokens, *rest),
+    )
     with torch.no_grad():
-        sparse, dense = model.prompt_encoder((coords, torch.ones(11, 1)), None, None)
-        logits, ious = decoder(predictor.features, model.prompt_encoder.get_dense_pe(), sparse, dense, True)
-        enlarge = decoder.to_masks
-        monkeypatch.setattr(
-            decoder, 'to_masks', lambda cells, *rest: made.append(len(cells)) or enlarge(cells, *rest)
-        )
-        for least in (None, float(ious.quantile(0.8)), float(ious.max()), -9.0):
-            made.clear()
-            good = torch.ones_like(ious, dtype=torch.bool) if least is None else ious > least
-            got, rated = decoder.confident(predictor.image_side(), sparse, (6, 6), least)
-            assert (
-                torch.equal(rated, ious) and torch.equal(got, logits[good]) and sum(made) == good.any(1).sum()
+        sparse, dense = model.prompt_encoder((torch.rand(11, 1, 2) * 70, torch.ones(11, 1)), None, None)
+        logits, ious = decoder(predictor.features, pe, sparse, dense, True)
+        for min_iou in (None, float(ious.quantile(0.8)), float(ious.max()), -9.0):
+            upscaled.clear()
+            confident = confidence_mask(ious, min_iou)
+            got, got_ious = fast_confident_masks.confident_masks(
+                decoder, predictor.features, pe, sparse, dense[:1], min_iou
             )
+            torch.testing.assert_close(got_ious, ious, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(got, logits[confident], atol=1e-4, rtol=1e-4)
+            assert sum(upscaled) == confident.any(1).sum()
     assert got.shape == (33, 24, 24)
 
 
@@ -355,21 +343,33 @@ def test_nothing_survives():
 def test_memory_does_not_grow_with_the_points(monkeypatch):
     torch.manual_seed(0)
     model, image = build_sam(SIZES), photo(size=(300, 300))
-    largest = {}
-    original = FullSize.__call__
+    counts = {}
     for side in (4, 16):
-        sizes = largest.setdefault(side, [])
+        sizes = counts.setdefault(side, [])
         monkeypatch.setattr(
-            FullSize,
-            '__call__',
-            lambda self, logits, *rest, sizes=sizes: (
-                sizes.append(len(logits)) or original(self, logits, *rest)
-            ),
+            automatic,
+            'full_size_masks',
+            lambda logits, *rest, sizes=sizes: sizes.append(len(logits)) or full_size_masks(logits, *rest),
         )
         SamAutomaticMaskGenerator(
             model, side, points_per_batch=8, pred_iou_thresh=-9.0, stability_score_thresh=-1.0
         ).generate(image)
-    assert max(largest[4]) == max(largest[16]) == 24 and len(largest[16]) == 32
+    assert max(counts[4]) == max(counts[16]) == 24 and len(counts[16]) == 32
+
+
+@pytest.mark.parametrize('tile', [None, 80])
+def test_progress_is_reported_for_each_batch(tile):
+    torch.manual_seed(0)
+    generator = SamAutomaticMaskGenerator(
+        build_sam(SIZES), 4, points_per_batch=6, pred_iou_thresh=-1.0, crop_n_layers=1, output_mode='coco_rle'
+    )
+    if tile is not None:
+        generator = TiledMaskGenerator(generator, tile)
+    image, calls = photo(), []
+    total = generator.num_batches(image.shape[:2])
+    records = generator.generate(image, progress=lambda done, count: calls.append((done, count)))
+    assert calls == [(done, total) for done in range(1, total + 1)] and total % 15 == 0
+    assert records == generator.generate(image)
 
 
 def test_a_model_in_half_precision():

@@ -4,8 +4,11 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
+from mmssl.ops.switch import plain_forms
 from mmssl.promptable import SAMMaskDecoder, SAMPromptEncoder, build_sam
+from mmssl.promptable.fast.folded_attention import folding_pays
 from mmssl.promptable.two_way import Attention
 
 WIDTH, GRID, SIZE = 64, 6, 96
@@ -223,23 +226,6 @@ def test_images_with_other_numbers_of_prompts_and_points_in_one_call():
                 torch.testing.assert_close(iou, apart[1], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize('kind', [('points',), ('points', 'masks')])
-@pytest.mark.parametrize('index', [None, [0, 0, 0, 1, 1, 0, 2], 'one each'])
-def test_a_few_prompts_at_a_time_equal_all_at_once(kind, index, monkeypatch):
-    prompt, decoder = parts()
-    sparse, dense = prompt(**given(kind, prompts(7)))
-    maps = image(1 if index is None else 7 if index == 'one each' else 3)
-    index = torch.tensor(index) if isinstance(index, list) else None
-    valid = torch.arange(sparse.shape[1]) < torch.tensor([4, 1, 2, 3, 4, 4, 2])[:, None]
-    with torch.no_grad():
-        results = []
-        for most in (2, 100):
-            monkeypatch.setattr('mmssl.promptable.mask_decoder.PROMPTS', most)
-            results.append(decoder(maps, prompt.get_dense_pe(), sparse, dense, True, index, valid))
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
-
-
 def test_as_many_prompts_as_images_in_another_order():
     prompt, decoder = parts()
     with torch.no_grad():
@@ -261,39 +247,53 @@ def test_an_image_with_no_prompt_left_gets_no_mask():
     assert logits.shape == (0, 1, 4 * GRID, 4 * GRID) and iou.shape == (0, 1) and len(other) == 1
 
 
-def test_prepared_images_serve_several_calls():
+@pytest.mark.parametrize('write', ['in place', 'through .data'])
+@pytest.mark.parametrize('name', ['image', 'dense', 'positions', 'weight'])
+def test_what_is_kept_of_an_image_is_never_stale(name, write):
     prompt, decoder = parts()
-    asked = prompts(2)
+    sparse, dense = prompt(prompts(2)['points'], None, None)
+    inputs = dict(image=image(), positions=prompt.get_dense_pe(), dense=dense[:1].clone())
+    inputs['weight'] = decoder.transformer.layers[0].cross_attn_token_to_image.v_proj.weight
+
+    def decode(decoder):
+        with torch.no_grad():
+            return decoder(inputs['image'], inputs['positions'], sparse, inputs['dense'], True)
+
+    before = decode(decoder)
+    assert all(torch.equal(*pair) for pair in zip(before, decode(decoder), strict=True))
+    if write == 'in place':
+        with torch.no_grad():
+            inputs[name].mul_(-2)
+    else:
+        inputs[name].data.mul_(-2)
+    after = decode(decoder)
+    with plain_forms():
+        expected = decode(copy.deepcopy(decoder))
+    for got, reference, old in zip(after, expected, before, strict=True):
+        torch.testing.assert_close(got, reference, atol=1e-4, rtol=1e-4)
+        assert (got - old).abs().max() > 1e-2
+
+
+def test_layers_that_were_exchanged_or_have_hooks_are_called():
+    prompt, decoder = parts()
+    sparse, dense = prompt(prompts(2)['points'], None, None)
+    call = (image(), prompt.get_dense_pe(), sparse, dense, True)
     with torch.no_grad():
-        sparse, dense = prompt(asked['points'], None, None)
-        side = decoder.prepare(image(), prompt.get_dense_pe(), prompt.no_mask(1))
-        expected = decoder(image(), prompt.get_dense_pe(), sparse, dense, True)
-        for _ in range(2):
-            assert all(
-                torch.equal(*pair)
-                for pair in zip(
-                    decoder(image(), prompt.get_dense_pe(), sparse, dense, True, image_side=side),
-                    expected,
-                    strict=True,
-                )
-            )
-        _, dense = prompt(asked['points'], None, asked['masks'])
-        one = decoder(image(), prompt.get_dense_pe(), sparse[:1], dense[:1], True, image_side=side)
-        assert all(
-            torch.allclose(*pair, atol=1e-5)
-            for pair in zip(
-                one, decoder(image(), prompt.get_dense_pe(), sparse[:1], dense[:1], True), strict=True
-            )
-        ), 'one prompt with a mask'
-        assert not torch.allclose(one[0], expected[0][:1], atol=1e-2)
-        assert all(
-            torch.equal(*pair)
-            for pair in zip(
-                decoder(image(), prompt.get_dense_pe(), sparse, dense, True, image_side=side),
-                decoder(image(), prompt.get_dense_pe(), sparse, dense, True),
-                strict=True,
-            )
-        )
+        before = decoder(*call)[0]
+        attention = decoder.transformer.layers[1].cross_attn_image_to_token
+        handle = attention.q_proj.register_forward_hook(lambda module, args, out: out * 2)
+        hooked = decoder(*call)[0]
+        handle.remove()
+        assert torch.equal(decoder(*call)[0], before)
+
+        class Doubled(nn.Linear):
+            def forward(self, x):
+                return 2 * super().forward(x)
+
+        attention.q_proj.__class__ = Doubled
+        exchanged = decoder(*call)[0]
+    torch.testing.assert_close(hooked, exchanged)
+    assert (hooked - before).abs().max() > 1e-3
 
 
 def test_bfloat16_and_autocast_are_near():
@@ -313,8 +313,8 @@ def test_bfloat16_and_autocast_are_near():
 
 
 def test_folding_is_chosen_by_the_number_of_tokens():
-    look = Attention(256, 8, 2)
-    assert look.folds(7) and look.folds(16) and not look.folds(18)
+    attention = Attention(256, 8, 2)
+    assert [folding_pays(attention, number) for number in (7, 16, 18)] == [True, True, False]
 
 
 def test_wrong_prompts_are_named():

@@ -6,7 +6,7 @@ from torch import nn
 
 from mmssl.promptable.embeddings import EmbeddingCache, fingerprint
 from mmssl.promptable.image_encoder import SAMImageEncoder
-from mmssl.promptable.lora import LoRALinear, add_lora, merge_lora, plain_state_dict, trained_share
+from mmssl.promptable.lora import LoRALinear, add_lora, merge_lora, plain_state_dict, trained_fraction
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_few_parameters_of_a_vit_b_learn():
     with torch.device('meta'):
         sam = build_sam('vit_b')
         add_lora(sam.image_encoder, rank=4)
-    assert trained_share(sam) <= 0.05
+    assert trained_fraction(sam) <= 0.05
 
 
 def test_errors():

@@ -134,20 +134,29 @@ def test_coordinates_and_images_are_resized_alike():
     assert places.dtype == int and places.max() < 33, 'the given places are not changed'
 
 
-def test_other_weights_are_seen(model):
+@pytest.mark.parametrize('write', ['in place', 'through .data'])
+def test_changed_weights_and_embeddings_are_never_stale(model, write):
     predictor = SamPredictor(build_sam(SIZES))
     predictor.model.load_state_dict(model.state_dict())
     predictor.set_image(picture())
-    before = predictor.predict(box=BOX)[2]
-    side = predictor.image_side()
-    assert predictor.image_side() is side, 'made once for an image'
-    with torch.no_grad():
-        predictor.model.mask_decoder.transformer.layers[0].cross_attn_token_to_image.v_proj.weight.mul_(-2)
-    changed = predictor.predict(box=BOX)[2]
-    assert predictor.image_side() is not side and np.abs(changed - before).max() > 1e-3
-    fresh = SamPredictor(predictor.model)
-    fresh.set_image(picture())
-    assert np.array_equal(fresh.predict(box=BOX)[2], changed)
+    decoder = predictor.model.mask_decoder
+    for tensor in (
+        decoder.transformer.layers[0].cross_attn_token_to_image.v_proj.weight,
+        predictor.model.prompt_encoder.no_mask_embed.weight,
+        predictor.features,
+    ):
+        before = predictor.predict(box=BOX)[2]
+        assert np.array_equal(before, predictor.predict(box=BOX)[2])
+        if write == 'in place':
+            with torch.no_grad():
+                tensor.mul_(-2).add_(1)
+        else:
+            tensor.data.mul_(-2).add_(1)
+        changed = predictor.predict(box=BOX)[2]
+        assert np.abs(changed - before).max() > 1e-3
+        fresh = SamPredictor(predictor.model)
+        fresh.set_embedding(predictor.features.clone(), predictor.input_size, predictor.original_size)
+        assert np.array_equal(fresh.predict(box=BOX)[2], changed)
 
 
 def test_the_mode_is_left_as_it_is():
@@ -201,13 +210,13 @@ def test_embeddings_on_disk_are_exact_and_mended(model, tmp_path):
         predictor.set_image(picture(seed=1))
         predictor.set_image(picture(seed=1))
         assert torch.equal(plain.features, predictor.features) and len(calls) == 1
-    with torch.no_grad():
-        model.image_encoder.neck[0].weight.mul_(2)
-    calls.clear()
-    predictor.set_image(picture(seed=1))
-    assert calls == [1], 'other weights, another embedding'
-    with torch.no_grad():
-        model.image_encoder.neck[0].weight.div_(2)
+    weight = model.image_encoder.neck[0].weight
+    for weights, factor in ((weight.detach(), 2), (weight.data, 4)):  # torch counts the first write only
+        weights.mul_(factor)
+        calls.clear()
+        predictor.set_image(picture(seed=1))
+        assert calls == [1], 'other weights, another embedding'
+        weights.div_(factor)
     handle.remove()
     assert not list(tmp_path.rglob('*.part'))
 
@@ -251,7 +260,6 @@ def test_wrong_images_are_named(model):
     for call in (
         predictor.predict,
         predictor.get_image_embedding,
-        predictor.image_side,
         lambda: predictor.predict_torch(None, None),
     ):
         with pytest.raises(RuntimeError, match='call set_image'):

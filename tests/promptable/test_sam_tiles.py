@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmssl.promptable import SamAutomaticMaskGenerator, TiledMaskGenerator, build_sam
-from mmssl.promptable.automatic import Mask
+from mmssl.promptable.amg import Mask
 from mmssl.promptable.rle import area_of, box_of_runs, mask_of, runs_of
 from mmssl.promptable.tiles import spans
 

@@ -288,7 +288,10 @@ def test_a_damaged_file_is_named_and_left_out(folder, tmp_path, capsys):
         ),
         ([], 'nothing to segment by: give --point'),
         (['--auto', '--point', '3,3'], '--auto segments everything and takes no prompts'),
-        (['--point', '3,3', '--points-per-side', '8'], '--points-per-side is for automatic masks; add --auto'),
+        (
+            ['--point', '3,3', '--points-per-side', '8'],
+            '--points-per-side is for automatic masks; add --auto',
+        ),
         (['--auto', '--points-per-side', '0'], '--points-per-side 0 must be at least 1'),
         (['--auto', '--stability-score-thresh', '2'], '--stability-score-thresh 2.0 must be from 0 to 1'),
         (['--point', '3,3', '--mask', 'none.png'], '--mask none.png does not exist'),

@@ -1,0 +1,160 @@
+"""Checks of images, prompts and predictions, with errors that name the value, the reason and the cure."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# pixels that rounding may put a point outside of an image
+SLACK = 1e-3
+LABELS = (-1, 0, 1, 2, 3)
+
+
+def check_image(image: np.ndarray) -> None:
+    """Raise TypeError or ValueError unless an image is a (H, W, 3) uint8 array with pixels."""
+    if not isinstance(image, np.ndarray):
+        raise TypeError(
+            f'an image of type {type(image).__name__}; give an array (H, W, 3) of uint8: np.asarray(image) '
+            'of a Pillow image, or a resized tensor to set_torch_image'
+        )
+    if image.size == 0:
+        raise ValueError(f'an empty image of shape {image.shape}; was the file read?')
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f'an image of shape {image.shape}; give (H, W, 3): {_shape_hint(image)}')
+    if image.dtype == np.uint8:
+        return
+    if image.dtype.kind not in 'fiub':
+        raise TypeError(f'an image of {image.dtype}; give uint8, 0 to 255')
+    low, high = float(image.min()), float(image.max())
+    hint = 'bring its values into 0 to 255 first'
+    if 0 <= low <= high <= 1:
+        hint = '(image * 255).round().astype(np.uint8)'
+    elif 0 <= low <= high <= 255:
+        hint = 'image.round().astype(np.uint8)'
+    raise TypeError(
+        f'an image of {image.dtype} with values from {low:g} to {high:g}; give uint8, 0 to 255: {hint}'
+    )
+
+
+def _shape_hint(image: np.ndarray) -> str:
+    """How to bring an image of another shape to (H, W, 3)."""
+    if image.ndim == 2:
+        return 'np.stack([image] * 3, axis=-1)'
+    if image.shape[-1] == 1:
+        return 'np.repeat(image, 3, axis=-1)'
+    if image.shape[-1] == 4:
+        return 'image[..., :3]'
+    if image.ndim == 3 and image.shape[0] == 3:
+        return 'image.transpose(1, 2, 0)'
+    return 'one image at a time'
+
+
+def check_resized_image(image: Tensor, original_size: Sequence[int], img_size: int) -> None:
+    """Raise ValueError unless a tensor is a resized image (1, 3, H, W) of pixels from 0 to 255.
+
+    Args:
+        image: The tensor.
+        original_size: (height, width) before resizing.
+        img_size: Longest side in pixels that the model encodes.
+    """
+    shape = tuple(image.shape)
+    if len(shape) != 4 or shape[:2] != (1, 3) or min(shape) < 1 or max(shape[2:]) != img_size:
+        raise ValueError(
+            f'an image of shape {shape}; give (1, 3, H, W) with {img_size} as the longer of H and W, as '
+            'predictor.transform.apply_image resizes it, or call set_image'
+        )
+    if len(original_size) != 2 or min(original_size) < 1:
+        raise ValueError(
+            f'original_image_size={tuple(original_size)}; give (height, width) in pixels before resizing'
+        )
+    if image.dtype == torch.uint8:
+        return
+    low, high = (float(value) for value in image.aminmax())
+    if not 0 <= low <= high <= 255 or (image.is_floating_point() and 0 < high <= 1):
+        hint = ', image * 255' if 0 <= low <= high <= 1 else ', not normalised: the model does that'
+        raise ValueError(f'an image with values from {low:g} to {high:g}; give pixels from 0 to 255{hint}')
+
+
+def check_points_and_labels(coords, labels) -> None:
+    """Raise ValueError if there are points without labels, or labels without points."""
+    if (coords is None) == (labels is None):
+        return
+    present, missing = (
+        ('point_labels', 'point_coords') if coords is None else ('point_coords', 'point_labels')
+    )
+    raise ValueError(
+        f'{present} without {missing}: every point needs x, y and a label, 1 foreground or 0 background'
+    )
+
+
+def check_labels(labels: np.ndarray) -> None:
+    """Raise ValueError if a label is neither 1, 0 or -1 nor that of a corner of a box, 2 or 3."""
+    wrong = labels[~np.isin(labels, LABELS)]
+    if wrong.size:
+        raise ValueError(
+            f'a point has the label {wrong.flat[0]}; give 1 for foreground, 0 for background, -1 for no point'
+        )
+
+
+def check_points(points: np.ndarray, size: Sequence[int], what: str = 'point', hint: str = '') -> None:
+    """Raise ValueError if a point is outside an image.
+
+    Args:
+        points: (N, 2), x and y in pixels.
+        size: (height, width) of the image.
+        what: What the points are, for the message.
+        hint: End of the message.
+    """
+    height, width = size
+    inside = (points >= -SLACK) & (points <= np.array([width + SLACK, height + SLACK]))
+    wrong = np.flatnonzero(~inside.all(axis=-1)) if len(points) else points
+    if len(wrong):
+        x, y = points[wrong[0]]
+        raise ValueError(
+            f'{what} ({x:g}, {y:g}) lies outside the image, which is {width} wide and {height} high; give '
+            f'(x, y) in pixels, x first{hint}'
+        )
+
+
+def check_boxes(boxes: np.ndarray, size: Sequence[int], hint: str = '') -> None:
+    """Raise ValueError if a box is not inside an image or has no extent.
+
+    Args:
+        boxes: (N, 4) left, top, right, bottom in pixels.
+        size: (height, width) of the image.
+        hint: End of the message.
+    """
+    check_points(boxes.reshape(-1, 2), size, 'corner of a box', hint)
+    wrong = np.flatnonzero((boxes[:, 2:] < boxes[:, :2]).any(axis=1))
+    if len(wrong):
+        raise ValueError(
+            f'box {boxes[wrong[0]].tolist()} ends before it begins; give left, top, right, bottom (not width '
+            'and height)'
+        )
+
+
+def check_decoder_inputs(
+    images: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor, image_index: Tensor | None
+) -> None:
+    """Raise ValueError if image embeddings, their positional encoding and prompts do not fit together."""
+    prompts, grid = sparse.shape[0], images.shape[-2:]
+    if image_index is None and images.shape[0] not in (1, prompts):
+        raise ValueError(
+            f'{images.shape[0]} images for {prompts} prompts; give image_index, the image of each prompt'
+        )
+    if dense.shape[0] not in (1, prompts) or image_pe.shape[-2:] != grid or dense.shape[-2:] != grid:
+        raise ValueError(
+            f'{prompts} prompts and a map of {tuple(grid)} do not fit dense prompts of shape '
+            f'{tuple(dense.shape)} and positions of {tuple(image_pe.shape[-2:])}'
+        )
+
+
+def check_decoder_outputs(*outputs: Tensor) -> None:
+    """Raise ValueError on NaN or infinity, which a threshold would turn into empty masks."""
+    for output in outputs:
+        if output.numel() and not all(torch.isfinite(limit) for limit in torch.aminmax(output.detach())):
+            raise ValueError(
+                'Segment Anything predicts NaN or infinite masks: the checkpoint, the image or a prompt '
+                'contains NaN or infinity'
+            )

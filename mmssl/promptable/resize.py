@@ -1,0 +1,62 @@
+"""Resizing of images, points and boxes to the size that a model encodes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+class ResizeLongestSide:
+    """Resize images, points and boxes so that the longest side of the image has a given length.
+
+    Names are those of the official class.
+
+    Args:
+        target_length: Longest side in pixels.
+    """
+
+    def __init__(self, target_length: int):
+        self.target_length = target_length
+
+    def get_preprocess_shape(
+        self, height: int, width: int, long_side_length: int | None = None
+    ) -> tuple[int, int]:
+        """(height, width) after resizing, rounded, each at least 1."""
+        scale = (long_side_length or self.target_length) * 1.0 / max(height, width)
+        return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+    def apply_image(self, image: np.ndarray) -> np.ndarray:
+        """Resize (H, W, 3) uint8, bilinear with antialiasing as in Pillow."""
+        height, width = self.get_preprocess_shape(*image.shape[:2])
+        if (height, width) == image.shape[:2]:
+            return np.array(image)
+        pillow = Image.fromarray(np.ascontiguousarray(image))
+        return np.array(pillow.resize((width, height), Image.Resampling.BILINEAR))
+
+    def _factors(self, original_size: Sequence[int]) -> tuple[float, float]:
+        height, width = self.get_preprocess_shape(*original_size)
+        return width / original_size[1], height / original_size[0]
+
+    def apply_coords(self, coords: np.ndarray, original_size: Sequence[int]) -> np.ndarray:
+        """Resize (..., 2) x and y in pixels of an image of (height, width); float64."""
+        coords = np.array(coords, dtype=np.float64)
+        for axis, factor in enumerate(self._factors(original_size)):
+            coords[..., axis] *= factor
+        return coords
+
+    def apply_boxes(self, boxes: np.ndarray, original_size: Sequence[int]) -> np.ndarray:
+        """Resize (..., 4) left, top, right, bottom to (N, 4)."""
+        return self.apply_coords(np.asarray(boxes).reshape(-1, 2, 2), original_size).reshape(-1, 4)
+
+    def apply_coords_torch(self, coords: Tensor, original_size: Sequence[int]) -> Tensor:
+        """As :meth:`apply_coords` for tensors; float32."""
+        coords = coords.to(torch.float32, copy=True)
+        for axis, factor in enumerate(self._factors(original_size)):
+            coords[..., axis] = coords[..., axis] * factor
+        return coords
+
+    def apply_boxes_torch(self, boxes: Tensor, original_size: Sequence[int]) -> Tensor:
+        """As :meth:`apply_boxes` for tensors; float32."""
+        return self.apply_coords_torch(boxes.reshape(-1, 2, 2), original_size).reshape(-1, 4)
