@@ -112,9 +112,10 @@ def renamed_arguments(**names: str) -> Callable[[Callable], Callable]:
     def decorate(function: Callable) -> Callable:
         @functools.wraps(function)
         def call(*args, **kwargs):
-            for old in names.keys() & kwargs.keys():
-                warn_renamed(f'{function.__name__}({old}=...)', f'{names[old]}=...')
-                kwargs[names[old]] = kwargs.pop(old)
+            for old, new in names.items():
+                if old in kwargs:
+                    warn_renamed(f'{function.__name__}({old}=...)', f'{new}=...')
+                    kwargs[new] = kwargs.pop(old)
             return function(*args, **kwargs)
 
         return call

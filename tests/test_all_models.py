@@ -1,8 +1,14 @@
-"""Every registered model: documented, built small, run, saved, copied, in float64; imports need no host that they do not use."""
+"""Every registered model: documented, built small, run, saved, copied, in float64.
+
+Imports need no toolbox that they do not use.
+"""
 
 import copy
+import importlib
 import io
 import pickle
+import pkgutil
+import random
 import re
 import subprocess
 import sys
@@ -10,44 +16,9 @@ import sys
 import pytest
 import torch
 
+import mmssl.selfsup
 from mmssl.registry import MODELS
-
-pytestmark = pytest.mark.slow
-
-ARCH = dict(embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=64)
-DECODER = dict(
-    num_patches=16, patch_size=8, embed_dim=32, decoder_embed_dim=16, decoder_depth=2, decoder_num_heads=2
-)
-
-
-def images(dtype):
-    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
-
-
-def noise():
-    return torch.rand(2, 16, generator=torch.Generator().manual_seed(1))
-
-
-def run_decoder(model, dtype):
-    latent = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
-    order = noise().argsort(1)
-    return model(latent, order[:, :4], order[:, 4:])
-
-
-def run_head(model, dtype):
-    patches = torch.randn(2, 12, 192, generator=torch.Generator().manual_seed(0)).to(dtype)
-    return model.loss(patches.flip(1), patches)
-
-
-def swav_loss(model, x):
-    model.set_schedule(1, 10)
-    return model.loss([x, x.flip(3), x[..., :16, :16]])['loss']
-
-
-def moby_loss(model, x):
-    model.set_schedule(1, 10)
-    return model.loss([x, x.flip(3)])['loss']
-
+from mmssl.selfsup.small import ARCH, Small, forward
 
 ROIS = torch.tensor([[0.0, 2.0, 3.0, 20.0, 30.0], [1.0, 0.0, 0.0, 31.0, 12.0], [1.0, 9.0, 8.0, 15.0, 28.0]])
 
@@ -61,10 +32,10 @@ def proposals():
 def samples():
     from mmdet.structures import DetDataSample
 
-    found = [DetDataSample(metainfo=dict(img_shape=(32, 32))) for _ in range(2)]
-    for sample, boxes in zip(found, proposals(), strict=True):
+    data_samples = [DetDataSample(metainfo=dict(img_shape=(32, 32))) for _ in range(2)]
+    for sample, boxes in zip(data_samples, proposals(), strict=True):
         sample.proposals = boxes
-    return found
+    return data_samples
 
 
 SMALL_RFCN = dict(
@@ -83,15 +54,13 @@ SAM_ENCODER = dict(
 SAM_DECODER = dict(transformer=dict(num_heads=2, mlp_dim=32), iou_head_hidden_dim=16)
 
 
-def run_sam(model, dtype):
-    boxes = ROIS[:, 1:].to(dtype)
-    return model.decode(
-        model.image_encoder(images(dtype)), [dict(boxes=boxes), dict(boxes=boxes[:1])], False
-    )[0][0]
+def run_sam(model, images):
+    boxes = ROIS[:, 1:].to(images.dtype)
+    return model.decode(model.image_encoder(images), [dict(boxes=boxes), dict(boxes=boxes[:1])], False)[0][0]
 
 
-def run_mask_decoder(model, dtype):
-    maps = images(dtype).reshape(2, 48, 8, 8)[:, :16]
+def run_mask_decoder(model, images):
+    maps = images.reshape(2, 48, 8, 8)[:, :16]
     return model(maps, maps[:1].flip(2), maps.flatten(2)[:, :3, :16], maps[:1], True)[0]
 
 
@@ -99,15 +68,15 @@ SMALL_HDC = dict(
     type='mmssl.HDCResNet', depth=18, stem_channels=8, base_channels=8, stage3=(1, 2), stage4=(5, 9)
 )
 SEG_LOSS = dict(type='mmseg.CrossEntropyLoss', avg_non_ignore=True)
-# name -> (smallest settings, a forward pass that gives one tensor, its shape); a new model needs its line
-# here
-SMALL = {
-    'SAM': (
+# smallest settings, a call that gives one tensor, its shape. Methods of mmssl.selfsup declare theirs beside
+# the class; another new class needs an entry here
+OTHERS = {
+    'SAM': Small(
         dict(image_encoder=dict(type='mmssl.SAMImageEncoder', **SAM_ENCODER), mask_decoder=SAM_DECODER),
         run_sam,
         (3, 1, 16, 16),
     ),
-    'InteractiveSAM': (
+    'InteractiveSAM': Small(
         dict(
             model=dict(
                 type='mmssl.SAM',
@@ -115,11 +84,11 @@ SMALL = {
                 mask_decoder=SAM_DECODER,
             )
         ),
-        lambda model, dtype: model(images(dtype)),
+        forward,
         (2, 16, 4, 4),
     ),
-    'SAMImageEncoder': (SAM_ENCODER, lambda model, dtype: model(images(dtype)), (2, 16, 4, 4)),
-    'SAMTinyViT': (
+    'SAMImageEncoder': Small(SAM_ENCODER, forward, (2, 16, 4, 4)),
+    'SAMTinyViT': Small(
         dict(
             img_size=32,
             embed_dims=(4, 8, 8, 8),
@@ -129,10 +98,10 @@ SMALL = {
             num_classes=2,
             out_chans=8,
         ),
-        lambda model, dtype: model(images(dtype)),
+        forward,
         (2, 8, 2, 2),
     ),
-    'SAMBackbone': (
+    'SAMBackbone': Small(
         dict(
             backbone=dict(type='mmssl.ViT', arch=ARCH, img_size=32, patch_size=8, out_indices=(0, 1)),
             in_channels=(32, 32),
@@ -140,206 +109,44 @@ SMALL = {
             out_chans=16,
             stride=4,
         ),
-        lambda model, dtype: model(images(dtype)),
+        forward,
         (2, 16, 8, 8),
     ),
-    'SAMPromptEncoder': (
+    'SAMPromptEncoder': Small(
         dict(embed_dim=16, image_embedding_size=(4, 4), input_image_size=(32, 32)),
-        lambda model, dtype: model((ROIS[None, :, 1:3].to(dtype), torch.tensor([[0, 1, -1]])), None, None)[0],
+        lambda model, images: model(
+            (ROIS[None, :, 1:3].to(images.dtype), torch.tensor([[0, 1, -1]])), None, None
+        )[0],
         (1, 4, 16),
     ),
-    'SAMMaskDecoder': (dict(transformer_dim=16, **SAM_DECODER), run_mask_decoder, (2, 3, 32, 32)),
-    'ViT': (
+    'SAMMaskDecoder': Small(dict(transformer_dim=16, **SAM_DECODER), run_mask_decoder, (2, 3, 32, 32)),
+    'ViT': Small(
         dict(arch=ARCH, img_size=32, patch_size=8),
-        lambda model, dtype: model(images(dtype))[0],
+        lambda model, images: model(images)[0],
         (2, 32, 4, 4),
     ),
-    'MAEViT': (
-        dict(arch=ARCH, img_size=32, patch_size=8),
-        lambda model, dtype: model(images(dtype), True, noise())[0],
-        (2, 5, 32),
-    ),
-    'MAEDecoder': (DECODER, run_decoder, (2, 16, 192)),
-    'MAEHead': (dict(patch_size=8, norm_pix=True), run_head, ()),
-    'MAE': (
-        dict(
-            backbone=dict(type='mmssl.MAEViT', arch=ARCH, img_size=32, patch_size=8),
-            neck=dict(type='mmssl.MAEDecoder', **DECODER),
-            head=dict(type='mmssl.MAEHead', patch_size=8),
-        ),
-        lambda model, dtype: model.loss(images(dtype), noise=noise())['loss'],
-        (),
-    ),
-    'MoCoV1Neck': (dict(in_channels=3, out_channels=8), lambda model, dtype: model((images(dtype),)), (2, 8)),
-    'MoCoV2Neck': (
-        dict(in_channels=3, hid_channels=16, out_channels=8),
-        lambda model, dtype: model((images(dtype),)),
-        (2, 8),
-    ),
-    'MoCo': (
-        dict(
-            backbone=dict(type='mmpretrain.ResNet', depth=18, stem_channels=8, base_channels=8),
-            neck=dict(type='mmssl.MoCoV2Neck', in_channels=64, out_channels=8),
-            queue_len=16,
-            temperature=0.2,
-        ),
-        lambda model, dtype: model.loss([images(dtype), images(dtype).flip(3)])['loss'],
-        (),
-    ),
-    'MLP': (dict(dims=(3, 8, 4), last_bn=True), lambda model, dtype: model((images(dtype),)), (2, 4)),
-    'MoCoV3ViT': (
-        dict(arch=ARCH, img_size=32, patch_size=8),
-        lambda model, dtype: model(images(dtype))[0],
-        (2, 32),
-    ),
-    'MoCoV3Head': (
-        dict(predictor=dict(type='mmssl.MLP', dims=(3, 8, 3))),
-        lambda model, dtype: model.loss(
-            images(dtype).mean(3).unbind(2)[:2], images(dtype).mean(2).unbind(2)[:2]
-        ),
-        (),
-    ),
-    'MoCoV3': (
-        dict(
-            backbone=dict(type='mmssl.MoCoV3ViT', arch=ARCH, img_size=32, patch_size=8),
-            neck=dict(type='mmssl.MLP', dims=(32, 16, 16, 8), last_bn=True),
-            head=dict(
-                type='mmssl.MoCoV3Head', predictor=dict(type='mmssl.MLP', dims=(8, 16, 8)), temperature=0.2
-            ),
-        ),
-        lambda model, dtype: moby_loss(model, images(dtype)),
-        (),
-    ),
-    'MoBY': (
-        dict(
-            backbone=dict(type='mmssl.ViT', arch=ARCH, img_size=32, patch_size=8, out_type='cls_token'),
-            queue_len=8,
-            neck=dict(type='mmssl.MLP', dims=(32, 16, 8), bias=True),
-            head=dict(type='mmssl.MLP', dims=(8, 16, 8), bias=True),
-        ),
-        lambda model, dtype: moby_loss(model, images(dtype)),
-        (),
-    ),
-    'DINOViT': (
-        dict(arch=ARCH, img_size=32, patch_size=8),
-        lambda model, dtype: model(images(dtype))[0],
-        (2, 32),
-    ),
-    'DINOHead': (
-        dict(in_dim=3, out_dim=16, hidden_dim=32, bottleneck_dim=8, norm_last_layer=False),
-        lambda model, dtype: model((images(dtype),)),
-        (2, 16),
-    ),
-    'DINO': (
-        dict(
-            backbone=dict(type='mmssl.DINOViT', arch=ARCH, img_size=32, patch_size=8),
-            head=dict(type='mmssl.DINOHead', out_dim=16, hidden_dim=32, bottleneck_dim=8),
-            num_crops=3,
-        ),
-        lambda model, dtype: model.loss([images(dtype), images(dtype).flip(3), images(dtype)[..., :16, :16]])[
-            'loss'
-        ],
-        (),
-    ),
-    'InfoMaxEncoder': (
-        dict(img_size=32, channels=(4, 6, 8), hidden=12),
-        lambda model, dtype: model(images(dtype))[-1],
-        (2, 12),
-    ),
-    'InfoMaxNet': (dict(in_channels=3, units=16), lambda model, dtype: model(images(dtype)), (2, 16, 1024)),
-    'PriorDiscriminator': (
-        dict(in_channels=3, hidden=(8, 4)),
-        lambda model, dtype: model(images(dtype).mean((2, 3))),
-        (2, 1),
-    ),
-    'DeepInfoMax': (
-        dict(
-            backbone=dict(type='mmssl.InfoMaxEncoder', channels=(4, 6, 8), hidden=12),
-            alpha=1.0,
-            local_channels=6,
-            neck=dict(type='mmssl.MLP', dims=(12, 5), bias=True),
-            global_channels=128,
-            units=16,
-            prior=dict(hidden=(8, 4)),
-        ),
-        lambda model, dtype: model.loss(images(dtype), prior=noise()[:, :5])['loss'],
-        (),
-    ),
-    'SwAVNeck': (
-        dict(in_channels=3, hid_channels=8, out_channels=4),
-        lambda model, dtype: model([images(dtype)]),
-        (2, 4),
-    ),
-    'SwAVHead': (
-        dict(in_channels=3, num_prototypes=5),
-        lambda model, dtype: model.loss(images(dtype).mean(3).transpose(1, 2)),
-        (),
-    ),
-    'SwAV': (
-        dict(
-            backbone=dict(type='mmpretrain.ResNet', depth=18, stem_channels=8, base_channels=8),
-            neck=dict(type='mmssl.SwAVNeck', in_channels=64, hid_channels=8, out_channels=4),
-            head=dict(type='mmssl.SwAVHead', in_channels=4, num_prototypes=5),
-            freeze_prototypes=0,
-            queue_length=6,
-        ),
-        lambda model, dtype: swav_loss(model, images(dtype)),
-        (),
-    ),
-    'BEiTViT': (
-        dict(arch=ARCH, img_size=32, patch_size=8),
-        lambda model, dtype: model(images(dtype), noise() < 0.4)[0],
-        (2, 32, 4, 4),
-    ),
-    'BEiTHead': (
-        dict(embed_dims=3, num_embed=5),
-        lambda model, dtype: model(images(dtype).mean((2, 3))),
-        (2, 5),
-    ),
-    'BEiT': (
-        dict(
-            backbone=dict(type='mmssl.BEiTViT', arch=ARCH, img_size=32, patch_size=8),
-            tokenizer=dict(type='mmssl.KMeansTokenizer', checkpoint='random', num_tokens=5, patch_size=8),
-        ),
-        lambda model, dtype: model.loss(images(dtype), mask=noise().view(2, 4, 4) < 0.4)['loss'],
-        (),
-    ),
-    'KMeansTokenizer': (
-        dict(checkpoint='random', num_tokens=5, patch_size=8),
-        lambda model, dtype: model(images(dtype)),
-        (2, 5, 4, 4),
-    ),
-    'DALLEEncoder': (
-        dict(checkpoint='random', num_tokens=5, n_hid=8),
-        lambda model, dtype: model(images(dtype)),
-        (2, 5, 4, 4),
-    ),
-    'PretextHead': (
-        dict(in_channels=4, out_channels=8, num_inputs=2, hid_channels=16),
-        lambda model, dtype: model(images(dtype)[:, 0, :4, :2].flatten(1)),
-        (2, 8),
-    ),
-    'HDCResNet': (
+    'MLP': Small(dict(dims=(3, 8, 4), last_bn=True), lambda model, images: model((images,)), (2, 4)),
+    'HDCResNet': Small(
         {key: value for key, value in SMALL_HDC.items() if key != 'type'},
-        lambda model, dtype: model(images(dtype))[3],
+        lambda model, images: model(images)[3],
         (2, 64, 4, 4),
     ),
-    'GCNResNet': (
+    'GCNResNet': Small(
         dict(depth=50, stem_channels=8, base_channels=8, kernel_size=3),
-        lambda model, dtype: model(images(dtype))[3],
+        lambda model, images: model(images)[3],
         (2, 256, 1, 1),
     ),
-    'DUCHead': (
+    'DUCHead': Small(
         dict(in_channels=3, num_classes=5, factor=2, dilations=(1, 2), loss_decode=SEG_LOSS),
-        lambda model, dtype: model([images(dtype)]),
+        lambda model, images: model([images]),
         (2, 5, 64, 64),
     ),
-    'GlobalConvHead': (
+    'GlobalConvHead': Small(
         dict(in_channels=[3, 3], strides=(4, 8), num_classes=5, kernel_size=5, loss_decode=SEG_LOSS),
-        lambda model, dtype: model([images(dtype), images(dtype)[..., ::2, ::2]]),
+        lambda model, images: model([images, images[..., ::2, ::2]]),
         (2, 5, 128, 128),
     ),
-    'EncoderDecoder': (
+    'EncoderDecoder': Small(
         dict(
             backbone=SMALL_HDC,
             test_cfg=dict(mode='whole'),
@@ -347,40 +154,20 @@ SMALL = {
                 type='mmssl.DUCHead', in_channels=64, in_index=3, num_classes=5, loss_decode=SEG_LOSS
             ),
         ),
-        lambda model, dtype: model(images(dtype), mode='tensor'),
+        lambda model, images: model(images, mode='tensor'),
         (2, 5, 32, 32),
     ),
-    'RotationPrediction': (
-        dict(
-            backbone=dict(type='mmpretrain.ResNet', depth=18, stem_channels=8, base_channels=8),
-            head=dict(type='mmssl.PretextHead', in_channels=64),
-        ),
-        lambda model, dtype: model.loss([images(dtype)])['loss'],
-        (),
-    ),
-    'RelativeLocation': (
-        dict(
-            backbone=dict(type='mmpretrain.ResNet', depth=18, stem_channels=8, base_channels=8),
-            head=dict(type='mmssl.PretextHead', in_channels=64),
-            patch_size=8,
-            gap=4,
-            jitter=0,
-            drop_prob=0.0,
-        ),
-        lambda model, dtype: model.loss([images(dtype)])['loss'],
-        (),
-    ),
-    'RFCNBBoxHead': (
+    'RFCNBBoxHead': Small(
         dict(in_channels=3, num_classes=4, roi_feat_size=3, hidden_channels=8, stride=1),
-        lambda model, dtype: model(images(dtype), ROIS)[0],
+        lambda model, images: model(images, ROIS)[0],
         (3, 5),
     ),
-    'RFCNRoIHead': (
+    'RFCNRoIHead': Small(
         dict(bbox_head={**SMALL_RFCN, 'in_channels': 3, 'stride': 1, 'deformable': True}),
-        lambda model, dtype: model((images(dtype),), proposals())[1],
+        lambda model, images: model((images,), proposals())[1],
         (3, 4),
     ),
-    'RFCN': (
+    'RFCN': Small(
         dict(
             backbone=dict(
                 type='mmdet.ResNet',
@@ -394,10 +181,10 @@ SMALL = {
             roi_head=dict(type='mmssl.RFCNRoIHead', bbox_head=SMALL_RFCN),
             test_cfg=dict(rpn={}, rcnn={}),
         ),
-        lambda model, dtype: model(images(dtype), samples(), mode='tensor')[0][0],
+        lambda model, images: model(images, samples(), mode='tensor')[0][0],
         (3, 5),
     ),
-    'PromptedInstanceSegmentor': (
+    'PromptedInstanceSegmentor': Small(
         dict(
             detector=dict(
                 type='mmssl.RFCN',
@@ -419,32 +206,32 @@ SMALL = {
                 mask_decoder=SAM_DECODER,
             ),
         ),
-        lambda model, dtype: model(images(dtype), samples(), mode='tensor')[0][0],
+        lambda model, images: model(images, samples(), mode='tensor')[0][0],
         (3, 5),
     ),
-    'DilatedMobileNetV2': (
+    'DilatedMobileNetV2': Small(
         dict(widen_factor=0.25),
-        lambda model, dtype: model(images(dtype))[1],
+        lambda model, images: model(images)[1],
         (2, 80, 2, 2),
     ),
-    'DeformRoIExtractor': (
+    'DeformRoIExtractor': Small(
         dict(out_channels=4, featmap_strides=[1], in_channels=3, roi_feat_size=3),
-        lambda model, dtype: model([images(dtype)], ROIS),
+        lambda model, images: model([images], ROIS),
         (3, 4, 3, 3),
     ),
-    'DeformConv': (
+    'DeformConv': Small(
         dict(in_channels=3, out_channels=4, kernel_size=3, padding=1),
-        lambda model, dtype: model(images(dtype)),
+        forward,
         (2, 4, 32, 32),
     ),
-    'DCNv3': (
+    'DCNv3': Small(
         dict(in_channels=3, out_channels=4, deform_groups=1),
-        lambda model, dtype: model(images(dtype)),
+        forward,
         (2, 4, 32, 32),
     ),
-    'DeformResNet': (
+    'DeformResNet': Small(
         dict(depth=18, stem_channels=8, base_channels=8),
-        lambda model, dtype: model(images(dtype))[3],
+        lambda model, images: model(images)[3],
         (2, 64, 1, 1),
     ),
 }
@@ -453,17 +240,35 @@ MODELS.import_pending()
 NAMES = sorted(MODELS.module_dict)
 
 
+def small_settings_of_methods() -> dict[str, Small]:
+    """What the modules of ``mmssl.selfsup`` declare beside their classes."""
+    settings: dict[str, Small] = {}
+    for info in pkgutil.iter_modules(mmssl.selfsup.__path__, 'mmssl.selfsup.'):
+        settings.update(getattr(importlib.import_module(info.name), 'SMALL', {}))
+    return settings
+
+
+METHODS = small_settings_of_methods()
+SMALL = {**OTHERS, **METHODS}
+
+
 def build(name):
     torch.manual_seed(0)
-    return MODELS.build(dict(type=f'mmssl.{name}', **copy.deepcopy(SMALL[name][0]))).eval()
+    return MODELS.build(dict(copy.deepcopy(SMALL[name].settings), type=f'mmssl.{name}')).eval()
 
 
 def run(name, model, dtype=torch.float32):
-    return SMALL[name][1](model, dtype)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
+    torch.manual_seed(0)
+    random.seed(0)
+    if hasattr(model, 'set_schedule'):
+        model.set_schedule(1, 10)
+    return SMALL[name].run(model, images)
 
 
-def test_the_table_is_complete():
+def test_every_class_has_its_smallest_settings_once():
     assert set(NAMES) == set(SMALL)
+    assert not set(OTHERS) & set(METHODS)
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -486,7 +291,9 @@ def test_runs_and_learns(name):
     model = build(name)
     out = run(name, model)
     assert (
-        tuple(out.shape) == SMALL[name][2] and out.dtype == torch.float32 and bool(torch.isfinite(out).all())
+        tuple(out.shape) == SMALL[name].shape
+        and out.dtype == torch.float32
+        and bool(torch.isfinite(out).all())
     )
     assert torch.equal(out, run(name, model)), 'with the same draw the result is the same'
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -578,7 +385,8 @@ for name in {blocked!r}:
         (
             ('mmdet', 'mmseg', 'mmpretrain', 'mmcv'),
             'import torch\nfrom mmssl.layers import ViT\n'
-            'assert ViT("tiny", img_size=32, patch_size=8)(torch.zeros(1, 3, 32, 32))[0].shape == (1, 192, 4, 4)',
+            'vit = ViT("tiny", img_size=32, patch_size=8)\n'
+            'assert vit(torch.zeros(1, 3, 32, 32))[0].shape == (1, 192, 4, 4)',
         ),
         (('torch', 'mmengine', 'numpy'), 'import mmssl, mmssl.cli\nassert mmssl.__version__'),
     ],

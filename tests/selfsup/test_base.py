@@ -1,4 +1,4 @@
-"""What the methods share: when the momentum encoder moves and the hooks run, in a run, in other loops, accumulated and under DDP."""
+"""Base classes: when teachers move and hooks run, in a run, in custom loops, accumulated and under DDP."""
 
 import copy
 import pickle
@@ -7,20 +7,17 @@ import warnings
 import pytest
 import torch
 from mmengine.optim import OptimWrapper
-from torch import distributed as dist
-from torch import multiprocessing, nn
+from torch import nn
 
-from mmssl.engine.launch import leave_process_group
 from mmssl.engine.runner import Runner
 from mmssl.layers.momentum import MomentumEncoder
 from mmssl.selfsup.base import ScheduledSupervisor, SelfSupervisor
 
 
 class Toy(ScheduledSupervisor):
-    """One weight w and its copy c; two views x and y; the loss is the mean of (w x - c y - 1)^2. The recipe in every detail:
+    """One weight w and its teacher c; two views x and y; the loss is the mean of (w x - c y - 1)^2.
 
-    c moves in the forward pass, once a step; the bias b learns from the third step on; ``after_update``
-    counts.
+    c moves in the forward pass, once per step; the bias b is trained from the third step on.
     """
 
     def __init__(self, momentum=0.5, final_momentum=None):
@@ -44,7 +41,7 @@ class Toy(ScheduledSupervisor):
     def loss(self, inputs, data_samples=None):
         self.begin_forward()
         first, second = inputs
-        self.follow()
+        self.update_teachers()
         return dict(loss=(self.backbone(first) - self.momentum_encoder(second) - 1).square().mean())
 
     def forward(self, inputs, data_samples=None, mode='loss'):
@@ -59,7 +56,7 @@ class Nothing(SelfSupervisor):
 
 
 class ByHand:
-    """The same by arithmetic: ``step(batches)`` is one optimizer step of SGD, learning rate 0.1, on the mean over its batches."""
+    """The same by arithmetic; ``step(batches)`` is a step of SGD, learning rate 0.1, on several batches."""
 
     def __init__(self, momentum):
         self.w, self.b, self.c, self.d, self.steps, self.momentum = 2.0, 0.0, 2.0, 0.0, 0, momentum
@@ -149,6 +146,13 @@ def test_a_run(tmp_path):
     )
 
 
+def test_the_former_name_of_update_teachers_still_works():
+    model = Toy()
+    with pytest.warns(DeprecationWarning, match=r'ScheduledSupervisor\.follow is deprecated'):
+        model.follow()
+    assert model.momentum_encoder.steps == 1
+
+
 def test_an_accumulated_run_moves_the_copy_once_a_step(tmp_path):
     def momentum(number):
         return 1 - 0.4 * (1, 0.8535533905932737, 0.5, 0.14644660940672627)[number]
@@ -173,7 +177,7 @@ def test_a_loop_of_ones_own_attached():
 
 
 def test_a_loop_of_ones_own_that_attaches_nothing_catches_up():
-    """What belongs after a step is done when the next batch comes; what belongs before one cannot be, and a warning says so."""
+    """``after_update`` runs when the next batch comes; ``before_update`` cannot, and a warning says so."""
 
     class Simple(Toy):
         before_update = ScheduledSupervisor.before_update
@@ -244,7 +248,7 @@ def test_the_clock_is_in_the_state_dict():
         step(each, its, VALUES[5])
     assert all(torch.equal(value, other.state_dict()[key]) for key, value in model.state_dict().items())
     assert Toy().clock.epoch == 0  # nobody said how long an epoch is
-    with pytest.raises(ValueError, match='a training of 0 iterations, 3 an epoch; both must be above 0'):
+    with pytest.raises(ValueError, match='a run of 0 iterations with 3 per epoch: both must be above 0'):
         model.set_schedule(3, 0)
 
 
@@ -291,14 +295,14 @@ def test_views():
     assert model.backbone[0].weight.is_contiguous(memory_format=torch.channels_last)
     with pytest.raises(
         ValueError,
-        match='Nothing takes a list of views, not one batch of images; begin the pipeline with mmssl.LoadViews',
+        match='Nothing takes a list of views, not one batch of images; begin the pipeline with mmssl.Load',
     ):
         model.views(images)
     with pytest.raises(ValueError, match='Nothing takes 2 views, not 1'):
         model.views([images], 2)
 
 
-def test_parts_and_preprocessor_are_found_whatever_the_scope():
+def test_parts_and_preprocessor_resolve_in_any_scope():
     from mmengine.registry import init_default_scope
 
     init_default_scope('mmengine')
@@ -313,9 +317,7 @@ def test_parts_and_preprocessor_are_found_whatever_the_scope():
     ][0].unique().tolist() == [2.0]
 
 
-def process(rank, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
+def train_rank(rank):
     model = Toy()
     parallel = nn.parallel.DistributedDataParallel(model)
     optimizer = sgd(model)
@@ -324,19 +326,15 @@ def process(rank, folder):
         optimizer.zero_grad()
         parallel(views(batch[rank : rank + 1]))['loss'].backward()
         optimizer.step()
-    torch.save(model.state_dict(), f'{folder}/{rank}.pt')
-    leave_process_group()
+    return model.state_dict()
 
 
-def test_two_processes_are_one_with_the_joined_batch(tmp_path):
-    # a forked child needs no imports of its own; autograd cannot be forked where there is a GPU
-    method = 'spawn' if torch.cuda.is_available() else 'fork'
-    multiprocessing.start_processes(process, (str(tmp_path),), nprocs=2, start_method=method)
+def test_two_processes_equal_a_single_process_with_the_joined_batch(two_ranks):
     hand = ByHand(lambda step: 0.5)
     for batch in VALUES[:4]:
         hand.step([batch])
-    for rank in (0, 1):
+    for state in two_ranks(train_rank):
         model = Toy()
-        model.load_state_dict(torch.load(tmp_path / f'{rank}.pt'))
+        model.load_state_dict(state)
         hand.agrees(model)
         assert model.clock.steps == 4

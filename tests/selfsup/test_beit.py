@@ -1,4 +1,4 @@
-"""BEiT against a plain reading of the paper: masks, loss, three steps; the host's model; two processes against one; exact resume."""
+"""BEiT against a plain reading of the paper, mmpretrain and two processes; a resumed run; refusals."""
 
 import math
 import random
@@ -6,12 +6,8 @@ import random
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
-from PIL import Image
-from torch import distributed as dist
+from runs import check_exact_resume
 
-from mmssl.checkpoint import load_file
-from mmssl.engine.launch import leave_process_group
 from mmssl.layers.beit_vit import BEiTViT, resize_bias_table
 from mmssl.registry import MODELS
 from mmssl.selfsup.beit import BEiT, blockwise_mask
@@ -72,21 +68,21 @@ def test_the_hosts_masks_never_reach_them():
 
     np.random.seed(0)
     host = BEiTMaskGenerator(input_size=(14, 14), num_masking_patches=75, min_num_patches=16)
-    found = np.stack([host({})['mask'] for _ in range(300)])
-    assert found[:, -1].sum() == 0 and found[:, :, -1].sum() == 0 and (found.sum((1, 2)) == 75).all()
+    theirs = np.stack([host({})['mask'] for _ in range(300)])
+    assert theirs[:, -1].sum() == 0 and theirs[:, :, -1].sum() == 0 and (theirs.sum((1, 2)) == 75).all()
 
 
 def test_masks_follow_the_algorithm_step_by_step():
     """Algorithm 1 patch by patch with the same draws."""
     for seed in range(30):
         rng, rows, columns, total = random.Random(seed), 9, 12, 40
-        masked, wanted = set(), blockwise_mask((rows, columns), total, 6, random.Random(seed))
+        masked, expected = set(), blockwise_mask((rows, columns), total, 6, random.Random(seed))
         while len(masked) < total:
             added = 0
             for _ in range(10):
                 size = rng.uniform(6, total - len(masked))
                 ratio = math.exp(rng.uniform(math.log(0.3), math.log(1 / 0.3)))
-                a, b = int(round(math.sqrt(size * ratio))), int(round(math.sqrt(size / ratio)))
+                a, b = round(math.sqrt(size * ratio)), round(math.sqrt(size / ratio))
                 if a >= rows or b >= columns:
                     continue
                 top, left = rng.randint(0, rows - a), rng.randint(0, columns - b)
@@ -97,7 +93,7 @@ def test_masks_follow_the_algorithm_step_by_step():
                     break
             if not added:
                 break
-        assert masked == {(int(i), int(j)) for i, j in np.argwhere(wanted)}
+        assert masked == {(int(i), int(j)) for i, j in np.argwhere(expected)}
 
 
 @pytest.mark.parametrize(
@@ -118,7 +114,7 @@ def test_impossible_masks_are_refused(arguments, message):
 
 
 def reference(model, images, mask):
-    """Loss of BEiT, one image, head and token at a time, from the paper; nothing is skipped, joined or shared."""
+    """Loss of BEiT from the paper, one image, head and token at a time."""
     weights, (rows, columns) = dict(model.named_parameters()), mask.shape[1:]
     centroids = model.target_generator.centroids
 
@@ -132,7 +128,7 @@ def reference(model, images, mask):
         return x @ weights[f'{name}.weight'].T + weights[f'{name}.bias']
 
     table = weights['backbone.rel_pos_bias.relative_position_bias_table']
-    places = [None] + [(i, j) for i in range(rows) for j in range(columns)]
+    positions = [None] + [(i, j) for i in range(rows) for j in range(columns)]
 
     def bias(query, key, head):
         if query is None or key is None:
@@ -163,7 +159,9 @@ def reference(model, images, mask):
             outs = []
             for head in range(2):
                 part = slice(8 * head, 8 * head + 8)
-                added = torch.stack([bias(a, b, head) for a in places for b in places]).view(len(x), len(x))
+                added = torch.stack([bias(a, b, head) for a in positions for b in positions]).view(
+                    len(x), len(x)
+                )
                 scores = query[:, part] @ key[:, part].T / math.sqrt(8) + added
                 outs.append(scores.exp() / scores.exp().sum(1, keepdim=True) @ value[:, part])
             x = x + weights[f'{name}.gamma_1'] * dense(torch.cat(outs, 1), f'{name}.attn.proj')
@@ -213,8 +211,8 @@ def test_three_steps_equal_the_paper():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        for (name, parameter), wanted in zip(model.named_parameters(), other.parameters(), strict=True):
-            torch.testing.assert_close(parameter, wanted, atol=1e-12, rtol=0, msg=name)
+        for (name, parameter), expected in zip(model.named_parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(parameter, expected, atol=1e-12, rtol=0, msg=name)
     assert torch.equal(model.target_generator.centroids, before)
 
 
@@ -315,7 +313,7 @@ def test_bfloat16_is_near():
 
 
 def test_host_model_with_the_same_weights_and_masks_gives_the_same_loss_and_gradients():
-    """onedl-mmpretrain's BEiT with its DALL-E encoder and two normalisations; both load the other's state dict strictly."""
+    """onedl-mmpretrain's BEiT with its DALL-E encoder; both load the other's state dict strictly."""
     from mmpretrain.models.selfsup.beit import BEiT as HostBEiT  # noqa: F401, registers it
     from mmpretrain.registry import MODELS as HOST
     from mmpretrain.structures import DataSample
@@ -360,7 +358,7 @@ def test_host_model_with_the_same_weights_and_masks_gives_the_same_loss_and_grad
     host.load_state_dict(ours.state_dict(), strict=True)
     views = [torch.randint(0, 256, (3, 3, size, size), dtype=torch.uint8) for size in (32, 32)]
     mask = ours.draw_masks(3, (4, 4), random.Random(0))
-    samples = [DataSample().set_mask(one) for one in mask]
+    samples = [DataSample().set_mask(image_mask) for image_mask in mask]
     losses = []
     for model in (ours, host):
         inputs = model.data_preprocessor(dict(inputs=views, data_samples=samples), True)['inputs']
@@ -494,10 +492,8 @@ def data_of_rank(rank):
     return (images, mask) if rank is None else (images[part], mask[part])
 
 
-def one_rank(rank, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
-    model = torch.nn.parallel.DistributedDataParallel(beit(seed=rank))  # weights are those of rank 0
+def train_rank(rank):
+    model = torch.nn.parallel.DistributedDataParallel(beit(seed=rank))  # the weights are those of rank 0
     images, mask = data_of_rank(rank)
     loss = model.module.loss
     model.module.forward = lambda *inputs: loss(inputs[0], mask=inputs[1])['loss']
@@ -505,23 +501,13 @@ def one_rank(rank, folder):
     value.backward()
     grads = {name: parameter.grad.clone() for name, parameter in model.module.named_parameters()}
     model.zero_grad()
-    model(
-        images, mask if rank else torch.zeros_like(mask)
-    ).backward()  # nothing masked on one rank: nobody waits for it
-    torch.save((value.detach(), grads), f'{folder}/rank{rank}.pt')
-    leave_process_group()
+    # nothing is masked on one rank: the other does not wait for it
+    model(images, mask if rank else torch.zeros_like(mask)).backward()
+    return value.detach(), grads
 
 
-def test_two_processes_give_the_gradients_of_one(tmp_path):
-    # a forked child needs no imports of its own; autograd cannot be forked where there is a GPU
-    context = mp.get_context('spawn' if torch.cuda.is_available() else 'fork')
-    workers = [context.Process(target=one_rank, args=(rank, str(tmp_path))) for rank in (0, 1)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-        assert worker.exitcode == 0
-    (first, grads), (second, others) = (torch.load(tmp_path / f'rank{rank}.pt') for rank in (0, 1))
+def test_two_processes_give_the_gradients_of_a_single_process(two_ranks):
+    (first, grads), (second, others) = two_ranks(train_rank)
     generator = torch.Generator().manual_seed(5)
     model = beit()
     loss = model.loss(torch.randn(4, 3, 24, 32, dtype=F64, generator=generator), mask=some_masks(4))['loss']
@@ -533,55 +519,13 @@ def test_two_processes_give_the_gradients_of_one(tmp_path):
         assert torch.equal(grads[name], others[name])
 
 
-# a run, stopped and resumed
+# a run
 
 
-def run(repo_root, images, work_dir, resume=None):
-    """Ten steps: losses by step, and the weights at the end."""
-    from mmengine.config import Config
-    from mmengine.hooks import Hook
-
-    from mmssl.engine.runner import Runner
-
-    losses = {}
-
-    class Note(Hook):
-        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-            losses[runner.iter + 1] = outputs['loss'].item().hex()
-
-    cfg = Config.fromfile(repo_root / 'configs/smoke/beit.py')
-    cfg.merge_from_dict(
-        {
-            'work_dir': str(work_dir),
-            'experiment_name': work_dir.name,
-            'log_level': 'ERROR',
-            'train_dataloader.batch_size': 4,
-            'train_dataloader.dataset.data_root': str(images),
-            'resume': resume is not None,
-            'load_from': None if resume is None else str(resume),
-        }
-    )
-    runner = Runner.from_cfg(cfg)
-    runner.register_hook(Note())
-    runner.train()
-    return losses, runner.model.state_dict()
-
-
-def test_a_run_is_resumed_exactly(repo_root, tmp_path):
-    (tmp_path / 'images').mkdir()
-    generator = np.random.default_rng(0)
-    for n in range(12):
-        Image.fromarray(generator.integers(0, 256, (40, 56, 3), dtype=np.uint8)).save(
-            tmp_path / f'images/{n}.png'
-        )
-    losses, state = run(repo_root, tmp_path / 'images', tmp_path / 'straight')
-    saved = load_file(tmp_path / 'straight/iter_5.pth')['state_dict']
-    assert torch.equal(saved['target_generator.centroids'], state['target_generator.centroids'])
-    resumed = run(repo_root, tmp_path / 'images', tmp_path / 'resumed', tmp_path / 'straight/iter_5.pth')
-    assert len(losses) == 10 and resumed[0] == {step: loss for step, loss in losses.items() if step > 5}
-    assert resumed[1].keys() == state.keys() and all(
-        torch.equal(value, resumed[1][key]) for key, value in state.items()
-    )
+def test_a_run_is_resumed_exactly(tmp_path):
+    straight, saved = check_exact_resume('beit', tmp_path, 5)
+    name = 'target_generator.centroids'
+    assert len(straight.losses) == 10 and torch.equal(saved[name], straight.model[name])
 
 
 # errors
@@ -594,7 +538,7 @@ def test_a_run_is_resumed_exactly(repo_root, tmp_path):
         (dict(num_masked=3, min_masked=4), 'min_patches=4'),
         (
             dict(head=dict(num_embed=9)),
-            'the head maps 16 values to 9 tokens; the backbone is 16 wide and the tokenizer has 7 tokens',
+            'the head maps 16 values to 9 tokens; the backbone has 16 channels and the tokenizer 7 tokens',
         ),
         (dict(backbone=dict(with_mask_token=False)), 'no mask token'),
         (

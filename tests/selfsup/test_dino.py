@@ -3,21 +3,17 @@
 import copy
 import functools
 import math
-import socket
-import types
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.model import BaseModule
-from PIL import Image
+from runs import check_exact_resume
 from torch import distributed as dist
-from torch import multiprocessing, nn
+from torch import nn
 
-from mmssl.engine.launch import leave_process_group
 from mmssl.layers.vit import ViT
 from mmssl.layers.weight_norm import WeightNormLinear
 from mmssl.registry import MODELS
@@ -28,8 +24,8 @@ ARCH = {'embed_dims': 32, 'num_layers': 3, 'num_heads': 4, 'feedforward_channels
 LR, WEIGHT_DECAY, CLIP, STEPS = 0.3, 0.01, 0.05, 6
 
 
-class Small(BaseModule):
-    """A convolution, a tanh, and the mean over the positions."""
+class ConvTanh(BaseModule):
+    """A convolution, a tanh, and the mean over the positions; records the shapes of its inputs."""
 
     def __init__(self):
         super().__init__()
@@ -54,10 +50,10 @@ def small_dino(seed=0, norm_last_layer=True, **kwargs):
         momentum=0.9,
         freeze_last_layer=1,
     )
-    return DINO(Small(), head, **{**settings, **kwargs}).double().train()
+    return DINO(ConvTanh(), head, **{**settings, **kwargs}).double().train()
 
 
-def some_views(batch=3, seed=1, large=9, small=5, number=4):
+def crops(batch=3, seed=1, large=9, small=5, number=4):
     generator = torch.Generator().manual_seed(seed)
     return [
         torch.randn(batch, 3, size, size, generator=generator, dtype=torch.float64)
@@ -66,19 +62,19 @@ def some_views(batch=3, seed=1, large=9, small=5, number=4):
 
 
 def loss_of_pairs(student, teacher, center, student_temp, teacher_temp):
-    """Algorithm 1 with multi-crop, one sample and one exponential at a time; lists of (B, K) a crop."""
+    """Algorithm 1 with multi-crop, one sample and one exponential at a time; (B, K) of each crop in lists."""
 
     def softmax(logits):
         exponentials = [math.e ** (x - max(logits)) for x in logits]
         return [value / sum(exponentials) for value in exponentials]
 
     total, terms = 0.0, 0
-    for t, seen in enumerate(teacher):
-        for s, said in enumerate(student):
+    for t, teacher_rows in enumerate(teacher):
+        for s, student_rows in enumerate(student):
             if s == t:
                 continue
             entropies = []
-            for of_teacher, of_student in zip(seen, said, strict=True):
+            for of_teacher, of_student in zip(teacher_rows, student_rows, strict=True):
                 target = softmax(
                     [(float(x) - float(c)) / teacher_temp for x, c in zip(of_teacher, center, strict=True)]
                 )
@@ -91,7 +87,7 @@ def loss_of_pairs(student, teacher, center, student_temp, teacher_temp):
 
 
 class Reference:
-    """DINO's algorithm with parameters in dicts: a crop at a time, gradients clipped one by one, plain gradient descent."""
+    """DINO's algorithm with parameters in dicts, crop by crop, with clipped gradients and plain descent."""
 
     def __init__(self, model, norm_last_layer=True):
         self.student = {
@@ -197,7 +193,7 @@ def test_loss_gradient_and_types():
 
 @pytest.mark.parametrize('norm_last_layer', [True, False])
 def test_steps_are_the_papers(norm_last_layer):
-    """Loss, student, teacher and centre over three epochs of two steps: last layer frozen in the first, temperature in steps."""
+    """Loss, student, teacher and centre over three epochs of two steps."""
     model = small_dino(norm_last_layer=norm_last_layer)
     plain = Reference(model, norm_last_layer)
     wrapper = wrapped_sgd(model)
@@ -205,7 +201,7 @@ def test_steps_are_the_papers(norm_last_layer):
     model.set_schedule(2, STEPS)
     last = model.head.last_layer.weight.detach().clone()
     for number in range(STEPS):
-        views = some_views(seed=number)
+        views = crops(seed=number)
         expected = plain.step(views, number, number // 2)
         loss = model.loss(views)['loss']
         assert abs(loss.item() - expected) < 1e-12
@@ -225,19 +221,19 @@ def test_steps_are_the_papers(norm_last_layer):
 
 
 @pytest.mark.filterwarnings('ignore:DINO changes gradients')
-def test_one_forward_pass_a_size_and_large_crops_alone_for_the_teacher():
+def test_a_forward_pass_per_size_and_only_global_crops_for_the_teacher():
     model = small_dino()
-    model.loss(some_views())
+    model.loss(crops())
     assert model.backbone.calls == [(6, 3, 9, 9), (6, 3, 5, 5)] and model.teacher.module[0].calls == [
         (6, 3, 9, 9)
     ]
     model = small_dino()
-    model.loss(some_views(small=9))
+    model.loss(crops(small=9))
     assert model.backbone.calls == [(12, 3, 9, 9)] and model.teacher.module[0].calls == [(6, 3, 9, 9)]
 
 
 def test_features_are_the_teachers_or_the_students():
-    images = some_views()[0]
+    images = crops()[0]
     for whose in ('teacher', 'student'):
         model = small_dino(evaluate=whose)
         with torch.no_grad():
@@ -292,7 +288,7 @@ def test_positions_of_small_crops_are_bicubic_and_learned():
     assert bool((table.grad.abs().sum(-1) > 0).all())
 
 
-def test_initialisation_is_the_released_one():
+def test_initialisation_is_as_released():
     torch.manual_seed(0)
     backbone = DINOViT(arch='tiny')
     for values in (
@@ -403,7 +399,7 @@ def test_bfloat16_trains_on_the_cpu():
 
 
 def train_two_steps(model, views_of_step):
-    """Two steps in float64, through DistributedDataParallel where there is a process group; losses, weights and centre."""
+    """Two steps in float64, with DistributedDataParallel in a process group; losses and state dict."""
     wrapper = wrapped_sgd(model)
     model.attach(wrapper.optimizer)
     model.set_schedule(1, 2)
@@ -416,100 +412,49 @@ def train_two_steps(model, views_of_step):
     return losses, {key: value.clone() for key, value in model.state_dict().items()}
 
 
-def one_rank(rank, port, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
-    steps = [
-        [view[2 * rank : 2 * rank + 2] for view in some_views(batch=4, seed=number)] for number in (0, 1)
-    ]
-    torch.save(train_two_steps(small_dino(warmup_teacher_temp_epochs=2), steps), f'{folder}/{rank}.pth')
-    leave_process_group()
+def train_rank(rank):
+    steps = [[view[2 * rank : 2 * rank + 2] for view in crops(batch=4, seed=number)] for number in (0, 1)]
+    return train_two_steps(small_dino(warmup_teacher_temp_epochs=2), steps)
 
 
-def test_two_processes_are_one_with_the_joined_batch(tmp_path):
-    with socket.socket() as server:
-        server.bind(('127.0.0.1', 0))
-        port = server.getsockname()[1]
-    multiprocessing.start_processes(one_rank, (port, str(tmp_path)), nprocs=2, start_method='fork')
-    ranks = [torch.load(tmp_path / f'{rank}.pth', weights_only=True) for rank in (0, 1)]
-    losses, weights = train_two_steps(
-        small_dino(warmup_teacher_temp_epochs=2), [some_views(batch=4, seed=number) for number in (0, 1)]
-    )
+def test_two_processes_equal_a_single_process_with_the_joined_batch(two_ranks):
+    ranks = two_ranks(train_rank)
+    steps = [crops(batch=4, seed=number) for number in (0, 1)]
+    losses, weights = train_two_steps(small_dino(warmup_teacher_temp_epochs=2), steps)
     for number, loss in enumerate(losses):
         assert abs(sum(rank[0][number] for rank in ranks) / 2 - loss) < 1e-12
     assert weights['dino_loss.center'].abs().max() > 1e-3
     for key, value in weights.items():
-        for _, other in ranks:
-            assert (value - other[key]).abs().max() < 1e-12, key
+        for _, state in ranks:
+            assert (value - state[key]).abs().max() < 1e-12, key
 
 
-@pytest.fixture
-def no_waiting(monkeypatch):
-    from mmengine.runner import loops
-
-    monkeypatch.setattr(
-        loops, 'time', types.SimpleNamespace(sleep=lambda seconds: None, time=loops.time.time)
-    )
-
-
-def test_a_resumed_run_is_exact(tmp_path, no_waiting):
-    from mmssl.engine.runner import Runner
-
-    (tmp_path / 'images/train').mkdir(parents=True)
-    generator = np.random.default_rng(0)
-    for number in range(8):
-        Image.fromarray(generator.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(
-            tmp_path / f'images/train/{number}.png'
-        )
-
-    def train(name, resume=None):
-        cfg = Config.fromfile(ROOT / 'configs/smoke/dino.py')
-        cfg.merge_from_dict(
-            dict(
-                work_dir=str(tmp_path / name),
-                experiment_name=f'dino_{name}',
-                resume=resume is not None,
-                load_from=resume,
-                log_level='ERROR',
-                train_dataloader=dict(batch_size=2, dataset=dict(data_root=str(tmp_path / 'images'))),
-                train_cfg=dict(max_iters=8),
-                model=dict(
-                    backbone=dict(img_size=16),
-                    head=dict(norm_last_layer=False),
-                    num_crops=3,
-                    freeze_last_layer=1,
-                    warmup_teacher_temp_epochs=2,
-                    teacher_temp=0.07,
-                ),
-                default_hooks=dict(checkpoint=dict(interval=3)),
-            )
-        )
-        cfg.train_dataloader.dataset.pipeline[0].update(scale=16, local_scale=8, num_local=1)
-        for scheduler in cfg.param_scheduler:
-            scheduler.end = 8
-        runner = Runner.from_cfg(cfg)
-        runner.train()
-        return runner
-
-    straight = train('straight')
-    resumed = train(
-        'resumed', str(tmp_path / 'straight/iter_3.pth')
-    )  # inside the first epoch of four steps, where the last layer stands
-    assert resumed.model.teacher.steps == resumed.model.clock.steps == 8
-    first = torch.load(tmp_path / 'straight/iter_3.pth', weights_only=True)['state_dict']
-    for (key, value), other in zip(
-        straight.model.state_dict().items(), resumed.model.state_dict().values(), strict=True
-    ):
-        assert torch.equal(value, other), key
+def test_a_run_is_resumed_exactly(tmp_path):
+    pipeline = [
+        dict(type='mmssl.LoadViews', preset='dino', scale=16, local_scale=8, num_local=1),
+        dict(type='PackInputs'),
+    ]
+    changes = {
+        'train_dataloader.batch_size': 2,
+        'train_dataloader.dataset.pipeline': pipeline,
+        'train_cfg.max_iters': 8,
+        'param_scheduler.0.end': 8,
+        'param_scheduler.1.end': 8,
+        'default_hooks.checkpoint.interval': 3,
+        'model.backbone.img_size': 16,
+        'model.head.norm_last_layer': False,
+        'model.num_crops': 3,
+        'model.freeze_last_layer': 1,
+        'model.warmup_teacher_temp_epochs': 1,
+        'model.teacher_temp': 0.07,
+    }
+    # inside the first epoch of six steps, in which the last layer is not trained
+    straight, saved = check_exact_resume('dino', tmp_path, 3, changes)
+    assert straight.model['teacher.steps'] == straight.model['clock.steps'] == 8
+    for key, value in straight.model.items():
         if key.startswith(('head.last_layer', 'teacher', 'backbone.layers', 'dino_loss')):
-            assert not torch.equal(value, first[key]), key
-    for one, two in zip(
-        straight.optim_wrapper.optimizer.param_groups,
-        resumed.optim_wrapper.optimizer.param_groups,
-        strict=True,
-    ):
-        assert one['lr'] == two['lr'] and one['weight_decay'] == two['weight_decay']
-    decays = sorted(group['weight_decay'] for group in straight.optim_wrapper.optimizer.param_groups)
+            assert not torch.equal(value, saved[key]), key
+    decays = sorted(group['weight_decay'] for group in straight.optimizer['param_groups'])
     assert decays[0] == 0 and decays[-1] == pytest.approx(0.4)
 
 
@@ -549,7 +494,7 @@ LOSS = functools.partial(DINOLoss, 6, 4, 0.04, 0.07, 0, 10)
         (lambda: DINOLoss(6, 4, -1, 0.07, 0, 10), 'warmup_teacher_temp=-1'),
         (
             lambda: DINOLoss(6, 4, 0.04, 0.07, 30, 10),
-            'warmup_teacher_temp_epochs=30 of a training of 10 epochs',
+            'warmup_teacher_temp_epochs=30 in a run of 10 epochs',
         ),
         (lambda: DINOLoss(6, 4, 0.04, 0.07, -1, 10), 'warmup_teacher_temp_epochs=-1'),
         (lambda: LOSS(student_temp=0), 'student_temp=0'),
@@ -558,18 +503,18 @@ LOSS = functools.partial(DINOLoss, 6, 4, 0.04, 0.07, 0, 10)
         (lambda: LOSS()(torch.zeros(7, 6), torch.zeros(4, 6), 0), 'the student has 7 outputs'),
         (lambda: DINOHead(4, 0), 'out_dim=0'),
         (lambda: DINOHead(4, 5, nlayers=0), 'nlayers=0'),
-        (lambda: DINOViT(arch=ARCH, num_cls_tokens=4), 'num_cls_tokens=4 of a ViT of 3 layers'),
+        (lambda: DINOViT(arch=ARCH, num_cls_tokens=4), 'num_cls_tokens=4 of a ViT with 3 layers'),
         (
             lambda: DINO(DINOViT(arch=ARCH, img_size=32), DINOHead(16, 8)),
-            'head has in_dim=16, but the backbone is 32 wide',
+            'head has in_dim=16, but the backbone has 32 channels',
         ),
         (lambda: small_dino(evaluate='both'), "evaluate='both'"),
         (lambda: small_dino(freeze_last_layer=-1), 'freeze_last_layer=-1'),
         (lambda: small_dino(momentum=2.0), 'momentum=2.0'),
-        (lambda: small_dino().set_schedule(10, 20), 'warmup_teacher_temp_epochs=3 of a training of 2 epochs'),
-        (lambda: small_dino().loss(some_views()[0]), 'takes a list of views'),
-        (lambda: small_dino().loss(some_views(number=3)), 'takes 4 views, not 3'),
-        (lambda: small_dino().loss(some_views()[1:] + some_views()[:1]), 'must be equal'),
+        (lambda: small_dino().set_schedule(10, 20), 'warmup_teacher_temp_epochs=3 in a run of 2 epochs'),
+        (lambda: small_dino().loss(crops()[0]), 'takes a list of views'),
+        (lambda: small_dino().loss(crops(number=3)), 'takes 4 views, not 3'),
+        (lambda: small_dino().loss(crops()[1:] + crops()[:1]), 'must be equal'),
     ],
 )
 @pytest.mark.filterwarnings('ignore:DINO changes gradients')
@@ -583,6 +528,6 @@ def test_steps_without_a_schedule_are_refused():
         model = small_dino(**settings)
         wrapper = wrapped_sgd(model)
         model.attach(wrapper.optimizer)
-        loss = model.loss(some_views())['loss']
+        loss = model.loss(crops())['loss']
         with pytest.raises(RuntimeError, match='set_schedule'):
             wrapper.update_params(loss)

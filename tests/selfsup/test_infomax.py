@@ -1,16 +1,15 @@
-"""Deep InfoMax against plain readings of its paper and of f-GAN, pair by pair; two processes against one; resume; refusals."""
+"""Deep InfoMax against plain readings of its paper and of f-GAN; two processes; a resumed run; refusals."""
 
-import json
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
+from runs import check_exact_resume
 from torch import distributed as dist
-from torch import multiprocessing, nn
+from torch import nn
 
-from mmssl.engine.launch import leave_process_group
-from mmssl.layers.sync_bn import work_on_cpu
+from mmssl.layers.sync_bn import convert_sync_batchnorm
 from mmssl.registry import MODELS
 from mmssl.selfsup.infomax import DIVERGENCES, donsker_varadhan_loss, fenchel_dual_loss, infonce_loss
 
@@ -51,43 +50,45 @@ def conjugate(name, t):
     return value(low)
 
 
-def tensors(number=3, units=4, places=2, multis=2, scale=1.0, seed=0):
+def tensors(batch=3, units=4, num_features=2, num_vectors=2, scale=1.0, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return (
-        scale * torch.randn(number, units, places, generator=generator, dtype=torch.float64),
-        torch.randn(number, units, multis, generator=generator, dtype=torch.float64),
+        scale * torch.randn(batch, units, num_features, generator=generator, dtype=torch.float64),
+        torch.randn(batch, units, num_vectors, generator=generator, dtype=torch.float64),
     )
 
 
-def score(l, m, k, i, n, j):  # noqa: E741
-    return sum(float(l[k, c, i]) * float(m[n, c, j]) for c in range(l.shape[1]))
+def score(features, vectors, k, i, n, j):
+    return sum(float(features[k, c, i]) * float(vectors[n, c, j]) for c in range(features.shape[1]))
 
 
-def pairs(l, m):  # noqa: E741
-    """All (vector's image, vector, local's image, local, score)."""
+def pairs(features, vectors):
+    """All (image of the vector, vector, image of the feature, feature, score)."""
     return [
-        (n, j, k, i, score(l, m, k, i, n, j))
-        for n in range(len(m))
-        for j in range(m.shape[2])
-        for k in range(len(l))
-        for i in range(l.shape[2])
+        (n, j, k, i, score(features, vectors, k, i, n, j))
+        for n in range(len(vectors))
+        for j in range(vectors.shape[2])
+        for k in range(len(features))
+        for i in range(features.shape[2])
     ]
 
 
-def plain_fenchel(l, m, name):  # noqa: E741
-    own = [ACTIVATIONS[name](s) for n, _, k, _, s in pairs(l, m) if n == k]
-    other = [conjugate(name, ACTIVATIONS[name](s)) for n, _, k, _, s in pairs(l, m) if n != k]
+def plain_fenchel(features, vectors, name):
+    own = [ACTIVATIONS[name](s) for n, _, k, _, s in pairs(features, vectors) if n == k]
+    other = [conjugate(name, ACTIVATIONS[name](s)) for n, _, k, _, s in pairs(features, vectors) if n != k]
     return sum(other) / len(other) - sum(own) / len(own)
 
 
-def plain_jsd(l, m):  # noqa: E741
-    own = [math.log(2) - math.log1p(math.exp(-s)) for n, _, k, _, s in pairs(l, m) if n == k]
-    other = [math.log1p(math.exp(-s)) + s - math.log(2) for n, _, k, _, s in pairs(l, m) if n != k]
+def plain_jsd(features, vectors):
+    own = [math.log(2) - math.log1p(math.exp(-s)) for n, _, k, _, s in pairs(features, vectors) if n == k]
+    other = [
+        math.log1p(math.exp(-s)) + s - math.log(2) for n, _, k, _, s in pairs(features, vectors) if n != k
+    ]
     return sum(other) / len(other) - sum(own) / len(own)
 
 
-def plain_infonce(l, m):  # noqa: E741
-    terms, table = [], pairs(l, m)
+def plain_infonce(features, vectors):
+    terms, table = [], pairs(features, vectors)
     for n, j, k, _, s in table:
         if n == k:
             others = [t for a, b, c, _, t in table if (a, b) == (n, j) and c != n]
@@ -95,35 +96,39 @@ def plain_infonce(l, m):  # noqa: E741
     return sum(terms) / len(terms)
 
 
-def plain_dv(l, m):  # noqa: E741
-    own = [s for n, _, k, _, s in pairs(l, m) if n == k]
-    other = [math.exp(s) for n, _, k, _, s in pairs(l, m) if n != k]
+def plain_dv(features, vectors):
+    own = [s for n, _, k, _, s in pairs(features, vectors) if n == k]
+    other = [math.exp(s) for n, _, k, _, s in pairs(features, vectors) if n != k]
     return math.log(sum(other) / len(other)) - sum(own) / len(own)
 
 
 @pytest.mark.parametrize(
-    'sizes', [dict(), dict(number=2, places=1, multis=1), dict(number=4, places=3, multis=1)]
+    'sizes',
+    [dict(), dict(batch=2, num_features=1, num_vectors=1), dict(batch=4, num_features=3, num_vectors=1)],
 )
 def test_jsd_infonce_and_donsker_varadhan_are_the_papers(sizes):
-    l, m = tensors(**sizes)  # noqa: E741
-    assert abs(fenchel_dual_loss(l, m, 'JSD').item() - plain_jsd(l, m)) < 1e-12
-    assert abs(infonce_loss(l, m).item() - plain_infonce(l, m)) < 1e-12
-    assert abs(donsker_varadhan_loss(l, m).item() - plain_dv(l, m)) < 1e-12
+    features, vectors = tensors(**sizes)
+    assert abs(fenchel_dual_loss(features, vectors, 'JSD').item() - plain_jsd(features, vectors)) < 1e-12
+    assert abs(infonce_loss(features, vectors).item() - plain_infonce(features, vectors)) < 1e-12
+    assert abs(donsker_varadhan_loss(features, vectors).item() - plain_dv(features, vectors)) < 1e-12
 
 
 @pytest.mark.parametrize('name', DIVERGENCES)
 def test_divergences_are_those_of_f_gan(name):
-    l, m = tensors(scale=0.7)  # noqa: E741
-    assert abs(fenchel_dual_loss(l, m, name).item() - plain_fenchel(l, m, name)) < 1e-7
+    features, vectors = tensors(scale=0.7)
+    assert (
+        abs(fenchel_dual_loss(features, vectors, name).item() - plain_fenchel(features, vectors, name)) < 1e-7
+    )
     assert torch.autograd.gradcheck(
-        lambda *inputs: fenchel_dual_loss(*inputs, name), (l.requires_grad_(), m.requires_grad_())
+        lambda *inputs: fenchel_dual_loss(*inputs, name),
+        (features.requires_grad_(), vectors.requires_grad_()),
     )
 
 
 @pytest.mark.parametrize('loss', [infonce_loss, donsker_varadhan_loss])
 def test_gradients_of_the_contrastive_losses(loss):
-    l, m = tensors()  # noqa: E741
-    assert torch.autograd.gradcheck(loss, (l.requires_grad_(), m.requires_grad_()))
+    features, vectors = tensors()
+    assert torch.autograd.gradcheck(loss, (features.requires_grad_(), vectors.requires_grad_()))
 
 
 @pytest.mark.parametrize(
@@ -131,34 +136,34 @@ def test_gradients_of_the_contrastive_losses(loss):
 )
 def test_own_pairs_are_no_negatives_however_low_the_others_score(loss, plain):
     """A mask that sets own scores to -10 lets them win over negatives of -40."""
-    l = torch.tensor([[[1.0], [0.0]], [[0.0], [1.0]]], dtype=torch.float64)  # noqa: E741
-    m = torch.tensor([[[-39.0], [-40.0]], [[-41.0], [-38.0]]], dtype=torch.float64)
-    assert abs(loss(l, m).item() - plain(l, m)) < 1e-12
+    features = torch.tensor([[[1.0], [0.0]], [[0.0], [1.0]]], dtype=torch.float64)
+    vectors = torch.tensor([[[-39.0], [-40.0]], [[-41.0], [-38.0]]], dtype=torch.float64)
+    assert abs(loss(features, vectors).item() - plain(features, vectors)) < 1e-12
 
 
 def test_large_scores_stay_finite():
-    l, m = tensors(scale=1000.0)  # noqa: E741
-    assert max(abs(row[-1]) for row in pairs(l, m)) > 1000
-    l.requires_grad_(), m.requires_grad_()
+    features, vectors = tensors(scale=1000.0)
+    assert max(abs(row[-1]) for row in pairs(features, vectors)) > 1000
+    features.requires_grad_(), vectors.requires_grad_()
     for loss in (infonce_loss, donsker_varadhan_loss, fenchel_dual_loss):
-        value = loss(l, m)
+        value = loss(features, vectors)
         value.backward()
-        assert value.isfinite() and l.grad.isfinite().all() and m.grad.isfinite().all()
+        assert value.isfinite() and features.grad.isfinite().all() and vectors.grad.isfinite().all()
     # an own score of 1000 has no exponential, and needs none
-    l = (1000.0**0.5 * torch.eye(2, dtype=torch.float64).view(2, 2, 1)).requires_grad_()  # noqa: E741
+    features = (1000.0**0.5 * torch.eye(2, dtype=torch.float64).view(2, 2, 1)).requires_grad_()
     for name in ('KL', 'H2'):
-        value = fenchel_dual_loss(l, l, name)
+        value = fenchel_dual_loss(features, features, name)
         value.backward()
-        assert value.isfinite() and l.grad.isfinite().all()
+        assert value.isfinite() and features.grad.isfinite().all()
 
 
 def test_perfect_and_absent_information():
-    """Scores that tell pairs apart drive the losses to their bounds; scores that do not give those of no information."""
-    l = 10 * torch.eye(4, dtype=torch.float64).view(4, 4, 1)  # noqa: E741
-    assert fenchel_dual_loss(l, l, 'GAN').item() == pytest.approx(
+    """Scores that separate the pairs drive the losses to their bounds; equal scores give no information."""
+    features = 10 * torch.eye(4, dtype=torch.float64).view(4, 4, 1)
+    assert fenchel_dual_loss(features, features, 'GAN').item() == pytest.approx(
         math.log(2), abs=1e-9
     )  # 0.5 where nothing says anything
-    assert infonce_loss(l, l).item() < 1e-9
+    assert infonce_loss(features, features).item() < 1e-9
     nothing = torch.zeros(4, 3, 2, dtype=torch.float64)
     assert fenchel_dual_loss(nothing, nothing, 'JSD').item() == pytest.approx(0, abs=1e-12)
     assert infonce_loss(nothing, nothing).item() == pytest.approx(math.log(1 + 3 * 2), abs=1e-12)
@@ -166,15 +171,18 @@ def test_perfect_and_absent_information():
 
 
 def test_half_precision_scores_are_summed_in_single():
-    l, m = tensors(units=64)  # noqa: E741
-    low = infonce_loss(l.bfloat16(), m.bfloat16())
+    features, vectors = tensors(units=64)
+    low = infonce_loss(features.bfloat16(), vectors.bfloat16())
     assert (
         low.dtype == torch.float32
-        and low.item() == infonce_loss(l.bfloat16().float(), m.bfloat16().float()).item()
+        and low.item() == infonce_loss(features.bfloat16().float(), vectors.bfloat16().float()).item()
     )
     with torch.autocast('cpu', torch.bfloat16):
-        assert infonce_loss(l.float(), m.float()).item() == infonce_loss(l.float(), m.float()).item()
-        assert infonce_loss(l.float(), m.float()).dtype == torch.float32
+        assert (
+            infonce_loss(features.float(), vectors.float()).item()
+            == infonce_loss(features.float(), vectors.float()).item()
+        )
+        assert infonce_loss(features.float(), vectors.float()).dtype == torch.float32
 
 
 SIZES = dict(
@@ -277,7 +285,7 @@ def reference(w, images, prior, alpha, beta, gamma, prior_loss):
     [(0.0, 1.0, 0.1, 'non-saturating'), (1.0, 0.0, 1.0, 'minimax'), (0.5, 0.7, 0.3, 'non-saturating')],
 )
 def test_three_steps_of_adam_are_those_of_the_paper(alpha, beta, gamma, prior_loss):
-    """Loss, gradients and weights of three steps; encoder and discriminator each learn from their own term and from nothing else."""
+    """Loss, gradients and weights of three steps; encoder and discriminator each has a term of its own."""
     model = dim(alpha=alpha, beta=beta, gamma=gamma, prior_loss=prior_loss)
     images, prior = batch()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
@@ -334,7 +342,7 @@ def test_bfloat16_trains():
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-def test_parts_of_weight_0_are_not_there():
+def test_parts_of_weight_0_are_left_out():
     assert {name.partition('.')[0] for name in dim(alpha=0.0, gamma=0.0).state_dict()} == {
         'backbone',
         'neck',
@@ -426,11 +434,11 @@ def test_a_residual_network_with_a_chosen_stage():
 
 
 def gathered(estimator, part, alone=True):
-    """Loss, gradients averaged over the processes, and running statistics of a process with images ``part``."""
+    """Loss, averaged gradients, and running statistics of a process with images ``part``."""
     model = dim(alpha=1.0, estimator=estimator, gather=True)
     if not alone:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        work_on_cpu(model)
+        convert_sync_batchnorm(model)
     images, prior = batch(6)
     loss = model.loss(images[part], prior=prior[part])['loss']
     loss.backward()
@@ -445,23 +453,17 @@ def gathered(estimator, part, alone=True):
     )
 
 
-def process(rank, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
+def train_rank(rank):
     results = {
         name: gathered(name, slice(3 * rank, 3 * rank + 3), alone=False) for name in ('JSD', 'InfoNCE', 'DV')
     }
-    one = tensors(number=1, seed=rank)  # one image a process is enough when negatives come from both
-    results['one'] = infonce_loss(*one, gather=True)
-    torch.save(results, f'{folder}/{rank}.pt')
-    leave_process_group()
+    # one image per process is enough when negatives come from both
+    results['single-image'] = infonce_loss(*tensors(batch=1, seed=rank), gather=True)
+    return results
 
 
-def test_two_processes_are_one_with_the_joined_batch(tmp_path):
-    # a forked child needs no imports of its own; autograd cannot be forked where there is a GPU
-    method = 'spawn' if torch.cuda.is_available() else 'fork'
-    multiprocessing.start_processes(process, (str(tmp_path),), nprocs=2, start_method=method)
-    first, second = (torch.load(tmp_path / f'{rank}.pt') for rank in (0, 1))
+def test_two_processes_equal_a_single_process_with_the_joined_batch(two_ranks):
+    first, second = two_ranks(train_rank)
     for name in ('JSD', 'InfoNCE', 'DV'):
         loss, gradients, buffers = gathered(name, slice(None))
         assert abs(loss - (first[name][0] + second[name][0]) / 2) < 1e-12
@@ -475,48 +477,16 @@ def test_two_processes_are_one_with_the_joined_batch(tmp_path):
                 torch.testing.assert_close(
                     part[name][2][key], buffer, atol=1e-12, rtol=0, msg=f'{name} {key}'
                 )
-    l, m = (torch.cat(parts) for parts in zip(tensors(number=1), tensors(number=1, seed=1), strict=True))  # noqa: E741
-    assert abs(infonce_loss(l, m) - (first['one'] + second['one']) / 2) < 1e-12
+    pairs = zip(tensors(batch=1), tensors(batch=1, seed=1), strict=True)
+    features, vectors = (torch.cat(parts) for parts in pairs)
+    mean = (first['single-image'] + second['single-image']) / 2
+    assert abs(infonce_loss(features, vectors) - mean) < 1e-12
 
 
-def test_resume_is_exact(repo_root, tmp_path):
-    from mmengine.config import Config
-    from PIL import Image
-
-    from mmssl.engine.runner import Runner
-
-    (tmp_path / 'images').mkdir()
-    for number in range(12):
-        Image.effect_noise((40, 36), 60 + number).convert('RGB').save(tmp_path / f'images/{number}.png')
-
-    def train(name, iterations, resume=None):
-        cfg = Config.fromfile(repo_root / 'configs/smoke/infomax.py')
-        cfg.train_dataloader.dataset.update(data_root=str(tmp_path / 'images'), data_prefix='')
-        cfg.train_dataloader.batch_size = 4
-        cfg.train_cfg.max_iters = iterations
-        cfg.default_hooks.checkpoint.interval = 2
-        cfg.merge_from_dict(
-            dict(
-                work_dir=str(tmp_path / name),
-                resume=resume is not None,
-                load_from=resume,
-                experiment_name=name,
-            )
-        )
-        model = Runner.from_cfg(cfg).train()
-        (log,) = (tmp_path / name).glob('*/vis_data/scalars.json')
-        losses = {
-            line['step']: line['loss']
-            for line in map(json.loads, log.read_text().splitlines())
-            if 'loss' in line
-        }
-        return model.state_dict(), losses
-
-    weights, losses = train('straight', 4)
-    resumed_weights, resumed = train('resumed', 4, str(tmp_path / 'straight/iter_2.pth'))
-    assert len(losses) == 4 and resumed == {step: losses[step] for step in (3, 4)}
-    assert weights.keys() == resumed_weights.keys()
-    assert all(torch.equal(tensor, resumed_weights[name]) for name, tensor in weights.items())
+def test_a_run_is_resumed_exactly(tmp_path):
+    changes = {'train_cfg.max_iters': 4, 'default_hooks.checkpoint.interval': 2}
+    straight, _ = check_exact_resume('infomax', tmp_path, 2, changes)
+    assert len(straight.losses) == 4
 
 
 @pytest.mark.parametrize(
@@ -536,21 +506,21 @@ def test_arguments_that_cannot_be_are_refused(change, message):
 
 
 def test_inputs_that_do_not_fit_are_refused():
-    l, m = tensors()  # noqa: E741
-    with pytest.raises(ValueError, match=r'l has shape \(3, 4, 2\) and m \(2, 4, 2\)'):
-        infonce_loss(l, m[:2])
+    features, vectors = tensors()
+    with pytest.raises(ValueError, match=r'features have shape \(3, 4, 2\) and vectors \(2, 4, 2\)'):
+        infonce_loss(features, vectors[:2])
     with pytest.raises(ValueError, match='a batch of 1 image has no negatives'):
-        donsker_varadhan_loss(l[:1], m[:1])
+        donsker_varadhan_loss(features[:1], vectors[:1])
     with pytest.raises(
         ValueError, match="measure='DV' is no divergence of fenchel_dual_loss; call donsker_varadhan_loss"
     ):
-        fenchel_dual_loss(l, m, 'DV')
+        fenchel_dual_loss(features, vectors, 'DV')
     with pytest.raises(
         ValueError, match="measure='jsd' is no divergence of fenchel_dual_loss; one of GAN, JSD"
     ):
-        fenchel_dual_loss(l, m, 'jsd')
+        fenchel_dual_loss(features, vectors, 'jsd')
     with pytest.raises(
-        ValueError, match='images are 24x16 and the dense layer of the encoder was made for 16x16'
+        ValueError, match='images are 24x16 and the dense layer of the encoder was built for 16x16'
     ):
         dim().loss(torch.randn(2, 3, 24, 16, dtype=torch.float64))
     with pytest.raises(ValueError, match='takes 1 views, not 2'):

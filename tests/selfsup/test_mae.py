@@ -47,7 +47,7 @@ def mae(img_size=32, patch_size=8, mask_ratio=0.75, norm_pix=True, dtype=torch.f
 
 
 def reference(weights, images, noise, patch, heads=(4, 2), depths=(3, 2), mask_ratio=0.75, norm_pix=True):
-    """Loss, predictions and mask of MAE, one image at a time, written from the paper with nothing shared or reordered."""
+    """Loss, predictions and mask of MAE, one image at a time, written from the paper."""
 
     def layer_norm(x, name):
         mean = x.mean(-1, keepdim=True)
@@ -58,7 +58,7 @@ def reference(weights, images, noise, patch, heads=(4, 2), depths=(3, 2), mask_r
         return x @ weights[f'{name}.weight'].T + weights[f'{name}.bias']
 
     def block(x, name, count):
-        length, width = x.shape
+        width = x.shape[1]
         query, key, value = dense(layer_norm(x, f'{name}.ln1'), f'{name}.attn.qkv').split(width, dim=1)
         outs = []
         for head in range(count):
@@ -162,7 +162,7 @@ def test_float64_agrees_to_1e_12():
 def test_a_perfect_prediction_is_pasted_back_as_the_input():
     model = mae()
     patches = torch.rand(2, 16, 192)
-    exact = model.head.normalise(patches)
+    exact = model.head.target(patches)
     torch.testing.assert_close(
         model.head.paste(exact, patches, torch.ones(2, 16)), patches, atol=1e-6, rtol=1e-5
     )
@@ -201,7 +201,7 @@ def test_other_resolutions_run_with_resized_positions():
     assert loss.isfinite() and model.extract_feat(torch.randn(1, 3, 16, 40))[0].shape == (1, 32, 2, 5)
 
 
-def test_one_step_moves_what_it_must_and_leaves_the_position_tables():
+def test_a_step_trains_every_part_and_leaves_the_position_tables():
     model = mae()
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -226,13 +226,13 @@ def test_any_ratio_inside_0_1_leaves_something_visible_and_something_masked(rati
     assert model.loss(images)['loss'].isfinite()
 
 
-def test_one_patch_is_refused():
+def test_a_single_patch_is_refused():
     with pytest.raises(ValueError, match='1 patch cannot be masked'):
         mae(8, 8)
 
 
 @pytest.mark.parametrize('neck', [{}, {'num_patches': 8}, {'num_patches': (2, 4)}])
-def test_neck_and_head_take_what_they_are_not_told_from_the_backbone(neck):
+def test_sizes_of_neck_and_head_default_to_those_of_the_backbone(neck):
     model = MODELS.build(
         {
             'type': 'mmssl.MAE',
@@ -264,7 +264,7 @@ def test_noise_of_another_shape_is_refused():
 @pytest.mark.parametrize(
     ('part', 'change', 'message'),
     [
-        ('neck', {'embed_dim': 48}, 'embed_dim=48, but the backbone is 32 wide'),
+        ('neck', {'embed_dim': 48}, 'embed_dim=48, but the backbone has 32 channels'),
         ('neck', {'num_patches': 25}, 'set num_patches=16'),
         ('head', {'patch_size': 4}, 'patch sizes'),
         ('head', {'loss': {'type': 'CrossEntropyLoss'}}, 'PixelReconstructionLoss'),
@@ -299,7 +299,7 @@ def test_l1_loss():
 
 
 def test_host_model_with_the_same_weights_gives_the_same_loss(monkeypatch):
-    """onedl-mmpretrain's own MAE: equal but for its position table, which is loaded here like every other weight."""
+    """onedl-mmpretrain's MAE: equal but for its position table, which is loaded here like other weights."""
     from mmpretrain.models.selfsup.mae import MAE, MAEViT  # noqa: F401
     from mmpretrain.registry import MODELS as HOST
 

@@ -1,18 +1,15 @@
 """MoBY against the formulas of its paper: loss, target encoder, queues, two processes, resume."""
 
 import math
-import random
-import types
 
 import pytest
 import torch
 from mmengine.config import Config
-from torch import distributed as dist
-from torch import multiprocessing as mp
+from runs import assert_same_training, check_exact_resume, random_views, train_on_part
 from torch import nn
 
-from mmssl.engine.launch import leave_process_group
 from mmssl.layers.mlp import MLP
+from mmssl.layers.sync_bn import convert_sync_batchnorm
 from mmssl.registry import MODELS
 from mmssl.selfsup.moby import MoBY
 from mmssl.selfsup.views import project_views
@@ -46,11 +43,6 @@ def moby(seed=0, dtype=torch.float64, **kwargs):
     return model.to(dtype)
 
 
-def views(batch=2, seed=0, count=2):
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(batch, 3, 2, 2, generator=generator, dtype=torch.float64) for _ in range(count)]
-
-
 def dense(weights, name, x):
     return [
         sum(w * v for w, v in zip(row, x, strict=True)) + b
@@ -67,7 +59,7 @@ def statistics(columns):
 
 
 def plain_mlp(weights, name, batch):
-    """Linear, batch norm over the batch, ReLU, linear, number by number; also mean and variance of the batch norm."""
+    """Linear, batch norm over the batch, ReLU, linear, number by number; and the batch norm's statistics."""
     hidden = [dense(weights, f'{name}.fc0', x) for x in batch]
     means, variances = statistics(list(zip(*hidden, strict=True)))
     scale, shift = weights[f'{name}.bn0.weight'].tolist(), weights[f'{name}.bn0.bias'].tolist()
@@ -125,7 +117,7 @@ def snapshot(model):
 @pytest.mark.parametrize('temperature', [0.2, 1.0])
 def test_loss_is_the_papers_number_by_number(temperature):
     model = moby(temperature=temperature, final_momentum=None)
-    first, second = views(3)
+    first, second = random_views(3, size=2)
     before = snapshot(model)
     assert not torch.equal(before['queue1.queue'], before['queue2.queue'])
     loss = model.train().loss([first, second])['loss']
@@ -141,7 +133,7 @@ def test_loss_is_the_papers_number_by_number(temperature):
 
 def test_gradient_is_that_of_the_loss():
     model = moby(final_momentum=None).train()
-    images, weight = views(3), model.backbone.layer.weight
+    images, weight = random_views(3, size=2), model.backbone.layer.weight
     state, step = snapshot(model), 1e-6
     model.loss(images)['loss'].backward()
     for row, column in ((0, 0), (3, 7)):
@@ -170,10 +162,11 @@ def test_three_steps_move_what_the_recipe_says():
     }
     running = torch.zeros(HIDDEN, dtype=torch.float64), torch.ones(HIDDEN, dtype=torch.float64)
     for step in range(steps):
-        first, second = views(batch, seed=step)
-        share = 1 - (1 - 0.9) * (math.cos(math.pi * step / total) + 1) / 2
+        first, second = random_views(batch, size=2, seed=step)
+        momentum = 1 - (1 - 0.9) * (math.cos(math.pi * step / total) + 1) / 2
         expected = {
-            target: share * state[target] + (1 - share) * state[online] for target, online in pairs.items()
+            target: momentum * state[target] + (1 - momentum) * state[online]
+            for target, online in pairs.items()
         }
         with_target = {**state, **expected}
         loss = model.loss([first, second])['loss']
@@ -219,10 +212,13 @@ def test_three_steps_move_what_the_recipe_says():
     )
 
 
-def test_evaluation_moves_nothing():
+def test_evaluation_changes_nothing():
     model = moby().eval()
     before = snapshot(model)
-    assert model.loss(views())['loss'].item() == model.loss(views())['loss'].item()
+    assert (
+        model.loss(random_views(2, size=2))['loss'].item()
+        == model.loss(random_views(2, size=2))['loss'].item()
+    )
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
@@ -233,7 +229,7 @@ def test_accumulated_batches_move_the_target_once_and_the_queues_every_time():
     model.attach(optimizer)
     for step in (1, 2):
         for seed in (0, 1):
-            model.loss(views(seed=seed))['loss'].backward()
+            model.loss(random_views(2, size=2, seed=seed))['loss'].backward()
         optimizer.step()
         assert (
             model.momentum_encoder.steps == step
@@ -283,141 +279,61 @@ def test_only_the_online_encoder_drops_paths(backbone):
     assert not torch.equal(*online) and torch.equal(*target)
     # no stochastic depth is evaluation mode of all but the batch norm
     model.backbone.eval()
-    assert torch.allclose(project_views(model.encoder, images, model.views_together)[0], target[0], atol=1e-12)
+    assert torch.allclose(
+        project_views(model.encoder, images, model.views_together)[0], target[0], atol=1e-12
+    )
 
 
 @pytest.mark.parametrize(
     ('backbone', 'width', 'joint'), [(SWIN, 16, True), (VIT, 16, True), (RESNET, 32, False)]
 )
-def test_views_share_a_forward_pass_unless_batch_norm_would_mix_them(backbone, width, joint):
+def test_views_pass_the_backbone_together_unless_batch_norm_would_mix_them(backbone, width, joint):
     backbone = {key: value for key, value in backbone.items() if key != 'drop_path_rate'}
     if backbone['type'] == SWIN['type']:
         backbone['drop_path_rate'] = 0.0
     model = of_backbone(backbone, width).double().train()
     assert model.views_together is joint
     images = [torch.randn(4, 3, 32, 32, dtype=torch.float64) + shift for shift in (0, 2)]
-    found = project_views(model.encoder, images, model.views_together)
-    for projection, view in zip(found, images, strict=True):
+    result = project_views(model.encoder, images, model.views_together)
+    for projection, view in zip(result, images, strict=True):
         assert torch.allclose(projection, model.neck(model.backbone(view)), atol=1e-12)
     assert model.extract_feat(images[0])[-1].shape[:2] == (4, width)
 
 
-def train(model, batches, rank=0, world=1):
-    """Three steps of SGD on this rank's part of each batch, gradients averaged over the ranks; losses (mean of ranks) and weights."""
-    model.set_schedule(len(batches), len(batches))
-    optimizer = torch.optim.SGD(
-        [parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.3
-    )
-    model.attach(optimizer)
-    losses = []
-    for batch in batches:
-        loss = model.loss([view.chunk(world)[rank] for view in batch])['loss']
-        optimizer.zero_grad()
-        loss.backward()
-        value = loss.detach().clone()
-        if world > 1:
-            for tensor in (
-                value,
-                *(parameter.grad for parameter in model.parameters() if parameter.grad is not None),
-            ):
-                dist.all_reduce(tensor)
-                tensor /= world
-        optimizer.step()
-        losses.append(value.item())
-    return losses, snapshot(model)
-
-
-def one_rank(rank, folder, batches):
-    from mmssl.layers.sync_bn import convert_sync_batchnorm
-
-    torch.set_num_threads(1)
-    dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
+def train_rank(rank, batches):
     model = nn.SyncBatchNorm.convert_sync_batchnorm(moby()).train()
     convert_sync_batchnorm(model)
-    torch.save(train(model, batches, rank, 2), f'{folder}/{rank}.pt')
-    dist.barrier()
-    leave_process_group()
+    model.set_schedule(3, 3)
+    return train_on_part(model, batches, rank, world=2)
 
 
-def test_two_processes_are_one_with_the_joined_batch(tmp_path):
-    batches = [views(6, seed=seed) for seed in range(3)]
-    losses, state = train(moby().train(), batches)
-    context = mp.get_context('fork')
-    processes = [context.Process(target=one_rank, args=(rank, str(tmp_path), batches)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0]
-    for rank in range(2):
-        their_losses, their_state = torch.load(tmp_path / f'{rank}.pt', weights_only=True)
-        assert their_losses == pytest.approx(losses, abs=1e-12)
-        assert their_state.keys() == state.keys() and state['queue1.queue_ptr'].tolist() == [18 % QUEUE]
-        for key, value in state.items():
-            assert torch.allclose(their_state[key].double(), value.double(), atol=1e-12, rtol=0), key
+def test_two_processes_equal_a_single_process_with_the_joined_batch(two_ranks):
+    batches = [random_views(6, size=2, seed=seed) for seed in range(3)]
+    model = moby().train()
+    model.set_schedule(3, 3)
+    expected = train_on_part(model, batches)
+    assert expected[1]['queue1.queue_ptr'].tolist() == [18 % QUEUE]
+    for result in two_ranks(train_rank, batches):
+        assert_same_training(result, expected)
 
 
-@pytest.fixture
-def quick():
-    from mmengine.runner import loops  # sleeps two seconds whenever a finite loader starts again
-
-    before = loops.time
-    loops.time = types.SimpleNamespace(sleep=lambda seconds: None, time=before.time)
-    yield
-    loops.time = before
-
-
-def test_resume_is_exact(repo_root, tmp_path, quick):
-    import numpy as np
-    from PIL import Image
-
-    from mmssl.engine.runner import Runner
-
-    generator = np.random.default_rng(0)
-    (tmp_path / 'data/train').mkdir(parents=True)
-    for number in range(10):
-        Image.fromarray(generator.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(
-            tmp_path / f'data/train/{number}.png'
-        )
-
-    def run(name, steps=6, resume=None):
-        cfg = Config.fromfile(repo_root / 'configs/smoke/moby.py')
-        cfg.merge_from_dict(
-            {
-                'train_dataloader.batch_size': 4,
-                'train_dataloader.dataset.data_root': str(tmp_path / 'data'),
-                'model.queue_len': 16,
-                'train_cfg.max_iters': 6,
-                'param_scheduler.end': 6,
-                'default_hooks.checkpoint.interval': 3,
-                'work_dir': str(tmp_path / name),
-                'experiment_name': name,
-                'log_level': 'ERROR',
-                'resume': bool(resume),
-                'load_from': resume and str(resume),
-            }
-        )
-        runner = Runner.from_cfg(cfg)
-        runner.train()
-        return runner.model.state_dict()
-
-    straight = run('straight')
-    assert straight['queue1.queue_ptr'].tolist() == [24 % 16] and straight[
-        'momentum_encoder.steps'
-    ].tolist() == [6]
-    random.seed(5)
-    torch.manual_seed(5)
-    resumed = run('resumed', resume=tmp_path / 'straight/iter_3.pth')
-    assert straight.keys() == resumed.keys()
-    assert all(torch.equal(value, resumed[key]) for key, value in straight.items())
-    halfway = torch.load(tmp_path / 'straight/iter_3.pth', weights_only=False)['state_dict']
+def test_a_run_is_resumed_exactly(tmp_path):
+    changes = {
+        'model.queue_len': 16,
+        'train_cfg.max_iters': 6,
+        'param_scheduler.end': 6,
+        'default_hooks.checkpoint.interval': 3,
+    }
+    straight, saved = check_exact_resume('moby', tmp_path, 3, changes)
+    assert straight.model['queue1.queue_ptr'].tolist() == [24 % 16]
+    assert straight.model['momentum_encoder.steps'].tolist() == [6]
     for key in (
         'queue1.queue',
         'queue2.queue',
         'momentum_encoder.module.1.fc0.weight',
         'backbone.norm1.weight',
     ):
-        assert not torch.equal(halfway[key], straight[key]), key
+        assert not torch.equal(saved[key], straight.model[key]), key
 
 
 def test_refusals():
@@ -442,12 +358,12 @@ def test_refusals():
     with pytest.raises(ValueError, match='a list of views'):
         model.loss(torch.zeros(2, 3, 2, 2))
     with pytest.raises(ValueError, match='takes 2 views, not 3'):
-        model.loss(views(count=3))
+        model.loss(random_views(2, size=2, count=3))
     with pytest.raises(RuntimeError, match='set_schedule'):
-        model.loss(views())
+        model.loss(random_views(2, size=2))
     model.set_schedule(10, 10)
     with pytest.raises(ValueError, match='the queue has 8 places and the batch of all processes 9'):
-        model.loss(views(9))
+        model.loss(random_views(9, size=2))
 
 
 @pytest.fixture(scope='module')
@@ -515,7 +431,7 @@ def test_fine_tuning_decays_learning_rates_by_depth(repo_root):
         )
     )
     groups = constructor(model).optimizer.param_groups
-    found = {
+    result = {
         id(parameter): (group['lr'], group['weight_decay'])
         for group in groups
         for parameter in group['params']
@@ -529,6 +445,6 @@ def test_fine_tuning_decays_learning_rates_by_depth(repo_root):
         ('stages.1.blocks.1.ffn.layers.1.weight', 1, 0.05),
         ('stages.1.blocks.1.attn.w_msa.relative_position_bias_table', 1, 0.0),
     ):
-        rate, weight_decay = found[id(names[f'backbone.{name}'])]
+        rate, weight_decay = result[id(names[f'backbone.{name}'])]
         assert rate == pytest.approx(1e-3 * 0.8**power) and weight_decay == decay, name
-    assert found[id(names['head.fc.weight'])] == (pytest.approx(1e-3), 0.05)
+    assert result[id(names['head.fc.weight'])] == (pytest.approx(1e-3), 0.05)

@@ -1,27 +1,23 @@
-"""MoCo against a plain reading of the paper, mmpretrain, two processes, a resumed run; and what it refuses."""
+"""MoCo against a plain reading of the paper, mmpretrain and two processes; a resumed run; refusals."""
 
 import functools
 import math
-import socket
-from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.model import BaseModule
-from torch import distributed as dist
-from torch import multiprocessing, nn
+from runs import check_exact_resume, random_views
+from torch import nn
 from torch.nn import functional as F
 
-from mmssl.engine.launch import leave_process_group
+from mmssl.losses import info_nce
 from mmssl.registry import MODELS
 from mmssl.selfsup.moco import MoCo, MoCoV1Neck, MoCoV2Neck
 
-ROOT = Path(__file__).resolve().parents[2]
 LR, WEIGHT_DECAY, MOMENTUM, KEY_MOMENTUM = 0.1, 0.01, 0.9, 0.9
 
 
-class Small(BaseModule):
+class ConvBatchNorm(BaseModule):
     """A convolution, a batch norm and a ReLU."""
 
     feat_dim = 4
@@ -39,25 +35,20 @@ def small_moco(version=2, seed=0, **kwargs):
     torch.manual_seed(seed)
     neck = MoCoV1Neck(4, 5) if version == 1 else MoCoV2Neck(4, 6, 5)
     model = MoCo(
-        Small(), neck, **{'queue_len': 10, 'momentum': KEY_MOMENTUM, 'temperature': 0.2, **kwargs}
+        ConvBatchNorm(), neck, **{'queue_len': 10, 'momentum': KEY_MOMENTUM, 'temperature': 0.2, **kwargs}
     ).double()
-    for parameter in model.encoder.parameters():
+    for parameter in model.encoder_q.parameters():
         nn.init.normal_(parameter, 0.0, 0.5)
-    model.encoder_k.copy_from(model.encoder)
+    model.encoder_k.copy_from(model.encoder_q)
     return model.train()
-
-
-def some_views(batch=4, seed=1, size=9):
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(batch, 3, size, size, generator=generator, dtype=torch.float64) for _ in range(2)]
 
 
 def permutation(length, seed=2):
     return torch.randperm(length, generator=torch.Generator().manual_seed(seed))
 
 
-def info_nce(queries, keys, queue, temperature):
-    """Equation 1 of the paper, one query and one exponential at a time; the queue's features are its columns."""
+def info_nce_by_loops(queries, keys, queue, temperature):
+    """Equation 1 of the paper, one query and one exponential at a time; queue: (D, K)."""
     total = 0.0
     for query, key in zip(queries, keys, strict=True):
         positive = torch.exp((query * key).sum() / temperature)
@@ -72,17 +63,18 @@ class Reference:
     def __init__(self, model, version, groups, temperature):
         self.version, self.groups, self.temperature = version, groups, temperature
         self.query = {
-            name: value.detach().clone().requires_grad_() for name, value in model.encoder.named_parameters()
+            name: value.detach().clone().requires_grad_()
+            for name, value in model.encoder_q.named_parameters()
         }
         self.key = {name: value.detach().clone() for name, value in self.query.items()}
         self.velocity = {name: torch.zeros_like(value) for name, value in self.query.items()}
         self.statistics = {
-            side: [torch.zeros(4).double(), torch.ones(4).double()] for side in ('query', 'key')
+            name: [torch.zeros(4).double(), torch.ones(4).double()] for name in ('query', 'key')
         }
         self.queue, self.pointer = model.queue.queue.clone(), 0
 
-    def encode(self, side, images):
-        weights, out = getattr(self, side), []
+    def encode(self, encoder, images):
+        weights, out = getattr(self, encoder), []
         for number, start in enumerate(range(0, len(images), len(images) // self.groups)):
             x = F.conv2d(
                 images[start : start + len(images) // self.groups],
@@ -94,10 +86,10 @@ class Reference:
             variance = ((x - mean.view(1, 4, 1, 1)) ** 2).mean((0, 2, 3))
             if number == 0:  # the running statistics of the first device are those in a checkpoint
                 count = x.numel() / 4
-                for kept, new in zip(
-                    self.statistics[side], (mean, variance * count / (count - 1)), strict=True
+                for running, new in zip(
+                    self.statistics[encoder], (mean, variance * count / (count - 1)), strict=True
                 ):
-                    kept.copy_(0.9 * kept + 0.1 * new.detach())
+                    running.copy_(0.9 * running + 0.1 * new.detach())
             x = (x - mean.view(1, 4, 1, 1)) / (variance.view(1, 4, 1, 1) + 1e-5).sqrt()
             x = (
                 (x * weights['0.bn.weight'].view(1, 4, 1, 1) + weights['0.bn.bias'].view(1, 4, 1, 1))
@@ -119,9 +111,9 @@ class Reference:
         with torch.no_grad():
             shuffled = self.encode('key', torch.stack([views[1][n] for n in order]))
             keys = torch.empty_like(shuffled)
-            for place, n in enumerate(order):
-                keys[n] = shuffled[place]
-        loss = info_nce(queries, keys, self.queue, self.temperature)
+            for position, n in enumerate(order):
+                keys[n] = shuffled[position]
+        loss = info_nce_by_loops(queries, keys, self.queue, self.temperature)
         gradients = torch.autograd.grad(loss, list(self.query.values()))
         self.queue = self.queue.clone()
         for key in keys:
@@ -135,7 +127,7 @@ class Reference:
 
 
 def sgd(model):
-    return torch.optim.SGD(model.encoder.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+    return torch.optim.SGD(model.encoder_q.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
 
 
 def train(model, optimizer, views, order=None):
@@ -152,35 +144,38 @@ def test_loss_is_the_cross_entropy_of_equation_1():
     queries, keys = (
         F.normalize(torch.randn(3, 5, generator=generator, dtype=torch.float64)) for _ in range(2)
     )
-    got = model.contrast(queries, keys).item()
-    assert abs(got - info_nce(queries, keys, model.queue.queue, 0.07).item()) < 1e-12
+    got = info_nce(queries, keys, model.queue.queue, 0.07).item()
+    assert abs(got - info_nce_by_loops(queries, keys, model.queue.queue, 0.07).item()) < 1e-12
     logits = (
         torch.cat([(queries * keys).sum(1, keepdim=True), queries @ model.queue.queue], 1) / 0.07
     )  # as the released code has it
     assert abs(got - F.cross_entropy(logits, torch.zeros(3, dtype=torch.long)).item()) < 1e-12
     # an orthogonal queue and a perfect key: log(1 + K exp(-1 / T))
     model.queue.queue.zero_()
-    assert abs(model.contrast(queries, queries).item() - math.log1p(7 * math.exp(-1 / 0.07))) < 1e-12
+    assert (
+        abs(info_nce(queries, queries, model.queue.queue, 0.07).item() - math.log1p(7 * math.exp(-1 / 0.07)))
+        < 1e-12
+    )
 
 
 @pytest.mark.parametrize(('version', 'groups'), [(1, 1), (2, 1), (2, 2)])
 def test_three_steps_are_the_papers(version, groups):
-    """Loss, both encoders, their batch norm statistics, queue and pointer, with a queue that a batch does not divide."""
+    """Loss, encoders, batch norm statistics, queue and pointer; the batch does not divide the queue."""
     model = small_moco(version, bn_groups=groups)
     plain = Reference(model, version, groups, 0.2)
     optimizer = sgd(model)
     model.attach(optimizer)
     for step in range(3):
-        views, order = some_views(seed=10 + step), permutation(4, seed=step)
+        views, order = random_views(seed=10 + step), permutation(4, seed=step)
         assert abs(train(model, optimizer, views, order) - plain.step(views, order.tolist())) < 1e-12, step
-    for encoder, wanted in ((model.encoder, plain.query), (model.encoder_k.module, plain.key)):
+    for encoder, expected in ((model.encoder_q, plain.query), (model.encoder_k.module, plain.key)):
         for name, value in encoder.named_parameters():
-            torch.testing.assert_close(value, wanted[name], atol=1e-12, rtol=0, msg=name)
-    for norm, wanted in (
+            torch.testing.assert_close(value, expected[name], atol=1e-12, rtol=0, msg=name)
+    for norm, expected in (
         (model.backbone.bn, plain.statistics['query']),
         (model.encoder_k.module[0].bn, plain.statistics['key']),
     ):
-        torch.testing.assert_close([norm.running_mean, norm.running_var], wanted, atol=1e-12, rtol=0)
+        torch.testing.assert_close([norm.running_mean, norm.running_var], expected, atol=1e-12, rtol=0)
         assert norm.num_batches_tracked == 3
     torch.testing.assert_close(model.queue.queue, plain.queue, atol=1e-12, rtol=0)
     assert model.queue.queue_ptr == plain.pointer == 2
@@ -190,7 +185,7 @@ def test_three_steps_are_the_papers(version, groups):
 
 def test_a_shuffle_counts_between_groups_and_not_within():
     model = small_moco(bn_groups=2)
-    views = some_views()
+    views = random_views()
     state = {name: value.clone() for name, value in model.state_dict().items()}
 
     def keys(order):
@@ -207,13 +202,13 @@ def test_a_shuffle_counts_between_groups_and_not_within():
     assert torch.equal(drawn[0], drawn[1]) and not all(torch.equal(drawn[0], other) for other in drawn[2:])
 
 
-def test_in_evaluation_mode_nothing_moves():
+def test_evaluation_changes_nothing():
     model = small_moco(bn_groups=3).eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    loss = model.loss(some_views())['loss']
-    assert torch.equal(loss, model.loss(some_views())['loss'])
+    loss = model.loss(random_views())['loss']
+    assert torch.equal(loss, model.loss(random_views())['loss'])
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert model.extract_feat(some_views()[0])[0].shape == (4, 4, 4, 4)
+    assert model.extract_feat(random_views()[0])[0].shape == (4, 4, 4, 4)
 
 
 def test_the_key_encoder_moves_once_a_step_and_the_queue_with_every_batch():
@@ -221,7 +216,7 @@ def test_the_key_encoder_moves_once_a_step_and_the_queue_with_every_batch():
     optimizer = sgd(model)
     model.attach(optimizer)
     for batch in range(4):  # two batches a step
-        model.loss(some_views(seed=batch))['loss'].backward()
+        model.loss(random_views(seed=batch))['loss'].backward()
         if batch % 2:
             optimizer.step()
     assert model.encoder_k.steps == 2 and model.queue.queue_ptr == 4 * 4 - 10
@@ -229,7 +224,7 @@ def test_the_key_encoder_moves_once_a_step_and_the_queue_with_every_batch():
 
 def test_logits_are_not_rounded_under_autocast():
     model = small_moco(momentum=1.0).float()
-    views = [view.float() for view in some_views()]
+    views = [view.float() for view in random_views()]
     exact = model.loss(views)['loss'].item()
     with torch.autocast('cpu', torch.bfloat16):
         loss = small_moco(momentum=1.0).float().loss(views)['loss']
@@ -249,8 +244,10 @@ def resnet(**kwargs):
 
 
 def test_mmpretrain_agrees_in_all_but_the_statistics_of_the_key_encoder():
-    """Its checkpoint loads as it is; four steps in float64 give its losses, weights and queue. It overwrites the key encoder's batch norm
-    statistics by the query encoder's; the released code leaves the key encoder its own."""
+    """Its checkpoint loads as it is; four steps in float64 give its losses, weights and queue.
+
+    It overwrites the key encoder's batch norm statistics by the query encoder's; the released code does not.
+    """
     from mmpretrain.models import MoCo as HostMoCo
 
     torch.manual_seed(0)
@@ -293,7 +290,7 @@ def test_mmpretrain_agrees_in_all_but_the_statistics_of_the_key_encoder():
         if isinstance(norm, nn.BatchNorm2d):
             norm.register_forward_hook(lambda norm, inputs, _, name=name: recorded.update({name: inputs[0]}))
     for step in range(4):
-        views = some_views(8, seed=step, size=48)
+        views = random_views(8, seed=step, size=48)
         losses = []
         for model, optimizer in zip((ours, host), optimizers, strict=True):
             loss = model.loss(views, None)['loss']
@@ -321,11 +318,11 @@ def test_mmpretrain_agrees_in_all_but_the_statistics_of_the_key_encoder():
 
 
 def train_part(model, forward, start, stop, seed):
-    """Three steps on images ``start`` to ``stop`` of batches of 8; the losses, and all weights and buffers at the end."""
+    """Train three steps on images ``start`` to ``stop`` of batches of 8; return losses and state dict."""
     optimizer, losses = sgd(model), []
     for step in range(3):
         torch.manual_seed(seed + step)
-        loss = forward([view[start:stop] for view in some_views(8, seed=step)])['loss']
+        loss = forward([view[start:stop] for view in random_views(8, seed=step)])['loss']
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -333,27 +330,19 @@ def train_part(model, forward, start, stop, seed):
     return losses, model.state_dict()
 
 
-def run_rank(rank, port, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
-    found = []
+def train_rank(rank):
+    results = []
     for groups in (1, 2):
         model = small_moco(bn_groups=groups, queue_len=20)
         parallel = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
         forward = functools.partial(parallel, data_samples=None, mode='loss')
-        found.append(
-            train_part(model, forward, 4 * rank, 4 * rank + 4, 1000 * rank)
-        )  # the shuffle is drawn by the first rank
-    torch.save(found, folder / f'rank{rank}.pt')
-    leave_process_group()
+        # the shuffle is drawn by the first rank
+        results.append(train_part(model, forward, 4 * rank, 4 * rank + 4, 1000 * rank))
+    return results
 
 
-def test_two_processes_are_one_with_as_many_groups(tmp_path):
-    with socket.socket() as server:
-        server.bind(('127.0.0.1', 0))
-        port = server.getsockname()[1]
-    multiprocessing.start_processes(run_rank, (port, tmp_path), nprocs=2, start_method='fork')
-    ranks = [torch.load(tmp_path / f'rank{rank}.pt') for rank in (0, 1)]
+def test_two_processes_equal_a_single_process_with_as_many_groups(two_ranks):
+    ranks = two_ranks(train_rank)
     for groups, (first, first_state), (second, second_state) in zip((2, 4), *ranks, strict=True):
         model = small_moco(bn_groups=groups, queue_len=20)
         losses, state = train_part(model, model.loss, 0, 8, 0)
@@ -367,54 +356,18 @@ def test_two_processes_are_one_with_as_many_groups(tmp_path):
         assert state['queue.queue_ptr'] == 4
 
 
-def run_smoke_config(folder, images, iterations, resume=None):
-    from mmssl.engine.runner import Runner
-
-    cfg = Config.fromfile(ROOT / 'configs/smoke/moco.py')
-    cfg.merge_from_dict(
-        {
-            'train_dataloader.dataset.data_root': str(images),
-            'train_dataloader.batch_size': 4,
-            'train_cfg.max_iters': iterations,
-            'param_scheduler.end': 6,
-            'default_hooks.checkpoint.interval': 3,
-            'model.queue_len': 10,
-            'work_dir': str(folder),
-            'resume': resume is not None,
-            'load_from': resume,
-            'log_level': 'ERROR',
-            'launcher': 'none',
-            'experiment_name': folder.name,
-            'visualizer': None,
-        }
-    )
-    cfg.train_pipeline[0].scale = 32
-    cfg.train_dataloader.dataset.pipeline = cfg.train_pipeline
-    runner = Runner.from_cfg(cfg)
-    runner.train()
-    return runner
-
-
-def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path):
-    import cv2
-    import numpy as np
-
-    (tmp_path / 'images/train').mkdir(parents=True)
-    for n in range(12):
-        cv2.imwrite(
-            str(tmp_path / f'images/train/{n}.png'),
-            np.random.default_rng(n).integers(0, 256, (40, 44, 3), dtype=np.uint8),
-        )
-    whole = run_smoke_config(tmp_path / 'whole', tmp_path / 'images', 6)
-    rest = run_smoke_config(tmp_path / 'rest', tmp_path / 'images', 6, str(tmp_path / 'whole/iter_3.pth'))
-    half = torch.load(tmp_path / 'whole/iter_3.pth', weights_only=True)['state_dict']
-    wanted, got = whole.model.state_dict(), rest.model.state_dict()
-    assert half['queue.queue_ptr'] == 2 and got['queue.queue_ptr'] == 4 and got['encoder_k.steps'] == 6
-    for name, value in wanted.items():
-        assert torch.equal(got[name], value), name
+def test_a_run_is_resumed_exactly(tmp_path):
+    changes = {
+        'train_cfg.max_iters': 6,
+        'param_scheduler.end': 6,
+        'default_hooks.checkpoint.interval': 3,
+        'model.queue_len': 10,
+    }
+    straight, saved = check_exact_resume('moco', tmp_path, 3, changes)
+    assert saved['queue.queue_ptr'] == 2 and straight.model['queue.queue_ptr'] == 4
+    assert straight.model['encoder_k.steps'] == 6
     for part in ('backbone.conv1.weight', 'encoder_k.module.1.mlp.0.weight', 'queue.queue'):
-        assert not torch.equal(half[part], wanted[part]), part
-    assert whole.optim_wrapper.get_lr() == rest.optim_wrapper.get_lr()
+        assert not torch.equal(saved[part], straight.model[part]), part
 
 
 @pytest.mark.parametrize(
@@ -424,12 +377,15 @@ def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path):
         ({'bn_groups': 0}, 'bn_groups=0 of MoCo must be at least 1'),
         ({'queue_len': 0}, 'length=0 of a queue'),
         ({'momentum': 1.5}, 'momentum=1.5 of a momentum encoder must be between 0 and 1'),
-        ({'neck': MoCoV1Neck(8)}, 'neck has in_channels=8, but the backbone is 4 wide; set in_channels=4'),
+        (
+            {'neck': MoCoV1Neck(8)},
+            'neck has in_channels=8, but the backbone has 4 channels; set in_channels=4',
+        ),
     ],
 )
 def test_wrong_settings_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        MoCo(**{'backbone': Small(), 'neck': MoCoV2Neck(4), 'queue_len': 8, **change})
+        MoCo(**{'backbone': ConvBatchNorm(), 'neck': MoCoV2Neck(4), 'queue_len': 8, **change})
 
 
 def test_a_momentum_counted_from_the_other_end_is_noticed():
@@ -442,12 +398,12 @@ def test_a_momentum_counted_from_the_other_end_is_noticed():
 def test_wrong_inputs_are_refused():
     model = small_moco(bn_groups=3)
     with pytest.raises(ValueError, match='a batch of 4 does not divide into bn_groups=3'):
-        model.loss(some_views())
+        model.loss(random_views())
     with pytest.raises(ValueError, match='MoCo takes 2 views, not 3'):
-        model.loss([*some_views(), some_views()[0]])
+        model.loss([*random_views(), random_views()[0]])
     with pytest.raises(ValueError, match='MoCo takes a list of views'):
-        model.loss(some_views()[0])
+        model.loss(random_views()[0])
     with pytest.raises(
         ValueError, match='the queue has 10 places and the batch of all processes 12 features'
     ):
-        model.loss(some_views(12))
+        model.loss(random_views(12))

@@ -1,20 +1,15 @@
-"""MoCo v3 against plain loops over the paper's formulas, against mmpretrain, on two processes, and resumed."""
+"""MoCo v3 against loops over the paper's formulas, mmpretrain and two processes; a resumed run; refusals."""
 
 import math
-import random
-import types
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.model import BaseModule
-from torch import distributed as dist
-from torch import multiprocessing as mp
+from runs import assert_same_training, check_exact_resume, random_views, train_on_part
 from torch import nn
 
-from mmssl.engine.launch import leave_process_group
 from mmssl.layers.mlp import MLP
-from mmssl.layers.sync_bn import work_on_cpu
+from mmssl.layers.sync_bn import convert_sync_batchnorm
 from mmssl.selfsup.mocov3 import MoCoV3, MoCoV3Head, MoCoV3ViT
 
 ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
@@ -63,11 +58,6 @@ def vit(**kwargs):
     return MoCoV3ViT(arch=ARCH, img_size=16, patch_size=8, **kwargs)
 
 
-def views(batch=4, seed=0, size=2, count=2):
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(batch, 3, size, size, generator=generator, dtype=torch.float64) for _ in range(count)]
-
-
 # the paper in loops over numbers
 
 
@@ -100,7 +90,7 @@ def mlp(weights, name, rows, last_bn):
 
 
 def contrast(queries, keys, temperature):
-    """Mean over the queries of -log(exp(q k+ / T) / sum exp(q k / T)), the keys of the batch being the others' negatives."""
+    """Mean over the queries of -log(exp(q k+ / T) / sum exp(q k / T)), k all keys of the batch."""
 
     def unit(row):
         return [value / math.sqrt(sum(value**2 for value in row)) for value in row]
@@ -144,11 +134,11 @@ def plain_loss(model, inputs, momentum, temperature, last_bn):
 @pytest.mark.parametrize(('temperature', 'last_bn'), [(0.2, True), (1.0, False)])
 def test_loss_is_the_papers_number_by_number(temperature, last_bn):
     model = mocov3(temperature=temperature, last_bn=last_bn)
-    expected = plain_loss(model, views(), 0.9, temperature, last_bn)
-    assert model.loss(views())['loss'].item() == pytest.approx(expected, abs=1e-12)
+    expected = plain_loss(model, random_views(size=2), 0.9, temperature, last_bn)
+    assert model.loss(random_views(size=2))['loss'].item() == pytest.approx(expected, abs=1e-12)
     model.momentum_encoder.steps = 5  # halfway: m = 0.95
-    expected = plain_loss(model, views(seed=1), 0.95, temperature, last_bn)
-    assert model.loss(views(seed=1))['loss'].item() == pytest.approx(expected, abs=1e-12)
+    expected = plain_loss(model, random_views(size=2, seed=1), 0.95, temperature, last_bn)
+    assert model.loss(random_views(size=2, seed=1))['loss'].item() == pytest.approx(expected, abs=1e-12)
 
 
 def test_gradient_is_that_of_the_loss():
@@ -159,21 +149,24 @@ def test_gradient_is_that_of_the_loss():
 
     def loss_with(**changes):
         model.load_state_dict({**start, **changes})
-        return model.loss(views())['loss']
+        return model.loss(random_views(size=2))['loss']
 
     loss_with().backward()
     for name in ('backbone.conv.weight', 'backbone.bn.bias', 'neck.fc1.weight', 'head.predictor.fc0.weight'):
-        step, place = torch.zeros_like(start[name]), (1,) * start[name].ndim
-        step[place] = 1e-6
+        step, index = torch.zeros_like(start[name]), (1,) * start[name].ndim
+        step[index] = 1e-6
         slope = (
             loss_with(**{name: start[name] + step}) - loss_with(**{name: start[name] - step})
         ).item() / 2e-6
-        assert model.get_parameter(name).grad[place].item() == pytest.approx(slope, abs=1e-7), name
+        assert model.get_parameter(name).grad[index].item() == pytest.approx(slope, abs=1e-7), name
     assert all(parameter.grad is None for parameter in model.momentum_encoder.parameters())
 
 
 def test_three_steps_move_what_the_recipe_says():
-    """Keys follow before they are made, with m from 0.9 to 1 along half a cosine; their batch norm counts what it has seen itself."""
+    """The key encoder moves before the keys are computed, with m from 0.9 to 1 on a cosine.
+
+    Its batch norm keeps statistics of its own.
+    """
     model = mocov3()
     optimizer = torch.optim.SGD(
         [parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1
@@ -185,7 +178,7 @@ def test_three_steps_move_what_the_recipe_says():
         momentum = 1 - 0.1 * (math.cos(math.pi * step / 10) + 1) / 2
         for name, value in parts.named_parameters():
             keys[name] = momentum * keys[name] + (1 - momentum) * value.detach()
-        for view in views(seed=step):
+        for view in random_views(size=2, seed=step):
             hidden = view.flatten(1) @ keys['0.matrix'].T @ keys['1.fc0.weight'].T
             centred = (hidden - hidden.mean(0)) / (hidden.var(0, correction=0) + 1e-5).sqrt()
             last = (centred * keys['1.bn0.weight'] + keys['1.bn0.bias']).clamp(min=0) @ keys['1.fc1.weight'].T
@@ -199,7 +192,7 @@ def test_three_steps_move_what_the_recipe_says():
             if parameter.requires_grad
         }
         optimizer.zero_grad()
-        model.loss(views(seed=step))['loss'].backward()
+        model.loss(random_views(size=2, seed=step))['loss'].backward()
         optimizer.step()
         for name, value in model.momentum_encoder.module.state_dict().items():
             assert torch.allclose(value.double(), keys[name].double(), atol=1e-12, rtol=0), (step, name)
@@ -219,15 +212,15 @@ def test_accumulated_batches_move_the_keys_once():
     model.attach(optimizer)
     for step in range(2):
         for part in range(3):
-            model.loss(views(seed=3 * step + part))['loss'].backward()
+            model.loss(random_views(size=2, seed=3 * step + part))['loss'].backward()
         optimizer.step()
     assert model.momentum_encoder.steps == model.clock.steps == 2
 
 
-def test_evaluation_moves_nothing():
+def test_evaluation_changes_nothing():
     model = mocov3().eval()
     start = {key: value.clone() for key, value in model.state_dict().items()}
-    assert model.loss(views())['loss'].isfinite()
+    assert model.loss(random_views(size=2))['loss'].isfinite()
     assert all(torch.equal(value, start[key]) for key, value in model.state_dict().items())
 
 
@@ -238,7 +231,7 @@ def test_the_patch_projection_and_the_positions_stay_as_they_were_drawn():
         [parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1, weight_decay=0.1
     )
     for step in range(3):
-        model.loss(views(seed=step, size=16))['loss'].backward()
+        model.loss(random_views(seed=step, size=16))['loss'].backward()
         optimizer.step()
     for name, parameter in model.backbone.named_parameters():
         frozen = name.startswith(('patch_embed', 'pos_embed'))
@@ -287,13 +280,13 @@ def test_vit_starts_as_released():
 
 
 @pytest.mark.parametrize(('backbone', 'width', 'together'), [(vit, 16, True), (Convolution, 6, False)])
-def test_views_share_a_forward_pass_unless_batch_norm_would_mix_them(backbone, width, together):
+def test_views_pass_the_backbone_together_unless_batch_norm_would_mix_them(backbone, width, together):
     model = mocov3(backbone, width=width)
-    seen = []
-    model.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
-    inputs = views(size=16)
+    batch_sizes = []
+    model.backbone.register_forward_pre_hook(lambda module, inputs: batch_sizes.append(len(inputs[0])))
+    inputs = random_views(size=16)
     loss = model.loss(inputs)['loss'].item()
-    assert seen == ([8] if together else [4, 4])
+    assert batch_sizes == ([8] if together else [4, 4])
     apart = mocov3(backbone, width=width)
     apart.views_together = False
     assert apart.loss(inputs)['loss'].item() == pytest.approx(loss, abs=1e-12)
@@ -301,23 +294,23 @@ def test_views_share_a_forward_pass_unless_batch_norm_would_mix_them(backbone, w
 
 def test_logits_are_not_rounded_under_autocast():
     model = mocov3().float()
-    kept = []
-    model.head.predictor.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    predictions = []
+    model.head.predictor.register_forward_hook(lambda module, inputs, output: predictions.append(output))
     with torch.autocast('cpu', torch.bfloat16):
-        loss = model.loss([view.float() for view in views()])['loss']
-    assert kept[0].dtype == torch.bfloat16 and loss.dtype == torch.float32
+        loss = model.loss([view.float() for view in random_views(size=2)])['loss']
+    assert predictions[0].dtype == torch.bfloat16 and loss.dtype == torch.float32
     loss.backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def of_host(kind, final_momentum):
+def ours_and_mmpretrains(backbone, final_momentum):
     """Ours and mmpretrain's with the same weights."""
     from mmengine.registry import DefaultScope
     from mmpretrain.models.selfsup import mocov3 as host
     from mmpretrain.registry import MODELS
 
-    width = 16 if kind == 'vit' else 32
-    dims = (width, 24, 24, 8) if kind == 'vit' else (width, 24, 8)
+    width = 16 if backbone == 'vit' else 32
+    dims = (width, 24, 24, 8) if backbone == 'vit' else (width, 24, 8)
     backbones = (
         dict(type='mmpretrain.MoCoV3ViT', arch=ARCH, img_size=16, patch_size=8, stop_grad_conv1=True),
         dict(type='mmpretrain.ResNet', depth=18, stem_channels=4, base_channels=4),
@@ -338,11 +331,11 @@ def of_host(kind, final_momentum):
 
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         theirs = host.MoCoV3(
-            backbones[kind != 'vit'],
-            neck(dims, True, kind != 'vit'),
+            backbones[backbone != 'vit'],
+            neck(dims, True, backbone != 'vit'),
             dict(
                 type='mmpretrain.MoCoV3Head',
-                predictor=neck((8, 24, 8), kind == 'vit', False),
+                predictor=neck((8, 24, 8), backbone == 'vit', False),
                 temperature=0.2,
                 loss=dict(type='mmpretrain.CrossEntropyLoss', loss_weight=0.4),
             ),
@@ -351,9 +344,9 @@ def of_host(kind, final_momentum):
         theirs.momentum_encoder.end_momentum = 0.0 if final_momentum else 0.01
         torch.manual_seed(0)
         ours = MoCoV3(
-            vit() if kind == 'vit' else MODELS.build(backbones[1]),
+            vit() if backbone == 'vit' else MODELS.build(backbones[1]),
             MLP(dims, last_bn=True),
-            MoCoV3Head(MLP((8, 24, 8), last_bn=kind == 'vit'), 0.2),
+            MoCoV3Head(MLP((8, 24, 8), last_bn=backbone == 'vit'), 0.2),
             final_momentum=final_momentum,
         )
     ours.init_weights()
@@ -367,11 +360,11 @@ def of_host(kind, final_momentum):
 
 # mmpretrain computes its cosine in float32
 @pytest.mark.parametrize(('final_momentum', 'tolerance'), [(None, 1e-9), (1.0, 1e-7)])
-@pytest.mark.parametrize('kind', ['vit', 'resnet'])
-def test_mmpretrain_agrees_in_all_but_the_statistics_of_the_key_encoder(kind, final_momentum, tolerance):
+@pytest.mark.parametrize('backbone', ['vit', 'resnet'])
+def test_mmpretrain_agrees_in_all_but_the_statistics_of_the_key_encoder(backbone, final_momentum, tolerance):
     from mmengine.logging import MessageHub
 
-    ours, theirs = of_host(kind, final_momentum)
+    ours, theirs = ours_and_mmpretrains(backbone, final_momentum)
     ours.set_schedule(10, 10)
     MessageHub.get_current_instance().update_info('max_iters', 10)
     optimizers = [
@@ -383,7 +376,7 @@ def test_mmpretrain_agrees_in_all_but_the_statistics_of_the_key_encoder(kind, fi
     for step in range(3):
         losses = []
         for model, optimizer in zip((ours, theirs), optimizers, strict=True):
-            loss = model.loss(views(6, seed=step, size=16), None)['loss']
+            loss = model.loss(random_views(6, seed=step, size=16), None)['loss']
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -402,125 +395,38 @@ def test_mmpretrain_agrees_in_all_but_the_statistics_of_the_key_encoder(kind, fi
     assert (mine[f'{key}running_var'] - other[f'{key}running_var']).abs().max() > 1e-3
 
 
-def train(model, batches, rank=0, world=1):
-    """SGD on this rank's part of every batch; the losses over all ranks, and the state."""
-    optimizer = torch.optim.SGD(
-        [parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1
-    )
-    model.attach(optimizer)
-    losses = []
-    for batch in batches:
-        size = len(batch[0]) // world
-        loss = model.loss([view[rank * size : (rank + 1) * size] for view in batch])['loss']
-        optimizer.zero_grad()
-        loss.backward()
-        total = loss.detach().clone()
-        if world > 1:
-            for tensor in (
-                total,
-                *(parameter.grad for parameter in model.parameters() if parameter.grad is not None),
-            ):
-                dist.all_reduce(tensor)
-                tensor /= world
-        optimizer.step()
-        losses.append(total.item())
-    return losses, model.state_dict()
-
-
 PAIR = ((Convolution, 6), (vit, 16))
 
 
-def one_rank(rank, folder, batches):
-    torch.set_num_threads(1)
-    dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
-    found = []
+def train_rank(rank, batches):
+    results = []
     for backbone, width in PAIR:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(mocov3(backbone, width=width))
-        work_on_cpu(model)
-        found.append(train(model, batches, rank, 2))
-    torch.save(found, f'{folder}/{rank}.pt')
-    dist.barrier()
-    leave_process_group()
+        convert_sync_batchnorm(model)
+        results.append(train_on_part(model, batches, rank, world=2, lr=0.1))
+    return results
 
 
-def test_two_processes_are_one_with_the_joined_batch(tmp_path):
-    batches = [views(6, seed=seed, size=16) for seed in range(3)]
-    context = mp.get_context('fork')
-    processes = [context.Process(target=one_rank, args=(rank, str(tmp_path), batches)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0]
-    ranks = [torch.load(tmp_path / f'{rank}.pt', weights_only=True) for rank in range(2)]
-    for (backbone, width), *found in zip(PAIR, *ranks, strict=True):
-        losses, state = train(mocov3(backbone, width=width), batches)
-        for their_losses, their_state in found:
-            assert their_losses == pytest.approx(losses, abs=1e-12)
-            assert their_state.keys() == state.keys()
-            for key, value in state.items():
-                assert torch.allclose(their_state[key].double(), value.double(), atol=1e-12, rtol=0), key
+def test_two_processes_equal_a_single_process_with_the_joined_batch(two_ranks):
+    batches = [random_views(6, size=16, seed=seed) for seed in range(3)]
+    ranks = two_ranks(train_rank, batches)
+    for index, (backbone, width) in enumerate(PAIR):
+        expected = train_on_part(mocov3(backbone, width=width), batches, lr=0.1)
+        for results in ranks:
+            assert_same_training(results[index], expected)
 
 
-@pytest.fixture
-def quick():
-    from mmengine.runner import loops  # sleeps two seconds whenever a finite loader starts again
-
-    before = loops.time
-    loops.time = types.SimpleNamespace(sleep=lambda seconds: None, time=before.time)
-    yield
-    loops.time = before
-
-
-def test_resume_is_exact(repo_root, tmp_path, quick):
-    import numpy as np
-    from PIL import Image
-
-    from mmssl.engine.runner import Runner
-
-    generator = np.random.default_rng(0)
-    (tmp_path / 'data/train').mkdir(parents=True)
-    for number in range(10):
-        Image.fromarray(generator.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(
-            tmp_path / f'data/train/{number}.png'
-        )
-
-    def run(name, resume=None):
-        cfg = Config.fromfile(repo_root / 'configs/smoke/mocov3.py')
-        cfg.merge_from_dict(
-            {
-                'train_dataloader.batch_size': 4,
-                'train_dataloader.dataset.data_root': str(tmp_path / 'data'),
-                'train_cfg.max_iters': 6,
-                'param_scheduler.end': 6,
-                'default_hooks.checkpoint.interval': 3,
-                'work_dir': str(tmp_path / name),
-                'experiment_name': name,
-                'log_level': 'ERROR',
-                'resume': bool(resume),
-                'load_from': resume and str(resume),
-            }
-        )
-        runner = Runner.from_cfg(cfg)
-        runner.train()
-        return runner.model.state_dict(), runner.optim_wrapper.state_dict()
-
-    (straight, optimizer), halfway = run('straight'), tmp_path / 'straight/iter_3.pth'
-    random.seed(5)
-    torch.manual_seed(5)
-    resumed, resumed_optimizer = run('resumed', halfway)
-    assert straight['momentum_encoder.steps'].tolist() == straight['clock.steps'].tolist() == [6]
-    assert straight.keys() == resumed.keys()
-    assert all(torch.equal(value, resumed[key]) for key, value in straight.items())
-    assert optimizer['param_groups'] == resumed_optimizer['param_groups']
-    before = torch.load(halfway, weights_only=True)['state_dict']
-    assert before['momentum_encoder.steps'].tolist() == [3]
+def test_a_run_is_resumed_exactly(tmp_path):
+    changes = {'train_cfg.max_iters': 6, 'param_scheduler.end': 6, 'default_hooks.checkpoint.interval': 3}
+    straight, saved = check_exact_resume('mocov3', tmp_path, 3, changes)
+    assert straight.model['momentum_encoder.steps'].tolist() == straight.model['clock.steps'].tolist() == [6]
+    assert saved['momentum_encoder.steps'].tolist() == [3]
     for key in (
         'backbone.layers.0.attn.qkv.weight',
         'momentum_encoder.module.1.fc0.weight',
         'momentum_encoder.module.1.bn0.running_mean',
     ):
-        assert not torch.equal(before[key], straight[key]), key
+        assert not torch.equal(saved[key], straight.model[key]), key
 
 
 @pytest.mark.parametrize(
@@ -539,9 +445,9 @@ def test_resume_is_exact(repo_root, tmp_path, quick):
             lambda: MoCoV3(Dense(), MLP((6, 7, 4)), MoCoV3Head(MLP((5, 7, 5)))),
             'the predictor must begin and end with 4',
         ),
-        (lambda: MLP((6,)), r'dims=\(6,\) of an MLP; give the widths from input to output'),
-        (lambda: mocov3().loss(views(count=3)), 'MoCoV3 takes 2 views, not 3'),
-        (lambda: mocov3().loss(views()[0]), 'MoCoV3 takes a list of views'),
+        (lambda: MLP((6,)), r'dims=\(6,\) of an MLP'),
+        (lambda: mocov3().loss(random_views(size=2, count=3)), 'MoCoV3 takes 2 views, not 3'),
+        (lambda: mocov3().loss(random_views(size=2)[0]), 'MoCoV3 takes a list of views'),
     ],
 )
 def test_wrong_settings_are_refused(build, message):
@@ -552,7 +458,7 @@ def test_wrong_settings_are_refused(build, message):
 def test_a_training_of_unknown_length_is_refused():
     model = mocov3(steps=None)
     with pytest.raises(RuntimeError, match='set_schedule'):
-        model.loss(views())
+        model.loss(random_views(size=2))
     assert (
-        mocov3(steps=None, final_momentum=None).loss(views())['loss'].isfinite()
+        mocov3(steps=None, final_momentum=None).loss(random_views(size=2))['loss'].isfinite()
     )  # constant momentum needs no length

@@ -1,10 +1,11 @@
-"""Rotation prediction and relative location: images turned and cut by hand, losses by plain loops, a resumed run; and what they refuse."""
+"""Rotation prediction and relative location by hand and by plain loops; a resumed run; refusals."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
+from runs import check_exact_resume
 from torch import nn
 
 from mmssl.selfsup.pretext import PatchDraw, PretextHead, RelativeLocation, RotationPrediction
@@ -12,8 +13,8 @@ from mmssl.selfsup.pretext import PatchDraw, PretextHead, RelativeLocation, Rota
 F64 = torch.float64
 
 
-class Small(nn.Module):
-    """One convolution to four channels, in place of a backbone."""
+class Convolution(nn.Module):
+    """One convolution to four channels, in index of a backbone."""
 
     def __init__(self):
         super().__init__()
@@ -23,13 +24,13 @@ class Small(nn.Module):
         self.conv.reset_parameters()
 
     def forward(self, x):
-        self.seen = x
+        self.last_input = x
         return (self.conv(x).relu(),)
 
 
-def make(kind, dtype=F64, head=None, **settings):
+def make(task, dtype=F64, head=None, **settings):
     torch.manual_seed(0)
-    model = kind(Small(), head or dict(type='mmssl.PretextHead', in_channels=4), **settings).to(dtype)
+    model = task(Convolution(), head or dict(type='mmssl.PretextHead', in_channels=4), **settings).to(dtype)
     with torch.no_grad():
         model.head.fc.weight.mul_(100)  # so that scores differ
     return model
@@ -93,22 +94,22 @@ def test_turns_are_quarter_turns_counter_clockwise():
 
 def test_rotation_loss_is_the_cross_entropy_over_all_four_turns():
     model, batch = make(RotationPrediction), images(2, 3, 7, 7)
-    found = model.loss([batch])
+    result = model.loss([batch])
     turned = []
     for image in batch:
         pixels = image.numpy()
         for turns in range(4):
             turned.append(([torch.from_numpy(np.stack([np.rot90(plane, turns) for plane in pixels]))], turns))
     rows, labels = scores_of(model, [group for group, _ in turned]), [turns for _, turns in turned]
-    assert found['loss'].dtype == F64 and abs(found['loss'].item() - cross_entropy(rows, labels)) < 1e-12
+    assert result['loss'].dtype == F64 and abs(result['loss'].item() - cross_entropy(rows, labels)) < 1e-12
     assert (
-        found['accuracy'].item()
+        result['accuracy'].item()
         == sum(int(np.argmax(row)) == label for row, label in zip(rows, labels, strict=True)) / 8
     )
-    assert torch.equal(model.loss(batch)['loss'], found['loss'])
+    assert torch.equal(model.loss(batch)['loss'], result['loss'])
     other = images(2, 3, 7, 7).flip(3)
     assert torch.allclose(
-        model.loss([batch, other])['loss'], (found['loss'] + model.loss(other)['loss']) / 2, atol=1e-12
+        model.loss([batch, other])['loss'], (result['loss'] + model.loss(other)['loss']) / 2, atol=1e-12
     )
 
 
@@ -120,10 +121,10 @@ def test_rotation_takes_square_images():
 # relative location
 
 
-def draw_of(count, size, corners, kept, dropped):
+def draw_of(count, size, corners, channels, dropped):
     return PatchDraw(
         torch.tensor(corners),
-        torch.tensor(kept),
+        torch.tensor(channels),
         torch.tensor(dropped),
         torch.randn(count * 9, 3, size, size, generator=torch.Generator().manual_seed(2)).to(F64),
     )
@@ -133,7 +134,7 @@ CORNERS = [
     [[0, 1], [1, 5], [0, 9], [5, 0], [4, 4], [5, 8], [8, 2], [9, 5], [8, 9]],
     [[1, 1], [0, 5], [1, 9], [4, 1], [5, 5], [4, 9], [9, 1], [8, 4], [9, 8]],
 ]
-KEPT = [[0, 1, 2, 0, 1, 2, 0, 1, 2], [2, 2, 2, 1, 1, 1, 0, 0, 0]]
+CHANNELS = [[0, 1, 2, 0, 1, 2, 0, 1, 2], [2, 2, 2, 1, 1, 1, 0, 0, 0]]
 DROPPED = [
     [True, False, True, True, True, False, False, True, True],
     [False, True, False, True, False, True, True, True, False],
@@ -143,17 +144,17 @@ DROPPED = [
 def cut_by_hand(batch, draw, size):
     cut = []
     for number, image in enumerate(batch):
-        for place in range(9):
-            top, left = draw.corners[number, place].tolist()
+        for index in range(9):
+            top, left = draw.corners[number, index].tolist()
             patch = image[:, top : top + size, left : left + size].clone()
-            if draw.dropped[number, place]:
-                kept = int(draw.kept[number, place])
-                values = patch[kept].flatten().tolist()
+            if draw.dropped[number, index]:
+                channel_left = int(draw.channel[number, index])
+                values = patch[channel_left].flatten().tolist()
                 mean = sum(values) / len(values)
                 deviation = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
                 for channel in range(3):
-                    if channel != kept:
-                        patch[channel] = 0.01 * deviation * draw.noise[number * 9 + place, channel]
+                    if channel != channel_left:
+                        patch[channel] = 0.01 * deviation * draw.noise[number * 9 + index, channel]
             cut.append(patch)
     return cut
 
@@ -161,30 +162,30 @@ def cut_by_hand(batch, draw, size):
 def test_patches_and_loss_of_relative_location():
     size = 3
     model = make(RelativeLocation, patch_size=size, gap=1, jitter=0)
-    batch, draw = images(2, 3, 12, 12), draw_of(2, size, CORNERS, KEPT, DROPPED)
-    found = model.loss([batch], draw=draw)
+    batch, draw = images(2, 3, 12, 12), draw_of(2, size, CORNERS, CHANNELS, DROPPED)
+    result = model.loss([batch], draw=draw)
     cut = cut_by_hand(batch, draw, size)
-    assert torch.allclose(model.backbone.seen, torch.stack(cut), atol=1e-14, rtol=0)
+    assert torch.allclose(model.backbone.last_input, torch.stack(cut), atol=1e-14, rtol=0)
     groups, labels = [], []
     for number in range(2):
-        for label, place in enumerate((0, 1, 2, 3, 5, 6, 7, 8)):  # row by row without the centre
-            groups.append([cut[number * 9 + 4], cut[number * 9 + place]])
+        for label, index in enumerate((0, 1, 2, 3, 5, 6, 7, 8)):  # row by row without the centre
+            groups.append([cut[number * 9 + 4], cut[number * 9 + index]])
             labels.append(label)
     rows = scores_of(model, groups)
-    assert abs(found['loss'].item() - cross_entropy(rows, labels)) < 1e-12
+    assert abs(result['loss'].item() - cross_entropy(rows, labels)) < 1e-12
     assert (
-        found['accuracy'].item()
+        result['accuracy'].item()
         == sum(int(np.argmax(row)) == label for row, label in zip(rows, labels, strict=True)) / 16
     )
-    found['loss'].backward()
+    result['loss'].backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
 
 
-def test_places_are_drawn_over_all_that_gap_and_jitter_allow():
+def test_patches_are_drawn_over_all_that_gap_and_jitter_allow():
     model = make(RelativeLocation, torch.float32, patch_size=5, gap=3, jitter=2, drop_prob=0.3)
-    assert model.least_size == 3 * 5 + 2 * 3 + 2 * 2
+    assert model.min_size == 3 * 5 + 2 * 3 + 2 * 2
     torch.manual_seed(0)
-    draw = model.draw(torch.zeros(3000, 3, model.least_size + 2, model.least_size + 4))
+    draw = model.draw(torch.zeros(3000, 3, model.min_size + 2, model.min_size + 4))
     assert (
         (draw.corners >= 0).all()
         and (draw.corners[..., 0] <= 27 - 5).all()
@@ -202,7 +203,7 @@ def test_places_are_drawn_over_all_that_gap_and_jitter_allow():
         # the sum of two uniform draws
         ways = np.convolve(np.ones(spare + 1), np.ones(5)) / (5 * (spare + 1))
         assert np.abs(first.numpy() / first.sum().item() - ways).max() < 0.015
-    assert np.abs(draw.kept.flatten().bincount().numpy() / 27000 - 1 / 3).max() < 0.015
+    assert np.abs(draw.channel.flatten().bincount().numpy() / 27000 - 1 / 3).max() < 0.015
     assert abs(draw.dropped.double().mean().item() - 0.3) < 0.015
     assert abs(draw.noise.mean().item()) < 0.01 and abs(draw.noise.std().item() - 1) < 0.01
     plain = make(RelativeLocation, torch.float32, patch_size=5, gap=3, jitter=0, drop_prob=0.0)
@@ -222,7 +223,7 @@ def test_the_seed_decides_the_draw():
     assert torch.equal(losses[0], losses[1]) and not torch.equal(losses[0], losses[2])
 
 
-def test_the_head_has_a_hidden_layer_where_it_is_told():
+def test_the_head_has_a_hidden_layer_on_request():
     head = PretextHead(4, 8, 2, hid_channels=6).double()
     features = images(5, 8)
     hidden = features @ head.hidden[0].weight.T
@@ -254,43 +255,10 @@ def test_both_are_learnt_where_they_can_be(task, steps):
 # a run
 
 
-def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path, repo_root):
-    from mmengine.config import Config
-    from PIL import Image
-
-    from mmssl.engine.runner import Runner
-
-    (tmp_path / 'images/train').mkdir(parents=True)
-    generator = np.random.default_rng(0)
-    for number in range(12):
-        Image.fromarray(generator.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(
-            tmp_path / f'images/train/{number}.png'
-        )
-
-    def run(name, resume=None):
-        cfg = Config.fromfile(repo_root / 'configs/smoke/relative_location.py')
-        cfg.merge_from_dict(
-            {
-                'work_dir': str(tmp_path / name),
-                'experiment_name': name,
-                'log_level': 'ERROR',
-                'train_dataloader.batch_size': 4,
-                'train_dataloader.dataset.data_root': str(tmp_path / 'images'),
-                'default_hooks.checkpoint.interval': 2,
-                'train_cfg.max_iters': 4,
-                'resume': resume is not None,
-                'load_from': resume,
-            }
-        )
-        runner = Runner.from_cfg(cfg)
-        runner.train()
-        return runner.model.state_dict()
-
-    whole = run('whole')
-    rest = run('rest', str(tmp_path / 'whole/iter_2.pth'))
-    assert all(torch.equal(value, rest[key]) for key, value in whole.items())
-    half = torch.load(tmp_path / 'whole/iter_2.pth', weights_only=True)['state_dict']
-    assert half.keys() == whole.keys() and not torch.equal(half['head.fc.weight'], whole['head.fc.weight'])
+def test_a_run_is_resumed_exactly(tmp_path):
+    changes = {'default_hooks.checkpoint.interval': 2, 'train_cfg.max_iters': 4}
+    straight, saved = check_exact_resume('relative_location', tmp_path, 2, changes)
+    assert not torch.equal(saved['head.fc.weight'], straight.model['head.fc.weight'])
 
 
 @pytest.mark.parametrize(
@@ -316,5 +284,5 @@ def test_images_and_widths_that_do_not_fit_are_refused():
     model = make(RelativeLocation, patch_size=5, gap=3, jitter=2)
     with pytest.raises(ValueError, match='images of 24x40 are too small.*need 25x25'):
         model.loss(images(1, 3, 24, 40))
-    with pytest.raises(ValueError, match='in_channels=5, but the backbone is 4 wide; set in_channels=4'):
+    with pytest.raises(ValueError, match='in_channels=5, but the backbone has 4 channels; set in_channels=4'):
         make(RotationPrediction, head=dict(type='mmssl.PretextHead', in_channels=5)).loss(images(1, 3, 8, 8))

@@ -1,4 +1,4 @@
-"""Visual tokenizers: DALL-E's encoder against its plain reading and the host's, its pickle, k-means and its command."""
+"""Visual tokenizers: DALL-E's encoder against a plain reading and mmpretrain's, its pickle, and k-means."""
 
 import os
 import pickle
@@ -370,7 +370,7 @@ def test_a_file_of_other_sizes_names_both(tmp_path):
     torch.save(dict(centroids=torch.randn(4, 192), patch_size=(8, 8), eps=1e-3), tmp_path / 'four.pth')
     with pytest.raises(
         ValueError,
-        match=r'four\.pth has num_tokens=4, the config num_tokens=5; change the config, or fit anew',
+        match=r'four\.pth has num_tokens=4, the config num_tokens=5; change the config, or fit again',
     ):
         KMeansTokenizer(str(tmp_path / 'four.pth'), 5, 8).init_weights()
     torch.save(dict(state_dict={}), tmp_path / 'other.pth')
