@@ -1,6 +1,7 @@
-"""Tensors of all processes. Every process takes part in every call; without a process group each of them is the identity.
+"""Gathering, summing and shuffling of tensors over all ranks.
 
-The batch of a rank has the same length on every rank (``drop_last=True`` in the data loader).
+Every rank takes part in every call, with a batch of the same length (``drop_last=True`` in the data loader).
+Without a process group the functions return their input.
 """
 
 import torch
@@ -9,7 +10,7 @@ from torch import distributed as dist
 
 
 def world() -> tuple[int, int]:
-    """(rank, world size); (0, 1) without a process group."""
+    """Return (rank, world size); (0, 1) without a process group."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
@@ -17,7 +18,7 @@ def world() -> tuple[int, int]:
 
 @torch.no_grad()
 def gather(tensor: Tensor) -> Tensor:
-    """(B, ...) of this rank to (world size * B, ...), rank after rank, without gradient."""
+    """Concatenate (B, ...) of all ranks, in the order of the ranks, without gradient."""
     _, size = world()
     if size == 1:
         return tensor.detach()
@@ -33,25 +34,24 @@ class _GatherWithGradient(torch.autograd.Function):
         return gather(tensor)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        gradient = gradient.contiguous().clone()
-        dist.all_reduce(gradient)
+    def backward(ctx, grad_output: Tensor) -> Tensor:
+        grad_output = grad_output.contiguous().clone()
+        dist.all_reduce(grad_output)
         start = dist.get_rank() * ctx.length
-        return gradient[start : start + ctx.length]
+        return grad_output[start : start + ctx.length]
 
 
 def gather_with_gradient(tensor: Tensor) -> Tensor:
-    """As :func:`gather`; the gradient of a row is the sum of what all ranks' losses say of it.
+    """Concatenate (B, ...) of all ranks; the gradient is summed over the losses of all ranks.
 
-    DistributedDataParallel then divides by the world size, which gives the gradient of the mean of the ranks'
-    losses.
+    DistributedDataParallel then divides it by the world size, which gives the gradient of the mean loss.
     """
     return tensor if world()[1] == 1 else _GatherWithGradient.apply(tensor)
 
 
 @torch.no_grad()
 def sum_over_ranks(tensor: Tensor) -> Tensor:
-    """The sum over the processes, a new tensor, without gradient."""
+    """Return the sum over the ranks as a new tensor, without gradient."""
     total = tensor.detach().clone()
     if world()[1] > 1:
         dist.all_reduce(total)
@@ -59,12 +59,12 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
 
 
 def mean_over_ranks(tensor: Tensor) -> Tensor:
-    """The mean over the processes, a new tensor, without gradient."""
+    """Return the mean over the ranks as a new tensor, without gradient."""
     return sum_over_ranks(tensor) / world()[1]
 
 
 def common_permutation(length: int, device: torch.device | str) -> Tensor:
-    """(length,) a random order of 0 .. length - 1, the same on every rank: rank 0 draws it."""
+    """Draw a permutation of 0 .. length - 1, (length,), that is the same on every rank."""
     order = torch.randperm(length, device=device)
     if world()[1] > 1:
         dist.broadcast(order, 0)
@@ -72,12 +72,12 @@ def common_permutation(length: int, device: torch.device | str) -> Tensor:
 
 
 def shuffle(tensor: Tensor, order: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Exchange samples between the ranks at random (shuffled batch norm; MoCo, arXiv:1911.05722, section 3.3).
+    """Exchange samples between the ranks at random, for shuffled batch norm (MoCo, section 3.3).
 
     Args:
         tensor: (B, ...) of this rank.
-        order: (world size * B,), the draw, the same on every rank: place i of the shuffled batch holds sample
-            ``order[i]``.
+        order: (world size * B,), the permutation, the same on every rank; drawn if None. Sample ``order[i]``
+            moves to position i of the shuffled batch.
 
     Returns:
         (B, ...), this rank's part of the shuffled batch, and ``order`` for :func:`unshuffle`.
@@ -85,12 +85,12 @@ def shuffle(tensor: Tensor, order: Tensor | None = None) -> tuple[Tensor, Tensor
     rank, size = world()
     if order is None:
         order = common_permutation(size * len(tensor), tensor.device)
-    mine = order[rank * len(tensor) : (rank + 1) * len(tensor)]
-    return gather(tensor)[mine], order
+    own = order[rank * len(tensor) : (rank + 1) * len(tensor)]
+    return gather(tensor)[own], order
 
 
 def unshuffle(tensor: Tensor, order: Tensor) -> Tensor:
-    """Bring what was computed from a shuffled part, (B, ...), back to the rank and the place that :func:`shuffle` took it from."""
+    """Undo :func:`shuffle` for results (B, ...) of a shuffled batch."""
     rank, _ = world()
-    mine = order.argsort()[rank * len(tensor) : (rank + 1) * len(tensor)]
-    return gather(tensor)[mine]
+    own = order.argsort()[rank * len(tensor) : (rank + 1) * len(tensor)]
+    return gather(tensor)[own]

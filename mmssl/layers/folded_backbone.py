@@ -1,4 +1,4 @@
-"""A backbone for prediction, with its batch norms inside its convolutions."""
+"""A backbone whose batch norms are folded into its convolutions for prediction."""
 
 import copy
 
@@ -7,22 +7,28 @@ from mmcv.cnn import fuse_conv_bn
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmssl.ops.switch import inference
 
 
 class FoldedBackbone:
-    """Calls a backbone; without gradients, and with all batch norms in evaluation mode, a copy of it that has them folded.
+    """Callable that runs a copy of a backbone with folded batch norms where the result is the same.
 
-    The copy is made anew when a weight or statistic has changed, and is not part of any state dict. Scales
-    and shifts that a pass over the map would apply cost nothing inside the weights.
+    The copy serves calls without gradients while all batch norms are in evaluation mode; other calls run the
+    backbone itself. It is made again after a weight or a statistic has changed, and is not part of any state
+    dict.
 
     Args:
-        backbone: whose children stand in the order in which they are called, as in the ResNets of OpenMMLab.
+        backbone: Backbone whose children are registered in the order in which they are called, as in
+            OpenMMLab's ResNets.
+
+    Attributes:
+        copy: The folded copy, or None.
     """
 
     def __init__(self, backbone: nn.Module):
         self.backbone = backbone
         self.copy: nn.Module | None = None
-        self.made_of: tuple = ()
+        self.copied_state: tuple = ()
 
     def _state(self) -> tuple:
         tensors = (*self.backbone.parameters(), *self.backbone.buffers())
@@ -31,24 +37,21 @@ class FoldedBackbone:
         )
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The backbone's output for (B, C, H, W) images."""
+        """Return the backbone's output for images (B, C, H, W)."""
         norms = [module for module in self.backbone.modules() if isinstance(module, _BatchNorm)]
-        if (
-            not norms
-            or torch.is_grad_enabled()
-            or self.backbone.training
-            or any(norm.training for norm in norms)
-        ):
+        training = self.backbone.training or any(norm.training for norm in norms)
+        if not norms or training or not inference([images]):
             self.copy = None
             return self.backbone(images)
         state = self._state()
-        if self.copy is None or state != self.made_of:
+        if self.copy is None or state != self.copied_state:
             with torch.inference_mode(False):
-                self.copy, self.made_of = fuse_conv_bn(copy.deepcopy(self.backbone)), state
+                self.copy = fuse_conv_bn(copy.deepcopy(self.backbone))
+                self.copied_state = state
         return self.copy(images)
 
     def __deepcopy__(self, memo: dict) -> 'FoldedBackbone':
         return FoldedBackbone(copy.deepcopy(self.backbone, memo))
 
     def __getstate__(self) -> dict:
-        return {'backbone': self.backbone, 'copy': None, 'made_of': ()}
+        return {'backbone': self.backbone, 'copy': None, 'copied_state': ()}

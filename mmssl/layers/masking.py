@@ -1,4 +1,4 @@
-"""Which patches are masked."""
+"""Random and blockwise masks of patches."""
 
 import math
 import random
@@ -9,10 +9,16 @@ from torch import Tensor
 
 
 def num_visible(num_patches: int, mask_ratio: float) -> int:
-    """How many of ``num_patches`` stay visible: floor(N * (1 - ratio)) as in MAE's released code, but at least one, and not all.
+    """Return the number of visible patches, floor(N * (1 - ratio)) as in MAE's released code.
+
+    At least one patch is visible and at least one is masked.
+
+    Args:
+        num_patches: N.
+        mask_ratio: Fraction of masked patches, in (0, 1).
 
     Raises:
-        ValueError: the ratio is outside (0, 1), or there is one patch only.
+        ValueError: The ratio is outside (0, 1), or there is only one patch.
     """
     if not 0 < mask_ratio < 1:
         raise ValueError(f'mask_ratio {mask_ratio} is outside (0, 1); the paper uses 0.75')
@@ -20,8 +26,7 @@ def num_visible(num_patches: int, mask_ratio: float) -> int:
         raise ValueError(
             f'an image of {num_patches} patch cannot be masked; use a smaller patch_size or a larger image'
         )
-    keep = min(max(int(num_patches * (1 - mask_ratio)), 1), num_patches - 1)
-    return keep
+    return min(max(int(num_patches * (1 - mask_ratio)), 1), num_patches - 1)
 
 
 def random_masking(
@@ -31,31 +36,32 @@ def random_masking(
     noise: Tensor | None = None,
     device: torch.device | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Draw which patches of every image are masked, uniformly and without replacement.
+    """Draw the masked patches of every image, uniformly and without replacement (MAE, section 3).
 
     Args:
         batch: B.
         num_patches: N.
-        mask_ratio: share of masked patches, in (0, 1).
-        noise: (B, N) in [0, 1), the draw; drawn here when None.
-        device: where to draw.
+        mask_ratio: Fraction of masked patches, in (0, 1).
+        noise: (B, N), random numbers in [0, 1); drawn if None.
+        device: Device to draw on.
 
     Returns:
-        visible (B, K) and masked (B, N - K) patch numbers, int64, both in the order of their noise.
+        Indices of the visible (B, K) and the masked (B, N - K) patches, int64, in the order of their noise.
     """
-    keep = num_visible(num_patches, mask_ratio)
+    count = num_visible(num_patches, mask_ratio)
     if noise is None:
         noise = torch.rand(batch, num_patches, device=device)
     elif noise.shape != (batch, num_patches):
         raise ValueError(
-            f'noise has shape {tuple(noise.shape)}; {batch} images of {num_patches} patches need ({batch}, {num_patches})'
+            f'noise has shape {tuple(noise.shape)}; {batch} images of {num_patches} patches need '
+            f'({batch}, {num_patches})'
         )
-    order = noise.argsort(dim=1)  # ascending: the lowest scores stay visible (MAE, section 3)
-    return order[:, :keep], order[:, keep:]
+    order = noise.argsort(dim=1)
+    return order[:, :count], order[:, count:]
 
 
 def mask_of(masked: Tensor, num_patches: int) -> Tensor:
-    """(B, M) numbers of masked patches as a (B, N) float mask: 1 masked, 0 visible."""
+    """Convert indices (B, M) of masked patches to a float mask (B, N): 1 for masked, 0 for visible."""
     return torch.zeros(masked.shape[0], num_patches, device=masked.device).scatter_(1, masked, 1)
 
 
@@ -67,27 +73,28 @@ def blockwise_mask(
     min_aspect: float = 0.3,
     attempts: int = 10,
 ) -> np.ndarray:
-    """Mask rectangles of patches until no more fit into the number (BEiT, arXiv:2106.08254, algorithm 1, as its released code does it).
+    """Mask random rectangles of patches (BEiT, arXiv:2106.08254, algorithm 1, as in the released code).
 
-    Each rectangle is tried at most ``attempts`` times, and kept where it masks something new and not too
-    much; the last ones may be smaller than ``min_patches``, so that little or nothing is left over: of 14x14
-    patches with at most 75, 74.5 are masked in the mean. mmpretrain's BEiTMaskGenerator leaves the last row
-    and column visible in every image, because NumPy's randint excludes its end.
+    Each rectangle is drawn at most ``attempts`` times, until one masks new patches without exceeding the
+    number. The last ones may be smaller than ``min_patches``, so that the number is nearly reached: on
+    average 74.5 of at most 75 patches in a grid of 14x14.
 
     Args:
-        shape: (rows, columns) of patches, or one number.
-        num_patches: most patches that are masked.
-        min_patches: least area of a rectangle.
-        rng: where the draws come from; the module ``random`` or a ``random.Random``.
-        min_aspect: least height / width of a rectangle; the largest is its inverse.
-        attempts: for one rectangle.
+        shape: (rows, columns) of patches, or one number for both.
+        num_patches: Maximum number of masked patches.
+        min_patches: Minimum area of a rectangle.
+        rng: Source of random numbers: the module ``random`` or a ``random.Random``.
+        min_aspect: Minimum of height / width of a rectangle; the maximum is its inverse.
+        attempts: Draws per rectangle.
 
     Returns:
-        (rows, columns), boolean, True = masked.
+        (rows, columns), boolean, True for masked patches.
 
     Raises:
-        ValueError: more patches than there are, or than ``min_patches`` allows.
+        ValueError: ``num_patches`` exceeds the grid, or ``min_patches`` exceeds ``num_patches``.
     """
+    # mmpretrain's BEiTMaskGenerator leaves the last row and column visible in every image, because NumPy's
+    # randint excludes its end
     rows, columns = (shape, shape) if isinstance(shape, int) else shape
     if not 0 < num_patches <= rows * columns:
         raise ValueError(
@@ -103,12 +110,14 @@ def blockwise_mask(
     left_over = num_patches
     while left_over > 0:
         for _ in range(attempts):
-            area = rng.uniform(min_patches, left_over)  # goes down to left_over where that is the smaller one
+            area = rng.uniform(min_patches, left_over)  # down to left_over, if that is smaller
             aspect = math.exp(rng.uniform(-log_aspect, log_aspect))
-            height, width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            height = round(math.sqrt(area * aspect))
+            width = round(math.sqrt(area / aspect))
             if not (height < rows and width < columns):
                 continue
-            top, left = rng.randint(0, rows - height), rng.randint(0, columns - width)  # both ends included
+            top = rng.randint(0, rows - height)  # both ends included
+            left = rng.randint(0, columns - width)
             block = mask[top : top + height, left : left + width]
             new = height * width - np.count_nonzero(block)
             if 0 < new <= left_over:

@@ -10,17 +10,18 @@ from mmssl.registry import MODELS
 
 @MODELS.register_module()
 class MLP(BaseModule):
-    """Linear layers with batch norm and ReLU between them, under the names of mmpretrain's NonLinearNeck.
-
-    The host's neck knows one hidden width, hands tuples on, and asks for a norm layer by configuration.
+    """Linear layers with batch norm and ReLU between them, named as in mmpretrain's NonLinearNeck.
 
     Args:
-        dims: widths from input to output, as ``(2048, 4096, 256)`` for two layers ``fc0`` and ``fc1``; hidden
-            ones have ``bn{i}``.
-        bias: of the linear layers.
-        last_bn: whether the last layer has a batch norm, without scale and shift (MoCo v3, arXiv:2104.02057,
+        dims: Widths from input to output, such as ``(2048, 4096, 256)`` for two layers, ``fc0`` and ``fc1``.
+            A hidden layer is followed by ``bn{i}``.
+        bias: Whether the linear layers have a bias.
+        last_bn: Whether the last layer has a batch norm, without scale and shift (MoCo v3, arXiv:2104.02057,
             section 4).
+        init_cfg: Initialisation in mmengine's form.
     """
+
+    # mmpretrain's NonLinearNeck has a single hidden width and returns tuples
 
     def __init__(
         self,
@@ -32,23 +33,33 @@ class MLP(BaseModule):
         super().__init__(init_cfg)
         if len(dims) < 2 or not all(isinstance(width, int) and width > 0 for width in dims):
             raise ValueError(
-                f'dims={dims!r} of an MLP; give the widths from input to output, such as (2048, 4096, 256)'
+                f'dims={dims!r} of an MLP must be its widths from input to output, such as (2048, 4096, 256)'
             )
-        self.dims, self.num_layers, self.last_bn = tuple(dims), len(dims) - 1, last_bn
-        for index, (width, following) in enumerate(zip(dims, dims[1:], strict=False)):
-            last = index == self.num_layers - 1
-            self.add_module(f'fc{index}', nn.Linear(width, following, bias=bias))
-            if last_bn or not last:
-                self.add_module(f'bn{index}', nn.BatchNorm1d(following, affine=not last))
+        self.dims = tuple(dims)
+        self.num_layers = len(dims) - 1
+        self.last_bn = last_bn
+        for index in range(self.num_layers):
+            is_last = index == self.num_layers - 1
+            self.add_module(f'fc{index}', nn.Linear(dims[index], dims[index + 1], bias=bias))
+            if last_bn or not is_last:
+                self.add_module(f'bn{index}', nn.BatchNorm1d(dims[index + 1], affine=not is_last))
 
     def init_weights(self) -> None:
-        """Draw the initial weights anew, as torch does."""
+        """Draw the initial weights again, with torch's defaults."""
         for module in self.children():
             module.reset_parameters()
         super().init_weights()
 
     def forward(self, x: Tensor | tuple[Tensor, ...]) -> Tensor:
-        """(B, C), or the feature map (B, C, H, W) of a backbone, which is averaged, or a tuple that ends in one, to (B, out)."""
+        """Project features.
+
+        Args:
+            x: (B, C); or a feature map (B, C, H, W), which is averaged; or a tuple of backbone outputs, of
+                which the last is used.
+
+        Returns:
+            (B, dims[-1]).
+        """
         if isinstance(x, (tuple, list)):
             x = x[-1]
         if x.ndim == 4:

@@ -1,41 +1,44 @@
-"""Images as rows of patches."""
+"""Images as sequences of patches."""
 
 import torch
 from torch import Tensor, nn
 
 
-
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of a size given as one number or two."""
+    """Return (height, width) of a size that is given as one number or two."""
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
 def patch_grid(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
-    """(rows, columns) of patches in an image.
+    """Return (rows, columns) of patches in an image.
+
+    Args:
+        height: Height of the image.
+        width: Width of the image.
+        size: (height, width) of a patch.
 
     Raises:
-        ValueError: the image does not divide into patches; names the nearest size that does.
+        ValueError: The image is not divisible into patches; the message names the nearest size that is.
     """
     if height % size[0] or width % size[1] or not height or not width:
-        nearest = [
-            max(1, round(side / step)) * step for side, step in zip((height, width), size, strict=True)
-        ]
+        nearest_height = max(1, round(height / size[0])) * size[0]
+        nearest_width = max(1, round(width / size[1])) * size[1]
         raise ValueError(
             f'image {height}x{width} does not divide into {size[0]}x{size[1]} patches; '
-            f'resize it to {nearest[0]}x{nearest[1]}'
+            f'resize it to {nearest_height}x{nearest_width}'
         )
     return height // size[0], width // size[1]
 
 
 def patchify(images: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """Cut images into rows of flattened patches.
+    """Cut images into flattened patches, row by row.
 
     Args:
-        images: (B, C, H, W), H and W divisible by ``size``.
-        size: side of a patch in pixels, or (height, width).
+        images: (B, C, H, W), with H and W divisible by ``size``.
+        size: Side of a patch in pixels, or (height, width).
 
     Returns:
-        (B, N, p * q * C) with N = (H / p) * (W / q), row by row, channels last inside a patch.
+        (B, N, p * q * C) with N = (H / p) * (W / q), channels last inside a patch.
     """
     size = pair(size)
     batch, channels, height, width = images.shape
@@ -45,11 +48,11 @@ def patchify(images: Tensor, size: int | tuple[int, int]) -> Tensor:
 
 
 def unpatchify(patches: Tensor, size: int | tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """Put patches back together; the inverse of :func:`patchify`.
+    """Join patches to images; the inverse of :func:`patchify`.
 
     Args:
         patches: (B, rows * columns, p * q * C).
-        size: side of a patch in pixels, or (height, width).
+        size: Side of a patch in pixels, or (height, width).
         grid: (rows, columns).
 
     Returns:
@@ -64,28 +67,32 @@ def unpatchify(patches: Tensor, size: int | tuple[int, int], grid: tuple[int, in
     return images.reshape(batch, channels, grid[0] * size[0], grid[1] * size[1])
 
 
-def take_rows(rows: Tensor, index: Tensor) -> Tensor:
-    """Pick rows of every sample: ``out[b, i] = rows[b, index[b, i]]``.
-
-    One ``index_select`` over the joined batch: no index of the size of the result is built, as
-        ``torch.gather`` would need.
+def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
+    """Select tokens of every sample: ``out[b, i] = tokens[b, index[b, i]]``.
 
     Args:
-        rows: (B, N, C), or (1, N, C) shared by all samples.
+        tokens: (B, N, C), or (1, N, C) shared by all samples.
         index: (B, K), int64.
 
     Returns:
         (B, K, C).
     """
     batch, count = index.shape
-    flat = index
-    if rows.shape[0] != 1:
-        flat = index + torch.arange(batch, device=index.device).unsqueeze(1) * rows.shape[1]
-    return rows.flatten(0, 1).index_select(0, flat.flatten()).view(batch, count, -1)
+    # one index_select over the joined batch; torch.gather would need an index of the size of the result
+    if tokens.shape[0] != 1:
+        index = index + torch.arange(batch, device=index.device).unsqueeze(1) * tokens.shape[1]
+    return tokens.flatten(0, 1).index_select(0, index.flatten()).view(batch, count, -1)
 
 
 class PatchEmbed(nn.Module):
-    """Linear projection of patches, kept as the convolution ``projection`` (name and shape as in mmcv's PatchEmbed)."""
+    """Linear projection of patches, stored as the convolution ``projection`` like in mmcv's PatchEmbed.
+
+    Args:
+        patch_size: Side of a patch in pixels, or (height, width).
+        in_channels: Number of channels of the images.
+        embed_dims: Width of the tokens.
+        bias: Whether the projection has a bias.
+    """
 
     def __init__(
         self, patch_size: int | tuple[int, int], in_channels: int, embed_dims: int, bias: bool = True
@@ -97,12 +104,12 @@ class PatchEmbed(nn.Module):
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """(B, 3, H, W) to tokens (B, N, C) and their grid (rows, columns)."""
+        """Project images (B, in_channels, H, W) to tokens (B, N, C) and their grid (rows, columns)."""
         height, width = images.shape[-2:]
         grid = patch_grid(height, width, self.patch_size)
         return self.projection(images).flatten(2).transpose(1, 2), grid
 
-    def project_rows(self, patches: Tensor) -> Tensor:
-        """Project patches that :func:`patchify` cut: (..., p * q * C_in) to (..., C)."""
-        weight = self.projection.weight
-        return nn.functional.linear(patches, weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1), self.projection.bias)
+    def project_patches(self, patches: Tensor) -> Tensor:
+        """Project patches of :func:`patchify`, (..., p * q * in_channels) to (..., C)."""
+        weight = self.projection.weight.permute(0, 2, 3, 1).flatten(1)
+        return nn.functional.linear(patches, weight, self.projection.bias)

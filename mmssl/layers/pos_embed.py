@@ -1,4 +1,4 @@
-"""Position embeddings of a grid of patches: the fixed sine-cosine table, and resizing a table to another grid."""
+"""Position embeddings of a grid of patches: the fixed sine-cosine table, and resizing to another grid."""
 
 import math
 
@@ -8,19 +8,20 @@ from torch import Tensor
 
 
 def sincos_2d(grid: tuple[int, int], embed_dims: int, num_extra_tokens: int = 1) -> Tensor:
-    """Fixed 2-D sine-cosine table as in MAE's released code: the column (x) fills the first half of the channels, the row (y) the second.
+    """Return the fixed 2-D sine-cosine table of MAE's released code.
 
-    mmpretrain's ``build_2d_sincos_position_embedding`` puts the row first (MoCo v3's convention) and knows
-    square grids only.
+    The column (x) fills the first half of the channels, the row (y) the second.
 
     Args:
         grid: (rows, columns) of patches.
-        embed_dims: channels C, a multiple of 4.
-        num_extra_tokens: leading rows of zeros, for the class token.
+        embed_dims: Number of channels C, a multiple of 4.
+        num_extra_tokens: Number of leading rows of zeros, for the class token.
 
     Returns:
         (1, num_extra_tokens + rows * columns, C), computed in float64, returned in float32.
     """
+    # mmpretrain's build_2d_sincos_position_embedding puts the row first (MoCo v3's convention) and supports
+    # square grids only
     if embed_dims % 4:
         raise ValueError(f'a 2-D sine-cosine table needs embed_dims divisible by 4, not {embed_dims}')
     rows, columns = grid
@@ -39,7 +40,15 @@ def sincos_2d(grid: tuple[int, int], embed_dims: int, num_extra_tokens: int = 1)
 
 
 def grid_of(num_patches: int, like: tuple[int, int]) -> tuple[int, int]:
-    """Guess (rows, columns) of a table: square if it can be, else the factors whose aspect is nearest to that of ``like``."""
+    """Guess (rows, columns) of a position table.
+
+    Args:
+        num_patches: Number of patches of the table.
+        like: (rows, columns) of another grid.
+
+    Returns:
+        A square grid if possible, else the factors with the aspect ratio closest to that of ``like``.
+    """
     side = math.isqrt(num_patches)
     if side * side == num_patches:
         return side, side
@@ -59,26 +68,27 @@ def resize_pos_embed(
 
     Args:
         table: (1, num_extra_tokens + source rows * columns, C).
-        source, target: (rows, columns).
-        num_extra_tokens: leading tokens that are kept as they are.
-        mode: of ``torch.nn.functional.interpolate``.
+        source: (rows, columns) of the table.
+        target: (rows, columns) of the result.
+        num_extra_tokens: Number of leading tokens that stay unchanged.
+        mode: Mode of ``torch.nn.functional.interpolate``.
 
     Returns:
-        (1, num_extra_tokens + target rows * columns, C), the table itself where the grids are equal.
+        (1, num_extra_tokens + target rows * columns, C); ``table`` itself if the grids are equal.
     """
     if tuple(source) == tuple(target):
         return table
-    extra, patches = table[:, :num_extra_tokens], table[:, num_extra_tokens:]
+    extra = table[:, :num_extra_tokens]
+    patches = table[:, num_extra_tokens:]
     if patches.shape[1] != source[0] * source[1]:
         raise ValueError(
             f'a position table of {patches.shape[1]} patches is not a grid of {source[0]}x{source[1]}'
         )
     patches = patches.reshape(1, *source, -1).permute(0, 3, 1, 2)
     align = False if mode in ('bilinear', 'bicubic') else None
-    patches = F.interpolate(patches.float(), size=tuple(target), mode=mode, align_corners=align).to(
-        table.dtype
-    )
-    return torch.cat([extra, patches.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
+    patches = F.interpolate(patches.float(), size=tuple(target), mode=mode, align_corners=align)
+    patches = patches.to(table.dtype).permute(0, 2, 3, 1).flatten(1, 2)
+    return torch.cat([extra, patches], dim=1)
 
 
 def fit_pos_embed(
@@ -89,15 +99,21 @@ def fit_pos_embed(
     num_extra_tokens: int,
     mode: str = 'bicubic',
 ) -> None:
-    """Make the table under ``key`` of a state dict fit ``parameter``, in place, with a log line; for loading hooks."""
+    """Resize the position table of a state dict to a parameter, in place, with a log line; for loading hooks.
+
+    Args:
+        state_dict: State dict to change.
+        key: Key of the table.
+        parameter: Parameter that the table is loaded into.
+        grid: (rows, columns) of the parameter.
+        num_extra_tokens: Number of leading tokens that stay unchanged.
+        mode: Mode of ``torch.nn.functional.interpolate``.
+    """
     table = state_dict.get(key)
-    if (
-        table is None
-        or table.shape == parameter.shape
-        or table.ndim != 3
-        or table.shape[-1] != parameter.shape[-1]
-    ):
+    if table is None or table.shape == parameter.shape:
         return
+    if table.ndim != 3 or table.shape[-1] != parameter.shape[-1]:
+        return  # the loader reports it
     from mmengine.logging import print_log
 
     if table.shape[1] == parameter.shape[1] + 1 and num_extra_tokens == 0:
@@ -105,7 +121,8 @@ def fit_pos_embed(
     else:
         source = grid_of(table.shape[1] - num_extra_tokens, grid)
         print_log(
-            f'{key}: position table resized from {source[0]}x{source[1]} to {grid[0]}x{grid[1]} patches ({mode})',
+            f'{key}: position table resized from {source[0]}x{source[1]} to {grid[0]}x{grid[1]} patches '
+            f'({mode})',
             'current',
         )
         table = resize_pos_embed(table, source, grid, num_extra_tokens, mode)

@@ -1,4 +1,4 @@
-"""Batch norm over all processes, on the CPU too."""
+"""Batch norm over all ranks that also works on the CPU."""
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +16,19 @@ class _SumOverRanks(torch.autograd.Function):
         return tensor
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        gradient = gradient.clone()
-        dist.all_reduce(gradient)
-        return gradient
+    def backward(ctx, grad_output: Tensor) -> Tensor:
+        grad_output = grad_output.clone()
+        dist.all_reduce(grad_output)
+        return grad_output
 
 
 class SyncBatchNorm(_BatchNorm):
-    """torch's refuses tensors on the CPU, where gloo ranks train, and DDP refuses torch's; here two sums carry the statistics."""
+    """Batch norm with the statistics of all ranks, computed from two sums."""
+
+    # torch's SyncBatchNorm refuses tensors on the CPU, where gloo ranks train
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, ...) to the same shape, normalised by the statistics of all processes in training."""
+        """Normalise (B, C, ...), in training by the statistics of all ranks."""
         if not self.training or world()[1] == 1:
             return self._local(x)
         channels = (1, -1, *[1] * (x.ndim - 2))
@@ -38,26 +40,27 @@ class SyncBatchNorm(_BatchNorm):
         if self.track_running_stats:
             with torch.no_grad():
                 self.num_batches_tracked += 1
-                share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-                self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-                self.running_var.lerp_((variance * count / (count - 1)).to(self.running_var.dtype), share)
+                weight = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+                self.running_mean.lerp_(mean.to(self.running_mean.dtype), weight)
+                self.running_var.lerp_((variance * count / (count - 1)).to(self.running_var.dtype), weight)
         out = centred * (variance + self.eps).rsqrt().view(channels)
         return out * self.weight.view(channels) + self.bias.view(channels) if self.affine else out
 
     def _local(self, x: Tensor) -> Tensor:
         if self.training and self.track_running_stats:
             self.num_batches_tracked += 1
-        share = self.momentum
-        if share is None:
-            share = 1 / float(self.num_batches_tracked) if self.training and self.track_running_stats else 0.0
-        batch = self.training or self.running_mean is None
+        momentum = self.momentum
+        if momentum is None:
+            tracked = self.training and self.track_running_stats
+            momentum = 1 / float(self.num_batches_tracked) if tracked else 0.0
+        use_batch = self.training or self.running_mean is None
         return nn.functional.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, batch, share, self.eps
+            x, self.running_mean, self.running_var, self.weight, self.bias, use_batch, momentum, self.eps
         )
 
 
-def work_on_cpu(module: nn.Module) -> None:
-    """Turn every SyncBatchNorm of torch in ``module`` into ours, in place; parameters and statistics stay the same tensors."""
+def convert_sync_batchnorm(module: nn.Module) -> None:
+    """Replace every SyncBatchNorm of torch in a module by :class:`SyncBatchNorm`, keeping its tensors."""
     for part in module.modules():
         if type(part) is nn.SyncBatchNorm:
             part.__class__ = SyncBatchNorm

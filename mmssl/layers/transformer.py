@@ -7,31 +7,32 @@ from mmssl.ops.attention import attention
 
 
 def drop_path(branch: Tensor, rate: float, training: bool) -> Tensor:
-    """Stochastic depth (arXiv:1603.09382): drop whole samples of a residual branch.
+    """Stochastic depth (arXiv:1603.09382): drop a residual branch for whole samples.
 
     Args:
         branch: (B, ...), the branch before it is added.
-        rate: probability that a sample loses the branch, in [0, 1).
-        training: nothing is dropped outside training.
+        rate: Probability of dropping the branch of a sample, in [0, 1).
+        training: Whether anything is dropped.
 
     Returns:
-        (B, ...), survivors scaled by 1 / (1 - rate).
+        (B, ...), with the remaining samples scaled by 1 / (1 - rate).
     """
     if not training or rate == 0:
         return branch
-    keep = 1 - rate
-    survives = branch.new_empty((branch.shape[0],) + (1,) * (branch.ndim - 1)).bernoulli_(keep)
-    return branch * (survives / keep)
+    keep_rate = 1 - rate
+    survives = branch.new_empty((branch.shape[0],) + (1,) * (branch.ndim - 1)).bernoulli_(keep_rate)
+    return branch * (survives / keep_rate)
 
 
 class Attention(nn.Module):
     """Multi-head self-attention with one projection for q, k and v.
 
     Args:
-        embed_dims: width C.
-        num_heads: heads; C must divide by it.
-        qkv_bias: whether the projection has a bias.
-        attn_drop_rate, drop_rate: dropout of the attention weights and of the output.
+        embed_dims: Width C.
+        num_heads: Number of heads, a divisor of C.
+        qkv_bias: Whether the projection has a bias.
+        attn_drop_rate: Dropout rate of the attention weights.
+        drop_rate: Dropout rate of the output.
     """
 
     def __init__(
@@ -51,53 +52,58 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
         self.proj = nn.Linear(embed_dims, embed_dims)
 
-    def _heads(self, tokens: Tensor, parts: int) -> tuple[Tensor, ...]:
-        batch, length, width = tokens.shape
-        return (
-            tokens.view(batch, length, parts, self.num_heads, width // parts // self.num_heads)
-            .permute(2, 0, 3, 1, 4)
-            .unbind(0)
-        )
-
     def forward(self, x: Tensor, first_query: int = 0) -> Tensor:
         """Attend from ``x[:, first_query:]`` to all of ``x``.
 
         Args:
             x: (B, L, C).
-            first_query: tokens before it are keys and values only; their own output is not computed.
+            first_query: Index of the first query. Earlier tokens are only keys and values, and their own
+                output is not computed.
 
         Returns:
             (B, L - first_query, C).
         """
-        if first_query and type(self.qkv) is nn.Linear:
-            width = x.shape[-1]
-            bias = self.qkv.bias
-            (query,) = self._heads(
-                F.linear(x[:, first_query:], self.qkv.weight[:width], None if bias is None else bias[:width]), 1
-            )
-            key, value = self._heads(
-                F.linear(x, self.qkv.weight[width:], None if bias is None else bias[width:]), 2
-            )
-        else:  # also where qkv was replaced, by LoRA for one: then only its own forward knows the product
-            query, key, value = self._heads(self.qkv(x), 3)
-            query = query[:, :, first_query:]
+        query, key, value = self._project(x, first_query)
         out = attention(query, key, value, dropout_p=self.attn_drop_rate if self.training else 0.0)
         out = self.proj(out.transpose(1, 2).flatten(2))
         return F.dropout(out, self.drop_rate, self.training) if self.drop_rate else out
 
+    def _project(self, x: Tensor, first_query: int) -> tuple[Tensor, Tensor, Tensor]:
+        # a layer that replaces qkv, such as LoRA's, has to compute the whole projection
+        if first_query == 0 or type(self.qkv) is not nn.Linear:
+            query, key, value = self._heads(self.qkv(x), 3)
+            return query[:, :, first_query:], key, value
+        width = x.shape[-1]
+        weight = self.qkv.weight
+        bias_q, bias_kv = (None, None) if self.qkv.bias is None else self.qkv.bias.tensor_split([width])
+        (query,) = self._heads(F.linear(x[:, first_query:], weight[:width], bias_q), 1)
+        key, value = self._heads(F.linear(x, weight[width:], bias_kv), 2)
+        return query, key, value
+
+    def _heads(self, tokens: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """Split (B, L, parts * C) into ``parts`` tensors (B, heads, L, C / heads)."""
+        return tokens.unflatten(2, (parts, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
 
 class FeedForward(nn.Module):
-    """Linear, GELU, Linear. ``layers.0.0`` and ``layers.1`` are the names of mmcv's FFN."""
+    """Linear, GELU, linear; ``layers.0.0`` and ``layers.1`` are the names of mmcv's FFN.
+
+    Args:
+        embed_dims: Width C.
+        feedforward_channels: Hidden width.
+        drop_rate: Dropout rate after both layers.
+    """
 
     def __init__(self, embed_dims: int, feedforward_channels: int, drop_rate: float = 0.0):
         super().__init__()
         self.drop_rate = drop_rate
         self.layers = nn.Sequential(
-            nn.Sequential(nn.Linear(embed_dims, feedforward_channels)), nn.Linear(feedforward_channels, embed_dims)
+            nn.Sequential(nn.Linear(embed_dims, feedforward_channels)),
+            nn.Linear(feedforward_channels, embed_dims),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, L, C) to (B, L, C)."""
+        """Transform tokens (B, L, C)."""
         hidden = F.gelu(self.layers[0](x))
         if self.drop_rate:
             hidden = F.dropout(hidden, self.drop_rate, self.training)
@@ -108,17 +114,21 @@ class FeedForward(nn.Module):
 class TransformerBlock(nn.Module):
     """``x + attn(ln1(x))``, then ``x + ffn(ln2(x))`` (arXiv:2010.11929, equations 2 and 3).
 
-    Our own and not mmpretrain's TransformerEncoderLayer, because the last decoder block of MAE is run for the
-    masked tokens only, and because backbones must work where mmpretrain is not installed (mmdet, mmseg).
-
     Args:
-        embed_dims, num_heads, feedforward_channels: sizes.
-        qkv_bias, drop_rate, attn_drop_rate: as in :class:`Attention`.
-        drop_path_rate: stochastic depth of both branches.
-        eps: of the layer norms.
+        embed_dims: Width C.
+        num_heads: Number of heads.
+        feedforward_channels: Hidden width of the feed-forward network.
+        qkv_bias: Whether the projection to q, k and v has a bias.
+        drop_rate: Dropout rate of the outputs.
+        attn_drop_rate: Dropout rate of the attention weights.
+        drop_path_rate: Stochastic depth of both branches.
+        eps: Epsilon of the layer norms.
     """
 
-    def __init__(
+    # mmpretrain's TransformerEncoderLayer has no first_query, and is missing where only mmdet or mmseg is
+    # installed
+
+    def __init__(  # noqa: PLR0913
         self,
         embed_dims: int,
         num_heads: int,
@@ -137,14 +147,25 @@ class TransformerBlock(nn.Module):
         self.ffn = FeedForward(embed_dims, feedforward_channels, drop_rate)
 
     def forward(self, x: Tensor, first_query: int = 0) -> Tensor:
-        """(B, L, C) to (B, L - first_query, C); earlier tokens serve as keys and values only."""
+        """Transform tokens.
+
+        Args:
+            x: (B, L, C).
+            first_query: Index of the first token to transform; earlier ones are only attended to.
+
+        Returns:
+            (B, L - first_query, C).
+        """
         attended = drop_path(self.attn(self.ln1(x), first_query), self.drop_path_rate, self.training)
-        x = (x[:, first_query:] if first_query else x) + attended
+        x = x[:, first_query:] + attended
         return x + drop_path(self.ffn(self.ln2(x)), self.drop_path_rate, self.training)
 
 
 def init_linear_xavier(module: nn.Module) -> None:
-    """Xavier-uniform linear weights, zero biases, unit layer norms (MAE's released recipe); for ``Module.apply``."""
+    """Initialise linear layers Xavier-uniform with zero biases, and layer norms as 1 (MAE's released code).
+
+    For ``Module.apply``.
+    """
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
@@ -155,14 +176,14 @@ def init_linear_xavier(module: nn.Module) -> None:
 
 
 def norm_eps(norm_cfg: dict | None) -> float:
-    """The ``eps`` of a host-style ``norm_cfg=dict(type='LN', eps=...)``; only layer norm is a transformer's norm here.
+    """Return the epsilon of an OpenMMLab ``norm_cfg``, such as ``dict(type='LN', eps=1e-6)``.
 
     Raises:
-        ValueError: another type than 'LN'.
+        ValueError: The type is not 'LN', or there are other keys.
     """
     norm_cfg = dict(norm_cfg or {})
     if norm_cfg.pop('type', 'LN') != 'LN':
-        raise ValueError(f"norm_cfg {norm_cfg!r}: a ViT has layer norms; give dict(type='LN', eps=1e-6)")
+        raise ValueError(f"norm_cfg {norm_cfg!r}: a ViT has layer norms; use dict(type='LN', eps=1e-6)")
     eps = norm_cfg.pop('eps', 1e-6)
     if norm_cfg:
         raise ValueError(f"norm_cfg has unknown keys {sorted(norm_cfg)}; only type='LN' and eps are used")

@@ -1,4 +1,4 @@
-"""Weight normalisation as a layer of its own."""
+"""Weight normalisation (arXiv:1602.07868)."""
 
 import math
 
@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 
-
 class _Norm(nn.Module):
-    """``original0``, the lengths (N, 1), and ``original1``, the directions (N, K) of the rows of a weight."""
+    """Lengths ``original0`` (N, 1) and directions ``original1`` (N, K) of the rows of a weight."""
 
     def __init__(self, in_features: int, out_features: int):
         super().__init__()
@@ -17,15 +16,18 @@ class _Norm(nn.Module):
 
 
 class WeightNormLinear(nn.Module):
-    """A linear layer without bias whose rows are g * v / |v| (weight normalisation, arXiv:1602.07868).
+    """Linear layer without bias whose rows are g * v / |v|.
 
-    The parameters have the names that ``torch.nn.utils.parametrizations.weight_norm`` gives them; a layer
-    made by that cannot be pickled. Weights under the older names ``weight_g`` and ``weight_v`` load too.
+    The parameters are named as by ``torch.nn.utils.parametrizations.weight_norm``. Weights under the older
+    names ``weight_g`` and ``weight_v`` load too.
 
     Args:
-        in_features, out_features: widths.
-        fixed_length: g stays 1.
+        in_features: Width of the input.
+        out_features: Width of the output.
+        fixed_length: Keep g at 1.
     """
+
+    # a layer parametrised by torch's weight_norm cannot be pickled
 
     def __init__(self, in_features: int, out_features: int, fixed_length: bool = True):
         super().__init__()
@@ -36,26 +38,26 @@ class WeightNormLinear(nn.Module):
 
     @property
     def weight_g(self) -> nn.Parameter:
-        """(out, 1), the lengths."""
+        """Lengths of the rows, (out, 1)."""
         return self.parametrizations['weight'].original0
 
     @property
     def weight_v(self) -> nn.Parameter:
-        """(out, in), the directions."""
+        """Directions of the rows, (out, in)."""
         return self.parametrizations['weight'].original1
 
     @property
     def weight(self) -> Tensor:
-        """(out, in), what the layer multiplies with."""
+        """Normalised weight, (out, in)."""
         return torch._weight_norm(self.weight_v, self.weight_g, 0)
 
     def reset_parameters(self) -> None:
-        """Directions as torch draws a linear layer; lengths 1."""
+        """Draw directions as torch initialises a linear layer; set lengths to 1."""
         nn.init.kaiming_uniform_(self.weight_v, a=math.sqrt(5))
         nn.init.ones_(self.weight_g)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in) to (B, out)."""
+        """Map (B, in) to (B, out)."""
         return nn.functional.linear(x, self.weight)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmssl.layers.modes import evaluating
 from mmssl.promptable.checks import (
     check_boxes,
     check_image,
@@ -15,7 +16,6 @@ from mmssl.promptable.checks import (
     check_points_and_labels,
     check_resized_image,
 )
-from mmssl.layers.modes import evaluating
 from mmssl.promptable.embeddings import EmbeddingCache
 from mmssl.promptable.resize import ResizeLongestSide
 

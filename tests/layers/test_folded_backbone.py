@@ -1,4 +1,4 @@
-"""A folded backbone predicts what the plain one does, follows its weights, and stays out of training and of checkpoints."""
+"""A folded backbone equals its backbone, follows its weights, and is not used in training or saved."""
 
 import copy
 
@@ -40,7 +40,7 @@ def test_it_predicts_the_same_and_follows_the_weights(net):
         torch.testing.assert_close(folded(IMAGES), net(IMAGES), atol=1e-10, rtol=1e-10)
 
 
-def test_there_is_no_batch_norm_left(net):
+def test_no_batch_norm_is_left(net):
     folded = FoldedBackbone(net)
     with torch.no_grad():
         folded(IMAGES)

@@ -77,9 +77,9 @@ def rank(number, folder):
     )
     assert torch.equal(unshuffle(2 * part, order), 2 * mine)
     result['order'] = order
-    given, same = shuffle(mine, ORDER)
-    assert torch.equal(same, ORDER) and torch.equal(given, BATCH[ORDER][3 * number : 3 * number + 3])
-    assert torch.equal(unshuffle(given, ORDER), mine)
+    part, same = shuffle(mine, ORDER)
+    assert torch.equal(same, ORDER) and torch.equal(part, BATCH[ORDER][3 * number : 3 * number + 3])
+    assert torch.equal(unshuffle(part, ORDER), mine)
 
     result['queue'] = queue_of([mine, 2 * mine])  # 12 features in 9 places
     torch.save(result, f'{folder}/{number}.pt')
@@ -108,7 +108,7 @@ def test_gathers_in_the_order_of_the_ranks(ranks):
 
 
 def test_gradient_is_that_of_the_joined_batch(ranks):
-    """Under DistributedDataParallel; a gather without gradient would miss what other ranks' losses say of a sample."""
+    """A gather without gradient would miss the gradient of the losses of other ranks."""
     model = net()
     out = model(BATCH)
     loss = contrast(out, out, 0)
@@ -130,7 +130,7 @@ def test_draws_are_common(ranks):
     assert torch.equal(ranks[0]['permutation'], torch.randperm(50))  # rank 0's generator
 
 
-def test_queues_are_the_same_and_those_of_one_process(ranks):
+def test_queues_equal_those_of_a_single_process(ranks):
     queue, pointer = queue_of([BATCH, 2 * BATCH])
     for result in ranks:
         assert torch.equal(result['queue'][0], queue) and result['queue'][1] == pointer == 3

@@ -65,5 +65,5 @@ def test_initial_weights_are_drawn_anew():
 
 @pytest.mark.parametrize('dims', [(3,), (), (3, 0), (3, 2.5)])
 def test_impossible_widths_are_refused(dims):
-    with pytest.raises(ValueError, match='of an MLP; give the widths from input to output, such as'):
+    with pytest.raises(ValueError, match='of an MLP must be its widths from input to output, such as'):
         MLP(dims)

@@ -27,27 +27,27 @@ def shift(encoder, by):
 def test_follows_by_the_formula():
     encoder, copy = pair(momentum=0.9)
     shift(encoder, 10.0)
-    wanted = [3.0, -1.0]
+    expected = [3.0, -1.0]
     for steps in (1, 2, 3):
         copy.update(encoder)
-        wanted = [0.9 * mine + 0.1 * theirs for mine, theirs in zip(wanted, (13.0, 9.0), strict=True)]
-        assert copy.module.weight.tolist()[0] == pytest.approx(wanted, abs=1e-14) and copy.steps == steps
+        expected = [0.9 * mine + 0.1 * theirs for mine, theirs in zip(expected, (13.0, 9.0), strict=True)]
+        assert copy.module.weight.tolist()[0] == pytest.approx(expected, abs=1e-14) and copy.steps == steps
     copy.update(encoder, momentum=0.0)
     assert torch.equal(copy.module.weight, encoder.weight)
     assert encoder.weight.tolist() == [[13.0, 9.0]]
 
 
 def test_momentum_1_never_moves_and_0_is_the_encoder():
-    for momentum, wanted in ((1.0, 3.0), (0.0, 13.0)):
+    for momentum, expected in ((1.0, 3.0), (0.0, 13.0)):
         encoder, copy = pair(momentum=momentum)
         shift(encoder, 10.0)
         copy.update(encoder)
-        assert copy.module.weight[0, 0] == wanted
+        assert copy.module.weight[0, 0] == expected
 
 
 def test_cosine_goes_from_the_first_value_to_the_last_and_stays():
     # (1 + cos(pi t / T)) / 2 is 1, 0.854, 0.5, 0.146, 0 at the quarters
-    for step, share in (
+    for step, fraction in (
         (0, 1.0),
         (1, (1 + math.sqrt(0.5)) / 2),
         (2, 0.5),
@@ -55,22 +55,22 @@ def test_cosine_goes_from_the_first_value_to_the_last_and_stays():
         (4, 0.0),
         (9, 0.0),
     ):
-        assert cosine_momentum(step, 4, 0.99, 1.0) == pytest.approx(1 - 0.01 * share, abs=1e-15)
+        assert cosine_momentum(step, 4, 0.99, 1.0) == pytest.approx(1 - 0.01 * fraction, abs=1e-15)
     encoder, copy = pair(momentum=0.6, final_momentum=1.0)
     copy.max_steps = 2
     shift(encoder, 1.0)
-    wanted = 3.0
+    expected = 3.0
     for momentum in (0.6, 0.8, 1.0, 1.0):
         assert copy.current_momentum() == pytest.approx(momentum, abs=1e-15)
         copy.update(encoder)
-        wanted = momentum * wanted + (1 - momentum) * 4.0
-        assert copy.module.weight[0, 0].item() == pytest.approx(wanted, abs=1e-14)
+        expected = momentum * expected + (1 - momentum) * 4.0
+        assert copy.module.weight[0, 0].item() == pytest.approx(expected, abs=1e-14)
 
 
 def test_a_cosine_of_unknown_length_is_refused_and_a_constant_needs_none():
     encoder, copy = pair(momentum=0.99, final_momentum=1.0)
     with pytest.raises(
-        RuntimeError, match=r'from 0.99 to 1.0 over a training of unknown length: call set_schedule'
+        RuntimeError, match=r'from 0.99 to 1.0 over an unknown number of steps: call set_schedule'
     ):
         copy.update(encoder)
     assert copy.steps == 0
@@ -91,8 +91,8 @@ def test_batch_norm_keeps_its_own_statistics():
     encoder(images)
     copy(others)
     own = copy.module[1].running_mean.clone()
-    seen = copy.module[0](others)
-    torch.testing.assert_close(own, 0.1 * seen.mean((0, 2, 3)))
+    output = copy.module[0](others)
+    torch.testing.assert_close(own, 0.1 * output.mean((0, 2, 3)))
     copy.update(encoder)
     assert torch.equal(copy.module[1].running_mean, own) and not torch.equal(own, encoder[1].running_mean)
     assert copy.module[1].num_batches_tracked == 1

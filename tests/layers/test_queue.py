@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mmssl.layers.counter import HostCounters
 from mmssl.layers.queue import FeatureQueue
+from mmssl.layers.saved_counters import SavedCounters
 
 
 def features(count, first=0):
@@ -26,15 +26,15 @@ def test_starts_with_unit_vectors():
 )
 def test_the_oldest_go_first_also_around_the_end(length, batches):
     queue = FeatureQueue(3, length)
-    slots, place, count = queue.queue.T.tolist(), 0, 0
+    slots, position, count = queue.queue.T.tolist(), 0, 0
     for size in batches:
         batch = features(size, count)
         queue.enqueue(batch)
         for row in batch.tolist():
-            slots[place] = row
-            place = (place + 1) % length
+            slots[position] = row
+            position = (position + 1) % length
         count += size
-        assert queue.queue.T.tolist() == slots and queue.queue_ptr == place
+        assert queue.queue.T.tolist() == slots and queue.queue_ptr == position
 
 
 def test_takes_the_dtype_of_the_queue_and_no_gradient():
@@ -47,9 +47,9 @@ def test_takes_the_dtype_of_the_queue_and_no_gradient():
 def test_negatives_stay_as_they_were():
     queue = FeatureQueue(3, 4)
     before = queue.negatives()
-    kept = before.clone()
+    original = before.clone()
     queue.enqueue(features(4))
-    assert torch.equal(before, kept) and not torch.equal(queue.negatives(), kept)
+    assert torch.equal(before, original) and not torch.equal(queue.negatives(), original)
 
 
 def test_pointer_and_features_are_in_the_state_dict():
@@ -65,16 +65,16 @@ def test_pointer_and_features_are_in_the_state_dict():
 
 
 def test_impossible_lengths_are_refused():
-    with pytest.raises(ValueError, match='length=0 of a queue; give a number of features above 0'):
+    with pytest.raises(ValueError, match='length=0 of a queue is not a positive number of features'):
         FeatureQueue(3, 0)
     with pytest.raises(
         ValueError,
-        match='the queue has 4 places and the batch of all processes 5 features; lengthen the queue',
+        match='the queue has 4 places and the batch of all processes 5 features; use a longer queue',
     ):
         FeatureQueue(3, 4).enqueue(features(5))
 
 
-class Counted(HostCounters):
+class Counted(SavedCounters):
     COUNTERS = ('steps', 'epochs')
 
     def __init__(self):

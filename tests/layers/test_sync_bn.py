@@ -5,7 +5,7 @@ from torch import distributed as dist
 from torch import multiprocessing, nn
 
 from mmssl.engine.launch import leave_process_group
-from mmssl.layers.sync_bn import SyncBatchNorm, work_on_cpu
+from mmssl.layers.sync_bn import SyncBatchNorm, convert_sync_batchnorm
 
 BATCH = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 WEIGHTS = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -36,7 +36,7 @@ def run(module, part):
 def rank(number, folder):
     dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=number, world_size=2)
     module = nn.SyncBatchNorm.convert_sync_batchnorm(norm())
-    work_on_cpu(module_list := nn.ModuleList([module]))
+    convert_sync_batchnorm(module_list := nn.ModuleList([module]))
     assert type(module_list[0]) is SyncBatchNorm
     nn.parallel.DistributedDataParallel(module)  # which refuses torch's on the CPU
     torch.save(run(module, slice(3 * number, 3 * number + 3)), f'{folder}/{number}.pt')
@@ -47,7 +47,7 @@ def rank(number, folder):
     leave_process_group()
 
 
-def test_two_processes_are_one(tmp_path):
+def test_two_processes_equal_a_single_process(tmp_path):
     multiprocessing.start_processes(rank, (str(tmp_path),), nprocs=2, start_method='fork')
     first, second = (torch.load(tmp_path / f'{number}.pt') for number in (0, 1))
     out, gradient, weight, bias, mean, variance = run(norm(), slice(None))
