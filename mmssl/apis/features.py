@@ -62,10 +62,9 @@ class FeatureInferencer(ToolboxInferencer):
     def check_config(self, name: str) -> None:
         """Raise ValueError for configs of detectors, segmentors and prompted segmenters."""
         model_type = str(self.cfg.model.get('type')).removeprefix('mmssl.')
+        fitting = _INFERENCER_OF_SCOPE.get(self.cfg.get('default_scope'))
         if model_type in ('InteractiveSAM', 'SAM'):
             fitting = 'PromptInferencer'
-        else:
-            fitting = _INFERENCER_OF_SCOPE.get(self.cfg.get('default_scope'))
         if fitting:
             raise ValueError(
                 f'{name} is no backbone to take features of: its model, {model_type}, is one of '

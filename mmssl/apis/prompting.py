@@ -136,7 +136,7 @@ class PromptInferencer(Inferencer):
         results: list[dict] = []
         for source, file in zip(sources, files, strict=True):
             pixels = read_rgb(file)
-            prompts = objects[source.index]
+            prompts = objects[source.input_index]
             if prompts is None:
                 records = self.generator.generate(pixels)
                 records = sorted(records, key=lambda record: -record['predicted_iou'])

@@ -13,7 +13,7 @@ CHANNEL_ORDERS = ('BGR', 'RGB')
 class Source(NamedTuple):
     """An image: its index in the inputs, its file or pixels (H, W, 3) BGR, and the name of its results."""
 
-    index: int
+    input_index: int
     path: Path | None
     pixels: np.ndarray | None
     name: str

@@ -114,11 +114,9 @@ class ToolboxInferencer(Inferencer):
         return self.model.test_step(batch)
 
 
-def innermost_dataset(dataset: Mapping) -> dict:
+def innermost_dataset(dataset: dict) -> dict:
     """Return the settings of a dataset without its wrappers."""
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    return dataset
+    return innermost_dataset(dataset['dataset']) if 'dataset' in dataset else dataset
 
 
 def build_pipeline(settings: Sequence[Mapping]) -> list:

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from mmssl.commands.annotate_folder import check_settings, locked, parse_part, save_settings
@@ -95,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         pending = [job for job in jobs if not annotations.is_done(job.file)]
         save_settings(out, recipe)
         if annotator is not None:
-            results = map(annotator, pending)
+            results: Iterable = map(annotator, pending)
         else:
             results = annotate_in_processes(recipe, pending, min(args.workers, len(pending)))
         images, masks, unreadable = _collect(results, len(pending), progress_hidden(args))
@@ -109,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
     return int(unreadable > 0)
 
 
-def _collect(results, total: int, hidden: bool) -> tuple[int, int, int]:
+def _collect(results: Iterable, total: int, hidden: bool) -> tuple[int, int, int]:
     """Consume the results with a progress line; return the numbers of images, masks and unreadable files."""
     from tqdm import tqdm
 

@@ -88,11 +88,12 @@ def _class_rows(findings: 'Findings') -> list[tuple[str, str]]:
     counts = findings.counts
     classes = class_names(findings)
     heading = f'{len(classes)}, by {COUNTED[inspector.label_type]}'
-    order: list[int | None] = list(range(len(classes)))
-    if len(order) > MAX_CLASSES:
+    labels = list(range(len(classes)))
+    order: list[int | None] = [*labels]
+    if len(labels) > MAX_CLASSES:
         half = MAX_CLASSES // 2
-        order.sort(key=lambda label: -counts[label])
-        order = [*order[:half], None, *order[-half:]]  # None stands for those in between
+        labels.sort(key=lambda label: -counts[label])
+        order = [*labels[:half], None, *labels[-half:]]  # None stands for those in between
         heading += f'; the {half} most and the {half} least frequent'
     shown = [classes[label] for label in order if label is not None]
     name_width = min(max(map(len, shown), default=0), MAX_NAME)

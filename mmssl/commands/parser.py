@@ -5,6 +5,7 @@ import re
 import shutil
 import textwrap
 from collections.abc import Iterable
+from typing import Any
 
 from mmssl.commands.table import command_module
 from mmssl.hints import nearest
@@ -89,8 +90,9 @@ class HelpFormatter(argparse.HelpFormatter):
 class CommandParser(argparse.ArgumentParser):
     """Parser that reports a wrong argument in one line, with the nearest right one."""
 
-    def __init__(self, *args, formatter_class=HelpFormatter, **kwargs):
-        super().__init__(*args, formatter_class=formatter_class, **kwargs)
+    def __init__(self, **kwargs: Any):
+        kwargs.setdefault('formatter_class', HelpFormatter)
+        super().__init__(**kwargs)
 
     def error(self, message: str):
         """Print the error and exit with status 2."""

@@ -95,19 +95,21 @@ def apply_options(cfg: Any, args: argparse.Namespace) -> None:
     Raises:
         ValueError: The toolbox or the config does not support an option.
     """
-    toolbox = TOOLBOXES.get(cfg.get('default_scope', 'mmengine'))
-    if (args.out or args.tta) and toolbox is None:
-        raise ValueError(
-            f'--out and --tta support {", ".join(TOOLBOXES)}, not default_scope={cfg.get("default_scope")!r}'
-        )
     if args.out:
-        _save_predictions(cfg, args.out, toolbox)
+        _save_predictions(cfg, args.out, _toolbox_of(cfg, '--out'))
     if args.show_dir:
         _draw_predictions(cfg, args.show_dir, args.config)
     if args.tta:
-        _augment(cfg, args.config, toolbox)
+        _augment(cfg, args.config, _toolbox_of(cfg, '--tta'))
     if args.amp:
         cfg.test_cfg['fp16'] = True
+
+
+def _toolbox_of(cfg: Any, option: str) -> Toolbox:
+    scope = cfg.get('default_scope', 'mmengine')
+    if scope not in TOOLBOXES:
+        raise ValueError(f'{option} supports {", ".join(TOOLBOXES)}, not default_scope={scope!r}')
+    return TOOLBOXES[scope]
 
 
 def _evaluators(cfg: Any) -> list:

@@ -124,11 +124,12 @@ def _with_hint(error: OSError | ImportError, cfg: Any, args: argparse.Namespace)
         if not args.data and any(root in str(error) for root in roots):
             return FileNotFoundError(f'{error}; --data DIR points the config at your own folder')
         return error
-    is_disk_error = isinstance(error, OSError) and error.errno in DISK_ERRORS
-    if is_disk_error and error.filename is None and cfg.work_dir not in str(error):
-        reason = f'{error.strerror}, while writing to the work directory {cfg.work_dir}'
-        return OSError(error.errno, reason)
-    return error
+    if isinstance(error, ImportError) or error.errno not in DISK_ERRORS:
+        return error
+    if error.filename is not None or cfg.work_dir in str(error):
+        return error
+    reason = f'{error.strerror}, while writing to the work directory {cfg.work_dir}'
+    return OSError(error.errno, reason)
 
 
 def _apply_options(cfg: Any, args: argparse.Namespace) -> None:

@@ -143,8 +143,9 @@ class SegmentTab:
 
         def click(session: Session | None, mode: str, event: gr.SelectData) -> tuple:  # type: ignore[name-defined]
             session = _require(session)
-            height, width = session.image.shape[:2]
-            scale = _scale(session.image)
+            image = session.require_image()
+            height, width = image.shape[:2]
+            scale = _scale(image)
             x, y = ((value + 0.5) * scale for value in event.index)
             session.click(min(x, width - 1), min(y, height - 1), CLICK_MODES[mode])
             return self._show(session)

@@ -115,7 +115,7 @@ class Session:
 
     def clear_all(self) -> None:
         """Do what :meth:`clear` does, and say so."""
-        self._require_image()
+        self.require_image()
         self.clear()
         self.note = 'cleared'
 
@@ -150,7 +150,7 @@ class Session:
         Raises:
             ValueError: There is no image, the click is outside of it, or the box has no area.
         """
-        height, width = self._require_image().shape[:2]
+        height, width = self.require_image().shape[:2]
         if mode not in MODES:
             raise ValueError(f'mode {mode!r}; one of {", ".join(MODES)}')
         if not (0 <= x < width and 0 <= y < height):
@@ -165,7 +165,7 @@ class Session:
 
     def undo(self) -> None:
         """Take the last click back."""
-        self._require_image()
+        self.require_image()
         if self.everything:
             self.clear()
         elif self.actions:
@@ -207,7 +207,7 @@ class Session:
         """Generate all masks of the image, from its embedding unless crops need the image."""
         from mmssl.promptable import SamAutomaticMaskGenerator
 
-        self._require_image()
+        self.require_image()
         predictor = self.predictor
         generator = SamAutomaticMaskGenerator(predictor.model, **self.generator, output_mode='coco_rle')
         if generator.crop_n_layers:
@@ -268,7 +268,7 @@ class Session:
         """
         from mmssl.visualization.promptable import draw_prompts, overlay_masks, overlay_rles
 
-        image = self._require_image()
+        image = self.require_image()
         if self.everything:
             return self._draw_names(overlay_rles(image, [record['segmentation'] for record in self.records]))
         if len(self.masks):
@@ -302,7 +302,7 @@ class Session:
         """
         records = self._require_masks()
         path = Path(folder) / f'{Path(self.name).stem}_masks.png'
-        index_image(records, self._require_image().shape[:2]).save(path)
+        index_image(records, self.require_image().shape[:2]).save(path)
         return path
 
     def save_coco(self, folder: str | Path) -> Path:
@@ -315,16 +315,21 @@ class Session:
 
         records = self._require_masks()
         path = Path(folder) / f'{Path(self.name).stem}_coco.json'
-        write_json(path, coco_content_of(records, self.name, self._require_image().shape[:2]))
+        write_json(path, coco_content_of(records, self.name, self.require_image().shape[:2]))
         return path
 
-    def _require_image(self) -> np.ndarray:
+    def require_image(self) -> np.ndarray:
+        """Return the image.
+
+        Raises:
+            ValueError: There is none yet.
+        """
         if self.image is None:
             raise ValueError('no image yet: choose one')
         return self.image
 
     def _require_masks(self) -> list[dict]:
-        self._require_image()
+        self.require_image()
         records = self.current_records()
         if not records:
             raise ValueError('no masks yet: click on an object, or ask for all masks')

@@ -18,8 +18,10 @@ from mmssl.apis import (
     get_model,
 )
 from mmssl.checkpoint import save_file
-from mmssl.cli import main
 from mmssl.checkpoint.weight_files import write_weights
+from mmssl.cli import main
+from mmssl.data.images import read_rgb
+from mmssl.data.suffixes import IMAGE_SUFFIXES
 
 CLASSIFIER = """
 default_scope = 'mmpretrain'
@@ -218,8 +220,8 @@ def test_files_of_segmentation_and_detection(segment, detect, scenes, tmp_path, 
 
 
 def test_prompts_give_the_masks_of_the_predictor(prompt, scenes, tmp_path):
-    from mmssl.promptable import SamPredictor
     from mmssl.data.images import read_rgb
+    from mmssl.promptable import SamPredictor
 
     boxes, points = [(5, 5, 60, 50), (30, 20, 90, 80)], [(40, 30), (8, 9)]
     results = prompt(
@@ -328,3 +330,22 @@ def test_names_of_results_are_their_own(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         assert sources[-1].pixels.shape == (4, 4, 3)
+
+
+@pytest.mark.parametrize('suffix', IMAGE_SUFFIXES)
+def test_what_trains_is_found_by_commands_and_inferencers(suffix, tmp_path):
+    from mmssl.apis.sources import find_sources
+    from mmssl.commands.segment_prompts import find_images
+    from mmssl.data.folder import ImageFolder
+    from mmssl.promptable.annotations import plan
+
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    path = folder / f'photo{suffix.upper()}'
+    image = Image.fromarray(np.arange(75, dtype=np.uint8).reshape(5, 5, 3))
+    formats = {'.jfif': 'JPEG', '.jpe': 'JPEG', '.pgm': 'PPM'}
+    image.save(path, format=formats.get(suffix))
+    assert len(ImageFolder(str(folder), labels=None)) == 1
+    assert [source.path for source in find_sources(folder)] == find_images([str(folder)]) == [path]
+    assert [job.image for job in plan(folder, tmp_path / 'out')] == [path]
+    assert read_rgb(path).shape == (5, 5, 3)

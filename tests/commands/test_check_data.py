@@ -277,7 +277,9 @@ def test_transform_that_fails(demo_data, capsys):
 
 def test_leaves_of_wrappers():
     one, two = dict(type='A'), dict(type='B')
-    assert list(innermost_datasets(dict(type='Repeat', dataset=dict(type='Concat', datasets=[one, two])))) == [
+    assert list(
+        innermost_datasets(dict(type='Repeat', dataset=dict(type='Concat', datasets=[one, two])))
+    ) == [
         one,
         two,
     ]

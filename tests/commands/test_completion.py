@@ -119,7 +119,9 @@ def test_names_are_registered_classes():
 def test_families_are_all_there():
     from mmssl.convert import families
 
-    (family,) = (argument for argument in described.commands()['convert'].arguments if argument.metavar == 'FAMILY')
+    (family,) = (
+        argument for argument in described.commands()['convert'].arguments if argument.metavar == 'FAMILY'
+    )
     assert set(family.choices) == set(families())
 
 

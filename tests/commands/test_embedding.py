@@ -85,13 +85,11 @@ def test_few_images_lower_the_perplexity():
 
 
 def test_a_missing_package_is_named_with_its_command(monkeypatch):
-    from importlib import util
+    from mmssl.visualization import embedding
 
-    original = util.find_spec
+    original = embedding.find_spec
     monkeypatch.setattr(
-        util,
-        'find_spec',
-        lambda name, *rest: None if name in ('umap', 'matplotlib') else original(name, *rest),
+        embedding, 'find_spec', lambda name: None if name in ('umap', 'matplotlib') else original(name)
     )
     with pytest.raises(ImportError, match='pip install umap-learn'):
         check_method('umap')

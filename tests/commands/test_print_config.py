@@ -4,8 +4,8 @@ import pytest
 
 from mmssl.cli import main
 from mmssl.commands import print_config as command
-from mmssl.config.text import MISSING, Change, changes, to_python
 from mmssl.config.load import load_config
+from mmssl.config.text import MISSING, Change, changes, to_python
 
 CONFIGS = ('smoke/mae.py', 'smoke/rfcn.py', 'smoke/gcn.py', 'smoke/sam.py')
 

@@ -135,8 +135,8 @@ def test_a_detector_of_a_config(tmp_path, demo_data):
     pytest.importorskip('mmdet')
     from mmengine.registry import init_default_scope
 
-    from mmssl.demo_page.detector import load_detector
     from mmssl.config.load import load_config
+    from mmssl.demo_page.detector import load_detector
     from mmssl.registry import MODELS, build
 
     cfg = load_config('smoke/rfcn.py')

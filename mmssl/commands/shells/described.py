@@ -94,16 +94,18 @@ def registered_names() -> list[str]:
     """Return the registered types, read from the source because importing them takes seconds."""
     from mmssl.config.paths import PACKAGE
 
-    names = set()
+    names: set[str] = set()
     for path in PACKAGE.rglob('*.py'):
         text = path.read_text(encoding='utf-8')
         if '.mim' not in path.relative_to(PACKAGE).parts and 'register_module' in text:
-            names.update(node.name for node in ast.walk(ast.parse(text)) if _is_registered(node))
+            names.update(_registered_in(ast.parse(text)))
     return sorted(f'mmssl.{name}' for name in names)
 
 
-def _is_registered(node: ast.AST) -> bool:
-    return isinstance(node, (ast.ClassDef, ast.FunctionDef)) and any(
-        isinstance(call, ast.Call) and getattr(call.func, 'attr', '') == 'register_module'
-        for call in node.decorator_list
-    )
+def _registered_in(module: ast.Module) -> Iterator[str]:
+    """Yield the names of the classes and functions with a ``register_module`` decorator."""
+    for node in ast.walk(module):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            calls = [call for call in node.decorator_list if isinstance(call, ast.Call)]
+            if any(getattr(call.func, 'attr', '') == 'register_module' for call in calls):
+                yield node.name
