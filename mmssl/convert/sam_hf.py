@@ -75,8 +75,8 @@ _DECODER = [
     *_attention(f'{_LAYER}.self_attn', f'{_LAYER}.self_attn', 'D'),
     *(
         row
-        for number in range(1, 5)
-        for row in weights_and_biases(f'{_LAYER}.layer_norm{number}', f'{_LAYER}.norm{number}', 'D', 'D')
+        for index in range(1, 5)
+        for row in weights_and_biases(f'{_LAYER}.layer_norm{index}', f'{_LAYER}.norm{index}', 'D', 'D')
     ),
     *_attention(f'{_LAYER}.cross_attn_token_to_image', f'{_LAYER}.cross_attn_token_to_image', 'A'),
     *weights_and_biases(f'{_LAYER}.mlp.lin1', f'{_LAYER}.mlp.lin1', 'G D', 'G'),

@@ -126,8 +126,9 @@ def adapt_swin(state_dict: Mapping, to_official: bool) -> dict:
             if not MASK.fullmatch(key)
         }
     last_stage: dict[str, int] = {}
-    for start in filter(None, map(BLOCK_START.fullmatch, state_dict)):
-        last_stage[start['stack']] = max(last_stage.get(start['stack'], 0), int(start['stage']))
+    for first_key in filter(None, map(BLOCK_START.fullmatch, state_dict)):
+        stack = first_key['stack']
+        last_stage[stack] = max(last_stage.get(stack, 0), int(first_key['stage']))
     released = {}
     for key, value in state_dict.items():
         start = BLOCK_START.fullmatch(key)

@@ -64,8 +64,8 @@ class RFCNBBoxHead(BBoxHead):
         trans_std: Shift of a bin by an offset of 1, as a fraction of the size of the RoI.
         sample_per_part: Samples per bin and axis of deformable pooling.
         convention: Plain pooling: 'caffe' as in the released code, 'torchvision', or 'align' for bilinear
-            samples, four per bin (PSRoIAlign), which small RoIs need: rounded to whole pixels of the map,
-            they are hardly told apart.
+            samples, four per bin (PSRoIAlign). Small RoIs need 'align', since rounded to whole pixels of the
+            map they hardly differ from each other.
         **kwargs: Passed on to mmdet's BBoxHead: ``bbox_coder``, ``reg_decoded_bbox``, ``loss_cls``,
             ``loss_bbox``, ``init_cfg``. The losses must return a loss per RoI for
             ``reduction_override='none'``.
@@ -197,8 +197,18 @@ class RFCNBBoxHead(BBoxHead):
         """
         targets = self.get_targets(sampling_results, rcnn_train_cfg, concat=True)
         counts = [len(result.priors) for result in sampling_results]
-        ohem = rcnn_train_cfg.get('ohem')
-        losses = self.loss(cls_score, bbox_pred, rois, *targets, counts=counts, ohem=ohem)
+        labels, label_weights, bbox_targets, bbox_weights = targets
+        losses = self.loss(
+            cls_score,
+            bbox_pred,
+            rois,
+            labels,
+            label_weights,
+            bbox_targets,
+            bbox_weights,
+            counts=counts,
+            ohem=rcnn_train_cfg.get('ohem'),
+        )
         return dict(loss_bbox=losses, bbox_targets=targets)
 
     def loss(  # noqa: PLR0913  mmdet's signature

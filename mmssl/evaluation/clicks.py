@@ -98,8 +98,8 @@ class ClickMetric(AccumulatingMetric):
         thresholds = [percent / 100 for percent in self.thresholds]
         clicks = [number_of_clicks(ious, threshold).sum() for threshold in thresholds]
         failures = [(~(ious >= threshold).any(1)).sum() for threshold in thresholds]
-        sums = {
-            'objects': np.int64(len(ious)),
+        sums: dict[str, np.ndarray] = {
+            'objects': np.array(len(ious), dtype=np.int64),
             'click_ious': _exact_sum(ious),
             'clicks': np.array(clicks, dtype=np.int64),
             'failures': np.array(failures, dtype=np.int64),
@@ -137,19 +137,19 @@ class ClickMetric(AccumulatingMetric):
             if count:
                 metrics[f'mIoU@1_{name}'] = _mean(value, int(count))
         if self.overlay_dir and is_main_process():
-            self._draw_curve(click_ious)
+            _save_curve(click_ious, Path(self.overlay_dir))
         MMLogger.get_current_instance().info(
             f'{objects} objects: mIoU after 1 to {len(click_ious)} clicks '
             + ', '.join(f'{value:.2f}' for value in click_ious)
         )
         return metrics
 
-    def _draw_curve(self, click_ious: list[float]) -> None:
-        from mmssl.visualization.clicks import click_curve
 
-        folder = Path(self.overlay_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        click_curve({'mIoU': click_ious}).save(folder / 'mIoU_by_clicks.png')
+def _save_curve(click_ious: list[float], folder: Path) -> None:
+    from mmssl.visualization.clicks import click_curve
+
+    folder.mkdir(parents=True, exist_ok=True)
+    click_curve({'mIoU': click_ious}).save(folder / 'mIoU_by_clicks.png')
 
 
 def _exact_sum(ious: np.ndarray) -> np.ndarray:
