@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from mmssl.apis.loading import pick_device
     from mmssl.apis.sam import check_checkpoint, load_sam
-    from mmssl.promptable import annotations
+    from mmssl.data import annotations
 
     check_minimums(args, workers=1)
     part = parse_part(args.part)

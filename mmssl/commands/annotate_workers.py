@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     import numpy as np
 
-    from mmssl.promptable.annotations import Job
+    from mmssl.data.annotations import Job
 
 
 class Recipe(NamedTuple):
@@ -45,8 +45,8 @@ class Annotator:
 
     def __call__(self, job: 'Job') -> tuple[int, str | None]:
         """Return the number of masks, and why the image could not be read (else None)."""
+        from mmssl.data import annotations
         from mmssl.data.images import BadImageError, read_rgb
-        from mmssl.promptable import annotations
 
         try:
             pixels = read_rgb(job.image)

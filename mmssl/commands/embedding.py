@@ -10,7 +10,7 @@ from mmssl.commands.features import add_model_arguments, check_model_arguments, 
 if TYPE_CHECKING:
     from mmssl.evaluation.labelled import LabelledImages
 
-HELP = 't-SNE, UMAP or PCA plot of the features of a checkpoint, colored by class'
+HELP = 'plot the features of a checkpoint by t-SNE, UMAP or PCA, colored by class'
 MAX_IMAGES = 2000
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.pdf', '.svg')
 
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--perplexity',
         type=float,
         default=30.0,
-        help='effective number of neighbours of t-SNE; UMAP uses half (default: 30)',
+        help='effective number of neighbors of t-SNE; UMAP uses half (default: 30)',
     )
 
 

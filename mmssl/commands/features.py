@@ -11,6 +11,7 @@ from mmssl.commands.arguments import (
     add_device,
     add_progress,
     add_trust,
+    add_workers,
     check_minimums,
 )
 
@@ -45,8 +46,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='PIXELS',
         help="side of the crop (default: the backbone's img_size, or the size of the training crops)",
     )
-    parser.add_argument('--batch-size', type=int, default=64, help='images per batch (default: 64)')
-    parser.add_argument('--workers', type=int, default=2, help='processes that read images (default: 2)')
+    parser.add_argument(
+        '--batch-size', type=int, default=64, metavar='N', help='images per batch (default: 64)'
+    )
+    add_workers(parser)
     add_device(parser)
     parser.add_argument('--seed', type=int, default=0, help='random seed (default: 0)')
     add_progress(parser)

@@ -12,16 +12,20 @@ from mmssl.commands.features import (
     save_result,
 )
 
-HELP = 'k-NN accuracy of the features of a checkpoint, without training'
+HELP = 'measure the k-NN accuracy of the features of a checkpoint, without training'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_model_arguments(parser)
     add_evaluation_arguments(parser)
-    parser.add_argument('--k', type=int, default=20, help='neighbours that vote (default: 20)')
+    parser.add_argument('--k', type=int, default=20, metavar='N', help='neighbors that vote (default: 20)')
     parser.add_argument(
-        '--temperature', type=float, default=0.07, help='temperature of the votes (default: 0.07)'
+        '--temperature',
+        type=float,
+        default=0.07,
+        metavar='T',
+        help='temperature of the votes (default: 0.07)',
     )
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from mmssl.evaluation.labelled import LabelledImages
 
-HELP = 'linear probing of the features of a checkpoint, in minutes'
+HELP = 'train linear classifiers on the features of a checkpoint, in minutes'
 DEFAULT_WORK_DIR = 'work_dirs/linear'
 CACHED = ('train_features', 'train_labels', 'features', 'labels')
 
@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='DIR',
         help='keep the features here for the next run (default: %(default)s)',
     )
-    parser.add_argument('--epochs', type=int, default=100, help='passes over the features (default: 100)')
+    parser.add_argument(
+        '--epochs', type=int, default=100, metavar='N', help='passes over the features (default: 100)'
+    )
     parser.add_argument('--lr', type=float, nargs='+', metavar='LR', help='learning rates to try')
     parser.add_argument('--weight-decay', type=float, nargs='+', metavar='WD', help='weight decays to try')
     parser.add_argument(

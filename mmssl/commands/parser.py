@@ -93,6 +93,7 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, **kwargs: Any):
         kwargs.setdefault('formatter_class', HelpFormatter)
         super().__init__(**kwargs)
+        self._positionals.title = 'arguments'
 
     def error(self, message: str):
         """Print the error and exit with status 2."""

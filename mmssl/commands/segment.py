@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
             not fit.
     """
     from mmssl.apis.sam import check_checkpoint
-    from mmssl.promptable import annotations
+    from mmssl.data import annotations
 
     objects = parse_prompts(args)
     settings = check_mode(args, objects)

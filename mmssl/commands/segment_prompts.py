@@ -123,7 +123,7 @@ def find_images(inputs: Sequence[str], exclude: Sequence[Path] = ()) -> list[Pat
         FileNotFoundError: An input does not exist.
         ValueError: A folder has no images.
     """
-    from mmssl.promptable.annotations import images_below, unique
+    from mmssl.data.annotations import images_below, unique
 
     paths: list[Path] = []
     for path in map(Path, inputs):

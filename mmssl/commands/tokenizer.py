@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from mmssl.commands.arguments import add_device, add_progress, make_parent
+from mmssl.commands.arguments import add_device, add_progress, add_workers, make_parent
 
 HELP = 'fit a visual tokenizer for BEiT on images, or draw one'
 SHEET_SIZE = 1024
@@ -56,8 +56,10 @@ def _add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--patches-per-image', type=int, default=64, metavar='N', help='patches per crop (default: 64)'
     )
-    parser.add_argument('--batch-size', type=int, default=128, help='images per batch (default: 128)')
-    parser.add_argument('--workers', type=int, default=2, help='processes that read images (default: 2)')
+    parser.add_argument(
+        '--batch-size', type=int, default=128, metavar='N', help='images per batch (default: 128)'
+    )
+    add_workers(parser)
     add_device(parser)
     parser.add_argument('--seed', type=int, default=0, help='random seed (default: 0)')
     add_progress(parser)

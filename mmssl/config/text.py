@@ -1,4 +1,4 @@
-"""Configs as text: whole, as Python that gives the same values again, and what differs between two of them. Imports nothing heavy."""
+"""Configs as text: Python that gives the same values again, and the difference of two configs."""
 
 import difflib
 import keyword
@@ -10,7 +10,7 @@ MISSING = object()
 
 
 class Change(NamedTuple):
-    """One difference; ``old`` or ``new`` is ``MISSING`` where the path was added or removed."""
+    """A difference; ``old`` or ``new`` is ``MISSING`` where the path was added or removed."""
 
     path: str
     old: Any
@@ -18,59 +18,71 @@ class Change(NamedTuple):
 
 
 def to_python(settings: Mapping, width: int = 80) -> str:
-    """Settings as ``name = value`` lines; running them gives equal settings.
+    """Format settings as lines of ``name = value``; running them gives equal settings.
 
     Args:
-        settings: names to literals, dicts and sequences of such; classes and functions become their import
-            path, which a registry takes.
-        width: columns.
+        settings: Literals, dicts and sequences of these by name; classes and functions become their import
+            path, which a registry accepts.
+        width: Columns.
 
     Returns:
-        the text, with a newline at its end where there is any.
+        The text, with a newline at its end unless it is empty.
     """
     return ''.join(
         f'{name} = {value_text(value, width, used=len(name) + 3)}\n' for name, value in settings.items()
     )
 
 
-def value_text(value, width: int = 80, indent: int = 0, used: int = 0) -> str:
-    """One value as Python.
+def value_text(value: Any, width: int = 80, indent: int = 0, used: int = 0) -> str:
+    """Format a value as Python.
 
     Args:
-        value: a literal, a dict or a sequence of such, a class or function.
-        width: columns.
-        indent: of the lines after the first, in spaces.
-        used: columns of the first line that are taken, ``indent`` included.
+        value: A literal, a dict or a sequence of these, a class or function.
+        width: Columns.
+        indent: Indentation of the lines after the first.
+        used: Columns of the first line that are taken, ``indent`` included.
     """
-    flat = _flat(value)
-    if len(flat) + used <= width or not isinstance(value, (Mapping, list, tuple)) or not value:
-        return flat
+    one_line = _one_line(value)
+    if len(one_line) + used <= width or not isinstance(value, (Mapping, list, tuple)) or not value:
+        return one_line
     inner = indent + 4
-    pad, end = '\n' + ' ' * inner, '\n' + ' ' * indent
+    opening, closing = _brackets(value)
     if isinstance(value, Mapping):
-        if _keyworded(value):
-            rows = [
-                f'{key}={value_text(item, width - 1, inner, inner + len(key) + 1)}'
-                for key, item in value.items()
-            ]
-            return f'dict({pad}{("," + pad).join(rows)}{end})'
-        keys = [_flat(key) for key in value]
-        rows = [
-            f'{key}: {value_text(item, width - 1, inner, inner + len(key) + 2)}'
-            for key, item in zip(keys, value.values(), strict=True)
-        ]
-        return f'{{{pad}{("," + pad).join(rows)}{end}}}'
-    opening, closing = '[]' if isinstance(value, list) else '()'
-    if any(isinstance(item, (Mapping, list, tuple)) and len(_flat(item)) > width // 2 for item in value):
+        rows = _item_rows(value, width - 1, inner)
+    elif any(_is_long(item, width) for item in value):
         rows = [value_text(item, width - 1, inner, inner) for item in value]
     else:
-        rows = _filled([_flat(item) for item in value], width - inner - 1)
-    comma = ',' if closing == ')' and len(value) == 1 else ''
-    return f'{opening}{pad}{("," + pad).join(rows)}{comma}{end}{closing}'
+        rows = _filled_rows([_one_line(item) for item in value], width - inner - 1)
+    separator = '\n' + ' ' * inner
+    comma = ',' if closing == ')' and opening == '(' and len(value) == 1 else ''
+    body = f',{separator}'.join(rows)
+    return f'{opening}{separator}{body}{comma}\n{" " * indent}{closing}'
 
 
-def _filled(words: list[str], width: int) -> list[str]:
-    """Short values, several a line."""
+def _brackets(value: Any) -> tuple[str, str]:
+    if isinstance(value, Mapping):
+        return ('dict(', ')') if _has_keyword_names(value) else ('{', '}')
+    return ('[', ']') if isinstance(value, list) else ('(', ')')
+
+
+def _item_rows(value: Mapping, width: int, indent: int) -> list[str]:
+    """Format each item of a dict, as ``key=value`` or ``key: value``."""
+    if _has_keyword_names(value):
+        prefixes = [f'{key}=' for key in value]
+    else:
+        prefixes = [f'{_one_line(key)}: ' for key in value]
+    return [
+        prefix + value_text(item, width, indent, indent + len(prefix))
+        for prefix, item in zip(prefixes, value.values(), strict=True)
+    ]
+
+
+def _is_long(item: Any, width: int) -> bool:
+    return isinstance(item, (Mapping, list, tuple)) and len(_one_line(item)) > width // 2
+
+
+def _filled_rows(words: list[str], width: int) -> list[str]:
+    """Join short values to rows of up to ``width`` columns."""
     rows = [words[0]]
     for word in words[1:]:
         if len(rows[-1]) + 2 + len(word) <= width:
@@ -80,22 +92,22 @@ def _filled(words: list[str], width: int) -> list[str]:
     return rows
 
 
-def _keyworded(value: Mapping) -> bool:
+def _has_keyword_names(value: Mapping) -> bool:
     return all(isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key) for key in value)
 
 
-def _flat(value) -> str:
-    """A value on one line."""
+def _one_line(value: Any) -> str:
+    """Format a value on one line."""
     if isinstance(value, Mapping):
-        if _keyworded(value):
-            return f'dict({", ".join(f"{key}={_flat(item)}" for key, item in value.items())})'
-        return f'{{{", ".join(f"{_flat(key)}: {_flat(item)}" for key, item in value.items())}}}'
+        if _has_keyword_names(value):
+            return f'dict({", ".join(f"{key}={_one_line(item)}" for key, item in value.items())})'
+        return f'{{{", ".join(f"{_one_line(key)}: {_one_line(item)}" for key, item in value.items())}}}'
     if isinstance(value, tuple):
-        return f'({", ".join(map(_flat, value))}{"," * (len(value) == 1)})'
+        return f'({", ".join(map(_one_line, value))}{"," * (len(value) == 1)})'
     if isinstance(value, list):
-        return f'[{", ".join(map(_flat, value))}]'
+        return f'[{", ".join(map(_one_line, value))}]'
     if isinstance(value, (set, frozenset)):
-        return f'{{{", ".join(sorted(map(_flat, value)))}}}' if value else 'set()'
+        return f'{{{", ".join(sorted(map(_one_line, value)))}}}' if value else 'set()'
     if isinstance(value, float) and not math.isfinite(value):
         return f"float('{value}')"
     if value is None or isinstance(value, (bool, int, float, str, bytes, range)):
@@ -104,35 +116,37 @@ def _flat(value) -> str:
     return repr(f'{value.__module__}.{name}' if name else str(value))
 
 
-def changes(old, new, path: str = '') -> Iterator[Change]:
-    """What differs between two settings, by dotted path as ``--cfg-options`` takes it.
+def changes(old: Any, new: Any, path: str = '') -> Iterator[Change]:
+    """Yield the differences of two settings, by dotted path as ``--cfg-options`` takes it.
 
-    Lists of dicts are laid side by side by their ``type``, so that a transform put into a pipeline is one
-    addition; the number in a path is that of the new list, of the old one where the entry is gone.
+    Lists of dicts are aligned by their ``type``, so that a transform inserted into a pipeline is a single
+    addition; the index in a path is that in the new list, or in the old one where the entry was removed.
 
     Args:
-        old: a value.
-        new: a value.
-        path: of both.
+        old: A value.
+        new: A value.
+        path: Path of both.
     """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in [*old, *(key for key in new if key not in old)]:
-            yield from changes(
-                old.get(key, MISSING), new.get(key, MISSING), f'{path}.{key}' if path else str(key)
-            )
-    elif _dicts(old) and _dicts(new):
+            below = f'{path}.{key}' if path else str(key)
+            yield from changes(old.get(key, MISSING), new.get(key, MISSING), below)
+    elif _is_list_of_dicts(old) and _is_list_of_dicts(new):
         yield from _list_changes(old, new, path)
-    elif old is MISSING or new is MISSING or type(old) is not type(new) or _flat(old) != _flat(new):
-        if not _same(old, new):
-            yield Change(path, old, new)
+    elif not _is_same(old, new):
+        yield Change(path, old, new)
 
 
-def _same(old, new) -> bool:
-    """Whether values do the same: 1 and 1.0 do, True and 1, or a list and a tuple, are told apart."""
-    return {type(old), type(new)} == {int, float} and old == new
+def _is_same(old: Any, new: Any) -> bool:
+    """Return True for values with the same effect: 1 and 1.0, but not True and 1, or a list and a tuple."""
+    if old is MISSING or new is MISSING:
+        return False
+    if {type(old), type(new)} == {int, float}:
+        return old == new
+    return type(old) is type(new) and _one_line(old) == _one_line(new)
 
 
-def _dicts(value) -> bool:
+def _is_list_of_dicts(value: Any) -> bool:
     return (
         isinstance(value, (list, tuple))
         and len(value) > 0
@@ -140,47 +154,44 @@ def _dicts(value) -> bool:
     )
 
 
-def _list_changes(old, new, path: str) -> Iterator[Change]:
-    kinds = [[_flat(item.get('type', '')) for item in entries] for entries in (old, new)]
-    for action, first, last, begin, end in difflib.SequenceMatcher(
-        None, kinds[0], kinds[1], autojunk=False
-    ).get_opcodes():
-        pairs = list(zip(range(first, last), range(begin, end), strict=False))
-        if action in ('equal', 'replace'):
-            for was, now in pairs:
-                same_kind = kinds[0][was] == kinds[1][now]
-                yield from (
-                    changes(old[was], new[now], f'{path}.{now}')
-                    if same_kind
-                    else [Change(f'{path}.{now}', old[was], new[now])]
-                )
-        done = len(pairs) if action == 'replace' else 0
-        if action != 'equal':
-            yield from (Change(f'{path}.{was}', old[was], MISSING) for was in range(first + done, last))
-            yield from (Change(f'{path}.{now}', MISSING, new[now]) for now in range(begin + done, end))
+def _list_changes(old: Any, new: Any, path: str) -> Iterator[Change]:
+    old_types = [_one_line(item.get('type', '')) for item in old]
+    new_types = [_one_line(item.get('type', '')) for item in new]
+    matcher = difflib.SequenceMatcher(None, old_types, new_types, autojunk=False)
+    for _, old_start, old_end, new_start, new_end in matcher.get_opcodes():
+        paired = min(old_end - old_start, new_end - new_start)
+        for offset in range(paired):
+            before = old_start + offset
+            after = new_start + offset
+            if old_types[before] == new_types[after]:
+                yield from changes(old[before], new[after], f'{path}.{after}')
+            else:
+                yield Change(f'{path}.{after}', old[before], new[after])
+        for index in range(old_start + paired, old_end):
+            yield Change(f'{path}.{index}', old[index], MISSING)
+        for index in range(new_start + paired, new_end):
+            yield Change(f'{path}.{index}', MISSING, new[index])
 
 
 def change_lines(change: Change, width: int = 80) -> list[tuple[str, str]]:
-    """A difference as lines to print.
+    """Format a difference as lines to print.
 
     Returns:
-        (sign, line) pairs; the sign is '+', '-' or '~', and the line begins with it.
+        (sign, line) pairs; the sign is '+', '-' or '~', and the first line begins with it.
     """
     path, old, new = change
     if old is MISSING or new is MISSING:
         sign, value = ('+', new) if old is MISSING else ('-', old)
-        body = f'{path} = {value_text(value, width - 2, 0, len(path) + 3)}'
-        return [
-            (sign, f'{sign if not number else " "} {line}') for number, line in enumerate(body.split('\n'))
-        ]
-    flat = f'~ {path}: {_flat(old)} -> {_flat(new)}'
-    if len(flat) <= width:
-        return [('~', flat)]
+        return _signed_lines(sign, f'{path} = {value_text(value, width - 2, 0, len(path) + 3)}')
+    one_line = f'~ {path}: {_one_line(old)} -> {_one_line(new)}'
+    if len(one_line) <= width:
+        return [('~', one_line)]
     lines = [('~', f'~ {path}')]
     for sign, value in (('-', old), ('+', new)):
-        text = value_text(value, width - 6, 0, 0)
-        lines += [
-            (sign, f'    {sign if not number else " "} {line}')
-            for number, line in enumerate(text.split('\n'))
-        ]
+        lines += _signed_lines(sign, value_text(value, width - 6), '    ')
     return lines
+
+
+def _signed_lines(sign: str, text: str, indent: str = '') -> list[tuple[str, str]]:
+    first, *rest = text.split('\n')
+    return [(sign, f'{indent}{sign} {first}'), *((sign, f'{indent}  {line}') for line in rest)]
