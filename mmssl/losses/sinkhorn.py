@@ -28,10 +28,12 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tens
     check_sinkhorn(scores, epsilon, iterations)
     with no_autocast(scores):
         log_codes = scores.detach().to(torch.promote_types(scores.dtype, torch.float32)) / epsilon
+        lowest = torch.finfo(log_codes.dtype).min  # of a prototype without any mass
+        largest = gather(log_codes.amax(dim=-2, keepdim=True)[None]).amax(dim=0).clamp(min=lowest)
+        log_codes = log_codes - largest  # changes no code; large scores would lose digits below
         for _ in range(iterations):
             masses = gather(log_codes.logsumexp(dim=-2, keepdim=True)[None]).logsumexp(dim=0)
-            masses = masses.clamp(min=torch.finfo(masses.dtype).min)  # a prototype may have no mass at all
-            log_codes = log_codes - masses  # every prototype has the same mass
+            log_codes = log_codes - masses.clamp(min=lowest)  # every prototype has the same mass
             log_codes = log_codes.log_softmax(dim=-1)  # every sample has mass 1
         return log_codes.exp()
 

@@ -184,7 +184,7 @@ class SwAVHead(BaseModule):
         """Cross entropy between the codes of each assigned view and the predictions from all other views.
 
         Args:
-            features: (V, B, D), unit vectors of V views.
+            features: (V, B, D), unit vectors: (B, D) of each of V views.
             queued: (A, Q, D), see :meth:`codes`.
 
         Returns:
