@@ -286,6 +286,7 @@ def test_says_what_it_does_and_in_which_shapes(name):
     )
 
 
+@pytest.mark.filterwarnings('ignore:.*is not attached to the optimizer')
 @pytest.mark.parametrize('name', NAMES)
 def test_runs_and_learns(name):
     model = build(name)

@@ -329,7 +329,8 @@ def step_of(batch, count, model=None):
     bare = getattr(model, 'module', model)
     losses, log = bare.parse_losses(model(images(2)[:count], batch, mode='loss'))
     losses.backward()
-    return log, {name: parameter.grad for name, parameter in bare.named_parameters()}
+    values = {name: value.detach() for name, value in log.items()}
+    return values, {name: parameter.grad for name, parameter in bare.named_parameters()}
 
 
 def step_in_a_group(rank):

@@ -117,7 +117,7 @@ def broken(**kwargs):
         ),
         (dict(features=torch.ones(2, 2)), ValueError, '2 features, but labels have shape'),
         (dict(train_labels=torch.tensor([0, 1, -1, 2])), ValueError, 'labels contain -1'),
-        (dict(labels=torch.tensor([0, 1, 1, 3])), ValueError, 'go up to 3, but there are 3 classes'),
+        (dict(labels=torch.tensor([0, 1, 1, 3]), k=1), ValueError, 'go up to 3, but there are 3 classes'),
         (dict(num_classes=2), ValueError, 'go up to 2, but there are 2 classes'),
         (dict(k=0), ValueError, 'k=0'),
         (dict(k=2.5), ValueError, 'k=2.5'),
