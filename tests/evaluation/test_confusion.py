@@ -13,6 +13,13 @@ from mmssl.evaluation.confusion import (
     mean_pixel_accuracy,
     pixel_accuracy,
 )
+from mmssl.ops import switch
+
+
+@pytest.fixture(params=[False, True], ids=['fast', 'plain'])
+def form(request, monkeypatch):
+    """The fast form, then the plain one."""
+    monkeypatch.setattr(switch, '_plain_only', request.param)
 
 
 def maps(classes=6, shape=(37, 53), dtype=np.int64, ignore=255, seed=0):
@@ -27,7 +34,7 @@ def maps(classes=6, shape=(37, 53), dtype=np.int64, ignore=255, seed=0):
     'classes, dtype, ignore',
     [(6, np.uint8, 255), (6, np.int64, 255), (300, np.int32, 65535), (6, np.int16, -1), (256, np.uint8, 7)],
 )
-def test_equals_scikit_learn(classes, dtype, ignore):
+def test_equals_scikit_learn(form, classes, dtype, ignore):
     pred, label = maps(classes, dtype=dtype, ignore=ignore)
     pred[0, :3] = ignore
     counted = (label != ignore) & (pred != ignore)
@@ -74,7 +81,7 @@ def test_a_class_that_is_only_predicted_counts_as_wrong():
     assert mean_iou(matrix) == pytest.approx((0.5 + 0) / 2) and mean_pixel_accuracy(matrix) == 0.5
 
 
-def test_tensors_any_layout_and_empty():
+def test_tensors_any_layout_and_empty(form):
     pred, label = maps(4)
     tensors = torch.from_numpy(pred).T, torch.from_numpy(label).T
     assert not tensors[0].is_contiguous()
@@ -87,7 +94,7 @@ def test_tensors_any_layout_and_empty():
     )
 
 
-def test_a_large_image_of_one_class_is_exact():
+def test_a_large_image_of_a_single_class_is_exact():
     """A float32 counter stops at 2^24 = 16,777,216, which is where mmseg's does on one thread."""
     label = np.zeros((5000, 5000), np.uint8)
     pred = label.copy()
@@ -107,19 +114,19 @@ def test_a_large_image_of_one_class_is_exact():
     ],
 )
 @pytest.mark.parametrize('ignore', [255, 1000])
-def test_what_is_no_class_is_refused(pred, label, words, ignore):
+def test_what_is_no_class_is_refused(form, pred, label, words, ignore):
     with pytest.raises(ValueError, match=words):
         confusion_matrix(np.array(pred), np.array(label), 3, ignore)
 
 
-def test_what_is_no_class_is_refused_under_ignored_pixels():
+def test_what_is_no_class_is_refused_under_ignored_pixels(form):
     for pred, label, words in (([255, 0], [9, 0], 'label holds 9'), ([9, 0], [255, 0], 'prediction holds 9')):
         with pytest.raises(ValueError, match=words):
             confusion_matrix(np.array(pred, np.uint8), np.array(label, np.uint8), 3)
 
 
 @pytest.mark.parametrize('pixels', [1, 2, 3, 4, 5, 2**19 - 1, 2**19 + 2, 2**20 + 7])
-def test_every_number_of_pixels_from_memory_that_is_read_only(pixels):
+def test_every_number_of_pixels_from_memory_that_is_read_only(form, pixels):
     rng = np.random.default_rng(pixels)
     pred, label = (
         np.frombuffer(rng.integers(0, 7, pixels, dtype=np.uint8).tobytes(), np.uint8) for _ in range(2)
@@ -131,20 +138,20 @@ def test_every_number_of_pixels_from_memory_that_is_read_only(pixels):
 @pytest.mark.parametrize('num_classes', [1, 2, 11, 19, 30, 31, 32, 150, 255])
 @pytest.mark.parametrize('ignore_index', [255, 11, 31, 40])
 @pytest.mark.parametrize('dtype', [np.uint8, np.int64])
-def test_every_number_of_classes_and_ignored_value(num_classes, ignore_index, dtype):
+def test_every_number_of_classes_and_ignored_value(form, num_classes, ignore_index, dtype):
     rng = np.random.default_rng(num_classes)
-    values = [value for value in range(num_classes)] + [ignore_index]
+    values = [*range(num_classes), ignore_index]
     pred, label = (rng.choice(values, (37, 53)).astype(dtype) for _ in range(2))
     expected = np.zeros((num_classes, num_classes), np.int64)
-    kept = (pred != ignore_index) & (label != ignore_index)
-    np.add.at(expected, (label[kept], pred[kept]), 1)
+    valid = (pred != ignore_index) & (label != ignore_index)
+    np.add.at(expected, (label[valid], pred[valid]), 1)
     assert np.array_equal(confusion_matrix(pred, label, num_classes, ignore_index), expected)
-    for strange in {num_classes, 31, 32, 127, 254, 255} - set(values):
-        if strange >= num_classes:
+    for invalid in {num_classes, 31, 32, 127, 254, 255} - set(values):
+        if invalid >= num_classes:
             for wrong in (0, 1):
                 maps = [pred.copy(), label.copy()]
-                maps[wrong][5, 7] = strange
+                maps[wrong][5, 7] = invalid
                 with pytest.raises(
-                    ValueError, match=f'the {("prediction", "label")[wrong]} holds {strange}, '
+                    ValueError, match=f'the {("prediction", "label")[wrong]} holds {invalid}, '
                 ):
                     confusion_matrix(*maps, num_classes, ignore_index)
