@@ -188,7 +188,7 @@ def _describe_loss(loss: Tensor, losses: dict[str, Any]) -> str:
 def _describe_values(losses: dict[str, Any]) -> str:
     """Return the finite scalars among the losses in parentheses."""
     values = {
-        name: float(value)
+        name: value.item()
         for name, value in losses.items()
         if isinstance(value, Tensor) and value.numel() == 1
     }

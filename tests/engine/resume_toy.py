@@ -1,4 +1,4 @@
-"""A small training run with everything random in it, for the tests of resuming; also a program, for real processes."""
+"""A small run in which everything is random, for the tests of resuming; also a program of its own."""
 
 import argparse
 import hashlib
@@ -7,6 +7,7 @@ import os
 import random
 import signal
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ def make_images(directory: Path) -> None:
 
 @DATASETS.register_module(force=True)
 class ToyImages(torch.utils.data.Dataset):
-    METAINFO = dict(classes=('a', 'b'), palette=np.array([[0, 1, 2], [3, 4, 5]]))
+    METAINFO: ClassVar[dict] = dict(classes=('a', 'b'), palette=np.array([[0, 1, 2], [3, 4, 5]]))
 
     def __init__(self, root, fail_on=()):
         self.files = sorted(Path(root).glob('*.png'))
@@ -213,7 +214,7 @@ def config(
 
 
 def train(work_dir, images, runner_type='Runner', **kwargs) -> tuple[dict, str]:
-    """Run; returns the losses by iteration, as hexadecimal floats, and a digest of the weights and their average."""
+    """Run; return the losses by iteration, as hexadecimal floats, and a digest of all weights."""
     cfg = config(work_dir, images, **kwargs)
     runner = {'Runner': Runner, 'FlexibleRunner': FlexibleRunner}[runner_type].from_cfg(cfg)
     runner.train()

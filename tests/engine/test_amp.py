@@ -36,7 +36,7 @@ def test_forward_is_bfloat16_and_weights_are_float32():
 
 @pytest.mark.parametrize('kwargs', [dict(), dict(accumulative_counts=3), dict(clip_grad=dict(max_norm=0.1))])
 def test_follows_float32(kwargs):
-    """Six steps end where those of float32 end, to the 2**-8 of a bfloat16 mantissa, and not exactly there."""
+    """Six steps agree with those in float32 to the 2**-8 of a bfloat16 mantissa, and not exactly."""
     model, wrapper = build(
         **{**kwargs, 'clip_grad': dict(kwargs['clip_grad'])} if 'clip_grad' in kwargs else kwargs
     )

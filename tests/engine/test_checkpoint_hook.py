@@ -1,4 +1,4 @@
-"""The previous checkpoint goes only when the new one is there."""
+"""The previous checkpoint is removed only when the new one is complete."""
 
 import os
 
@@ -29,13 +29,13 @@ def checkpoints(work_dir):
     return sorted(path.name for path in work_dir.glob('*.pth'))
 
 
-def test_kept_number_and_relative_note(images, tmp_path):
+def test_number_of_checkpoints_and_relative_note(images, tmp_path):
     run(tmp_path, images, max_keep_ckpts=2, save_best=None)
     assert checkpoints(tmp_path) == ['iter_10.pth', 'iter_8.pth']
     assert (tmp_path / 'last_checkpoint').read_text() == 'iter_10.pth'
 
 
-def test_old_one_stays_until_the_new_one_is_written(images, tmp_path, monkeypatch):
+def test_old_checkpoint_stays_until_the_new_is_written(images, tmp_path, monkeypatch):
     """The disk is full at the third save: the second is there and is what a resume finds."""
     sync, calls = os.fsync, []
 
@@ -74,7 +74,7 @@ def test_best_is_replaced_after_the_new_best(images, tmp_path, monkeypatch):
 
 
 def test_resumed_run_forgets_nothing(images, tmp_path):
-    """The list of kept checkpoints goes on after a resume, and what a killed run left half written is cleared."""
+    """The list of checkpoints continues after a resume, and partial files of a killed run are removed."""
     run(tmp_path, images, max_keep_ckpts=2, save_best=None)
     (tmp_path / '.iter_12.pth.1-ab.mmssl-tmp').write_bytes(b'x')
     run(tmp_path, images, epochs=3, resume='auto', max_keep_ckpts=2, save_best=None)
@@ -94,8 +94,8 @@ def test_by_epoch_and_other_directory(images, tmp_path):
     cfg['default_hooks']['checkpoint'].update(interval=1)
     Runner.from_cfg(cfg).train()
     assert checkpoints(tmp_path / 'out' / 'run') == ['epoch_1.pth', 'epoch_2.pth']
-    found = find_resume_checkpoint(tmp_path / 'run')
+    path = find_resume_checkpoint(tmp_path / 'run')
     assert (
-        found.resolve() == tmp_path / 'out' / 'run' / 'epoch_2.pth'
-        and torch.load(found, weights_only=True)['meta']['epoch'] == 2
+        path.resolve() == tmp_path / 'out' / 'run' / 'epoch_2.pth'
+        and torch.load(path, weights_only=True)['meta']['epoch'] == 2
     )

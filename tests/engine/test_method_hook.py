@@ -1,4 +1,4 @@
-"""The hook that ties a method to its run: lengths of epoch and training, and the optimizer."""
+"""The hook that connects a method to its run: lengths of epoch and run, and the optimizer."""
 
 import pytest
 import torch
@@ -11,21 +11,21 @@ from mmssl.engine.runner import Runner
 
 
 class Model(BaseModel):
-    """Notes what it is told, and when it is trained for the first time."""
+    """Records the calls of the hook, and the forward passes."""
 
     def __init__(self):
         super().__init__()
         self.layer = nn.Linear(2, 1)
-        self.told = []
+        self.calls = []
 
     def set_schedule(self, iterations_per_epoch, max_iterations):
-        self.told.append((iterations_per_epoch, max_iterations))
+        self.calls.append((iterations_per_epoch, max_iterations))
 
     def attach(self, optimizer):
-        self.told.append(optimizer)
+        self.calls.append(optimizer)
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
-        self.told.append('forward')
+        self.calls.append('forward')
         return dict(loss=self.layer(inputs).mean())
 
 
@@ -50,7 +50,7 @@ def run(tmp_path, train_cfg, model, accumulative_counts=1, length=5, hooks=()):
 
 
 @pytest.mark.parametrize(
-    ('train_cfg', 'accumulated', 'wanted'),
+    ('train_cfg', 'accumulated', 'lengths'),
     [
         (dict(by_epoch=True, max_epochs=3), 1, (5, 15)),
         (dict(by_epoch=True, max_epochs=4), 2, (2, 10)),
@@ -59,23 +59,23 @@ def run(tmp_path, train_cfg, model, accumulative_counts=1, length=5, hooks=()):
         (dict(by_epoch=False, max_iters=4), 8, (1, 1)),
     ],
 )
-def test_a_method_is_told_the_lengths_in_optimizer_steps_before_its_first_batch(
-    train_cfg, accumulated, wanted, tmp_path
+def test_a_method_gets_the_lengths_in_optimizer_steps_before_its_first_batch(
+    train_cfg, accumulated, lengths, tmp_path
 ):
     model = Model()
     runner = run(tmp_path, train_cfg, model, accumulated)
-    assert model.told[:3] == [wanted, runner.optim_wrapper.optimizer, 'forward']
-    assert model.told.count(wanted) == 1  # the runner adds the hook once
+    assert model.calls[:3] == [lengths, runner.optim_wrapper.optimizer, 'forward']
+    assert model.calls.count(lengths) == 1  # the runner adds the hook once
 
 
-def test_a_hook_of_ones_own_is_not_doubled(tmp_path):
+def test_a_hook_of_the_config_is_not_doubled(tmp_path):
     model = Model()
     runner = run(tmp_path, dict(by_epoch=True, max_epochs=1), model, hooks=[MethodHook()])
-    assert sum(isinstance(hook, MethodHook) for hook in runner.hooks) == 1 and model.told.count((5, 5)) == 1
+    assert sum(isinstance(hook, MethodHook) for hook in runner.hooks) == 1 and model.calls.count((5, 5)) == 1
 
 
-def test_models_of_the_hosts_are_left_alone(tmp_path):
-    class Host(BaseModel):
+def test_models_of_the_toolboxes_are_left_unchanged(tmp_path):
+    class Plain(BaseModel):
         def __init__(self):
             super().__init__()
             self.layer = nn.Linear(2, 1)
@@ -83,4 +83,4 @@ def test_models_of_the_hosts_are_left_alone(tmp_path):
         def forward(self, inputs, data_samples=None, mode='tensor'):
             return dict(loss=self.layer(inputs).mean())
 
-    assert run(tmp_path, dict(by_epoch=True, max_epochs=1), Host()).iter == 5
+    assert run(tmp_path, dict(by_epoch=True, max_epochs=1), Plain()).iter == 5

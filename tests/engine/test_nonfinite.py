@@ -42,7 +42,7 @@ def count_steps(runner):
     """The optimizer's wrapper and the list of iterations at which the optimizer steps."""
 
     def empty_queue(module, args):
-        module.queue.zero_()  # it would keep what a bad forward pass put into it, and this is about the optimizer
+        module.queue.zero_()  # a bad forward pass writes to it, and this is about the optimizer
 
     runner.model.register_forward_pre_hook(empty_queue)
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
@@ -69,7 +69,7 @@ def test_stops_at_the_step_and_names_the_files(tmp_path, images, wrapper):
 
 
 def test_skips_within_the_budget(tmp_path, images):
-    """One of five batches is bad, three times: batch normalisation and the queue aside, the optimizer took twelve steps."""
+    """One of five batches is bad in three epochs: the optimizer takes twelve steps."""
     runner = build(tmp_path, images, batches=3, policy='skip', budget=100, fail_on=('19.png',))
     optim, stepped = count_steps(runner)
     runner.train()
@@ -86,7 +86,7 @@ def test_budget_ends_the_run(tmp_path, images):
 
 
 def test_bad_batch_takes_its_accumulated_step_with_it(tmp_path, images):
-    """Batches 0 1 | 2 3 | 4: the bad one is 2, so that of the steps after 1, 3 and 4 the middle one is skipped."""
+    """Batches 0 1 | 2 3 | 4: batch 2 is bad, so of the steps after 1, 3 and 4 the middle one is skipped."""
     runner = build(tmp_path, images, accumulate=2, policy='skip', fail_on=('08.png',))
     optim, stepped = count_steps(runner)
     runner.train()

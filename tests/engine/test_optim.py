@@ -84,7 +84,7 @@ def test_layer_decay_gives_every_depth_its_rate():
     assert len(groups) == 10  # five depths, decayed and not
 
 
-def test_every_trained_parameter_is_in_exactly_one_group():
+def test_groups_divide_the_trained_parameters():
     model = mae()
     for paramwise in (
         {},
@@ -136,15 +136,15 @@ def test_lars_survives_zero_weights_and_zero_gradients():
     assert torch.equal(zero.detach(), -torch.ones(2, 2)) and torch.equal(still.detach(), torch.ones(2, 2))
 
 
-def test_the_hosts_lars_scales_the_bias():
-    """What ours mends: onedl-mmpretrain's LARS shrinks the step of a bias."""
-    from mmpretrain.engine.optimizers import LARS as HostLARS
+def test_lars_of_mmpretrain_scales_the_bias():
+    """The reason for this one: mmpretrain's LARS shrinks the step of a bias."""
+    from mmpretrain.engine import optimizers
 
-    ours, host = nn.Parameter(torch.ones(4)), nn.Parameter(torch.ones(4))
-    ours.grad = host.grad = torch.ones(4)
-    LARS([ours], lr=1.0).step()
-    HostLARS([host], lr=1.0).step()
-    assert ours[0] == 0 and host[0] > 0.9
+    bias, other_bias = nn.Parameter(torch.ones(4)), nn.Parameter(torch.ones(4))
+    bias.grad = other_bias.grad = torch.ones(4)
+    LARS([bias], lr=1.0).step()
+    optimizers.LARS([other_bias], lr=1.0).step()
+    assert bias[0] == 0 and other_bias[0] > 0.9
 
 
 def test_negative_lr_is_refused():
@@ -163,21 +163,21 @@ def test_larc_by_hand(clip):
     )
     parameters = [nn.Parameter(torch.tensor(values, dtype=torch.float64)) for values in start]
     optimizer = LARC(parameters, lr=0.1, weight_decay=0.5, momentum=0.9, trust_coefficient=0.01, clip=clip)
-    wanted = [torch.tensor(values, dtype=torch.float64) for values in start]
+    expected = [torch.tensor(values, dtype=torch.float64) for values in start]
     velocity = [torch.zeros(2, dtype=torch.float64) for _ in start]
     for lr in (0.1, 0.001):
         optimizer.param_groups[0]['lr'] = lr
         for index, values in enumerate(gradient):
             g = torch.tensor(values, dtype=torch.float64)
             parameters[index].grad = g.clone()
-            p = wanted[index]
+            p = expected[index]
             if p.norm() > 0 and g.norm() > 0:
                 rate = 0.01 * p.norm() / (g.norm() + 0.5 * p.norm() + 1e-8)
                 g = (min(rate / lr, 1.0) if clip else rate) * (g + 0.5 * p)
             velocity[index] = 0.9 * velocity[index] + g
-            wanted[index] = p - lr * velocity[index]
+            expected[index] = p - lr * velocity[index]
         optimizer.step()
-    for parameter, value in zip(parameters, wanted, strict=True):
+    for parameter, value in zip(parameters, expected, strict=True):
         torch.testing.assert_close(parameter.detach(), value, atol=1e-14, rtol=0)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import resume_toy as toy
 import torch
-from mmengine.runner import Runner as HostRunner
+from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner import loops
 
 from mmssl.checkpoint import load_file
@@ -86,11 +86,11 @@ def test_validation_does_not_change_the_losses(images, straight, tmp_path):
     assert toy.train(tmp_path, images, validate=False, **LOOPS['epochs']) == (losses, digest)
 
 
-def test_hosts_runner_is_not_exact(images, tmp_path):
+def test_runner_of_mmengine_is_not_exact(images, tmp_path):
     """The control: the same comparison fails with mmengine's own runner, so that it can fail."""
     results = []
     for resume in (None, tmp_path / 'a' / 'iter_10.pth'):
-        runner = HostRunner.from_cfg(
+        runner = MMEngineRunner.from_cfg(
             toy.config(tmp_path / ('b' if resume else 'a'), images, resume=resume, accumulate=1)
         )
         runner.train()
@@ -99,20 +99,20 @@ def test_hosts_runner_is_not_exact(images, tmp_path):
 
 
 def test_position_inside_an_epoch_is_counted(images, straight, tmp_path):
-    """Hooks that look at the place in the epoch see 2, 3, 4 after seven steps of five an epoch, not 0, 1, 2."""
+    """Resumed after seven steps with five per epoch, hooks get the batches 2, 3, 4 and not 0, 1, 2."""
     work_dir, *_ = straight('epochs')
     runner = Runner.from_cfg(toy.config(tmp_path, images, resume=work_dir / 'iter_7.pth', **LOOPS['epochs']))
-    seen = []
+    batches = []
     record = next(hook for hook in runner.hooks if isinstance(hook, toy.Record))
-    record.after_train_iter = lambda runner, batch_idx, data_batch=None, outputs=None: seen.append(
+    record.after_train_iter = lambda runner, batch_idx, data_batch=None, outputs=None: batches.append(
         (runner.epoch, batch_idx)
     )
     runner.train()
-    assert seen == [(1, 2), (1, 3), (1, 4), *((epoch, index) for epoch in (2, 3) for index in range(5))]
+    assert batches == [(1, 2), (1, 3), (1, 4), *((epoch, index) for epoch in (2, 3) for index in range(5))]
 
 
 def test_custom_batch_sampler(images, tmp_path):
-    """mmdet's batches of one aspect ratio are skipped without being loaded, and their samples keep their seeds."""
+    """mmdet's batches by aspect ratio are skipped without being loaded, and samples keep their seeds."""
     pytest.importorskip('mmdet')
     kwargs = dict(loop='epoch', sampler='DefaultSampler', batch_sampler='mmdet.AspectRatioBatchSampler')
     losses, digest = toy.train(tmp_path / 'a', images, interval=7, **kwargs)
@@ -192,7 +192,7 @@ def test_weights_only_file_is_refused(images, straight, tmp_path):
 
 
 def test_checkpoint_of_the_hosts_runner_is_resumed(images, tmp_path, capfd):
-    runner = HostRunner.from_cfg(toy.config(tmp_path / 'a', images, **LOOPS['epochs']))
+    runner = MMEngineRunner.from_cfg(toy.config(tmp_path / 'a', images, **LOOPS['epochs']))
     runner.train()
     cfg = toy.config(tmp_path / 'b', images, resume=tmp_path / 'a' / 'iter_10.pth', **LOOPS['epochs'])
     cfg['log_level'] = 'WARNING'
@@ -226,10 +226,10 @@ def test_generators_round_trip():
     ] == expected
 
 
-def test_draw_is_an_index_with_a_seed():
-    draw = seeding.SeededIndex(7, 2**63 + 5)
-    copied = pickle.loads(pickle.dumps(draw))
-    assert [10, 11, 12, 13, 14, 15, 16, 17][draw] == 17 and draw == 7
+def test_seeded_index_survives_pickling():
+    index = seeding.SeededIndex(7, 2**63 + 5)
+    copied = pickle.loads(pickle.dumps(index))
+    assert [10, 11, 12, 13, 14, 15, 16, 17][index] == 17 and index == 7
     assert copied == 7 and copied.seed == 2**63 + 5
 
 

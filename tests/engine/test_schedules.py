@@ -88,7 +88,7 @@ def test_wrong_lengths_are_refused(options, message):
         )
 
 
-def test_weight_decay_rises_where_there_is_some():
+def test_weight_decay_rises_unless_it_is_zero():
     groups = [
         {'params': [torch.nn.Parameter(torch.zeros(1))], 'weight_decay': decay} for decay in (0.04, 0.0, 0.02)
     ]
@@ -97,9 +97,9 @@ def test_weight_decay_rises_where_there_is_some():
         optimizer, final=0.4, end=3, by_epoch=True, epoch_length=5
     )
     for step in range(20):
-        wanted = 0.4 + (0.04 - 0.4) * 0.5 * (1 + math.cos(math.pi * min(step, 15) / 15))
+        expected = 0.4 + (0.04 - 0.4) * 0.5 * (1 + math.cos(math.pi * min(step, 15) / 15))
         assert [group['weight_decay'] for group in optimizer.param_groups] == pytest.approx(
-            [wanted, 0.0, wanted / 2], abs=1e-12
+            [expected, 0.0, expected / 2], abs=1e-12
         )
         optimizer.step()
         schedule.step()

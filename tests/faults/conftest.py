@@ -1,4 +1,4 @@
-"""Real processes for the trials of kills, signals and full disks: forks of this one, which has imported the toolboxes."""
+"""Processes for the trials of kills, signals and full disks: forks of this one, with all imports done."""
 
 import importlib
 import json
@@ -101,7 +101,7 @@ class Job:
         return len(self.statuses) == len(self.pids)
 
     def wait(self, seconds=90):
-        """Wait for all; returns their statuses, or the one of a lone process. What hangs is killed, and fails."""
+        """Wait for all; return their statuses, or that of a single process. A hanging one is killed."""
         deadline = time.monotonic() + seconds
         while not self.poll():
             if time.monotonic() > deadline:
@@ -181,7 +181,7 @@ def toolboxes():
 
 @pytest.fixture
 def start(toolboxes):
-    """``start('train', config, ..., cwd=folder)`` gives a :class:`Job`; what is left of it at the end of the test is killed."""
+    """``start('train', config, ..., cwd=folder)`` starts a :class:`Job`, which ends with the test."""
     jobs = []
 
     def start(*arguments, **options):
@@ -205,7 +205,7 @@ def start(toolboxes):
 
 @pytest.fixture
 def demo_folder(with_demo, tmp_path):
-    """A folder with the demo data in it; like those of many people it has spaces, an umlaut and Chinese in its name."""
+    """A folder with the demo data, whose name has spaces, an umlaut and Chinese in it."""
     folder = tmp_path / 'mein Ordner $ä 图'
     folder.mkdir()
     return with_demo(folder)
@@ -213,8 +213,7 @@ def demo_folder(with_demo, tmp_path):
 
 @pytest.fixture(scope='session')
 def at():
-    """``at(point, action)`` for a Job's ``prepare``: a runner calls ``action(runner)`` after the hooks of a point, such as
-    'after_train_iter'."""
+    """``at(point, action)`` for a Job's ``prepare``: ``action(runner)`` follows the hooks of a point."""
 
     def at(point, action):
         def prepare():
@@ -239,12 +238,12 @@ def losses():
     """``losses(work_dir)``: loss of every iteration that the run's logs hold."""
 
     def losses(work_dir):
-        found = {}
+        by_step = {}
         for path in sorted(Path(work_dir).glob('*/vis_data/*.json')):
             for line in path.read_text().splitlines():
                 entry = json.loads(line)
                 if 'loss' in entry:
-                    found[entry['step']] = entry['loss']
-        return found
+                    by_step[entry['step']] = entry['loss']
+        return by_step
 
     return losses

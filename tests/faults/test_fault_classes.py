@@ -1,4 +1,4 @@
-"""Names of classes against those of the annotations: numbered by the config, or refused, and what is left out is said."""
+"""Class names against those of the annotations: numbered by the config, or refused with a message."""
 
 import json
 from collections import Counter
@@ -85,7 +85,7 @@ def test_no_class_at_all_and_two_categories_of_one_name(coco):
 
 
 def test_coco_metric_numbers_likewise(coco, said, tmp_path):
-    """A detector that is right has AP 1 whatever the order of the file, and where the file has no category for a class."""
+    """A perfect detector has AP 1 for any order of the file, also if it lacks the category of a class."""
     import numpy as np
     from mmdet.evaluation import CocoMetric
 

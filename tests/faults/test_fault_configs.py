@@ -1,4 +1,4 @@
-"""Mistakes in configs end in one line and leave nothing behind; tools/trials/mutate_configs.py makes them by the hundred."""
+"""Mistakes in configs end in one line and leave nothing behind (tools/trials/mutate_configs.py has more)."""
 
 import importlib.util
 import logging

@@ -1,4 +1,4 @@
-"""Label pictures of every kind: read as the numbers they hold, or refused by name; and readers that change no pixel of usual files."""
+"""Label images of every type are read as the numbers they hold, or refused by name."""
 
 import numpy as np
 import pytest

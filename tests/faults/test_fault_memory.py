@@ -1,4 +1,4 @@
-"""Memory does not grow with the run or with the images of an evaluation; tools/trials/memory.py takes 5,000 iterations and 500 images."""
+"""Memory does not grow with the iterations of a run or the images of an evaluation."""
 
 import importlib.util
 import sys

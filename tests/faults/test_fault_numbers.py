@@ -1,4 +1,4 @@
-"""Numbers that are none, and annotations that would make them: in pre-training, detection, segmentation and prompting."""
+"""NaN and infinite numbers, and annotations that would make them, in all four systems."""
 
 import argparse
 import json
@@ -12,8 +12,8 @@ import torch
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from mmssl.data.demo import make_demo_data
 from mmssl.config.load import load_config
+from mmssl.data.demo import make_demo_data
 from mmssl.engine.launch import prepare
 from mmssl.engine.nonfinite import NonFiniteError
 from mmssl.engine.runner import build_dataloader, runner_class
@@ -76,12 +76,12 @@ def first_tensor(output):
 def test_the_module_that_made_it_is_named_at_its_step(system, way, demo, tmp_path, monkeypatch):
     runner = runner_of(system, demo, tmp_path / 'run', monkeypatch)
     spoilt = runner.model.get_submodule(SYSTEMS[system])
-    kept = {}
+    before = {}
 
     def spoil(module, inputs, output):
         if runner.iter < 1:
             return None
-        kept.setdefault('weights', {name: value.clone() for name, value in runner.model.named_parameters()})
+        before.setdefault('weights', {name: value.clone() for name, value in runner.model.named_parameters()})
         value = first_tensor(output)
         if way == 'forward':
             value.data.mul_(math.nan)
@@ -102,10 +102,10 @@ def test_the_module_that_made_it_is_named_at_its_step(system, way, demo, tmp_pat
         assert f'the first output that is not finite is that of {SYSTEMS[system]} (' in message
     else:
         assert f'the gradient is first not finite at the output of {SYSTEMS[system]}' in message
-    assert all(torch.equal(value, kept['weights'][name]) for name, value in runner.model.named_parameters())
+    assert all(torch.equal(value, before['weights'][name]) for name, value in runner.model.named_parameters())
 
 
-def test_an_image_that_holds_nan_is_told_from_a_module(demo, tmp_path, monkeypatch):
+def test_nan_in_an_image_is_not_blamed_on_a_module(demo, tmp_path, monkeypatch):
     runner = runner_of('mae', demo, tmp_path / 'run', monkeypatch)
     host = runner.model.data_preprocessor.forward
 
@@ -213,13 +213,11 @@ def test_labels_of_every_kind():
     model['decode_head'].ignore_index = 255
 
     def samples(label):
-        found = (
-            DetDataSample(metainfo=dict(img_path='d.jpg')),
-            SegDataSample(metainfo=dict(seg_map_path='s.png')),
-        )
-        found[0].gt_instances = InstanceData(bboxes=torch.zeros(2, 4), labels=torch.tensor([0, label]))
-        found[1].gt_sem_seg = PixelData(data=torch.tensor([[[0, label, 255]]]))
-        return DataSample(metainfo=dict(img_path='c.jpg')).set_gt_label(label), *found
+        boxes = DetDataSample(metainfo=dict(img_path='d.jpg'))
+        boxes.gt_instances = InstanceData(bboxes=torch.zeros(2, 4), labels=torch.tensor([0, label]))
+        mask = SegDataSample(metainfo=dict(seg_map_path='s.png'))
+        mask.gt_sem_seg = PixelData(data=torch.tensor([[[0, label, 255]]]))
+        return DataSample(metainfo=dict(img_path='c.jpg')).set_gt_label(label), boxes, mask
 
     for label in (0, 3):
         check_labels(heads(model), dict(data_samples=list(samples(label))))
@@ -275,7 +273,7 @@ def test_coco_files_that_would_train_wrongly_in_silence(change, message, demo, t
 
 
 def test_no_objects_at_all(demo, tmp_path, monkeypatch):
-    """They are trained through, unless images without objects are filtered: then nothing is left, which the host would wait for."""
+    """They are trained on, unless images without objects are filtered and none remains."""
     options = spoil_coco(demo, tmp_path, no_annotation)
     runner = runner_of('rfcn', demo, tmp_path / 'run', monkeypatch, *options, 'train_cfg.max_iters=1')
     runner.train()

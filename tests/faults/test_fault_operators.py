@@ -1,4 +1,4 @@
-"""Every public operator: gradients in float64 over ten seeds, odd layouts, no input at all, one pixel, CPU against CUDA.
+"""Every public operator: gradients in float64, odd layouts, empty input, one pixel, CPU against CUDA.
 
 The operators are plain functions of tensors; none is registered with ``torch.library``, so that there is
 nothing for ``torch.library.opcheck`` to look at, and the last test notices when that changes. Formulas:
@@ -16,7 +16,7 @@ SEEDS = range(10)
 
 
 def draw(seed, *shape, scale=1.0):
-    """Float64 in the open interval around 0, far from the whole numbers at which bilinear sampling has no derivative."""
+    """Numbers around 0, away from the integers, where bilinear sampling has no derivative."""
     generator = torch.Generator().manual_seed(seed)
     return (torch.rand(*shape, generator=generator, dtype=torch.float64) - 0.5) * scale
 

@@ -33,9 +33,11 @@ def weights(path):
     return load_file(path)['state_dict']
 
 
-def same_weights(one, other):
-    one, other = weights(one), weights(other)
-    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+def same_weights(first, second):
+    first, second = weights(first), weights(second)
+    return first.keys() == second.keys() and all(
+        torch.equal(value, second[name]) for name, value in first.items()
+    )
 
 
 def train(start, demo_folder, system, work_dir, *options, arguments=(), **settings):
@@ -53,7 +55,7 @@ def train(start, demo_folder, system, work_dir, *options, arguments=(), **settin
 
 
 def test_killed_fifty_times_while_saving(start, demo_folder, losses, monkeypatch):
-    """The hook of a real run writes one checkpoint after the other, of which one is kept, until it is killed; then the next goes on."""
+    """A real run's hook writes checkpoints, keeping one, until it is killed and the next process goes on."""
     from mmssl.config.load import load_config
     from mmssl.engine.runner import Runner
 
@@ -83,9 +85,9 @@ def test_killed_fifty_times_while_saving(start, demo_folder, losses, monkeypatch
         time.sleep(generator.uniform(0, 3 * saving))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        found = find_resume_checkpoint(work_dir)
+        path = find_resume_checkpoint(work_dir)
         try:
-            checkpoint = load_file(found)
+            checkpoint = load_file(path)
             assert checkpoint['meta']['iter'] >= step and checkpoint['optimizer']['state']
             step = checkpoint['meta']['iter']
         except ValueError:
@@ -94,7 +96,8 @@ def test_killed_fifty_times_while_saving(start, demo_folder, losses, monkeypatch
         for path in work_dir.glob('.*tmp'):
             path.unlink()
     print(
-        f'{KILLS} kills, {interrupted} of them in the middle of a file, {step - 7} checkpoints written, {unreadable} unreadable'
+        f'{KILLS} kills, {interrupted} of them in the middle of a file, '
+        f'{step - 7} checkpoints written, {unreadable} unreadable'
     )
     assert unreadable == 0 and interrupted > KILLS // 5 and step > 10
     resumed = train(
@@ -109,8 +112,10 @@ def test_killed_fifty_times_while_saving(start, demo_folder, losses, monkeypatch
 def test_killed_and_gone_on_with_is_the_same_bit_for_bit(
     system, before, after, start, at, demo_folder, losses
 ):
-    """Whatever the number of workers before and after; the whole run has those of after. The data are named by their full path, which is
-    as odd as the folder's."""
+    """Any number of workers before and after; the uninterrupted run has the number of after.
+
+    The data have their full path, with the folder's unusual name.
+    """
     whole = train(start, demo_folder, system, 'whole', f'train_dataloader.num_workers={after}')
     killed = train(
         start,
@@ -223,7 +228,8 @@ def test_a_killed_worker_is_named_with_its_file(system, start, demo_folder):
     # the other worker may stumble over the end of the run
     assert len(job.errors) == 1 and 'Traceback' not in job.text.partition('error: ')[0], job.text[-3000:]
     assert re.search(
-        r'error: worker 1 of the data loader \(process \d+\) (was killed \(Killed\)|died) while it read .*\.jpg\. .*--resume',
+        r'error: worker 1 of the data loader \(process \d+\) (was killed \(Killed\)|died) '
+        r'while it read .*\.jpg\. .*--resume',
         job.errors[0],
     ), job.errors
 
@@ -237,7 +243,8 @@ def test_a_worker_killed_from_outside(start, demo_folder, losses):
     os.kill(victim, signal.SIGKILL)
     assert job.wait(60) == 1
     assert re.search(
-        rf'worker 0 of the data loader \(process {victim}\) (was killed \(Killed\)|died) (while it|after it had) read .*\.jpg',
+        rf'worker 0 of the data loader \(process {victim}\) (was killed \(Killed\)|died) '
+        r'(while it|after it had) read .*\.jpg',
         job.errors[0],
     ), job.text[-2000:]
 

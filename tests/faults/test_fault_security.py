@@ -1,4 +1,4 @@
-"""Nothing that is read is executed, nothing is written outside of its folder, nothing listens but the page that was asked for."""
+"""Nothing that is read is executed, nothing is written outside its folder, and no port is open unasked."""
 
 import ast
 import os
@@ -75,7 +75,8 @@ def risky_calls(tree):
 def test_the_scan_finds_what_it_looks_for():
     found = risky_calls(
         ast.parse(
-            'eval(x)\nos.system(x)\nsubprocess.run(x, shell=True)\nnp.load(x, allow_pickle=True)\ntorch.load(x)\n'
+            'eval(x)\nos.system(x)\nsubprocess.run(x, shell=True)\n'
+            'np.load(x, allow_pickle=True)\ntorch.load(x)\n'
             'archive.extractall(x)\ntorch.load(x, weights_only=True)\nmodel.eval()'
         )
     )

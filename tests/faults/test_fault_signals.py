@@ -26,7 +26,11 @@ default_hooks = dict(checkpoint=dict(interval=100))
 
 BY_EPOCH = """
 _base_ = 'mmssl::smoke/mae.py'
-train_dataloader = dict(batch_size=2, dataset=dict(indices=10), sampler=dict(_delete_=True, type='DefaultSampler', shuffle=True))
+train_dataloader = dict(
+    batch_size=2,
+    dataset=dict(indices=10),
+    sampler=dict(_delete_=True, type='DefaultSampler', shuffle=True),
+)
 train_cfg = dict(_delete_=True, by_epoch=True, max_epochs=1)
 default_hooks = dict(checkpoint=dict(by_epoch=True, interval=1, max_keep_ckpts=1))
 log_processor = dict(by_epoch=True)
@@ -37,13 +41,13 @@ def load(path):
     return torch.load(path, weights_only=True)
 
 
-def same_weights(one, other):
-    one, other = load(one), load(other)
+def same_weights(first, second):
+    first, second = load(first), load(second)
     return all(
-        torch.equal(value, other['state_dict'][name]) for name, value in one['state_dict'].items()
+        torch.equal(value, second['state_dict'][name]) for name, value in first['state_dict'].items()
     ) and all(
-        torch.equal(value, other['ema_state_dict'][name])
-        for name, value in one.get('ema_state_dict', {}).items()
+        torch.equal(value, second['ema_state_dict'][name])
+        for name, value in first.get('ema_state_dict', {}).items()
     )
 
 
@@ -108,7 +112,7 @@ def test_as_people_start_it(with_demo, tmp_path, losses, repo_root):
 
 
 def test_while_validating(start, at, demo_folder, losses):
-    """The weights are those of training, not their average, and the run that goes on validates before its next step."""
+    """The weights are those of training, not their average, and the resumed run validates first."""
     (demo_folder / 'c.py').write_text(VALIDATING)
     whole = start('train', 'c.py', '--work-dir', 'whole', cwd=demo_folder)
     stopped = start(
@@ -178,7 +182,7 @@ def test_a_second_signal_ends_it_at_once(start, at, demo_folder, losses):
 
 
 def test_an_epoch_is_taken_up_in_its_middle(start, at, demo_folder, losses):
-    """A run that counts epochs: the file of the stop is named by its iteration, and goes when the epoch's is there."""
+    """In a run by epochs, the file of the stop is named by its iteration, and replaced by the epoch's."""
     (demo_folder / 'c.py').write_text(BY_EPOCH)
     whole = start('train', 'c.py', '--work-dir', 'whole', cwd=demo_folder)
     stopped = start(

@@ -208,7 +208,8 @@ def test_each_fault_is_named_with_its_fix(env, subject, text, fix):
             environment(versions={'mmsegmentation': '1.2.2'}, owners={'mmseg': ['mmsegmentation']}),
             'flavour',
             'mixed',
-            'uninstall -y mmsegmentation && python -m pip install --force-reinstall --no-deps onedl-mmsegmentation',
+            'uninstall -y mmsegmentation && '
+            'python -m pip install --force-reinstall --no-deps onedl-mmsegmentation',
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Replacements for mmcv's compiled operators: equal to them, by function and in detectors that train and test."""
+"""Replacements for mmcv's compiled operators: equal to them, one by one and in whole detectors."""
 
 import importlib
 import json
@@ -22,13 +22,13 @@ needs_ops = pytest.mark.skipif(
 
 @pytest.fixture
 def swap(monkeypatch):
-    """``swap(module of mmcv.ops)`` makes its functions call the stand-in, ``swap(module, False)`` what was there before."""
+    """``swap(name)`` makes a module of mmcv.ops call the stand-in, ``swap(name, False)`` the original."""
     before = {}
 
-    def swap(name, ours=True):
+    def swap(name, replaced=True):
         module = importlib.import_module(f'mmcv.ops.{name}')
         before.setdefault(name, module.ext_module)
-        monkeypatch.setattr(module, 'ext_module', STAND_IN if ours else before[name])
+        monkeypatch.setattr(module, 'ext_module', STAND_IN if replaced else before[name])
         return module
 
     return swap
@@ -49,35 +49,37 @@ def test_nms_keeps_the_same_boxes(swap, offset, whole):
     boxes, scores = draw_boxes(300, whole=whole)
     labels = torch.arange(300) % 3
     for threshold in (0.3, 0.5, 0.7):
-        found = []
-        for ours in (False, True):
-            module = swap('nms', ours)
-            dets, kept = module.nms(boxes, scores, threshold, offset=offset, score_threshold=0.1, max_num=50)
-            found.append(
+        results = []
+        for replaced in (False, True):
+            module = swap('nms', replaced)
+            dets, indices = module.nms(
+                boxes, scores, threshold, offset=offset, score_threshold=0.1, max_num=50
+            )
+            results.append(
                 (
                     dets,
-                    kept,
+                    indices,
                     *module.batched_nms(boxes, scores, labels, dict(type='nms', iou_threshold=threshold)),
                     *module.batched_nms(
                         boxes, scores, labels, dict(type='soft_nms', iou_threshold=threshold, min_score=0.01)
                     ),
                 )
             )
-        for theirs, mine in zip(*found, strict=True):
-            assert torch.equal(theirs, mine)
+        for compiled, replacement in zip(*results, strict=True):
+            assert torch.equal(compiled, replacement)
 
 
 def test_an_overlap_of_exactly_the_threshold_stays(swap):
     boxes = torch.tensor([[0.0, 0.0, 10.0, 1.0], [0.0, 0.0, 3.0, 1.0]])  # 0.3, which float32 rounds up
-    kept = swap('nms').nms(boxes, torch.tensor([0.9, 0.8]), 0.3)[1]
-    assert kept.tolist() == [0, 1]
+    indices = swap('nms').nms(boxes, torch.tensor([0.9, 0.8]), 0.3)[1]
+    assert indices.tolist() == [0, 1]
     assert swap('nms').nms(boxes[:0], torch.zeros(0), 0.5)[1].dtype == torch.long
 
 
 @needs_ops
 @pytest.mark.parametrize('method', ['naive', 'linear', 'gaussian'])
 @pytest.mark.parametrize('whole', [False, True], ids=['real', 'ties'])
-def test_soft_nms_is_the_compiled_one(swap, method, whole):
+def test_soft_nms_equals_the_compiled_operator(swap, method, whole):
     for count, offset in ((1, 0), (40, 0), (120, 1)):
         boxes, scores = draw_boxes(count, seed=count, size=30.0, whole=whole)
         arguments = dict(iou_threshold=0.3, sigma=0.5, min_score=0.05, method=method, offset=offset)
@@ -88,7 +90,7 @@ def test_soft_nms_is_the_compiled_one(swap, method, whole):
 
 
 def test_soft_nms_by_hand(swap):
-    """Two boxes that share a half of each (IoU 1/3) and one apart: exp(-(1/9) / 0.5) of the second score is left."""
+    """Two boxes with IoU 1/3 and a separate one: the second score is multiplied by exp(-(1/9) / 0.5)."""
     boxes = torch.tensor([[0.0, 0.0, 2.0, 1.0], [1.0, 0.0, 3.0, 1.0], [8.0, 8.0, 9.0, 9.0]])
     dets, indices = swap('nms').soft_nms(boxes, torch.tensor([0.9, 0.8, 0.7]), sigma=0.5, method='gaussian')
     assert indices.tolist() == [0, 2, 1]
@@ -102,20 +104,20 @@ def test_soft_nms_by_hand(swap):
 
 def compare(run, tensors, swap, name, tolerance):
     """Outputs and gradients of ``run`` with the compiled operators and with the stand-in."""
-    found = []
-    for ours in (False, True):
-        module = swap(name, ours)
+    results = []
+    for replaced in (False, True):
+        module = swap(name, replaced)
         leaves = [tensor.clone().requires_grad_() for tensor in tensors]
         output = run(module, *leaves)
         weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)
-        found.append([output, *torch.autograd.grad((output * weights).sum(), leaves)])
-    for theirs, mine in zip(*found, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=tolerance, atol=tolerance)
+        results.append([output, *torch.autograd.grad((output * weights).sum(), leaves)])
+    for compiled, replacement in zip(*results, strict=True):
+        torch.testing.assert_close(replacement, compiled, rtol=tolerance, atol=tolerance)
 
 
 @needs_ops
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
-def test_roi_align_is_the_compiled_one(swap, dtype):
+def test_roi_align_equals_the_compiled_operator(swap, dtype):
     torch.manual_seed(0)
     boxes = draw_boxes(12, size=60.0)[0]
     boxes[0] = torch.tensor([50.0, 50.0, 90.0, 90.0])  # half outside
@@ -136,7 +138,7 @@ def test_roi_align_is_the_compiled_one(swap, dtype):
 
 @needs_ops
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
-def test_deformable_convolutions_are_the_compiled_ones(swap, dtype):
+def test_deformable_convolutions_equal_the_compiled_operators(swap, dtype):
     torch.manual_seed(0)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-10
     for (groups, deform_groups), stride, dilation in (((1, 1), 1, 1), ((2, 4), (2, 1), (1, 2))):
@@ -210,8 +212,8 @@ def test_focal_loss_is_the_formula(swap, weight):
         expected = expected * weight[target][:, None]
     module = swap('focal_loss')
     weight = None if weight is None else weight.double()
-    found = module.sigmoid_focal_loss(logits, target, 1.5, 0.25, weight, 'none')
-    torch.testing.assert_close(found, expected)
+    loss = module.sigmoid_focal_loss(logits, target, 1.5, 0.25, weight, 'none')
+    torch.testing.assert_close(loss, expected)
     mean = module.sigmoid_focal_loss(logits, target, 1.5, 0.25, weight, 'mean')
     torch.testing.assert_close(
         torch.autograd.grad(mean, logits)[0], torch.autograd.grad(expected.sum() / 7, logits)[0]
@@ -249,8 +251,8 @@ def test_other_operators_name_the_command():
 
 
 @pytest.mark.parametrize('how', ['blocked', 'hidden', 'missing'])
-def test_the_stand_in_takes_an_empty_place(how, monkeypatch):
-    """Blocked in sys.modules, hidden by the user, found by nobody; a real one that is found is left to its finder."""
+def test_the_stand_in_serves_a_missing_extension(how, monkeypatch):
+    """Blocked in sys.modules, hidden by the user, or not installed; a real one is left to its finder."""
 
     class Finder:
         def find_spec(self, name, path=None, target=None):
@@ -301,57 +303,119 @@ assert hasattr(mmcv._ext, '__file__') == (how == 'compiled')
 """
 FASTER_RCNN = """
 default_scope = 'mmdet'
-default_hooks = dict(logger=dict(type='LoggerHook', interval=1), checkpoint=dict(type='CheckpointHook',
-by_epoch=False, interval=3)) log_processor = dict(by_epoch=False)
+default_hooks = dict(
+    logger=dict(type='LoggerHook', interval=1),
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=3),
+)
+log_processor = dict(by_epoch=False)
 randomness = dict(seed=0)
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=3, val_interval=10)
 val_cfg = test_cfg = dict()
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01))
 rcnn = dict(
     assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.5),
-    sampler=dict(type='RandomSampler', num=16, pos_fraction=0.25, add_gt_as_proposals=True), pos_weight=-1)
+    sampler=dict(type='RandomSampler', num=16, pos_fraction=0.25, add_gt_as_proposals=True),
+    pos_weight=-1,
+)
 proposals = dict(nms_pre=100, max_per_img=20, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0)
-coder = dict(type='DeltaXYWHBBoxCoder', target_means=[0., 0., 0., 0.], target_stds=[0.1, 0.1, 0.2, 0.2])
+coder = dict(type='DeltaXYWHBBoxCoder', target_means=[0.0, 0.0, 0.0, 0.0], target_stds=[0.1, 0.1, 0.2, 0.2])
 model = dict(
     type='FasterRCNN',
-    data_preprocessor=dict(type='DetDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12,
-    57.375], bgr_to_rgb=True), backbone=dict(type='ResNet', depth=50, base_channels=8, num_stages=3,
-    strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(2, ),
-                  stem_channels=8, dcn=dict(type='DCNv2', deform_groups=2), stage_with_dcn=(False, False,
-                  True)),
+    data_preprocessor=dict(
+        type='DetDataPreprocessor',
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+    ),
+    backbone=dict(
+        type='ResNet',
+        depth=50,
+        base_channels=8,
+        num_stages=3,
+        strides=(1, 2, 2),
+        dilations=(1, 1, 1),
+        out_indices=(2,),
+        stem_channels=8,
+        dcn=dict(type='DCNv2', deform_groups=2),
+        stage_with_dcn=(False, False, True),
+    ),
     rpn_head=dict(
-        type='RPNHead', in_channels=128, feat_channels=16,
+        type='RPNHead',
+        in_channels=128,
+        feat_channels=16,
         anchor_generator=dict(type='AnchorGenerator', scales=[2, 4], ratios=[1.0], strides=[16]),
         bbox_coder=dict(
-            type='DeltaXYWHBBoxCoder', target_means=[0., 0., 0., 0.], target_stds=[1., 1., 1., 1.]),
-        loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True), loss_bbox=dict(type='L1Loss')),
+            type='DeltaXYWHBBoxCoder', target_means=[0.0, 0.0, 0.0, 0.0], target_stds=[1.0, 1.0, 1.0, 1.0]
+        ),
+        loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True),
+        loss_bbox=dict(type='L1Loss'),
+    ),
     roi_head=dict(
         type='StandardRoIHead',
-        bbox_roi_extractor=dict(type='SingleRoIExtractor', roi_layer=dict(type='RoIAlign', output_size=3,
-        sampling_ratio=0),
-                                out_channels=128, featmap_strides=[16]),
-        bbox_head=dict(type='Shared2FCBBoxHead', in_channels=128, fc_out_channels=32, roi_feat_size=3,
-        num_classes=10, bbox_coder=coder,
-                       loss_cls=dict(type='CrossEntropyLoss'), loss_bbox=dict(type='L1Loss'))),
+        bbox_roi_extractor=dict(
+            type='SingleRoIExtractor',
+            roi_layer=dict(type='RoIAlign', output_size=3, sampling_ratio=0),
+            out_channels=128,
+            featmap_strides=[16],
+        ),
+        bbox_head=dict(
+            type='Shared2FCBBoxHead',
+            in_channels=128,
+            fc_out_channels=32,
+            roi_feat_size=3,
+            num_classes=10,
+            bbox_coder=coder,
+            loss_cls=dict(type='CrossEntropyLoss'),
+            loss_bbox=dict(type='L1Loss'),
+        ),
+    ),
     train_cfg=dict(
-        rpn=dict(assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3),
-                 sampler=dict(type='RandomSampler', num=64, pos_fraction=0.5, add_gt_as_proposals=False),
-                 pos_weight=-1, allowed_border=-1),
-        rpn_proposal=proposals, rcnn=rcnn),
-    test_cfg=dict(rpn=proposals, rcnn=dict(score_thr=0.01, nms=dict(type='soft_nms', iou_threshold=0.5),
-    max_per_img=5)))
-load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True), dict(type='Resize',
-scale=(128, 96))] pack = dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
-'scale_factor')) def loader(split, pipeline, train):
-    return dict(batch_size=2, num_workers=0, persistent_workers=False, sampler=dict(
-        type='InfiniteSampler' if train else 'DefaultSampler', shuffle=train), dataset=dict(
-        type='CocoDataset', data_root='{data}', ann_file='annotations/instances_' + split + '.json',
-        pipeline=pipeline, data_prefix=dict(img='images/' + split), metainfo=dict(classes=({classes})),
-        test_mode=not train, indices=None if train else 5))
+        rpn=dict(
+            assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3),
+            sampler=dict(type='RandomSampler', num=64, pos_fraction=0.5, add_gt_as_proposals=False),
+            pos_weight=-1,
+            allowed_border=-1,
+        ),
+        rpn_proposal=proposals,
+        rcnn=rcnn,
+    ),
+    test_cfg=dict(
+        rpn=proposals, rcnn=dict(score_thr=0.01, nms=dict(type='soft_nms', iou_threshold=0.5), max_per_img=5)
+    ),
+)
+load = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='Resize', scale=(128, 96)),
+]
+pack = dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
+
+
+def loader(split, pipeline, train):
+    return dict(
+        batch_size=2,
+        num_workers=0,
+        persistent_workers=False,
+        sampler=dict(type='InfiniteSampler' if train else 'DefaultSampler', shuffle=train),
+        dataset=dict(
+            type='CocoDataset',
+            data_root='{data}',
+            ann_file='annotations/instances_' + split + '.json',
+            pipeline=pipeline,
+            data_prefix=dict(img='images/' + split),
+            metainfo=dict(classes=({classes})),
+            test_mode=not train,
+            indices=None if train else 5,
+        ),
+    )
+
+
 train_dataloader = loader('train', load + [pack], True)
 val_dataloader = test_dataloader = loader('val', [load[0], load[2], load[1], pack], False)
-val_evaluator = test_evaluator = dict(type='CocoMetric', ann_file='{data}/annotations/instances_val.json',
-metric='bbox') del loader, rcnn, proposals, coder
+val_evaluator = test_evaluator = dict(
+    type='CocoMetric', ann_file='{data}/annotations/instances_val.json', metric='bbox'
+)
+del loader, rcnn, proposals, coder
 """
 
 
@@ -368,7 +432,7 @@ default_hooks = dict(checkpoint=dict(interval=3))
 
 @pytest.fixture(scope='module')
 def configs(tmp_path_factory, demo_data):
-    """A config of mmdet alone, Faster R-CNN with a deformable stage, and our R-FCN, both on the demo scenes."""
+    """Two detectors on the demo scenes: mmdet's Faster R-CNN with a deformable stage, and R-FCN."""
     from mmssl.data.demo_parts import CLASSES
 
     folder = tmp_path_factory.mktemp('detectors')
@@ -381,7 +445,10 @@ def configs(tmp_path_factory, demo_data):
 
 
 def train_and_test(warm_cli, how, configs, folder):
-    """Losses of three iterations and the report of a test, for each config, in a process whose mmcv._ext is compiled, hidden or refused."""
+    """Train each config for three iterations and test it, with mmcv._ext compiled, hidden or refused.
+
+    Returns (losses, report of the test) of each.
+    """
     (folder / 'run.py').write_text(RUN)
     env = {'MMSSL_NO_EXT': '1' if how == 'hidden' else ''}
     done = warm_cli(how, folder / how, *configs, program=folder / 'run.py', cwd=folder, env=env)

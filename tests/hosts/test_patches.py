@@ -201,8 +201,9 @@ def test_modules_imported_before_are_patched_too():
 
 def test_without_patches_the_toolboxes_are_as_installed():
     code = (
-        'import sys, mmengine.runner.checkpoint as checkpoint; before = dict(vars(checkpoint)); import mmssl.registry; '
-        'from mmssl.hosts.ops_import import _FINDER; print(before == dict(vars(checkpoint)), _FINDER in sys.meta_path)'
+        'import sys, mmengine.runner.checkpoint as checkpoint; before = dict(vars(checkpoint)); '
+        'import mmssl.registry; from mmssl.hosts.ops_import import _FINDER; '
+        'print(before == dict(vars(checkpoint)), _FINDER in sys.meta_path)'
     )
     done = subprocess.run(
         [sys.executable, '-c', code],

@@ -1,4 +1,4 @@
-"""One package in three hosts: a pre-trained backbone moves into each, and each host's configs train and test through our commands."""
+"""One package with three toolboxes: a pre-trained backbone loads into each, whose configs train and test."""
 
 import json
 import pickle
@@ -17,44 +17,88 @@ ARCH = dict(embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=64)
 SIZES = dict(arch=ARCH, img_size=48, patch_size=8)
 COMMON = """
 default_hooks = dict(
-    timer=dict(type='IterTimerHook'), logger=dict(type='LoggerHook', interval=1),
-    param_scheduler=dict(type='ParamSchedulerHook'), checkpoint=dict(type='CheckpointHook', by_epoch=False,
-    interval=3), sampler_seed=dict(type='DistSamplerSeedHook'))
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=1),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=3),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+)
 env_cfg = dict(dist_cfg=dict(backend='nccl'))
 log_processor = dict(by_epoch=False)
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=3, val_interval=3)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01))
+
+
 def loader(dataset, shuffle):
-    return dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=dataset, sampler=dict(
-        type='InfiniteSampler' if shuffle else 'DefaultSampler', shuffle=shuffle))
+    return dict(
+        batch_size=2,
+        num_workers=0,
+        persistent_workers=False,
+        dataset=dataset,
+        sampler=dict(type='InfiniteSampler' if shuffle else 'DefaultSampler', shuffle=shuffle),
+    )
 """
 SEGMENTATION = (
     COMMON
     + """
 default_scope = 'mmseg'
-data_preprocessor = dict(type='SegDataPreProcessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12,
-57.375], bgr_to_rgb=True,
-                         size=(64, 64), pad_val=0, seg_pad_val=255)
+data_preprocessor = dict(
+    type='SegDataPreProcessor',
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    bgr_to_rgb=True,
+    size=(64, 64),
+    pad_val=0,
+    seg_pad_val=255,
+)
 model = dict(
-    type='EncoderDecoder', data_preprocessor=data_preprocessor,
-    backbone=dict(type='mmssl.ViT', img_size=64, patch_size=8,
-                  arch=dict(embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=64)),
-    decode_head=dict(type='FCNHead', in_channels=32, in_index=0, channels=16, num_convs=1, concat_input=False,
-    num_classes=11,
-                     norm_cfg=dict(type='BN'), align_corners=False,
-                     loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)),
-    train_cfg=dict(), test_cfg=dict(mode='whole'))
+    type='EncoderDecoder',
+    data_preprocessor=data_preprocessor,
+    backbone=dict(
+        type='mmssl.ViT',
+        img_size=64,
+        patch_size=8,
+        arch=dict(embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=64),
+    ),
+    decode_head=dict(
+        type='FCNHead',
+        in_channels=32,
+        in_index=0,
+        channels=16,
+        num_convs=1,
+        concat_input=False,
+        num_classes=11,
+        norm_cfg=dict(type='BN'),
+        align_corners=False,
+        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
+    ),
+    train_cfg=dict(),
+    test_cfg=dict(mode='whole'),
+)
+
+
 def scenes(split, pipeline):
-    return dict(type='BaseSegDataset', data_root='data/elsewhere', img_suffix='.jpg', seg_map_suffix='.png',
-    pipeline=pipeline,
-                data_prefix=dict(img_path='images/' + split, seg_map_path='labels/' + split),
-                metainfo=dict(classes=('background', {classes}), palette=[[n, n, n] for n in range(11)]))
+    return dict(
+        type='BaseSegDataset',
+        data_root='data/elsewhere',
+        img_suffix='.jpg',
+        seg_map_suffix='.png',
+        pipeline=pipeline,
+        data_prefix=dict(img_path='images/' + split, seg_map_path='labels/' + split),
+        metainfo=dict(classes=('background', {classes}), palette=[[n, n, n] for n in range(11)]),
+    )
+
+
 load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='Resize', scale=(96, 72))]
-train_dataloader = loader(scenes('train', load + [dict(type='RandomCrop', crop_size=(64, 64)),
-dict(type='PackSegInputs')]), True) val_dataloader = loader(scenes('val', [load[0], dict(type='Resize',
-scale=(96, 72)), load[1], dict(type='PackSegInputs')]), False) test_dataloader = val_dataloader
+train_dataloader = loader(
+    scenes('train', load + [dict(type='RandomCrop', crop_size=(64, 64)), dict(type='PackSegInputs')]), True
+)
+val_dataloader = loader(
+    scenes('val', [load[0], dict(type='Resize', scale=(96, 72)), load[1], dict(type='PackSegInputs')]), False
+)
+test_dataloader = val_dataloader
 val_evaluator = test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 del loader, scenes
 """
@@ -63,30 +107,58 @@ DETECTION = (
     COMMON
     + """
 default_scope = 'mmdet'
-data_preprocessor = dict(type='DetDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12,
-57.375], bgr_to_rgb=True,
-                         pad_size_divisor=32)
+data_preprocessor = dict(
+    type='DetDataPreprocessor',
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    bgr_to_rgb=True,
+    pad_size_divisor=32,
+)
 model = dict(
-    type='FCOS', data_preprocessor=data_preprocessor,
+    type='FCOS',
+    data_preprocessor=data_preprocessor,
     backbone=dict(type='ResNet', depth=18, out_indices=(2, 3), norm_cfg=dict(type='BN'), style='pytorch'),
     neck=dict(type='FPN', in_channels=[256, 512], out_channels=16, num_outs=2),
-    bbox_head=dict(type='FCOSHead', num_classes=10, in_channels=16, feat_channels=32, stacked_convs=1,
-    strides=[16, 32],
-                   regress_ranges=((-1, 64), (64, 1e8))),
-    test_cfg=dict(nms_pre=20, min_bbox_size=0, score_thr=0.0, nms=dict(type='nms', iou_threshold=0.5),
-    max_per_img=5))
+    bbox_head=dict(
+        type='FCOSHead',
+        num_classes=10,
+        in_channels=16,
+        feat_channels=32,
+        stacked_convs=1,
+        strides=[16, 32],
+        regress_ranges=((-1, 64), (64, 1e8)),
+    ),
+    test_cfg=dict(
+        nms_pre=20, min_bbox_size=0, score_thr=0.0, nms=dict(type='nms', iou_threshold=0.5), max_per_img=5
+    ),
+)
+
+
 def scenes(split, pipeline, test_mode):
-    return dict(type='CocoDataset', data_root='data/elsewhere', ann_file='annotations/instances_' + split +
-    '.json', pipeline=pipeline,
-                data_prefix=dict(img='images/' + split), metainfo=dict(classes=({classes})),
-                test_mode=test_mode)
-load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True), dict(type='Resize',
-scale=(128, 96))] pack = dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
-'scale_factor')) train_dataloader = loader(scenes('train', load + [pack], False), True)
+    return dict(
+        type='CocoDataset',
+        data_root='data/elsewhere',
+        ann_file='annotations/instances_' + split + '.json',
+        pipeline=pipeline,
+        data_prefix=dict(img='images/' + split),
+        metainfo=dict(classes=({classes})),
+        test_mode=test_mode,
+    )
+
+
+load = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='Resize', scale=(128, 96)),
+]
+pack = dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
+train_dataloader = loader(scenes('train', load + [pack], False), True)
 val_dataloader = loader(scenes('val', [load[0], load[2], load[1], pack], True), False)
 test_dataloader = val_dataloader
-val_evaluator = test_evaluator = dict(type='CocoMetric',
-ann_file='data/elsewhere/annotations/instances_val.json', metric='bbox') del loader, scenes
+val_evaluator = test_evaluator = dict(
+    type='CocoMetric', ann_file='data/elsewhere/annotations/instances_val.json', metric='bbox'
+)
+del loader, scenes
 """
 )
 
@@ -217,7 +289,7 @@ def short(host, folder):
         not config.exists()
     ):  # the ViT-B recipe with a smaller encoder: a name cannot be turned into sizes on the command line
         config.write_text(
-            "_base_ = 'mmssl::mae/benchmarks/vit-b_8xb128-coslr-100e_in1k.py'\n"
+            "_base_ = 'mmssl::mae/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k.py'\n"
             f'model = dict(backbone=dict(arch=dict(_delete_=True, **{ARCH})))\n'
         )
     return config, folder / 'demo/imagenet', options
@@ -318,7 +390,8 @@ def test_classes_that_do_not_fit_are_refused(folder, host, capsys, monkeypatch):
     )
     error = capsys.readouterr().err
     assert re.search(
-        rf'{HEAD[host]} predicts 7 classes, but the data has {has} .*set model\.{HEAD[host]}\.num_classes={has}',
+        rf'{HEAD[host]} predicts 7 classes, but the data has {has} '
+        rf'.*set model\.{HEAD[host]}\.num_classes={has}',
         error,
     ), error
     assert not (folder / 'refused').exists()
@@ -343,8 +416,11 @@ def test_classes_none_of_which_the_annotations_have_are_refused(folder, capsys, 
         == 1
     )
     error = capsys.readouterr().err
-    said = r'instances_train\.json: none of the 10 classes \(number_0, .*\) is one of its 10 categories \(digit_0, .*set metainfo'
-    assert re.search(said, error), error
+    message = (
+        r'instances_train\.json: none of the 10 classes \(number_0, .*\) is one of its 10 categories '
+        r'\(digit_0, .*set metainfo'
+    )
+    assert re.search(message, error), error
     assert not (folder / 'refused').exists()
 
 
