@@ -1,13 +1,14 @@
 """The command line: ``mmssl COMMAND ...``. Every file in tools/ is a thin call into the same commands."""
 
 import argparse
+import contextlib
 import os
 import sys
 import textwrap
 
 from mmssl import __version__
 from mmssl.commands.parser import CommandParser, command_parser, terminal_width
-from mmssl.commands.table import COMMANDS, HEADINGS, command_module
+from mmssl.commands.table import COMMANDS, COMPUTING, HEADINGS, command_module
 from mmssl.errors import UserError
 from mmssl.hints import nearest
 
@@ -39,7 +40,8 @@ def main(argv: list[str] | None = None, command: str | None = None) -> int:
         return 2
     args = command_parser(command).parse_args(argv)
     try:
-        return int(command_module(command).run(args) or 0)
+        with _fast_products(command):
+            return int(command_module(command).run(args) or 0)
     except USER_ERRORS as error:
         if os.environ.get('MMSSL_DEBUG'):
             raise
@@ -58,6 +60,14 @@ def _split_command(argv: list[str]) -> tuple[str | None, list[str]]:
     if not rest:
         return None, ['--help']
     return rest[0], [*rest[1:], '--help']
+
+
+def _fast_products(command: str) -> contextlib.AbstractContextManager:
+    if command not in COMPUTING:
+        return contextlib.nullcontext()
+    from mmssl.ops.fast.linear import enabled
+
+    return enabled()
 
 
 def _message(error: Exception) -> str:

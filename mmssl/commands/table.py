@@ -26,6 +26,20 @@ COMMANDS = {
     'doctor': 'mmssl.commands.doctor',
     'completion': 'mmssl.commands.completion',
 }
+# commands that run a network; see mmssl.ops.fast.linear
+COMPUTING = {
+    'train',
+    'test',
+    'knn',
+    'linear',
+    'attention',
+    'reconstruct',
+    'embedding',
+    'segment',
+    'annotate',
+    'demo',
+    'tokenizer',
+}
 # headings of `mmssl --help`, by the first command below each
 HEADINGS = {
     'train': 'train and evaluate',

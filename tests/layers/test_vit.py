@@ -2,7 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
 
+from mmssl.layers.beit_block import BEiTBlock
+from mmssl.layers.mlp import MLP
 from mmssl.layers.transformer import TransformerBlock, drop_path
 from mmssl.registry import MODELS
 
@@ -109,3 +112,9 @@ def test_drop_path_keeps_the_mean_and_drops_whole_samples():
 def test_wrong_arguments_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         vit(**options)
+
+
+def test_every_linear_layer_is_torchs_own():
+    for module in (TransformerBlock(8, 2, 16), BEiTBlock(8, 2, 16), MLP((8, 8, 8))):
+        layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+        assert layers and all(type(layer) is nn.Linear for layer in layers)

@@ -1,5 +1,7 @@
 """Float32 products through oneDNN: the results of torch's kernels, and nothing else changes."""
 
+import argparse
+import types
 import warnings
 
 import pytest
@@ -8,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mmssl import cli
 from mmssl.ops import switch
 from mmssl.ops.fast import linear
 
@@ -138,3 +141,14 @@ def test_enabling_twice_is_enabling_once(monkeypatch):
             pass
         assert linear._library is not None
     assert linear._library is None
+
+
+def test_commands_that_run_a_network_switch_it_on_and_off(monkeypatch):
+    monkeypatch.setenv('MMSSL_CPU_LINEAR', 'onednn')
+    monkeypatch.setattr(switch, '_plain_only', False)
+    states = []
+    command = types.SimpleNamespace(run=lambda args: states.append(linear._library is not None))
+    monkeypatch.setattr(cli, 'command_module', lambda name: command)
+    monkeypatch.setattr(cli, 'command_parser', lambda name: argparse.ArgumentParser())
+    assert cli.main(['knn']) == 0 and cli.main(['list']) == 0
+    assert states == [True, False] and linear._library is None
