@@ -53,7 +53,7 @@ class DetectionInferencer(ToolboxInferencer):
 
     def predict(self, sources: Sequence[Source], files: Sequence[Path], **options: Any) -> list[dict]:
         """Detect objects; see the class."""
-        from mmssl.promptable.annotations import encode
+        from mmssl.data.annotations import encode
 
         results = []
         for sample in self.test(files):

@@ -149,7 +149,7 @@ class PromptInferencer(Inferencer):
         return results
 
     def _segment(self, pixels: np.ndarray, prompts: list[dict]) -> dict:
-        from mmssl.promptable.annotations import coco_masks
+        from mmssl.data.annotations import coco_masks
 
         records = PromptedSegmenter(self.model, prompts, self.multimask)(pixels)
         masks = [coco_masks().decode(record['segmentation']).astype(bool) for record in records]
@@ -165,7 +165,7 @@ class PromptInferencer(Inferencer):
         from PIL import Image
 
         from mmssl.data.images import read_rgb
-        from mmssl.promptable.annotations import coco_masks
+        from mmssl.data.annotations import coco_masks
         from mmssl.visualization.files import write_image
         from mmssl.visualization.promptable import draw_prompts, overlay_rles
 

@@ -101,7 +101,7 @@ class PromptedSegmenter:
     def _segment(self, index: int, prompts: dict, mask: 'np.ndarray | None') -> Iterator[dict]:
         import numpy as np
 
-        from mmssl.promptable.annotations import encode
+        from mmssl.data.annotations import encode
 
         points = prompts['points']
         labels = prompts['labels']

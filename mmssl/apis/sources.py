@@ -70,7 +70,7 @@ def _images_of(item: Any, image_format: str) -> Sequence[Path | np.ndarray]:
 
 def _files_of(path: Path) -> list[Path]:
     from mmssl.hints import nearest_path
-    from mmssl.promptable.annotations import images_below
+    from mmssl.data.annotations import images_below
 
     if not path.exists():
         raise FileNotFoundError(f'{path} does not exist{nearest_path(path)}')
@@ -88,7 +88,7 @@ def _result_names(images: Sequence[Path | np.ndarray]) -> list[str]:
     A name is the stem of the file (its path below the common folder where stems repeat) or the index of an
     array.
     """
-    from mmssl.promptable.annotations import output_names, unique
+    from mmssl.data.annotations import output_names, unique
 
     paths = unique(image for image in images if isinstance(image, Path))
     name_of_path: dict[Path, str] = {}

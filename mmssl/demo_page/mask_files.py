@@ -35,7 +35,7 @@ def coco_content_of(records: Sequence[dict], name: str, image_size: tuple[int, i
         name: Name of the image file.
         image_size: (H, W).
     """
-    from mmssl.promptable.annotations import coco_content
+    from mmssl.data.annotations import coco_content
 
     height, width = image_size
     annotations = [

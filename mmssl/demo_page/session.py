@@ -253,7 +253,7 @@ class Session:
         """Return the masks to download: all of the image, or the chosen one of the prompts."""
         if self.records or self.everything or not len(self.masks):
             return self.records
-        from mmssl.promptable.annotations import encode
+        from mmssl.data.annotations import encode
 
         mask = self.masks[self.chosen]
         if mask.any():
@@ -311,7 +311,7 @@ class Session:
         Raises:
             ValueError: There are no masks.
         """
-        from mmssl.promptable.annotations import write_json
+        from mmssl.data.annotations import write_json
 
         records = self._require_masks()
         path = Path(folder) / f'{Path(self.name).stem}_coco.json'

@@ -337,7 +337,7 @@ def test_what_trains_is_found_by_commands_and_inferencers(suffix, tmp_path):
     from mmssl.apis.sources import find_sources
     from mmssl.commands.segment_prompts import find_images
     from mmssl.data.folder import ImageFolder
-    from mmssl.promptable.annotations import plan
+    from mmssl.data.annotations import plan
 
     folder = tmp_path / 'images'
     folder.mkdir()

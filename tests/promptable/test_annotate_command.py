@@ -9,12 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
+from mmssl.apis.sam import load_sam
 from mmssl.cli import main
 from mmssl.commands import annotate_folder, annotate_workers
-from mmssl.apis.sam import load_sam
+from mmssl.data import annotations
 from mmssl.data.images import read_rgb
-from mmssl.promptable import InteractiveSAM, SamAutomaticMaskGenerator, annotations
-from mmssl.promptable.data import SA1BDataset, decode_segment
+from mmssl.data.mask_datasets import SA1BDataset, decode_segment
+from mmssl.promptable import InteractiveSAM, SamAutomaticMaskGenerator
 
 CONFIG = """
 default_scope = 'mmpretrain'
@@ -249,7 +250,7 @@ def test_arguments_that_cannot_be(folder, tmp_path, capsys):
     for ending in ('png', 'jpg'):
         (tmp_path / f'empty/x.{ending}').touch()
     assert 'x.jpg and ' in (err := refused(images=tmp_path / 'empty')) and 'would both go to' in err
-    assert 'lies inside of the images' in refused('--overlay', folder / 'images/out')
+    assert 'is inside the folder of images' in refused('--overlay', folder / 'images/out')
     assert 'does not exist' in refused('--checkpoint', 'none.pth')
     assert '--min-mask-region-area -1 must be at least 0' in refused('--min-mask-region-area=-1')
 

@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
-from mmssl.cli import main
 from mmssl.apis.sam import load_sam
-from mmssl.data.images import read_rgb
 from mmssl.apis.segmenters import read_mask_prompt
+from mmssl.cli import main
+from mmssl.data.images import read_rgb
 from mmssl.promptable import SamAutomaticMaskGenerator, SamPredictor, TiledMaskGenerator
-from mmssl.promptable.annotations import encode, output_names, unique
-from mmssl.promptable.data import CocoMasks
-from mmssl.visualization.promptable import draw_texts, overlay_rles, overlay_masks
+from mmssl.data.annotations import encode, output_names, unique
+from mmssl.data.mask_datasets import CocoMasks
+from mmssl.visualization.promptable import draw_texts, overlay_masks, overlay_rles
 
 SAM = """dict(
     type='mmssl.SAM',
@@ -386,7 +386,7 @@ def test_models_of_a_training(folder, tmp_path):
         loaded.state_dict()
     ) == set(plain.state_dict())
     with pytest.raises(
-        ValueError, match='holds low-rank updates; --model must be the config that trained them'
+        ValueError, match='contains low-rank updates; give the config that trained them as the model'
     ):
         load_sam(str(folder / 'sam.py'), str(tmp_path / 'train.pth'))
     torch.save({f'sam.{name}': value for name, value in plain.state_dict().items()}, tmp_path / 'whole.pth')
