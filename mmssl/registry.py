@@ -95,9 +95,9 @@ MODELS = _child(
     mmdet='mmssl.detection',
 )
 DATASETS = _child(
-    'dataset', MMENGINE_DATASETS, 'mmssl.data', 'mmssl.promptable.data', mmseg='mmssl.data.segmentation'
+    'dataset', MMENGINE_DATASETS, 'mmssl.data', 'mmssl.data.mask_datasets', mmseg='mmssl.data.segmentation'
 )
-TRANSFORMS = _child('transform', MMENGINE_TRANSFORMS, 'mmssl.data', 'mmssl.promptable.transforms')
+TRANSFORMS = _child('transform', MMENGINE_TRANSFORMS, 'mmssl.data', 'mmssl.data.mask_transforms')
 DATA_SAMPLERS = _child('data sampler', MMENGINE_DATA_SAMPLERS, 'mmssl.data')
 HOOKS = _child('hook', MMENGINE_HOOKS, 'mmssl.engine', 'mmssl.data', 'mmssl.promptable.hooks')
 METRICS = _child('metric', MMENGINE_METRICS, 'mmssl.evaluation')

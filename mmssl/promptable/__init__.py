@@ -1,8 +1,9 @@
 """The promptable segmenter: Segment Anything. Needs no host toolbox."""
 
 from mmssl.promptable.automatic import SamAutomaticMaskGenerator
+from mmssl.promptable.backbone import SAMBackbone
 from mmssl.promptable.build import build_sam
-from mmssl.promptable.image_encoder import SAMBackbone, SAMImageEncoder
+from mmssl.promptable.image_encoder import SAMImageEncoder
 from mmssl.promptable.instances import PromptedInstanceSegmentor
 from mmssl.promptable.mask_decoder import SAMMaskDecoder
 from mmssl.promptable.predictor import SamPredictor

@@ -20,7 +20,7 @@ def fingerprint(module: nn.Module) -> str:
 def weights_state(module: nn.Module) -> tuple:
     """A value that changes when a weight changes, computed much faster than :func:`fingerprint`.
 
-    Versions count the writes that torch sees; sums of the bits show those through ``.data``, which it does not.
+    Versions count the writes that torch sees; sums of the bits show those through ``.data``.
     """
     values = list(module.state_dict().values())
     versions = tuple((value.data_ptr(), 0 if value.is_inference() else value._version) for value in values)

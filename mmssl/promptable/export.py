@@ -1,8 +1,8 @@
-"""Segment Anything outside PyTorch: ONNX for the image encoder and for prompts with masks, and ``torch.export`` programs.
+"""Export of Segment Anything to ONNX and to ``torch.export`` programs: image encoder, and prompts to masks.
 
-The decoder's graph has the inputs and outputs of the official one, for any number of prompts. Its last step,
-from low-resolution logits over the padded image and the crop to the size of the original, is linear on each
-axis and is written as two products, so that the size may be an input.
+The graph of the decoder has the inputs and outputs of the official one, for any number of prompts. Its last
+step, from low-resolution logits over the padded image and its crop to the size of the original, is linear
+along each axis and is written as two products, so that the size may be an input.
 """
 
 import copy
@@ -19,10 +19,10 @@ OPSET = 18
 
 
 class EncoderGraph(nn.Module):
-    """Normalise, pad and encode.
+    """Graph that normalises, pads and encodes images.
 
     Args:
-        model: the segmenter.
+        model: The segmenter.
     """
 
     def __init__(self, model: SAM):
@@ -30,21 +30,22 @@ class EncoderGraph(nn.Module):
         self.model = model
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) pixels from 0 to 255, longest side at most the model's, to (B, C, h, w)."""
+        """(B, 3, H, W) pixels from 0 to 255, not larger than the model, to (B, C, h, w)."""
         return self.model.image_encoder(self.model.preprocess(image))
 
 
 class DecoderGraph(nn.Module):
-    """Encode prompts, decode, enlarge to the size of the original image.
+    """Graph that encodes prompts, decodes them and resizes the masks to the original image.
 
     Args:
-        model: the segmenter.
-        multimask_output: the masks of an ambiguous prompt; else the one mask.
+        model: The segmenter.
+        multimask_output: Return the masks for ambiguous prompts instead of the single mask.
     """
 
     def __init__(self, model: SAM, multimask_output: bool):
         super().__init__()
-        self.model, self.multimask_output = model, multimask_output
+        self.model = model
+        self.multimask_output = multimask_output
 
     def forward(
         self,
@@ -63,11 +64,11 @@ class DecoderGraph(nn.Module):
             point_labels: (P, N), 1 foreground, 0 background, 2 and 3 corners of a box, -1 padding; without a
                 box the last is padding.
             mask_input: (P, 1, 4h, 4w), logits of an earlier prediction, or anything.
-            has_mask_input: (1,), 1 where ``mask_input`` counts, else 0.
+            has_mask_input: (1,), 1 if ``mask_input`` is to be used, else 0.
             orig_im_size: (2,), height and width of the original image.
 
         Returns:
-            masks (P, M, height, width), logits; predicted IoU (P, M); low-resolution logits (P, M, 4h, 4w).
+            Masks (P, M, height, width), logits; predicted IoU (P, M); low-resolution logits (P, M, 4h, 4w).
         """
         prompts, decoder = self.model.prompt_encoder, self.model.mask_decoder
         sparse = prompts.embed_points(point_coords, point_labels)
@@ -78,37 +79,45 @@ class DecoderGraph(nn.Module):
         size = orig_im_size.to(torch.float32)
         side = self.model.image_encoder.img_size
         inside = (size * (side / size.max()) + 0.5).floor()
-        down, right = (_axis(size[axis], inside[axis], side, logits.shape[2 + axis]) for axis in (0, 1))
+        down, right = (
+            _resize_weights(size[axis], inside[axis], side, logits.shape[2 + axis]) for axis in (0, 1)
+        )
         return down @ logits @ right.t(), iou, logits
 
 
-def _axis(length: Tensor, inside: Tensor, side: int, cells: int) -> Tensor:
-    """Weights (length, cells) of enlarging ``cells`` to ``side`` pixels, keeping the first ``inside``, resizing these to ``length``."""
+def _resize_weights(length: Tensor, inside: Tensor, side: int, low_res: int) -> Tensor:
+    """Weights (length, low_res) that resize logits along an axis.
+
+    Args:
+        length: Length of the original image.
+        inside: Length of the resized image, without padding.
+        side: Length of the padded image.
+        low_res: Length of the low-resolution logits.
+    """
     count = length.to(torch.int64).item()
     torch._check(count >= 1)
     torch._check(count <= 1 << 16)
-    place = (
-        (torch.arange(count, dtype=torch.float32, device=length.device) + 0.5) * (inside / length) - 0.5
-    ).clamp_min(0)
-    low = torch.minimum(place.floor(), inside - 1)
-    part = (place - low).clamp(0, 1)[:, None]
+    pixels = torch.arange(count, dtype=torch.float32, device=length.device)
+    source = ((pixels + 0.5) * (inside / length) - 0.5).clamp_min(0)
+    low = torch.minimum(source.floor(), inside - 1)
+    fraction = (source - low).clamp(0, 1)[:, None]
     high = torch.minimum(low + 1, inside - 1)
-    grid = torch.arange(cells, dtype=torch.float32, device=length.device)
+    grid = torch.arange(low_res, dtype=torch.float32, device=length.device)
 
-    def hat(pixel: Tensor) -> Tensor:
-        source = ((pixel + 0.5) * (cells / side) - 0.5).clamp(0, cells - 1)
-        return (1 - (source[:, None] - grid).abs()).clamp_min(0)
+    def first_step(pixel: Tensor) -> Tensor:
+        position = ((pixel + 0.5) * (low_res / side) - 0.5).clamp(0, low_res - 1)
+        return (1 - (position[:, None] - grid).abs()).clamp_min(0)
 
-    return (1 - part) * hat(low) + part * hat(high)
+    return (1 - fraction) * first_step(low) + fraction * first_step(high)
 
 
-def _ready(model: SAM) -> SAM:
-    """A copy in evaluation mode, on the CPU, in float32."""
+def _copy_for_export(model: SAM) -> SAM:
+    """Copy a model, in evaluation mode, on the CPU, in float32."""
     return copy.deepcopy(model).float().cpu().eval().requires_grad_(False)
 
 
 def export_encoder(model: SAM) -> ExportedProgram:
-    """``torch.export`` of :class:`EncoderGraph`; number and size of the images are dynamic."""
+    """Export :class:`EncoderGraph`; the number and the size of the images are dynamic."""
     side = model.image_encoder.img_size
     image = torch.zeros(2, 3, side - 1, side - 2)
     shapes = {
@@ -119,11 +128,11 @@ def export_encoder(model: SAM) -> ExportedProgram:
         }
     }
     with torch.no_grad():
-        return torch.export.export(EncoderGraph(_ready(model)), (image,), dynamic_shapes=shapes)
+        return torch.export.export(EncoderGraph(_copy_for_export(model)), (image,), dynamic_shapes=shapes)
 
 
 def export_decoder(model: SAM, multimask_output: bool = True) -> ExportedProgram:
-    """``torch.export`` of :class:`DecoderGraph`; numbers of prompts and points and the size of the image are dynamic."""
+    """Export :class:`DecoderGraph`; numbers of prompts and points, and the size of the image are dynamic."""
     rows, columns = model.prompt_encoder.image_embedding_size
     inputs = {
         'image_embeddings': torch.zeros(1, model.prompt_encoder.embed_dim, rows, columns),
@@ -138,7 +147,9 @@ def export_decoder(model: SAM, multimask_output: bool = True) -> ExportedProgram
     shapes.update(point_coords=several, point_labels=several, mask_input={0: Dim.DYNAMIC})
     with torch.no_grad():
         return torch.export.export(
-            DecoderGraph(_ready(model), multimask_output), tuple(inputs.values()), dynamic_shapes=shapes
+            DecoderGraph(_copy_for_export(model), multimask_output),
+            tuple(inputs.values()),
+            dynamic_shapes=shapes,
         )
 
 
@@ -151,14 +162,14 @@ def export_onnx(
     """Write ONNX files. Needs the packages onnx and onnxscript.
 
     Args:
-        model: the segmenter; it is not changed.
-        encoder_path: file for ``image`` -> ``image_embeddings``, as in :class:`EncoderGraph`.
-        decoder_path: file for the inputs and outputs of :class:`DecoderGraph`, under the official names.
-        multimask_output: of the decoder.
+        model: The segmenter, which is not changed.
+        encoder_path: File for ``image`` -> ``image_embeddings``, as in :class:`EncoderGraph`.
+        decoder_path: File for the inputs and outputs of :class:`DecoderGraph`, under the official names.
+        multimask_output: Return the masks for ambiguous prompts instead of the single mask.
 
     Raises:
-        ImportError: no onnxscript.
-        ValueError: no path.
+        ImportError: onnxscript is not installed.
+        ValueError: There is no path.
     """
     if encoder_path is None and decoder_path is None:
         raise ValueError('export_onnx writes nothing without encoder_path or decoder_path')

@@ -14,11 +14,15 @@ from mmssl.registry import MODELS
 
 
 class ConvBN(nn.Sequential):
-    """Convolution ``c`` without bias and batch norm ``bn``.
+    """Convolution ``c`` without bias, padded to keep the size, and batch norm ``bn``.
 
     Args:
-        in_channels, out_channels, kernel_size, stride, groups: of the convolution, padded to keep the size.
-        scale: that the norm begins with.
+        in_channels: Input channels.
+        out_channels: Output channels.
+        kernel_size: Side of the kernel.
+        stride: Stride of the convolution.
+        groups: Groups of the convolution.
+        scale: Initial weight of the norm.
     """
 
     def __init__(
@@ -31,18 +35,15 @@ class ConvBN(nn.Sequential):
         scale: float = 1.0,
     ):
         super().__init__()
-        self.add_module(
-            'c',
-            nn.Conv2d(
-                in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
-            ),
-        )
+        padding = kernel_size // 2
+        conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
+        self.add_module('c', conv)
         self.add_module('bn', nn.BatchNorm2d(out_channels))
         self.scale = scale
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """As torch does, the norm scaled by ``scale``."""
+        """Reset both layers, and set the weight of the norm to ``scale``."""
         reset_weights(self)
         nn.init.constant_(self.bn.weight, self.scale)
 
@@ -51,7 +52,8 @@ class Stem(nn.Module):
     """Two convolutions of stride 2.
 
     Args:
-        in_chans, embed_dim: widths.
+        in_chans: Channels of the images.
+        embed_dim: Channels of the result.
     """
 
     def __init__(self, in_chans: int, embed_dim: int):
@@ -69,15 +71,16 @@ class MBConv(nn.Module):
     """Inverted residual block.
 
     Args:
-        channels: width.
-        expand_ratio: hidden width over ``channels``.
-        drop_path_rate: stochastic depth.
+        channels: Number of channels.
+        expand_ratio: Hidden channels divided by ``channels``.
+        drop_path_rate: Rate of stochastic depth.
     """
 
     def __init__(self, channels: int, expand_ratio: float, drop_path_rate: float):
         super().__init__()
         hidden = int(channels * expand_ratio)
-        self.conv1, self.conv2 = ConvBN(channels, hidden), ConvBN(hidden, hidden, 3, groups=hidden)
+        self.conv1 = ConvBN(channels, hidden)
+        self.conv2 = ConvBN(hidden, hidden, 3, groups=hidden)
         self.conv3 = ConvBN(hidden, channels, scale=0.0)
         self.drop_path_rate = drop_path_rate
 
@@ -88,10 +91,12 @@ class MBConv(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """To the next stage: 1 x 1, 3 x 3 depthwise with the stride, 1 x 1.
+    """Downsampling between stages: 1 x 1, 3 x 3 depthwise with the stride, and 1 x 1 convolutions.
 
     Args:
-        in_channels, out_channels, stride: of the step.
+        in_channels: Input channels.
+        out_channels: Output channels.
+        stride: Stride of the depthwise convolution.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
@@ -106,12 +111,12 @@ class PatchMerging(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention in a window, with a learned number for each head and each distance in rows and columns.
+    """Attention in a window, with a learned bias for each head and each distance in rows and columns.
 
     Args:
-        dim: width C.
-        num_heads: heads.
-        window_size: side of the window.
+        dim: Number of channels C.
+        num_heads: Number of heads.
+        window_size: Side of the window in pixels.
     """
 
     def __init__(self, dim: int, num_heads: int, window_size: int):
@@ -120,24 +125,22 @@ class Attention(nn.Module):
             raise ValueError(f'{dim} channels do not divide into {num_heads} heads')
         self.num_heads = num_heads
         self.norm = nn.LayerNorm(dim)
-        self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
         self.attention_biases = nn.Parameter(torch.zeros(num_heads, window_size**2))
-        place = torch.arange(window_size)
-        apart = (place[:, None] - place).abs()
-        index = apart[:, None, :, None] * window_size + apart[None, :, None, :]
+        position = torch.arange(window_size)
+        distance = (position[:, None] - position).abs()
+        index = distance[:, None, :, None] * window_size + distance[None, :, None, :]
         self.register_buffer('attention_bias_idxs', index.flatten(2).flatten(0, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, window cells, C) to the same shape."""
+        """(B, window_size ** 2, C) to the same shape."""
         batch, length, _ = x.shape
-        # a head's query, key and value lie together
-        query, key, value = (
-            self.qkv(self.norm(x)).view(batch, length, self.num_heads, 3, -1).permute(3, 0, 2, 1, 4).unbind(0)
-        )
+        # query, key and value of a head are adjacent
+        heads = self.qkv(self.norm(x)).view(batch, length, self.num_heads, 3, -1)
+        query, key, value = heads.permute(3, 0, 2, 1, 4).unbind(0)
         bias = self.attention_biases[:, self.attention_bias_idxs].to(query.dtype)
-        if (
-            bias.requires_grad and torch.is_grad_enabled()
-        ):  # torch's fused kernel for the CPU gives no gradient of the bias
+        if bias.requires_grad:  # torch's fused kernel for the CPU returns no gradient of the bias
             out = (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1) + bias).softmax(dim=-1) @ value
         else:
             out = F.scaled_dot_product_attention(query, key, value, bias[None])
@@ -145,15 +148,18 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Norm, Linear, GELU, Linear.
+    """Norm, linear layer, GELU, linear layer.
 
     Args:
-        dim, hidden: widths.
+        dim: Number of channels C.
+        hidden: Number of hidden channels.
     """
 
     def __init__(self, dim: int, hidden: int):
         super().__init__()
-        self.norm, self.fc1, self.fc2 = nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+        self.norm = nn.LayerNorm(dim)
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) to (..., C)."""
@@ -161,13 +167,15 @@ class MLP(nn.Module):
 
 
 class TinyViTBlock(nn.Module):
-    """Attention in windows, a depthwise convolution, an MLP.
+    """Attention in windows, a depthwise convolution, and an MLP.
 
     Args:
-        dim, num_heads, window_size: as in :class:`Attention`.
-        mlp_ratio: hidden width over ``dim``.
-        drop_path_rate: stochastic depth.
-        local_conv_size: kernel of the convolution.
+        dim: As in :class:`Attention`.
+        num_heads: As in :class:`Attention`.
+        window_size: As in :class:`Attention`.
+        mlp_ratio: Hidden channels of the MLP divided by ``dim``.
+        drop_path_rate: Rate of stochastic depth.
+        local_conv_size: Side of the kernel of the convolution.
     """
 
     def __init__(
@@ -180,13 +188,14 @@ class TinyViTBlock(nn.Module):
         local_conv_size: int,
     ):
         super().__init__()
-        self.window_size, self.drop_path_rate = window_size, drop_path_rate
+        self.window_size = window_size
+        self.drop_path_rate = drop_path_rate
         self.attn = Attention(dim, num_heads, window_size)
         self.mlp = MLP(dim, int(dim * mlp_ratio))
         self.local_conv = ConvBN(dim, dim, local_conv_size, groups=dim)
 
     def attend(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape, channels last in memory; cells of zeros fill the windows at the border, and attend."""
+        """Attention of (B, C, H, W); zeros fill the windows at the border and attend too."""
         batch, channels, height, width = x.shape
         side = self.window_size
         rows, columns = -(-height // side), -(-width // side)
@@ -207,16 +216,17 @@ class TinyViTBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks, and the step to the next stage.
+    """Blocks, and the downsampling to the next stage.
 
     Args:
-        blocks: of the stage.
-        downsample: the step, or None.
+        blocks: Blocks of the stage.
+        downsample: Downsampling after them, or None.
     """
 
     def __init__(self, blocks: list[nn.Module], downsample: nn.Module | None):
         super().__init__()
-        self.blocks, self.downsample = nn.ModuleList(blocks), downsample
+        self.blocks = nn.ModuleList(blocks)
+        self.downsample = downsample
 
     def forward(self, x: Tensor, with_cp: bool = False) -> Tensor:
         """(B, C, H, W) to (B, D, H / stride, W / stride)."""
@@ -227,22 +237,26 @@ class Stage(nn.Module):
 
 @MODELS.register_module()
 class SAMTinyViT(BaseModule):
-    """The image encoder of MobileSAM. Names and arguments as in its ``TinyViT``; the sizes are those of its file.
+    """The image encoder of MobileSAM, with the names and arguments of its ``TinyViT``.
 
     Args:
-        img_size: side of the padded images in pixels, a multiple of 16.
-        in_chans: channels of the images.
-        num_classes: of the classifier that is in the file and is not used; 0 leaves it out.
-        embed_dims, depths, num_heads, window_sizes: of the four stages; the first has no heads.
-        mlp_ratio, mbconv_expand_ratio: hidden widths.
-        drop_path_rate: stochastic depth, rising from 0 linearly by block.
-        local_conv_size: kernel of the blocks' convolutions.
-        out_chans: width of the result.
-        with_cp: keep only the input of each block for the backward pass.
-        init_cfg: mmengine's.
+        img_size: Side of the padded images in pixels, a multiple of 16.
+        in_chans: Channels of the images.
+        num_classes: Classes of the classifier, which is in the file and not used; 0 for no classifier.
+        embed_dims: Channels of the four stages.
+        depths: Blocks of the four stages.
+        num_heads: Heads of the four stages; the first has none.
+        window_sizes: Sides of the windows of the four stages; the first has none.
+        mlp_ratio: Hidden channels of the MLPs divided by those of the stage.
+        mbconv_expand_ratio: Hidden channels of the inverted residual blocks divided by those of the stage.
+        drop_path_rate: Rate of stochastic depth of the last block, rising linearly from 0.
+        local_conv_size: Side of the kernels of the blocks' convolutions.
+        out_chans: Channels of the result.
+        with_cp: Keep only the input of each block for the backward pass and compute the block again.
+        init_cfg: Passed on to mmengine's BaseModule.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  the arguments of the official class
         self,
         img_size: int = 1024,
         in_chans: int = 3,
@@ -262,23 +276,25 @@ class SAMTinyViT(BaseModule):
         super().__init__(init_cfg)
         if img_size % 16:
             raise ValueError(f'img_size {img_size} does not divide by 16; take {-(-img_size // 16) * 16}')
-        self.img_size, self.out_chans, self.with_cp = img_size, out_chans, with_cp
+        self.img_size = img_size
+        self.out_chans = out_chans
+        self.with_cp = with_cp
         self.grid = (img_size // 16, img_size // 16)
         self.patch_embed = Stem(in_chans, embed_dims[0])
         rates = torch.linspace(0, drop_path_rate, sum(depths), device='cpu').tolist()
         self.layers = nn.ModuleList()
         for stage, dim in enumerate(embed_dims):
-            own = rates[sum(depths[:stage]) : sum(depths[: stage + 1])]
+            stage_rates = rates[sum(depths[:stage]) : sum(depths[: stage + 1])]
             blocks = [
                 MBConv(dim, mbconv_expand_ratio, rate)
                 if stage == 0
                 else TinyViTBlock(
                     dim, num_heads[stage], window_sizes[stage], mlp_ratio, rate, local_conv_size
                 )
-                for rate in own
+                for rate in stage_rates
             ]
             last = stage == len(embed_dims) - 1
-            # a map of a sixteenth: the step to the last stage keeps the size
+            # the result has a sixteenth of the size: the last downsampling keeps it
             step = None if last else PatchMerging(dim, embed_dims[stage + 1], 2 if stage < 2 else 1)
             self.layers.append(Stage(blocks, step))
         self.norm_head = nn.LayerNorm(embed_dims[-1]) if num_classes else None
@@ -289,7 +305,7 @@ class SAMTinyViT(BaseModule):
                 module.requires_grad_(False)
 
     def init_weights(self) -> None:
-        """Draw the initial weights anew, as torch does; the last norm of an inverted residual at zero."""
+        """Reset all weights; the last norm of an inverted residual block starts at zero."""
         reset_weights(self)
         for module in self.modules():  # after their own convolutions and norms
             if isinstance(module, ConvBN):
@@ -302,9 +318,10 @@ class SAMTinyViT(BaseModule):
         """(B, 3, H, W), normalised and padded, to (B, out_chans, H / 16, W / 16)."""
         if x.ndim != 4 or x.shape[-2] % 16 or x.shape[-1] % 16:
             raise ValueError(
-                f'images of shape {tuple(x.shape)}; give (B, 3, H, W), padded to multiples of 16 (SAM.preprocess does it)'
+                f'images of shape {tuple(x.shape)}; give (B, 3, H, W), padded to multiples of 16 '
+                '(SAM.preprocess does it)'
             )
         x = self.patch_embed(x)
         for layer in self.layers:
-            x = layer(x, self.with_cp and self.training and torch.is_grad_enabled())
+            x = layer(x, self.with_cp and self.training)
         return self.neck(x)

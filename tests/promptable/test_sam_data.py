@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco
 
-from mmssl.promptable.data import CocoMasks, LabelMasks, SA1BDataset, decode_segment
-from mmssl.promptable.transforms import FlipWithMasks, LoadMasks, PackPrompts, ResizeLongest
+from mmssl.data.mask_datasets import CocoMasks, LabelMasks, SA1BDataset, decode_segment
+from mmssl.data.mask_transforms import FlipWithMasks, LoadMasks, PackPrompts, ResizeLongest
 
 SIZE = (8, 12)
 
@@ -218,7 +218,7 @@ def loaded(masks, size=SIZE, **others):
 def test_masks_over_most_of_the_image_are_left_out():
     whole = np.ones(SIZE, bool)
     assert LoadMasks()(loaded([A, whole, B]))['masks'].tolist() == np.stack([A, B]).tolist()
-    assert len(LoadMasks(largest_share=1.0)(loaded([A, whole, B]))['masks']) == 3
+    assert len(LoadMasks(max_area_fraction=1.0)(loaded([A, whole, B]))['masks']) == 3
     random.seed(0)
     chosen = [LoadMasks(max_masks=1)(loaded([A, B]))['masks'][0].sum() for _ in range(20)]
     assert set(chosen) == {A.sum(), B.sum()}

@@ -81,8 +81,10 @@ def test_checkpointing_keeps_gradients_and_drop_path_drops():
     model = randomised(SAMImageEncoder(**SMALL, drop_path_rate=0.9))
     assert [block.drop_path_rate for block in model.blocks] == pytest.approx([0, 0.45, 0.9])
     with torch.no_grad():
-        assert torch.equal(model(images), model(images))
-        assert not torch.equal(model.train()(images), model(images))
+        evaluated = model(images)
+        assert torch.equal(model(images), evaluated)
+        torch.manual_seed(0)
+        assert not torch.equal(model.train()(images), evaluated)
 
 
 def test_tables_of_another_size_are_resized_when_loaded(monkeypatch):

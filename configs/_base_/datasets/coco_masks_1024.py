@@ -10,7 +10,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='mmssl.LoadImage'),
     dict(type='mmssl.ResizeLongest', scale=1024),
-    dict(type='mmssl.LoadMasks', largest_share=1.0),
+    dict(type='mmssl.LoadMasks', max_area_fraction=1.0),
     dict(type='mmssl.PackPrompts'),
 ]
 train_dataloader = dict(

@@ -53,7 +53,7 @@ def predict_masks(  # noqa: PLR0913  the arguments of the plain form
     buffer = None
     if in_blocks and shared:
         buffer = tokens.new_empty(min(prompts, PROMPTS), grid[0] * grid[1], decoder.transformer_dim)
-    for rows in chunks(index, one_image=not in_blocks and shared):
+    for rows in chunks(index, same_image=not in_blocks and shared):
         points, present = without_padding(tokens[rows], None if valid is None else valid[rows])
         images = index[rows]
         image = None
@@ -61,7 +61,7 @@ def predict_masks(  # noqa: PLR0913  the arguments of the plain form
             embeddings = image_embeddings[images if len(set(images)) > 1 else images[:1]]
             image = image_tokens(embeddings, dense_prompt_embeddings[rows])
         if in_blocks:
-            sides = [contexts.of(image_number) for image_number in images]
+            sides = [contexts.of(index_of_image) for index_of_image in images]
             out, image = row_blocks.two_way(
                 decoder.transformer, sides, points, image, present, requested, buffer
             )
@@ -129,12 +129,12 @@ class ImageContexts:
         return context
 
 
-def chunks(index: list[int], one_image: bool) -> list[slice]:
-    """Runs of at most ``PROMPTS`` prompts, in order; each of one image only if ``one_image``."""
+def chunks(index: list[int], same_image: bool) -> list[slice]:
+    """Runs of at most ``PROMPTS`` prompts, in order; each of one image only if ``same_image``."""
     starts = [0]
     for prompt in range(1, len(index)):
         full = prompt - starts[-1] == PROMPTS
-        if full or (one_image and index[prompt] != index[prompt - 1]):
+        if full or (same_image and index[prompt] != index[prompt - 1]):
             starts.append(prompt)
     return [slice(start, end) for start, end in zip(starts, [*starts[1:], len(index)], strict=True)]
 
