@@ -30,7 +30,7 @@ def count_pairs(pred: np.ndarray, label: np.ndarray, num_classes: int, ignore_in
             if len(counts) > length:  # a prediction is no class
                 table, counts = _pad(table), _pad(counts)
             table[: len(counts)] += counts
-    matrix = table.reshape(-1, NUM_BYTES).T
+    matrix: np.ndarray = table.reshape(-1, NUM_BYTES).T
     _check_table(matrix[num_classes:].sum(1), 'label', num_classes, ignore_index)
     _check_table(matrix[:, num_classes:].sum(0), 'prediction', num_classes, ignore_index)
     matrix = matrix[:num_classes, :num_classes].copy('K')

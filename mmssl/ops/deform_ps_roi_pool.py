@@ -26,7 +26,7 @@ class BinSamples(NamedTuple):
         y: (N, classes or 1, P, P or 1), first sample of the bins.
         step_x: (N,), distance between samples.
         step_y: (N,), distance between samples.
-        count: m, number of samples along one side of a bin.
+        num_samples: m, number of samples along one side of a bin.
     """
 
     image: Tensor
@@ -35,7 +35,7 @@ class BinSamples(NamedTuple):
     y: Tensor
     step_x: Tensor
     step_y: Tensor
-    count: int
+    num_samples: int
 
 
 def deform_ps_roi_pool(  # noqa: PLR0913
@@ -110,7 +110,7 @@ def deform_ps_roi_pool(  # noqa: PLR0913
             y=y,
             step_x=step_x,
             step_y=step_y,
-            count=sample_per_part,
+            num_samples=sample_per_part,
         )
         classes = 1 if trans is None else trans.shape[1] // 2
         maps = features.to(dtype).unflatten(1, (classes, output_dim // classes, group_size * group_size))
@@ -199,8 +199,8 @@ def pool_samples(features: Tensor, samples: BinSamples, vote: bool) -> Tensor:
     _, classes, depth, groups, height, width = features.shape
     num_rois = len(samples.image)
     num_bins = len(samples.part)
-    columns, weight_x, count_x = _axis_weights(samples.x, samples.step_x, samples.count, width)
-    rows, weight_y, count_y = _axis_weights(samples.y, samples.step_y, samples.count, height)
+    columns, weight_x, count_x = _axis_weights(samples.x, samples.step_x, samples.num_samples, width)
+    rows, weight_y, count_y = _axis_weights(samples.y, samples.step_y, samples.num_samples, height)
     image_class = samples.image.view(-1, 1, 1, 1) * classes
     image_class = image_class + torch.arange(classes, device=features.device).view(-1, 1, 1)
     first = (image_class * groups + samples.part) * (height * width)

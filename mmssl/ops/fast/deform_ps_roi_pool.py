@@ -54,13 +54,13 @@ class _SeparableDeformPool(torch.autograd.Function):
     def forward(ctx, features, x, y, samples):
         part = samples.part.reshape(-1)
         ctx.save_for_backward(features, x, y, samples.step_x, samples.step_y, part)
-        ctx.count = samples.count
+        ctx.num_samples = samples.num_samples
         height, width = features.shape[2:]
         table = features.reshape(-1, width)
         out = torch.empty_like(x)
         for some in _chunks(features, x):
-            rows, weight_y, valid_y = _axis_weights(y[some], samples.step_y, samples.count, height)
-            columns, weight_x, valid_x = _axis_weights(x[some], samples.step_x, samples.count, width)
+            rows, weight_y, valid_y = _axis_weights(y[some], samples.step_y, samples.num_samples, height)
+            columns, weight_x, valid_x = _axis_weights(x[some], samples.step_x, samples.num_samples, width)
             lines = _sum_rows(table, features, rows, weight_y, part, some)
             sums = (lines.gather(1, columns) * weight_x).sum(1)
             out[some] = (sums / _num_valid(valid_x, valid_y)).view(out[some].shape)
@@ -77,8 +77,8 @@ class _SeparableDeformPool(torch.autograd.Function):
         grad_x = torch.empty_like(x) if needs_x else None
         grad_y = torch.empty_like(y) if needs_y else None
         for some in _chunks(features, x):
-            rows, weight_y, valid_y = _axis_weights(y[some], step_y, ctx.count, height)
-            columns, weight_x, valid_x = _axis_weights(x[some], step_x, ctx.count, width)
+            rows, weight_y, valid_y = _axis_weights(y[some], step_y, ctx.num_samples, height)
+            columns, weight_x, valid_x = _axis_weights(x[some], step_x, ctx.num_samples, width)
             shape = x[some].shape
             grad_sums = grad_output[some].reshape(-1) / _num_valid(valid_x, valid_y)
             if needs_x:
