@@ -1,7 +1,7 @@
-"""A masked autoencoder learns on real pictures, in about three minutes on two cores: what ``make demo`` runs.
+"""Train a masked autoencoder on real images, in about three minutes on two cores; ``make demo`` runs it.
 
-Makes the demo data, measures k-NN with random weights, pre-trains, measures again, and draws input, masked
-input and reconstruction.
+Generates the demo data, measures k-NN with random weights, pre-trains, measures again, and draws input,
+masked input and reconstruction.
 """
 
 import argparse
@@ -16,10 +16,12 @@ CONFIG = 'mae/mae_vit-micro-p8_1xb128-coslr-800i_demo.py'
 
 
 def main() -> int:
-    """Run the demo; returns the exit status."""
+    """Run the demo and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--iters', type=int, default=800, help='training steps')
-    parser.add_argument('--work-dir', default='work_dirs/demo', help='where checkpoint and picture go')
+    parser.add_argument(
+        '--work-dir', default='work_dirs/demo', help='folder of the checkpoint and the figure'
+    )
     args = parser.parse_args()
     start = time.monotonic()
     work_dir = Path(args.work_dir)
@@ -48,29 +50,28 @@ def main() -> int:
 
     runner = runner_class(cfg).from_cfg(cfg)
     runner.model.init_weights()
-    before = neighbours(runner.model, data)
+    before = knn_top1(runner.model, data)
+    num_crops, num_classes = len(list((data / 'val').glob('*/*'))), len(list((data / 'val').iterdir()))
     print(
-        f'k-NN before: {before:.1f} % of {len(list((data / "val").glob("*/*")))} pieces are given to the right photograph',
-        flush=True,
+        f'k-NN before: {before:.1f} % of {num_crops} crops are assigned to the right photograph', flush=True
     )
     runner.train()
-    after = neighbours(runner.model, data)
-    picture = work_dir / 'reconstruction.png'
-    draw(runner.model, data, picture)
-    print(
-        f'k-NN after:  {after:.1f} % (before: {before:.1f} %, chance: {100 / len(list((data / "val").iterdir())):.1f} %)'
-    )
-    print(f'picture:     {picture}')
+    after = knn_top1(runner.model, data)
+    figure = work_dir / 'reconstruction.png'
+    draw(runner.model, data, figure)
+    print(f'k-NN after:  {after:.1f} % (before: {before:.1f} %, chance: {100 / num_classes:.1f} %)')
+    print(f'figure:      {figure}')
     print(f'checkpoint:  {work_dir / (work_dir / "last_checkpoint").read_text()}')
     print(
-        f'{time.monotonic() - start:.0f} s in all. Now your own pictures:\n'
-        '  python tools/train.py configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py --data DIR --auto-scale-lr --cfg-options train_dataloader.batch_size=64'
+        f'{time.monotonic() - start:.0f} s in all. With your own images:\n'
+        '  python tools/train.py configs/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py --data DIR '
+        '--auto-scale-lr --cfg-options train_dataloader.batch_size=64'
     )
     return 0
 
 
-def neighbours(model, data: Path) -> float:
-    """Top-1 accuracy of 20-NN, percent: neighbours among data/train, questions from data/val."""
+def knn_top1(model, data: Path) -> float:
+    """Return the top-1 accuracy in percent of 20-NN on data/val, with neighbors from data/train."""
     from mmssl.evaluation import extract_features, image_loader, knn_accuracy, labelled_images
 
     parts = labelled_images(str(data), 48)
@@ -81,7 +82,7 @@ def neighbours(model, data: Path) -> float:
 
 
 def draw(model, data: Path, out: Path) -> None:
-    """Twelve pieces that the model has not seen, in two columns."""
+    """Draw reconstructions of twelve validation crops, in two columns."""
     import numpy as np
     import torch
     from PIL import Image

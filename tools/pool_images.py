@@ -1,10 +1,10 @@
-"""One folder of images out of several, without labels and shrunk: what a small pre-training reads.
+"""Pool several folders of images into one, without labels and reduced in size, for a small pre-training.
 
     python tools/pool_images.py OUT [--short-side 192] FOLDER[:LIST] ...
 
-A folder is searched with all below it. LIST is a file with a name a line (a suffix may be missing, as in
-PASCAL VOC's ImageSets): only these are taken, which keeps test images out. Files are written as OUT/<number
-of the folder>/<path below it>.jpg; those that are there are kept.
+Folders are searched recursively. LIST is a file with one name per line (a suffix may be missing, as in PASCAL
+VOC's ImageSets): only these images are used, which keeps test images out. Files are written as OUT/<index of
+the folder>/<path below it>.jpg; existing ones are kept.
 """
 
 import argparse
@@ -16,15 +16,19 @@ from mmssl.data.folder import find_images
 from mmssl.data.images import decode, open_image, resize
 
 
-def listed(path: str | None) -> set[str] | None:
-    """The first word of every line; None for no list."""
+def read_list(path: str | None) -> set[str] | None:
+    """Return the first word of every line of a file; None for no file."""
     if not path:
         return None
     return {line.split()[0] for line in Path(path).read_text(encoding='utf-8').splitlines() if line.strip()}
 
 
 def shrink(source: str, target: Path, short_side: int) -> None:
-    """Write an image as JPEG with a short side of at most ``short_side`` pixels; raises BadImageError for what is none."""
+    """Write an image as a JPEG whose short side has at most ``short_side`` pixels.
+
+    Raises:
+        BadImageError: The source is not a readable image.
+    """
     image = open_image(source)
     pixels = decode(image)
     scale = short_side / min(image.width, image.height)
@@ -35,35 +39,39 @@ def shrink(source: str, target: Path, short_side: int) -> None:
 
 
 def pool(out: Path, sources: list[str], short_side: int) -> list[int]:
-    """Pool folders; returns how many images each gave, ValueError for one that gives none."""
+    """Pool folders and return the number of images of each.
+
+    Raises:
+        ValueError: A folder contains none of its listed images.
+    """
     counts = []
-    for number, source in enumerate(sources):
+    for index, source in enumerate(sources):
         folder, _, names = source.partition(':')
-        wanted = listed(names)
-        root, found = find_images(folder, '')
-        found = [
-            name
-            for name in found
-            if wanted is None or not wanted.isdisjoint((name, Path(name).name, Path(name).stem))
-        ]
-        if not found:
+        listed = read_list(names)
+        root, images = find_images(folder, '')
+        if listed is not None:
+            images = [
+                name for name in images if not listed.isdisjoint((name, Path(name).name, Path(name).stem))
+            ]
+        if not images:
             raise ValueError(f'{source}: none of the images of {folder} is named in {names}')
-        for name in found:
-            target = out / str(number) / Path(name).with_suffix('.jpg')
+        for name in images:
+            target = out / str(index) / Path(name).with_suffix('.jpg')
             if not target.exists():
                 shrink(f'{root}/{name}', target, short_side)
-        counts.append(len(found))
+        counts.append(len(images))
     return counts
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Pool folders and print the numbers of images."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('out', type=Path, help='the folder to write')
+    parser.add_argument('out', type=Path, help='folder to write')
     parser.add_argument(
         'sources',
         nargs='+',
         metavar='FOLDER[:LIST]',
-        help='images to take, and a file that names them where not all',
+        help='folder, and optionally a file with the names of the images to use',
     )
     parser.add_argument('--short-side', type=int, default=192, help='pixels (default: 192)')
     args = parser.parse_args(arguments)

@@ -56,7 +56,7 @@ def test_random_mistakes_are_harmless_or_refused_in_one_line(script, demo, monke
     assert not [
         trial
         for trial in found
-        if trial.outcome == 'runs' and trial.kind == 'misspelt' and trial.what.endswith("'")
+        if trial.outcome == 'runs' and trial.mistake == 'misspelled' and trial.description.endswith("'")
     ]  # a type
 
 
@@ -89,7 +89,7 @@ def test_configs_train_two_steps_in_full_size(repo_root, demo, tmp_path, forget_
 def test_mutations_are_one_mistake_each_and_the_same_for_a_seed(script):
     config = script.read('configs/smoke/mae.py')
     first, again = ([script.mutate(config, random.Random(seed))[1:] for seed in range(30)] for _ in range(2))
-    assert first == again and len(set(first)) > 20 and {kind for kind, _ in first} == set(script.KINDS)
+    assert first == again and len(set(first)) > 20 and {kind for kind, _ in first} == set(script.MISTAKES)
     assert config == script.read('configs/smoke/mae.py')
 
 

@@ -409,7 +409,9 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=2, help='runs per checkout (default: 2)')
     parser.add_argument('--threads', type=int, default=1, help='threads (default: 1)')
     parser.add_argument('--timeout', type=float, default=600, help='seconds per run (default: 600)')
-    parser.add_argument('--options', default='', help='more options of the benchmarks, as in --options=--quick')
+    parser.add_argument(
+        '--options', default='', help='more options of the benchmarks, as in --options=--quick'
+    )
     parser.add_argument('--out', type=Path, help='Markdown file to write')
     args = parser.parse_args()
     checkouts = {'old': args.old.resolve(), 'new': args.new.resolve()}

@@ -1,12 +1,11 @@
-"""Two steps and a validation of every config as it stands, model and pipeline in full size.
+"""Two steps and a validation of every config, with model and pipeline in full size.
 
     python tools/trials/all_configs.py --output docs/trials/all_configs.md
 
-Every config is trained by ``mmssl train`` in a process of its own on four images in the layout of its data
-set (:mod:`layouts`). Changed are the batch (two images), the length (two steps, then a validation on two
-images), the workers (none) and what cannot be had here: a checkpoint that a config begins with is one of
-random weights of the same model, written first and read by the config's own code. Configs that shard a model
-over GPUs run on two processes.
+Every config is trained by ``mmssl train`` in a separate process on four images in the layout of its data set
+(:mod:`layouts`). Only the batch (two images), the length (two steps, then a validation on two images) and the
+number of workers (none) are changed. A checkpoint that a config starts from is replaced by random weights of
+the same model, which the config's own code reads. Configs that shard a model over GPUs run on two processes.
 """
 
 import argparse
@@ -33,7 +32,7 @@ STEPS, BATCH = 2, 2
 
 
 class Run(NamedTuple):
-    """What came of one config."""
+    """Outcome of one config."""
 
     config: str
     validates: bool
@@ -45,7 +44,7 @@ class Run(NamedTuple):
 
     @property
     def fault(self) -> str:
-        """What is wrong, or nothing."""
+        """Description of the fault, '' if there is none."""
         if self.outcome != 'runs':
             return f'{self.outcome}: {self.message}'
         if len(self.losses) != STEPS or not all(map(math.isfinite, self.losses)):
@@ -55,58 +54,59 @@ class Run(NamedTuple):
         return ''
 
 
-def sharded(config: dict) -> bool:
-    """Whether the model is shared out over two processes."""
+def is_sharded(config: dict) -> bool:
+    """Return True if the model is sharded over two processes."""
     return (config.get('strategy') or {}).get('type') == 'mmssl.FSDPStrategy'
 
 
 def shorten(config: dict) -> dict:
-    """The config with a small batch, two steps and, where it has validation, one at the end."""
+    """Change a config to a small batch, two steps and, if it has validation, one at the end."""
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         if config.get(name):
             config[name].update(batch_size=BATCH, num_workers=0, persistent_workers=False)
             config[name].pop('prefetch_factor', None)
-            if (
-                config[name]['dataset'].get('type') == 'mmssl.ImageFolder'
-            ):  # one image a class: more than two steps
-                config[name]['dataset']['indices'] = (
-                    BATCH * (1 + sharded(config)) * (STEPS if name == 'train_dataloader' else 1)
-                )
+            # the folder has one image per class, which would be more than two steps
+            if config[name]['dataset'].get('type') == 'mmssl.ImageFolder':
+                steps = STEPS if name == 'train_dataloader' else 1
+                config[name]['dataset']['indices'] = BATCH * (1 + is_sharded(config)) * steps
     loop = config['train_cfg']
     epochs = 'max_epochs' in loop
     loop.update({'max_epochs': 1} if epochs else {'max_iters': STEPS})
     if config.get('val_dataloader'):
         loop.update(val_interval=1 if epochs else STEPS)
-    if (
-        'warmup_teacher_temp_epochs' in config['model']
-    ):  # DINO's; refused where it is longer than the training
+    if 'warmup_teacher_temp_epochs' in config['model']:  # DINO rejects a warm-up longer than the run
         config['model']['warmup_teacher_temp_epochs'] = min(config['model']['warmup_teacher_temp_epochs'], 1)
     config['default_hooks']['logger']['interval'] = 1
     config['default_hooks']['checkpoint']['save_optimizer'] = False
     return config
 
 
-def starts(node):
-    """(part of a model, dict in it that names a file of weights) of every file that a model begins with."""
+def initial_weights(node):
+    """Yield (part of a model, dict in it that names the file) for every file of weights of a model."""
     items = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
     if isinstance(node, dict):
-        start = node.get('init_cfg')
-        if isinstance(start, dict) and start.get('type') == 'Pretrained':
-            yield node, start
+        init_cfg = node.get('init_cfg')
+        if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
+            yield node, init_cfg
         if node.get('checkpoint', 'random') != 'random':
             yield node, node
     for item in items:
         if not (isinstance(item, dict) and item.get('type') == 'Pretrained'):
-            yield from starts(item)
+            yield from initial_weights(item)
 
 
 def write_weights(part: dict, scope: str, path: Path) -> None:
-    """A file with random weights of what ``part`` describes, as its own code reads them: the names that ``init_cfg`` asks for, or a
-    tokenizer."""
+    """Write random weights of a part of a model in the form in which the config's own code reads them.
+
+    Args:
+        part: Settings of the part: a tokenizer, or a module with ``init_cfg``.
+        scope: Default scope of the config.
+        path: File to write.
+    """
     import torch
     from mmengine.registry import MODELS, DefaultScope
 
-    logging.disable(logging.CRITICAL)  # every layer's initialisation
+    logging.disable(logging.CRITICAL)  # every layer's initialization
     with DefaultScope.overwrite_default_scope(scope):
         model = MODELS.build(
             {key: value for key, value in part.items() if key != 'init_cfg'}
@@ -123,11 +123,11 @@ def write_weights(part: dict, scope: str, path: Path) -> None:
     torch.save(content, path)
 
 
-def apart(function, *arguments) -> None:
-    """Call a function in a forked process: what it leaves in memory goes with it.
+def call_in_fork(function, *arguments) -> None:
+    """Call a function in a forked process, so that its memory is freed afterwards.
 
     Raises:
-        RuntimeError: it failed.
+        RuntimeError: The function failed.
     """
     pid = os.fork()
     if pid == 0:
@@ -145,20 +145,20 @@ def train(name: str, data: Path, limit: float) -> Run:
     """Train one config for two steps.
 
     Args:
-        name: relative to the checkout.
-        data: of :func:`layouts.write_layouts`.
-        limit: seconds of CPU time.
+        name: Path of the config, relative to the checkout.
+        data: Folder of :func:`layouts.write_layouts`.
+        limit: Seconds of CPU time.
     """
     config = shorten(mutate_configs.read(name))
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         (folder / 'data').symlink_to(data)
-        for number, (part, holder) in enumerate(list(starts(config['model']))):
-            path = folder / f'weights_{number}.pth'
-            apart(write_weights, part, config['default_scope'], path)
+        for index, (part, holder) in enumerate(list(initial_weights(config['model']))):
+            path = folder / f'weights_{index}.pth'
+            call_in_fork(write_weights, part, config['default_scope'], path)
             holder['checkpoint'] = str(path)
         start = time.monotonic()
-        if sharded(config):
+        if is_sharded(config):
             outcome, message = two_processes(config, folder, limit)
         else:
             outcome, message = mutate_configs.attempt(config, folder, False, limit)
@@ -168,7 +168,7 @@ def train(name: str, data: Path, limit: float) -> Run:
         name,
         bool(config.get('val_dataloader')),
         outcome,
-        message.replace(place, '.'),
+        message.replace(directory, '.'),
         losses,
         scores,
         seconds,
@@ -176,14 +176,14 @@ def train(name: str, data: Path, limit: float) -> Run:
 
 
 def two_processes(config: dict, folder: Path, limit: float) -> tuple[str, str]:
-    """(outcome, message) of a config that needs several processes, through tools/dist_train.sh."""
+    """Return outcome and message of a config that needs several processes, through tools/dist_train.sh."""
     (folder / 'config.py').write_text(
         ''.join(f'{key} = {value!r}\n' for key, value in config.items()), encoding='utf-8'
     )
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    command = ['bash', str(ROOT / 'tools/dist_train.sh'), 'config.py', '2', '--work-dir', 'runs/one']
+    command = ['bash', str(ROOT / 'tools/dist_train.sh'), 'config.py', '2', '--work-dir', 'runs/trial']
     try:
         done = subprocess.run(
             command,
@@ -199,7 +199,7 @@ def two_processes(config: dict, folder: Path, limit: float) -> tuple[str, str]:
 
 
 def read_log(folder: Path) -> tuple[list[float], dict[str, float]]:
-    """Losses of the steps and the scores of the validation, from the scalars that a run writes."""
+    """Return the losses of the steps and the scores of the validation from the scalars of a run."""
     losses, scores = [], {}
     for path in folder.rglob('scalars.json'):
         for line in path.read_text(encoding='utf-8').splitlines():
@@ -214,17 +214,17 @@ def read_log(folder: Path) -> tuple[list[float], dict[str, float]]:
 
 
 def table(runs: list[Run], command: str) -> str:
-    """The runs as Markdown."""
+    """Return the runs as Markdown."""
     good = [run for run in runs if not run.fault]
     lines = [
         '# Every config, two steps',
         '',
-        f'{len(good)} of {len(runs)} configs train for {STEPS} steps with finite losses and, where they have one, end a validation: '
-        f'`{command}`, in {sum(run.seconds for run in runs) / 60:.0f} minutes.',
+        f'{len(good)} of {len(runs)} configs train for {STEPS} steps with finite losses and, if they have '
+        f'one, complete a validation: `{command}`, in {sum(run.seconds for run in runs) / 60:.0f} minutes.',
         '',
-        f"Models and pipelines are the configs' own in full size; the batch is {BATCH} images, on a CPU, from a few "
-        'images in the public layouts. Checkpoints that a config begins with are made of random weights and read by '
-        'its own loading code; sharded models run on two processes. The losses say that the step is whole, nothing more.',
+        f'Models and pipelines have their full size; the batch is {BATCH} images, on a CPU, from a few '
+        'images in the public layouts. Checkpoints that a config starts from are random weights, read by its '
+        'own loading code; sharded models run on two processes. The losses only show that the step works.',
         '',
         '| config | loss, step 1 | step 2 | validation |',
         '|---|---|---|---|',
@@ -245,26 +245,26 @@ def table(runs: list[Run], command: str) -> str:
 
 
 def load() -> None:
-    """Import everything once: the processes of the configs are forks of this one."""
+    """Import everything once; the processes of the configs are forks of this one."""
     from mmssl import registry
 
-    for kind in (registry.MODELS, registry.DATASETS):
-        kind.import_from_location()
-        kind.import_pending()
+    for parts in (registry.MODELS, registry.DATASETS):
+        parts.import_from_location()
+        parts.import_pending()
 
 
 @contextlib.contextmanager
 def data_folder():
-    """A folder with every layout."""
+    """Yield a folder with every layout."""
     with mutate_configs.demo_folder() as demo, tempfile.TemporaryDirectory() as folder:
         yield layouts.write_layouts(Path(folder), demo / 'data/demo')
 
 
 def main() -> int:
-    """Train the configs, print the table, and fail where one does not train."""
+    """Train the configs, print the table, and return 1 if one does not train."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        '--configs', nargs='*', default=[''], help='only configs whose name holds one of these'
+        '--configs', nargs='*', default=[''], help='only configs whose name contains one of these'
     )
     parser.add_argument(
         '--limit', type=float, default=1800.0, help='seconds of CPU time after which a run hangs'
@@ -277,10 +277,8 @@ def main() -> int:
     with data_folder() as data:
         for name in names:
             runs.append(train(name, data, args.limit))
-            print(
-                f'{runs[-1].seconds:6.1f} s  {name}: {runs[-1].fault[:400] or (runs[-1].losses, runs[-1].scores)}',
-                flush=True,
-            )
+            run = runs[-1]
+            print(f'{run.seconds:6.1f} s  {name}: {run.fault[:400] or (run.losses, run.scores)}', flush=True)
             if args.output:
                 args.output.write_text(table(runs, 'python tools/trials/all_configs.py'), encoding='utf-8')
     return int(any(run.fault for run in runs))

@@ -1,8 +1,9 @@
-"""The same faults given to the hosts alone and to mmssl, side by side.
+"""The same faults in the toolboxes alone and with mmssl, side by side.
 
     python tools/trials/hosts.py --output docs/trials/hosts.md
 
-Every trial runs in a process of its own; "host" ones never import mmssl. What is printed is what was seen.
+Every trial runs in a separate process; those of the toolboxes never import mmssl. The table shows what was
+observed.
 """
 
 import argparse
@@ -19,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Touch:
-    """Pickles as a command that makes a file."""
+    """An object whose unpickling runs a command that creates a file."""
 
     def __init__(self, path):
         self.path = path
@@ -28,18 +29,19 @@ class Touch:
         return os.system, (f'touch "{self.path}"',)
 
 
-def with_mmssl():
-    """What a run of ``mmssl train`` or ``mmssl test`` has imported."""
+def import_mmssl():
+    """Import what ``mmssl train`` and ``mmssl test`` import."""
     sys.path.insert(0, str(ROOT))
     import mmssl.registry  # noqa: F401
 
 
-def said(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
+    """Type and message of an error, in one line."""
     return f'{type(error).__name__}: {" ".join(str(error).split())[:230]}'
 
 
-def maps(label):
-    """A data sample of a prediction that is class 0 throughout."""
+def sample_of(label):
+    """Return a data sample whose prediction is class 0 everywhere."""
     import torch
 
     return dict(
@@ -51,8 +53,9 @@ def maps(label):
 
 
 def metric_of(ours):
+    """Build the segmentation metric of mmssl or of mmseg."""
     if ours:
-        with_mmssl()
+        import_mmssl()
         from mmssl.evaluation.segmentation import SegmentationMetric as Metric
     else:
         from mmseg.evaluation import IoUMetric as Metric
@@ -62,13 +65,14 @@ def metric_of(ours):
 
 
 def scores(ours, label):
+    """Evaluate a prediction of class 0 against a label map."""
     metric = metric_of(ours)
-    metric.process({}, [maps(label)])
+    metric.process({}, [sample_of(label)])
     return ', '.join(f'{name} = {value:.4g}' for name, value in metric.evaluate(1).items())
 
 
 def label_out_of_range(ours, folder):
-    """Half the pixels have label 7 of two classes."""
+    """Half of the pixels have label 7; there are two classes."""
     return scores(ours, [[0] * 4] * 2 + [[7] * 4] * 2)
 
 
@@ -77,27 +81,27 @@ def all_ignored(ours, folder):
     return scores(ours, [[255] * 4] * 4)
 
 
-def wide_label(ours, folder):
-    """A 16-bit label picture of class 300."""
+def label_of_16_bits(ours, folder):
+    """A 16-bit label map of class 300."""
     import numpy as np
     from PIL import Image
 
     Image.fromarray(np.full((4, 4), 300, np.uint16)).save(folder / 'label.png')
     if ours:
-        with_mmssl()
+        import_mmssl()
         from mmssl.data.label_maps import LoadLabelMap as Load
     else:
         from mmseg.datasets.transforms import LoadAnnotations as Load
-    found = Load().transform(
+    results = Load().transform(
         dict(seg_map_path=str(folder / 'label.png'), reduce_zero_label=False, label_map=None, seg_fields=[])
     )
-    return f'read as class {int(found["gt_seg_map"].max())}'
+    return f'read as class {int(results["gt_seg_map"].max())}'
 
 
 def nan_loss(ours, folder):
-    """A loss that is NaN from step 3 on; with mmdet's CheckInvalidLossHook, and with NonFiniteHook."""
+    """A loss that is NaN from step 3 on, with mmdet's CheckInvalidLossHook and with NonFiniteHook."""
     if ours:
-        with_mmssl()
+        import_mmssl()
     import torch
     from mmengine.model import BaseModel
     from mmengine.runner import Runner
@@ -113,7 +117,7 @@ def nan_loss(ours, folder):
 
     model = Model()
     if not ours:
-        import mmdet.engine.hooks  # noqa: F401  the one that mmengine's users are pointed to
+        import mmdet.engine.hooks  # noqa: F401  recommended to users of mmengine
     hooks = [dict(type='mmssl.NonFiniteHook' if ours else 'mmdet.CheckInvalidLossHook')]
     runner = Runner(
         model,
@@ -125,7 +129,9 @@ def nan_loss(ours, folder):
             sampler=dict(type='DefaultSampler', shuffle=False),
         ),
         train_cfg=dict(by_epoch=False, max_iters=100),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        optim_wrapper=dict(
+            type='mmssl.OptimWrapper' if ours else 'OptimWrapper', optimizer=dict(type='SGD', lr=0.1)
+        ),
         custom_hooks=hooks,
         log_level='ERROR',
         default_hooks=dict(checkpoint=None),
@@ -134,13 +140,14 @@ def nan_loss(ours, folder):
         runner.train()
         return f'trained {model.step} steps; weight {float(model.weight)}'
     except Exception as error:
-        return f'stopped at step {runner.iter + 1}, weight {float(model.weight.detach()):.3g}: {said(error)}'
+        weight = float(model.weight.detach())
+        return f'stopped at step {runner.iter + 1}, weight {weight:.3g}: {message_of(error)}'
 
 
 def command_in_a_checkpoint(ours, folder):
-    """A checkpoint whose loading makes a file, if its code is run."""
+    """A checkpoint that creates a file if loading it runs its code."""
     if ours:
-        with_mmssl()
+        import_mmssl()
     import torch
     from mmengine.runner import load_checkpoint
 
@@ -152,18 +159,18 @@ def command_in_a_checkpoint(ours, folder):
         load_checkpoint(torch.nn.Linear(2, 2), str(folder / 'evil.pth'))
         text = 'loaded'
     except Exception as error:
-        text = said(error)
+        text = message_of(error)
     return f'{"THE COMMAND WAS RUN" if (folder / "canary").exists() else "the command was not run"}; {text}'
 
 
 def no_matching_key(ours, folder):
-    """A checkpoint of another model: no key of it fits."""
+    """A checkpoint of another model, with no matching key."""
     import torch
 
     torch.save({'state_dict': {'other.weight': torch.zeros(3, 3)}}, folder / 'other.pth')
     model = torch.nn.Linear(2, 2)
     if ours:
-        with_mmssl()
+        import_mmssl()
         from mmssl.checkpoint import load_weights
 
         load_weights(model, folder / 'other.pth')
@@ -175,7 +182,7 @@ def no_matching_key(ours, folder):
 
 
 def cut_image(ours, folder):
-    """A JPEG without its second half."""
+    """A JPEG whose second half is missing."""
     import numpy as np
     from PIL import Image
 
@@ -183,43 +190,44 @@ def cut_image(ours, folder):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[: len(path.read_bytes()) // 2])
     if ours:
-        with_mmssl()
+        import_mmssl()
         from mmssl.data.transforms import LoadImage as Load
     else:
         from mmcv.transforms import LoadImageFromFile as Load
-    found = Load().transform(dict(img_path=str(path)))
-    if found is None:
+    results = Load().transform(dict(img_path=str(path)))
+    if results is None:
         return 'None'
-    rows = found['img'].std(axis=(1, 2))
-    return f'an image of {found["img"].shape}, of which {(rows < 1).sum()} rows are of one colour'
+    rows = results['img'].std(axis=(1, 2))
+    return f'an image of {results["img"].shape}, {(rows < 1).sum()} rows of which have one color'
 
 
-def deep_image(ours, folder):
-    """A grey PNG of 16 bits that gets brighter from left to right."""
+def image_of_16_bits(ours, folder):
+    """A gray 16-bit PNG that gets brighter from left to right."""
     import numpy as np
     from PIL import Image
 
     Image.fromarray(np.linspace(0, 65535, 256).astype(np.uint16)[None].repeat(4, 0)).save(folder / 'deep.png')
     if ours:
-        with_mmssl()
+        import_mmssl()
         from mmssl.data.transforms import LoadImage as Load
     else:
         from mmcv.transforms import LoadImageFromFile as Load
-    found = Load().transform(dict(img_path=str(folder / 'deep.png')))['img']
-    return f'{found.shape}, values from {found.min()} to {found.max()}'
+    pixels = Load().transform(dict(img_path=str(folder / 'deep.png')))['img']
+    return f'{pixels.shape}, values from {pixels.min()} to {pixels.max()}'
 
 
-def coco_dataset(ours, folder, change=None, classes=('cat', 'dog'), **options):
+def coco_dataset(ours, folder, change=None, classes=('cat', 'dog')):
+    """Load a COCO file, optionally with a change, and describe its images."""
     if ours:
-        with_mmssl()
+        import_mmssl()
         import mmssl.detection  # noqa: F401
     from mmdet.datasets import CocoDataset
 
     content = dict(
-        images=[dict(id=number, file_name=f'{number}.jpg', width=50, height=40) for number in (1, 2)],
+        images=[dict(id=index, file_name=f'{index}.jpg', width=50, height=40) for index in (1, 2)],
         annotations=[
-            dict(id=number, image_id=number, category_id=number, bbox=[1, 1, 20, 20], area=400, iscrowd=0)
-            for number in (1, 2)
+            dict(id=index, image_id=index, category_id=index, bbox=[1, 1, 20, 20], area=400, iscrowd=0)
+            for index in (1, 2)
         ],
         categories=[dict(id=1, name='cat'), dict(id=2, name='dog')],
     )
@@ -233,17 +241,16 @@ def coco_dataset(ours, folder, change=None, classes=('cat', 'dog'), **options):
         pipeline=[],
         test_mode=True,
     )
-    found = [dataset.get_data_info(number) for number in range(len(dataset))]
-    return f'{len(found)} images: ' + '; '.join(
-        Path(info['img_path']).name
-        + ': '
-        + (', '.join(classes[one['bbox_label']] for one in info['instances']) or 'no object')
-        for info in found
-    )
+    descriptions = []
+    for index in range(len(dataset)):
+        info = dataset.get_data_info(index)
+        names = ', '.join(classes[instance['bbox_label']] for instance in info['instances'])
+        descriptions.append(f'{Path(info["img_path"]).name}: {names or "no object"}')
+    return f'{len(descriptions)} images: {"; ".join(descriptions)}'
 
 
 def repeated_image(ours, folder):
-    """A COCO file in which two images (a cat's and a dog's) have the id 1."""
+    """A COCO file in which two images (of a cat and of a dog) have the id 1."""
 
     def change(content):
         content['images'][1]['id'] = 1
@@ -270,13 +277,13 @@ def classes_of_other_names(ours, folder):
     return coco_dataset(ours, folder, classes=('Cat', 'Dog'))
 
 
-def misspelt_setting(ours, folder):
-    """A config in which default_hooks is spelt default_hoks, with logger=dict(interval=1)."""
+def misspelled_setting(ours, folder):
+    """A config in which default_hooks is spelled default_hoks, with logger=dict(interval=1)."""
     (folder / 'config.py').write_text(
         "model = dict(type='x')\ndefault_hoks = dict(logger=dict(interval=1))\n"
     )
     if ours:
-        with_mmssl()
+        import_mmssl()
         from mmssl.config.check import check_settings
         from mmssl.config.load import load_config
 
@@ -298,33 +305,33 @@ def misspelt_setting(ours, folder):
 TRIALS = (
     label_out_of_range,
     all_ignored,
-    wide_label,
+    label_of_16_bits,
     nan_loss,
     command_in_a_checkpoint,
     no_matching_key,
     cut_image,
-    deep_image,
+    image_of_16_bits,
     repeated_image,
     nan_box,
     classes_in_another_order,
     classes_of_other_names,
-    misspelt_setting,
+    misspelled_setting,
 )
 
 
 def attempt(trial, ours: bool) -> str:
-    """What a trial saw, from a forked process."""
+    """Run a trial in a forked process and return its observation."""
     receiver, sender = multiprocessing.Pipe(False)
     pid = os.fork()
     if not pid:
-        with tempfile.TemporaryDirectory() as place, open(os.devnull, 'w') as nothing:
-            os.dup2(nothing.fileno(), 1)
-            os.dup2(nothing.fileno(), 2)
+        with tempfile.TemporaryDirectory() as directory, open(os.devnull, 'w') as devnull:
+            os.dup2(devnull.fileno(), 1)
+            os.dup2(devnull.fileno(), 2)
             try:
-                text = trial(ours, Path(place))
+                text = trial(ours, Path(directory))
             except Exception as error:
-                text = said(error)
-            sender.send(text.replace(f'{place}/', ''))
+                text = message_of(error)
+            sender.send(text.replace(f'{directory}/', ''))
         os._exit(0)
     sender.close()
     try:
@@ -339,30 +346,30 @@ def main() -> int:
     """Run all trials and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--output', type=Path, help='Markdown file')
-    parser.add_argument('--only', default='', help='trials whose name holds this')
+    parser.add_argument('--only', default='', help='only trials whose name contains this')
     args = parser.parse_args()
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     import mmdet.engine.hooks
     import mmdet.evaluation  # noqa: F401
     import mmseg.datasets.transforms
-    import mmseg.evaluation  # noqa: F401  once, not in every trial
+    import mmseg.evaluation  # noqa: F401  imported once, not in every trial
 
     packages = ', '.join(
         f'{name} {version(name)}'
         for name in ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation', 'torch')
     )
     lines = [
-        '# Faults given to the hosts alone',
+        '# Faults in the toolboxes alone',
         '',
-        f'`python tools/trials/hosts.py`, with {packages}. One trial each, in a process of '
-        'its own; the hosts do not see mmssl there.',
+        f'`python tools/trials/hosts.py`, with {packages}. One trial each, in a separate process, which does '
+        'not import mmssl for the toolboxes alone.',
         '',
-        '| fault | hosts alone | with mmssl |',
+        '| fault | toolboxes alone | with mmssl |',
         '|---|---|---|',
     ]
-    for trial in [found for found in TRIALS if args.only in found.__name__]:
-        cells = [attempt(trial, ours).replace('|', '/') for ours in (False, True)]
-        lines.append(f'| {trial.__doc__} | {cells[0]} | {cells[1]} |')
+    for trial in [trial for trial in TRIALS if args.only in trial.__name__]:
+        alone, ours = (attempt(trial, with_ours).replace('|', '/') for with_ours in (False, True))
+        lines.append(f'| {trial.__doc__} | {alone} | {ours} |')
         print(lines[-1], flush=True)
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)

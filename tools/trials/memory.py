@@ -1,14 +1,15 @@
-"""Resident memory over a long run, of the main process and of the data loader's workers, and over an evaluation.
+"""Resident memory of all processes over a long run, and over an evaluation.
 
     python tools/trials/memory.py --iterations 5000 --output docs/trials/memory.md
 
-Trains the smoke configs with two workers as ``mmssl train`` does, with logs and checkpoints, and notes the
-memory of every process on the way (``VmRSS`` of proc(5)). Growth is that of the mean over the last tenth
-against the mean over a tenth from iteration 500 on. Then tests models on 50 and on 500 images, and feeds
-metrics with predictions of the size of real ones.
+Trains the smoke configs with two workers as ``mmssl train`` does, with logs and checkpoints, and records the
+memory of every process (``VmRSS`` of proc(5)). Growth compares the mean over the last tenth with the mean
+over a tenth from iteration 500 on. Then tests models on 50 and on 500 images, and passes predictions of
+realistic size to metrics.
 """
 
 import argparse
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -31,27 +32,31 @@ START = 500
 
 
 class Curve(NamedTuple):
-    """Memory in MiB by iteration; one list a process, the main one first."""
+    """Memory in MiB by iteration.
+
+    Attributes:
+        iterations: Iterations of the readings.
+        processes: Readings of each process, the main one first.
+    """
 
     iterations: list[int]
     processes: list[list[float]]
 
     def growth(self, start: int) -> list[float]:
-        """Of every process: mean of the last tenth over the mean of the tenth that begins at iteration ``start``, less 1."""
+        """Return the relative growth of each process from the tenth at ``start`` to the last tenth."""
         tenth = max(1, (self.iterations[-1] - start) // 10)
-        first = [place for place, number in enumerate(self.iterations) if start <= number <= start + tenth]
-        last = [
-            place for place, number in enumerate(self.iterations) if number >= self.iterations[-1] - tenth
-        ]
+        end = self.iterations[-1]
+        first = [index for index, step in enumerate(self.iterations) if start <= step <= start + tenth]
+        last = [index for index, step in enumerate(self.iterations) if step >= end - tenth]
         return [_mean(values, last) / _mean(values, first) - 1 for values in self.processes]
 
 
-def _mean(values: list[float], places: list[int]) -> float:
-    return sum(values[place] for place in places) / len(places)
+def _mean(values: list[float], indices: list[int]) -> float:
+    return sum(values[index] for index in indices) / len(indices)
 
 
 def resident(pid: int | str = 'self') -> float:
-    """Resident memory of a process in MiB."""
+    """Return the resident memory of a process in MiB."""
     for line in Path(f'/proc/{pid}/status').read_text().splitlines():
         if line.startswith('VmRSS:'):
             return int(line.split()[1]) / 1024
@@ -59,7 +64,7 @@ def resident(pid: int | str = 'self') -> float:
 
 
 def settings_of(name: str, folder: Path, work_dir: str, *options: str):
-    """A smoke config as ``mmssl train`` prepares it, with the demo data of ``folder``."""
+    """Load a smoke config as ``mmssl train`` prepares it, with the demo data of ``folder``."""
     from mmssl.config.load import load_config
     from mmssl.engine.launch import prepare
 
@@ -70,14 +75,14 @@ def settings_of(name: str, folder: Path, work_dir: str, *options: str):
 
 
 def training(name: str, folder: Path, iterations: int, workers: int = 2, every: int = 25) -> Curve:
-    """Train a smoke config and note the memory every so many iterations.
+    """Train a smoke config and record the memory.
 
     Args:
-        name: of the config.
-        folder: with ``data/demo`` in it.
-        iterations: how long.
-        workers: of the data loader.
-        every: between two notes.
+        name: Name of the config.
+        folder: Folder with ``data/demo``.
+        iterations: Number of iterations.
+        workers: Workers of the data loader.
+        every: Iterations between readings.
     """
     from mmengine.hooks import Hook
 
@@ -99,7 +104,7 @@ def training(name: str, folder: Path, iterations: int, workers: int = 2, every: 
     ) = None
     curve = Curve([], [[] for _ in range(workers + 1)])
 
-    class Note(Hook):
+    class Record(Hook):
         priority = 'LOWEST'
 
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
@@ -111,13 +116,13 @@ def training(name: str, folder: Path, iterations: int, workers: int = 2, every: 
                 values.append(resident(pid))
 
     runner = runner_class(cfg).from_cfg(cfg)
-    runner.register_hook(Note())
+    runner.register_hook(Record())
     runner.train()
     return curve
 
 
 def testing(name: str, folder: Path, images: tuple[int, int] = (50, 500)) -> list[float]:
-    """Memory in MiB after so many images of a test of a smoke config, whose data set is repeated."""
+    """Return the memory in MiB after ``images`` images of a test of a smoke config on repeated data."""
     from mmengine.hooks import Hook
 
     from mmssl.engine.runner import runner_class
@@ -127,54 +132,52 @@ def testing(name: str, folder: Path, images: tuple[int, int] = (50, 500)) -> lis
     cfg.test_dataloader.dataset = dict(type='RepeatDataset', times=images[-1], dataset=dataset)
     cfg.train_cfg = cfg.train_dataloader = cfg.optim_wrapper = cfg.param_scheduler = None
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-    found: list[float] = []
+    readings: list[float] = []
 
-    class Enough(Exception):
-        """The last image of interest is done."""
+    class TestedEnough(Exception):  # noqa: N818
+        """The last image of interest has been tested."""
 
-    class Note(Hook):
+    class Record(Hook):
         def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
             if batch_idx + 1 in images:
-                found.append(resident())
+                readings.append(resident())
             if batch_idx + 1 == images[-1]:
-                raise Enough
+                raise TestedEnough
 
     runner = runner_class(cfg).from_cfg(cfg)
-    runner.register_hook(Note())
-    try:
+    runner.register_hook(Record())
+    with contextlib.suppress(TestedEnough):
         runner.test()
-    except Enough:
-        pass
-    return found
+    return readings
 
 
 def segmentation_metric():
-    """SegmentationMetric, and a prediction of 512x512 pixels and 150 classes."""
+    """Return SegmentationMetric and a function that draws predictions of 512x512 pixels and 150 classes."""
     import torch
 
     from mmssl.evaluation.segmentation import SegmentationMetric
 
     metric = SegmentationMetric()
-    metric.dataset_meta = dict(classes=[str(number) for number in range(150)])
+    metric.dataset_meta = dict(classes=[str(label) for label in range(150)])
 
-    def sample(number):
-        generator = torch.Generator().manual_seed(number)
+    def sample(index):
+        generator = torch.Generator().manual_seed(index)
         maps = torch.randint(0, 150, (2, 1, 512, 512), generator=generator, dtype=torch.uint8)
         return dict(
-            pred_sem_seg=dict(data=maps[0]), gt_sem_seg=dict(data=maps[1].long()), img_path=f'{number}.jpg'
+            pred_sem_seg=dict(data=maps[0]), gt_sem_seg=dict(data=maps[1].long()), img_path=f'{index}.jpg'
         )
 
     return metric, sample
 
 
 def click_metric():
-    """ClickMetric, and 30 objects of 20 clicks."""
+    """Return ClickMetric and a function that draws 30 objects of 20 clicks."""
     import torch
 
     from mmssl.evaluation.clicks import ClickMetric
 
-    def sample(number):
-        generator = torch.Generator().manual_seed(number)
+    def sample(index):
+        generator = torch.Generator().manual_seed(index)
         return dict(
             pred_instances=dict(
                 click_ious=torch.rand(30, 20, generator=generator), areas=torch.full((30,), 900.0)
@@ -185,7 +188,7 @@ def click_metric():
 
 
 def coco_metric():
-    """mmdet's CocoMetric, and 100 boxes."""
+    """Return mmdet's CocoMetric and a function that draws 100 boxes."""
     import json
 
     import torch
@@ -197,29 +200,29 @@ def coco_metric():
         metric = CocoMetric(ann_file=str(path), metric='bbox')
     metric.dataset_meta = dict(classes=('a',))
 
-    def sample(number):
-        found = dict(
+    def sample(index):
+        boxes = dict(
             bboxes=torch.rand(100, 4), scores=torch.rand(100), labels=torch.zeros(100, dtype=torch.long)
         )
-        return dict(img_id=number, ori_shape=(480, 640), pred_instances=found)
+        return dict(img_id=index, ori_shape=(480, 640), pred_instances=boxes)
 
     return metric, sample
 
 
 def feeding(build, images: tuple[int, int] = (50, 500)) -> list[float]:
-    """Memory in MiB after so many images that a metric has taken in."""
+    """Return the memory in MiB after a metric has processed ``images`` predictions."""
     metric, sample = build()
-    found = []
-    for number in range(images[-1]):
-        metric.process({}, [sample(number)])
-        if number + 1 in images:
+    readings = []
+    for index in range(images[-1]):
+        metric.process({}, [sample(index)])
+        if index + 1 in images:
             gc.collect()
-            found.append(resident())
-    return found
+            readings.append(resident())
+    return readings
 
 
 def in_a_fork(function, *arguments):
-    """What a function returns in a process of its own, so that no memory of one trial is there in the next."""
+    """Return the result of a function that runs in a forked process, which frees its memory."""
     receiver, sender = multiprocessing.Pipe(False)
     pid = os.fork()
     if not pid:
@@ -240,39 +243,36 @@ def in_a_fork(function, *arguments):
         os.waitpid(pid, 0)
 
 
-def report(curves: dict, tests: dict, fed: dict, iterations: int, seconds: float) -> str:
-    """The figures as Markdown."""
+def report(curves: dict, tests: dict, metrics: dict, iterations: int, seconds: float) -> str:
+    """Return the figures as Markdown."""
     start = min(START, iterations // 2)
     lines = [
         '# Memory',
         '',
-        f'`python tools/trials/memory.py --iterations {iterations}`, {seconds / 60:.0f} minutes, two workers, batches '
-        f'of 4. MiB resident; growth from the tenth after iteration {start} to the last tenth.',
+        f'`python tools/trials/memory.py --iterations {iterations}`, {seconds / 60:.0f} minutes, two '
+        f'workers, batches of 4. Resident MiB; growth from the tenth after iteration {start} to the last.',
         '',
-        '| training | process | at the start | at the end | most | growth |',
+        '| training | process | at the start | at the end | largest | growth |',
         '|---|---|---|---|---|---|',
     ]
     for name, curve in curves.items():
-        at = next(place for place, number in enumerate(curve.iterations) if number >= start)
-        for number, (values, growth) in enumerate(zip(curve.processes, curve.growth(start), strict=True)):
-            process = f'worker {number}' if number else 'main'
+        first = next(index for index, step in enumerate(curve.iterations) if step >= start)
+        for index, (values, growth) in enumerate(zip(curve.processes, curve.growth(start), strict=True)):
+            process = f'worker {index}' if index else 'main'
             lines.append(
-                f'| {SYSTEMS[name]}, {curve.iterations[-1]} iterations | {process} | {values[at]:.1f} | {values[-1]:.1f} | '
-                f'{max(values[at:]):.1f} | {100 * growth:+.2f} % |'
+                f'| {SYSTEMS[name]}, {curve.iterations[-1]} iterations | {process} | {values[first]:.1f} | '
+                f'{values[-1]:.1f} | {max(values[first:]):.1f} | {100 * growth:+.2f} % |'
             )
     lines += ['', '| evaluation | after 50 images | after 500 | growth |', '|---|---|---|---|']
-    for name, (few, many) in {
-        **{f'test of {SYSTEMS[name]}': found for name, found in tests.items()},
-        **fed,
-    }.items():
-        lines.append(
-            f'| {name} | {few:.1f} | {many:.1f} | {100 * (many / few - 1):+.2f} %, {1024 * (many - few) / 450:.2f} KiB an image |'
-        )
+    evaluations = {f'test of {SYSTEMS[name]}': readings for name, readings in tests.items()}
+    for name, (few, many) in {**evaluations, **metrics}.items():
+        growth = f'{100 * (many / few - 1):+.2f} %, {1024 * (many - few) / 450:.2f} KiB per image'
+        lines.append(f'| {name} | {few:.1f} | {many:.1f} | {growth} |')
     return '\n'.join(lines) + '\n'
 
 
 def main() -> int:
-    """Run the trials and print the table; fail where memory grows by 5 % or more."""
+    """Run the trials, print the table, and return 1 if memory grows by 5 % or more."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--iterations', type=int, default=5000)
     parser.add_argument('--systems', nargs='+', default=list(SYSTEMS), choices=list(SYSTEMS))
@@ -283,10 +283,10 @@ def main() -> int:
     start = time.monotonic()
     from mmssl.data.demo import make_demo_data
 
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
         make_demo_data(folder / 'data/demo')
-        fed = {
+        metrics = {
             'SegmentationMetric, 512x512, 150 classes': in_a_fork(feeding, segmentation_metric),
             'ClickMetric, 30 objects of 20 clicks': in_a_fork(feeding, click_metric),
             "mmdet's CocoMetric, 100 boxes": in_a_fork(feeding, coco_metric),
@@ -295,26 +295,15 @@ def main() -> int:
         curves = {}
         for name in args.systems:
             curves[name] = in_a_fork(training, name, folder, args.iterations)
-            print(
-                name,
-                [
-                    f'{100 * growth:+.2f} %'
-                    for growth in curves[name].growth(min(START, args.iterations // 2))
-                ],
-                flush=True,
-            )
-    text = report(curves, tests, fed, args.iterations, time.monotonic() - start)
+            growth = curves[name].growth(min(START, args.iterations // 2))
+            print(name, [f'{100 * value:+.2f} %' for value in growth], flush=True)
+    text = report(curves, tests, metrics, args.iterations, time.monotonic() - start)
     print(text)
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text, encoding='utf-8')
-    return int(
-        any(
-            growth >= 0.05
-            for curve in curves.values()
-            for growth in curve.growth(min(START, args.iterations // 2))
-        )
-    )
+    growths = [value for curve in curves.values() for value in curve.growth(min(START, args.iterations // 2))]
+    return int(max(growths) >= 0.05)
 
 
 if __name__ == '__main__':

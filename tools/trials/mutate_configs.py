@@ -1,11 +1,11 @@
-"""Random mistakes in configs: a mistake may be harmless or be refused in one line, and nothing else.
+"""Random mistakes in configs: each must either be harmless or be rejected in one line.
 
     python tools/trials/mutate_configs.py --number 300 --seed 0 --output docs/trials/mutate_configs.md
 
-Every trial takes a config, makes one mistake in it (a key deleted or misspelt, a value of another type, a
-misspelt type), and runs ``mmssl train`` on it in a process of its own; every config is run once without a
-mistake first. Smoke configs train and validate on the demo data. Of the others the model is built without
-memory for its weights and the data set is a stand-in; everything is built, and the first step is left out.
+Every trial makes one mistake in a config (a key deleted or misspelled, a value of another type, a misspelled
+type) and runs ``mmssl train`` on it in a separate process; every config is first run once without a mistake.
+Smoke configs train and validate on the demo data. Models of the others are built without memory for their
+weights, with placeholder data sets; everything is built, and no step is run.
 """
 
 import argparse
@@ -28,33 +28,33 @@ sys.path[:0] = [str(ROOT)] * (str(ROOT) not in sys.path)
 
 from mmssl.config.check import SETTINGS  # noqa: E402
 
-KINDS = ('deleted', 'misspelt', 'other type')
+MISTAKES = ('deleted', 'misspelled', 'other type')
 CONTROL = 'none (control)'
 GOOD = ('runs', 'refused', 'stopped')
 FAULTS = ('traceback', 'hang', 'killed', 'left over')
 
 
 class Trial(NamedTuple):
-    """One mutated config and what ``mmssl train`` made of it."""
+    """One mutated config and the outcome of ``mmssl train``."""
 
     config: str
-    kind: str
-    what: str
+    mistake: str
+    description: str
     outcome: str
     message: str
     seconds: float
 
 
-def places(node, path: tuple = ()):
-    """(path, value) of everything below a config."""
+def nested_values(node, path: tuple = ()):
+    """Yield (path, value) of everything inside a config."""
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in items:
         yield (*path, key), value
-        yield from places(value, (*path, key))
+        yield from nested_values(value, (*path, key))
 
 
 def misspell(name: str, rng: random.Random) -> str:
-    """The name with one letter left out, doubled or in the place of its neighbour."""
+    """Return the name with one letter omitted, doubled or swapped with the next."""
     at = rng.randrange(len(name))
     choices = (
         name[:at] + name[at + 1 :],
@@ -65,45 +65,43 @@ def misspell(name: str, rng: random.Random) -> str:
 
 
 def other_type(value, rng: random.Random):
-    """A value that is of another type."""
-    choices = [
-        value_
-        for value_ in (None, 'text', 7, 0.5, True, [1, 'a'], {'a': 1}, [], {}, '')
-        if type(value_) is not type(value)
-    ]
-    return rng.choice(choices)
+    """Return a value of another type."""
+    values = (None, 'text', 7, 0.5, True, [1, 'a'], {'a': 1}, [], {}, '')
+    return rng.choice([other for other in values if type(other) is not type(value)])
 
 
 def mutate(config: dict, rng: random.Random) -> tuple[dict, str, str]:
-    """A copy of a config with one mistake, the kind of mistake, and what it is in words."""
+    """Return a copy of a config with one mistake, the type of mistake, and its description."""
     config = copy.deepcopy(config)
-    kind = rng.choice(KINDS)
-    # names that other settings have been made of (train_pipeline, ...) are read by nothing any more
-    read_later = {key: value for key, value in config.items() if key in SETTINGS}
-    every = [
-        (path, value) for path, value in places(read_later) if kind != 'misspelt' or isinstance(path[-1], str)
+    mistake = rng.choice(MISTAKES)
+    # other names (train_pipeline, ...) have been used in building the settings and are not read any more
+    settings = {key: value for key, value in config.items() if key in SETTINGS}
+    candidates = [
+        (path, value)
+        for path, value in nested_values(settings)
+        if mistake != 'misspelled' or isinstance(path[-1], str)
     ]
-    path, value = rng.choice(every)
+    path, value = rng.choice(candidates)
     holder = config
     for key in path[:-1]:
         holder = holder[key]
     name, last = '.'.join(map(str, path)), path[-1]
-    if kind == 'deleted':
+    if mistake == 'deleted':
         del holder[last]
-        return config, kind, f'{name} deleted'
-    if kind == 'other type':
+        return config, mistake, f'{name} deleted'
+    if mistake == 'other type':
         holder[last] = other_type(value, rng)
-        return config, kind, f'{name} = {holder[last]!r}'
+        return config, mistake, f'{name} = {holder[last]!r}'
     if last == 'type' and isinstance(value, str):
         holder[last] = misspell(value, rng)
-        return config, kind, f'{name} = {holder[last]!r}'
+        return config, mistake, f'{name} = {holder[last]!r}'
     wrong = misspell(last, rng)
     holder[wrong] = holder.pop(last)
-    return config, kind, f'{name} is spelt {wrong}'
+    return config, mistake, f'{name} is spelled {wrong}'
 
 
 def plain(node):
-    """A config as dicts, lists and plain values."""
+    """Return a config as dicts, lists and plain values."""
     if isinstance(node, dict):
         return {key: plain(value) for key, value in node.items()}
     if isinstance(node, list):
@@ -112,7 +110,7 @@ def plain(node):
 
 
 def read(name: str) -> dict:
-    """A config; one of the smoke configs is shortened to two steps and a validation on two images."""
+    """Read a config; smoke configs are shortened to two steps and a validation on two images."""
     from mmengine.config import Config
 
     from mmssl.hosts import patches
@@ -127,23 +125,22 @@ def read(name: str) -> dict:
     return config
 
 
-def stand_in() -> None:
-    """In a child: no weights, no images and no steps; everything else is built and checked."""
+def use_placeholders() -> None:
+    """Replace weights, images and steps in this process, so that everything else is built and checked."""
     import torch
     from mmengine.dataset import BaseDataset
-    from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
-    from mmengine.runner import Runner as HostRunner
+    from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
-    host_build = HostRunner.build_model
+    original_build = Runner.build_model
 
     def build_model(self, model):
         try:
             with torch.device('meta'):
-                return host_build(self, model)
+                return original_build(self, model)
         except RuntimeError as error:
             if 'meta tensors' not in str(error):
                 raise
-        return host_build(self, model)
+        return original_build(self, model)
 
     def full_init(self):
         self.serialize_data = False
@@ -161,32 +158,47 @@ def stand_in() -> None:
         BaseDetDataset.full_init = full_init
         voc.fileio = SimpleNamespace(exists=lambda *args, **kwargs: True)
         voc.osp = SimpleNamespace(isfile=lambda path: True)
-    HostRunner.build_model = build_model
-    HostRunner._init_model_weights = lambda self: None
+    Runner.build_model = build_model
+    Runner._init_model_weights = lambda self: None
     torch.nn.Module.to = lambda self, *args, **kwargs: self
     BaseDataset.full_init = full_init
     EpochBasedTrainLoop.run = IterBasedTrainLoop.run = run
 
 
 def child(folder: Path, full: bool) -> int:
-    """Run ``mmssl train`` on the config in ``folder`` and return its exit status."""
-    for number, name in ((1, 'stdout'), (2, 'stderr')):
-        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), number)
-    # what prints goes there too, also where something stands in for the streams, as a test runner's capture
-    # does
+    """Run ``mmssl train`` on the config in ``folder`` and return its exit status.
+
+    Args:
+        folder: Folder with config.py.
+        full: Whether the config is of full size and needs placeholders.
+    """
+    for descriptor, name in ((1, 'stdout'), (2, 'stderr')):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), descriptor)
+    # print writes there too, even if a test runner has replaced the streams
     sys.stdout, sys.stderr = (
-        open(number, 'w', encoding='utf-8', buffering=1, closefd=False) for number in (1, 2)
+        open(descriptor, 'w', encoding='utf-8', buffering=1, closefd=False)  # noqa: SIM115
+        for descriptor in (1, 2)
     )
     os.chdir(folder)
     from mmssl.cli import main
 
     if full:
-        stand_in()
-    return main(['train', 'config.py', '--work-dir', 'runs/one'])
+        use_placeholders()
+    return main(['train', 'config.py', '--work-dir', 'runs/trial'])
 
 
 def attempt(config: dict, folder: Path, full: bool, limit: float) -> tuple[str, str]:
-    """(outcome, message) of one config, in a forked process that is ended after ``limit`` seconds of CPU time, or ten times that in all."""
+    """Run one config in a forked process.
+
+    Args:
+        config: The config.
+        folder: Empty work folder.
+        full: As in :func:`child`.
+        limit: Seconds of CPU time, and tenths of the elapsed seconds, after which the process is killed.
+
+    Returns:
+        Outcome and message.
+    """
     (folder / 'config.py').write_text(
         ''.join(f'{key} = {value!r}\n' for key, value in config.items()), encoding='utf-8'
     )
@@ -221,7 +233,7 @@ def attempt(config: dict, folder: Path, full: bool, limit: float) -> tuple[str, 
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time of a process so far: what it takes on a busy machine is no sign of a hang. 0 where /proc is not there."""
+    """Return the CPU time of a process, which a busy machine does not change; 0 where there is no /proc."""
     try:
         fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
     except OSError:
@@ -231,8 +243,14 @@ def cpu_seconds(pid: int) -> float:
     )  # utime and stime, fields 14 and 15 of proc(5)
 
 
-def judge(status: int, text: str, left: bool) -> tuple[str, str]:
-    """(outcome, message) from the exit status, the error output and whether there is a work directory."""
+def judge(status: int, text: str, has_work_dir: bool) -> tuple[str, str]:
+    """Return outcome and message.
+
+    Args:
+        status: Exit status.
+        text: Error output.
+        has_work_dir: Whether a work directory exists after the run.
+    """
     lines = [line for line in text.splitlines() if line.startswith('mmssl train: error: ')]
     message = (
         lines[0].removeprefix('mmssl train: error: ') if lines else (text.strip().splitlines() or [''])[-1]
@@ -243,7 +261,7 @@ def judge(status: int, text: str, left: bool) -> tuple[str, str]:
         return 'killed', f'signal {-status}'
     if status != 1 or 'Traceback' in text or len(lines) != 1:
         return 'traceback', message
-    if left:
+    if has_work_dir:
         return (
             'stopped' if re.match('training failed at iteration|iteration ', message) else 'left over'
         ), message
@@ -252,7 +270,7 @@ def judge(status: int, text: str, left: bool) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def demo_folder():
-    """A folder with the demo data in ``data/demo``."""
+    """Yield a folder with the demo data in ``data/demo``."""
     from mmssl.data.demo import make_demo_data
 
     with tempfile.TemporaryDirectory() as folder:
@@ -261,58 +279,58 @@ def demo_folder():
 
 
 def trials(
-    number: int,
+    count: int,
     seed: int,
     data: Path,
     names: list[str],
     limit: float = 60.0,
-    tell=None,
+    on_trial=None,
     control: bool = False,
 ) -> list[Trial]:
     """Mutate configs at random and run them.
 
     Args:
-        number: of trials.
-        seed: of configs and mistakes.
-        data: folder of the demo data.
-        names: configs, relative to the checkout, drawn from uniformly.
-        limit: seconds of CPU time after which a trial hangs; ten times that by the clock.
-        tell: called with every trial.
-        control: run every config without a mistake too.
+        count: Number of trials.
+        seed: Seed of the choice of configs and mistakes.
+        data: Folder of the demo data.
+        names: Configs, relative to the checkout, one of which is drawn for each trial.
+        limit: As in :func:`attempt`.
+        on_trial: Function that is called with every trial.
+        control: Run every config without a mistake too.
     """
     import mmengine.registry as root
 
     from mmssl import registry
 
-    for kind in (registry.MODELS, registry.DATASETS):  # once, not in every child
-        kind.import_from_location()
-        kind.import_pending()
+    for parts in (registry.MODELS, registry.DATASETS):  # once, not in every child
+        parts.import_from_location()
+        parts.import_pending()
     assert root.MODELS.get('mmssl.MAE')
-    rng, found, configs = random.Random(seed), [], {}
-    for _ in range(number):
+    rng, results, configs = random.Random(seed), [], {}
+    for _ in range(count):
         name = rng.choice(names)
         todo = []
         if name not in configs:
             configs[name] = read(name)
             if control:
                 todo.append((configs[name], CONTROL, 'nothing changed'))
-        for config, kind, what in (*todo, mutate(configs[name], rng)):
-            with tempfile.TemporaryDirectory() as place:
-                folder = Path(place)
+        for config, mistake, description in (*todo, mutate(configs[name], rng)):
+            with tempfile.TemporaryDirectory() as directory:
+                folder = Path(directory)
                 (folder / 'data').mkdir()
                 (folder / 'data/demo').symlink_to(data)
                 start = time.monotonic()
                 outcome, message = attempt(config, folder, not name.startswith('configs/smoke/'), limit)
-            found.append(
-                Trial(name, kind, what, outcome, message.replace(place, '.'), time.monotonic() - start)
-            )
-            if tell:
-                tell(found[-1])
-    return found
+            seconds = time.monotonic() - start
+            message = message.replace(directory, '.')
+            results.append(Trial(name, mistake, description, outcome, message, seconds))
+            if on_trial:
+                on_trial(results[-1])
+    return results
 
 
 def all_configs() -> list[str]:
-    """Every config, relative to the checkout."""
+    """Return the path of every config, relative to the checkout."""
     return sorted(
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / 'configs').rglob('*.py')
@@ -320,71 +338,71 @@ def all_configs() -> list[str]:
     )
 
 
-def table(found: list[Trial], command: str) -> str:
-    """The counts as Markdown, and every message once."""
-    counts = Counter((trial.kind, trial.outcome) for trial in found)
+def table(results: list[Trial], command: str) -> str:
+    """Return the counts as Markdown, and every distinct message once."""
+    counts = Counter((trial.mistake, trial.outcome) for trial in results)
     outcomes = (*GOOD, *FAULTS)
-    mistakes = [trial for trial in found if trial.kind != CONTROL]
+    mistakes = [trial for trial in results if trial.mistake != CONTROL]
     lines = [
         '# Mistakes in configs',
         '',
         f'{len(mistakes)} trials over {len({trial.config for trial in mistakes})} configs: `{command}`.',
         '',
-        '`runs`: nothing needed has changed. `refused`: one line of error, status 1, no work directory. `stopped`: one '
-        'line of error after the first step; the log stays. The rest would be faults.',
+        '`runs`: the mistake was harmless. `refused`: one line of error, status 1, no work directory. '
+        '`stopped`: one line of error after the first step; the log is kept. Anything else would be a fault.',
         '',
         '| mistake | ' + ' | '.join(outcomes) + ' |',
         '|---' * (len(outcomes) + 1) + '|',
     ]
-    for kind in (*KINDS, *[CONTROL] * (len(mistakes) < len(found))):
-        lines.append(f'| {kind} | ' + ' | '.join(str(counts[kind, outcome]) for outcome in outcomes) + ' |')
-    refused = {trial.config for trial in found if trial.kind == CONTROL and trial.outcome != 'runs'}
+    for mistake in (*MISTAKES, *[CONTROL] * (len(mistakes) < len(results))):
+        row = ' | '.join(str(counts[mistake, outcome]) for outcome in outcomes)
+        lines.append(f'| {mistake} | {row} |')
+    refused = {trial.config for trial in results if trial.mistake == CONTROL and trial.outcome != 'runs'}
     if refused:
         counts = Counter(trial.outcome for trial in mistakes if trial.config in refused)
         lines += [
             '',
-            f'{len(refused)} configs do not begin with the stand-ins even without a mistake (they read validation data at the '
-            'start, or need several processes), so that a refusal of theirs may have another reason; they have '
-            f'{counts.total()} of the trials, {counts["refused"]} of them refused.',
+            f'{len(refused)} configs do not start with the placeholders even without a mistake (they read '
+            'validation data at the start, or need several processes), so that their refusals may have '
+            f'another reason; they have {counts.total()} of the trials, {counts["refused"]} of them refused.',
         ]
-    lines += ['', 'What was said, one line of each kind:', '']
-    said: list[str] = []
-    for trial in found:
+    lines += ['', 'The messages, similar ones once:', '']
+    messages: list[str] = []
+    for trial in results:
         message = trial.message[:200].replace('|', '/')
-        if message and not difflib.get_close_matches(message, said, n=1, cutoff=0.7):
-            said.append(message)
-            lines.append(f'* {trial.what}: {message}')
+        if message and not difflib.get_close_matches(message, messages, n=1, cutoff=0.7):
+            messages.append(message)
+            lines.append(f'* {trial.description}: {message}')
     return '\n'.join(lines) + '\n'
 
 
 def main() -> int:
-    """Run the trials, print the table, and fail where there is a fault."""
+    """Run the trials, print the table, and return 1 if there is a fault."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--number', type=int, default=300)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument(
         '--limit', type=float, default=60.0, help='seconds of CPU time after which a trial hangs'
     )
-    parser.add_argument('--configs', default='', help='only configs whose name holds this')
+    parser.add_argument('--configs', default='', help='only configs whose name contains this')
     parser.add_argument('--output', type=Path, help='Markdown file')
     args = parser.parse_args()
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     names = [name for name in all_configs() if args.configs in name]
 
-    def tell(trial):
-        print(
-            f'{trial.outcome:9} {trial.seconds:5.1f} s  {trial.config}: {trial.what}: {trial.message[:240]}',
-            flush=True,
-        )
+    def print_trial(trial):
+        where = f'{trial.config}: {trial.description}'
+        print(f'{trial.outcome:9} {trial.seconds:5.1f} s  {where}: {trial.message[:240]}', flush=True)
 
     with demo_folder() as folder:
-        found = trials(args.number, args.seed, folder / 'data/demo', names, args.limit, tell, control=True)
-    text = table(found, f'python tools/trials/mutate_configs.py --number {args.number} --seed {args.seed}')
+        data = folder / 'data/demo'
+        results = trials(args.number, args.seed, data, names, args.limit, print_trial, control=True)
+    text = table(results, f'python tools/trials/mutate_configs.py --number {args.number} --seed {args.seed}')
     print(text)
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         args.output.write_text(text, encoding='utf-8')
-    return int(any(trial.outcome in FAULTS for trial in found))
+    return int(any(trial.outcome in FAULTS for trial in results))
 
 
 if __name__ == '__main__':
