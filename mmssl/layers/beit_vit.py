@@ -212,11 +212,11 @@ def _resize_table(module: BEiTViT, state_dict: dict, prefix: str, name: str, sha
     from mmengine.logging import print_log
 
     table = state_dict[prefix + name]
-    side = (round((len(table) - 3) ** 0.5) + 1) // 2
-    if table.shape == shape or (2 * side - 1) ** 2 + 3 != len(table) or table.shape[1] != shape[1]:
+    size = (round((len(table) - 3) ** 0.5) + 1) // 2
+    if table.shape == shape or (2 * size - 1) ** 2 + 3 != len(table) or table.shape[1] != shape[1]:
         return  # it fits, or the loader reports it
     rows, columns = module.patch_resolution
-    state_dict[prefix + name] = resize_bias_table(table, (side, side), module.patch_resolution)
+    state_dict[prefix + name] = resize_bias_table(table, (size, size), module.patch_resolution)
     index = name.replace('bias_table', 'index')
     state_dict[prefix + index] = module.get_buffer(index)
-    print_log(f'{prefix}{name}: resized from {side}x{side} to {rows}x{columns} patches', 'current')
+    print_log(f'{prefix}{name}: resized from {size}x{size} to {rows}x{columns} patches', 'current')

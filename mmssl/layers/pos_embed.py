@@ -49,9 +49,9 @@ def grid_of(num_patches: int, like: tuple[int, int]) -> tuple[int, int]:
     Returns:
         A square grid if possible, else the factors with the aspect ratio closest to that of ``like``.
     """
-    side = math.isqrt(num_patches)
-    if side * side == num_patches:
-        return side, side
+    root = math.isqrt(num_patches)
+    if root * root == num_patches:
+        return root, root
     aspect = math.log(like[0] / like[1])
     pairs = [(rows, num_patches // rows) for rows in range(1, num_patches + 1) if num_patches % rows == 0]
     return min(pairs, key=lambda pair: abs(math.log(pair[0] / pair[1]) - aspect))

@@ -1,4 +1,6 @@
-"""The one place that decides between the plain form of an operator or module and its fast form.
+"""Choice between the plain form of an operator or module and its fast form.
+
+Only this module asks about devices, gradients, autocast, compiling and tracing.
 
 A plain function or method names its fast form by path and never imports it::
 
@@ -24,14 +26,14 @@ _loaded: dict[str, Callable] = {}
 _plain_only = os.environ.get('MMSSL_PLAIN', '').lower() not in ('', '0', 'false', 'no')
 
 
-def inference(tensors: list[Tensor]) -> bool:
-    """Gradients are disabled."""
-    return not torch.is_grad_enabled()
-
-
 def always(tensors: list[Tensor]) -> bool:
     """On any device, with and without gradients."""
     return True
+
+
+def inference(tensors: list[Tensor]) -> bool:
+    """Gradients are disabled."""
+    return not torch.is_grad_enabled()
 
 
 def cpu(tensors: list[Tensor]) -> bool:
@@ -55,7 +57,7 @@ def cpu_training(tensors: list[Tensor]) -> bool:
 
 
 def eager() -> bool:
-    """Neither torch.compile nor torch.jit.trace is recording, so that values may be looked at."""
+    """Neither torch.compile nor torch.jit.trace is recording, so that values can be read."""
     return not torch.compiler.is_compiling() and not torch.jit.is_tracing()
 
 

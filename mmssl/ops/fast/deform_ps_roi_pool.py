@@ -58,12 +58,12 @@ class _SeparableDeformPool(torch.autograd.Function):
         height, width = features.shape[2:]
         table = features.reshape(-1, width)
         out = torch.empty_like(x)
-        for some in _chunks(features, x):
-            rows, weight_y, valid_y = _axis_weights(y[some], samples.step_y, samples.num_samples, height)
-            columns, weight_x, valid_x = _axis_weights(x[some], samples.step_x, samples.num_samples, width)
-            lines = _sum_rows(table, features, rows, weight_y, part, some)
+        for classes in _chunks(features, x):
+            rows, weight_y, valid_y = _axis_weights(y[classes], samples.step_y, samples.num_samples, height)
+            columns, weight_x, valid_x = _axis_weights(x[classes], samples.step_x, samples.num_samples, width)
+            lines = _sum_rows(table, features, rows, weight_y, part, classes)
             sums = (lines.gather(1, columns) * weight_x).sum(1)
-            out[some] = (sums / _num_valid(valid_x, valid_y)).view(out[some].shape)
+            out[classes] = (sums / _num_valid(valid_x, valid_y)).view(out[classes].shape)
         return out
 
     @staticmethod
@@ -76,15 +76,15 @@ class _SeparableDeformPool(torch.autograd.Function):
         grad_features = torch.zeros_like(features) if needs_features else None
         grad_x = torch.empty_like(x) if needs_x else None
         grad_y = torch.empty_like(y) if needs_y else None
-        for some in _chunks(features, x):
-            rows, weight_y, valid_y = _axis_weights(y[some], step_y, ctx.num_samples, height)
-            columns, weight_x, valid_x = _axis_weights(x[some], step_x, ctx.num_samples, width)
-            shape = x[some].shape
-            grad_sums = grad_output[some].reshape(-1) / _num_valid(valid_x, valid_y)
+        for classes in _chunks(features, x):
+            rows, weight_y, valid_y = _axis_weights(y[classes], step_y, ctx.num_samples, height)
+            columns, weight_x, valid_x = _axis_weights(x[classes], step_x, ctx.num_samples, width)
+            shape = x[classes].shape
+            grad_sums = grad_output[classes].reshape(-1) / _num_valid(valid_x, valid_y)
             if needs_x:
-                lines = _sum_rows(table, features, rows, weight_y, part, some)
+                lines = _sum_rows(table, features, rows, weight_y, part, classes)
                 lower, upper = lines.gather(1, columns).chunk(2, 1)
-                grad_x[some] = (((upper - lower) * valid_x).sum(1) * grad_sums).view(shape)
+                grad_x[classes] = (((upper - lower) * valid_x).sum(1) * grad_sums).view(shape)
             if not (needs_y or needs_features):
                 continue
             # the gradient of the sums of rows; all RoIs read the same map for a bin, so that the rest are
@@ -94,13 +94,13 @@ class _SeparableDeformPool(torch.autograd.Function):
                 *shape, width
             )
             if needs_y:
-                products = torch.matmul(grad_lines, features[some, part].transpose(2, 3)).view(-1, height)
+                products = torch.matmul(grad_lines, features[classes, part].transpose(2, 3)).view(-1, height)
                 lower, upper = products.gather(1, rows).chunk(2, 1)
-                grad_y[some] = ((upper - lower) * valid_y).sum(1).view(shape)
+                grad_y[classes] = ((upper - lower) * valid_y).sum(1).view(shape)
             if needs_features:
                 spread = table.new_zeros(len(rows), height).scatter_add_(1, rows, weight_y)
                 spread = spread.view(*shape, height).transpose(2, 3)
-                grad_features[some].index_add_(1, part, torch.matmul(spread, grad_lines))
+                grad_features[classes].index_add_(1, part, torch.matmul(spread, grad_lines))
         return grad_features, grad_x, grad_y, None
 
 

@@ -141,10 +141,10 @@ def _transpose_bins(maps: Tensor, table: Tensor, group: slice, area: int, back: 
     planes = maps.numpy()
     rows = table.numpy()
     step = group.stop - group.start if batch == 1 else 1
-    for number, first in enumerate(range(group.start, group.stop, step)):
+    for block, first in enumerate(range(group.start, group.stop, step)):
         for image in range(batch):
             plane = planes[image, :, first * area : (first + step) * area]
-            row = rows[(number * batch + image) * area :][: step * area]
+            row = rows[(block * batch + image) * area :][: step * area]
             if back:
                 cv2.transpose(row, plane)
             else:
