@@ -32,7 +32,7 @@ def mim_root() -> Path:
 
 
 def config_root() -> Path:
-    """Return the folder of the configs: ``<config_root>/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py`` and so on.
+    """Return the folder of the configs, which has one folder per method.
 
     Raises:
         FileNotFoundError: The installation has no configs.
