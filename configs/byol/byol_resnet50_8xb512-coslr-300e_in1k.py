@@ -1,9 +1,10 @@
-# BYOL (https://arxiv.org/abs/2006.07733): ResNet-50, 300 epochs, batch 8 x 512, LARS with learning rate 0.3 x 4096 / 256, batch norm over
-# all GPUs, momentum from 0.99 to 1.
+# BYOL (https://arxiv.org/abs/2006.07733): ResNet-50, 300 epochs, batch 8 x 512, LARS with learning rate
+# 0.3 x 4096 / 256, batch norm over all GPUs, momentum from 0.99 to 1.
 #
 #   tools/dist_train.sh configs/byol/byol_resnet50_8xb512-coslr-300e_in1k.py 8 --data DIR
 #
-# Expected, ImageNet-1k: the paper reports 72.5 top-1 by linear probing after 300 epochs (its ablations), 74.3 after 1000. Not measured here.
+# Expected, ImageNet-1k: the paper reports 72.5 top-1 by linear probing for 300 epochs (its ablations), 74.3
+# for 1000. Not measured here.
 default_scope = 'mmpretrain'
 _base_ = [
     '../_base_/datasets/images_byol_224.py',

@@ -1,6 +1,6 @@
-# SimCLR (https://arxiv.org/abs/2002.05709) on 64x64 photographs and one CPU core: the first three stages of a ResNet-18 of half the width,
-# 12 epochs, under ten minutes of CPU for 6,000 images. Fitted to 552 steps: AdamW, temperature 0.2, weaker colour jitter, neither grey
-# nor blur.
+# SimCLR (https://arxiv.org/abs/2002.05709) on 64x64 photographs and one CPU core: the first three stages of a
+# ResNet-18 of half the width, 12 epochs, five minutes of CPU for 6,000 images. Fitted to 552 steps: AdamW,
+# temperature 0.2, weaker colour jitter, neither grey nor blur.
 #
 #   python tools/train.py configs/simclr/simclr_resnet18_1xb128-coslr-12e_tiny-imagenet.py --data DIR_OR_ZIP
 #

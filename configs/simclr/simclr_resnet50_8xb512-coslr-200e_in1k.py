@@ -1,9 +1,10 @@
-# SimCLR (https://arxiv.org/abs/2002.05709): ResNet-50, 200 epochs, batch 8 x 512, LARS with learning rate 0.3 x 4096 / 256, batch norm over
-# all GPUs, temperature 0.1.
+# SimCLR (https://arxiv.org/abs/2002.05709): ResNet-50, 200 epochs, batch 8 x 512, LARS with learning rate
+# 0.3 x 4096 / 256, batch norm over all GPUs, temperature 0.1.
 #
 #   tools/dist_train.sh configs/simclr/simclr_resnet50_8xb512-coslr-200e_in1k.py 8 --data DIR
 #
-# Expected, ImageNet-1k: mmpretrain reports 66.9 top-1 by linear probing for this length; the paper 69.3 after 1000 epochs. Not measured here.
+# Expected, ImageNet-1k: mmpretrain reports 66.9 top-1 by linear probing for 200 epochs; the paper 69.3 for
+# 1000. Not measured here.
 default_scope = 'mmpretrain'
 _base_ = [
     '../_base_/datasets/images_byol_224.py',

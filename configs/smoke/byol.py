@@ -1,4 +1,4 @@
-# Ten iterations of a small BYOL on the generated demo data, CPU, well under a minute; the tests run it.
+# Ten iterations of a small BYOL on the generated demo data: well under a minute on a CPU; the tests run it.
 #
 #   python tools/train.py configs/smoke/byol.py
 _base_ = './moco.py'
