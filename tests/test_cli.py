@@ -33,7 +33,8 @@ def test_help_of_everything_leaves_torch_and_the_hosts_alone(repo_root):
         '    except SystemExit as end:\n'
         '        assert end.code == 0, (name, end.code)\n'
         '    assert out.getvalue().startswith(f"usage: mmssl {name}"), (name, out.getvalue())\n'
-        'heavy = {"torch", "torchvision", "mmengine", "mmcv", "mmpretrain", "mmdet", "mmseg"} & set(sys.modules)\n'
+        'heavy = {"torch", "torchvision", "mmengine", "mmcv", "mmpretrain", "mmdet", "mmseg"} & '
+        'set(sys.modules)\n'
         'assert not heavy, heavy\n'
     )
     done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, cwd=repo_root)
@@ -42,7 +43,8 @@ def test_help_of_everything_leaves_torch_and_the_hosts_alone(repo_root):
 
 def test_import_is_light(repo_root):
     script = (
-        'import sys, time; started = time.perf_counter(); import mmssl; took = time.perf_counter() - started; '
+        'import sys, time; started = time.perf_counter(); import mmssl; took = time.perf_counter() - '
+        'started; '
         'print(took, "torch" in sys.modules, "numpy" in sys.modules)'
     )
     runs = [

@@ -1,16 +1,24 @@
 """Adapt a loaded config to a run: its data, its work directory, this machine, and the hooks that guard it."""
 
 import argparse
+import importlib
 import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from mmssl.config.check import LOADERS, check_settings
+from mmssl.config import check
+from mmssl.config.check import LOADERS
 from mmssl.hints import nearest_path
 
 DEMO_DATA = 'data/demo'
+# names that have moved since 0.1: old name -> new module
+_MOVED = {
+    'load_config': 'mmssl.config.load',
+    'find_config': 'mmssl.config.load',
+    'check_settings': 'mmssl.config.check',
+}
 GUARDS = ('mmssl.NonFiniteHook', 'mmssl.BadFilesHook', 'mmssl.SanityHook')
 
 
@@ -29,7 +37,7 @@ def prepare(cfg: Any, args: argparse.Namespace, name: str) -> list[str]:
         FileNotFoundError, ValueError, TypeError: See :func:`use_data` and
             :func:`mmssl.config.check.check_settings`.
     """
-    check_settings(cfg)
+    check.check_settings(cfg)
     if args.data:
         use_data(cfg, args.data)
     make_missing_demo_data(cfg)
@@ -162,3 +170,12 @@ def leave_process_group() -> None:
         torch.distributed.barrier()
         time.sleep(0.05)
         torch.distributed.destroy_process_group()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MOVED:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    from mmssl.errors import warn_renamed
+
+    warn_renamed(f'{__name__}.{name}', f'{_MOVED[name]}.{name}')
+    return getattr(importlib.import_module(_MOVED[name]), name)

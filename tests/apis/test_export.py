@@ -152,8 +152,10 @@ def test_a_vit_opens_in_transformers(vit, tmp_path, images):
     export_backbone(vit, tmp_path / 'out', 'hf')
     torch.save(images, tmp_path / 'images.pt')
     code = (
-        "import torch, transformers; model, report = transformers.ViTModel.from_pretrained('out', add_pooling_layer=False, "
-        "output_loading_info=True); assert not report['missing_keys'] and not report['unexpected_keys'], report; "
+        "import torch, transformers; model, report = transformers.ViTModel.from_pretrained('out', "
+        'add_pooling_layer=False, '
+        "output_loading_info=True); assert not report['missing_keys'] and not report['unexpected_keys'], "
+        'report; '
         "torch.save(model.eval()(torch.load('images.pt')).last_hidden_state.detach(), 'found.pt')"
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""Inferencers on real image files: the same way of working for every system, results equal to those of ``mmssl test``."""
+"""Inferencers of every system on real image files; their results equal those of ``mmssl test``."""
 
 import json
 import pickle
@@ -26,15 +26,19 @@ from mmssl.data.suffixes import IMAGE_SUFFIXES
 CLASSIFIER = """
 default_scope = 'mmpretrain'
 _base_ = ['mmssl::_base_/runtime.py']
-data_preprocessor = dict(num_classes=10, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
+data_preprocessor = dict(
+    num_classes=10, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 model = dict(
     type='ImageClassifier',
-    backbone=dict(type='mmssl.ViT', arch=dict(embed_dims=24, num_layers=1, num_heads=2, feedforward_channels=48), img_size=32, patch_size=8,
+    backbone=dict(type='mmssl.ViT', img_size=32, patch_size=8,
+        arch=dict(embed_dims=24, num_layers=1, num_heads=2, feedforward_channels=48),
                   out_type='avg_featmap', final_norm=False),
     head=dict(type='LinearClsHead', num_classes=10, in_channels=24))
 test_dataloader = dict(
-    batch_size=64, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False), collate_fn=dict(type='default_collate'),
-    dataset=dict(type='mmssl.ImageFolder', data_root='data/demo/imagenet', data_prefix='val', labels='folder', test_mode=True,
+    batch_size=64, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(type='mmssl.ImageFolder', data_root='data/demo/imagenet', data_prefix='val', labels='folder',
+        test_mode=True,
                  pipeline=[dict(type='mmssl.LoadCenterCrop', scale=32), dict(type='PackInputs')]))
 test_evaluator = dict(type='Accuracy')
 test_cfg = dict()
@@ -43,7 +47,7 @@ test_cfg = dict()
 
 @pytest.fixture(scope='module')
 def work(tmp_path_factory, demo_data):
-    """A folder with the demo data, and a random checkpoint of every smoke config that is tested on, with larger weights in the heads."""
+    """A folder with the demo data and random checkpoints of the smoke configs, with larger weights in the heads."""
     folder = tmp_path_factory.mktemp('work')
     (folder / 'data').mkdir()
     (folder / 'data/demo').symlink_to(demo_data, target_is_directory=True)
@@ -336,8 +340,8 @@ def test_names_of_results_are_their_own(tmp_path):
 def test_what_trains_is_found_by_commands_and_inferencers(suffix, tmp_path):
     from mmssl.apis.sources import find_sources
     from mmssl.commands.segment_prompts import find_images
-    from mmssl.data.folder import ImageFolder
     from mmssl.data.annotations import plan
+    from mmssl.data.folder import ImageFolder
 
     folder = tmp_path / 'images'
     folder.mkdir()

@@ -15,7 +15,10 @@ SMALL = dict(backbone=dict(arch=dict(num_layers=1, num_heads=2)))
 
 
 def test_the_import_is_light(repo_root):
-    code = 'import sys, mmssl.apis as apis; assert "get_model" in dir(apis); print(*{"torch", "mmengine", "numpy"} & set(sys.modules))'
+    code = (
+        'import sys, mmssl.apis as apis; assert "get_model" in dir(apis); '
+        'print(*{"torch", "mmengine", "numpy"} & set(sys.modules))'
+    )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=repo_root)
     assert (done.returncode, done.stdout.strip()) == (0, ''), done.stderr
 
@@ -136,7 +139,8 @@ def test_weights_of_the_model_and_of_the_backbone(tmp_path):
 def test_weights_that_are_not_there(tmp_path):
     with pytest.raises(
         ValueError,
-        match='no weights are published for mae_vit-base-p16_8xb512-amp-coslr-300e_in1k: train it .* give the file',
+        match='no weights are published for mae_vit-base-p16_8xb512-amp-coslr-300e_in1k: train it .* give '
+        'the file',
     ):
         get_model('mae_vit-base-p16_8xb512-amp-coslr-300e_in1k', pretrained=True)
     with pytest.raises(FileNotFoundError, match='nothing.pth does not exist'):

@@ -30,7 +30,7 @@ def random_backbone(kind, **kwargs):
 
 
 def by_definition(backbone, image):
-    """The last block's softmax of the class token, one head and one patch at a time: {head: weights of class token and patches}."""
+    """The last block's softmax of the class token by head, computed for one patch at a time."""
     weights = dict(backbone.named_parameters())
     tokens, grid = backbone.patch_embed(image[None])
     x = torch.cat([backbone.cls_token, tokens], dim=1) + backbone.positions(grid)

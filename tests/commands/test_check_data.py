@@ -158,7 +158,8 @@ def test_pascal_voc(demo_data, tmp_path, capsys):
     (tmp_path / 'voc.py').write_text(f"""
 _base_ = 'mmssl::smoke/rfcn.py'
 train_dataloader = dict(dataset=dict(_delete_=True, type='RepeatDataset', times=2, dataset=dict(
-    type='VOCDataset', data_root='{root}', ann_file='VOC2007/ImageSets/Main/few.txt', data_prefix=dict(sub_data_root='VOC2007/'),
+    type='VOCDataset', data_root='{root}', ann_file='VOC2007/ImageSets/Main/few.txt',
+    data_prefix=dict(sub_data_root='VOC2007/'),
     metainfo=dict(classes=tuple(f'digit_{{n}}' for n in range(10))), pipeline={{{{_base_.train_pipeline}}}})))
 """)
     status, out, _ = check(capsys, tmp_path / 'voc.py')

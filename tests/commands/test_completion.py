@@ -82,7 +82,10 @@ def test_fish(scripts):
 
 @pytest.mark.skipif(not shutil.which('zsh'), reason='no zsh')
 def test_zsh_loads_and_knows_every_command(scripts):
-    program = 'autoload -Uz compinit && compinit -u -D; source ./mmssl.zsh; print $_comps[mmssl]; functions _mmssl_arguments _mmssl'
+    program = (
+        'autoload -Uz compinit && compinit -u -D; source ./mmssl.zsh; '
+        'print $_comps[mmssl]; functions _mmssl_arguments _mmssl'
+    )
     out = run('zsh', scripts, program, '-f')
     assert out.splitlines()[0] == '_mmssl'
     for name in described.commands():

@@ -1,4 +1,4 @@
-"""``mmssl embedding``: places of features that are known, the picture's points and legend, what the command draws and refuses."""
+"""``mmssl embedding``: positions of known features, points and legend of the figure, wrong arguments."""
 
 import sys
 

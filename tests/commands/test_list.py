@@ -25,7 +25,8 @@ def tree(tmp_path):
     (configs / 'other' / 'none.py').write_text("_base_ = ['mmseg::x/y.py']\n")
     (configs / 'mae' / 'metafile.yml').write_text(
         'Collections:\n  - Name: MAE\n    Paper: {Title: Masked Autoencoders, URL: u}\n'
-        'Models:\n  - {Name: mae_tiny, In Collection: MAE, Config: configs/mae/mae_tiny.py, Metadata: {Parameters: 1250000}}\n'
+        'Models:\n  - {Name: mae_tiny, In Collection: MAE, Config: configs/mae/mae_tiny.py, Metadata: '
+        '{Parameters: 1250000}}\n'
     )
     return tmp_path
 

@@ -15,7 +15,7 @@ SIDE, PATCH, TILE, GAP, HEADER = 48, 8, 224, 9, 32
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory, repo_root):
-    """Two photographs of the model's size, a larger one, and the checkpoint of a model that was not trained."""
+    """Two photographs of the model's size, a larger one, and the checkpoint of an untrained model."""
     import sklearn
 
     from mmssl.apis.loading import load_mae

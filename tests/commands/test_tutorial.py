@@ -97,7 +97,7 @@ def pretrained(warm_cli, data, tmp_path_factory):
 
 @pytest.mark.parametrize('task', TASKS)
 def test_one_file_starts_every_task(task, warm_cli, data, pretrained, tmp_path):
-    """Two steps at a learning rate of 0: the backbone that comes out is the one that was pre-trained, weight for weight."""
+    """After two steps at a learning rate of 0 the backbone is the pre-trained one, weight for weight."""
     config, place = TASKS[task]
     done = warm_cli(
         'train',

@@ -1,4 +1,4 @@
-"""The page of ``mmssl demo`` in a real Chromium: files, clicks, boxes, downloads, wrong files, two visitors."""
+"""The page of ``mmssl demo`` in Chromium: files, clicks, boxes, downloads, wrong files, two visitors."""
 
 import json
 import os

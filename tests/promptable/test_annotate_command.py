@@ -1,4 +1,4 @@
-"""``mmssl annotate``: SA-1B's files, what of them is done, several processes, and the way back into training."""
+"""``mmssl annotate``: files in SA-1B's format, interrupted runs, several processes, and training on them."""
 
 import json
 import os
@@ -22,7 +22,8 @@ default_scope = 'mmpretrain'
 model = dict(
     type='mmssl.SAM',
     image_encoder=dict(
-        type='mmssl.SAMImageEncoder', img_size=64, embed_dim=32, depth=2, num_heads=2, out_chans=32, window_size=3,
+        type='mmssl.SAMImageEncoder', img_size=64, embed_dim=32, depth=2, num_heads=2, out_chans=32,
+        window_size=3,
         global_attn_indexes=(1, )),
     mask_decoder=dict(transformer=dict(num_heads=4, mlp_dim=64), iou_head_hidden_dim=32))
 """
