@@ -111,7 +111,9 @@ def test_the_fast_form_equals_the_plain_form(path, case, dtype):
         torch.testing.assert_close(gradient, reference, atol=tolerance, rtol=tolerance, equal_nan=True)
 
 
-def test_plain_forms_turns_all_fast_forms_off():
+def test_plain_forms_turns_all_fast_forms_off(monkeypatch):
+    monkeypatch.setattr(switch, '_plain_only', False)
+
     @switch.fast_form('os.path:does_not_exist', when=lambda tensors: True)
     def plain(x):
         return x + 1

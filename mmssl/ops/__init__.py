@@ -1,4 +1,4 @@
-"""Operators without state: functions of tensors, each with a plain formula next to its fast form."""
+"""Operators without state: pure functions of tensors in their plain form; ``ops.fast`` holds faster ones."""
 
 from mmssl.ops.dcnv3 import dcnv3
 from mmssl.ops.deform_conv import deform_conv2d

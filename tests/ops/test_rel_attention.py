@@ -59,7 +59,9 @@ def test_bfloat16_is_near():
         torch.testing.assert_close(result, exact, atol=5e-2, rtol=5e-2)
 
 
-def test_compiled_it_takes_the_augmented_form_whole():
+@pytest.mark.compile
+def test_compiled_it_takes_the_augmented_form_whole(monkeypatch):
+    monkeypatch.setattr(switch, '_plain_only', False)
     torch.manual_seed(0)
     inputs = [*torch.randn(3, 1, 2, 420, 8), torch.randn(39, 8), torch.randn(41, 8)]
     compiled = torch.compile(rel_attention, backend='aot_eager', fullgraph=True)
