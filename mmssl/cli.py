@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import importlib
 import os
 import sys
 import textwrap
@@ -63,11 +64,10 @@ def _split_command(argv: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _fast_products(command: str) -> contextlib.AbstractContextManager:
+    """Return the context of the faster matrix products, for commands that run a network."""
     if command not in COMPUTING:
         return contextlib.nullcontext()
-    from mmssl.ops.fast.linear import enabled
-
-    return enabled()
+    return importlib.import_module('mmssl.ops.fast.linear').enabled()
 
 
 def _message(error: Exception) -> str:

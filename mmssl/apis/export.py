@@ -127,7 +127,7 @@ def _renamed(backbone: nn.Module, architecture: str | None, to: str, weights: di
     if architecture not in FAMILIES[to]:
         targets = [target for target, families in FAMILIES.items() if architecture in families]
         raise ValueError(
-            f'{to} takes {" and ".join(FAMILIES[to])} here, not {name}; it can be exported to '
+            f'{to} takes {" and ".join(FAMILIES[to])} here, not {name}; it can be exported to: '
             f'{", ".join([*targets, "safetensors", "onnx"])}'
         )
     if architecture == 'resnet':

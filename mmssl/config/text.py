@@ -42,9 +42,9 @@ def value_text(value: Any, width: int = 80, indent: int = 0, used: int = 0) -> s
         indent: Indentation of the lines after the first.
         used: Columns of the first line that are taken, ``indent`` included.
     """
-    one_line = _one_line(value)
-    if len(one_line) + used <= width or not isinstance(value, (Mapping, list, tuple)) or not value:
-        return one_line
+    flat = _flat_text(value)
+    if len(flat) + used <= width or not isinstance(value, (Mapping, list, tuple)) or not value:
+        return flat
     inner = indent + 4
     opening, closing = _brackets(value)
     if isinstance(value, Mapping):
@@ -52,7 +52,7 @@ def value_text(value: Any, width: int = 80, indent: int = 0, used: int = 0) -> s
     elif any(_is_long(item, width) for item in value):
         rows = [value_text(item, width - 1, inner, inner) for item in value]
     else:
-        rows = _filled_rows([_one_line(item) for item in value], width - inner - 1)
+        rows = _filled_rows([_flat_text(item) for item in value], width - inner - 1)
     separator = '\n' + ' ' * inner
     comma = ',' if closing == ')' and opening == '(' and len(value) == 1 else ''
     body = f',{separator}'.join(rows)
@@ -70,7 +70,7 @@ def _item_rows(value: Mapping, width: int, indent: int) -> list[str]:
     if _has_keyword_names(value):
         prefixes = [f'{key}=' for key in value]
     else:
-        prefixes = [f'{_one_line(key)}: ' for key in value]
+        prefixes = [f'{_flat_text(key)}: ' for key in value]
     return [
         prefix + value_text(item, width, indent, indent + len(prefix))
         for prefix, item in zip(prefixes, value.values(), strict=True)
@@ -78,7 +78,7 @@ def _item_rows(value: Mapping, width: int, indent: int) -> list[str]:
 
 
 def _is_long(item: Any, width: int) -> bool:
-    return isinstance(item, (Mapping, list, tuple)) and len(_one_line(item)) > width // 2
+    return isinstance(item, (Mapping, list, tuple)) and len(_flat_text(item)) > width // 2
 
 
 def _filled_rows(words: list[str], width: int) -> list[str]:
@@ -96,18 +96,18 @@ def _has_keyword_names(value: Mapping) -> bool:
     return all(isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key) for key in value)
 
 
-def _one_line(value: Any) -> str:
+def _flat_text(value: Any) -> str:
     """Format a value on one line."""
     if isinstance(value, Mapping):
         if _has_keyword_names(value):
-            return f'dict({", ".join(f"{key}={_one_line(item)}" for key, item in value.items())})'
-        return f'{{{", ".join(f"{_one_line(key)}: {_one_line(item)}" for key, item in value.items())}}}'
+            return f'dict({", ".join(f"{key}={_flat_text(item)}" for key, item in value.items())})'
+        return f'{{{", ".join(f"{_flat_text(key)}: {_flat_text(item)}" for key, item in value.items())}}}'
     if isinstance(value, tuple):
-        return f'({", ".join(map(_one_line, value))}{"," * (len(value) == 1)})'
+        return f'({", ".join(map(_flat_text, value))}{"," * (len(value) == 1)})'
     if isinstance(value, list):
-        return f'[{", ".join(map(_one_line, value))}]'
+        return f'[{", ".join(map(_flat_text, value))}]'
     if isinstance(value, (set, frozenset)):
-        return f'{{{", ".join(sorted(map(_one_line, value)))}}}' if value else 'set()'
+        return f'{{{", ".join(sorted(map(_flat_text, value)))}}}' if value else 'set()'
     if isinstance(value, float) and not math.isfinite(value):
         return f"float('{value}')"
     if value is None or isinstance(value, (bool, int, float, str, bytes, range)):
@@ -143,7 +143,7 @@ def _is_same(old: Any, new: Any) -> bool:
         return False
     if {type(old), type(new)} == {int, float}:
         return old == new
-    return type(old) is type(new) and _one_line(old) == _one_line(new)
+    return type(old) is type(new) and _flat_text(old) == _flat_text(new)
 
 
 def _is_list_of_dicts(value: Any) -> bool:
@@ -155,8 +155,8 @@ def _is_list_of_dicts(value: Any) -> bool:
 
 
 def _list_changes(old: Any, new: Any, path: str) -> Iterator[Change]:
-    old_types = [_one_line(item.get('type', '')) for item in old]
-    new_types = [_one_line(item.get('type', '')) for item in new]
+    old_types = [_flat_text(item.get('type', '')) for item in old]
+    new_types = [_flat_text(item.get('type', '')) for item in new]
     matcher = difflib.SequenceMatcher(None, old_types, new_types, autojunk=False)
     for _, old_start, old_end, new_start, new_end in matcher.get_opcodes():
         paired = min(old_end - old_start, new_end - new_start)
@@ -183,9 +183,9 @@ def change_lines(change: Change, width: int = 80) -> list[tuple[str, str]]:
     if old is MISSING or new is MISSING:
         sign, value = ('+', new) if old is MISSING else ('-', old)
         return _signed_lines(sign, f'{path} = {value_text(value, width - 2, 0, len(path) + 3)}')
-    one_line = f'~ {path}: {_one_line(old)} -> {_one_line(new)}'
-    if len(one_line) <= width:
-        return [('~', one_line)]
+    flat = f'~ {path}: {_flat_text(old)} -> {_flat_text(new)}'
+    if len(flat) <= width:
+        return [('~', flat)]
     lines = [('~', f'~ {path}')]
     for sign, value in (('-', old), ('+', new)):
         lines += _signed_lines(sign, value_text(value, width - 6), '    ')

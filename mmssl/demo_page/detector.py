@@ -52,3 +52,14 @@ def load_detector(config: str, checkpoint: str, device: str, trust: bool = False
         return Detections(instances.bboxes, instances.labels, instances.scores, names)
 
     return detect
+
+
+def box_ious(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Return the IoU of a box (4,) with boxes (N, 4), as left, top, right, bottom."""
+    boxes = np.asarray(boxes, dtype=float).reshape(-1, 4)
+    low = np.maximum(box[:2], boxes[:, :2])
+    high = np.minimum(box[2:], boxes[:, 2:])
+    intersection = (high - low).clip(min=0).prod(1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    union = (box[2:] - box[:2]).prod() + areas - intersection
+    return intersection / np.maximum(union, 1e-9)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmssl.demo_page.detector import Detect
+from mmssl.demo_page.detector import Detect, box_ious
 from mmssl.demo_page.mask_files import coco_content_of, index_image
 
 MODES = ('object', 'background', 'box')
@@ -241,7 +241,7 @@ class Session:
         for record in records:
             record.pop('label', None)
             x, y, width, height = record['bbox']
-            ious = _iou(np.array([x, y, x + width, y + height], dtype=float), boxes)
+            ious = box_ious(np.array([x, y, x + width, y + height], dtype=float), boxes)
             if len(ious) and ious.max() >= min_iou:
                 best = int(ious.argmax())
                 record.update(label=names[int(labels[best])], label_score=float(scores[best]))
@@ -338,14 +338,3 @@ class Session:
 
 def _count(masks: int) -> str:
     return '1 mask' if masks == 1 else f'{masks} masks'
-
-
-def _iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Return the IoU of a box (4,) with boxes (N, 4), as left, top, right, bottom."""
-    boxes = np.asarray(boxes, dtype=float).reshape(-1, 4)
-    low = np.maximum(box[:2], boxes[:, :2])
-    high = np.minimum(box[2:], boxes[:, 2:])
-    intersection = (high - low).clip(min=0).prod(1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    union = (box[2:] - box[:2]).prod() + areas - intersection
-    return intersection / np.maximum(union, 1e-9)

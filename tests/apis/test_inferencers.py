@@ -47,7 +47,7 @@ test_cfg = dict()
 
 @pytest.fixture(scope='module')
 def work(tmp_path_factory, demo_data):
-    """A folder with the demo data and random checkpoints of the smoke configs, with larger weights in the heads."""
+    """A folder with the demo data and random checkpoints of smoke configs, with larger weights in heads."""
     folder = tmp_path_factory.mktemp('work')
     (folder / 'data').mkdir()
     (folder / 'data/demo').symlink_to(demo_data, target_is_directory=True)
