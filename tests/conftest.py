@@ -146,6 +146,8 @@ def warm_cli(tmp_path_factory):
 @pytest.fixture(scope='session')
 def demo_data(tmp_path_factory) -> Path:
     """The demo data, made once for all workers. Tests must not change it."""
+    for name in ('skimage', 'sklearn'):
+        pytest.importorskip(name, reason='the demo data is generated from images in it')
     from mmssl.data.demo import make_demo_data
 
     root = tmp_path_factory.getbasetemp()

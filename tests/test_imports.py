@@ -87,7 +87,11 @@ def test_systems_do_not_import_each_other():
 
 
 def test_plain_files_import_no_fast_form():
-    offenders = [f'{name} -> {target}' for name, target in arrows() if is_fast(target) and not is_fast(name)]
+    offenders = [
+        f'{name} -> {target}'
+        for name, target in arrows()
+        if is_fast(target) and not is_fast(name) and folder(name) != 'cli'  # which sets up the process
+    ]
     assert not offenders, '\n'.join(offenders)
 
 
