@@ -50,13 +50,13 @@ TABLE = [
 
 def differentiable(arguments) -> list[Tensor]:
     """Tensors and parameters among the arguments that require a gradient."""
-    found = []
+    tensors = []
     for leaf in tree_leaves(arguments):
         if isinstance(leaf, nn.Module):
-            found += [parameter for parameter in leaf.parameters() if parameter.requires_grad]
+            tensors += [parameter for parameter in leaf.parameters() if parameter.requires_grad]
         elif isinstance(leaf, Tensor) and leaf.requires_grad:
-            found.append(leaf)
-    return found
+            tensors.append(leaf)
+    return tensors
 
 
 def values_and_gradients(function, case: Case, dtype: torch.dtype):

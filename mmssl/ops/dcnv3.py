@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmssl.ops.deform_conv import Geometry, Pair, bilinear_neighbours, pair
+from mmssl.ops.conv_geometry import Geometry, Pair, pair
+from mmssl.ops.deform_conv import bilinear_neighbours
 from mmssl.ops.dispatch import pick
 from mmssl.ops.switch import no_autocast
 from mmssl.ops.weighted_sum import compute_type, weighted_sum
