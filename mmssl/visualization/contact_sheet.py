@@ -94,7 +94,7 @@ def contact_sheet(
     tile_height = max([image.height for image, _, _ in tiles], default=size)
     row_height = tile_height + 2 * LINE_HEIGHT + GAP
     width = max(columns * (size + GAP) + GAP, 2 * size)
-    strip = draw_legend(*zip(*legend, strict=True), width, 12) if legend else None
+    strip = _legend_strip(legend, width)
     height = head + rows * row_height + GAP + (strip.height if strip else 0)
     sheet = Image.new('RGB', (width, height), 'white')
     draw = ImageDraw.Draw(sheet)
@@ -115,6 +115,12 @@ def contact_sheet(
     if strip:
         sheet.paste(strip, (0, sheet.height - strip.height))
     return sheet
+
+
+def _legend_strip(legend: Sequence[tuple[str, Sequence[int]]], width: int) -> Image.Image | None:
+    if not legend:
+        return None
+    return draw_legend([name for name, _ in legend], [color for _, color in legend], width, size=12)
 
 
 def _shortened(text: str, font, width: float) -> str:

@@ -96,8 +96,8 @@ def scatter(points: np.ndarray, labels: Sequence[int], classes: Sequence[str], t
     import matplotlib
     from matplotlib.figure import Figure
 
-    labels = np.asarray(labels)
-    present = np.unique(labels)
+    label_array = np.asarray(labels)
+    present = np.unique(label_array)
     figure = Figure(figsize=(9, 7), dpi=150, layout='constrained')
     axes = figure.add_subplot()
     with_legend = len(present) <= COLORS * len(MARKERS)
@@ -110,7 +110,7 @@ def scatter(points: np.ndarray, labels: Sequence[int], classes: Sequence[str], t
         ]
     size = float(np.clip(12000 / len(points), 4, 40))
     for label, (marker, color) in zip(present, styles, strict=True):
-        x, y = points[labels == label].T
+        x, y = points[label_array == label].T
         axes.scatter(
             x, y, s=size, marker=marker, color=[color], alpha=0.8, linewidths=0, label=classes[label]
         )

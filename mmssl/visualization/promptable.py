@@ -85,7 +85,7 @@ def _overlay(
     for index in np.argsort(-areas, kind='stable'):
         mask = mask_of(index)
         color = np.asarray(colors[index], dtype=np.float32)
-        rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         if not len(rows):
             continue
         box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

@@ -134,7 +134,7 @@ def _chart_groups(run: Run) -> list[tuple[str, list[str]]]:
     groups += [('learning rate', rates)] if rates else []
     assigned = {*losses, 'loss', 'lr', 'base_lr', 'time', 'data_time'}
     groups += [(key, [key]) for key in logged if key not in assigned]
-    times = [key for key in ('time', 'data_time') if key in logged]
+    times: list[str] = [key for key in ('time', 'data_time') if key in logged]
     return groups + ([('seconds a step', times)] if times else [])
 
 

@@ -1,4 +1,4 @@
-"""Bad files: skipped, counted once, listed; too many stop the run, through real workers and a real Runner."""
+"""Bad files are skipped, counted once and listed; too many stop the run (real workers, real Runner)."""
 
 import random
 from types import SimpleNamespace
@@ -22,14 +22,14 @@ PIPELINE = [dict(type='mmssl.LoadRandomResizedCrop', scale=16)]
 def make_folder(root, good, bad):
     root.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
-    for number in range(good):
+    for index in range(good):
         Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(
-            root / f'good_{number:03d}.jpg'
+            root / f'good_{index:03d}.jpg'
         )
     whole = (root / 'good_000.jpg').read_bytes() if good else b'\xff\xd8\xff'
-    for number in range(bad):
-        # empty, cut off and no image at all, in turn
-        (root / f'bad_{number:03d}.jpg').write_bytes((b'', whole[: len(whole) // 2], b'text')[number % 3])
+    for index in range(bad):
+        # empty, cut off and no image, in turn
+        (root / f'bad_{index:03d}.jpg').write_bytes((b'', whole[: len(whole) // 2], b'text')[index % 3])
     return str(root)
 
 
@@ -44,7 +44,7 @@ def seeded_loader(dataset, workers, batch_size=4):
 
 
 def first_batch(dataset, workers):
-    """One batch; the workers end here and not when the garbage collector comes round, which may be in a later test's fork."""
+    """Return one batch; the workers end here, not whenever the loader is garbage-collected."""
     iterator = iter(seeded_loader(dataset, workers))
     try:
         return next(iterator)
@@ -58,7 +58,7 @@ def runner_like(dataset, work_dir):
 
 
 class Mean(BaseModel):
-    """The least model that a Runner can train."""
+    """The smallest model that a Runner can train."""
 
     def __init__(self):
         super().__init__()
@@ -112,7 +112,7 @@ def test_limit():
             BadFiles(**arguments)
 
 
-def test_skipped_files_are_listed_once_and_the_run_goes_on(tmp_path):
+def test_skipped_files_are_listed_once_and_the_run_continues(tmp_path):
     dataset = ImageFolder(make_folder(tmp_path / 'images', 20, 3), pipeline=PIPELINE)
     runner = run_training(dataset, tmp_path / 'work')
     assert runner.iter == 12
@@ -120,12 +120,12 @@ def test_skipped_files_are_listed_once_and_the_run_goes_on(tmp_path):
     assert {path for path, _ in listed} == {
         str(tmp_path / 'images' / f'bad_00{number}.jpg') for number in range(3)
     }
-    assert len(listed) <= 4  # two workers may meet one file in the same moment
+    assert len(listed) <= 4  # two workers may find the same file at the same moment
     reasons = dict(listed)
     assert reasons[str(tmp_path / 'images/bad_000.jpg')] == 'the file is empty'
 
 
-def test_too_many_stop_the_runner_with_one_clear_message(tmp_path):
+def test_too_many_stop_the_runner_with_a_clear_message(tmp_path):
     dataset = ImageFolder(make_folder(tmp_path / 'images', 8, 6), pipeline=PIPELINE)
     with pytest.raises(BadFilesError) as caught:
         run_training(dataset, tmp_path / 'work')
@@ -134,7 +134,7 @@ def test_too_many_stop_the_runner_with_one_clear_message(tmp_path):
     assert str(tmp_path / 'work' / 'bad_files.txt') in message and 'Traceback' not in message
 
 
-def test_a_raised_limit_lets_the_run_go_on(tmp_path):
+def test_a_higher_limit_lets_the_run_continue(tmp_path):
     dataset = ImageFolder(make_folder(tmp_path / 'images', 8, 6), pipeline=PIPELINE, max_bad_fraction=0.5)
     assert run_training(dataset, tmp_path / 'work').iter == 8
 
@@ -160,7 +160,7 @@ def test_the_hook_stops_the_main_process_when_the_list_grows(tmp_path):
         hook.after_train_iter(runner, 2)
 
 
-def test_mended_files_are_forgotten_by_the_next_run(tmp_path):
+def test_repaired_files_are_dropped_by_the_next_run(tmp_path):
     dataset = ImageFolder(make_folder(tmp_path / 'images', 10, 3), pipeline=PIPELINE)
     paths = [str(tmp_path / 'images' / f'bad_00{number}.jpg') for number in range(3)]
     (tmp_path / 'bad_files.txt').write_text(
@@ -172,14 +172,14 @@ def test_mended_files_are_forgotten_by_the_next_run(tmp_path):
 
 
 @pytest.mark.parametrize('workers', [0, 2])
-def test_nothing_decodes_is_said_at_once(tmp_path, workers):
+def test_a_folder_without_any_good_file_fails_at_once(tmp_path, workers):
     for bad in (2, 40):
         dataset = ImageFolder(make_folder(tmp_path / f'{bad}', 0, bad), pipeline=PIPELINE)
         with pytest.raises(BadFilesError, match='none of the 2 images|4 of 40 images'):
             first_batch(dataset, workers)
 
 
-def test_without_the_hook_the_data_set_counts_by_itself(tmp_path):
+def test_without_the_hook_the_data_set_counts(tmp_path):
     dataset = ImageFolder(make_folder(tmp_path / 'images', 10, 4), pipeline=PIPELINE)
     with pytest.raises(BadFilesError, match=r'4 of 14 images .*bad_000.jpg \(the file is empty\)'):
         for _ in range(2):
@@ -191,7 +191,7 @@ def test_without_the_hook_the_data_set_counts_by_itself(tmp_path):
 def test_skipping_is_deterministic_by_seed(tmp_path, workers):
     dataset = ImageFolder(make_folder(tmp_path / 'images', 13, 3), pipeline=PIPELINE)
     passes = []
-    for _ in range(3):  # in the later passes the bad files are known, which must change nothing
+    for _ in range(3):  # in later passes the bad files are known, which must not change anything
         random.seed(5), np.random.seed(5), torch.manual_seed(5)
         passes.append(torch.cat([batch['img'] for batch in seeded_loader(dataset, workers)]))
     assert len(passes[0]) == 16
@@ -206,7 +206,7 @@ def test_test_mode_names_the_file(tmp_path):
         first_batch(dataset, 1)
 
 
-def test_a_hosts_loader_gets_the_same_care(tmp_path):
+def test_bad_files_are_skipped_with_the_loader_of_mmcv_too(tmp_path):
     dataset = ImageFolder(
         make_folder(tmp_path / 'images', 8, 3), pipeline=[dict(type='mmcv.LoadImageFromFile')]
     )
@@ -214,12 +214,12 @@ def test_a_hosts_loader_gets_the_same_care(tmp_path):
     assert len(dataset.bad_files._reasons) == 3
 
 
-def test_a_fault_of_the_pipeline_is_no_bad_file(tmp_path):
+def test_an_error_in_the_pipeline_is_not_a_bad_file(tmp_path):
     def broken(results):
-        raise AttributeError('a fault of ours')
+        raise AttributeError('an error in the pipeline')
 
     dataset = ImageFolder(make_folder(tmp_path / 'images', 2, 0), pipeline=[broken])
-    with pytest.raises(AttributeError, match='a fault of ours') as caught:
+    with pytest.raises(AttributeError, match='an error in the pipeline') as caught:
         dataset[0]
     notes = getattr(caught.value, '__notes__', None)
     assert notes is None or 'good_000.jpg' in notes[0]

@@ -1,4 +1,4 @@
-"""BEiT's two pictures of one crop against Pillow, draw by draw."""
+"""BEiT's two images of one crop against Pillow, draw by draw."""
 
 import random
 
@@ -10,6 +10,7 @@ from mmengine.dataset import Compose, default_collate
 from PIL import Image
 
 from mmssl.data.beit import LoadBEiTViews
+from mmssl.data.crops import random_resized_box
 from mmssl.data.images import BadImageError
 
 skimage_data = pytest.importorskip('skimage.data')
@@ -28,36 +29,34 @@ def load(photo, seed=0, **kwargs):
 
 
 @pytest.mark.parametrize('seed', range(4))
-def test_colours_come_before_the_crop_and_both_pictures_are_the_same_crop(photo, seed):
+def test_colors_change_before_the_crop_and_both_images_are_the_same_crop(photo, seed):
     results = load(photo, seed, scale=96, second_scale=48)
     random.seed(seed)
-    from mmssl.data.transforms import random_resized_box
-
     box = random_resized_box(300, 200, (0.08, 1.0), (3 / 4, 4 / 3))
     flip = random.random() < 0.5
     changes = [(name, random.uniform(0.6, 1.4)) for name in ('brightness', 'contrast', 'saturation')]
     random.shuffle(changes)
-    picture = Image.open(photo).convert('RGB')
+    image = Image.open(photo).convert('RGB')
     for name, factor in changes:
-        picture = getattr(tv, f'adjust_{name}')(picture, factor)
+        image = getattr(tv, f'adjust_{name}')(image, factor)
     assert results['crop_box'] == box and results['flip'] == flip and results['ori_shape'] == (200, 300)
-    for view, size, kind in zip(
+    for view, size, resample in zip(
         results['img'], (96, 48), (Image.Resampling.BICUBIC, Image.Resampling.LANCZOS), strict=True
     ):
-        wanted = picture.crop(box).resize((size, size), kind)
-        wanted = wanted.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else wanted
-        found = np.abs(view[..., ::-1].astype(int) - np.asarray(wanted))
-        assert view.shape == (size, size, 3) and found.max() <= 4 and found.mean() < 1
+        expected = image.crop(box).resize((size, size), resample)
+        expected = expected.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else expected
+        difference = np.abs(view[..., ::-1].astype(int) - np.asarray(expected))
+        assert view.shape == (size, size, 3) and difference.max() <= 4 and difference.mean() < 1
 
 
 def test_draws_are_those_of_the_recipe(photo):
     transform = LoadBEiTViews(scale=8, second_scale=None)
     random.seed(0)
     drawn = [transform({'img_path': photo}) for _ in range(300)]
-    shares = [(b[2] - b[0]) * (b[3] - b[1]) / 60000 for b in (results['crop_box'] for results in drawn)]
+    fractions = [(b[2] - b[0]) * (b[3] - b[1]) / 60000 for b in (results['crop_box'] for results in drawn)]
     assert (
-        0.07 < min(shares) < 0.13
-        and max(shares) > 0.75
+        0.07 < min(fractions) < 0.13
+        and max(fractions) > 0.75
         and abs(np.mean([results['flip'] for results in drawn]) - 0.5) < 0.1
     )
     assert all(len(results['img']) == 1 for results in drawn)
@@ -86,7 +85,7 @@ def test_a_batch_of_packed_views(photo):
         (dict(reducing_gap=0.5), 'reducing_gap'),
     ],
 )
-def test_wrong_arguments_are_refused(change, message):
+def test_wrong_arguments_are_rejected(change, message):
     with pytest.raises(ValueError, match=message):
         LoadBEiTViews(**change)
 

@@ -1,4 +1,4 @@
-"""The demo data: deterministic, refused or reused where something is there, readable by the standard data set classes."""
+"""The demo data is deterministic, rejected or reused if something exists, and readable by the toolboxes."""
 
 import filecmp
 import json
@@ -54,7 +54,7 @@ def test_same_seed_same_bytes_other_seed_other_bytes(demo, demo_data, tmp_path):
     assert (demo / name).read_bytes() != (other / name).read_bytes()
 
 
-def test_kinds_made_one_by_one_are_the_same(demo, tmp_path):
+def test_kinds_generated_separately_are_the_same(demo, tmp_path):
     make_demo_data(tmp_path / 'parts', kinds=('scenes',))
     make_demo_data(tmp_path / 'parts', kinds=('photos',))
     assert json.loads((tmp_path / 'parts/demo_data.json').read_text())['kinds'] == ['photos', 'scenes']

@@ -1,4 +1,4 @@
-"""Folders and archives of images: what is found, in which order, with which labels, and what is said when nothing is."""
+"""Folders and archives of images: names, order, labels, and messages when there are none."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ FILES = (
     '.cache/e.jpg',
     'dog/notes.txt',
 )
-FOUND = ['cat/a.JPG', 'cat/b.jpg', 'dog/d.webp', 'dog/deep/er/c.png']
+NAMES = ['cat/a.JPG', 'cat/b.jpg', 'dog/d.webp', 'dog/deep/er/c.png']
 DATA = os.environ.get('MMSSL_DATA')
 
 
@@ -66,7 +66,7 @@ def make_lmdb(root, target):
 
 def test_class_folders_give_labels(tmp_path):
     dataset = ImageFolder(str(write_images(tmp_path)))
-    assert names_of(dataset) == FOUND
+    assert names_of(dataset) == NAMES
     assert [dataset.get_data_info(index)['gt_label'] for index in range(4)] == [0, 0, 1, 1]
     assert dataset.metainfo['classes'] == dataset.CLASSES == ('cat', 'dog')
     assert dataset.get_cat_ids(3) == [1]
@@ -81,7 +81,7 @@ def test_flat_and_mixed_folders_have_no_labels(tmp_path):
         ImageFolder(tmp_path, labels='folder')
 
 
-def test_one_folder_is_no_class_and_labels_can_be_off(tmp_path):
+def test_a_single_folder_is_not_a_class_and_labels_are_optional(tmp_path):
     write_images(tmp_path, ('only/a.jpg', 'only/b.jpg'))
     assert 'gt_label' not in ImageFolder(tmp_path).get_data_info(0)
     assert ImageFolder(tmp_path, labels='folder').get_data_info(0)['gt_label'] == 0
@@ -89,7 +89,7 @@ def test_one_folder_is_no_class_and_labels_can_be_off(tmp_path):
     assert 'gt_label' not in ImageFolder(tmp_path, labels=None).get_data_info(0)
 
 
-def test_given_classes_set_the_order_and_an_unknown_folder_is_an_error(tmp_path):
+def test_classes_set_the_order_and_an_unknown_folder_is_an_error(tmp_path):
     write_images(tmp_path)
     dataset = ImageFolder(tmp_path, classes=('dog', 'horse', 'cat'))
     assert [dataset.get_data_info(index)['gt_label'] for index in range(4)] == [2, 2, 0, 0]
@@ -124,7 +124,7 @@ def test_archives_equal_the_folder(tmp_path, kind):
         archive = make_zip(root, tmp_path / 'photos.zip', 'top' if kind == 'top' else '', method)
     pipeline = [dict(type='mmssl.LoadImage')]
     inside, outside = ImageFolder(str(archive), pipeline=pipeline), ImageFolder(str(root), pipeline=pipeline)
-    assert names_of(inside) == names_of(outside) == FOUND
+    assert names_of(inside) == names_of(outside) == NAMES
     assert inside.CLASSES == ('cat', 'dog')
     # through two workers that fork after this process has opened the archive
     loader = DataLoader(
@@ -173,7 +173,7 @@ def test_missing_folder_names_the_nearest(tmp_path):
 
 def test_missing_prefix(tmp_path):
     write_images(tmp_path)
-    assert names_of(ImageFolder(tmp_path, data_prefix='train')) == FOUND
+    assert names_of(ImageFolder(tmp_path, data_prefix='train')) == NAMES
     with pytest.raises(FileNotFoundError, match="no 'val'"):  # the training images are no validation set
         ImageFolder(tmp_path, data_prefix='val')
     write_images(tmp_path, ('train/cat/a.jpg', 'train/dog/b.jpg'))
@@ -184,7 +184,7 @@ def test_missing_prefix(tmp_path):
         ImageFolder(tmp_path, data_prefix='train2017')
 
 
-def test_empty_folder_says_what_was_found(tmp_path):
+def test_empty_folder_error_lists_the_files(tmp_path):
     with pytest.raises(ValueError, match='no images in .*: looked for .jpg, .*; found no files at all'):
         ImageFolder(tmp_path)
     (tmp_path / 'a.txt').touch()

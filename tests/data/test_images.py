@@ -8,8 +8,8 @@ from mmssl.data.images import BadImageError, decode, open_image, orient, resize
 from mmssl.data.transforms import LoadImage
 
 
-def picture(width=64, height=48):
-    """A smooth colour gradient whose corners all differ, so that a wrong turn or channel order shows."""
+def gradient(width=64, height=48):
+    """A smooth color gradient whose corners all differ, so that a wrong turn or channel order shows."""
     x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
     return Image.fromarray(np.stack([255 * x, 255 * y, 255 * (1 - x) * (1 - y)], -1).astype(np.uint8))
 
@@ -32,7 +32,7 @@ def load(path, **kwargs):
     ],
 )
 def test_common_formats_equal_pillow(tmp_path, name, options):
-    picture().save(tmp_path / name, **options)
+    gradient().save(tmp_path / name, **options)
     results = load(tmp_path / name)
     expected = np.asarray(Image.open(tmp_path / name).convert('RGB'))[..., ::-1]
     assert results['img'].dtype == np.uint8 and results['img'].shape == (48, 64, 3)
@@ -57,7 +57,7 @@ def test_common_formats_equal_pillow(tmp_path, name, options):
     ],
 )
 def test_modes_equal_pillows_rgb(tmp_path, mode, name):
-    picture().convert(mode).save(tmp_path / name)
+    gradient().convert(mode).save(tmp_path / name)
     try:
         expected = np.asarray(Image.open(tmp_path / name).convert('RGB'))[..., ::-1]
     except OSError as error:
@@ -80,20 +80,20 @@ def test_sixteen_bits_keep_the_high_byte(tmp_path, name):
     assert (image == (values >> 8)[..., None]).all() and image[-1, -1, 0] == 255
 
 
-def test_float_image_is_refused_with_the_cure(tmp_path):
+def test_float_image_is_rejected_with_a_remedy(tmp_path):
     Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / 'f.tif')
     with pytest.raises(BadImageError, match='f.tif.*8 or 16 bits'):
         load(tmp_path / 'f.tif')
 
 
-def test_one_pixel(tmp_path):
-    for name in ('one.jpg', 'one.png'):
+def test_image_of_a_single_pixel(tmp_path):
+    for name in ('pixel.jpg', 'pixel.png'):
         Image.new('RGB', (1, 1), (255, 0, 0)).save(tmp_path / name)
         assert np.abs(load(tmp_path / name)['img'].astype(int) - [[[0, 0, 255]]]).max() <= 2
 
 
 def test_first_frame_of_an_animation(tmp_path):
-    frames = [Image.new('RGB', (8, 8), colour) for colour in ('red', 'blue')]
+    frames = [Image.new('RGB', (8, 8), color) for color in ('red', 'blue')]
     frames[0].save(tmp_path / 'a.gif', save_all=True, append_images=frames[1:])
     frames[0].save(tmp_path / 'a.webp', save_all=True, append_images=frames[1:], lossless=True)
     for name in ('a.gif', 'a.webp'):
@@ -105,7 +105,7 @@ def test_first_frame_of_an_animation(tmp_path):
 def test_exif_orientation_equals_pillow(tmp_path, orientation, name):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture().save(tmp_path / name, exif=exif)
+    gradient().save(tmp_path / name, exif=exif)
     expected = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / name)))[..., ::-1]
     results = load(tmp_path / name)
     assert results['ori_shape'] == expected.shape[:2]
@@ -122,26 +122,26 @@ def test_pixel_limit_names_file_and_size(tmp_path):
     Image.new('L', (20000, 20000)).save(tmp_path / 'huge.png')
     with pytest.raises(BadImageError, match='huge.png.*(20000x20000|400000000)'):
         load(tmp_path / 'huge.png')
-    picture().save(tmp_path / 'a.png')
+    gradient().save(tmp_path / 'a.png')
     with pytest.raises(BadImageError, match='64x48 pixels are above the limit max_pixels=3071'):
         load(tmp_path / 'a.png', max_pixels=3071)
     assert load(tmp_path / 'a.png', max_pixels=3072)['img'].shape == (48, 64, 3)
 
 
 @pytest.mark.parametrize('name', ['a.jpg', 'a.png', 'a.webp', 'a.tif', 'a.gif'])
-@pytest.mark.parametrize('share', [0.5, 0.9])
-def test_truncated_file_is_bad_and_named(tmp_path, name, share):
+@pytest.mark.parametrize('fraction', [0.5, 0.9])
+def test_truncated_file_is_bad_and_named(tmp_path, name, fraction):
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)).save(tmp_path / name)
     data = (tmp_path / name).read_bytes()
-    (tmp_path / name).write_bytes(data[: int(share * len(data))])
+    (tmp_path / name).write_bytes(data[: int(fraction * len(data))])
     with pytest.raises(BadImageError, match=name):
         load(tmp_path / name)
 
 
 def test_empty_text_and_folder_are_bad_and_named(tmp_path):
     (tmp_path / 'empty.jpg').touch()
-    (tmp_path / 'text.jpg').write_text('this is no image')
+    (tmp_path / 'text.jpg').write_text('this is not an image')
     (tmp_path / 'folder.jpg').mkdir()
     for name, reason in (
         ('empty.jpg', 'empty'),
@@ -155,7 +155,7 @@ def test_empty_text_and_folder_are_bad_and_named(tmp_path):
 
 
 def test_jpeg_with_a_long_trailer_still_decodes(tmp_path):
-    picture().save(tmp_path / 'a.jpg')
+    gradient().save(tmp_path / 'a.jpg')
     whole = load(tmp_path / 'a.jpg')['img']
     data = (tmp_path / 'a.jpg').read_bytes()
     (tmp_path / 'a.jpg').write_bytes(data + b'\0' * 5000)
@@ -164,7 +164,7 @@ def test_jpeg_with_a_long_trailer_still_decodes(tmp_path):
 
 @pytest.mark.parametrize('reduction', [2, 4, 8])
 def test_scaled_decode_is_close_to_a_box_average(tmp_path, reduction):
-    picture(160, 96).save(tmp_path / 'a.jpg', quality=95, subsampling=0)
+    gradient(160, 96).save(tmp_path / 'a.jpg', quality=95, subsampling=0)
     image = open_image(str(tmp_path / 'a.jpg'))
     small = decode(image, reduction)
     whole = decode(image).astype(float)

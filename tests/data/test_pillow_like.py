@@ -28,7 +28,7 @@ def differences(pixels, image):
 
 @pytest.mark.parametrize('factor', [0.0, 0.2, 0.61, 1.0, 1.39, 1.8])
 @pytest.mark.parametrize('name', ['brightness', 'contrast', 'saturation'])
-def test_strengths_equal_pillow_to_one_level(colors, name, factor):
+def test_adjustments_equal_pillow_to_a_gray_level(colors, name, factor):
     difference = differences(
         getattr(pillow_like, f'adjust_{name}')(colors, factor),
         getattr(tv, f'adjust_{name}')(pillow(colors), factor),

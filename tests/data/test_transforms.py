@@ -10,7 +10,8 @@ import torchvision.transforms as tv
 from mmengine.dataset import Compose
 from PIL import Image, ImageOps
 
-from mmssl.data.transforms import LoadCenterCrop, LoadRandomResizedCrop, random_resized_box
+from mmssl.data.crops import random_resized_box
+from mmssl.data.transforms import LoadCenterCrop, LoadRandomResizedCrop
 
 skimage_data = pytest.importorskip('skimage.data')
 
@@ -23,8 +24,8 @@ def photo(tmp_path_factory):
     return path
 
 
-def peak_signal_to_noise(one, other):
-    return 10 * math.log10(255**2 / np.mean((one.astype(float) - other) ** 2))
+def peak_signal_to_noise(first, second):
+    return 10 * math.log10(255**2 / np.mean((first.astype(float) - second) ** 2))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_boxes_are_distributed_as_in_torchvision(width, height, scale):
         assert distance < 0.0436, (column, distance)
 
 
-def test_no_box_fits_takes_the_central_one():
+def test_the_central_box_is_used_if_none_fits():
     assert random_resized_box(1000, 10, (0.9, 1.0), (3 / 4, 4 / 3)) == (493, 0, 506, 10)
     assert random_resized_box(10, 1000, (0.9, 1.0), (3 / 4, 4 / 3)) == (0, 493, 10, 506)
     assert random_resized_box(1, 1, (0.08, 0.1), (3 / 4, 4 / 3)) == (0, 0, 1, 1)
@@ -86,8 +87,8 @@ def test_full_decode_equals_pillow_crop_and_resize(tmp_path, photo, orientation,
 
 
 @pytest.mark.parametrize('orientation', [1, 2, 3, 4, 5, 6, 7, 8])
-@pytest.mark.parametrize('gap, least', [(2.0, 43), (1.0, 33)])
-def test_scaled_decode_looks_the_same(tmp_path, photo, orientation, gap, least):
+@pytest.mark.parametrize('gap, min_ratio', [(2.0, 43), (1.0, 33)])
+def test_scaled_decode_looks_the_same(tmp_path, photo, orientation, gap, min_ratio):
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.open(photo).save(tmp_path / 'turned.jpg', quality=95, exif=exif)
@@ -97,7 +98,7 @@ def test_scaled_decode_looks_the_same(tmp_path, photo, orientation, gap, least):
     for _ in range(10):
         results = transform(dict(img_path=str(tmp_path / 'turned.jpg')))
         expected = np.asarray(upright.crop(results['crop_box']).resize((48, 48), Image.BICUBIC))[..., ::-1]
-        assert peak_signal_to_noise(results['img'], expected) > least
+        assert peak_signal_to_noise(results['img'], expected) > min_ratio
 
 
 def test_seed_decides_the_crop(photo):

@@ -110,7 +110,7 @@ def test_everything_is_drawn_anew_for_each_view():
 
 
 def test_presets_are_the_recipes():
-    """Each row: num, scale, crop, interpolation, jitter, jitter_prob, gray, blur and solarization probability."""
+    """Rows: num, scale, crop, interpolation, jitter, jitter_prob, gray_prob, blur_prob, solarize_prob."""
     moco = (0.2, 1.0), 'bilinear'
     strong, weak = (0.8, 0.8, 0.8, 0.2), (0.4, 0.4, 0.2, 0.1)
     expected = {

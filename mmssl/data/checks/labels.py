@@ -86,7 +86,7 @@ def check_masks(record: ImageRecord, info: dict) -> ImageRecord:
     assert record.size is not None
     width, height = record.size
     masks = info['read_masks'](info)
-    errors = ()
+    errors: tuple[str, ...] = ()
     if masks.shape[1:] != (height, width):
         errors = (f'masks of {masks.shape[2]}x{masks.shape[1]} for an image of {width}x{height}',)
     warnings = tuple('mask without pixels' for mask in masks if not mask.any())
@@ -116,6 +116,7 @@ def check_label_map(record: ImageRecord, path: str, labels: np.ndarray, valid: L
         return record._replace(errors=(error,))
     values, pixels = np.unique(labels, return_counts=True)
     counts = {int(value): int(count) for value, count in zip(values, pixels, strict=True)}
-    counts.pop(valid.ignore_index, None)
+    if valid.ignore_index is not None:
+        counts.pop(valid.ignore_index, None)
     known = {value: count for value, count in counts.items() if valid.contains(value)}
     return record._replace(counts=known, objects=len(known), errors=valid.errors(counts))
