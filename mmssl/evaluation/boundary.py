@@ -6,9 +6,12 @@ import cv2
 import numpy as np
 from mmengine.logging import MMLogger
 
-from mmssl.evaluation.confusion import mean_of_known
-from mmssl.evaluation.segmentation import AccumulatingMetric
+from mmssl.evaluation.confusion import as_maps, check_values, mean_of_known
+from mmssl.evaluation.segmentation import AccumulatingMetric, naming_file
 from mmssl.registry import METRICS
+
+# value of pixels beyond the border of the image and of ignored ones
+NO_CLASS = np.int32(-1)
 
 
 def boundary_band(label: np.ndarray, width: float, ignore_index: int = 255) -> np.ndarray:
@@ -51,7 +54,7 @@ def inner_boundary(label: np.ndarray, distance: int) -> np.ndarray:
     """
     image = np.asarray(label).astype(np.float32)
     values = cv2.copyMakeBorder(
-        image, distance, distance, distance, distance, cv2.BORDER_CONSTANT, value=-1.0
+        image, distance, distance, distance, distance, cv2.BORDER_CONSTANT, value=float(NO_CLASS)
     )
     kernel = np.ones((2 * distance + 1, 1), np.uint8)
     smallest = cv2.erode(cv2.erode(values, kernel), kernel.T)
@@ -67,7 +70,7 @@ class BoundaryMetric(AccumulatingMetric):
         width: Width of the band on each side of a boundary, in pixels; 7 in the GCN paper.
         dilation_ratio: Thickness of the contours that Boundary IoU compares, as a fraction of the diagonal of
             the image; 0.02 in its paper.
-        ignore_index: Pixels with this value in either map are not counted.
+        ignore_index: Pixels whose label is this value are not counted, and belong to no class.
         prefix: Prefix of the names of the scores.
     """
 
@@ -89,12 +92,17 @@ class BoundaryMetric(AccumulatingMetric):
         self.ignore_index = ignore_index
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
-        """Count the pixels of a batch."""
+        """Count the pixels of a batch.
+
+        Raises:
+            ValueError: The sizes differ, or a value is not a class; the file is named.
+        """
         classes = len((self.dataset_meta or {}).get('classes') or ())
         for sample in data_samples:
             pred = sample['pred_sem_seg']['data'].squeeze(0).cpu().numpy()
             label = sample['gt_sem_seg']['data'].squeeze(0).cpu().numpy()
-            self.add(self.count(pred, label, max(classes, 2)))
+            with naming_file(sample):
+                self.add(self.count(pred, label, max(classes, 2)))
 
     def count(self, pred: np.ndarray, label: np.ndarray, num_classes: int) -> dict[str, np.ndarray]:
         """Count the pixels of an image.
@@ -107,15 +115,21 @@ class BoundaryMetric(AccumulatingMetric):
         Returns:
             'band', (2, 2) int64, [outside, inside] x [correct, all]; 'contour', (2, C) int64, [in both
             contours, in either].
+
+        Raises:
+            ValueError: See :func:`mmssl.evaluation.confusion.confusion_matrix`.
         """
-        valid = (label != self.ignore_index) & (pred != self.ignore_index)
+        pred, label = as_maps(pred, label)
+        check_values(pred, label, num_classes, self.ignore_index)
+        valid = label != self.ignore_index
         correct = pred == label
         inside = boundary_band(label, self.width, self.ignore_index)
         band = [[(correct & valid & zone).sum(), (valid & zone).sum()] for zone in (~inside, inside)]
 
         distance = max(1, round(self.dilation_ratio * float(np.hypot(*label.shape))))
-        label_contour = inner_boundary(label, distance) & valid
-        pred_contour = inner_boundary(pred, distance) & valid
+        # nothing is known about ignored pixels, so the prediction has the same border to them as the label
+        label_contour = inner_boundary(np.where(valid, label, NO_CLASS), distance) & valid
+        pred_contour = inner_boundary(np.where(valid, pred, NO_CLASS), distance) & valid
         common = _count(label[label_contour & pred_contour & correct], num_classes)
         union = _count(label[label_contour], num_classes) + _count(pred[pred_contour], num_classes) - common
         return {'band': np.array(band, dtype=np.int64), 'contour': np.stack([common, union])}
@@ -143,4 +157,4 @@ class BoundaryMetric(AccumulatingMetric):
 
 def _count(values: np.ndarray, num_classes: int) -> np.ndarray:
     """Number of pixels of each class."""
-    return np.bincount(values.astype(np.int64), minlength=num_classes)[:num_classes]
+    return np.bincount(values.astype(np.int64), minlength=num_classes)

@@ -14,18 +14,30 @@ def confusion_matrix(pred, label, num_classes: int, ignore_index: int = 255):
         pred: Integer classes of any shape, a NumPy array or a torch tensor.
         label: Integer classes of the same shape.
         num_classes: C.
-        ignore_index: Pixels with this value in either map are left out.
+        ignore_index: Pixels whose label is this value are left out, whatever is predicted there. It may be a
+            class; where that class is predicted for a pixel of another label, the prediction is wrong.
 
     Returns:
         (C, C) int64, row: label, column: prediction. A tensor on the CPU if ``pred`` is a tensor, otherwise
         an array.
 
     Raises:
-        ValueError: The shapes differ, values are not integers, or a value is neither a class nor
-            ``ignore_index``.
+        ValueError: The shapes differ, values are not integers, a label is neither a class nor
+            ``ignore_index``, or a prediction is not a class.
     """
     if num_classes < 1:
         raise ValueError(f'num_classes={num_classes} of a confusion matrix must be at least 1')
+    pred_array, label_array = as_maps(pred, label)
+    counts = count_pairs(pred_array.reshape(-1), label_array.reshape(-1), num_classes, ignore_index)
+    return torch.from_numpy(counts) if isinstance(pred, Tensor) else counts
+
+
+def as_maps(pred, label) -> tuple[np.ndarray, np.ndarray]:
+    """Return prediction and label as arrays of integers.
+
+    Raises:
+        ValueError: The shapes differ, or values are not integers.
+    """
     pred_array = _as_array(pred, 'prediction')
     label_array = _as_array(label, 'label')
     if pred_array.shape != label_array.shape:
@@ -33,8 +45,7 @@ def confusion_matrix(pred, label, num_classes: int, ignore_index: int = 255):
             f'the prediction has shape {pred_array.shape} and the label {label_array.shape}; both need '
             'one value per pixel'
         )
-    counts = count_pairs(pred_array.reshape(-1), label_array.reshape(-1), num_classes, ignore_index)
-    return torch.from_numpy(counts) if isinstance(pred, Tensor) else counts
+    return pred_array, label_array
 
 
 def _as_array(values, name: str) -> np.ndarray:
@@ -54,28 +65,45 @@ def count_pairs(pred: np.ndarray, label: np.ndarray, num_classes: int, ignore_in
         pred: (P,), integers.
         label: (P,), integers.
         num_classes: C.
-        ignore_index: Pixels with this value in either map are left out.
+        ignore_index: Pixels whose label is this value are left out.
 
     Returns:
         (C, C) int64, row: label, column: prediction.
 
     Raises:
-        ValueError: A value is neither a class nor ``ignore_index``.
+        ValueError: See :func:`check_values`.
     """
-    for values, name in ((label, 'label'), (pred, 'prediction')):
-        invalid = values[(values != ignore_index) & ((values < 0) | (values >= num_classes))]
-        if len(invalid):
-            raise invalid_values(name, np.unique(invalid), num_classes, ignore_index)
-    valid = (label != ignore_index) & (pred != ignore_index)
+    check_values(pred, label, num_classes, ignore_index)
+    valid = label != ignore_index
     pair = num_classes * label[valid].astype(np.int64) + pred[valid].astype(np.int64)
     return np.bincount(pair, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
+def check_values(pred: np.ndarray, label: np.ndarray, num_classes: int, ignore_index: int) -> None:
+    """Check the values of a prediction and of its label, arrays of one shape.
+
+    Raises:
+        ValueError: A label is neither a class nor ``ignore_index``, or a prediction is not a class;
+            ``ignore_index`` is accepted as a prediction where it is also the label.
+    """
+    ignored = label == ignore_index
+    for values, allowed, name in (
+        (label, ignored, 'label'),
+        (pred, ignored & (pred == ignore_index), 'prediction'),
+    ):
+        invalid = values[~allowed & ((values < 0) | (values >= num_classes))]
+        if len(invalid):
+            raise invalid_values(name, np.unique(invalid), num_classes, ignore_index)
+
+
 def invalid_values(name: str, values: np.ndarray, num_classes: int, ignore_index: int) -> ValueError:
-    """Return the error for values that are neither a class nor ``ignore_index``."""
+    """Return the error for values that are no class."""
     listed = ', '.join(map(str, values[:5].tolist())) + (' ...' if len(values) > 5 else '')
+    classes = f'0 to {num_classes - 1}'
+    if name == 'prediction':
+        return ValueError(f'the prediction holds {listed}, which is not a class, {classes}')
     return ValueError(
-        f'the {name} holds {listed}, which is neither a class, 0 to {num_classes - 1}, nor '
+        f'the {name} holds {listed}, which is neither a class, {classes}, nor '
         f'ignore_index={ignore_index}; check the number of classes, reduce_zero_label and the ignored value'
     )
 

@@ -31,13 +31,18 @@ def count_pairs(pred: np.ndarray, label: np.ndarray, num_classes: int, ignore_in
                 table, counts = _pad(table), _pad(counts)
             table[: len(counts)] += counts
     matrix: np.ndarray = table.reshape(-1, NUM_BYTES).T
-    _check_table(matrix[num_classes:].sum(1), 'label', num_classes, ignore_index)
-    _check_table(matrix[:, num_classes:].sum(0), 'prediction', num_classes, ignore_index)
-    matrix = matrix[:num_classes, :num_classes].copy('K')
+    label_counts = matrix[num_classes:].sum(1)
+    pred_counts = matrix[:, num_classes:].sum(0)
     if ignore_index < num_classes:
         matrix[ignore_index] = 0
-        matrix[:, ignore_index] = 0
-    return matrix
+    else:  # an ignored pixel may be predicted as ignored
+        label_counts[ignore_index - num_classes] = 0
+        if ignore_index < matrix.shape[1]:
+            pred_counts[ignore_index - num_classes] -= matrix[ignore_index, ignore_index]
+    for name, counts in (('label', label_counts), ('prediction', pred_counts)):
+        if counts.any():
+            raise invalid_values(name, np.flatnonzero(counts) + num_classes, num_classes, ignore_index)
+    return matrix[:num_classes, :num_classes].copy('K')
 
 
 def _count_block(labels: np.ndarray, preds: np.ndarray, min_length: int) -> Iterator[np.ndarray]:
@@ -74,11 +79,3 @@ def _as_bytes(values: np.ndarray, name: str, num_classes: int, ignore_index: int
         invalid = np.unique(values[(values < 0) | (values >= NUM_BYTES)])
         raise invalid_values(name, invalid, num_classes, ignore_index)
     return values.astype(np.uint8)
-
-
-def _check_table(counts: np.ndarray, name: str, num_classes: int, ignore_index: int) -> None:
-    """Raise for values beyond the classes that occur; ``counts`` starts at value ``num_classes``."""
-    values = np.flatnonzero(counts) + num_classes
-    values = values[values != ignore_index]
-    if len(values):
-        raise invalid_values(name, values, num_classes, ignore_index)

@@ -1,6 +1,7 @@
 """Metrics of semantic segmentation: exact, in constant memory, equal for any number of processes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -31,6 +32,15 @@ MEANS = {
 }
 # order of the results
 SCORES = ('PA', 'MPA', 'mIoU', 'FWIoU', 'mDice', 'mFscore', 'mPrecision', 'mRecall')
+
+
+@contextmanager
+def naming_file(sample: dict) -> Iterator[None]:
+    """Put the file of a sample's label in front of the message of a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f'{sample.get("seg_map_path") or sample.get("img_path")}: {error}') from None
 
 
 class AccumulatingMetric(BaseMetric):
@@ -103,7 +113,7 @@ class SegmentationMetric(AccumulatingMetric):
     ``classes`` of the dataset; a single class means background and foreground, 0 and 1.
 
     Args:
-        ignore_index: Pixels with this value in either map are not counted.
+        ignore_index: Pixels whose label is this value are not counted.
         average: 'dataset' for the scores of all pixels together, 'image' for the mean of the scores of the
             images.
         beta: Weight of the recall in the F-score.
@@ -175,10 +185,8 @@ class SegmentationMetric(AccumulatingMetric):
                 self.add({})
                 continue
             label = sample['gt_sem_seg']['data'].squeeze(0)
-            try:
+            with naming_file(sample):
                 matrix = np.asarray(confusion_matrix(pred, label, len(self.classes), self.ignore_index))
-            except ValueError as error:
-                raise ValueError(f'{sample.get("seg_map_path") or sample.get("img_path")}: {error}') from None
             scores = self._image_scores(matrix) if self.average == 'image' else {}
             self.add({'matrix': matrix, **scores})
 

@@ -12,6 +12,8 @@ def maps(pixels, num_classes, ignore_index=255, strided=False):
         pred, label = (
             rng.choice(values, pixels * 2).astype(str(dtype).removeprefix('torch.')) for _ in range(2)
         )
+        if ignore_index >= num_classes or ignore_index < 0:  # no class, so only predicted where it is ignored
+            pred[label != ignore_index] = label[label != ignore_index][::-1]
         step = 2 if strided else 1
         return pred[: pixels * step : step], label[: pixels * step : step], num_classes, ignore_index
 

@@ -71,6 +71,39 @@ def test_metric_by_hand():
     assert metric.evaluate(1) == {'boundary_acc': 100, 'interior_acc': 100, 'boundary_IoU': 100}
 
 
+@pytest.mark.parametrize('void', [255, 0])
+def test_the_border_to_void_counts_for_both_maps(void):
+    """A prediction that is right wherever something is known has 100, whatever it says about the rest."""
+    label = np.ones((60, 60), np.uint8)
+    label[:, 30:] = 2
+    label[:20] = void
+    pred = label.copy()
+    pred[:20] = 1
+    metric = BoundaryMetric(ignore_index=void)
+    metric.dataset_meta = {'classes': ('void', 'left', 'right')}
+    metric.process(None, [sample(pred, label)])
+    assert metric.evaluate(1)['boundary_IoU'] == 100
+
+
+def test_a_predicted_class_that_is_ignored_is_wrong():
+    label = np.ones((20, 20), np.uint8)
+    pred = label.copy()
+    pred[:10] = 0
+    metric = BoundaryMetric(ignore_index=0)
+    metric.process(None, [sample(pred, label)])
+    assert metric.evaluate(1)['interior_acc'] == 50
+
+
+@pytest.mark.parametrize('size, value, words', [(40, 7, 'label holds 7'), (20, 1, 'shape')])
+def test_wrong_labels_and_sizes_name_the_file(size, value, words):
+    label = np.zeros((40, 40), np.uint8)
+    label[:, 20:] = value
+    metric = BoundaryMetric()
+    metric.dataset_meta = {'classes': ('a', 'b', 'c')}
+    with pytest.raises(ValueError, match=rf'y\.png: .*{words}'):
+        metric.process(None, [{**sample(np.zeros((size, 40), np.uint8), label), 'seg_map_path': 'y.png'}])
+
+
 def test_what_does_not_exist_is_left_out():
     metric = BoundaryMetric()
     metric.process(None, [sample(np.zeros((8, 8), np.int64), np.zeros((8, 8), np.int64))])

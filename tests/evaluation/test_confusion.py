@@ -36,8 +36,8 @@ def maps(classes=6, shape=(37, 53), dtype=np.int64, ignore=255, seed=0):
 )
 def test_equals_scikit_learn(form, classes, dtype, ignore):
     pred, label = maps(classes, dtype=dtype, ignore=ignore)
-    pred[0, :3] = ignore
-    counted = (label != ignore) & (pred != ignore)
+    pred[0, :3] = label[0, :3] = ignore
+    counted = label != ignore
     ours = confusion_matrix(pred, label, classes, ignore)
     assert ours.dtype == np.int64
     assert np.array_equal(ours, sk.confusion_matrix(label[counted], pred[counted], labels=range(classes)))
@@ -125,6 +125,22 @@ def test_what_is_no_class_is_refused_under_ignored_pixels(form):
             confusion_matrix(np.array(pred, np.uint8), np.array(label, np.uint8), 3)
 
 
+def test_an_ignored_class_that_is_predicted_is_wrong(form):
+    """Half of the pixels of class 1 are predicted as class 0, whose labels are ignored."""
+    label = np.array([1, 1, 1, 1, 0, 0], np.uint8)
+    pred = np.array([1, 1, 0, 0, 1, 0], np.uint8)
+    matrix = confusion_matrix(pred, label, 2, ignore_index=0)
+    assert matrix.tolist() == [[0, 0], [2, 2]]
+    assert pixel_accuracy(matrix) == 0.5
+
+
+def test_the_ignored_value_is_no_prediction_for_a_label(form):
+    label = np.array([0, 1, 255], np.uint8)
+    assert confusion_matrix(np.array([0, 1, 255], np.uint8), label, 2).tolist() == [[1, 0], [0, 1]]
+    with pytest.raises(ValueError, match='prediction holds 255, which is not a class'):
+        confusion_matrix(np.array([0, 255, 255], np.uint8), label, 2)
+
+
 @pytest.mark.parametrize('pixels', [1, 2, 3, 4, 5, 2**19 - 1, 2**19 + 2, 2**20 + 7])
 def test_every_number_of_pixels_from_memory_that_is_read_only(form, pixels):
     rng = np.random.default_rng(pixels)
@@ -142,8 +158,10 @@ def test_every_number_of_classes_and_ignored_value(form, num_classes, ignore_ind
     rng = np.random.default_rng(num_classes)
     values = [*range(num_classes), ignore_index]
     pred, label = (rng.choice(values, (37, 53)).astype(dtype) for _ in range(2))
+    if ignore_index >= num_classes:
+        pred[label != ignore_index] %= num_classes
     expected = np.zeros((num_classes, num_classes), np.int64)
-    valid = (pred != ignore_index) & (label != ignore_index)
+    valid = label != ignore_index
     np.add.at(expected, (label[valid], pred[valid]), 1)
     assert np.array_equal(confusion_matrix(pred, label, num_classes, ignore_index), expected)
     for invalid in {num_classes, 31, 32, 127, 254, 255} - set(values):
