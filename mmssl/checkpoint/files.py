@@ -1,8 +1,7 @@
 """Checkpoint files: read without executing code, and written whole or not at all.
 
 Formats: PyTorch's zip archives and its older streams, and safetensors. No model family is known here; key
-    maps
-are in :mod:`mmssl.convert`.
+maps are in :mod:`mmssl.convert`.
 """
 
 import argparse

@@ -39,8 +39,7 @@ class Family(NamedTuple):
         file_prefix: Prefix of all names in the files that the rows do not have, such as 'module.' of a
             distributed model.
         adapt: What renaming cannot do, in the names of the release. ``adapt(released, False)`` returns a
-        state
-            dict with a row for every key; ``adapt(renamed, True)`` is its inverse.
+            state dict with a row for every key; ``adapt(renamed, True)`` is its inverse.
         parts: Keys of the files if they keep several state dicts; in the rows, names begin with a part.
     """
 

@@ -8,12 +8,10 @@ conversion::
 
 ``arg:`` and ``aux:`` in front of the names are ignored. Besides the names, these differ:
 
-* ``rfcn_cls`` and its offsets: the release has background first, mmdet last. Blocks of k * k channels (2 * k
-* k
-  for the offsets) are rotated.
+* ``rfcn_cls`` and its offsets: the release has background first, mmdet last. Blocks of k * k channels
+  (2 * k * k for the offsets) are rotated.
 * ``rfcn_bbox``: the release predicts boxes of background too, with 8 * k * k channels; the first 4 * k * k
-are
-  dropped.
+  are dropped.
 * ``rfcn_bbox_*_test``: copies in a checkpoint, multiplied by the standard deviations of the targets; dropped,
   because the box coder of mmdet has these.
 * ``rpn_cls_score``: two logits for each anchor, background first, followed by a softmax; mmdet has their

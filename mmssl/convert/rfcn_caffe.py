@@ -10,12 +10,10 @@ conversion, with a name for each blob::
 Everything that :mod:`mmssl.convert.rfcn` changes is changed here too, and:
 
 * ``bn*`` and ``scale*`` become one batch norm; mean and variance are divided by the third blob, the factor
-with
-  which they were accumulated.
+  with which they were accumulated.
 * ``conv1.1``, a bias of ResNet-50 in front of a batch norm, is subtracted from the mean of that.
-* ``rfcn_bbox``: snapshots of py-R-FCN are multiplied by the standard deviations of the targets (0.1, 0.1,
-0.2,
-  0.2), which are divided out.
+* ``rfcn_bbox``: snapshots of py-R-FCN are multiplied by the standard deviations of the targets
+  (0.1, 0.1, 0.2, 0.2), which are divided out.
 """
 
 from collections.abc import Mapping

@@ -37,11 +37,10 @@ def _sum_of_bits(value: Tensor) -> Tensor:
 
 
 class EmbeddingCache:
-    """Keeps embeddings in files named after the pixels and the weights, so that none can be stale.
+    """Store embeddings in files named after the pixels and the weights, so that none can be stale.
 
-    Each augmented form of an image has a file of its own: use few augmentations, or the folder grows with
-        every
-    epoch. A file that cannot be read is written anew.
+    Each augmented form of an image has its own file: use few augmentations, or the folder grows with every
+    epoch. A file that cannot be read is rewritten.
 
     Args:
         folder: Created when needed; the files of each encoder are in a folder named after its weights.

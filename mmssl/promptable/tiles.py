@@ -17,16 +17,14 @@ LEFT, TOP, RIGHT, BOTTOM = range(4)
 
 
 class TiledMaskGenerator:
-    """Segments tiles at the resolution of the image and joins masks that the tiles cut.
+    """Segment tiles at the resolution of the image, and join masks that are cut by the edges of tiles.
 
-    Crops of the official class are segmented after the whole image, whose masks have its full size, and
-    masks that
-    a crop cuts off are dropped: an object that is larger than a crop and small in the whole image is lost.
-        Here,
-    masks of two neighbouring tiles of which at least one touches the common edge are one object if they agree
-    in the overlap, each being the best match of the other; chains of such pairs make objects of any size.
-    What two tiles see whole is a duplicate until boxes suppress each other, whole masks first. A mask that
-    its tile cuts off and that the neighbour does not confirm stays as it is.
+    Two masks of neighbouring tiles, at least one of which touches the common edge, are joined if they agree
+    in the overlap and each is the best match of the other; chains of such pairs make objects of any size. An
+    object that two tiles contain completely is deduplicated by non-maximum suppression of the boxes, complete
+    masks first. A mask that its tile cuts off and the neighbour does not confirm is kept unchanged.
+
+    (The official class drops masks that a crop cuts off, so objects larger than a crop can be lost.)
 
     Args:
         generator: Segments a tile, with all its settings; ``crop_nms_thresh`` also holds between tiles.
@@ -102,7 +100,7 @@ class TiledMaskGenerator:
             tile = np.ascontiguousarray(image[top:bottom, left:right])
             first = len(masks)
             for mask in self.generator.masks(tile, *callbacks):
-                masks.append(move_to_image(mask, tile.shape[:2], size, left, top))
+                masks.append(move_to_image(mask, (bottom - top, right - left), size, left, top))
             members[row, column] = range(first, len(masks))
         joiner = _Joiner(masks, size, self.join_iou)
         pairs = []

@@ -80,8 +80,7 @@ class MAEViT(ViT):
 
         Returns:
             Plain: a tuple as from :class:`~mmssl.layers.vit.ViT`. Masked: latent (B, 1 + K, C), mask (B, N)
-                with
-            1 = masked, and ids_restore (B, N), the position of every patch in the order visible, masked.
+            with 1 = masked, and ids_restore (B, N), the position of every patch in the order visible, masked.
         """
         if not mask:
             return super().forward(x)

@@ -11,10 +11,9 @@ RANDOM = 'random'
 class Tokenizer(BaseModule):
     """Visual tokenizer: it maps patches to tokens, without gradients, with weights read from a file.
 
-    It takes RGB in [0, 1], so that it does not depend on how the model's input is normalised. It is not
-    trained with the
-    model: the weights come from a file or, for smoke tests, from the seed of the run
-        (``checkpoint='random'``).
+    It takes RGB in [0, 1], so it does not depend on the normalisation of the model's input. It is not trained
+    with the model: the weights come from a file or, for smoke tests, from the seed of the run
+    (``checkpoint='random'``).
 
     Args:
         checkpoint: File of the weights; 'random' draws them from the run's seed.

@@ -1,10 +1,8 @@
 """Masks at the size of the image on the CPU, without keeping logits of that size.
 
 Logits are resized twice, as in ``SAM.postprocess_masks`` and with the same bits. A resized value is a
-weighted
-mean of neighbours: where all of them are below a level, the result is too. So only the part of a mask that
-    may
-exceed the lowest threshold is computed. The weights of the second step depend on the position in a way that a
+weighted mean of neighbours: where all of them are below a level, the result is too. So only the part of a
+mask that may exceed the lowest threshold is computed. The weights of the second step depend on the position in a way that a
 part cannot reproduce unless it begins at the upper left.
 """
 
@@ -127,6 +125,7 @@ class PartialResizer:
         if sum(end for _, end, _ in steps) <= SMALL < sum(self.original_size):
             steps = [(start, size, length) for (start, *_), (length, size) in zip(steps, sizes, strict=True)]
         (row, end_row, needed_rows), (column, end_column, needed_columns) = steps
+        assert self.buffer is not None
         needed = self.buffer[:needed_rows, :needed_columns]
         (top, bottom), (left, right) = rows, columns
         outside = (needed[:top], needed[bottom:], needed[top:bottom, :left], needed[top:bottom, right:])

@@ -120,9 +120,8 @@ def image_context(
     """Return the context of images, computed anew only if something that it depends on has changed its value.
 
     The context of a single image is kept for as long as its embedding is alive. What it depends on is
-    copied and
-    compared by value, a small part of the cost of one prompt: writes in place or through ``.data`` cannot
-    leave a stale result.
+    copied and compared by value, a small part of the cost of one prompt: writes in place or through ``.data``
+    cannot leave a stale result.
 
     Args:
         transformer: A :class:`TwoWayTransformer`.
