@@ -2,8 +2,8 @@
 
 Logits are resized twice, as in ``SAM.postprocess_masks`` and with the same bits. A resized value is a
 weighted mean of neighbours: where all of them are below a level, the result is too. So only the part of a
-mask that may exceed the lowest threshold is computed. The weights of the second step depend on the position in a way that a
-part cannot reproduce unless it begins at the upper left.
+mask that may exceed the lowest threshold is computed. The weights of the second step depend on the position
+in a way that a part cannot reproduce unless it begins at the upper left.
 """
 
 import math
