@@ -19,7 +19,8 @@ def _export_registered_classes() -> None:
     for info in pkgutil.iter_modules(__path__, f'{__name__}.'):
         module = importlib.import_module(info.name)
         for name, member in vars(module).items():
-            if MODELS.module_dict.get(name) is member and member.__module__ == info.name:
+            defined_here = isinstance(member, type) and member.__module__ == info.name
+            if defined_here and MODELS.module_dict.get(name) is member:
                 globals()[name] = member
                 __all__.append(name)
 

@@ -7,9 +7,9 @@ from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from torch import Tensor, nn
 
 from mmssl.errors import warn_renamed
-from mmssl.layers.saved_counters import SavedCounters
 from mmssl.layers.memory_format import memory_format_of
 from mmssl.layers.momentum import MomentumEncoder
+from mmssl.layers.saved_counters import SavedCounters
 from mmssl.registry import MODELS, build
 
 

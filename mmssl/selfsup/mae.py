@@ -11,7 +11,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from mmssl.layers.masking import num_visible, random_masking
-from mmssl.layers.patch import pair, patch_grid, patchify, gather_tokens, unpatchify
+from mmssl.layers.patch import gather_tokens, pair, patch_grid, patchify, unpatchify
 from mmssl.layers.vit import ViT
 from mmssl.registry import MODELS, build
 from mmssl.selfsup.base import SelfSupervisor

@@ -7,7 +7,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmssl.layers.masking import mask_of
-from mmssl.layers.patch import pair, gather_tokens
+from mmssl.layers.patch import gather_tokens, pair
 from mmssl.layers.pos_embed import fit_pos_embed, resize_pos_embed, sincos_2d
 from mmssl.layers.transformer import TransformerBlock, init_linear_xavier, norm_eps
 from mmssl.registry import MODELS
