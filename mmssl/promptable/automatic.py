@@ -187,7 +187,7 @@ class SamAutomaticMaskGenerator:
         ]
 
     def _crops(self, size: Sequence[int]):
-        return generate_crop_boxes(tuple(size), self.crop_n_layers, self.crop_overlap_ratio)
+        return generate_crop_boxes((size[0], size[1]), self.crop_n_layers, self.crop_overlap_ratio)
 
     def _crop_masks(
         self,
@@ -228,9 +228,9 @@ class SamAutomaticMaskGenerator:
             Mask(
                 mask.runs,
                 shift_box(mask.box, left, top),
-                float(scores[mask.index]),
+                float(scores[mask.row]),
                 float(mask.stability),
-                points[point_index[mask.index]][None] + corner,
+                points[point_index[mask.row]][None] + corner,
                 crop,
             )
             for mask in full_size

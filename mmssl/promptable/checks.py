@@ -76,6 +76,20 @@ def check_resized_image(image: Tensor, original_size: Sequence[int], img_size: i
         raise ValueError(f'an image with values from {low:g} to {high:g}; give pixels from 0 to 255{hint}')
 
 
+def check_resized_points(points: Tensor, labels: Tensor, size: Sequence[int], hint: str) -> None:
+    """Raise ValueError if a label is unknown or a point is outside the resized image.
+
+    Args:
+        points: (P, N, 2); other shapes are left to the prompt encoder.
+        labels: (P, N).
+        size: (height, width) of the resized image.
+        hint: End of the message.
+    """
+    if points.shape[:-1] == labels.shape:
+        check_labels(labels.cpu().numpy())
+        check_points(points[labels != -1].reshape(-1, 2).cpu().numpy(), size, hint=hint)
+
+
 def check_points_and_labels(coords, labels) -> None:
     """Raise ValueError if there are points without labels, or labels without points."""
     if (coords is None) == (labels is None):

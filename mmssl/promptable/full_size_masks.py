@@ -38,14 +38,14 @@ class FullSizeMask(NamedTuple):
     """A mask at the size of the image.
 
     Attributes:
-        index: Index of its logits.
+        row: Index of its logits.
         stability: IoU of the masks at a higher and at a lower threshold; NaN if both are empty.
         box: Left, top, right, bottom, inclusive, in pixels of the crop; zeros for an empty mask.
         runs: Run lengths in the whole image, see :mod:`mmssl.promptable.rle`; None if the box was not
             accepted.
     """
 
-    index: int
+    row: int
     stability: np.float32
     box: Box
     runs: np.ndarray | None

@@ -15,6 +15,7 @@ from mmssl.promptable.checks import (
     check_points,
     check_points_and_labels,
     check_resized_image,
+    check_resized_points,
 )
 from mmssl.promptable.embeddings import EmbeddingCache
 from mmssl.promptable.resize import ResizeLongestSide
@@ -197,10 +198,9 @@ class SamPredictor:
                 '(N, 2) and (N,), or several prompts at once to predict_torch'
             )
         check_labels(labels)
-        check_points(coords[labels != -1], self.original_size)
-        resized = torch.as_tensor(
-            self.transform.apply_coords(coords, self.original_size), dtype=torch.float32
-        )
+        _, original_size = self.sizes()
+        check_points(coords[labels != -1], original_size)
+        resized = torch.as_tensor(self.transform.apply_coords(coords, original_size), dtype=torch.float32)
         return resized[None], torch.as_tensor(labels, dtype=torch.int32)[None]
 
     def _box_tensor(self, box) -> Tensor | None:
@@ -213,8 +213,9 @@ class SamPredictor:
                 f'box of shape {box.shape}; give (4,): left, top, right, bottom. Several boxes go to '
                 'predict_torch'
             )
-        check_boxes(box.reshape(1, 4), self.original_size)
-        return torch.as_tensor(self.transform.apply_boxes(box, self.original_size), dtype=torch.float32)
+        _, original_size = self.sizes()
+        check_boxes(box.reshape(1, 4), original_size)
+        return torch.as_tensor(self.transform.apply_boxes(box, original_size), dtype=torch.float32)
 
     def _mask_tensor(self, mask_input) -> Tensor | None:
         """Logits (1, 4h, 4w) as (1, 1, 4h, 4w)."""
@@ -258,10 +259,8 @@ class SamPredictor:
         """
         input_size, _ = self.sizes()
         check_points_and_labels(point_coords, point_labels)
-        if point_coords is not None and point_coords.shape[:-1] == point_labels.shape:
-            check_labels(point_labels.cpu().numpy())
-            points = point_coords[point_labels != -1].reshape(-1, 2)
-            check_points(points.cpu().numpy(), input_size, hint=RESIZED_HINT)
+        if point_coords is not None and point_labels is not None:
+            check_resized_points(point_coords, point_labels, input_size, RESIZED_HINT)
         if boxes is not None and boxes.shape[-1] == 4:
             check_boxes(boxes.reshape(-1, 4).cpu().numpy(), input_size, RESIZED_HINT)
         return self._predict(point_coords, point_labels, boxes, mask_input, multimask_output, return_logits)

@@ -30,16 +30,17 @@ def confident_masks(
     transformer, grid = decoder.transformer, image_embeddings.shape[-2:]
     context = image_context(transformer, image_embeddings, image_pe, dense_prompt_embeddings)
     mask_indices = list(range(1, decoder.num_mask_tokens))
+    requested = requested_tokens(mask_indices)
     on_cpu = cpu_inference([sparse_prompt_embeddings, image_embeddings])
     logits = [sparse_prompt_embeddings.new_zeros(0, 4 * grid[0], 4 * grid[1])]
     ious = []
     for sparse in sparse_prompt_embeddings.split(PROMPTS if on_cpu else len(sparse_prompt_embeddings)):
         tokens, _ = decoder.add_output_tokens(sparse, None)
         if on_cpu and row_blocks.serves(transformer, tokens, image_embeddings, dense_prompt_embeddings):
-            run, contexts = row_blocks.two_way, [context] * len(tokens)
+            contexts = [context] * len(tokens)
+            out, image = row_blocks.two_way(transformer, contexts, tokens, requested=requested)
         else:
-            run, contexts = batched_decoder.two_way, context
-        out, image = run(transformer, contexts, tokens, requested=requested_tokens(mask_indices))
+            out, image = batched_decoder.two_way(transformer, context, tokens, requested=requested)
         iou = decoder.iou_prediction_head(out[:, 0])[:, mask_indices]
         confident = confidence_mask(iou, min_iou)
         prompts = confident.any(dim=1)
