@@ -79,9 +79,9 @@ class NonFiniteHook(Hook):
                     f'NonFiniteHook: {type(wrapper).__name__} does not check losses and gradients; '
                     "to have them checked, set optim_wrapper=dict(type='mmssl.OptimWrapper', ...)"
                 )
-        self._model = bare_model(runner.model)
-        self._handles = [self._model.register_forward_hook(self._keep_losses)]
-        preprocessor = getattr(self._model, 'data_preprocessor', None)
+        self._model = model = bare_model(runner.model)
+        self._handles = [model.register_forward_hook(self._keep_losses)]
+        preprocessor: Any = getattr(model, 'data_preprocessor', None)
         self._repeatable = get_world_size() == 1 and isinstance(preprocessor, torch.nn.Module)
         if self._repeatable:
             self._handles.append(preprocessor.register_forward_hook(self._keep_prepared))

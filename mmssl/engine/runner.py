@@ -6,7 +6,7 @@ parts are in :mod:`mmssl.engine.exact_resume`, :mod:`mmssl.engine.stop` and :mod
 """
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.dist import get_rank
@@ -141,6 +141,9 @@ class FlexibleRunner(_ResumableRunner, MMEngineFlexibleRunner):
 
     Its epoch is also right in a checkpoint that is saved after validation.
     """
+
+    # settings until training begins, then the wrapper
+    optim_wrapper: Any
 
     def train(self):
         """Train, with an optimizer wrapper that checks losses and gradients if it is mmengine's."""
