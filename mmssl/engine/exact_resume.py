@@ -135,7 +135,7 @@ class ExactResume:
         at_boundary = self._take_position(meta.get('position'))
         if 'rng' not in meta:
             self.runner.logger.warning(
-                f'{filename} has no random states: the run goes on, but not bit for bit'
+                f'{filename} has no random states: the run continues, but not bit for bit'
             )
         self._pending = _Pending(meta.get('rng'), at_boundary)
         self.validation_due = bool(meta.get('validation_due')) and self.runner.val_loop is not None
@@ -193,7 +193,7 @@ class ExactResume:
         if then != now:
             self.runner.logger.warning(
                 f'the checkpoint was written with batch size {then[0]} on {then[1]} rank(s), '
-                f'this run has {now[0]} on {now[1]}: it goes on at the same place in the data, but not bit '
+                f'this run has {now[0]} on {now[1]}: it continues at the same place in the data, but not bit '
                 'for bit'
             )
         return then != now

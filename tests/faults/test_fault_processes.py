@@ -175,7 +175,7 @@ def test_two_ranks_and_another_number_of_them(system, start, demo_folder, losses
     assert same_weights(demo_folder / 'whole/iter_6.pth', demo_folder / '2/iter_6.pth')
     assert (
         jobs[1].text.count(
-            'written with batch size 2 on 2 rank(s), this run has 2 on 1: it goes on at the same place'
+            'written with batch size 2 on 2 rank(s), this run has 2 on 1: it continues at the same place'
         )
         == 1
     )
