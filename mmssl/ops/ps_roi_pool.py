@@ -114,14 +114,12 @@ def bin_edges(
         first = borders[..., :-1].floor() + start[..., None]
         last = borders[..., 1:].ceil() + start[..., None]
         limit_y, limit_x = map_size[0] - 1, map_size[1] - 1
-    left, top = (
-        torch.nan_to_num(first[:, axis]).clamp(0, limit).long()
-        for axis, limit in enumerate((limit_x, limit_y))
-    )
-    right, bottom = (
-        torch.nan_to_num(last[:, axis]).clamp(0, limit).long()
-        for axis, limit in enumerate((limit_x, limit_y))
-    )
+
+    def clip(border: Tensor, limit: int) -> Tensor:
+        return torch.nan_to_num(border).clamp(0, limit).long()
+
+    left, top = clip(first[:, 0], limit_x), clip(first[:, 1], limit_y)
+    right, bottom = clip(last[:, 0], limit_x), clip(last[:, 1], limit_y)
     return BinEdges(top, torch.maximum(bottom, top), left, torch.maximum(right, left))
 
 
