@@ -164,8 +164,8 @@ class PromptInferencer(Inferencer):
         """Write one PNG file per mask, and the masks with the prompts over the image."""
         from PIL import Image
 
-        from mmssl.data.images import read_rgb
         from mmssl.data.annotations import coco_masks
+        from mmssl.data.images import read_rgb
         from mmssl.visualization.files import write_image
         from mmssl.visualization.promptable import draw_prompts, overlay_rles
 

@@ -69,8 +69,8 @@ def _images_of(item: Any, image_format: str) -> Sequence[Path | np.ndarray]:
 
 
 def _files_of(path: Path) -> list[Path]:
-    from mmssl.hints import nearest_path
     from mmssl.data.annotations import images_below
+    from mmssl.hints import nearest_path
 
     if not path.exists():
         raise FileNotFoundError(f'{path} does not exist{nearest_path(path)}')

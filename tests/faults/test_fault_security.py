@@ -14,10 +14,10 @@ from mmssl.checkpoint import UnsafeCheckpointError
 
 # where a call of this name may stand, and why
 ALLOWED = {
-    ('mmssl/hosts/doctor.py', 'exec'): 'the probes that stand in the same file, in a child process',
-    ('mmssl/selfsup/tokenizers.py', 'torch.load'): 'an unpickler that makes tensors and empty modules alone',
-    ('mmssl/checkpoint.py', 'torch.load'): 'weights_only unless the user passes --trust-checkpoint',
-    ('mmssl/apis/models.py', 'yaml.load'): 'with SafeLoader, the compiled one where there is one',
+    ('mmssl/hosts/probes.py', 'exec'): 'the probes that stand in the same file, in a child process',
+    ('mmssl/selfsup/dalle_file.py', 'torch.load'): 'an unpickler that makes tensors and empty modules alone',
+    ('mmssl/checkpoint/files.py', 'torch.load'): 'weights_only unless the user passes --trust-checkpoint',
+    ('mmssl/config/catalogue.py', 'yaml.load'): 'with SafeLoader, the compiled one where there is one',
 }
 FORBIDDEN = (
     'eval',
