@@ -76,10 +76,11 @@ def run(args: argparse.Namespace) -> int:
 def _load(args: argparse.Namespace) -> Any:
     from mmssl.config.check import check_settings
     from mmssl.config.load import load_config
-    from mmssl.engine.launch import use_data
+    from mmssl.engine.launch import apply_toolbox_patches, use_data
 
     cfg = load_config(args.config, args.cfg_options)
     check_settings(cfg)
+    apply_toolbox_patches(cfg)
     if args.data:
         use_data(cfg, args.data)
     return cfg

@@ -13,6 +13,7 @@ from mmdet.models.backbones import ResNet
 from torch import Tensor, nn
 
 from mmssl.detection.dcnv3 import DCNv3
+from mmssl.layers.unused_arguments import refuse_unused
 from mmssl.ops import deform_conv2d
 from mmssl.registry import MODELS
 
@@ -148,6 +149,8 @@ class DeformResNet(ResNet):
         deform_blocks: Sequence[int | bool] = (0, 0, 0, True),
         **kwargs,
     ):
+        unused = {'stage_with_dcn': (False, False, False, False)}
+        refuse_unused(type(self).__name__, kwargs, unused, 'deform_blocks names the deformable blocks')
         super().__init__(depth=depth, **kwargs)
         if dcn is None:
             dcn = {'type': 'mmssl.DeformConv', 'deform_groups': 4, 'modulated': False}

@@ -15,9 +15,18 @@ from mmdet.models.task_modules.samplers import SamplingResult
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmssl.layers.unused_arguments import refuse_unused
 from mmssl.ops import deform_ps_roi_pool, ps_roi_align, ps_roi_pool
 from mmssl.registry import MODELS
 
+# settings of mmdet's BBoxHead for its fully connected layers, and their defaults
+UNUSED = {
+    'with_avg_pool': False,
+    'with_cls': True,
+    'with_reg': True,
+    'cls_predictor_cfg': {'type': 'Linear'},
+    'reg_predictor_cfg': {'type': 'Linear'},
+}
 CONVENTIONS = ('caffe', 'torchvision', 'align')
 
 
@@ -68,10 +77,11 @@ class RFCNBBoxHead(BBoxHead):
             map they hardly differ from each other.
         **kwargs: Passed on to mmdet's BBoxHead: ``bbox_coder``, ``reg_decoded_bbox``, ``loss_cls``,
             ``loss_bbox``, ``init_cfg``. The losses must return a loss per RoI for
-            ``reduction_override='none'``.
+            ``reduction_override='none'``; that of the classes is a softmax cross entropy.
 
     Raises:
-        ValueError: A size is below 1, or the convention is unknown.
+        ValueError: A size is below 1, the convention is unknown, ``loss_cls`` is not of softmax scores of
+            num_classes + 1 columns, or a setting of mmdet's BBoxHead would have no effect.
     """
 
     def __init__(  # noqa: PLR0913
@@ -98,6 +108,7 @@ class RFCNBBoxHead(BBoxHead):
             raise ValueError(
                 f'convention={convention!r} of RFCNBBoxHead is not one of {", ".join(CONVENTIONS)}'
             )
+        refuse_unused('RFCNBBoxHead', kwargs, UNUSED, 'its scores and boxes are pooled from convolutions')
         # mmdet's fully connected layers are built as small as possible, and replaced by convolutions
         super().__init__(
             in_channels=1,
@@ -107,6 +118,7 @@ class RFCNBBoxHead(BBoxHead):
             **{'init_cfg': None, **kwargs},
         )
         del self.fc_cls, self.fc_reg
+        self._check_loss()
         self.in_channels = in_channels
         self.k = roi_feat_size
         self.stride = stride
@@ -131,6 +143,16 @@ class RFCNBBoxHead(BBoxHead):
                     dict(type='Constant', name=name, val=0.0)
                     for name in ('rfcn_cls_offset', 'rfcn_bbox_offset')
                 ]
+
+    def _check_loss(self) -> None:
+        """Refuse a classification loss that the scores, a softmax with background last, are not made for."""
+        loss = self.loss_cls
+        for setting in ('use_sigmoid', 'use_mask', 'custom_cls_channels', 'custom_activation'):
+            if getattr(loss, setting, False):
+                raise ValueError(
+                    f'loss_cls={type(loss).__name__} of RFCNBBoxHead has {setting}=True, but the head '
+                    "predicts a softmax over the classes and background; use dict(type='CrossEntropyLoss')"
+                )
 
     def forward(self, x: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
         """Predict scores and box offsets of RoIs.
@@ -253,7 +275,9 @@ class RFCNBBoxHead(BBoxHead):
             )
             return dict(losses, num_pos=cls_score.new_zeros(())) if ohem else losses
         counts = [len(labels)] if counts is None else counts
-        cls_losses = self.loss_cls(cls_score, labels, label_weights, reduction_override='none')
+        cls_losses = self._per_roi(
+            self.loss_cls(cls_score, labels, label_weights, reduction_override='none'), len(labels)
+        )
         box_losses = self._box_losses(bbox_pred, rois, labels, bbox_targets, bbox_weights)
         weights = (label_weights > 0).to(cls_losses.dtype)
         box_normalizer = len(labels)
@@ -282,4 +306,14 @@ class RFCNBBoxHead(BBoxHead):
             boxes = self.bbox_coder.decode(rois[:, 1:], boxes)
         losses = self.loss_bbox(boxes, bbox_targets, bbox_weights, reduction_override='none')
         # mmdet's IoU losses return a scalar 0 if no RoI has an object
-        return losses.view(len(labels), -1).sum(1) if losses.dim() else losses.expand(len(labels))
+        return self._per_roi(losses, len(labels)) if losses.dim() else losses.expand(len(labels))
+
+    @staticmethod
+    def _per_roi(losses: Tensor, rois: int) -> Tensor:
+        """(N,) or (N, D) losses to their sum for each RoI, (N,)."""
+        if not losses.dim() or len(losses) != rois:
+            raise ValueError(
+                f'a loss of RFCNBBoxHead returned {tuple(losses.shape)} for {rois} RoIs with '
+                "reduction_override='none'; it must return a loss for each RoI"
+            )
+        return losses.flatten(1).sum(1) if losses.dim() > 1 else losses

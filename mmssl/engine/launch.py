@@ -19,6 +19,8 @@ _MOVED = {
     'find_config': 'mmssl.config.load',
     'check_settings': 'mmssl.config.check',
 }
+# toolbox -> the system whose import patches it
+_SYSTEMS = {'mmdet': 'mmssl.detection', 'mmseg': 'mmssl.segmentation'}
 GUARDS = ('mmssl.NonFiniteHook', 'mmssl.BadFilesHook', 'mmssl.SanityHook')
 
 
@@ -38,6 +40,7 @@ def prepare(cfg: Any, args: argparse.Namespace, name: str) -> list[str]:
             :func:`mmssl.config.check.check_settings`.
     """
     check.check_settings(cfg)
+    apply_toolbox_patches(cfg)
     if args.data:
         use_data(cfg, args.data)
     make_missing_demo_data(cfg)
@@ -48,6 +51,15 @@ def prepare(cfg: Any, args: argparse.Namespace, name: str) -> list[str]:
         cfg.work_dir = os.path.join('work_dirs', Path(name).stem)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return _run_without_gpu(cfg) + _use_whole_checkpoints(cfg) + _add_guards(cfg)
+
+
+def apply_toolbox_patches(cfg: Any) -> None:
+    """Import the system for the config's toolbox, which patches it, also if the config uses none of it."""
+    from mmssl.registry import installed
+
+    toolbox = cfg.get('default_scope')
+    if toolbox in _SYSTEMS and installed(toolbox):
+        importlib.import_module(_SYSTEMS[toolbox])
 
 
 def _run_without_gpu(cfg: Any) -> list[str]:

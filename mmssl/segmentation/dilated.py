@@ -15,6 +15,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmssl.layers.unused_arguments import refuse_unused
 from mmssl.registry import MODELS
 
 
@@ -83,7 +84,7 @@ class HDCResNet(ResNet):
         **kwargs: Passed on to mmseg's ResNet.
 
     Raises:
-        ValueError: A stage has fewer blocks than dilations.
+        ValueError: A stage has fewer blocks than dilations, or ResNet's own dilations are given as well.
     """
 
     # mmseg's ResNet has a dilation for each stage, and multi_grid for the last one only
@@ -96,6 +97,9 @@ class HDCResNet(ResNet):
         strides: Sequence[int] = (1, 2, 1, 1),
         **kwargs,
     ):
+        unused = {'dilations': (1, 1, 1, 1), 'multi_grid': None, 'contract_dilation': False}
+        given = {name: tuple(value) if name == 'dilations' else value for name, value in kwargs.items()}
+        refuse_unused('HDCResNet', given, unused, 'stage3 and stage4 give each block its dilation')
         super().__init__(depth=depth, strides=strides, **kwargs)
         stage3 = _released_rates(len(self.layer3)) if stage3 is None else stage3
         self.rates: list[int] = []
@@ -155,7 +159,12 @@ class DUCHead(BaseDecodeHead):
         factor: d, the stride of the feature map in the image (8 for a backbone like :class:`HDCResNet`).
         dilations: Rates of parallel 3 x 3 convolutions whose results are summed, as in the released network
             (ASPP); ``(1,)`` is the form in the paper.
-        **kwargs: Passed on to mmseg's BaseDecodeHead.
+        **kwargs: Passed on to mmseg's BaseDecodeHead. ``dropout_ratio``, 0 by default, is applied to the
+            feature map.
+
+    Raises:
+        ValueError: A size is below 1, or a setting of mmseg's heads would have no effect, such as
+            ``norm_cfg``.
     """
 
     def __init__(
@@ -169,17 +178,24 @@ class DUCHead(BaseDecodeHead):
         if factor < 1:
             raise ValueError(f'factor={factor} of DUCHead must be the stride of the feature map, such as 8')
         _check_rates(dilations, 3)
+        unused = {'conv_cfg': None, 'norm_cfg': None, 'act_cfg': {'type': 'ReLU'}, 'channels': num_classes}
+        refuse_unused('DUCHead', kwargs, unused, 'it has neither hidden channels nor batch norms')
         settings = {
             'dropout_ratio': 0.0,
             'init_cfg': {'type': 'Normal', 'std': 0.01, 'layer': 'Conv2d'},
             **kwargs,
         }
-        settings.pop('channels', None)
-        super().__init__(in_channels=in_channels, channels=num_classes, num_classes=num_classes, **settings)
+        settings['channels'] = num_classes
+        super().__init__(in_channels=in_channels, num_classes=num_classes, **settings)
+        if not isinstance(self.in_channels, int):
+            raise ValueError(
+                f'in_channels={in_channels} of DUCHead: it reads a single feature map; choose it by '
+                "in_index, or concatenate several by input_transform='resize_concat'"
+            )
         self.conv_seg = None  # the convolutions below give scores already
         self.factor = factor
         self.convs = nn.ModuleList(
-            nn.Conv2d(in_channels, factor * factor * self.out_channels, 3, padding=rate, dilation=rate)
+            nn.Conv2d(self.in_channels, factor * factor * self.out_channels, 3, padding=rate, dilation=rate)
             for rate in dilations
         )
 
@@ -189,6 +205,8 @@ class DUCHead(BaseDecodeHead):
         Channel c * d * d + i * d + j of a convolution is class c of pixel (i, j) below each position.
         """
         x = self._transform_inputs(inputs)
+        if self.dropout is not None:
+            x = self.dropout(x)
         out = self.convs[0](x)
         for conv in self.convs[1:]:
             out = out + conv(x)

@@ -14,6 +14,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmssl.layers.unused_arguments import refuse_unused
 from mmssl.ops.switch import always, fast_form
 from mmssl.registry import MODELS
 
@@ -21,6 +22,8 @@ from mmssl.registry import MODELS
 # two first convolutions
 MIN_CHANNEL_RATIO = 24
 MIN_FUSED_KERNEL = 9
+# settings of mmseg's heads for hidden layers, and their defaults
+UNUSED = {'conv_cfg': None, 'norm_cfg': None, 'act_cfg': {'type': 'ReLU'}}
 
 
 class GlobalConvBlock(nn.Module):
@@ -159,11 +162,12 @@ class GlobalConvHead(BaseDecodeHead):
         strides: Strides of the levels in the image; levels of equal stride are added without upsampling, as
             for a dilated backbone or a ViT.
         in_index: Indices of the backbone's outputs; all of them in order if None.
-        **kwargs: Passed on to mmseg's BaseDecodeHead.
+        **kwargs: Passed on to mmseg's BaseDecodeHead. ``dropout_ratio``, 0 by default, is applied to the maps
+            of the backbone, from which the scores are computed.
 
     Raises:
-        ValueError: A kernel is even, the numbers of levels differ, or a stride is not a multiple of the one
-            before.
+        ValueError: A kernel is even, the numbers of levels differ, a stride is not a multiple of the one
+            before, or a setting of mmseg's heads would have no effect, such as ``norm_cfg``.
     """
 
     # mmseg's GCHead is another method, the global context block
@@ -193,15 +197,18 @@ class GlobalConvHead(BaseDecodeHead):
             raise ValueError(
                 f'strides={tuple(strides)} of GlobalConvHead: each must be a multiple of the previous one'
             )
+        unused = {**UNUSED, 'channels': num_classes, 'input_transform': 'multiple_select'}
+        refuse_unused('GlobalConvHead', kwargs, unused, 'it has neither hidden channels nor batch norms')
         settings = {'dropout_ratio': 0.0, 'init_cfg': None, **kwargs}
-        settings.pop('channels', None)
         super().__init__(
-            in_channels=list(in_channels),
-            channels=num_classes,
-            num_classes=num_classes,
-            input_transform='multiple_select',
-            in_index=list(range(levels)) if in_index is None else list(in_index),
-            **settings,
+            **{
+                **settings,
+                'in_channels': list(in_channels),
+                'channels': num_classes,
+                'num_classes': num_classes,
+                'input_transform': 'multiple_select',
+                'in_index': list(range(levels)) if in_index is None else list(in_index),
+            }
         )
         scores = self.out_channels
         self.conv_seg = None  # the levels are scores already
@@ -219,7 +226,10 @@ class GlobalConvHead(BaseDecodeHead):
         self.refine_last = nn.ModuleList(refine(scores) for _ in range(2))
 
     def init_weights(self) -> None:
-        """Initialise convolutions by He's rule, refinements near identity, deconvolutions as bilinear."""
+        """Initialise convolutions by He's rule, refinements near identity, deconvolutions as bilinear.
+
+        A given ``init_cfg`` is applied afterwards.
+        """
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity='linear')
@@ -230,10 +240,14 @@ class GlobalConvHead(BaseDecodeHead):
                 nn.init.normal_(module.conv2.weight, std=0.01)
             elif isinstance(module, Upsample):
                 module.reset_parameters()
+        if self.init_cfg:
+            super().init_weights()
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Feature maps to scores (B, K, 4 * H, 4 * W), with H and W of the finest level."""
         maps = self._transform_inputs(inputs)
+        if self.dropout is not None:
+            maps = [self.dropout(level) for level in maps]
         scores = [
             refine(gcn(level)) for level, gcn, refine in zip(maps, self.gcn, self.refine_level, strict=True)
         ]
@@ -266,6 +280,7 @@ class GCNResNet(ResNet):
     def __init__(self, depth: int = 50, kernel_size: int | Sequence[int] = 5, **kwargs):
         if depth < 50:
             raise ValueError(f'depth={depth} of GCNResNet has no bottlenecks; there are 50, 101 and 152')
+        refuse_unused('GCNResNet', kwargs, {'dcn': None}, 'global convolutions replace the 3 x 3 ones')
         super().__init__(depth=depth, **kwargs)
         kernels = [kernel_size] * len(self.res_layers) if isinstance(kernel_size, int) else list(kernel_size)
         if len(kernels) != len(self.res_layers):

@@ -23,6 +23,10 @@ class EncoderDecoder(MMSegEncoderDecoder):
         *args: Passed on to mmseg's EncoderDecoder.
         keep_logits: Keep ``seg_logits`` in the results, as test-time augmentation needs.
         **kwargs: Passed on to mmseg's EncoderDecoder.
+
+    Raises:
+        ValueError: With ``mode='slide'``, a stride exceeds the window, so that pixels between the windows
+            would be left without a class.
     """
 
     # mmseg's keeps the scores of all classes at full size with each result, 210 MB for an image of ADE20K,
@@ -31,7 +35,24 @@ class EncoderDecoder(MMSegEncoderDecoder):
     def __init__(self, *args, keep_logits: bool = False, **kwargs):
         super().__init__(*args, **kwargs)
         self.keep_logits = keep_logits
+        self.check_windows()
         self.memory_format = memory_format_of(self.backbone)
+
+    def check_windows(self) -> None:
+        """Check that the windows of ``mode='slide'`` cover the image."""
+        if not self.test_cfg or self.test_cfg.get('mode', 'whole') != 'slide':
+            return
+        missing = [name for name in ('stride', 'crop_size') if not self.test_cfg.get(name)]
+        if missing:
+            raise ValueError(
+                f"test_cfg: mode='slide' needs {' and '.join(missing)}, (height, width) in pixels"
+            )
+        stride, crop_size = tuple(self.test_cfg['stride']), tuple(self.test_cfg['crop_size'])
+        if not all(0 < step <= size for step, size in zip(stride, crop_size, strict=True)):
+            raise ValueError(
+                f'test_cfg: stride={stride} of the windows has to be above 0 and at most '
+                f'crop_size={crop_size}, or pixels between them would get no class'
+            )
 
     def extract_feat(self, inputs: Tensor) -> list[Tensor]:
         """Feature maps of the backbone and the neck for images (B, 3, H, W)."""
@@ -77,7 +98,7 @@ class EncoderDecoder(MMSegEncoderDecoder):
         samples = super().predict(inputs, data_samples)
         if not self.keep_logits:
             for sample in samples:
-                sample.pop('seg_logits', None)
+                del sample.seg_logits  # pop() would keep the tensor in the property's attribute
                 sample.pred_sem_seg = PixelData(data=self._narrow(sample.pred_sem_seg.data))
         return samples
 
@@ -112,6 +133,7 @@ class EncoderDecoder(MMSegEncoderDecoder):
         Returns:
             (H, W) classes, see :meth:`predict`.
         """
+        self.check_windows()  # test_cfg may have changed
         (stride_y, stride_x), (crop_y, crop_x) = self.test_cfg['stride'], self.test_cfg['crop_size']
         height, width = image.shape[-2:]
         crop_y, crop_x = min(crop_y, height), min(crop_x, width)

@@ -329,6 +329,46 @@ def test_bfloat16_under_autocast(deformable):
         )
 
 
+@pytest.mark.parametrize(
+    'loss',
+    [
+        dict(type='mmdet.FocalLoss', use_sigmoid=True),
+        dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True),
+        dict(type='mmdet.CrossEntropyLoss', use_mask=True),
+        dict(type='mmdet.SeesawLoss', num_classes=3),
+        dict(type='mmdet.EQLV2Loss', num_classes=3),
+    ],
+)
+def test_losses_of_other_scores_than_a_softmax_are_refused(loss):
+    with pytest.raises(ValueError, match=rf'loss_cls={loss["type"][6:]} of RFCNBBoxHead has \w+=True'):
+        head(loss_cls=loss)
+
+
+def test_a_loss_per_column_is_summed_for_each_roi_and_a_scalar_is_refused():
+    rois = torch.tensor([[0, 0, 0, 40.0, 40]]).repeat(4, 1).double()  # as many RoIs as columns
+    made = head()
+    scores, boxes = made(feature_map(), rois)
+    labels = torch.tensor([0, 1, 2, 3])
+    targets = labels, torch.ones(4).double(), torch.zeros(4, 4).double(), torch.zeros(4, 4).double()
+    plain = made.loss(scores, boxes, rois, *targets)
+    cross_entropy = made.loss_cls.forward
+    spread = torch.tensor([0.1, 0.2, 0.3, 0.4]).double()
+    made.loss_cls.forward = lambda *args, **kwargs: cross_entropy(*args, **kwargs)[:, None] * spread
+    torch.testing.assert_close(made.loss(scores, boxes, rois, *targets)['loss_cls'], plain['loss_cls'])
+    made.loss_cls.forward = lambda *args, **kwargs: cross_entropy(*args, **kwargs).mean()
+    with pytest.raises(ValueError, match='loss for each RoI'):
+        made.loss(scores, boxes, rois, *targets)
+
+
+@pytest.mark.parametrize(
+    'unused',
+    [dict(with_avg_pool=True), dict(with_reg=False), dict(cls_predictor_cfg=dict(type='NormedLinear'))],
+)
+def test_settings_of_fully_connected_layers_are_refused(unused):
+    with pytest.raises(ValueError, match=f'RFCNBBoxHead does not use {next(iter(unused))}='):
+        RFCNBBoxHead(**unused)
+
+
 def test_sizes_below_1_are_refused():
     with pytest.raises(ValueError, match='roi_feat_size=0 of RFCNBBoxHead'):
         RFCNBBoxHead(roi_feat_size=0)

@@ -95,3 +95,38 @@ def test_rates_are_checked():
             dilation_coverage(rates)
     with pytest.raises(ValueError, match='factor=0'):
         DUCHead(6, 3, factor=0)
+
+
+@pytest.mark.parametrize(
+    'unused',
+    [
+        dict(norm_cfg=dict(type='BN')),
+        dict(act_cfg=dict(type='GELU')),
+        dict(conv_cfg=dict(type='Conv2d')),
+        dict(channels=512),
+    ],
+)
+def test_settings_of_hidden_layers_are_refused(unused):
+    with pytest.raises(ValueError, match=f'DUCHead does not use {next(iter(unused))}='):
+        DUCHead(6, 3, **unused)
+
+
+def test_dropout_is_honoured():
+    head = DUCHead(8, 3, factor=2, in_index=0, dropout_ratio=0.5)
+    maps = [torch.rand(1, 8, 4, 4)]
+    assert not torch.equal(head(maps), head(maps))
+    head.eval()
+    assert torch.equal(head(maps), head(maps))
+
+
+def test_concatenated_levels_and_several_levels():
+    head = DUCHead([4, 8], 3, factor=2, in_index=[0, 1], input_transform='resize_concat')
+    assert head([torch.rand(1, 4, 4, 4), torch.rand(1, 8, 2, 2)]).shape == (1, 3, 8, 8)
+    with pytest.raises(ValueError, match='single feature map'):
+        DUCHead([4, 8], 3, in_index=[0, 1], input_transform='multiple_select')
+
+
+@pytest.mark.parametrize('unused', [dict(dilations=(1, 1, 2, 4)), dict(multi_grid=(1, 2, 4))])
+def test_dilations_of_the_plain_resnet_are_refused(unused):
+    with pytest.raises(ValueError, match='HDCResNet does not use'):
+        HDCResNet(50, **unused)

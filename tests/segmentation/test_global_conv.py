@@ -128,11 +128,28 @@ def test_it_learns_and_every_parameter_has_a_gradient():
         (dict(kernel_size=[3, 3]), '2 kernel sizes'),
         (dict(strides=(4, 8, 12, 32)), 'multiple'),
         (dict(upsample='nearest'), "upsample='nearest'"),
+        (dict(norm_cfg=dict(type='BN')), 'GlobalConvHead does not use norm_cfg'),
+        (dict(act_cfg=dict(type='GELU')), 'does not use act_cfg'),
+        (dict(conv_cfg=dict(type='Conv2d')), 'does not use conv_cfg'),
+        (dict(channels=512), 'does not use channels=512'),
+        (dict(input_transform='resize_concat'), 'does not use input_transform'),
     ],
 )
 def test_wrong_arguments(wrong, words):
     with pytest.raises(ValueError, match=words):
         head(**wrong)
+
+
+def test_dropout_and_init_cfg_are_honoured():
+    levels = [
+        torch.rand(1, width, side, side) for width, side in zip((8, 16, 24, 48), (8, 4, 2, 1), strict=True)
+    ]
+    model = head(dropout_ratio=0.5, init_cfg=dict(type='Constant', layer='Conv2d', val=0.25))
+    assert not torch.equal(model(levels), model(levels))
+    model.eval()
+    assert torch.equal(model(levels), model(levels))
+    model.init_weights()
+    assert (model.gcn[0].left1.weight == 0.25).all()
 
 
 def small_resnet(**kwargs):
@@ -177,6 +194,7 @@ def test_resnet_gcn_replaces_the_middle_convolutions():
     [
         (dict(kernel_size=(3, 3)), 'names 2 stages'),
         (dict(kernel_size=4), 'kernel_size=4'),
+        (dict(dcn=dict(type='DCN'), stage_with_dcn=(True,) * 4), 'GCNResNet does not use dcn'),
         (dict(strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2)), 'layer4.*dilation of 2'),
     ],
 )

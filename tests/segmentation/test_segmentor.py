@@ -44,8 +44,22 @@ def test_classes_are_the_hosts(test_cfg, classes):
         host = make(HostEncoderDecoder, test_cfg, classes).predict(inputs, samples(2))
         ours = make(EncoderDecoder, test_cfg, classes).predict(inputs, samples(2))
     for mine, theirs in zip(ours, host, strict=True):
-        assert mine.pred_sem_seg.data.dtype == torch.uint8 and 'seg_logits' not in mine
+        assert mine.pred_sem_seg.data.dtype == torch.uint8 and not hasattr(mine, 'seg_logits')
+        assert not any(name.endswith('seg_logits') for name in vars(mine))
         assert torch.equal(mine.pred_sem_seg.data.long(), theirs.pred_sem_seg.data.long())
+
+
+@pytest.mark.parametrize(
+    'wrong, words',
+    [
+        (dict(SLIDE, stride=(12, 25)), r'stride=\(12, 25\).*crop_size=\(16, 24\)'),
+        (dict(SLIDE, stride=(0, 10)), 'stride'),
+        (dict(mode='slide', stride=(8, 8)), 'needs crop_size'),
+    ],
+)
+def test_windows_that_leave_pixels_out_are_refused(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        make(EncoderDecoder, wrong)
 
 
 def test_resized_results_and_scores_on_request():
