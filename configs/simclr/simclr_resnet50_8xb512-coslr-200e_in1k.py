@@ -17,7 +17,7 @@ model = dict(
     neck=dict(type='mmssl.MLP', dims=(2048, 2048, 128), last_bn=True),
     temperature=0.1,
 )
-# a random crop of 8 to 100 % of the area, flip, colour jitter of strength 1.0, grey, blur (the paper's appendix A)
+# a random crop of 8 to 100 % of the area, flip, colour jitter of strength 1.0, grey, blur (appendix A)
 train_pipeline = [
     dict(type='mmssl.LoadViews', preset='simclr', scale=224),
     dict(type='PackInputs'),
