@@ -9,7 +9,8 @@ from mmssl.visualization.written_config import read_settings
 # keys of a row that are its position or the time it took
 POSITIONS = ('iter', 'epoch', 'step')
 TIMES = ('time', 'data_time')
-IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp')
+# images that browsers display
+FIGURE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp')
 CHECKPOINT_SUFFIXES = ('.pth', '.pt', '.safetensors')
 
 
@@ -116,7 +117,7 @@ class Run:
         images = [
             path
             for path in self.folder.rglob('*')
-            if path.suffix.lower() in IMAGE_SUFFIXES
+            if path.suffix.lower() in FIGURE_SUFFIXES
             and path.is_file()
             and path.stat().st_size
             and 'wandb' not in path.relative_to(self.folder).parts  # copies
