@@ -29,7 +29,8 @@ class NonFiniteHook(Hook):
     hook sets what it does then. On CUDA the check of the loss is one synchronisation per step; clipping,
     and logging the loss, have another each. The runners of mmssl replace mmengine's OptimWrapper and
     AmpOptimWrapper by the classes that check; with another runner, set
-    ``optim_wrapper=dict(type='mmssl.OptimWrapper', ...)``.
+    ``optim_wrapper=dict(type='mmssl.OptimWrapper', ...)``. With a wrapper that does not check, a run stops
+    after the step whose loss was not finite.
 
     When a run on one process stops, the step is computed once more to name the module that made the first
     such value (:mod:`mmssl.engine.nonfinite_source`); for that the batch is kept, and the states of the
@@ -66,18 +67,22 @@ class NonFiniteHook(Hook):
         self._handles: list[RemovableHandle] = []
         # whether a step can be computed again: one process has all of it
         self._repeatable = False
+        self._wrapper_checks = True
 
     def before_train(self, runner) -> None:
         """Turn on the checks of the optimizer wrapper."""
         self._runner = runner
+        self._wrapper_checks = True
         for wrapper in _wrappers_of(runner):
             if isinstance(wrapper, OptimWrapper):
                 wrapper.on_nonfinite = self.handle
                 wrapper.check_gradients = self.check_gradients
             else:
+                self._wrapper_checks = False
                 runner.logger.warning(
-                    f'NonFiniteHook: {type(wrapper).__name__} does not check losses and gradients; '
-                    "to have them checked, set optim_wrapper=dict(type='mmssl.OptimWrapper', ...)"
+                    f'NonFiniteHook: {type(wrapper).__name__} does not check losses and gradients, so '
+                    'that a loss that is not finite stops the run only after the optimizer has used it; to '
+                    "check before, set optim_wrapper=dict(type='mmssl.OptimWrapper', ...)"
                 )
         self._model = model = bare_model(runner.model)
         self._handles = [model.register_forward_hook(self._keep_losses)]
@@ -112,7 +117,16 @@ class NonFiniteHook(Hook):
             self._generators = GeneratorStates(device)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Release the batch."""
+        """Release the batch; where the wrapper does not check, stop at a loss that is not finite."""
+        if not self._wrapper_checks:
+            losses = self._named_losses()
+            bad = [name for name, value in losses.items() if not bool(torch.isfinite(value).all())]
+            if bad:
+                raise NonFiniteError(
+                    f'iteration {runner.iter + 1}: {_describe_loss(losses[bad[0]], losses)}'
+                    f'{_describe_files(self._batch)}. The optimizer has used it: start again from the last '
+                    "checkpoint, with optim_wrapper=dict(type='mmssl.OptimWrapper', ...)"
+                )
         self._batch = None
         self._prepared = None
         self._losses = None

@@ -68,6 +68,18 @@ def test_stops_at_the_step_and_names_the_files(tmp_path, images, wrapper):
     assert all(torch.equal(value, before[name]) for name, value in weights(runner).items())
 
 
+def test_a_wrapper_that_does_not_check_stops_after_the_step(tmp_path, images):
+    from mmengine.optim import OptimWrapper
+
+    runner = build(tmp_path, images)
+    optimizer = torch.optim.SGD(runner.model.parameters(), lr=0.1)
+    runner.optim_wrapper = OptimWrapper(optimizer)
+    with pytest.raises(
+        NonFiniteError, match=r'(?s)iteration 1: not finite.*03\.png.*The optimizer has used it'
+    ):
+        runner.train()
+
+
 def test_skips_within_the_budget(tmp_path, images):
     """One of five batches is bad in three epochs: the optimizer takes twelve steps."""
     runner = build(tmp_path, images, batches=3, policy='skip', budget=100, fail_on=('19.png',))
