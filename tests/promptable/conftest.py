@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture(scope='session')
 def official_sam():
-    """A function: the official model of an encoder's sizes with random weights, positions too; skips where the package is missing."""
+    """A function that builds the official model with random weights; skips if the package is missing."""
     official = pytest.importorskip('segment_anything.modeling')
 
     def make(encoder, confident=False):

@@ -132,7 +132,7 @@ def sam(img_size, low_res_size, mask_threshold):
     return model
 
 
-def wide_box(box):
+def is_wide(box):
     return box[2] - box[0] > 3
 
 
@@ -166,7 +166,7 @@ FULL_SIZE = [
         'smaller than encoded': dict(),
         'a crop': dict(crop=(100, 3, 20)),
         'stable masks': dict(min_stability=0.5),
-        'some boxes': dict(accepts=wide_box),
+        'some boxes': dict(accepts=is_wide),
         'larger than encoded': dict(original_size=(190, 137), threshold=0.7),
         'much larger than encoded': dict(input_size=(64, 96), original_size=(701, 1050), threshold=0.5),
         'as encoded': dict(original_size=(96, 70)),

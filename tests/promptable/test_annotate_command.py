@@ -99,11 +99,11 @@ def test_files_have_the_layout_of_sa_1b(folder, annotated):
         picture = (folder / 'images' / name).with_suffix('.jpg')
         expected = generator.generate(read_rgb(picture))
         assert len(content['annotations']) == len(expected) > 2
-        for number, (found, record) in enumerate(zip(content['annotations'], expected, strict=True), 1):
-            assert set(found) == KEYS and found['id'] == image['image_id'] * 10_000 + number < 2**53
-            assert np.array_equal(decode_segment(found['segmentation'], (60, 80)), record['segmentation'])
+        for number, (matches, record) in enumerate(zip(content['annotations'], expected, strict=True), 1):
+            assert set(matches) == KEYS and matches['id'] == image['image_id'] * 10_000 + number < 2**53
+            assert np.array_equal(decode_segment(matches['segmentation'], (60, 80)), record['segmentation'])
             for key in KEYS - {'id', 'segmentation'}:
-                assert found[key] == record[key], key
+                assert matches[key] == record[key], key
         numbers.add(image['image_id'])
         drawn = np.asarray(Image.open((folder / 'pictures' / name).with_suffix('.png')))
         assert drawn.shape == (60, 80, 3) and (drawn != read_rgb(picture)).any()
@@ -112,11 +112,13 @@ def test_files_have_the_layout_of_sa_1b(folder, annotated):
 
 
 def test_what_is_done_is_skipped_and_what_is_cut_off_done_again(folder, annotated, capsys):
-    kept, cut, gone = (annotated / name for name in ('a/photo_0.json', 'a/photo_2.json', 'b/photo_1.json'))
-    whole = {path: path.read_bytes() for path in (kept, cut, gone)}
-    content = json.loads(whole[kept])
+    remaining, cut, gone = (
+        annotated / name for name in ('a/photo_0.json', 'a/photo_2.json', 'b/photo_1.json')
+    )
+    whole = {path: path.read_bytes() for path in (remaining, cut, gone)}
+    content = json.loads(whole[remaining])
     content['annotations'][0]['kept'] = False
-    kept.write_text(json.dumps(content))
+    remaining.write_text(json.dumps(content))
     cut.write_bytes(whole[cut][:-30])
     gone.unlink()
     assert annotate(folder, annotated) == 0
@@ -126,18 +128,18 @@ def test_what_is_done_is_skipped_and_what_is_cut_off_done_again(folder, annotate
     assert (
         cut.read_bytes() == whole[cut]
         and gone.read_bytes() == whole[gone]
-        and json.loads(kept.read_text()) == content
+        and json.loads(remaining.read_text()) == content
     )
     broken = annotated / 'a/photo_2.json.broken'
     assert broken.read_bytes() == whole[cut][:-30]
     broken.unlink()
-    kept.write_text('{"version": "of another tool"}')
+    remaining.write_text('{"version": "of another tool"}')
     assert annotate(folder, annotated) == 1
     assert (
         "photo_0.json is there and is not of SA-1B's layout" in capsys.readouterr().err
-        and 'another tool' in kept.read_text()
+        and 'another tool' in remaining.read_text()
     )
-    kept.write_bytes(whole[kept])
+    remaining.write_bytes(whole[remaining])
     assert annotate(folder, annotated) == 0
     assert (
         capsys.readouterr().out
@@ -197,11 +199,11 @@ def test_processes_write_every_file_once(folder, annotated, tmp_path):
         and len([file for file in files if file.is_file()]) == 11
     )
     for name in ('a/photo_0', 'b/photo_1'):
-        one, other = (
+        item, other = (
             json.loads((root / f'{path}.json').read_text())['annotations']
             for root, path in ((annotated, name), (tmp_path / 'out', f'2/{Path(name).name}'))
         )
-        assert [record['segmentation'] for record in one] == [record['segmentation'] for record in other]
+        assert [record['segmentation'] for record in item] == [record['segmentation'] for record in other]
 
 
 def _die(recipe, numbers, threads):

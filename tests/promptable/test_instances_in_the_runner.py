@@ -1,4 +1,4 @@
-"""A small R-FCN with a SAM behind it through ``mmssl test``: boxes and masks measured by mmdet's CocoMetric."""
+"""A small R-FCN with a SAM in ``mmssl test``: boxes and masks measured by mmdet's CocoMetric."""
 
 import json
 import pickle
@@ -8,9 +8,9 @@ import pytest
 import torch
 from pycocotools import mask as coco
 
-from mmssl.cli import main
 from mmssl.apis.loading import build_model
 from mmssl.apis.sam import load_sam
+from mmssl.cli import main
 from mmssl.data.images import read_rgb
 from mmssl.promptable import SamPredictor
 
@@ -25,8 +25,8 @@ model = dict(
     sam=dict(
         type='mmssl.SAM',
         image_encoder=dict(
-            type='mmssl.SAMImageEncoder', img_size=64, embed_dim=32, depth=2, num_heads=2, out_chans=32, window_size=3,
-            global_attn_indexes=(1, )),
+            type='mmssl.SAMImageEncoder', img_size=64, embed_dim=32, depth=2, num_heads=2, out_chans=32,
+            window_size=3, global_attn_indexes=(1, )),
         mask_decoder=dict(transformer=dict(num_heads=4, mlp_dim=64), iou_head_hidden_dim=32)))
 test_dataloader = dict(dataset=dict(indices=3))
 val_evaluator = dict(metric=['bbox', 'segm'])
@@ -66,9 +66,9 @@ def test_boxes_and_masks_are_measured(monkeypatch, with_demo, tmp_path):
     ] <= 1
     results = pickle.loads((tmp_path / 'found.pkl').read_bytes())
     assert len(results) == 3 and all(len(result['pred_instances']['scores']) for result in results)
-    predictor, found = SamPredictor(sam), results[0]['pred_instances']
+    predictor, matches = SamPredictor(sam), results[0]['pred_instances']
     predictor.set_image(read_rgb(tmp_path / results[0]['img_path']))
-    for box, code in list(zip(found['bboxes'], found['masks'], strict=True))[:4]:
+    for box, code in list(zip(matches['bboxes'], matches['masks'], strict=True))[:4]:
         expected = predictor.predict(box=box.numpy(), multimask_output=False)[0][0]
         assert (coco.decode(code).astype(bool) == expected).mean() > 0.9999 and expected.shape == (240, 320)
         assert np.isfinite(box.numpy()).all()

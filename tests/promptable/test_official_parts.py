@@ -95,8 +95,8 @@ def test_several_images_take_official_parts(models):
         ]
     assert batches_images(ours.mask_decoder) and not batches_images(mixed.mask_decoder)
     for mine, other in zip((*results[0], by_index[0]), (*results[1], by_index[1]), strict=True):
-        for one, expected in zip(mine, other, strict=True):
-            torch.testing.assert_close(one, expected, atol=1e-4, rtol=1e-4)
+        for item, expected in zip(mine, other, strict=True):
+            torch.testing.assert_close(item, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_interactive_training_takes_official_parts(models):

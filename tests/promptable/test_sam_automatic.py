@@ -1,4 +1,4 @@
-"""Automatic masks: the records of the official class, run lengths by hand, what is enlarged and what is not."""
+"""Automatic masks: the records of the official class, run lengths by hand, and what is upscaled."""
 
 from functools import partial
 from types import SimpleNamespace
@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from mmengine.structures import BaseDataElement, InstanceData
 from pycocotools import mask as coco
 
@@ -55,22 +54,22 @@ def photo(name='astronaut', size=(120, 150)):
 
 @pytest.fixture(scope='module')
 def pair(official_sam):
-    """Ours and the official model with the same weights, whose logits agree to the last bit: in float64, rounded at the end."""
+    """Our model and the official one in float64, whose logits agree to the last bit in float32."""
     theirs, ours = official_sam(ENCODER, confident=True), build_sam(SIZES)
     ours.load_state_dict(theirs.state_dict(), strict=True)
     for model in (theirs, ours):
         model.double()
         model.prompt_encoder.pe_layer.float()
-    places = ours.prompt_encoder.get_dense_pe().double()
-    ours.prompt_encoder.get_dense_pe = lambda: places
+    coords = ours.prompt_encoder.get_dense_pe().double()
+    ours.prompt_encoder.get_dense_pe = lambda: coords
     theirs.mask_decoder.register_forward_hook(
-        lambda module, given, out: tuple(value.float() for value in out)
+        lambda module, selected, out: tuple(value.float() for value in out)
     )
     return ours, theirs
 
 
-def thresholds(models, image, share=0.7, offset=1.0):
-    """Thresholds at which the filters have something to do; the mask threshold, which is set, leaves little of the image to a mask."""
+def thresholds(models, image, fraction=0.7, offset=1.0):
+    """Thresholds with an effect; sets a mask threshold that leaves little of the image to a mask."""
     package = pytest.importorskip('segment_anything')
     predictor = package.SamPredictor(models[1])
     predictor.set_image(image)
@@ -86,7 +85,7 @@ def thresholds(models, image, share=0.7, offset=1.0):
         box_nms_thresh=1.1,
         stability_score_offset=offset,
     ).generate(image)
-    iou = float(np.quantile([record['predicted_iou'] for record in every], 1 - share))
+    iou = float(np.quantile([record['predicted_iou'] for record in every], 1 - fraction))
     stable = [record['stability_score'] for record in every if record['predicted_iou'] > iou]
     return dict(
         pred_iou_thresh=iou,
@@ -96,23 +95,23 @@ def thresholds(models, image, share=0.7, offset=1.0):
 
 
 def same(mine, theirs):
-    """Records are those of the other side: as many, in their order, all but scores exactly; how many there are."""
+    """Compare records, all but scores exactly, and return their number."""
     assert len(mine) == len(theirs)
-    for one, other in zip(mine, theirs, strict=True):
-        assert list(one) == list(other)
-        for key in one:
+    for item, other in zip(mine, theirs, strict=True):
+        assert list(item) == list(other)
+        for key in item:
             if key in ('predicted_iou', 'stability_score'):
-                assert type(one[key]) is float and one[key] == pytest.approx(
+                assert type(item[key]) is float and item[key] == pytest.approx(
                     other[key], abs=1e-5, nan_ok=True
                 )
-            elif key == 'segmentation' and not isinstance(one[key], dict):
+            elif key == 'segmentation' and not isinstance(item[key], dict):
                 assert (
-                    one[key].dtype == bool
-                    and one[key].strides == other[key].strides
-                    and np.array_equal(one[key], other[key])
+                    item[key].dtype == bool
+                    and item[key].strides == other[key].strides
+                    and np.array_equal(item[key], other[key])
                 )
             else:
-                assert one[key] == other[key], key
+                assert item[key] == other[key], key
     return len(mine)
 
 
@@ -147,12 +146,12 @@ def test_records_of_the_official_class_on_photographs(pair, case):
     counts = []
     for name, size in [('astronaut', (120, 150)), ('coffee', (96, 72))]['crops' in case :]:
         image = photo(name, size)
-        asked = {**thresholds(pair, image), **CASES[case]}
-        assert asked['pred_iou_thresh'] > 0
+        arguments = {**thresholds(pair, image), **CASES[case]}
+        assert arguments['pred_iou_thresh'] > 0
         counts.append(
             same(
-                SamAutomaticMaskGenerator(ours, **asked).generate(image),
-                Official(theirs, **asked).generate(image),
+                SamAutomaticMaskGenerator(ours, **arguments).generate(image),
+                Official(theirs, **arguments).generate(image),
             )
         )
     assert min(counts) > 1 and max(counts) > 3, counts
@@ -172,38 +171,40 @@ def test_records_of_the_official_class_on_photographs(pair, case):
         ((256, 256), (65, 64)),
     ],
 )
-@pytest.mark.parametrize('cells', [64, 128, 60])  # 60: whole masks alone
-def test_parts_of_a_mask_are_those_of_the_whole_to_the_last_bit(input_size, original_size, cells):
-    generator, rng = torch.Generator().manual_seed(cells), np.random.default_rng(cells)
+@pytest.mark.parametrize('low_res', [64, 128, 60])  # 60: whole masks alone
+def test_parts_of_a_mask_are_those_of_the_whole_to_the_last_bit(input_size, original_size, low_res):
+    generator, rng = torch.Generator().manual_seed(low_res), np.random.default_rng(low_res)
     model = SimpleNamespace(
         mask_threshold=0.0,
         image_encoder=SimpleNamespace(img_size=256),
-        prompt_encoder=SimpleNamespace(mask_input_size=(cells, cells)),
+        prompt_encoder=SimpleNamespace(mask_input_size=(low_res, low_res)),
     )
     model.postprocess_masks = partial(SAM.postprocess_masks, model)
     resizer = PartialResizer(model, CropSizes(input_size, original_size, original_size[0]))
     smaller = 0
     for number in range(10):
         level = (-1.0, 0.3)[number % 2]
-        logits = torch.randn(cells, cells, generator=generator) * 3 - 40
-        first = [rng.integers(0, max(edge * cells // 256, 1)) for edge in input_size]
+        logits = torch.randn(low_res, low_res, generator=generator) * 3 - 40
+        first = [rng.integers(0, max(edge * low_res // 256, 1)) for edge in input_size]
         logits[first[0] : first[0] + rng.integers(1, 20), first[1] : first[1] + rng.integers(1, 20)] += 42
         expected = model.postprocess_masks(logits[None, None], input_size, original_size)[0, 0].numpy()
         part, left, top = resizer(logits, level)
-        high, wide = part.shape
-        seen = expected[top : top + high, left : left + wide] > level
-        assert np.array_equal(part > level, seen) if seen.any() else not (part > level).any()
-        assert seen.sum() == (expected > level).sum(), 'nothing outside'
-        if seen.any():
-            assert np.array_equal(part[seen], expected[top : top + high, left : left + wide][seen])
+        high, columns_count = part.shape
+        recorded = expected[top : top + high, left : left + columns_count] > level
+        assert np.array_equal(part > level, recorded) if recorded.any() else not (part > level).any()
+        assert recorded.sum() == (expected > level).sum(), 'nothing outside'
+        if recorded.any():
+            assert np.array_equal(
+                part[recorded], expected[top : top + high, left : left + columns_count][recorded]
+            )
             smaller += part.size < expected.size / 2
-    assert smaller == 0 if cells == 60 else smaller > 5 or sum(original_size) < 400 or min(input_size) < 10
+    assert smaller == 0 if low_res == 60 else smaller > 5 or sum(original_size) < 400 or min(input_size) < 10
 
 
 def random_masks():
     rng = np.random.default_rng(0)
     shapes = [(1, 1), (1, 7), (6, 1), (5, 8), (9, 4), (12, 12)]
-    masks = [rng.random(shape) < share for shape in shapes for share in (0, 0.1, 0.5, 0.9, 1)]
+    masks = [rng.random(shape) < fraction for shape in shapes for fraction in (0, 0.1, 0.5, 0.9, 1)]
     columns = np.zeros((6, 9), bool)
     columns[:, 2:5] = True  # a run over three whole columns
     columns[3:, 6] = columns[:2, 7] = True  # from one column into the next
@@ -223,9 +224,9 @@ def test_runs_by_pycocotools():
         assert coco_code(counts, mask.shape) == dict(size=[height, width], counts=expected['counts'].decode())
         assert np.array_equal(runs_of_masks(torch.from_numpy(mask)[None])[0], runs)
         assert area_of(runs) == mask.sum()
-        left, top, wide, high = (int(value) for value in coco.toBbox(expected))
+        left, top, columns_count, high = (int(value) for value in coco.toBbox(expected))
         assert box_of_runs(runs, height) == (
-            (left, top, left + wide - 1, top + high - 1) if mask.any() else (0, 0, 0, 0)
+            (left, top, left + columns_count - 1, top + high - 1) if mask.any() else (0, 0, 0, 0)
         )
         larger = np.zeros((height + 5, width + 7), bool)
         larger[2 : 2 + height, 4 : 4 + width] = mask
@@ -235,13 +236,13 @@ def test_runs_by_pycocotools():
 def test_what_masks_cover_together():
     rng = np.random.default_rng(1)
     for shape in ((5, 7), (1, 9), (8, 1), (20, 20)):
-        masks = [rng.random(shape) < share for share in (0.3, 0.6, 0.9)] + [np.zeros(shape, bool)]
+        masks = [rng.random(shape) < fraction for fraction in (0.3, 0.6, 0.9)] + [np.zeros(shape, bool)]
         runs = [runs_of(mask) for mask in masks]
         for chosen in ((0, 1), (1, 2, 0), (3, 0), (3, 3), (0, 0)):
             depth = sum(masks[number].astype(int) for number in chosen)
-            for least in range(1, len(chosen) + 1):
-                got = covered(*(runs[number] for number in chosen), min_count=least)
-                assert np.array_equal(got, runs_of(depth >= least)), (chosen, least)
+            for minimum in range(1, len(chosen) + 1):
+                got = covered(*(runs[number] for number in chosen), min_count=minimum)
+                assert np.array_equal(got, runs_of(depth >= minimum)), (chosen, minimum)
     box = np.zeros((9, 12), bool)
     box[2:5, 3:8] = True
     assert np.array_equal(rectangle(3, 2, 8, 5, 9), runs_of(box)) and rectangle(0, 0, 12, 9, 9).tolist() == [
@@ -258,16 +259,16 @@ def single(theirs):
 
 
 def alike(mine, theirs):
-    """The same records in the same order; of their masks a pixel or two may be rounded to the other side of the threshold."""
+    """Compare records, of whose masks two pixels may be rounded differently, and return their number."""
     assert len(mine) == len(theirs)
     differing = 0
-    for one, other in zip(mine, theirs, strict=True):
+    for item, other in zip(mine, theirs, strict=True):
         assert (
-            one['bbox'] == other['bbox']
-            and one['point_coords'] == other['point_coords']
-            and one['crop_box'] == other['crop_box']
+            item['bbox'] == other['bbox']
+            and item['point_coords'] == other['point_coords']
+            and item['crop_box'] == other['crop_box']
         )
-        differing += int((one['segmentation'] != other['segmentation']).sum())
+        differing += int((item['segmentation'] != other['segmentation']).sum())
     assert differing <= 2, differing
     return len(mine)
 
@@ -290,13 +291,13 @@ def test_photographs_in_single_precision(source, request, official_sam):
     theirs = official_sam(ENCODER, confident=True)
     ours, counts = single(theirs), []
     for image in images:
-        asked = dict(
+        arguments = dict(
             thresholds((ours, theirs), image), points_per_side=6, box_nms_thresh=0.9, crop_n_layers=1
         )
         counts.append(
             alike(
-                SamAutomaticMaskGenerator(ours, **asked).generate(image),
-                Official(theirs, **asked).generate(image),
+                SamAutomaticMaskGenerator(ours, **arguments).generate(image),
+                Official(theirs, **arguments).generate(image),
             )
         )
     assert max(counts) > 3, counts
@@ -331,10 +332,10 @@ def test_masks_that_are_not_confident_are_not_upscaled(monkeypatch):
 
 def test_nothing_survives():
     model = build_sam(SIZES)
-    for asked in (dict(pred_iou_thresh=1e9), dict(pred_iou_thresh=-1.0, stability_score_thresh=1.5)):
+    for arguments in (dict(pred_iou_thresh=1e9), dict(pred_iou_thresh=-1.0, stability_score_thresh=1.5)):
         for crops in (0, 1):
             generator = SamAutomaticMaskGenerator(
-                model, 3, crop_n_layers=crops, min_mask_region_area=10 * crops, **asked
+                model, 3, crop_n_layers=crops, min_mask_region_area=10 * crops, **arguments
             )
             assert generator.generate(photo()) == []
     assert SamAutomaticMaskGenerator(model, None, point_grids=[np.zeros((0, 2))]).generate(photo()) == []
@@ -383,7 +384,7 @@ def test_a_model_in_half_precision():
 
 def test_wrong_arguments_are_named():
     model = build_sam(SIZES)
-    for asked, words in (
+    for arguments, words in (
         (dict(points_per_side=None), 'give points_per_side or point_grids'),
         (dict(point_grids=[np.zeros((1, 2))]), 'both or neither'),
         (dict(output_mode='png'), "output_mode='png'; one of 'binary_mask'"),
@@ -399,7 +400,7 @@ def test_wrong_arguments_are_named():
         ),
     ):
         with pytest.raises(ValueError, match=words):
-            SamAutomaticMaskGenerator(model, **asked)
+            SamAutomaticMaskGenerator(model, **arguments)
     with pytest.raises(TypeError, match='give uint8'):
         SamAutomaticMaskGenerator(model).generate(photo() / 255)
     with pytest.raises(ValueError, match='an empty image'):
@@ -435,8 +436,8 @@ def test_an_encoded_image_gives_the_same():
 
 def test_average_recall_in_the_evaluation_of_a_training():
     torch.manual_seed(0)
-    asked = dict(points_per_side=3, pred_iou_thresh=-1.0, stability_score_thresh=-1.0)
-    model = InteractiveSAM(build_sam(SIZES), clicks=dict(clicks=1, box=False), automatic=asked).eval()
+    arguments = dict(points_per_side=3, pred_iou_thresh=-1.0, stability_score_thresh=-1.0)
+    model = InteractiveSAM(build_sam(SIZES), clicks=dict(clicks=1, box=False), automatic=arguments).eval()
     inputs = torch.randn(1, 3, 72, 96)
     sample = BaseDataElement(metainfo=dict(img_shape=(72, 96), img_path='x.jpg'))
     sample.gt_instances = InstanceData(masks=torch.ones(1, 36, 48, dtype=torch.bool))

@@ -50,12 +50,22 @@ def test_names_of_transformers_go_there_and_come_back():
         'vision_encoder.neck.conv2.weight': 'image_encoder.neck.2.weight',
         'prompt_encoder.mask_embed.conv3.bias': 'prompt_encoder.mask_downscaling.6.bias',
         'prompt_encoder.point_embed.3.weight': 'prompt_encoder.point_embeddings.3.weight',
-        'mask_decoder.transformer.layers.1.layer_norm4.weight': 'mask_decoder.transformer.layers.1.norm4.weight',
-        'mask_decoder.output_hypernetworks_mlps.2.proj_out.weight': 'mask_decoder.output_hypernetworks_mlps.2.layers.2.weight',
-        'mask_decoder.iou_prediction_head.layers.0.weight': 'mask_decoder.iou_prediction_head.layers.1.weight',
+        'mask_decoder.transformer.layers.1.layer_norm4.weight': (
+            'mask_decoder.transformer.layers.1.norm4.weight'
+        ),
+        'mask_decoder.output_hypernetworks_mlps.2.proj_out.weight': (
+            'mask_decoder.output_hypernetworks_mlps.2.layers.2.weight'
+        ),
+        'mask_decoder.iou_prediction_head.layers.0.weight': (
+            'mask_decoder.iou_prediction_head.layers.1.weight'
+        ),
         'mask_decoder.upscale_conv2.bias': 'mask_decoder.output_upscaling.3.bias',
-        'shared_image_embedding.positional_embedding': 'prompt_encoder.pe_layer.positional_encoding_gaussian_matrix',
-        'prompt_encoder.shared_embedding.positional_embedding': 'prompt_encoder.pe_layer.positional_encoding_gaussian_matrix',
+        'shared_image_embedding.positional_embedding': (
+            'prompt_encoder.pe_layer.positional_encoding_gaussian_matrix'
+        ),
+        'prompt_encoder.shared_embedding.positional_embedding': (
+            'prompt_encoder.pe_layer.positional_encoding_gaussian_matrix'
+        ),
     }.items():
         assert torch.equal(released[name], state[ours]), name
     assert len(released) == len(state) + 1
@@ -65,8 +75,8 @@ def test_names_of_transformers_go_there_and_come_back():
         'shared_image_embedding.positional_embedding',
         'prompt_encoder.shared_embedding.positional_embedding',
     ):
-        one = {key: value for key, value in released.items() if key != tied}
-        assert set(from_official('sam-hf', one)) == set(state), 'safetensors files hold one of the two'
+        item = {key: value for key, value in released.items() if key != tied}
+        assert set(from_official('sam-hf', item)) == set(state), 'safetensors files hold one of the two'
     other = small_sam(1)
     other.load_state_dict(back, strict=True)
 

@@ -165,8 +165,8 @@ def test_sa1b_folder(tmp_path):
             }
         )
     )
-    for least, expected in ((0.0, [A, B]), (0.8, [A])):
-        dataset = SA1BDataset(data_prefix=dict(img_path=str(tmp_path)), min_iou=least, pipeline=[])
+    for min_iou, expected in ((0.0, [A, B]), (0.8, [A])):
+        dataset = SA1BDataset(data_prefix=dict(img_path=str(tmp_path)), min_iou=min_iou, pipeline=[])
         info = dataset.get_data_info(0)
         assert len(dataset) == 1 and np.array_equal(info['read_masks'](info), np.stack(expected))
     path.write_text('{}')

@@ -1,4 +1,4 @@
-"""Prompt encoder and mask decoder: against the official package for every kind of prompt, images with other numbers of prompts at once."""
+"""Prompt encoder and mask decoder: against the official package, and several images in one call."""
 
 import copy
 
@@ -77,7 +77,7 @@ def prompts(count, points=3, seed=1):
     }
 
 
-def given(kind, all_prompts):
+def selected(kind, all_prompts):
     return {name: value if name in kind else None for name, value in all_prompts.items()}
 
 
@@ -89,10 +89,10 @@ def image(count=1, seed=2):
 @pytest.mark.parametrize('points', [3, 20])  # few: projections folded into the tokens; many: made
 def test_every_kind_of_prompt_equals_the_official_decoder(kind, points):
     mine, theirs = parts(), official_parts(*parts())
-    asked = given(kind, prompts(4, points))
+    request = selected(kind, prompts(4, points))
     with torch.no_grad():
-        sparse, dense = mine[0](**asked)
-        their_sparse, their_dense = theirs[0](**asked)
+        sparse, dense = mine[0](**request)
+        their_sparse, their_dense = theirs[0](**request)
         assert torch.equal(sparse, their_sparse), 'coordinates in float64 are divided in float64'
         torch.testing.assert_close(dense, their_dense, atol=1e-5, rtol=1e-5)
         pe = mine[0].get_dense_pe()
@@ -118,11 +118,16 @@ def test_every_kind_of_prompt_equals_the_official_decoder(kind, points):
 
 def test_float32_and_float64_coordinates_differ_as_in_the_official_code():
     prompt, _ = parts()
-    place = torch.tensor([[[77.3, 3.7]]], dtype=torch.float64)
+    position = torch.tensor([[[77.3, 3.7]]], dtype=torch.float64)
     labels = torch.ones(1, 1)
-    assert not torch.equal(prompt.embed_points(place, labels), prompt.embed_points(place.float(), labels))
+    assert not torch.equal(
+        prompt.embed_points(position, labels), prompt.embed_points(position.float(), labels)
+    )
     torch.testing.assert_close(
-        prompt.embed_points(place, labels), prompt.embed_points(place.float(), labels), atol=1e-4, rtol=1e-4
+        prompt.embed_points(position, labels),
+        prompt.embed_points(position.float(), labels),
+        atol=1e-4,
+        rtol=1e-4,
     )
 
 
@@ -130,13 +135,13 @@ def test_tokens_of_points_by_hand():
     prompt, _ = parts()
     matrix = prompt.pe_layer.positional_encoding_gaussian_matrix
     waves = 2 * torch.pi * ((2 * torch.tensor([(10 + 0.5) / SIZE, (20 + 0.5) / SIZE]) - 1) @ matrix)
-    place = torch.cat([waves.sin(), waves.cos()])
+    position = torch.cat([waves.sin(), waves.cos()])
     sparse, dense = prompt((torch.tensor([[[10, 20]] * 3]), torch.tensor([[0, 1, -1]])), None, None)
-    kinds = [one.weight[0] for one in prompt.point_embeddings]
+    kinds = [item.weight[0] for item in prompt.point_embeddings]
     expected = torch.stack(
         [
-            place + kinds[0],
-            place + kinds[1],
+            position + kinds[0],
+            position + kinds[1],
             prompt.not_a_point_embed.weight[0],
             prompt.not_a_point_embed.weight[0],
         ]
@@ -145,7 +150,7 @@ def test_tokens_of_points_by_hand():
     assert dense.stride(2) == 0 and torch.equal(dense[0, :, 2, 3], prompt.no_mask_embed.weight[0])
     corners, _ = prompt(None, torch.tensor([[10.0, 20.0, 10.0, 20.0]]), None)
     torch.testing.assert_close(
-        corners[0], torch.stack([place + kinds[2], place + kinds[3]]), atol=1e-4, rtol=1e-4
+        corners[0], torch.stack([position + kinds[2], position + kinds[3]]), atol=1e-4, rtol=1e-4
     )
 
 
@@ -155,7 +160,7 @@ def test_gradients_equal_the_official_decoder():
     for prompt, decoder in (mine, theirs):
         for kind in (('points',), ('points', 'masks')):
             maps = image().requires_grad_()
-            sparse, dense = prompt(**given(kind, prompts(2)))
+            sparse, dense = prompt(**selected(kind, prompts(2)))
             logits, iou = decoder(
                 image_embeddings=maps,
                 image_pe=prompt.get_dense_pe(),
@@ -169,12 +174,12 @@ def test_gradients_equal_the_official_decoder():
                 torch.autograd.grad((logits * weights).sum() + iou.sum(), parameters, allow_unused=True)
             )
     for mine, theirs in ((grads[0], grads[2]), (grads[1], grads[3])):
-        for number, (one, other) in enumerate(zip(mine, theirs, strict=True)):
+        for number, (item, other) in enumerate(zip(mine, theirs, strict=True)):
             # what they multiply and throw away has a zero there and none here; a bias of keys has no gradient
             # but rounding
-            one = torch.zeros(1) if one is None else one
+            item = torch.zeros(1) if item is None else item
             other = torch.zeros(1) if other is None else other
-            assert (one - other).abs().max() <= 2e-4 * max(1.0, float(other.abs().max())), number
+            assert (item - other).abs().max() <= 2e-4 * max(1.0, float(other.abs().max())), number
 
 
 def model():
@@ -193,7 +198,7 @@ def model():
 def test_images_with_other_numbers_of_prompts_and_points_in_one_call():
     sam, maps = model(), image(4)
     ask = [prompts(3, 1, 1), prompts(2, 4, 2), prompts(1, 2, 3), prompts(5, 2, 4)]
-    asked = [
+    request = [
         dict(zip(('point_coords', 'point_labels'), ask[0]['points'], strict=True)),
         dict(boxes=ask[1]['boxes'], mask_inputs=ask[1]['masks']),
         dict(point_coords=ask[2]['points'][0], point_labels=ask[2]['points'][1], boxes=ask[2]['boxes']),
@@ -204,12 +209,14 @@ def test_images_with_other_numbers_of_prompts_and_points_in_one_call():
     ]
     for chosen in ([0, 1, 2, 3], [0, 2, 3]):  # with masks and without
         with torch.no_grad():
-            together = sam.decode(maps[chosen], [asked[number] for number in chosen], True)
+            together = sam.decode(maps[chosen], [request[number] for number in chosen], True)
             for number, (logits, iou) in zip(chosen, together, strict=True):
-                one, record = maps[number : number + 1], asked[number]
+                item, record = maps[number : number + 1], request[number]
                 if number == 3:
                     apart = [
-                        sam.decode(one, [dict(point_coords=coords[None], point_labels=labels[None])], True)[0]
+                        sam.decode(item, [dict(point_coords=coords[None], point_labels=labels[None])], True)[
+                            0
+                        ]
                         for coords, labels in zip(record['point_coords'], record['point_labels'], strict=True)
                     ]
                     apart = [torch.cat(values) for values in zip(*apart, strict=True)]
@@ -221,7 +228,7 @@ def test_images_with_other_numbers_of_prompts_and_points_in_one_call():
                         boxes=record.get('boxes'),
                         masks=record.get('mask_inputs'),
                     )
-                    apart = sam.mask_decoder(one, sam.prompt_encoder.get_dense_pe(), sparse, dense, True)
+                    apart = sam.mask_decoder(item, sam.prompt_encoder.get_dense_pe(), sparse, dense, True)
                 torch.testing.assert_close(logits, apart[0], atol=1e-5, rtol=1e-5)
                 torch.testing.assert_close(iou, apart[1], atol=1e-5, rtol=1e-5)
 
@@ -230,7 +237,7 @@ def test_as_many_prompts_as_images_in_another_order():
     prompt, decoder = parts()
     with torch.no_grad():
         for kind in (('points',), ('points', 'masks')):
-            sparse, dense = prompt(**given(kind, prompts(3)))
+            sparse, dense = prompt(**selected(kind, prompts(3)))
             order = torch.tensor([2, 0, 0])
             got = decoder(image(3), prompt.get_dense_pe(), sparse, dense, True, image_index=order)
             each = decoder(image(3)[order], prompt.get_dense_pe(), sparse, dense, True)

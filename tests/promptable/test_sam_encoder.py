@@ -1,4 +1,4 @@
-"""Image encoders of the promptable segmenter: against the formula, the official package and another TinyViT; tables of other sizes."""
+"""Image encoders: against the official package and another TinyViT; tables of other sizes."""
 
 import pytest
 import torch
@@ -61,10 +61,10 @@ def test_embeddings_of_the_official_encoder():
         theirs.train()(images),
     )  # other ways are taken where gradients are needed
     torch.testing.assert_close(trained, expected, atol=1e-5, rtol=1e-5)
-    pull = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2))
+    grad_outputs = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2))
     for mine, their in zip(
-        torch.autograd.grad(trained, list(ours.parameters()), pull),
-        torch.autograd.grad(theirs_out, list(theirs.parameters()), pull),
+        torch.autograd.grad(trained, list(ours.parameters()), grad_outputs),
+        torch.autograd.grad(theirs_out, list(theirs.parameters()), grad_outputs),
         strict=True,
     ):
         torch.testing.assert_close(mine, their, atol=1e-4 * float(their.abs().max()), rtol=1e-3)
@@ -206,9 +206,9 @@ def test_tiny_vit_of_timm():
             stage = int(key.split('.')[1])
             key = key.replace(f'layers.{stage}.', f'layers.{stage - 1}.')
         renamed[key] = value
-    wanted = {key for key in model.state_dict() if not key.startswith('neck')}
-    assert wanted <= set(renamed), sorted(wanted - set(renamed))[:5]
-    model.load_state_dict({**model.state_dict(), **{key: renamed[key] for key in wanted}}, strict=True)
+    required = {key for key in model.state_dict() if not key.startswith('neck')}
+    assert required <= set(renamed), sorted(required - set(renamed))[:5]
+    model.load_state_dict({**model.state_dict(), **{key: renamed[key] for key in required}}, strict=True)
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():  # timm's last step has stride 2: compared before it
         ours = theirs = images

@@ -112,20 +112,20 @@ def test_weights_of_the_parts_and_of_the_whole(model, tmp_path):
         image_encoder=dict(type='mmssl.SAMImageEncoder', **SIZES['image_encoder']),
         mask_decoder=SIZES['mask_decoder'],
     )
-    given = PromptedInstanceSegmentor(Detector(), config, sam_checkpoint=str(tmp_path / 'sam.pth'))
-    given.init_weights()
-    assert all(torch.equal(value, sam[name]) for name, value in given.sam.state_dict().items())
-    for load in (given.load_state_dict, lambda weights: load_state_dict(given, weights, strict=True)):
+    selected = PromptedInstanceSegmentor(Detector(), config, sam_checkpoint=str(tmp_path / 'sam.pth'))
+    selected.init_weights()
+    assert all(torch.equal(value, sam[name]) for name, value in selected.sam.state_dict().items())
+    for load in (selected.load_state_dict, lambda weights: load_state_dict(selected, weights, strict=True)):
         load(dict(detector))
-        assert torch.equal(given.detector.layer.weight, detector['layer.weight'])
-        assert all(torch.equal(value, sam[name]) for name, value in given.sam.state_dict().items())
-        given.detector.layer.weight.data.zero_()
+        assert torch.equal(selected.detector.layer.weight, detector['layer.weight'])
+        assert all(torch.equal(value, sam[name]) for name, value in selected.sam.state_dict().items())
+        selected.detector.layer.weight.data.zero_()
     bare = PromptedInstanceSegmentor(Detector(), config)
     with pytest.raises(
         ValueError, match='no weights of the SAM; give them: --cfg-options model.sam_checkpoint=FILE'
     ):
         bare.load_state_dict(dict(detector))
-    bare.load_state_dict(given.state_dict())
+    bare.load_state_dict(selected.state_dict())
     assert all(torch.equal(value, sam[name]) for name, value in bare.sam.state_dict().items())
     with pytest.raises(ValueError, match='sam.pth'):
         PromptedInstanceSegmentor(
@@ -142,7 +142,8 @@ model = dict(
     neck=dict(in_channels=[8, 16, 32, 64], out_channels=16),
     rpn_head=dict(in_channels=16, feat_channels=16),
     roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=16), bbox_head=dict(in_channels=16, fc_out_channels=16, num_classes=3)),
+        bbox_roi_extractor=dict(out_channels=16),
+        bbox_head=dict(in_channels=16, fc_out_channels=16, num_classes=3)),
     test_cfg=dict(rpn=dict(max_per_img=20), rcnn=dict(score_thr=0., max_per_img=5)))
 """
 
@@ -160,11 +161,11 @@ def test_the_hosts_faster_rcnn(tmp_path):
         Config.fromfile(tmp_path / 'faster_rcnn.py').model, build_sam(SIZES)
     ).eval()
     sample = DetDataSample(metainfo=dict(img_shape=(96, 128), ori_shape=(48, 64), scale_factor=(2.0, 2.0)))
-    found = whole.test_step(
+    matches = whole.test_step(
         dict(inputs=[torch.randint(0, 256, (3, 96, 128), dtype=torch.uint8)], data_samples=[sample])
     )[0].pred_instances
     assert (
-        found.masks.shape == (5, 48, 64)
-        and found.masks.dtype == torch.bool
-        and found.bboxes[:, 2].max() <= 64
+        matches.masks.shape == (5, 48, 64)
+        and matches.masks.dtype == torch.bool
+        and matches.bboxes[:, 2].max() <= 64
     )

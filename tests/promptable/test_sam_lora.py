@@ -1,4 +1,4 @@
-"""Low-rank adaptation: starts as it was, learns little, merges to plain weights; embeddings of a frozen encoder on disk."""
+"""Low-rank adaptation: initially no change, few trained weights, merging; embeddings on disk."""
 
 import pytest
 import torch
@@ -83,7 +83,7 @@ def test_errors():
 
 def test_embeddings_on_disk(encoder, tmp_path):
     calls = []
-    encoder.register_forward_pre_hook(lambda module, given: calls.append(len(given[0])))
+    encoder.register_forward_pre_hook(lambda module, inputs: calls.append(len(inputs[0])))
     encoder.eval()
     cache, images = EmbeddingCache(str(tmp_path)), torch.randn(3, 3, 64, 64)
     first = cache(encoder, images[:2])

@@ -1,4 +1,4 @@
-"""Losses and prompts of interactive training: against plain loops, hand-worked cases, and the rule that they are drawn by."""
+"""Losses and prompts of interactive training: against plain loops and cases worked out by hand."""
 
 import math
 
@@ -65,13 +65,13 @@ def test_gradients():
 
 
 def test_iou():
-    one, none = torch.tensor([[[True, False]]]), torch.zeros(1, 1, 2, dtype=torch.bool)
+    single, none = torch.tensor([[[True, False]]]), torch.zeros(1, 1, 2, dtype=torch.bool)
     assert (
-        mask_iou(one, one).tolist() == [1.0]
-        and mask_iou(one, ~one).tolist() == [0.0]
+        mask_iou(single, single).tolist() == [1.0]
+        and mask_iou(single, ~single).tolist() == [0.0]
         and mask_iou(none, none).tolist() == [1.0]
     )
-    assert mask_iou(one, torch.ones_like(one)).tolist() == [0.5]
+    assert mask_iou(single, torch.ones_like(single)).tolist() == [0.5]
 
 
 def test_the_best_mask_learns_and_every_predicted_iou():

@@ -1,4 +1,4 @@
-"""The whole promptable segmenter: against the official class, official names, building by name and by config, compiled, in bfloat16."""
+"""The whole promptable segmenter: against the official class, by name and config, compiled, in bfloat16."""
 
 import copy
 import subprocess
@@ -200,7 +200,8 @@ def test_compiled_parts_give_the_same():
 def test_importing_needs_no_toolbox(repo_root):
     code = (
         'import sys, mmssl.promptable\n'
-        'print([host for host in ("mmdet", "mmseg", "mmpretrain", "mmcv", "segment_anything", "onnx") if host in sys.modules])'
+        'packages = ("mmdet", "mmseg", "mmpretrain", "mmcv", "segment_anything", "onnx")\n'
+        'print([package for package in packages if package in sys.modules])'
     )
     done = subprocess.run(
         [sys.executable, '-c', code], capture_output=True, text=True, cwd=repo_root, timeout=120

@@ -73,9 +73,9 @@ def test_embeddings_and_sizes_of_the_official_class(pair, shape, image_format):
 @pytest.mark.parametrize('kind', PROMPTS)
 @pytest.mark.parametrize('multimask', [True, False])
 def test_results_of_the_official_class(pair, kind, multimask):
-    asked = dict(PROMPTS[kind])
-    if 'mask_input' in asked:
-        asked['mask_input'] = (
+    request = dict(PROMPTS[kind])
+    if 'mask_input' in request:
+        request['mask_input'] = (
             np.random.default_rng(1).normal(size=(1, SIZE // 4, SIZE // 4)).astype(np.float32) * 4
         )
     results = []
@@ -83,8 +83,8 @@ def test_results_of_the_official_class(pair, kind, multimask):
         predictor.set_image(picture())
         results.append(
             [
-                *predictor.predict(**asked, multimask_output=multimask),
-                predictor.predict(**asked, multimask_output=multimask, return_logits=True)[0],
+                *predictor.predict(**request, multimask_output=multimask),
+                predictor.predict(**request, multimask_output=multimask, return_logits=True)[0],
             ]
         )
     for mine, theirs in zip(*results, strict=True):
@@ -111,15 +111,15 @@ def test_several_prompts_as_tensors(pair):
     got = [mine.transform.apply_coords_torch(coords, SHAPE), mine.transform.apply_boxes_torch(boxes, SHAPE)]
     assert all(torch.equal(*both) for both in zip(expected, got, strict=True))
     labels = torch.tensor([[1, 0, 1]] * 5)
-    for asked in (
+    for request in (
         (got[0], labels),
         (got[0], labels, got[1]),
         (None, None, got[1]),
         (coords / 2, labels.float()),
     ):
-        one, other = mine.predict_torch(*asked), theirs.predict_torch(*asked)
-        assert torch.equal(one[0], other[0]) and one[0].shape == (5, 3, *SHAPE)
-        torch.testing.assert_close(one[1:], other[1:], atol=1e-4, rtol=1e-4)
+        item, other = mine.predict_torch(*request), theirs.predict_torch(*request)
+        assert torch.equal(item[0], other[0]) and item[0].shape == (5, 3, *SHAPE)
+        torch.testing.assert_close(item[1:], other[1:], atol=1e-4, rtol=1e-4)
 
 
 def test_coordinates_and_images_are_resized_alike():
@@ -128,10 +128,10 @@ def test_coordinates_and_images_are_resized_alike():
     for shape in (SHAPE, (33, 500), (96, 40), (1, 1)):
         assert mine.get_preprocess_shape(*shape) == theirs.get_preprocess_shape(*shape, 96)
         assert np.array_equal(mine.apply_image(picture(shape)), theirs.apply_image(picture(shape)))
-        places = np.random.default_rng(0).integers(0, 33, (7, 2))
-        assert np.array_equal(mine.apply_coords(places, shape), theirs.apply_coords(places, shape))
+        positions = np.random.default_rng(0).integers(0, 33, (7, 2))
+        assert np.array_equal(mine.apply_coords(positions, shape), theirs.apply_coords(positions, shape))
         assert np.array_equal(mine.apply_boxes(np.arange(8), shape), theirs.apply_boxes(np.arange(8), shape))
-    assert places.dtype == int and places.max() < 33, 'the given places are not changed'
+    assert positions.dtype == int and positions.max() < 33, 'the given places are not changed'
 
 
 @pytest.mark.parametrize('write', ['in place', 'through .data'])
@@ -193,14 +193,14 @@ def test_half_precision_gives_float_results(model):
 
 def test_embeddings_on_disk_are_exact_and_mended(model, tmp_path):
     plain, calls = SamPredictor(model), []
-    handle = model.image_encoder.register_forward_pre_hook(lambda module, given: calls.append(1))
+    handle = model.image_encoder.register_forward_pre_hook(lambda module, inputs: calls.append(1))
     predictor = SamPredictor(model, cache_dir=tmp_path)
     for image in (picture(), picture(seed=1)):
         plain.set_image(image)
         calls.clear()
-        for one in (predictor, predictor, SamPredictor(model, cache_dir=tmp_path)):
-            one.set_image(image)
-            assert torch.equal(plain.features, one.features) and len(calls) == 1, 'encoded once, exactly'
+        for item in (predictor, predictor, SamPredictor(model, cache_dir=tmp_path)):
+            item.set_image(image)
+            assert torch.equal(plain.features, item.features) and len(calls) == 1, 'encoded once, exactly'
     files = sorted(tmp_path.rglob('*.pt'))
     assert len(files) == 2
     for broken in (b'', files[0].read_bytes()[:100], b'not a file of torch'):
@@ -271,8 +271,8 @@ def test_wrong_images_are_named(model):
 def test_wrong_prompts_are_named(model):
     predictor = SamPredictor(model)
     predictor.set_image(picture())
-    one, box = np.array([[3, 4]]), [0, 0, 110, 70]
-    for asked, words in (
+    item, box = np.array([[3, 4]]), [0, 0, 110, 70]
+    for request, words in (
         (
             dict(point_coords=[[20, 71]], point_labels=[1]),
             r'point \(20, 71\) lies outside the image, which is 110 wide and 70 high',
@@ -280,10 +280,10 @@ def test_wrong_prompts_are_named(model):
         (dict(point_coords=[[3, 4], [-1, 5]], point_labels=[1, 1]), r'point \(-1, 5\) lies outside'),
         (dict(point_coords=[[np.nan, 4]], point_labels=[1]), r'point \(nan, 4\)'),
         (dict(point_labels=[1]), 'point_labels without point_coords'),
-        (dict(point_coords=one), 'point_coords without point_labels'),
-        (dict(point_coords=one, point_labels=[1, 0]), r'shape \(1, 2\) with point_labels of shape \(2,\)'),
-        (dict(point_coords=one[0], point_labels=[1]), r'give \(N, 2\) and \(N,\)'),
-        (dict(point_coords=one, point_labels=[5]), 'a point has the label 5; give 1 for foreground'),
+        (dict(point_coords=item), 'point_coords without point_labels'),
+        (dict(point_coords=item, point_labels=[1, 0]), r'shape \(1, 2\) with point_labels of shape \(2,\)'),
+        (dict(point_coords=item[0], point_labels=[1]), r'give \(N, 2\) and \(N,\)'),
+        (dict(point_coords=item, point_labels=[5]), 'a point has the label 5; give 1 for foreground'),
         (dict(box=[0, 0, 120, 10]), r'corner of a box \(120, 10\) lies outside'),
         (dict(box=[50, 50, 40, 60]), r'box \[50, 50, 40, 60\] ends before it begins'),
         (dict(box=[box, box]), 'Several boxes go to predict_torch'),
@@ -291,11 +291,11 @@ def test_wrong_prompts_are_named(model):
         (dict(mask_input=np.zeros((24, 24))), r'give \(1, 24, 24\)'),
     ):
         with pytest.raises(ValueError, match=words):
-            predictor.predict(**asked)
+            predictor.predict(**request)
     predictor.predict(
         point_coords=[[110, 70], [-5, -5]], point_labels=[1, -1]
     )  # the border, and a point that does not count
-    for asked, words in (
+    for request, words in (
         ((torch.tensor([[[90.0, 80.0]]]), torch.ones(1, 1)), 'apply_coords_torch'),
         ((None, torch.ones(1, 1)), 'without'),
         ((None, None, torch.tensor([[0.0, 0.0, 105.0, 50.0]])), 'pixels of the resized image'),
@@ -303,7 +303,7 @@ def test_wrong_prompts_are_named(model):
         ((None, None, None, torch.zeros(1, 1, 70, 110)), r'give \(B, 1, 24, 24\)'),
     ):
         with pytest.raises(ValueError, match=words):
-            predictor.predict_torch(*asked)
+            predictor.predict_torch(*request)
     predictor.reset_image()
     with pytest.raises(RuntimeError, match='there is no image yet'):
         predictor.predict(box=BOX)

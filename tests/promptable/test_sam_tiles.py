@@ -1,5 +1,6 @@
 """Large images by tiles: objects over several of them, objects seen twice, memory."""
 
+import itertools
 import tracemalloc
 from types import SimpleNamespace
 
@@ -23,33 +24,35 @@ SIZES = dict(
 class Colours(SamAutomaticMaskGenerator):
     """Finds every colour of a tile, and never sees more than a tile."""
 
-    def __init__(self, most, output_mode='coco_rle', rough=False):
-        self.most, self.output_mode, self.crop_nms_thresh, self.rough = most, output_mode, 0.7, rough
-        self.predictor = SimpleNamespace(transform=SimpleNamespace(target_length=most))
-        self.seen = []
+    def __init__(self, max_side, output_mode='coco_rle', rough=False):
+        self.max_side, self.output_mode, self.crop_nms_thresh, self.rough = max_side, output_mode, 0.7, rough
+        self.predictor = SimpleNamespace(transform=SimpleNamespace(target_length=max_side))
+        self.recorded = []
 
     def masks(self, image):
-        assert image.flags.c_contiguous and max(image.shape[:2]) <= self.most
-        self.seen.append(image.shape[:2])
-        found = []
+        assert image.flags.c_contiguous and max(image.shape[:2]) <= self.max_side
+        self.recorded.append(image.shape[:2])
+        matches = []
         for colour in set(np.unique(image[..., 0])) - {0}:
             mask = image[..., 0] == colour
-            if self.rough and len(self.seen) % 2:  # every other tile has it one pixel too small at the left
+            if (
+                self.rough and len(self.recorded) % 2
+            ):  # every other tile has it one pixel too small at the left
                 mask = mask & np.roll(mask, 1, axis=1)
             runs = runs_of(mask)
             if len(runs):
                 point = np.argwhere(mask)[0, ::-1].astype(float)
-                found.append(
+                matches.append(
                     Mask(
                         runs,
                         box_of_runs(runs, len(image)),
-                        0.9 + 0.001 * len(self.seen),
+                        0.9 + 0.001 * len(self.recorded),
                         0.95,
                         point[None],
                         (0, 0, *image.shape[1::-1]),
                     )
                 )
-        return found
+        return matches
 
 
 def scene(size, objects):
@@ -63,14 +66,14 @@ def test_tiles_cover_an_axis():
     assert spans(100, 100, 20) == [(0, 100)] and spans(30, 100, 20) == [(0, 30)]
     assert spans(101, 100, 20) == [(0, 100), (1, 101)]
     for length, tile, overlap in ((1000, 100, 20), (999, 64, 32), (257, 128, 1), (400, 100, 50)):
-        found = spans(length, tile, overlap)
+        matches = spans(length, tile, overlap)
         assert (
-            found[0][0] == 0 and found[-1][1] == length and all(end - start == tile for start, end in found)
+            matches[0][0] == 0
+            and matches[-1][1] == length
+            and all(end - start == tile for start, end in matches)
         )
-        assert all(
-            end - following >= overlap for (_, end), (following, _) in zip(found, found[1:], strict=False)
-        )
-        assert len(found) == -(-(length - overlap) // (tile - overlap)), 'no more than needed'
+        assert all(end - following >= overlap for (_, end), (following, _) in itertools.pairwise(matches))
+        assert len(matches) == -(-(length - overlap) // (tile - overlap)), 'no more than needed'
 
 
 @pytest.mark.parametrize('rough', [False, True])
@@ -88,10 +91,10 @@ def test_objects_over_several_tiles_are_one(rough):
     tiled = TiledMaskGenerator(Colours(100, rough=rough), 100, 30)
     masks = tiled.masks(image)
     assert len(masks) == len(objects)
-    found = [mask_of(mask.runs, (300, 400)) for mask in masks]
+    matches = [mask_of(mask.runs, (300, 400)) for mask in masks]
     for number in range(1, len(objects) + 1):
         expected = image[..., 0] == 10 * number
-        ious = [(expected & mask).sum() / (expected | mask).sum() for mask in found]
+        ious = [(expected & mask).sum() / (expected | mask).sum() for mask in matches]
         assert max(ious) == 1 if not rough else max(ious) > 0.9
         mask = masks[int(np.argmax(ious))]
         left, top, right, bottom = mask.box
@@ -120,8 +123,8 @@ def test_neighbours_that_only_touch_stay_apart():
 def test_masks_that_no_neighbour_confirms_stay_and_come_last():
     class Forgetful(Colours):
         def masks(self, image):
-            found = super().masks(image)
-            return [] if len(self.seen) == 2 else found
+            matches = super().masks(image)
+            return [] if len(self.recorded) == 2 else matches
 
     rows, columns = np.mgrid[:100, :170]
     image = scene((100, 170), [(rows > 30) & (columns > 50) & (columns < 150), (rows < 20) & (columns < 20)])
@@ -143,7 +146,7 @@ def test_memory_is_that_of_a_tile(tmp_path):
     tracemalloc.stop()
     assert (
         sorted(record['area'] for record in records) == [100 * 100, 1900 * 2100]
-        and len(generator.seen) == 7 * 8
+        and len(generator.recorded) == 7 * 8
     )
     assert peak < 12 * 2**20 < image.nbytes, f'{peak / 2**20:.1f} MiB'
 

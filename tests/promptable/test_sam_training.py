@@ -1,6 +1,7 @@
-"""Interactive training: the rounds, what learns, freezing, low-rank updates and the cache; evaluation by simulated clicks."""
+"""Interactive training: rounds, freezing, low-rank updates, the cache; evaluation by simulated clicks."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -53,7 +54,7 @@ def test_the_same_generator_gives_the_same_losses_and_rounds_follow_the_recipe()
     model = make(rounds=11, silent_rounds=2)
     calls = []
     model.prompt_encoder.register_forward_pre_hook(
-        lambda module, given, kwargs: calls.append((kwargs['points'], kwargs['boxes'], kwargs['masks'])),
+        lambda module, inputs, kwargs: calls.append((kwargs['points'], kwargs['boxes'], kwargs['masks'])),
         with_kwargs=True,
     )
     with torch.no_grad():
@@ -65,31 +66,31 @@ def test_the_same_generator_gives_the_same_losses_and_rounds_follow_the_recipe()
         counts['point' if boxes is None else 'box'].append(
             (0 if points is None else points[0].shape[1], masks is not None)
         )
-    for kind, seen in counts.items():
-        if seen:
+    for kind, recorded in counts.items():
+        if recorded:
             assert (
-                len(seen) == 11
-                and seen[0] == ((kind == 'point'), False)
-                and all(mask for _, mask in seen[1:])
+                len(recorded) == 11
+                and recorded[0] == ((kind == 'point'), False)
+                and all(mask for _, mask in recorded[1:])
             )
-            clicks = [count for count, _ in seen]
-            steps = [after - before for before, after in zip(clicks, clicks[1:], strict=False)]
+            clicks = [count for count, _ in recorded]
+            steps = [after - before for before, after in itertools.pairwise(clicks)]
             assert sum(steps) == 8 and steps[-1] == 0 and steps.count(0) == 2
 
 
 def test_kinds_of_first_prompts_and_three_masks():
     model = make(rounds=1, silent_rounds=0, box_prob=0.0, ambiguous=('point',))
-    asked = []
+    request = []
     decoder = model.mask_decoder.forward
     model.mask_decoder.forward = lambda *args, **kwargs: (
-        asked.append((args[2].shape[1], args[4])) or decoder(*args, **kwargs)
+        request.append((args[2].shape[1], args[4])) or decoder(*args, **kwargs)
     )
     model.loss(*batch())
     model.box_prob = 1.0
     model.loss(*batch())
     model.ambiguous = ('box',)
     model.loss(*batch())
-    assert asked == [(2, True), (2, False), (2, True)]  # a point and its padding, two corners
+    assert request == [(2, True), (2, False), (2, True)]  # a point and its padding, two corners
 
 
 def test_a_step_lowers_the_loss_and_reaches_every_part():
@@ -115,7 +116,7 @@ def test_computing_rounds_again_changes_nothing():
         model = make(checkpoint_rounds=again)
         total(model.loss(*batch(), generator=torch.Generator().manual_seed(1))).backward()
         gradients.append([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
-    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(*gradients, strict=True))
+    assert all(torch.allclose(single, other, atol=1e-6) for single, other in zip(*gradients, strict=True))
 
 
 def test_images_without_masks_and_too_many():
@@ -234,18 +235,18 @@ def test_arguments_out_of_range():
 
 
 class Oracle:
-    """Answers a click with the square around the clicked pixel of the file, twice the size of the model's square."""
+    """Predicts a rectangle around the clicked pixel, first half of the object and then all of it."""
 
     img_size = 32
 
     def encode_prompts(self, points, labels, boxes, masks):
-        self.seen.append((points, labels, boxes, masks))
+        self.recorded.append((points, labels, boxes, masks))
         return points, labels
 
     def decode(self, embedding, index, points, labels, multimask):
         number = len(points)
         logits = torch.full((number, 3 if multimask else 1, 32, 32), -1.0)
-        if len(self.seen) == 1:
+        if len(self.recorded) == 1:
             logits[:, 1, 4:8, 4:8] = 1.0  # half of the object, from the most confident of three
             logits[:, 2, :, :] = 1.0
             return logits, torch.tensor([[0.1, 0.9, 0.2]]).expand(number, -1)
@@ -255,7 +256,7 @@ class Oracle:
 
 def test_clicks_are_made_at_the_size_of_the_file():
     oracle = Oracle()
-    oracle.seen = []
+    oracle.recorded = []
     target = torch.zeros(1, 64, 48, dtype=torch.bool)
     target[0, 8:16, 8:24] = True
     results = ClickSimulation(clicks=3, keep_masks=True)(oracle, torch.zeros(1, 1, 8, 8), target, (32, 24))
@@ -264,7 +265,7 @@ def test_clicks_are_made_at_the_size_of_the_file():
         0, 1:
     ].tolist() == [1.0, 1.0]
     assert results['best_ious'][0] == results['click_ious'][0, 0] and results['box_ious'].tolist() == [1.0]
-    points, labels, boxes, masks = oracle.seen[0]
+    points, labels, boxes, masks = oracle.recorded[0]
     assert (
         points.shape == (1, 1, 2)
         and 4 <= points[0, 0, 0] <= 12
@@ -272,27 +273,27 @@ def test_clicks_are_made_at_the_size_of_the_file():
         and masks is None
         and len(boxes) == 0
     )
-    points, labels, _, masks = oracle.seen[1]
+    points, labels, _, masks = oracle.recorded[1]
     assert (
         labels.tolist() == [[1, 1]]
         and points[0, 1, 0] >= 8
         and torch.equal(masks[0, 0] > 0, masks[0, 0] == 1)
     )
-    assert oracle.seen[2][1].tolist() == [[1, 1, -1]]  # nothing is wrong any more
-    assert oracle.seen[3][2].tolist() == [[4, 4, 12, 8]]
+    assert oracle.recorded[2][1].tolist() == [[1, 1, -1]]  # nothing is wrong any more
+    assert oracle.recorded[3][2].tolist() == [[4, 4, 12, 8]]
     assert results['points'][0, 0, 2] == 1 and results['last_masks'].equal(target)
 
 
 def test_prediction_in_the_runner_form():
     model = make(clicks=dict(clicks=2)).eval()
     images = torch.randn(2, 3, 48, 64)
-    given = [
+    inputs = [
         sample(disc(20, 20, 12, 96, 128), disc(60, 50, 30, 96, 128), height=96, width=128),
         sample(height=96, width=128),
     ]
-    for one in given:
-        one.set_metainfo(dict(img_shape=(48, 64), ori_shape=(96, 128)))
-    first, second = model(images, given, mode='predict')
+    for single in inputs:
+        single.set_metainfo(dict(img_shape=(48, 64), ori_shape=(96, 128)))
+    first, second = model(images, inputs, mode='predict')
     assert first.pred_instances.click_ious.shape == (2, 2) and len(second.pred_instances.click_ious) == 0
     assert bool(((first.pred_instances.box_ious >= 0) & (first.pred_instances.box_ious <= 1)).all())
     with pytest.raises(ValueError, match='x.jpg has no masks to click at'):

@@ -1,4 +1,4 @@
-"""Interactive training on two processes, one of which has no masks: the same gradients on both, those of all images together."""
+"""Interactive training on two processes, one without masks: both have the gradients of all images."""
 
 import copy
 
@@ -41,8 +41,8 @@ def gradients(settings, ranks, world):
         )
         image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(rank))
         torch.manual_seed(5)
-        found = wrapped(image, [sample], mode='loss')
-        losses.append(sum(value for name, value in found.items() if 'loss' in name))
+        matches = wrapped(image, [sample], mode='loss')
+        losses.append(sum(value for name, value in matches.items() if 'loss' in name))
     (sum(losses) / len(losses)).backward()
     return {
         name: parameter.grad.clone()

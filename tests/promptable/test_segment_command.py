@@ -12,17 +12,17 @@ from pycocotools.coco import COCO
 from mmssl.apis.sam import load_sam
 from mmssl.apis.segmenters import read_mask_prompt
 from mmssl.cli import main
-from mmssl.data.images import read_rgb
-from mmssl.promptable import SamAutomaticMaskGenerator, SamPredictor, TiledMaskGenerator
 from mmssl.data.annotations import encode, output_names, unique
+from mmssl.data.images import read_rgb
 from mmssl.data.mask_datasets import CocoMasks
+from mmssl.promptable import SamAutomaticMaskGenerator, SamPredictor, TiledMaskGenerator
 from mmssl.visualization.promptable import draw_texts, overlay_masks, overlay_rles
 
 SAM = """dict(
     type='mmssl.SAM',
     image_encoder=dict(
-        type='mmssl.SAMImageEncoder', img_size=64, embed_dim=32, depth=2, num_heads=2, out_chans=32, window_size=3,
-        global_attn_indexes=(1, )),
+        type='mmssl.SAMImageEncoder', img_size=64, embed_dim=32, depth=2, num_heads=2, out_chans=32,
+        window_size=3, global_attn_indexes=(1, )),
     mask_decoder=dict(transformer=dict(num_heads=4, mlp_dim=64), iou_head_hidden_dim=32))
 """
 CONFIG = f"default_scope = 'mmpretrain'\nmodel = {SAM}"
@@ -127,7 +127,7 @@ def test_masks_are_those_of_the_predictor(folder, tmp_path, capsys):
 def test_one_point_is_ambiguous_and_every_box_an_object(folder, tmp_path):
     predictor = SamPredictor(model_of(folder))
     predictor.set_image(read_rgb(folder / 'images/a/x.png'))
-    three, ious, low = predictor.predict(np.array([[30.0, 20.0]]), np.array([1]), multimask_output=True)
+    three, ious, _low = predictor.predict(np.array([[30.0, 20.0]]), np.array([1]), multimask_output=True)
 
     def written(name):
         return [
@@ -152,7 +152,7 @@ def test_one_point_is_ambiguous_and_every_box_an_object(folder, tmp_path):
         out=tmp_path / 'boxes',
     )
     content = json.loads((tmp_path / 'boxes/annotations.json').read_text())
-    assert [(one['object'], 'box' in one) for one in content['annotations']] == [
+    assert [(item['object'], 'box' in item) for item in content['annotations']] == [
         (1, False),
         (2, True),
         (3, True),
@@ -212,14 +212,14 @@ def test_everything_in_images_of_one_name(folder, tmp_path, warm_cli):
     generator = SamAutomaticMaskGenerator(model_of(folder), **settings)
     for number, name in ((1, 'a/x'), (2, 'b/x')):
         expected = generator.generate(read_rgb(folder / f'images/{name}.png'))
-        found = coco.loadAnns(coco.getAnnIds(imgIds=[number]))
+        matches = coco.loadAnns(coco.getAnnIds(imgIds=[number]))
         files = sorted((tmp_path / 'out/masks' / name).glob('*.png'))
-        assert len(found) == len(expected) == len(files) > 1
-        assert sorted(one['area'] for one in found) == sorted(one['area'] for one in expected)
-        assert [one['predicted_iou'] for one in found] == sorted(
-            (one['predicted_iou'] for one in expected), reverse=True
+        assert len(matches) == len(expected) == len(files) > 1
+        assert sorted(item['area'] for item in matches) == sorted(item['area'] for item in expected)
+        assert [item['predicted_iou'] for item in matches] == sorted(
+            (item['predicted_iou'] for item in expected), reverse=True
         )
-        assert np.array_equal(np.asarray(Image.open(files[0])) > 0, coco.annToMask(found[0]))
+        assert np.array_equal(np.asarray(Image.open(files[0])) > 0, coco.annToMask(matches[0]))
         assert (tmp_path / f'out/overlays/{name}.png').is_file()
 
 
@@ -231,10 +231,10 @@ def test_large_images_by_tiles_and_embeddings_on_disk(folder, tmp_path):
             )
             == 0
         )
-    one, other = (
+    item, other = (
         json.loads((tmp_path / name / 'annotations.json').read_text())['annotations'] for name in '01'
     )
-    kept = [path for path in (tmp_path / 'kept').rglob('*') if path.is_file()]
+    remaining = [path for path in (tmp_path / 'kept').rglob('*') if path.is_file()]
     pixels = read_rgb(folder / 'images/a/x.png')
     generator = SamAutomaticMaskGenerator(
         model_of(folder),
@@ -246,12 +246,12 @@ def test_large_images_by_tiles_and_embeddings_on_disk(folder, tmp_path):
     )
     expected = TiledMaskGenerator(generator, 48).generate(pixels)
     assert (
-        one == other and len(kept) == 4 and len(one) == len(expected) > 0
+        item == other and len(remaining) == 4 and len(item) == len(expected) > 0
     )  # 60x80 in steps of 36 at most: 2 by 2 tiles
-    codes, wanted = (
-        sorted(record['segmentation']['counts'] for record in records) for records in (one, expected)
+    codes, required = (
+        sorted(record['segmentation']['counts'] for record in records) for records in (item, expected)
     )
-    assert codes == wanted
+    assert codes == required
 
 
 def test_a_damaged_file_is_named_and_left_out(folder, tmp_path, capsys):
@@ -323,8 +323,8 @@ def test_files_that_do_not_fit(folder, tmp_path, capsys):
         *point, '--model', 'vit_x'
     )
     weights = torch.load(folder / 'sam.pth', weights_only=True)
-    wide = {**weights, 'image_encoder.pos_embed': torch.zeros(1, 4, 4, 1024)}
-    torch.save(wide, tmp_path / 'wide.pth')
+    columns_count = {**weights, 'image_encoder.pos_embed': torch.zeros(1, 4, 4, 1024)}
+    torch.save(columns_count, tmp_path / 'wide.pth')
     line = refused(*point, checkpoint=tmp_path / 'wide.pth')
     assert (
         'does not fit the model ' in line
@@ -335,8 +335,8 @@ def test_files_that_do_not_fit(folder, tmp_path, capsys):
     torch.save({**weights, 'more': torch.zeros(1)}, tmp_path / 'less.pth')
     line = refused(*point, checkpoint=tmp_path / 'less.pth')
     assert (
-        '1 weights missing (mask_decoder.iou_token.weight), 1 weights unknown (more); give the model that it belongs to'
-        in line
+        '1 weights missing (mask_decoder.iou_token.weight), 1 weights unknown (more); give the model that it '
+        'belongs to' in line
     )
     torch.save({'vision_encoder.pos_embed': torch.zeros(1)}, tmp_path / 'hf.pth')
     assert 'mmssl convert sam-hf' in refused(*point, checkpoint=tmp_path / 'hf.pth')
@@ -361,12 +361,13 @@ def test_files_that_do_not_fit(folder, tmp_path, capsys):
 
 
 def test_models_of_a_training(folder, tmp_path):
-    """Checkpoints of mmssl.InteractiveSAM, with and without low-rank updates, and of a detector with a SAM."""
+    """Checkpoints of InteractiveSAM, with and without low-rank updates, and of a detector with a SAM."""
     from mmssl.promptable import InteractiveSAM
 
     plain = model_of(folder)
     (tmp_path / 'train.py').write_text(
-        f"default_scope = 'mmpretrain'\nmodel = dict(type='mmssl.InteractiveSAM', tune='lora', lora=dict(rank=2), model={SAM})"
+        "default_scope = 'mmpretrain'\n"
+        f"model = dict(type='mmssl.InteractiveSAM', tune='lora', lora=dict(rank=2), model={SAM})"
     )
     learner = InteractiveSAM(model_of(folder), tune='lora', lora=dict(rank=2))
     with torch.no_grad():
@@ -399,8 +400,8 @@ def test_names_of_results(tmp_path):
         for path in paths:
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / path).touch()
-        root, found = output_names([tmp_path / path for path in paths])
-        return root.relative_to(tmp_path.resolve()).as_posix(), found
+        root, matches = output_names([tmp_path / path for path in paths])
+        return root.relative_to(tmp_path.resolve()).as_posix(), matches
 
     assert names('a/1.png', 'b/2.jpg') == ('.', ['1', '2'])
     assert names('a/1.png', 'a/2.jpg') == ('a', ['1', '2'])
