@@ -101,6 +101,7 @@ def _dataset_settings(cfg: Any, args: argparse.Namespace) -> dict:
 def _write(args: argparse.Namespace, reports: list) -> None:
     """Write the contact sheets, the report as JSON and the list of unreadable files."""
     from mmssl.checkpoint import write_json, write_text
+    from mmssl.data.bad_files import list_line
     from mmssl.visualization.files import write_image
 
     out = Path(args.out)
@@ -116,7 +117,7 @@ def _write(args: argparse.Namespace, reports: list) -> None:
         for report in reports
     ]
     write_json(out / 'check.json', content)
-    lines = [f'{path}\t{reason}\n' for report in reports for path, reason in report.unreadable]
+    lines = [list_line(path, reason) for report in reports for path, reason in report.unreadable]
     write_text(out / 'bad_files.txt', ''.join(lines))
 
 

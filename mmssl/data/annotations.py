@@ -2,14 +2,18 @@
 
 import hashlib
 import json
+import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from mmengine.logging import print_log
 
 from mmssl.checkpoint import write_text
+from mmssl.data.find_images import log_unread
 from mmssl.data.suffixes import IMAGE_SUFFIXES, is_image
 
 # the id of a mask is that of its image times this, plus its rank in the image
@@ -52,15 +56,30 @@ def encode(mask: np.ndarray) -> dict:
 
 
 def images_below(folder: str | Path) -> list[Path]:
-    """Image files of a folder and its subfolders in the order of their paths, without hidden ones."""
+    """Image files of a folder and its subfolders in the order of their paths, without hidden ones.
+
+    How many files are not read because of their endings, or because they are FIFOs or devices, is logged.
+    """
     folder = Path(folder)
-    return sorted(
-        path
-        for path in folder.rglob('*')
-        if is_image(path)
-        and path.is_file()
-        and not any(part.startswith('.') for part in path.relative_to(folder).parts)
-    )
+    images: list[Path] = []
+    special: list[Path] = []
+    unread: Counter[str] = Counter()
+    for path in sorted(folder.rglob('*')):
+        if path.is_dir() or any(part.startswith('.') for part in path.relative_to(folder).parts):
+            continue
+        if not is_image(path):
+            unread[path.suffix.lower()] += 1
+        else:
+            (images if path.is_file() else special).append(path)
+    log_unread(str(folder), unread)
+    if special:
+        names = ', '.join(map(str, special[:3]))
+        print_log(
+            f'{folder}: {len(special)} files are skipped, since they are no regular files: {names}',
+            logger='current',
+            level=logging.WARNING,
+        )
+    return images
 
 
 def unique(paths: Iterable[str | Path]) -> list[Path]:

@@ -2,10 +2,26 @@
 
 import os
 import struct
+import subprocess
+import sys
 import zipfile
 import zlib
 
+from mmssl.data.regular_files import check_size, read_regular
+
 _LOCAL_HEADER = struct.Struct('<4s22xHH')  # signature, ..., name length, extra length (APPNOTE.TXT 4.3.7)
+# an entry that is larger than the one and unpacks to more than so many times its size is no photograph
+_BOMB_BYTES = 1 << 24
+_BOMB_RATIO = 200
+# reads every page of an LMDB; a page beyond the end of the file ends the process by SIGBUS
+_READ_ALL_PAGES = """
+import os, sys, lmdb
+path = sys.argv[1]
+environment = lmdb.open(path, subdir=os.path.isdir(path), readonly=True, lock=False)
+with environment.begin(buffers=True) as transaction:
+    for _, value in transaction.cursor():
+        bytes(value[:1]), bytes(value[-1:])
+"""
 _opened: dict = {}
 
 
@@ -17,53 +33,89 @@ class ZipArchive:
 
     Args:
         path: The zip file.
+
+    Raises:
+        OSError: The directory at the end of the file is damaged.
     """
 
     def __init__(self, path: str):
-        with zipfile.ZipFile(path) as archive:
-            self._entries = {
-                info.filename: (
-                    info.header_offset,
-                    info.compress_size,
-                    info.file_size,
-                    info.compress_type,
-                    info.CRC,
-                )
-                for info in archive.infolist()
-                if not info.is_dir() and not info.flag_bits & 1
-            }
+        try:
+            self._entries = _zip_entries(path)
+        except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError) as error:
+            raise OSError(f'{path} is a damaged zip file: {error}; copy it again') from None
         self._file = os.open(path, os.O_RDONLY | getattr(os, 'O_CLOEXEC', 0))
+        self._size = os.fstat(self._file).st_size
         self.path = path
 
     def names(self) -> list[str]:
         """Return the names of the files; encrypted ones are left out."""
         return list(self._entries)
 
-    def read(self, name: str) -> bytes:
-        """Return the bytes of a file; raise KeyError for an unknown name and OSError for a damaged entry."""
+    def read(self, name: str, max_bytes: int | None = None) -> bytes:
+        """Return the bytes of a file.
+
+        Args:
+            name: Its name.
+            max_bytes: Largest size to unpack; None for any.
+
+        Raises:
+            KeyError: There is no such name.
+            OSError: The entry is damaged, too large, or unpacks to far more than an image could.
+        """
         offset, packed_size, size, method, checksum = self._entries[name]
-        header = os.pread(self._file, _LOCAL_HEADER.size, offset)
-        if len(header) < _LOCAL_HEADER.size or header[:4] != b'PK\x03\x04':
-            raise OSError(f'{self.path} is damaged at the entry {name!r}')
-        _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
-        packed = os.pread(self._file, packed_size, offset + _LOCAL_HEADER.size + name_length + extra_length)
-        if method == zipfile.ZIP_STORED:
-            data = packed
-        elif method == zipfile.ZIP_DEFLATED:
-            try:
-                # at most one byte more than the directory states, so that a forged entry cannot fill the
-                # memory
-                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, size + 1)
-            except zlib.error as error:
-                raise OSError(f'the entry {name!r} of {self.path} is damaged: {error}') from None
-        else:
+        label = f'the entry {name!r} of {self.path}'
+        if max_bytes is not None:
+            check_size(label, max(size, packed_size), max_bytes)
+        if size > _BOMB_BYTES and size > _BOMB_RATIO * packed_size:
             raise OSError(
-                f'the entry {name!r} of {self.path} is compressed by method {method}; '
-                'repack the archive as stored or deflated'
+                f'{label} unpacks {packed_size} bytes to {size}, more than {_BOMB_RATIO}-fold; if it is an '
+                'image, repack the archive as stored'
             )
+        packed = self._read_packed(label, offset, packed_size)
+        data = _unpack(label, packed, size, method)
         if len(data) != size or zlib.crc32(data) != checksum:
-            raise OSError(f'the entry {name!r} of {self.path} is damaged: its checksum does not match')
+            raise OSError(f'{label} is damaged: its checksum does not match')
         return data
+
+    def _read_packed(self, label: str, offset: int, packed_size: int) -> bytes:
+        # os.pread reserves as much memory as it is asked for, so the sizes are checked before
+        damaged = OSError(f'{label} is damaged: the archive ends before it, or has something else there')
+        if not 0 <= offset <= self._size - _LOCAL_HEADER.size:
+            raise damaged
+        header = os.pread(self._file, _LOCAL_HEADER.size, offset)
+        signature, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+        start = offset + _LOCAL_HEADER.size + name_length + extra_length
+        if signature != b'PK\x03\x04' or start + packed_size > self._size:
+            raise damaged
+        return os.pread(self._file, packed_size, start)
+
+
+def _zip_entries(path: str) -> dict[str, tuple[int, int, int, int, int]]:
+    """Return offset, packed size, size, method and checksum of the files in a zip that are not encrypted."""
+    with zipfile.ZipFile(path) as archive:
+        return {
+            info.filename: (
+                info.header_offset,
+                info.compress_size,
+                info.file_size,
+                info.compress_type,
+                info.CRC,
+            )
+            for info in archive.infolist()
+            if not info.is_dir() and not info.flag_bits & 1
+        }
+
+
+def _unpack(label: str, packed: bytes, size: int, method: int) -> bytes:
+    if method == zipfile.ZIP_STORED:
+        return packed
+    if method != zipfile.ZIP_DEFLATED:
+        raise OSError(f'{label} is compressed by method {method}; repack the archive as stored or deflated')
+    try:
+        # at most one byte more than the directory states, so that a forged entry cannot fill the memory
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, size + 1)
+    except zlib.error as error:
+        raise OSError(f'{label} is damaged: {error}') from None
 
 
 class LmdbArchive:
@@ -71,6 +123,10 @@ class LmdbArchive:
 
     Args:
         path: The database: a folder with ``data.mdb``, or a single file.
+
+    Raises:
+        ImportError: The package lmdb is missing.
+        OSError: It is no LMDB, or the file is truncated.
     """
 
     def __init__(self, path: str):
@@ -82,10 +138,14 @@ class LmdbArchive:
             ) from None
         # no lock and no readahead: many readers of single images in random order, on disks that may be
         # read-only
-        self._environment = lmdb.open(
-            path, subdir=os.path.isdir(path), readonly=True, lock=False, readahead=False, meminit=False
-        )
+        try:
+            self._environment = lmdb.open(
+                path, subdir=os.path.isdir(path), readonly=True, lock=False, readahead=False, meminit=False
+            )
+        except lmdb.Error as error:
+            raise OSError(f'{path} is no complete LMDB: {error}; copy it again') from None
         self.path = path
+        self._check_length()
         self.process = os.getpid()
 
     def close(self) -> None:
@@ -103,13 +163,30 @@ class LmdbArchive:
                     continue
         return names
 
-    def read(self, name: str) -> bytes:
-        """Return the bytes of a key; raise KeyError for an unknown key."""
-        with self._environment.begin() as transaction:
+    def read(self, name: str, max_bytes: int | None = None) -> bytes:
+        """Return the bytes of a key; raise KeyError for an unknown key and OSError above ``max_bytes``."""
+        with self._environment.begin(buffers=True) as transaction:
             data = transaction.get(name.encode())
-        if data is None:
-            raise KeyError(name)
-        return data
+            if data is None:
+                raise KeyError(name)
+            if max_bytes is not None:
+                check_size(f'the entry {name!r} of {self.path}', len(data), max_bytes)
+            return bytes(data)
+
+    def _check_length(self) -> None:
+        """Refuse a truncated file, whose missing pages would end this process by SIGBUS."""
+        file = os.path.join(self.path, 'data.mdb') if os.path.isdir(self.path) else self.path
+        page_size, last_page = self._environment.stat()['psize'], self._environment.info()['last_pgno']
+        size, stated = os.path.getsize(file), page_size * (last_page + 1)
+        if size >= stated:
+            return
+        # pages at the end that were freed before they were written may be absent, so another process tries
+        command = [sys.executable, '-c', _READ_ALL_PAGES, self.path]
+        if subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode:
+            self.close()
+            raise OSError(
+                f'{self.path} is a truncated LMDB: {size} of {stated} bytes are there; copy it again'
+            )
 
 
 def split_archive(path: str) -> tuple[str, str] | None:
@@ -151,23 +228,27 @@ def open_archive(path: str) -> ZipArchive | LmdbArchive:
     return archive
 
 
-def read_bytes(path: str) -> bytes:
+def read_bytes(path: str, max_bytes: int | None = None) -> bytes:
     """Return the bytes of a file, on disk or inside an archive.
+
+    Args:
+        path: The file.
+        max_bytes: Largest size to read or unpack; None for any.
 
     Raises:
         FileNotFoundError: There is no such file.
-        OSError: It cannot be read (a folder, no permission, a damaged archive).
+        OSError: It cannot be read (a folder, a FIFO or device, no permission, a damaged archive) or is too
+            large.
     """
     try:
-        with open(path, 'rb') as file:
-            return file.read()
+        return read_regular(path, max_bytes)
     except (FileNotFoundError, NotADirectoryError):
         archive_and_name = _split_open_archive(path) or split_archive(path)
         if not archive_and_name:
             raise
     archive, name = archive_and_name
     try:
-        return open_archive(archive).read(name)
+        return open_archive(archive).read(name, max_bytes)
     except KeyError:
         raise FileNotFoundError(f'{archive} holds no {name!r}') from None
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from pathlib import Path
 
 from mmengine.dist import barrier, is_main_process
@@ -13,6 +14,8 @@ from mmssl.errors import BadFilesError
 from mmssl.registry import HOOKS
 
 LIST_NAME = 'bad_files.txt'
+# the backslash first, so that it does not escape those of the others
+_ESCAPES = {'\\': '\\\\', '\t': '\\t', '\n': '\\n', '\r': '\\r'}
 # one bad file in a small folder is no reason to stop, although 0.1 % of 500 files is less than one
 ALWAYS_ALLOWED = 3
 
@@ -20,7 +23,8 @@ ALWAYS_ALLOWED = 3
 class BadFiles:
     """Bad files of one data set, in memory or, once attached, in a file that all workers and ranks share.
 
-    Each line of the file is ``path<TAB>reason``, appended in one write (O_APPEND), so that writers do not
+    Each line of the file is ``path<TAB>reason``, in which a backslash, tab or line break of a path is written
+    as in Python (``\\\\``, ``\\t``, ``\\n``), appended in one write (O_APPEND), so that writers do not
     mix. A bad file that two workers find at the same moment may be listed twice; it counts once.
 
     Args:
@@ -74,7 +78,7 @@ class BadFiles:
             reason = ' '.join(str(reason).split())
             self._reasons[path] = reason
             if self.list_file:
-                _append(self.list_file, f'{path}\t{reason}\n')
+                _append(self.list_file, list_line(path, reason))
             print_log(
                 f'skipped a bad file ({len(self._reasons)}; {self.allowed(total)} allowed): {path}: {reason}',
                 logger='current',
@@ -136,7 +140,19 @@ def read_list(path: str | os.PathLike) -> list[tuple[str, str]]:
     # a line without its end is still being written by another process
     lines = text[: text.rfind('\n') + 1].split('\n')
     pairs = (line.partition('\t') for line in lines if '\t' in line)
-    return [(path, reason) for path, _, reason in pairs]
+    return [(_unescape(path), reason) for path, _, reason in pairs]
+
+
+def list_line(path: str, reason: str) -> str:
+    """Return the line of the list, from which :func:`read_list` gets any path back."""
+    for character, escaped in _ESCAPES.items():
+        path = path.replace(character, escaped)
+    return f'{path}\t{reason}\n'
+
+
+def _unescape(path: str) -> str:
+    characters = {escaped: character for character, escaped in _ESCAPES.items()}
+    return re.sub(r'\\[\\tnr]', lambda match: characters[match.group()], path)
 
 
 def diagnose(path: str, max_pixels: int | None = None) -> str | None:
@@ -178,7 +194,7 @@ def _drop_repaired(path: str) -> None:
             still_bad[name] = reason
     temporary = f'{path}.{os.getpid()}'
     Path(temporary).write_text(
-        ''.join(f'{name}\t{reason}\n' for name, reason in still_bad.items()),
+        ''.join(list_line(name, reason) for name, reason in still_bad.items()),
         encoding='utf-8',
         errors='surrogateescape',
     )

@@ -1,5 +1,6 @@
 """Finding the images of a folder or an archive."""
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -8,7 +9,8 @@ from mmengine.logging import print_log
 
 from mmssl.data.archives import open_archive, split_archive
 from mmssl.data.missing import closest, no_images, no_such_folder, no_such_folder_in_archive
-from mmssl.data.suffixes import IMAGE_SUFFIXES
+from mmssl.data.regular_files import special_file
+from mmssl.data.suffixes import IMAGE_SUFFIXES, SIDECAR_SUFFIXES
 
 
 def find_images(
@@ -39,6 +41,8 @@ def find_images(
         )
     if os.path.isfile(root):
         raise ValueError(f'{root} is a file, neither a folder of images nor a zip or LMDB archive of one')
+    if os.path.lexists(root) and not os.path.isdir(root):
+        raise ValueError(f'{root} is {_description(root)}, not a folder of images')
     if not os.path.isdir(root):
         if not _may_skip_prefix(data_root, prefix, suffixes):
             raise FileNotFoundError(no_such_folder(root))
@@ -47,7 +51,31 @@ def find_images(
     names, other_suffixes = _scan(root, tuple(suffixes))
     if not names:
         raise ValueError(no_images(root, suffixes, other_suffixes))
+    log_unread(root, other_suffixes)
     return root, names
+
+
+def _description(path: str) -> str:
+    """Return what a path is that is neither a file nor a folder."""
+    try:
+        return special_file(os.stat(path).st_mode) or 'a file'
+    except OSError as error:
+        return f'a link that leads nowhere ({error.strerror})'
+
+
+def log_unread(root: str, other_suffixes: Counter) -> None:
+    """Log how many files have endings that are not read, apart from texts and tables beside the images."""
+    unread = Counter({suffix: n for suffix, n in other_suffixes.items() if suffix not in SIDECAR_SUFFIXES})
+    if unread:
+        counts = ', '.join(
+            f'{count} {suffix or "without an ending"}' for suffix, count in unread.most_common(8)
+        )
+        print_log(
+            f'{root}: {unread.total()} files are not read, since their endings are not those of images that '
+            f'can be read: {counts}; convert them (to .jpg or .png) if they are images',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 def _find_in_archive(
@@ -63,9 +91,11 @@ def _find_in_archive(
     """
     all_names = [name for name in open_archive(archive).names() if not _is_hidden(name)]
     images = sorted(name for name in all_names if name.lower().endswith(tuple(suffixes)))
+    unread = (name for name in all_names if not name.lower().endswith(tuple(suffixes)))
+    other_suffixes = Counter(os.path.splitext(name)[1].lower() for name in unread)
     if not images:
-        all_suffixes = Counter(os.path.splitext(name)[1].lower() for name in all_names)
-        raise ValueError(no_images(archive, suffixes, all_suffixes))
+        raise ValueError(no_images(archive, suffixes, other_suffixes))
+    log_unread(archive, other_suffixes)
     top = _only_top_folder(images)
     if not folder and top is None:
         return archive, images
@@ -112,27 +142,29 @@ def _stands_for_train(prefix: str, folders: Sequence[str]) -> bool:
 
 
 def _scan(root: str, suffixes: tuple[str, ...]) -> tuple[list[str], Counter]:
-    """Return the sorted paths of the images below ``root``, and the number of files per other suffix."""
+    """Return the sorted paths of the images below ``root``, and the number of files per other suffix.
+
+    A link right below the root is a class folder of its own, even if it leads to a folder that has been read;
+    this is logged. Deeper links are followed once.
+    """
     names: list[str] = []
     other_suffixes: Counter[str] = Counter()
-    visited: set[tuple[int, int]] = set()
+    # (device, inode) and the class folder if that is a link -> the first name
+    visited: dict[tuple[int, int, str], str] = {}
     folders: list[str] = ['']
     links: list[str] = []
     # links are followed last, so that a folder that is reached both ways has its own name
     while folders or links:
         folder = (folders or links).pop()
-        path = f'{root}/{folder}' if folder else root
-        status = os.stat(path)
-        if (status.st_dev, status.st_ino) in visited:
+        if not _visit(root, folder, visited):
             continue
-        visited.add((status.st_dev, status.st_ino))
         new_links: list[str] = []
-        with os.scandir(path) as entries:
+        with os.scandir(f'{root}/{folder}' if folder else root) as entries:
             for entry in entries:
                 if _is_hidden(entry.name):
                     continue
                 name = f'{folder}/{entry.name}' if folder else entry.name
-                if entry.is_dir():
+                if _is_dir(entry):
                     (new_links if entry.is_symlink() else folders).append(name)
                 elif entry.name.lower().endswith(suffixes):
                     names.append(name)
@@ -140,6 +172,35 @@ def _scan(root: str, suffixes: tuple[str, ...]) -> tuple[list[str], Counter]:
                     other_suffixes[os.path.splitext(entry.name)[1].lower()] += 1
         links = sorted(new_links, reverse=True) + links
     return sorted(names), other_suffixes
+
+
+def _visit(root: str, folder: str, visited: dict[tuple[int, int, str], str]) -> bool:
+    """Enter a folder into ``visited``; return False if its images have been read under another name."""
+    status = os.stat(f'{root}/{folder}' if folder else root)
+    inode = (status.st_dev, status.st_ino)
+    top = folder.split('/', 1)[0]
+    linked_top = top if folder and os.path.islink(f'{root}/{top}') else ''
+    first = visited.get((*inode, ''), visited.get((*inode, linked_top)))
+    if first == '' or (first is not None and folder != linked_top):
+        return False  # the root itself, or a deeper link to what has been read
+    if folder == linked_top and folder:
+        same = next((name for key, name in visited.items() if key[:2] == inode and '/' not in name), None)
+        if same is not None:
+            print_log(
+                f'{root}/{folder} and {root}/{same} are the same folder: its images are read twice, once for '
+                'each name; remove one of the links if that is not meant',
+                logger='current',
+                level=logging.WARNING,
+            )
+    visited[(*inode, linked_top)] = folder
+    return True
+
+
+def _is_dir(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _has_images(root: str, suffixes: tuple[str, ...]) -> bool:

@@ -5,9 +5,12 @@ NumPy, and torch's antialiased uint8 resize takes a fifth of Pillow's time, with
 gray levels. So Pillow reads headers and everything but common JPEGs, OpenCV decodes JPEGs, torch resizes.
 """
 
+import contextlib
 import io
 import os
+import threading
 import warnings
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import cv2
@@ -21,6 +24,10 @@ from mmssl.errors import BadImageError
 
 # Pillow's own limit; larger images raise an error that names them before any pixel is decoded
 MAX_PIXELS = 178_956_970
+# four channels of 16 bits, uncompressed, and room for metadata
+_BYTES_PER_PIXEL = 8
+_METADATA_BYTES = 1 << 28
+_pillow_lock = threading.Lock()
 _ORIENTATION_TAG = 0x0112
 _REDUCED = {
     1: cv2.IMREAD_COLOR,
@@ -64,10 +71,11 @@ def open_image(path: str, max_pixels: int = MAX_PIXELS) -> EncodedImage:
 
     Raises:
         FileNotFoundError: There is no such file.
-        BadImageError: The file is empty, a folder, of an unknown format, or larger than ``max_pixels``.
+        BadImageError: The file is empty, a folder, a FIFO or device, of an unknown format, or larger than
+            ``max_pixels``.
     """
     try:
-        data = read_bytes(path)
+        data = read_bytes(path, _METADATA_BYTES + _BYTES_PER_PIXEL * max_pixels)
     except (FileNotFoundError, PermissionError):
         raise
     except OSError as error:
@@ -77,10 +85,7 @@ def open_image(path: str, max_pixels: int = MAX_PIXELS) -> EncodedImage:
     if not data:
         raise BadImageError('the file is empty', path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            header = Image.open(io.BytesIO(data))
-            orientation = header.getexif().get(_ORIENTATION_TAG, 1)
+        header, orientation = _read_header(data)
     except Image.UnidentifiedImageError:
         raise BadImageError('no known image format', path) from None
     except Exception as error:  # Pillow's parsers raise all kinds of errors on damaged headers
@@ -93,6 +98,36 @@ def open_image(path: str, max_pixels: int = MAX_PIXELS) -> EncodedImage:
     if orientation >= 5:
         width, height = height, width
     return EncodedImage(path, data, header, width, height, orientation)
+
+
+def _read_header(data: bytes) -> tuple[Image.Image, int]:
+    """Return Pillow's image, not decoded, and its EXIF orientation."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        try:
+            header = Image.open(io.BytesIO(data))
+        except Image.DecompressionBombError:
+            with _without_pillow_limit(MAX_PIXELS + 1):
+                header = Image.open(io.BytesIO(data))
+        return header, header.getexif().get(_ORIENTATION_TAG, 1)
+
+
+@contextlib.contextmanager
+def _without_pillow_limit(pixels: int) -> Iterator[None]:
+    """Turn off Pillow's own limit, a global of its module, for an image that is above it.
+
+    ``open_image`` has its own, ``max_pixels``.
+    """
+    if pixels <= MAX_PIXELS:
+        yield
+        return
+    with _pillow_lock:
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def decode(image: EncodedImage, reduction: int = 1) -> np.ndarray:
@@ -150,7 +185,7 @@ def can_reduce(image: EncodedImage) -> bool:
 def _decode_with_pillow(image: EncodedImage) -> np.ndarray:
     header = image.header
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _without_pillow_limit(header.width * header.height):
             warnings.simplefilter('ignore')
             header.load()
             if header.mode.startswith('I;16') or (header.mode == 'I' and header.format == 'PNG'):

@@ -20,6 +20,7 @@ def closest(name: str, candidates: Sequence[str], cutoff: float = 0.6) -> str | 
 def no_such_folder(path: str) -> str:
     """Say which part of a path is the first that does not exist, and what exists beside it."""
     parent = os.path.abspath(path)
+    missing = os.path.basename(parent)
     while not os.path.exists(parent):
         parent, missing = os.path.split(parent)
     siblings = sorted(os.listdir(parent)) if os.path.isdir(parent) else []

@@ -17,6 +17,13 @@ IMAGE_SUFFIXES = (
     '.pgm',
     '.jp2',
 )
+# files that are often beside images and are not images themselves
+SIDECAR_SUFFIXES = frozenset(
+    f'.{suffix}'
+    for suffix in (
+        'txt json jsonl xml csv tsv md rst html yml yaml toml log py sh db ini md5 sha256 lock'.split()
+    )
+)
 
 
 def is_image(path: str | os.PathLike) -> bool:

@@ -95,7 +95,7 @@ def _problems(run: Run) -> str:
         last_line = text.splitlines()[-1] if text else path.name
         cards.append(f'<h3>failed: {escape(last_line)}</h3><p class="faint">{escape(str(path))}</p>')
     path = run.folder / 'bad_files.txt'
-    lines = path.read_text(encoding='utf-8', errors='replace').splitlines() if path.is_file() else []
+    lines = path.read_text(encoding='utf-8', errors='replace').split('\n')[:-1] if path.is_file() else []
     if lines:
         cards.append(
             f'<h3>{len(lines)} files could not be decoded</h3>'

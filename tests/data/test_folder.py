@@ -97,7 +97,7 @@ def test_classes_set_the_order_and_an_unknown_folder_is_an_error(tmp_path):
         ImageFolder(tmp_path, classes=('cat', 'dogs'))
 
 
-def test_links_are_followed_once(tmp_path):
+def test_links_to_class_folders_are_classes_and_deeper_ones_are_followed_once(tmp_path):
     root = write_images(tmp_path / 'root')
     other = write_images(tmp_path / 'other', ('x.jpg',))
     (root / 'dog' / 'loop').symlink_to(root)
@@ -111,6 +111,7 @@ def test_links_are_followed_once(tmp_path):
         'dog/d.webp',
         'dog/deep/er/c.png',
         'dog/file.jpg',
+        'linked/x.jpg',
     ]
 
 
