@@ -20,7 +20,7 @@ __all__ = ['ImageFolder', 'find_images']
 class ImageFolder(BaseDataset):
     """Data set of all images below a folder or in an archive, nested or flat, sorted by path.
 
-    Hidden files are ignored, links to folders are followed once. ``data_root`` may be a zip file or an LMDB
+    Hidden files are ignored; links to folders are followed once, and links to class folders are classes. ``data_root`` may be a zip file or an LMDB
     of such a folder, or lead into one (``photos.zip/inner``); it is read in place. If every image is in a
     class folder, the first one below the root, ``data_list`` has ``gt_label`` and the meta information has
     ``classes``.
@@ -73,6 +73,7 @@ class ImageFolder(BaseDataset):
         self.labels = labels
         self.bad_files = BadFiles(max_bad_files, max_bad_fraction)
         self.image_root = ''
+        self.classes_from_folders = classes is None and 'classes' not in (kwargs.get('metainfo') or {})
         if classes is not None:
             kwargs['metainfo'] = {**(kwargs.get('metainfo') or {}), 'classes': tuple(classes)}
         prefix = data_prefix if isinstance(data_prefix, str) else data_prefix.get('img_path', '')
@@ -122,6 +123,16 @@ class ImageFolder(BaseDataset):
         if unknown is not None:
             raise ValueError(unknown_class(f'{self.image_root}/{unknown}', unknown, classes))
         return {name: label for label, name in enumerate(classes)}
+
+    def use_classes(self, classes: Sequence[str]) -> None:
+        """Number the class folders by these names instead of those that exist.
+
+        Raises:
+            ValueError: A folder is none of the classes.
+        """
+        self._metainfo['classes'] = tuple(classes)
+        self._fully_initialized = False
+        self.full_init()
 
     def get_cat_ids(self, idx: int) -> list[int]:
         """Return the labels of one image, for the toolboxes' class-balanced wrappers."""

@@ -7,6 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 
 from mmssl.engine.bare_model import bare_model
+from mmssl.engine.run_checks import check_last_batch, limit_topk, number_folders_by_name
 from mmssl.registry import HOOKS
 
 HEADS = ('head', 'decode_head', 'auxiliary_head', 'bbox_head', 'mask_head')
@@ -46,18 +47,18 @@ def check_class_count(model, dataset) -> None:
             )
 
 
-def check_same_classes(now, then, where: str) -> None:
+def check_same_classes(now, then, where: str, same_run: bool = False) -> None:
     """Compare the classes of a data set with those that a model was trained on.
-
-    Different names are logged.
 
     Args:
         now: Names of the data set's classes, or None.
         then: Names of the classes in training, or None.
         where: The data set, for messages.
+        same_run: Whether one config gives both.
 
     Raises:
-        ValueError: The same names are in another order, so that labels mean other classes.
+        ValueError: The names differ, so that labels mean other classes. Where a checkpoint is tested, names
+            of which none is a class of training are only logged: they may be the same classes in other words.
     """
     now, then = tuple(now or ()), tuple(then or ())
     if not now or not then or now == then:
@@ -70,11 +71,10 @@ def check_same_classes(now, then, where: str) -> None:
             f'{where} has the classes of training in another order: label {label} is {names}; '
             'give both the same classes'
         )
-    print_log(
-        f'{where} has other classes than training: label {label} is {names}',
-        logger='current',
-        level=logging.WARNING,
-    )
+    text = f'{where} has other classes than training: label {label} is {names}'
+    if same_run or set(now) & set(then):
+        raise ValueError(f'{text}; give both the same class folders, or the same classes of the data set')
+    print_log(text, logger='current', level=logging.WARNING)
 
 
 def heads(model) -> list[tuple[str, torch.nn.Module]]:
@@ -156,6 +156,11 @@ def _classes_of(meta) -> tuple:
     return tuple(classes) if isinstance(classes, (list, tuple)) else ()
 
 
+def _monitored(runner) -> str:
+    """Return the names of the scores that select the best checkpoint."""
+    return ' '.join(str(getattr(hook, 'save_best', '') or '') for hook in runner.hooks)
+
+
 def _shortened(names) -> str:
     return ', '.join(map(str, names[:5])) + (', ...' if len(names) > 5 else '')
 
@@ -181,6 +186,9 @@ class SanityHook(Hook):
         check_class_count(runner.model, runner.train_dataloader.dataset)
         self._classes = _classes_of(getattr(runner.train_dataloader.dataset, 'metainfo', None))
         self._heads = heads(bare_model(runner.model))
+        check_last_batch(bare_model(runner.model), runner.train_dataloader)
+        if runner.val_loop is not None:
+            self._check_evaluation(runner, runner.val_loop, 'the validation data', same_run=True)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """Check the labels of the batch."""
@@ -189,13 +197,21 @@ class SanityHook(Hook):
 
     def before_val(self, runner) -> None:
         """Check the validation data."""
-        self._check(runner.model, runner.val_dataloader.dataset, 'the validation data')
+        self._check_evaluation(runner, runner.val_loop, 'the validation data')
 
     def before_test(self, runner) -> None:
         """Check the test data."""
-        self._check(runner.model, runner.test_dataloader.dataset, 'the test data')
+        self._check_evaluation(runner, runner.test_loop, 'the test data')
 
-    def _check(self, model, dataset, where: str) -> None:
-        check_class_count(model, dataset)
-        if heads(model):
-            check_same_classes(_classes_of(getattr(dataset, 'metainfo', None)), self._classes, where)
+    def _check_evaluation(self, runner, loop, where: str, same_run: bool = False) -> None:
+        """Check the classes and the metrics of a loop of validation or test."""
+        dataset = loop.dataloader.dataset
+        model_heads = heads(bare_model(runner.model))
+        if model_heads and self._classes:
+            number_folders_by_name(dataset, self._classes, where)
+            loop.evaluator.dataset_meta = dataset.metainfo
+        check_class_count(runner.model, dataset)
+        if not model_heads:
+            return
+        check_same_classes(_classes_of(getattr(dataset, 'metainfo', None)), self._classes, where, same_run)
+        limit_topk(loop.evaluator.metrics, model_heads[0][1].num_classes, _monitored(runner))

@@ -166,5 +166,7 @@ def test_validation_in_another_order_is_refused(monkeypatch):
         match="the test data has the classes of training in another order: label 1 is 'hen' and 'dog'",
     ):
         check_same_classes(('cat', 'hen', 'dog'), NAMES, 'the test data')
-    check_same_classes(('cat', 'dog'), NAMES, 'the test data')
-    assert lines == ["the test data has other classes than training: label 2 is nothing and 'hen'"]
+    with pytest.raises(ValueError, match="other classes than training: label 2 is nothing and 'hen'"):
+        check_same_classes(('cat', 'dog'), NAMES, 'the test data')
+    check_same_classes(('n01', 'n02', 'n03'), NAMES, 'the test data')
+    assert lines == ["the test data has other classes than training: label 0 is 'n01' and 'cat'"]

@@ -1,0 +1,105 @@
+"""Checks of data and metrics whose faults otherwise show at the first validation or an epoch's end."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mmengine.logging import print_log
+from torch.nn import BatchNorm1d
+
+from mmssl.data.folder import ImageFolder
+from mmssl.engine import seeding
+
+
+def with_inner_datasets(dataset: Any) -> Iterator[Any]:
+    """Yield a built data set and all data sets inside it (wrappers of mmengine and of the data loader)."""
+    yield dataset
+    own = vars(dataset)
+    inner = own.get('datasets') or own.get('dataset') or own.get('_dataset')
+    if inner is None:
+        return
+    for each in inner if isinstance(inner, (list, tuple)) else [inner]:
+        yield from with_inner_datasets(each)
+
+
+def number_folders_by_name(dataset: Any, classes: Sequence[str], where: str) -> None:
+    """Give class folders the labels that their names have in training, if training has all of these names.
+
+    A folder that lacks some of the classes of training would be numbered without them.
+
+    Args:
+        dataset: A built data set; only :class:`mmssl.data.folder.ImageFolder` takes its classes from folders.
+        classes: Names of the classes in training, in the order of their labels.
+        where: The data set, for messages.
+    """
+    classes = tuple(classes)
+    parts = list(with_inner_datasets(dataset))
+    folders = [part for part in parts if isinstance(part, ImageFolder) and part.classes_from_folders]
+    present = {name for folder in folders for name in folder.metainfo.get('classes') or ()}
+    if not present or not present < set(classes):
+        return
+    missing = [name for name in classes if name not in present]
+    for folder in folders:
+        folder.use_classes(classes)
+    for part in parts:
+        if 'classes' in vars(part).get('_metainfo', {}):
+            part._metainfo['classes'] = classes
+    print_log(
+        f'{where} has no images of {len(missing)} of the {len(classes)} classes of training '
+        f'({", ".join(missing[:5])}{", ..." if len(missing) > 5 else ""}); labels follow the names',
+        logger='current',
+        level=logging.WARNING,
+    )
+
+
+def limit_topk(metrics: Sequence[Any], num_classes: int, monitored: str | None = None) -> None:
+    """Leave out accuracies over more classes than there are.
+
+    Args:
+        metrics: Metrics of an evaluator; those with ``topk`` are changed.
+        num_classes: Number of classes that the head predicts.
+        monitored: Names of scores that select the best checkpoint.
+
+    Raises:
+        ValueError: A metric has no other accuracy, or the best checkpoint is selected by one of these.
+    """
+    for metric in metrics:
+        topk = getattr(metric, 'topk', None)
+        if not isinstance(topk, tuple) or not all(isinstance(k, int) for k in topk):
+            continue
+        possible = tuple(k for k in topk if k <= num_classes)
+        impossible = [f'top{k}' for k in topk if k > num_classes]
+        if not impossible:
+            continue
+        text = f'{", ".join(impossible)} of {type(metric).__name__} needs more than the {num_classes} classes'
+        if not possible or any(name in (monitored or '') for name in impossible):
+            raise ValueError(f'{text}; set topk of val_evaluator and test_evaluator, for example to (1,)')
+        metric.topk = possible
+        print_log(f'{text}; it is left out', logger='current', level=logging.WARNING)
+
+
+def check_last_batch(model: Any, loader: Any) -> None:
+    """Refuse a last batch of a single image if the model normalises over the batch alone.
+
+    PyTorch fails at the end of the first epoch.
+
+    Args:
+        model: The model, without wrappers.
+        loader: Data loader of training.
+
+    Raises:
+        ValueError: The last batch of an epoch has one image, and the model has a BatchNorm1d.
+    """
+    batch_size = getattr(loader, 'batch_size', None)
+    if not batch_size or batch_size == 1 or loader.drop_last or seeding.is_endless(loader):
+        return
+    images = len(loader.sampler)
+    if images % batch_size != 1:
+        return
+    name = next((name for name, module in model.named_modules() if type(module) is BatchNorm1d), None)
+    if name is not None:
+        raise ValueError(
+            f'the last of the batches of {batch_size} holds a single one of the {images} images, over which '
+            f'the batch norm {name} cannot normalise; set train_dataloader.drop_last=True, or another '
+            'batch_size'
+        )

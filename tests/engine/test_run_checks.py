@@ -1,0 +1,111 @@
+"""Classes by name, accuracies over more classes than there are, and a last batch of one image."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from mmengine.dataset import ConcatDataset, DefaultSampler
+from mmpretrain.evaluation import Accuracy
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mmssl.data.folder import ImageFolder
+from mmssl.engine.run_checks import check_last_batch, limit_topk, number_folders_by_name
+from mmssl.engine.sanity import SanityHook, check_same_classes
+from mmssl.engine.seeding import SeededDataset
+
+
+def folder(root, names, **settings):
+    for name in names:
+        (root / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(root / name / f'{name}.png')
+    return ImageFolder(str(root), **settings)
+
+
+def labels(dataset):
+    return {
+        info['img_path'][-5]: info['gt_label']
+        for info in (dataset.get_data_info(index) for index in range(len(dataset)))
+    }
+
+
+@pytest.mark.parametrize('wrapped', [False, True])
+def test_folders_that_lack_classes_are_numbered_by_name(tmp_path, wrapped):
+    val = folder(tmp_path, 'bdf')
+    if wrapped:
+        val = SeededDataset(ConcatDataset([val]))
+    assert labels(val) == dict(b=0, d=1, f=2)
+    number_folders_by_name(val, 'abcdef', 'the validation data')
+    assert labels(val) == dict(b=1, d=3, f=5)
+    assert val.metainfo['classes'] == tuple('abcdef')
+
+
+@pytest.mark.parametrize('found', ['bcdefz', 'uvwxyz'])
+def test_folders_of_other_names_are_refused(tmp_path, found):
+    val = folder(tmp_path, found)
+    number_folders_by_name(val, 'abcdef', 'the validation data')
+    assert val.metainfo['classes'] == tuple(found)
+    with pytest.raises(ValueError, match='the validation data has other classes than training: label 0 is'):
+        check_same_classes(val.metainfo['classes'], 'abcdef', 'the validation data', same_run=True)
+
+
+def test_classes_that_are_given_stay(tmp_path):
+    val = folder(tmp_path, 'bd', classes=('d', 'b'))
+    number_folders_by_name(val, 'abcd', 'the validation data')
+    assert labels(val) == dict(d=0, b=1)
+
+
+def runner_of(train, val, model, topk=(1, 5), save_best=None):
+    loader = DataLoader(train, 2, sampler=DefaultSampler(train, shuffle=False), drop_last=True)
+    evaluator = SimpleNamespace(metrics=[Accuracy(topk=topk)], dataset_meta=val.metainfo)
+    return SimpleNamespace(
+        model=model,
+        train_dataloader=loader,
+        val_loop=SimpleNamespace(dataloader=DataLoader(val, 2), evaluator=evaluator),
+        hooks=[SimpleNamespace(save_best=save_best)],
+    )
+
+
+def classifier(num_classes):
+    model = nn.Module()
+    model.head = nn.Linear(2, num_classes)
+    model.head.num_classes = num_classes
+    return model
+
+
+def test_the_hook_checks_validation_before_the_first_step(tmp_path):
+    train, val = folder(tmp_path / 'train', 'abc'), folder(tmp_path / 'val', 'bc')
+    runner = runner_of(train, val, classifier(3))
+    SanityHook().before_train(runner)
+    assert labels(val) == dict(b=1, c=2)
+    assert runner.val_loop.evaluator.dataset_meta['classes'] == ('a', 'b', 'c')
+    assert runner.val_loop.evaluator.metrics[0].topk == (1,)
+    with pytest.raises(ValueError, match=r"label 2 is 'z' and 'c'"):
+        SanityHook().before_train(runner_of(train, folder(tmp_path / 'other', 'abz'), classifier(3)))
+
+
+def test_accuracies_that_remain():
+    metric = Accuracy(topk=(1, 5))
+    limit_topk([metric], 5)
+    assert metric.topk == (1, 5)
+    limit_topk([metric, object()], 4)
+    assert metric.topk == (1,)
+    with pytest.raises(ValueError, match='top5 of Accuracy needs more than the 3 classes; set topk'):
+        limit_topk([Accuracy(topk=5)], 3)
+    with pytest.raises(ValueError, match='top5'):
+        limit_topk([Accuracy(topk=(1, 5))], 3, 'accuracy/top5')
+
+
+@pytest.mark.parametrize(
+    'images, drop_last, refused', [(17, False, True), (17, True, False), (18, False, False)]
+)
+def test_a_last_batch_of_one(images, drop_last, refused):
+    images = list(range(images))
+    loader = DataLoader(images, 16, sampler=DefaultSampler(images), drop_last=drop_last)
+    check_last_batch(nn.Sequential(nn.Linear(2, 2)), loader)
+    if not refused:
+        check_last_batch(nn.Sequential(nn.BatchNorm1d(2)), loader)
+        return
+    with pytest.raises(ValueError, match=r'batches of 16 .* single one of the 17 images.*drop_last=True'):
+        check_last_batch(nn.Sequential(nn.BatchNorm1d(2)), loader)
