@@ -145,9 +145,11 @@ def _download(url: str) -> str:
     """Download a published file to torch's folder for checkpoints, unless it is there already."""
     import torch
 
-    folder = Path(torch.hub.get_dir()) / 'checkpoints'
-    path = folder / url.rsplit('/', 1)[-1]
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path))
-    return str(path)
+    from mmssl.checkpoint.download import download_path, explained_download
+
+    path = download_path(url)
+    if not os.path.isfile(path):
+        with explained_download(url, path, 'pretrained=None, or pretrained="FILE" for another file'):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            torch.hub.download_url_to_file(url, path)
+    return path

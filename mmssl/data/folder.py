@@ -20,10 +20,10 @@ __all__ = ['ImageFolder', 'find_images']
 class ImageFolder(BaseDataset):
     """Data set of all images below a folder or in an archive, nested or flat, sorted by path.
 
-    Hidden files are ignored; links to folders are followed once, and links to class folders are classes. ``data_root`` may be a zip file or an LMDB
-    of such a folder, or lead into one (``photos.zip/inner``); it is read in place. If every image is in a
-    class folder, the first one below the root, ``data_list`` has ``gt_label`` and the meta information has
-    ``classes``.
+    Hidden files are ignored; links to folders are followed once, except that each link right below the root
+    is a class folder. ``data_root`` may be a zip file or an LMDB of such a folder, or lead into one
+    (``photos.zip/inner``); it is read in place. If every image is in a class folder, the first one below the
+    root, ``data_list`` has ``gt_label`` and the meta information has ``classes``.
 
     A file that does not decode is skipped: another sample is drawn from NumPy's global generator, as mmengine
     does for a pipeline that returns None, and the file is counted, see

@@ -18,11 +18,27 @@ IMAGE_SUFFIXES = (
     '.jp2',
 )
 # files that are often beside images and are not images themselves
-SIDECAR_SUFFIXES = frozenset(
-    f'.{suffix}'
-    for suffix in (
-        'txt json jsonl xml csv tsv md rst html yml yaml toml log py sh db ini md5 sha256 lock'.split()
-    )
+SIDECAR_SUFFIXES = (
+    '.txt',
+    '.json',
+    '.jsonl',
+    '.xml',
+    '.csv',
+    '.tsv',
+    '.md',
+    '.rst',
+    '.html',
+    '.yml',
+    '.yaml',
+    '.toml',
+    '.log',
+    '.py',
+    '.sh',
+    '.db',
+    '.ini',
+    '.md5',
+    '.sha256',
+    '.lock',
 )
 
 

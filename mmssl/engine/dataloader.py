@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from mmssl.engine import seeding
 from mmssl.engine.workers import StartWorker, WorkerBoard
 
+_WORKER_OPTIONS = ('persistent_workers', 'prefetch_factor', 'multiprocessing_context')
+
 
 def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:
     """Build a data loader as mmengine does, with every sample seeded by its position in the stream.
@@ -28,7 +30,7 @@ def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool =
     """
     if isinstance(dataloader, DataLoader):
         return dataloader
-    cfg = dict(copy.deepcopy(dataloader))
+    cfg = _without_worker_options(dict(copy.deepcopy(dataloader)))
     dataset = _build_dataset(cfg['dataset'])
     if isinstance(dataset, IterableDataset) or not isinstance(cfg.get('sampler'), dict):
         return MMEngineRunner.build_dataloader({**cfg, 'dataset': dataset}, seed, diff_rank_seed)
@@ -56,6 +58,13 @@ def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool =
     if board is not None:
         loader.worker_init_fn = StartWorker(board, loader.worker_init_fn)
     return loader
+
+
+def _without_worker_options(cfg: dict) -> dict:
+    """Drop the options that torch refuses without worker processes."""
+    if cfg.get('num_workers'):
+        return cfg
+    return {name: value for name, value in cfg.items() if name not in _WORKER_OPTIONS}
 
 
 def _build_dataset(dataset):

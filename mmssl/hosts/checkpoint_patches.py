@@ -40,8 +40,10 @@ def download_checkpoints_safely() -> None:
             import torch
 
             from mmssl.checkpoint import safe_loading
+            from mmssl.checkpoint.download import download_path, explained_download
 
-            with safe_loading(url):
+            path = download_path(url, model_dir, file_name)
+            with safe_loading(url), explained_download(url, path):
                 return torch.hub.load_state_dict_from_url(
                     url, model_dir, map_location, progress, check_hash, file_name, weights_only=True
                 )

@@ -138,10 +138,10 @@ def database(tmp_path, folder):
     return path
 
 
-@pytest.mark.parametrize('share', [0.0, 0.02, 0.3, 0.9])
-def test_a_truncated_lmdb_is_named(database, share):
+@pytest.mark.parametrize('fraction', [0.0, 0.02, 0.3, 0.9])
+def test_a_truncated_lmdb_is_named(database, fraction):
     file = database / 'data.mdb'
-    os.truncate(file, int(file.stat().st_size * share) // 4096 * 4096)
+    os.truncate(file, int(file.stat().st_size * fraction) // 4096 * 4096)
     with pytest.raises(OSError, match=r'images\.lmdb is (a truncated|no complete) LMDB'):
         ImageFolder(database).full_init()
 
@@ -208,7 +208,7 @@ def test_the_list_of_bad_files_keeps_odd_names(tmp_path, name):
     assert list_line(path, 'x').count('\n') == 1 and list_line(path, 'x').count('\t') == 1
 
 
-def one_bit_png(side):
+def black_png(side):
     def chunk(name, data):
         return struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
 
@@ -218,7 +218,7 @@ def one_bit_png(side):
 
 
 def test_max_pixels_above_pillows_limit(tmp_path):
-    (tmp_path / 'large.png').write_bytes(one_bit_png(15_000))
+    (tmp_path / 'large.png').write_bytes(black_png(15_000))
     before = Image.MAX_IMAGE_PIXELS
     image = open_image(str(tmp_path / 'large.png'), max_pixels=10**9)
     assert (image.width, image.height) == (15_000, 15_000) and before == Image.MAX_IMAGE_PIXELS
