@@ -40,7 +40,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='scale the learning rate linearly with the actual batch size',
+        help='scale the learning rate linearly with the number of images in a step',
+    )
+    parser.add_argument(
+        '--epochs',
+        type=int,
+        metavar='N',
+        help='train N epochs, with the whole schedule scaled to that length',
+    )
+    parser.add_argument(
+        '--iters', type=int, metavar='N', help='train N iterations, with the whole schedule scaled likewise'
     )
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
 
@@ -134,6 +143,9 @@ def _with_hint(error: OSError | ImportError, cfg: Any, args: argparse.Namespace)
 
 def _apply_options(cfg: Any, args: argparse.Namespace) -> None:
     """Apply the options of the command to the config."""
+    from mmssl.config.length import set_training_length
+
+    set_training_length(cfg, args.epochs, args.iters)
     if args.no_validate:
         cfg.val_cfg = None
         cfg.val_dataloader = None

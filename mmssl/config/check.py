@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from mmssl.config.values import check_values
 from mmssl.hints import nearest
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -53,7 +54,8 @@ def check_settings(cfg: Any) -> None:
         cfg: An mmengine ``Config``.
 
     Raises:
-        ValueError: A name is nearly that of a setting which is missing, or there is no model.
+        ValueError: A name is nearly that of a setting which is missing, there is no model, or a number or a
+            switch has another type or is out of range.
         TypeError: A setting that must be a dict is not.
     """
     for key in cfg:
@@ -70,6 +72,7 @@ def check_settings(cfg: Any) -> None:
     hooks = cfg.get('custom_hooks')
     if hooks and not (isinstance(hooks, (list, tuple)) and all(isinstance(hook, dict) for hook in hooks)):
         raise TypeError(f'{cfg.filename}: custom_hooks = {hooks!r} has to be a list of dicts')
+    check_values(cfg)
 
 
 def check_nested_settings(cfg: Any) -> None:

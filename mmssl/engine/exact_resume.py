@@ -6,16 +6,21 @@ the workers, is in :mod:`mmssl.engine.seeding`.
 """
 
 import contextlib
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from mmengine.dist import get_rank, get_world_size
 from mmengine.runner import EpochBasedTrainLoop
+from torch.distributed.fsdp import FullyShardedDataParallel
 
+from mmssl.checkpoint import strip_module
 from mmssl.engine import seeding
+from mmssl.engine.bare_model import bare_model
 from mmssl.engine.plain_types import make_checkpoint_plain, restore_history_buffers, to_plain
 from mmssl.engine.run_state import gather_rng_states, rng_state, seed_all, set_rng_state
+from mmssl.errors import CheckpointError, MismatchError
 
 
 @dataclass
@@ -50,12 +55,14 @@ class ExactResume:
         rng_outside_validation: States of this rank's generators as they were before the running validation,
             which must not show in training; None outside of validation.
         validation_due: Whether the run was stopped before a validation that is still to be made.
+        saved: Iteration and schedulers of the checkpoint that was resumed.
     """
 
     def __init__(self, runner):
         self.runner = runner
         self.rng_outside_validation: dict | None = None
         self.validation_due = False
+        self.saved: tuple[int, Any] = (0, None)
         self._resuming = False
         self._loaded: _Loaded | None = None
         self._pending: _Pending | None = None
@@ -155,6 +162,15 @@ class ExactResume:
                 'the checkpoint holds weights only and cannot be resumed; start from it with load_from, '
                 'without --resume'
             )
+        for name in ('epoch', 'iter'):
+            count = meta.get(name, 0)
+            if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+                raise CheckpointError(
+                    f'the checkpoint says meta.{name} = {count!r}, which is no count of steps; '
+                    'resume from another one, or start from its weights with load_from'
+                )
+        _check_shapes(self.runner.model, checkpoint.get('state_dict') or {})
+        self.saved = (meta['iter'], copy.deepcopy(checkpoint.get('param_schedulers')))
         self._loaded = _Loaded(meta, checkpoint.pop('gradients', None))
         metainfo = getattr(self.runner.train_dataloader.dataset, 'metainfo', None)
         name = 'dataset_meta'
@@ -237,3 +253,26 @@ class ExactResume:
         assert self.rng_outside_validation is not None
         set_rng_state(self.rng_outside_validation)
         self.rng_outside_validation = None
+
+
+def _check_shapes(model, weights) -> None:
+    """Check that a run can continue with these weights; an optimizer's state fits no others.
+
+    Raises:
+        MismatchError: A weight has another shape than in the model.
+    """
+    if isinstance(model, FullyShardedDataParallel):
+        return  # its strategy compares the whole shapes
+    shapes = {name: tuple(tensor.shape) for name, tensor in bare_model(model).state_dict().items()}
+    weights = strip_module(weights)
+    differing = [
+        f'{name} ({"x".join(map(str, tensor.shape))} in the file, {"x".join(map(str, shapes[name]))} here)'
+        for name, tensor in weights.items()
+        if name in shapes and tuple(getattr(tensor, 'shape', ())) != shapes[name]
+    ]
+    if differing:
+        raise MismatchError(
+            'the checkpoint is of another model, and its run cannot be resumed: '
+            f'{len(differing)} weights have other shapes, such as {differing[0]}; resume with the config of '
+            'that run, or start from the weights that fit with load_from'
+        )

@@ -5,6 +5,7 @@ from mmengine.hooks import Hook
 from mmssl.engine.exact_resume import ExactResume
 from mmssl.engine.signals import current_watch
 from mmssl.engine.stop import Stopper
+from mmssl.engine.training_length import warn_of_other_length
 
 
 class FirstHook(Hook):
@@ -24,6 +25,10 @@ class FirstHook(Hook):
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Read the additions to the checkpoint."""
         self.exact_resume.read_checkpoint(checkpoint)
+
+    def before_train(self, runner) -> None:
+        """Compare the length of the training with that of its schedules."""
+        warn_of_other_length(runner)
 
     def before_train_epoch(self, runner) -> None:
         """Restore the generators at an epoch's beginning, before other hooks draw from them."""

@@ -21,8 +21,10 @@ from mmssl.engine.loops import use_skipping_loop
 from mmssl.engine.method_hook import MethodHook
 from mmssl.engine.optim_wrapper import use_checked_wrappers
 from mmssl.engine.run_hooks import FirstHook, LastHook
+from mmssl.engine.schedule_resume import ConfiguredSchedules
 from mmssl.engine.signals import StopSignal
 from mmssl.engine.stop import Stopper
+from mmssl.engine.training_length import scale_learning_rate
 from mmssl.engine.workers import named_worker_deaths
 from mmssl.layers.sync_bn import convert_sync_batchnorm
 
@@ -109,10 +111,22 @@ class _ResumableRunner(_Base):
         meta = self.exact_resume.complete_meta(meta)
         super().save_checkpoint(out_dir, filename, *args, meta=meta, by_epoch=by_epoch, **kwargs)
 
-    def resume(self, filename, *args, **kwargs) -> None:
-        """Resume as mmengine does, and take up the position in the data."""
+    def resume(
+        self,
+        filename,
+        resume_optimizer: bool = True,
+        resume_param_scheduler: bool = True,
+        map_location='default',
+    ) -> None:
+        """Resume as mmengine does, and take up the position in the data and in the config's schedules."""
+        configured = None
+        if resume_optimizer and resume_param_scheduler and hasattr(self.optim_wrapper, 'param_groups'):
+            configured = ConfiguredSchedules.of(self)
         with self.exact_resume.resuming(filename):
-            super().resume(filename, *args, **kwargs)
+            super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
+        if configured is not None:
+            iteration, schedulers = self.exact_resume.saved
+            configured.restore(self, schedulers, same_position=self.iter == iteration)
 
 
 class Runner(_ResumableRunner, MMEngineRunner):
@@ -121,6 +135,11 @@ class Runner(_ResumableRunner, MMEngineRunner):
     def build_optim_wrapper(self, optim_wrapper):
         """Build the optimizer wrapper, of a class that checks losses and gradients if it is mmengine's."""
         return super().build_optim_wrapper(use_checked_wrappers(optim_wrapper))
+
+    def scale_lr(self, optim_wrapper, auto_scale_lr: dict | None = None) -> None:
+        """Scale the learning rate with the number of images in a step, accumulated batches included."""
+        batch_size = _batch_size(self._train_dataloader)
+        scale_learning_rate(optim_wrapper, auto_scale_lr, batch_size, self.world_size)
 
     def wrap_model(self, model_wrapper_cfg, model):
         """Wrap the model as mmengine does; on the CPU synchronise batch norms without CUDA kernels."""
@@ -150,11 +169,29 @@ class FlexibleRunner(_ResumableRunner, MMEngineFlexibleRunner):
         self.optim_wrapper = use_checked_wrappers(self.optim_wrapper)
         return super().train()
 
+    def build_strategy(self, *args, **kwargs):
+        """Build the strategy, with the learning rate scaled as :class:`Runner` does."""
+        strategy = super().build_strategy(*args, **kwargs)
+        strategy._scale_lr = lambda: scale_learning_rate(
+            strategy.optim_wrapper,
+            strategy._auto_scale_lr,
+            strategy.dispatch_kwargs['train_micro_batch_size_per_gpu'],
+            strategy.world_size,
+        )
+        return strategy
+
     def _randomness(self) -> dict:
         return self.strategy._randomness
 
     def _apply_randomness(self) -> None:
         self.strategy._set_randomness(**self._randomness())
+
+
+def _batch_size(loader) -> int:
+    """Return the batch size of a loader or of its settings."""
+    if not isinstance(loader, dict):
+        return loader.batch_size or loader.batch_sampler.batch_size
+    return loader.get('batch_size') or (loader.get('batch_sampler') or {}).get('batch_size') or 1
 
 
 def runner_class(cfg) -> type[MMEngineRunner | MMEngineFlexibleRunner]:

@@ -171,14 +171,18 @@ class ScheduledSupervisor(SelfSupervisor):
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Call ``before_update`` and ``after_update`` around every step of ``optimizer``.
 
-        Repeated calls have no effect.
+        Repeated calls have no effect. A step that a float16 gradient scaler skips counts for nothing.
         """
         models = vars(optimizer).setdefault('attached_models', [])
         if not any(model is self for model in models):
             models.append(self)
             self._attached = True
-            optimizer.register_step_pre_hook(lambda *_: self.before_update())
-            optimizer.register_step_post_hook(lambda *_: self._finish_step())
+            optimizer.register_step_pre_hook(
+                lambda stepping, *_: None if _is_skipped(stepping) else self.before_update()
+            )
+            optimizer.register_step_post_hook(
+                lambda stepping, *_: None if _is_skipped(stepping) else self._finish_step()
+            )
 
     def _finish_step(self) -> None:
         self.after_update()
@@ -217,3 +221,9 @@ def _copy_missing_teachers(model: ScheduledSupervisor, incompatible_keys) -> Non
         keys = [f'{names[id(teacher)]}.module.{name}' for name, _ in teacher.module.named_parameters()]
         if keys and missing.issuperset(keys):
             teacher.copy_from(student)
+
+
+def _is_skipped(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a fused optimizer, which a gradient scaler lets skip steps by itself, skips this one."""
+    found_inf = getattr(optimizer, 'found_inf', None)
+    return found_inf is not None and bool(found_inf)

@@ -1,0 +1,122 @@
+"""Checks of the numbers and switches of a config, before a run writes anything."""
+
+import math
+from collections.abc import Callable, Mapping
+from numbers import Integral, Real
+from typing import Any
+
+from mmssl.config.length import schedulers_of
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return _is_number(value) and (isinstance(value, Integral) or float(value).is_integer())
+
+
+# (what the value must be, test)
+_Rule = tuple[str, Callable[[Any], bool]]
+_SWITCH: _Rule = ('True or False', lambda value: isinstance(value, bool))
+_NUMBER: _Rule = ('a number', _is_number)
+_NOT_NEGATIVE: _Rule = ('a number of at least 0', lambda value: _is_number(value) and value >= 0)
+_POSITIVE: _Rule = ('a number above 0', lambda value: _is_number(value) and value > 0)
+_COUNT: _Rule = ('a whole number of at least 1', lambda value: _is_whole(value) and value >= 1)
+_COUNT_FROM_0: _Rule = ('a whole number of at least 0', lambda value: _is_whole(value) and value >= 0)
+_WHOLE: _Rule = ('a whole number', _is_whole)
+_NUMBERS: _Rule = (
+    'a list of numbers',
+    lambda value: isinstance(value, (list, tuple)) and all(map(_is_number, value)),
+)
+
+_TRAINING: dict[str, _Rule] = dict(
+    max_epochs=_COUNT, max_iters=_COUNT, val_interval=_COUNT, val_begin=_COUNT_FROM_0, by_epoch=_SWITCH
+)
+_SCHEDULE: dict[str, _Rule] = dict(
+    by_epoch=_SWITCH,
+    convert_to_iter_based=_SWITCH,
+    verbose=_SWITCH,
+    begin=_COUNT_FROM_0,
+    end=_POSITIVE,
+    warmup=_NOT_NEGATIVE,
+    T_max=_POSITIVE,
+    total_steps=_COUNT,
+    step_size=_COUNT,
+    eta_min=_NUMBER,
+    eta_max=_NUMBER,
+    eta_min_ratio=_NUMBER,
+    start_factor=_NUMBER,
+    end_factor=_NUMBER,
+    factor=_NUMBER,
+    gamma=_NUMBER,
+    power=_NUMBER,
+    final=_NOT_NEGATIVE,
+    milestones=_NUMBERS,
+    periods=_NUMBERS,
+    restart_weights=_NUMBERS,
+)
+_OPTIMIZER: dict[str, _Rule] = dict(
+    lr=_NOT_NEGATIVE, weight_decay=_NOT_NEGATIVE, momentum=_NUMBER, eps=_NUMBER, betas=_NUMBERS
+)
+_LOADER: dict[str, _Rule] = dict(
+    batch_size=_COUNT,
+    num_workers=_COUNT_FROM_0,
+    prefetch_factor=_COUNT,
+    drop_last=_SWITCH,
+    pin_memory=_SWITCH,
+    persistent_workers=_SWITCH,
+)
+_HOOK: dict[str, _Rule] = dict(
+    interval=_WHOLE, by_epoch=_SWITCH, max_keep_ckpts=_WHOLE, save_last=_SWITCH, begin=_NUMBER, end=_NUMBER
+)
+_SECTIONS: dict[str, dict[str, _Rule]] = dict(
+    train_cfg=_TRAINING,
+    train_dataloader=_LOADER,
+    val_dataloader=_LOADER,
+    test_dataloader=_LOADER,
+    auto_scale_lr=dict(base_batch_size=_COUNT, enable=_SWITCH),
+    randomness=dict(seed=_WHOLE, deterministic=_SWITCH, diff_rank_seed=_SWITCH),
+    log_processor=dict(window_size=_COUNT, by_epoch=_SWITCH),
+)
+
+
+def check_values(cfg: Any) -> None:
+    """Check the numbers and switches of training, schedules, optimizer, loaders and hooks.
+
+    Args:
+        cfg: A config, or a dict with the same keys.
+
+    Raises:
+        ValueError: A value is of another type or out of range; the message names the setting and the value.
+    """
+    for section, rules in _SECTIONS.items():
+        _check(cfg.get(section), section, rules)
+    for scheduler in schedulers_of(cfg):
+        _check(scheduler, f'param_scheduler {scheduler["type"]}', _SCHEDULE)
+    _check_wrapper(cfg.get('optim_wrapper'), 'optim_wrapper')
+    hooks = cfg.get('default_hooks')
+    for name, hook in hooks.items() if isinstance(hooks, Mapping) else ():
+        _check(hook, f'default_hooks.{name}', _HOOK)
+    for index, hook in enumerate(cfg.get('custom_hooks') or ()):
+        _check(hook, f'custom_hooks[{index}]', _HOOK)
+
+
+def _check_wrapper(wrapper: Any, path: str) -> None:
+    if not isinstance(wrapper, Mapping):
+        return
+    _check(wrapper, path, dict(accumulative_counts=_COUNT))
+    _check(wrapper.get('optimizer'), f'{path}.optimizer', _OPTIMIZER)
+    _check(wrapper.get('clip_grad'), f'{path}.clip_grad', dict(max_norm=_POSITIVE, clip_value=_POSITIVE))
+    for key, value in wrapper.items():  # several optimizers
+        if isinstance(value, Mapping) and 'optimizer' in value:
+            _check_wrapper(value, f'{path}.{key}')
+
+
+def _check(settings: Any, path: str, rules: dict[str, _Rule]) -> None:
+    if not isinstance(settings, Mapping):
+        return
+    for key, (meaning, fits) in rules.items():
+        value = settings.get(key)
+        if value is not None and not fits(value):
+            raise ValueError(f'{path}.{key} = {value!r} must be {meaning}')

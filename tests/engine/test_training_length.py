@@ -1,0 +1,149 @@
+"""Length and batch size of a run against its learning rate."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.optim import OptimWrapper
+from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+
+import mmssl.registry  # noqa: F401
+from mmssl.config.length import set_training_length
+from mmssl.config.values import check_values
+from mmssl.engine import training_length
+from mmssl.engine.schedules import WarmupCosineLR  # noqa: F401
+from mmssl.selfsup.base import ScheduledSupervisor
+
+
+def warnings_of(monkeypatch, *configs, epochs=None, iters=None):
+    said = []
+    monkeypatch.setattr(training_length, 'print_log', lambda text, *_, **__: said.append(text))
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    loop = EpochBasedTrainLoop if epochs else IterBasedTrainLoop
+    training_length.warn_of_other_length(
+        SimpleNamespace(
+            param_schedulers=[PARAM_SCHEDULERS.build(dict(each, optimizer=optimizer)) for each in configs],
+            train_loop=loop.__new__(loop),
+            max_epochs=epochs,
+            max_iters=iters or epochs * 7,
+            train_dataloader=range(7),
+        )
+    )
+    return said
+
+
+COSINE = dict(type='mmssl.WarmupCosineLR', warmup=10, end=50, by_epoch=False)
+LINEAR = dict(type='LinearLR', start_factor=0.1, end=40, by_epoch=True)
+
+
+def test_a_training_of_another_length_is_said_once(monkeypatch):
+    (said,) = warnings_of(monkeypatch, COSINE, iters=60)
+    assert 'after 50 iterations' in said and 'train_cfg.max_iters is 60' in said and '--iters 60' in said
+    (said,) = warnings_of(monkeypatch, LINEAR, epochs=20)
+    assert 'after 40 epochs' in said and 'train_cfg.max_epochs is 20' in said
+    (said,) = warnings_of(monkeypatch, dict(COSINE, end=70), epochs=20)
+    assert 'after 10 epochs' in said and 'keeps the last value' in said
+    milestones = dict(type='MultiStepLR', milestones=[8, 11], by_epoch=True)
+    assert 'stops before' in warnings_of(monkeypatch, milestones, epochs=5)[0]
+
+
+def test_a_training_of_its_length_is_not_warned_of(monkeypatch):
+    assert not warnings_of(monkeypatch, COSINE, iters=50)
+    assert not warnings_of(monkeypatch, dict(COSINE, end=140), epochs=20)
+    assert not warnings_of(monkeypatch, LINEAR, epochs=80)  # a warm-up only
+    milestones = dict(type='MultiStepLR', milestones=[8, 11], by_epoch=True)
+    assert not warnings_of(monkeypatch, milestones, epochs=12)
+    constant = dict(type='ConstantLR', factor=1.0, end=1000, by_epoch=True)
+    assert not warnings_of(monkeypatch, constant, epochs=12)
+
+
+def test_the_whole_schedule_is_scaled():
+    cfg = ConfigDict(
+        train_cfg=dict(by_epoch=True, max_epochs=100),
+        model=dict(head=dict(warmup_teacher_temp_epochs=30)),
+        param_scheduler=[
+            dict(type='LinearLR', begin=0, end=10, by_epoch=True),
+            dict(type='CosineAnnealingLR', begin=10, end=100, T_max=90, eta_min=0.5, by_epoch=True),
+            dict(type='MultiStepLR', milestones=[60, 80], gamma=0.1),
+            dict(type='mmssl.WarmupCosineLR', warmup=2.5, end=100),
+        ],
+    )
+    with pytest.raises(ValueError, match='its length is set by --epochs'):
+        set_training_length(copy.deepcopy(cfg), iters=50)
+    with pytest.raises(ValueError, match='--epochs 0 must be at least 1'):
+        set_training_length(copy.deepcopy(cfg), epochs=0)
+    set_training_length(cfg, epochs=50)
+    assert cfg.train_cfg.max_epochs == 50 and cfg.model.head.warmup_teacher_temp_epochs == 15
+    linear, cosine, steps, whole = cfg.param_scheduler
+    assert (linear.begin, linear.end, cosine.begin, cosine.end) == (0, 5, 5, 50)
+    assert (cosine.T_max, cosine.eta_min, steps.milestones, steps.gamma) == (45, 0.5, [30, 40], 0.1)
+    assert (whole.warmup, whole.end) == (1.25, 50)
+
+
+def test_accumulated_batches_count_for_the_learning_rate():
+    weights = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    groups = [dict(params=weights[:1], lr=0.1), dict(params=weights[1:], lr=0.2)]
+    wrapper = OptimWrapper(torch.optim.SGD(groups, lr=0.1), accumulative_counts=4)
+    training_length.scale_learning_rate(wrapper, dict(enable=True, base_batch_size=16), 8, 2)
+    assert [group['lr'] for group in wrapper.optimizer.param_groups] == pytest.approx([0.4, 0.8])
+    assert wrapper.get_lr()['base_lr'] == pytest.approx([0.4])
+    training_length.scale_learning_rate(wrapper, dict(enable=False, base_batch_size=16), 8, 2)
+    assert wrapper.get_lr()['base_lr'] == pytest.approx([0.4])
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(train_cfg=dict(max_iters=0)),
+        dict(train_cfg=dict(max_iters=-5)),
+        dict(train_cfg=dict(max_epochs='10')),
+        dict(train_cfg=dict(by_epoch='False', max_iters=5)),
+        dict(train_cfg=dict(max_iters=10, val_interval=0)),
+        dict(train_dataloader=dict(batch_size='8')),
+        dict(train_dataloader=dict(num_workers=-1)),
+        dict(train_dataloader=dict(drop_last='no')),
+        dict(optim_wrapper=dict(accumulative_counts=0)),
+        dict(optim_wrapper=dict(optimizer=dict(type='SGD', lr='0.1'))),
+        dict(optim_wrapper=dict(clip_grad=dict(max_norm=-1))),
+        dict(param_scheduler=dict(type='LinearLR', by_epoch='False')),
+        dict(param_scheduler=[dict(type='mmssl.WarmupCosineLR', warmup='1', end=5)]),
+        dict(param_scheduler=[dict(type='MultiStepLR', milestones=['3'])]),
+        dict(auto_scale_lr=dict(base_batch_size=0)),
+        dict(default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch='False'))),
+        dict(default_hooks=dict(logger=dict(type='LoggerHook', interval='10'))),
+        dict(randomness=dict(seed='1')),
+    ],
+)
+def test_other_types_and_signs_are_refused(settings):
+    with pytest.raises(ValueError, match=r'= .* must be '):
+        check_values(settings)
+
+
+class Counted(ScheduledSupervisor):
+    def __init__(self):
+        super().__init__(torch.nn.Identity())
+        self.weight = torch.nn.Parameter(torch.ones(3))
+        self.updates = 0
+
+    def after_update(self):
+        self.updates += 1
+
+    def loss(self, *_):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize('fused', [True, False])
+def test_a_skipped_step_runs_no_hooks(fused):
+    model = Counted()
+    optimizer = torch.optim.AdamW(model.parameters(), fused=fused)
+    model.attach(optimizer)
+    scaler = torch.amp.GradScaler('cpu', init_scale=4.0)
+    for factor, updates in ((1.0, 1), (float('inf'), 1), (1.0, 2)):
+        scaler.scale(model.weight.sum() * factor).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        assert model.updates == int(model.clock.steps) == updates
