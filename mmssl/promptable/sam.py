@@ -20,8 +20,9 @@ class SAM(BaseModule):
     signatures; see :mod:`mmssl.promptable.protocols`.
 
     Args:
-        image_encoder: Module or its config: :class:`SAMImageEncoder`, :class:`SAMBackbone`,
-            :class:`SAMTinyViT` or another one with ``img_size``, ``out_chans`` and ``grid``.
+        image_encoder: Module or its config, from images (B, 3, S, S) to feature maps (B, C, h, w):
+            :class:`SAMImageEncoder`, :class:`SAMBackbone`, :class:`SAMTinyViT` or another one with
+            ``img_size``, ``out_chans`` and ``grid``.
         prompt_encoder: Module or its config; sizes that the config leaves out are those of the image encoder.
         mask_decoder: Module or its config; sizes that the config leaves out are those of the image encoder.
         pixel_mean: Mean of each channel, in the range 0 to 255.
