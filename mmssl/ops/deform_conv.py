@@ -91,10 +91,13 @@ def bilinear_neighbours(y: Tensor, x: Tensor, height: int, width: int) -> tuple[
     """
     index, weight = [], []
     for position, size in ((y, height), (x, width)):
+        # at the border of the padding the derivative is the one from outside, 0: layers begin with offsets of
+        # 0, whose outer taps are there, and trained weights depend on it
+        position = position.masked_fill(position <= -1, -1).clamp(max=size)
         first = torch.nan_to_num(position.detach().floor()).clamp(-1, size)
-        fraction = position.clamp(-1, size) - first
+        fraction = position - first
         first = first.to(torch.int32) + 1
-        # at exactly `size` both pixels are padding, so that the derivative there is the one from outside
+        # at exactly `size` both pixels are padding
         index.append((first, (first + 1).clamp(max=size + 1)))
         weight.append((1 - fraction, fraction))
     indices = [row * (width + 2) + column for row in index[0] for column in index[1]]
@@ -171,7 +174,23 @@ def sampled_product(
 def _torchvision(input, offset, weight, bias, mask, geometry):
     import torchvision
 
+    offset = _without_gradient_at_border(offset, weight.shape[2:], geometry)
     return torchvision.ops.deform_conv2d(input, offset, weight, bias, *geometry, mask)
+
+
+def _without_gradient_at_border(offset: Tensor, kernel: tuple[int, int], geometry: Geometry) -> Tensor:
+    """Cut the gradient of taps at exactly row or column -1, where torchvision takes the one from inside."""
+    if not (offset.requires_grad and torch.is_grad_enabled()):
+        return offset
+    taps = torch.arange(kernel[0] * kernel[1], device=offset.device).view(-1, 1, 1)
+    rows = torch.arange(offset.shape[2], device=offset.device).view(-1, 1)
+    columns = torch.arange(offset.shape[3], device=offset.device)
+    y = rows * geometry.stride[0] - geometry.padding[0] + taps // kernel[1] * geometry.dilation[0]
+    x = columns * geometry.stride[1] - geometry.padding[1] + taps % kernel[1] * geometry.dilation[1]
+    grid = torch.stack(torch.broadcast_tensors(y, x), 1).flatten(0, 1).to(offset.dtype)
+    by_group = offset.unflatten(1, (-1, len(grid)))
+    at_border = by_group + grid == -1
+    return torch.where(at_border, by_group.detach(), by_group).flatten(1, 2)
 
 
 def _mmcv(input, offset, weight, bias, mask, geometry):

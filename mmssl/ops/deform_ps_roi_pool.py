@@ -197,8 +197,8 @@ def pool_samples(features: Tensor, samples: BinSamples, vote: bool) -> Tensor:
         (N, C, P, P), or (N, C) with ``vote``.
     """
     _, classes, depth, groups, height, width = features.shape
-    num_rois = len(samples.image)
-    num_bins = len(samples.part)
+    num_rois = samples.image.shape[0]  # len() would be a constant of a traced graph
+    num_bins = samples.part.shape[0]
     columns, weight_x, count_x = _axis_weights(samples.x, samples.step_x, samples.num_samples, width)
     rows, weight_y, count_y = _axis_weights(samples.y, samples.step_y, samples.num_samples, height)
     image_class = samples.image.view(-1, 1, 1, 1) * classes

@@ -7,10 +7,13 @@ import os
 import torch
 from torch import Tensor
 
+from mmssl.ops.switch import untraced
+
 BACKENDS = ('auto', 'torch', 'torchvision', 'mmcv')
 
 
 @functools.lru_cache
+@untraced()
 def _torchvision_supports(device_type: str) -> bool:
     try:
         extension = importlib.import_module('torchvision.extension')
@@ -23,6 +26,7 @@ def _torchvision_supports(device_type: str) -> bool:
 
 
 @functools.lru_cache
+@untraced()
 def _mmcv_supports(device_type: str) -> bool:
     if os.environ.get('MMSSL_NO_EXT', '').lower() not in ('', '0', 'false', 'no'):
         return False

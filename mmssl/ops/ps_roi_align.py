@@ -5,7 +5,7 @@ from torch import Tensor
 
 from mmssl.ops.dispatch import pick
 from mmssl.ops.rois import check_rois
-from mmssl.ops.switch import eager, no_autocast
+from mmssl.ops.switch import eager, no_autocast, tracing
 from mmssl.ops.weighted_sum import compute_type, weighted_sum
 
 
@@ -43,6 +43,7 @@ def ps_roi_align(  # noqa: PLR0913
         ValueError: The shapes do not fit, an image index is outside the batch (checked on the CPU), or the
             backend is unknown.
         TypeError: Features or rois are integers.
+        RuntimeError: An adaptive number of samples is traced by torch.jit without torchvision.
     """
     k = output_size
     formula = f'output_dim * k * k = {output_dim} * {k} * {k} channels'
@@ -59,11 +60,21 @@ def ps_roi_align(  # noqa: PLR0913
             out = torchvision.ops.ps_roi_align(maps, rois, k, spatial_scale, sampling_ratio)
             out = out.mean((2, 3)) if vote else out
         else:
+            _require_fixed_count(sampling_ratio)
             height, width = maps.shape[2:]
             y = axis_samples(rois[:, 2], rois[:, 4], k, spatial_scale, sampling_ratio, height)
             x = axis_samples(rois[:, 1], rois[:, 3], k, spatial_scale, sampling_ratio, width)
             out = _average(maps, torch.nan_to_num(rois[:, 0]).long(), y, x, vote)
         return out.to(features.dtype)
+
+
+def _require_fixed_count(sampling_ratio: int) -> None:
+    if sampling_ratio <= 0 and tracing():
+        raise RuntimeError(
+            f'ps_roi_align with sampling_ratio={sampling_ratio} cannot be traced: the number of samples depends '
+            'on the RoIs, and a trace would record the one of the example; set sampling_ratio to 1 or more, or '
+            "use backend='torchvision'"
+        )
 
 
 def axis_samples(

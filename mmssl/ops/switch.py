@@ -58,7 +58,23 @@ def cpu_training(tensors: list[Tensor]) -> bool:
 
 def eager() -> bool:
     """Neither torch.compile nor torch.jit.trace is recording, so that values can be read."""
-    return not torch.compiler.is_compiling() and not torch.jit.is_tracing()
+    return not torch.compiler.is_compiling() and not tracing()
+
+
+def tracing() -> bool:
+    """torch.jit.trace is recording, which turns every number read from a tensor into a constant."""
+    return torch.jit.is_tracing()
+
+
+@contextlib.contextmanager
+def untraced() -> Iterator[None]:
+    """Suspend torch.jit.trace inside this context; torchvision, for one, cannot be imported under it."""
+    state = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(state)
 
 
 def values_readable(tensor: Tensor) -> bool:
@@ -90,6 +106,20 @@ def full_precision(value):
 def no_autocast(tensor: Tensor) -> torch.autocast:
     """Context in which autocast is off on the device of ``tensor``."""
     return torch.autocast(tensor.device.type, enabled=False)
+
+
+def no_autocast_backward(backward: Callable) -> Callable:
+    """Decorate the backward pass of an autograd function so that autocast is off in it, as in the forward pass.
+
+    Autograd itself leaves it on where ``backward()`` is called inside an autocast context.
+    """
+
+    @functools.wraps(backward)
+    def run(ctx, grad_output):
+        with no_autocast(grad_output):
+            return backward(ctx, grad_output)
+
+    return run
 
 
 @contextlib.contextmanager

@@ -20,20 +20,6 @@ needs_ops = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def swap(monkeypatch):
-    """``swap(name)`` makes a module of mmcv.ops call the stand-in, ``swap(name, False)`` the original."""
-    before = {}
-
-    def swap(name, replaced=True):
-        module = importlib.import_module(f'mmcv.ops.{name}')
-        before.setdefault(name, module.ext_module)
-        monkeypatch.setattr(module, 'ext_module', STAND_IN if replaced else before[name])
-        return module
-
-    return swap
-
-
 def draw_boxes(count, seed=0, size=100.0, whole=False):
     generator = torch.Generator().manual_seed(seed)
     corners = torch.rand(count, 2, 2, generator=generator) * size

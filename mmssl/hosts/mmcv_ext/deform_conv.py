@@ -4,14 +4,66 @@ import torch
 from torch import Tensor
 
 from mmssl.hosts.mmcv_ext.precision import as_float32
+from mmssl.ops.conv_geometry import Geometry
 from mmssl.ops.deform_conv import deform_conv2d
+from mmssl.ops.switch import no_autocast
 
 
-def _gradients(grad_output: Tensor, inputs: dict[str, Tensor], **options) -> dict[str, Tensor]:
+def _convolve(inputs: dict[str, Tensor | None], groups: tuple[int, int], **geometry) -> Tensor:
+    """Run :func:`deform_conv2d`; offsets and mask of a larger map are read as mmcv's kernels do.
+
+    Args:
+        inputs: Arguments of :func:`deform_conv2d` that are tensors.
+        groups: ``group`` and ``deformable_group``, which the shapes must agree with.
+        **geometry: Stride, padding and dilation, (y, x) each.
+
+    Raises:
+        ValueError: The shapes do not fit the groups, or each other.
+    """
+    _check_groups(inputs, groups)
+    if inputs.get('mask') is not None:
+        size = Geometry(**geometry).output_size(inputs['input'].shape[2:], inputs['weight'].shape[2:])
+        inputs = {**inputs, 'offset': _first(inputs['offset'], size), 'mask': _first(inputs['mask'], size)}
+    return deform_conv2d(**inputs, **geometry)
+
+
+def _check_groups(inputs: dict[str, Tensor | None], groups: tuple[int, int]) -> None:
+    channels, (out_channels, in_group, kernel_h, kernel_w) = inputs['input'].shape[1], inputs['weight'].shape
+    group, deformable_group = groups
+    if channels != in_group * group or out_channels % group:
+        raise ValueError(
+            f'weight {tuple(inputs["weight"].shape)} does not fit {channels} input channels and groups={group}: '
+            f'it must be (D, {channels} / groups, {kernel_h}, {kernel_w}) with D divisible by groups'
+        )
+    for name, values in (('offset', 2), ('mask', 1)):
+        tensor = inputs.get(name)
+        expected = values * deformable_group * kernel_h * kernel_w
+        if tensor is not None and tensor.shape[1] != expected:
+            raise ValueError(
+                f'{name} has {tensor.shape[1]} channels; deform_groups={deformable_group} and a kernel of '
+                f'{kernel_h}x{kernel_w} need {expected}: change deform_groups or the layer that computes it'
+            )
+
+
+def _first(tensor: Tensor, size: tuple[int, int]) -> Tensor:
+    """Read the memory of each image as (channels, *size).
+
+    mmcv's modulated kernels do so without a check. DyHead gives them the offsets of a larger map, and its
+    released weights were trained with what they read.
+    """
+    batch, channels, height, width = tensor.shape
+    if (height, width) == size or height * width < size[0] * size[1]:
+        return tensor  # too few values: deform_conv2d names the shapes
+    return tensor.flatten(1)[:, : channels * size[0] * size[1]].reshape(batch, channels, *size)
+
+
+def _gradients(
+    grad_output: Tensor, inputs: dict[str, Tensor], groups: tuple[int, int], **geometry
+) -> dict[str, Tensor]:
     """Recompute a deformable convolution and return its gradients by the name of the input."""
-    with torch.enable_grad():
+    with torch.enable_grad(), no_autocast(grad_output):
         leaves = {name: as_float32(tensor).detach().requires_grad_() for name, tensor in inputs.items()}
-        output = deform_conv2d(**leaves, **options)
+        output = _convolve(leaves, groups, **geometry)
         gradients = torch.autograd.grad(output, list(leaves.values()), grad_output.to(output.dtype))
     return dict(zip(leaves, gradients, strict=True))
 
@@ -52,13 +104,20 @@ def deform_conv_forward(  # noqa: PLR0913  mmcv\'s signature
         padH: Vertical padding.
         dilationW: Horizontal dilation.
         dilationH: Vertical dilation.
-        group: Number of groups of channels, given by the weight's shape.
-        deformable_group: Number of groups with offsets of their own, given by the offsets' shape.
+        group: Number of groups of channels.
+        deformable_group: Number of groups of channels with offsets of their own.
         im2col_step: Not used.
+
+    Raises:
+        ValueError: The shapes do not fit the groups, or each other.
     """
     output.copy_(
-        deform_conv2d(
-            input, offset, weight, stride=(dH, dW), padding=(padH, padW), dilation=(dilationH, dilationW)
+        _convolve(
+            {'input': input, 'offset': offset, 'weight': weight},
+            (group, deformable_group),
+            stride=(dH, dW),
+            padding=(padH, padW),
+            dilation=(dilationH, dilationW),
         )
     )
 
@@ -86,7 +145,12 @@ def deform_conv_backward_input(  # noqa: PLR0913  mmcv\'s signature
     """Add the gradients of :func:`deform_conv_forward` to ``grad_input`` and ``grad_offset``."""
     inputs = {'input': input, 'offset': offset, 'weight': weight}
     grads = _gradients(
-        grad_output, inputs, stride=(dH, dW), padding=(padH, padW), dilation=(dilationH, dilationW)
+        grad_output,
+        inputs,
+        (group, deformable_group),
+        stride=(dH, dW),
+        padding=(padH, padW),
+        dilation=(dilationH, dilationW),
     )
     grad_input.add_(grads['input'])
     grad_offset.add_(grads['offset'])
@@ -120,7 +184,12 @@ def deform_conv_backward_parameters(  # noqa: PLR0913  mmcv\'s signature
         # the convolution is linear in the weight, whose values do not matter for this gradient
         inputs = {'input': input, 'offset': offset, 'weight': grad_weight}
         gradient = _gradients(
-            grad_output, inputs, stride=(dH, dW), padding=(padH, padW), dilation=(dilationH, dilationW)
+            grad_output,
+            inputs,
+            (group, deformable_group),
+            stride=(dH, dW),
+            padding=(padH, padW),
+            dilation=(dilationH, dilationW),
         )['weight']
     grad_weight.add_(gradient, alpha=scale)
 
@@ -148,16 +217,19 @@ def modulated_deform_conv_forward(  # noqa: PLR0913  mmcv\'s signature
 ) -> None:
     """Modulated deformable convolution (arXiv:1811.11168).
 
-    Buffers and sizes are those of :func:`deform_conv_forward`; ``bias`` is (D,), or of length 0 without
+    Offsets and mask may be those of a larger map; the first values of each image count. Buffers and sizes are those of :func:`deform_conv_forward`; ``bias`` is (D,), or of length 0 without
     ``with_bias``, and ``mask`` is (B, deformable_group * kernel_h * kernel_w, H', W').
     """
     output.copy_(
-        deform_conv2d(
-            input,
-            offset,
-            weight,
-            mask=mask,
-            bias=bias if with_bias else None,
+        _convolve(
+            {
+                'input': input,
+                'offset': offset,
+                'weight': weight,
+                'mask': mask,
+                'bias': bias if with_bias else None,
+            },
+            (group, deformable_group),
             stride=(stride_h, stride_w),
             padding=(pad_h, pad_w),
             dilation=(dilation_h, dilation_w),
@@ -196,6 +268,7 @@ def modulated_deform_conv_backward(  # noqa: PLR0913  mmcv\'s signature
     grads = _gradients(
         grad_output,
         inputs,
+        (group, deformable_group),
         stride=(stride_h, stride_w),
         padding=(pad_h, pad_w),
         dilation=(dilation_h, dilation_w),

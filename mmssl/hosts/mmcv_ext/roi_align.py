@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from mmssl.hosts.mmcv_ext.precision import as_float32
+from mmssl.ops.switch import values_readable
 
 
 def _require_mean(pool_mode: int) -> None:
@@ -11,6 +12,20 @@ def _require_mean(pool_mode: int) -> None:
         from mmssl.hosts.ops_import import missing_operator
 
         raise missing_operator("roi_align with pool_mode='max'")
+
+
+def _check_sizes(rois: Tensor, spatial_scale: float, aligned: bool) -> None:
+    """Raise for a region that is reversed or has NaN, if ``aligned``, as the compiled operator on the CPU."""
+    if not aligned or not values_readable(rois):
+        return
+    corners = rois[:, 1:] * spatial_scale - 0.5
+    refused = ~(corners[:, 2:] >= corners[:, :2]).all(1)
+    if refused.any():
+        index = int(refused.nonzero()[0, 0])
+        raise ValueError(
+            f'region {index} of roi_align, (x1, y1, x2, y2) = {tuple(rois[index, 1:].tolist())}, has a negative '
+            'size or NaN; order its corners, or remove it (with aligned=False it counts as one pixel)'
+        )
 
 
 def roi_align_forward(  # noqa: PLR0913  mmcv's signature
@@ -40,10 +55,14 @@ def roi_align_forward(  # noqa: PLR0913  mmcv's signature
         sampling_ratio: Samples along each side of a bin; 0 for one per pixel.
         pool_mode: 1 for the mean; the maximum raises ImportError.
         aligned: Whether a pixel's centre is half a pixel from its index.
+
+    Raises:
+        ValueError: With ``aligned`` on the CPU, a region has x2 < x1, y2 < y1 or NaN.
     """
     import torchvision
 
     _require_mean(pool_mode)
+    _check_sizes(rois, spatial_scale, aligned)
     features = as_float32(input)
     size = (aligned_height, aligned_width)
     output.copy_(

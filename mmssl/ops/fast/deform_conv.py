@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmssl.ops.fast.weighted_sum import ragged_sum, row_products
+from mmssl.ops.switch import no_autocast_backward
 
 # elements of the columns that are processed at a time, 4 MiB in float32
 CHUNK = 1 << 20
@@ -39,6 +40,7 @@ class _SampledProduct(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @no_autocast_backward
     def backward(ctx, grad_output):
         table, index, weight, kernel = ctx.saved_tensors
         needs_table, _, needs_weight, needs_kernel = ctx.needs_input_grad[:4]

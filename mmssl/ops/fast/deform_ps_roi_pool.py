@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmssl.ops.deform_ps_roi_pool import BinSamples, sample_axis
+from mmssl.ops.switch import no_autocast_backward
 
 # elements of the sums of rows that are processed at a time, 4 MiB in float32
 CHUNK = 1 << 20
@@ -68,6 +69,7 @@ class _SeparableDeformPool(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @no_autocast_backward
     def backward(ctx, grad_output):
         features, x, y, step_x, step_y, part = ctx.saved_tensors
         needs_features, needs_x, needs_y = ctx.needs_input_grad[:3]

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmssl.ops.ps_roi_pool import BinEdges
+from mmssl.ops.switch import no_autocast_backward
 
 # if the bins sum fewer pixels than this fraction of the map has, transpose only the used pixels
 # (tools/benchmarks/ops.py)
@@ -46,6 +47,7 @@ class _CpuPSRoIPool(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @no_autocast_backward
     def backward(ctx, grad_output):
         index, weight, counts = ctx.saved_tensors
         num_bins = len(counts)

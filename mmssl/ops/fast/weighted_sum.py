@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mmssl.ops.switch import no_autocast_backward
+
 
 def weighted_sum(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     """:func:`mmssl.ops.weighted_sum.weighted_sum` on the CPU."""
@@ -23,6 +25,7 @@ class _WeightedSum(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @no_autocast_backward
     def backward(ctx, grad_output):
         table, index, weight = ctx.saved_tensors
         grad_output = grad_output.contiguous()
