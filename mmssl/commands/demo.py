@@ -16,6 +16,7 @@ from mmssl.commands.sam_arguments import MODELS, add_generator_arguments, genera
 
 if TYPE_CHECKING:
     from mmssl.demo_page.app import PageSettings
+    from mmssl.demo_page.guard import Limits
 
 HELP = 'open a local page: click on images for masks, and view reconstructions'
 RELEASED = {
@@ -26,7 +27,6 @@ RELEASED = {
 }
 # the small model that the page finds by itself
 SMALL_MODEL = 'sam_mobilenetv2_1xb4-amp-1400i_coco-minis-256'
-LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 DOWNLOAD = (
     'For the released models download a file of '
     '[Segment Anything](https://github.com/facebookresearch/segment-anything#model-checkpoints), such as '
@@ -61,9 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--host',
         default='127.0.0.1',
-        help='address to listen on (default: 127.0.0.1, this machine only); any other gives access without '
-        'a password',
+        help='address to listen on (default: 127.0.0.1, this machine only); any other needs --auth',
     )
+    parser.add_argument('--auth', metavar='USER:PASSWORD', help='ask visitors for this name and password')
     parser.add_argument('--port', type=int, help='port (default: the first free one from 7860 on)')
     parser.add_argument(
         '--max-upload', type=int, default=32, metavar='MB', help='largest file to accept (default: 32)'
@@ -103,7 +103,10 @@ def run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix='mmssl-demo-') as folder:
         os.environ['GRADIO_TEMP_DIR'] = folder
         settings.samples = sample_images(Path(folder))
-        _serve(build(settings), gradio, args)
+        page = build(settings)
+        url = start_server(page, gradio, args)
+        print(f'{url}  (Ctrl-C ends it)', flush=True)
+        page.block_thread()
     return 0
 
 
@@ -144,11 +147,30 @@ def _load_models(args: argparse.Namespace, generator: dict, notice: str) -> 'Pag
     return settings
 
 
-def _serve(page: Any, gradio: Any, args: argparse.Namespace) -> None:
+def start_server(page: Any, gradio: Any, args: argparse.Namespace, limits: 'Limits | None' = None) -> str:
+    """Serve the page from a thread.
+
+    Args:
+        page: The page.
+        gradio: Gradio.
+        args: Arguments of the command.
+        limits: Limits of what visitors send; those of ``--max-upload`` if None.
+
+    Returns:
+        The URL.
+    """
+    from starlette.middleware import Middleware
+
     from mmssl.demo_page.app import STYLE
+    from mmssl.demo_page.guard import AllowedHosts, Limits, RequestGuard, close_silent_connections
+    from mmssl.demo_page.visitors import MAX_VISITORS, kept_uploads
 
     theme = gradio.themes.Soft(font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace'])
     page.queue(default_concurrency_limit=4, max_size=32)
+    limits = limits or Limits(file_bytes=args.max_upload * 2**20, total_bytes=16 * args.max_upload * 2**20)
+    guard = Middleware(
+        RequestGuard, hosts=AllowedHosts(args.host), limits=limits, uploads=lambda: kept_uploads(page)
+    )
     _, url, _ = page.launch(
         server_name=args.host,
         server_port=args.port,
@@ -163,11 +185,12 @@ def _serve(page: Any, gradio: Any, args: argparse.Namespace) -> None:
         show_error=False,
         enable_monitoring=False,
         ssr_mode=False,
+        auth=tuple(args.auth.split(':', 1)) if args.auth else None,
+        app_kwargs=dict(middleware=[guard]),
+        state_session_capacity=MAX_VISITORS,
     )
-    print(f'{url}  (Ctrl-C ends it)', flush=True)
-    if args.host not in LOOPBACK:
-        print(f'mmssl demo: everybody who reaches {args.host} can use this page', flush=True)
-    page.block_thread()
+    close_silent_connections(page.server, limits.header_seconds)
+    return url
 
 
 def check_arguments(args: argparse.Namespace) -> dict:
@@ -193,12 +216,27 @@ def check_arguments(args: argparse.Namespace) -> dict:
                 f'{option} {pair[0]} {pair[1]}: the checkpoint does not exist{nearest_path(pair[1])}'
             )
     check_minimums(args, max_upload=1, max_pixels=1e-6)
+    _check_access(args.host, args.auth)
     if args.port is not None and not 0 < args.port < 65536:
         raise ValueError(f'--port {args.port} must be from 1 to 65535')
     settings = generator_settings(args)
     if 'tile' in settings:
         raise ValueError('--tile is of mmssl segment and mmssl annotate; the page segments whole images only')
     return {'points_per_side': 16, **settings}
+
+
+def _check_access(host: str, auth: str | None) -> None:
+    from mmssl.demo_page.guard import is_loopback
+
+    if auth is not None:
+        user, _, password = auth.partition(':')
+        if not user or not password:
+            raise ValueError('--auth must be USER:PASSWORD, both of at least one character')
+    elif not is_loopback(host):
+        raise ValueError(
+            f'--host {host} admits everybody who reaches this machine: add --auth USER:PASSWORD, or keep '
+            ' 127.0.0.1 and forward its port (ssh -L 7860:127.0.0.1:7860)'
+        )
 
 
 def import_gradio() -> Any:

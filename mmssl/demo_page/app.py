@@ -9,6 +9,7 @@ from mmssl.demo_page.detector import Detect
 from mmssl.demo_page.reconstruct_tab import reconstruct_tab
 from mmssl.demo_page.segment_tab import SegmentTab
 from mmssl.demo_page.session import Busy, Session
+from mmssl.demo_page.visitors import IDLE_SECONDS, forget_visitor
 
 TITLE = 'mmssl demo'
 STYLE = """
@@ -58,7 +59,9 @@ def build(settings: PageSettings) -> Any:
     def start_session() -> Session:
         return Session(settings.model, settings.generator, busy, settings.cache_dir)
 
-    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+    # files that no event has taken are removed too, once a minute
+    cleaning = dict(delete_cache=(60, IDLE_SECONDS))
+    with gr.Blocks(title=TITLE, analytics_enabled=False, **cleaning) as page:
         gr.Markdown(f'# {TITLE}')
         if settings.notice:
             gr.Markdown(settings.notice, elem_id='notice')
@@ -76,4 +79,9 @@ def build(settings: PageSettings) -> Any:
                 )
             else:
                 reconstruct_tab(gr, settings.mae, busy, settings.samples, settings.max_pixels)
+
+        def leave(request: gr.Request) -> None:  # type: ignore[name-defined]
+            forget_visitor(page, request.session_hash)
+
+        page.unload(leave)
     return page

@@ -7,6 +7,7 @@ from typing import Any
 from mmssl.demo_page.components import file_input, is_sample, sample_input, warn
 from mmssl.demo_page.masking import reconstruct
 from mmssl.demo_page.session import Busy
+from mmssl.demo_page.visitors import IDLE_SECONDS, forget_value, take_upload
 
 DEFAULT_MASK_RATIO = 0.75
 
@@ -43,7 +44,7 @@ def reconstruct_tab(gr: Any, mae: Any, busy: Busy, samples: Sequence[str | Path]
                 elem_id='ratio',
             )
             seed = gr.Slider(0, 20, value=0, step=1, label='seed of the masks')
-    chosen = gr.State(None)
+    chosen = gr.State(None, time_to_live=IDLE_SECONDS, delete_callback=forget_value)
 
     def draw(path: str | None, ratio: float, seed: float):
         if path is None:
@@ -54,15 +55,18 @@ def reconstruct_tab(gr: Any, mae: Any, busy: Busy, samples: Sequence[str | Path]
             warn(gr, error, path)
             return gr.skip()
 
-    def upload(path: str, ratio: float, seed: float):
+    def upload(path: str, before: str | None, ratio: float, seed: float):
+        forget_value(before)
+        path = take_upload(path)
         return path, draw(path, ratio, seed)
 
-    def choose_sample(path: str | None, ratio: float, seed: float):
+    def choose_sample(path: str | None, before: str | None, ratio: float, seed: float):
         if path is not None and not is_sample(path, samples):
             return gr.skip(), gr.skip()
+        forget_value(before)
         return path, draw(path, ratio, seed)
 
-    file.upload(upload, [file, ratio, seed], [chosen, canvas], api_visibility='private')
-    sample.input(choose_sample, [sample, ratio, seed], [chosen, canvas], api_visibility='private')
+    file.upload(upload, [file, chosen, ratio, seed], [chosen, canvas], api_visibility='private')
+    sample.input(choose_sample, [sample, chosen, ratio, seed], [chosen, canvas], api_visibility='private')
     for slider in (ratio, seed):
         slider.release(draw, [chosen, ratio, seed], canvas, api_visibility='private')

@@ -11,6 +11,7 @@ import numpy as np
 from mmssl.demo_page.components import file_input, is_sample, sample_input, with_warnings
 from mmssl.demo_page.detector import Detect
 from mmssl.demo_page.session import Session
+from mmssl.demo_page.visitors import IDLE_SECONDS, remove_upload
 
 # smallest and largest longer side of the image that is sent to the browser after every click
 MIN_SHOWN = 960
@@ -52,7 +53,7 @@ class SegmentTab:
 
     def _create_components(self) -> None:
         gr = self.gr
-        self.state = gr.State(None)
+        self.state = gr.State(None, time_to_live=IDLE_SECONDS)
         gr.Markdown(HELP)
         with gr.Row():
             with gr.Column(scale=3):
@@ -129,7 +130,10 @@ class SegmentTab:
         return self._show(session)
 
     def _upload(self, path: str, session: Session | None) -> tuple:
-        return self._open(path, session)
+        try:
+            return self._open(path, session)
+        finally:
+            remove_upload(path)
 
     def _choose_sample(self, path: str | None, session: Session | None) -> Any:
         if path is None:

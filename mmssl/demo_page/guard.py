@@ -1,0 +1,232 @@
+"""Checks of the requests to the page: who may ask, how much may be sent, and how slowly."""
+
+import asyncio
+import ipaddress
+import os
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+LOCAL_NAMES = ('localhost', '127.0.0.1', '::1')
+# what a form adds to the file that it sends
+_FORM_BYTES = 1 << 16
+_JSON_BYTES = 1 << 20
+
+
+@dataclass
+class Limits:
+    """Limits of what visitors send.
+
+    Attributes:
+        file_bytes: Largest file.
+        total_bytes: Size of all uploads that are kept, of all visitors.
+        files: Number of uploads that are kept.
+        uploads_at_once: Number of uploads that are received at the same time.
+        body_seconds: Longest time that the body of a request may take.
+        header_seconds: Longest time from a connection to the end of its first header.
+    """
+
+    file_bytes: int = 32 << 20
+    total_bytes: int = 512 << 20
+    files: int = 200
+    uploads_at_once: int = 4
+    body_seconds: float = 120
+    header_seconds: float = 20
+
+
+@dataclass
+class AllowedHosts:
+    """The names under which the page may be asked for.
+
+    A foreign site whose name has been made to lead to this machine (DNS rebinding) sends its own name.
+
+    Attributes:
+        address: The address that the page listens on.
+        names: Further names.
+    """
+
+    address: str = '127.0.0.1'
+    names: Iterable[str] = field(default_factory=lambda: (socket.gethostname(), socket.getfqdn()))
+
+    def __contains__(self, host: str) -> bool:
+        name = host_name(host)
+        if name in LOCAL_NAMES or name == self.address.lower():
+            return True
+        if is_loopback(self.address):
+            return False
+        return _ip(name) is not None or name in {known.lower() for known in self.names}
+
+
+def is_loopback(address: str) -> bool:
+    """Return True for an address that only this machine reaches."""
+    ip = _ip(address)
+    return address == 'localhost' or (ip is not None and ip.is_loopback)
+
+
+def host_name(host: str) -> str:
+    """Return the lower-case name of a ``Host`` header, without its port and the brackets of IPv6."""
+    name = host.strip().lower()
+    if name.startswith('['):
+        return name[1:].partition(']')[0]
+    return name.partition(':')[0]
+
+
+def _ip(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(name)
+    except ValueError:
+        return None
+
+
+class _RefusedError(Exception):
+    def __init__(self, status: int, reason: str):
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class RequestGuard:
+    """ASGI middleware that refuses requests with a reason in plain text.
+
+    Args:
+        app: The application behind it.
+        hosts: Names under which the page may be asked for.
+        limits: Limits of what visitors send.
+        uploads: Returns the paths of all uploads so far; those that no longer exist do not count.
+    """
+
+    def __init__(
+        self,
+        app: Callable,
+        hosts: AllowedHosts,
+        limits: Limits,
+        uploads: Callable[[], Iterable[str]] = tuple,
+    ):
+        self.app = app
+        self.hosts = hosts
+        self.limits = limits
+        self.uploads = uploads
+        self._receiving = 0
+
+    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
+        """Pass the request on, or refuse it."""
+        if scope['type'] not in ('http', 'websocket'):
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def watched_send(message: dict) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        uploading = False
+        try:
+            headers = {name.decode('latin-1'): value.decode('latin-1') for name, value in scope['headers']}
+            self._check_sender(headers)
+            if scope['type'] == 'http' and _is_upload(scope):
+                self._check_room()
+                self._receiving += 1
+                uploading = True
+            if scope['type'] == 'http':
+                receive = self._limited(receive, headers, uploading)
+            await self.app(scope, receive, watched_send)
+        except _RefusedError as refused:
+            if started:
+                raise
+            await _refuse(scope['type'], send, refused)
+        finally:
+            self._receiving -= uploading
+
+    def _check_sender(self, headers: dict[str, str]) -> None:
+        host = headers.get('host', '')
+        if host not in self.hosts:
+            raise _RefusedError(
+                403, f'Host {host!r} is not this page; open it by the address that mmssl demo printed'
+            )
+        origin = headers.get('origin')
+        # browsers send the page that makes the request; only this one may
+        if origin is not None and origin.partition('://')[2].lower() != host.lower():
+            raise _RefusedError(
+                403, f'requests from {origin!r} are refused; only the page itself may send them'
+            )
+
+    def _check_room(self) -> None:
+        if self._receiving >= self.limits.uploads_at_once:
+            raise _RefusedError(429, f'{self._receiving} uploads are being received; try again in a moment')
+        sizes = [os.path.getsize(path) for path in list(self.uploads()) if os.path.exists(path)]
+        if len(sizes) >= self.limits.files or sum(sizes) >= self.limits.total_bytes:
+            raise _RefusedError(
+                507,
+                f'the page keeps {len(sizes)} uploads ({sum(sizes) >> 20} MB), as many as it may; try later',
+            )
+
+    def _limited(self, receive: Callable, headers: dict[str, str], uploading: bool) -> Callable:
+        """Return ``receive`` with limits of size and time for the body."""
+        limit = self.limits.file_bytes + _FORM_BYTES if uploading else _JSON_BYTES
+        length = headers.get('content-length', '0')
+        too_large = _RefusedError(413, f'the request is larger than {limit} bytes')
+        if not length.isdigit() or int(length) > limit:
+            raise too_large
+        deadline = asyncio.get_running_loop().time() + self.limits.body_seconds
+        received, complete = 0, False
+
+        async def limited() -> Any:
+            nonlocal received, complete
+            if complete:  # what follows is the end of the connection
+                return await receive()
+            left = deadline - asyncio.get_running_loop().time()
+            try:
+                message = await asyncio.wait_for(receive(), max(left, 0.001))
+            except asyncio.TimeoutError:
+                raise _RefusedError(
+                    408, f'the request took more than {self.limits.body_seconds:g} s'
+                ) from None
+            received += len(message.get('body', b''))
+            complete = not message.get('more_body', False)
+            if received > limit:
+                raise too_large
+            return message
+
+        return limited
+
+
+def _is_upload(scope: dict) -> bool:
+    return scope['method'] == 'POST' and scope['path'].rstrip('/').endswith('/upload')
+
+
+async def _refuse(protocol: str, send: Callable, refused: _RefusedError) -> None:
+    if protocol == 'websocket':
+        await send({'type': 'websocket.close', 'code': 1008})
+        return
+    headers = [(b'content-type', b'text/plain; charset=utf-8'), (b'connection', b'close')]
+    await send({'type': 'http.response.start', 'status': refused.status, 'headers': headers})
+    await send({'type': 'http.response.body', 'body': refused.reason.encode()})
+
+
+def close_silent_connections(server: Any, seconds: float) -> None:
+    """Have a server close connections whose first request is not there in time.
+
+    Args:
+        server: A ``uvicorn.Server``, which itself waits for headers without end.
+        seconds: Time for the first header.
+    """
+    make_protocol = server.config.http_protocol_class
+
+    def make_watched_protocol(*args: Any, **kwargs: Any) -> Any:
+        protocol = make_protocol(*args, **kwargs)
+        connection_made = protocol.connection_made
+
+        def watched_connection_made(transport: Any) -> None:
+            connection_made(transport)
+            protocol.loop.call_later(seconds, close_if_silent, transport)
+
+        def close_if_silent(transport: Any) -> None:
+            if getattr(protocol, 'cycle', protocol) is None and not transport.is_closing():
+                transport.close()
+
+        protocol.connection_made = watched_connection_made
+        return protocol
+
+    server.config.http_protocol_class = make_watched_protocol
