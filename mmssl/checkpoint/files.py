@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ import torch
 from mmssl.errors import CheckpointError, UnsafeCheckpointError, warn_renamed
 
 TEMPORARY_SUFFIX = '.mmssl-tmp'
+# name of a state dict's _metadata in the header of a safetensors file
+METADATA = 'state_dict_metadata'
 # fragments of torch's messages about files that are damaged
 _BROKEN = (
     'PytorchStreamReader',
@@ -191,17 +194,31 @@ def load_file(path, map_location='cpu', trust: bool = False, mmap: bool = False)
 
 def _load_safetensors(path: Path, map_location) -> dict[str, torch.Tensor]:
     try:
-        from safetensors import SafetensorError
+        from safetensors import SafetensorError, safe_open
         from safetensors.torch import load_file as load_safetensors
     except ImportError:
         raise ImportError(f'{path} needs the package safetensors: pip install safetensors') from None
     try:
-        return load_safetensors(path, device=str(map_location or 'cpu'))
+        weights = load_safetensors(path, device=str(map_location or 'cpu'))
+        with safe_open(path, 'pt') as file:
+            text = (file.metadata() or {}).get(METADATA)
+        return _with_metadata(weights, text)
     except SafetensorError as error:
         raise CheckpointError(
             f'{path} is not a whole safetensors file ({_size(path):,} bytes): {error}; '
             'copy or download it again'
         ) from None
+
+
+def _with_metadata(weights: dict, text: str | None) -> dict:
+    """Return weights with the ``_metadata`` of a state dict, which the format keeps as text."""
+    with contextlib.suppress(ValueError, RecursionError):
+        metadata = json.loads(text) if text else None
+        if isinstance(metadata, dict) and all(isinstance(value, dict) for value in metadata.values()):
+            described: Any = OrderedDict(weights)
+            described._metadata = OrderedDict(metadata)
+            return described
+    return weights
 
 
 class ProgressFile:

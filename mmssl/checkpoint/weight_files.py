@@ -1,8 +1,11 @@
 """Write weights by name, in PyTorch's format or as safetensors."""
 
+import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
+
+from mmssl.checkpoint.files import METADATA
 
 
 def write_weights(
@@ -50,7 +53,18 @@ def _write_safetensors(weights: Mapping, path: str, folder: str) -> None:
     # written beside the target and renamed, so that no reader sees half a file
     with tempfile.TemporaryDirectory(dir=folder, prefix='.convert-') as temporary:
         partial = os.path.join(temporary, 'part.safetensors')
-        save_file(separate, partial, metadata={'format': 'pt'})
+        save_file(separate, partial, metadata={'format': 'pt', **_texts_of_metadata(weights)})
         with open(partial, 'rb') as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
+
+
+def _texts_of_metadata(weights: Mapping) -> dict[str, str]:
+    """Return what a state dict says about its modules as text, which is all that the format takes."""
+    metadata = getattr(weights, '_metadata', None)
+    if not metadata:
+        return {}
+    try:
+        return {METADATA: json.dumps(metadata)}
+    except (TypeError, ValueError):
+        return {}  # of a module with objects of its own

@@ -91,11 +91,11 @@ class ConfiguredSchedules:
             followed: dict[bool, list] = {False: [], True: []}
             for scheduler, configured in zip(schedulers, self.states, strict=True):
                 plateau = getattr(scheduler, 'need_val_args', False)
-                kept = {key: scheduler.__dict__[key] for key in _PLATEAU_POSITION} if plateau else {}
+                observed = {key: scheduler.__dict__[key] for key in _PLATEAU_POSITION} if plateau else {}
                 scheduler.__dict__ = {
                     'optimizer': scheduler.optimizer,
                     **copy.deepcopy(configured),
-                    **kept,
+                    **observed,
                 }
                 if not plateau:
                     followed[scheduler.by_epoch].append(scheduler)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mmssl.layers.base_vit import ARCHS, OUT_TYPES, BaseViT, resolve_arch
 from mmssl.layers.patch import PatchEmbed, patch_grid
-from mmssl.layers.pos_embed import fit_pos_embed, resize_pos_embed, sincos_2d
+from mmssl.layers.pos_embed import describe_pos_embed, fit_pos_embed, resize_pos_embed, sincos_2d
 from mmssl.layers.transformer import TransformerBlock, init_linear_xavier, norm_eps
 from mmssl.registry import MODELS
 
@@ -84,6 +84,7 @@ class ViT(BaseViT):
         self.pos_embed = nn.Parameter(torch.zeros(1, num_patches + self.num_extra_tokens, self.embed_dims))
         self.drop_after_pos = nn.Dropout(drop_rate)
         self.register_load_state_dict_pre_hook(_fit_own_pos_embed)
+        self.register_state_dict_post_hook(_describe_own_pos_embed)
 
         if layer_cfgs is None or isinstance(layer_cfgs, dict):
             layer_cfgs = [layer_cfgs or {}] * self.num_layers
@@ -157,3 +158,8 @@ def _fit_own_pos_embed(module: ViT, state_dict: dict, prefix: str, *_) -> None:
         module.num_extra_tokens,
         module.interpolate_mode,
     )
+
+
+def _describe_own_pos_embed(module: ViT, state_dict: dict, prefix: str, *_) -> None:
+    if f'{prefix}pos_embed' in state_dict:
+        describe_pos_embed(state_dict, f'{prefix}pos_embed', module.patch_resolution, module.num_extra_tokens)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from mmssl.layers.pos_embed import grid_of
+from mmssl.layers.pos_embed import described_layout, infer_layout
 
 _NAMES = [
     (r'layers\.(\d+)\.ln([12])\.', r'blocks.\1.norm\2.'),
@@ -31,8 +31,9 @@ def from_vit(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     renamed = {}
     for key, value in state_dict.items():
         if key == 'pos_embed':
-            patches = value[:, 1:] if 'cls_token' in state_dict else value
-            renamed[key] = patches.unflatten(1, grid_of(patches.shape[1], (1, 1)))
+            layout = described_layout(state_dict, key, value.shape[1])
+            grid, num_leading = layout or infer_layout(value.shape[1], (1, 1), int('cls_token' in state_dict))
+            renamed[key] = value[:, num_leading:].unflatten(1, grid)
         for pattern, name in _NAMES:
             new, count = re.subn(f'^{pattern}', name, key)
             if count:

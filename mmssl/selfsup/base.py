@@ -225,5 +225,5 @@ def _copy_missing_teachers(model: ScheduledSupervisor, incompatible_keys) -> Non
 
 def _is_skipped(optimizer: torch.optim.Optimizer) -> bool:
     """Whether a fused optimizer, which a gradient scaler lets skip steps by itself, skips this one."""
-    found_inf = getattr(optimizer, 'found_inf', None)
-    return found_inf is not None and bool(found_inf)
+    infinite = getattr(optimizer, 'found_inf', None)
+    return infinite is not None and bool(infinite)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mmssl.layers.masking import mask_of
 from mmssl.layers.patch import gather_tokens, pair
-from mmssl.layers.pos_embed import fit_pos_embed, resize_pos_embed, sincos_2d
+from mmssl.layers.pos_embed import describe_pos_embed, fit_pos_embed, resize_pos_embed, sincos_2d
 from mmssl.layers.transformer import TransformerBlock, init_linear_xavier, norm_eps
 from mmssl.registry import MODELS
 from mmssl.selfsup.small import Small
@@ -88,6 +88,7 @@ class MAEDecoder(BaseModule):
         patch_pixels = self.patch_size[0] * self.patch_size[1] * in_chans
         self.decoder_pred = nn.Linear(decoder_embed_dim, predict_feature_dim or patch_pixels)
         self.register_load_state_dict_pre_hook(_fit_own_pos_embed)
+        self.register_state_dict_post_hook(_describe_own_pos_embed)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -152,6 +153,11 @@ def square_grid(num_patches: int | tuple[int, int]) -> tuple[int, int]:
 
 def _fit_own_pos_embed(module: MAEDecoder, state_dict: dict, prefix: str, *_) -> None:
     fit_pos_embed(state_dict, f'{prefix}decoder_pos_embed', module.decoder_pos_embed, module.grid, 1)
+
+
+def _describe_own_pos_embed(module: MAEDecoder, state_dict: dict, prefix: str, *_) -> None:
+    if f'{prefix}decoder_pos_embed' in state_dict:
+        describe_pos_embed(state_dict, f'{prefix}decoder_pos_embed', module.grid, 1)
 
 
 DECODER_SIZES = dict(

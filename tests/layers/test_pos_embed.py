@@ -4,8 +4,14 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from mmssl.layers.pos_embed import grid_of, resize_pos_embed, sincos_2d
+from mmssl.checkpoint import load_weights
+from mmssl.checkpoint.weight_files import write_weights
+from mmssl.errors import MismatchError
+from mmssl.layers.pos_embed import describe_pos_embed, grid_of, resize_pos_embed, sincos_2d
+from mmssl.layers.vit import ViT
+from mmssl.selfsup.mae_decoder import MAEDecoder
 
 
 def test_x_fills_the_first_half_as_in_the_released_code():
@@ -55,3 +61,83 @@ def test_resizing_keeps_extra_tokens_and_the_identity():
 )
 def test_grid_of(count, like, grid):
     assert grid_of(count, like) == grid
+
+
+ARCH = dict(embed_dims=8, num_layers=1, num_heads=2, feedforward_channels=16)
+
+
+def resized(table, source, target):
+    grid = table.reshape(1, *source, -1).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, size=target, mode='bicubic', align_corners=False)
+    return grid.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def loaded(table, **kwargs):
+    model = ViT(arch=ARCH, patch_size=16, **kwargs)
+    model.load_state_dict({**model.state_dict(), 'pos_embed': table.clone()})
+    return model.pos_embed.detach()
+
+
+def test_other_leading_tokens_are_never_patches():
+    torch.manual_seed(0)
+    patches, leading = torch.randn(1, 196, 8), torch.randn(1, 5, 8)
+    for count in (0, 1, 2, 5):
+        table = torch.cat([leading[:, :count], patches], dim=1)
+        for with_cls_token in (True, False):
+            for side in (14, 7):
+                got = loaded(table, img_size=16 * side, with_cls_token=with_cls_token)
+                torch.testing.assert_close(got[:, with_cls_token:], resized(patches, (14, 14), (side, side)))
+                if with_cls_token:
+                    assert torch.equal(got[:, :1], leading[:, :1] if count else torch.zeros(1, 1, 8))
+
+
+@pytest.mark.parametrize(
+    ('source', 'target'),
+    [
+        ((8, 32), (16, 32)),
+        ((16, 16), (8, 32)),
+        ((8, 32), (16, 16)),
+        ((28, 14), (14, 14)),
+        ((28, 14), (14, 28)),
+        ((8, 32), (8, 32)),
+    ],
+)
+def test_our_files_say_the_grid_of_their_table(source, target, tmp_path):
+    sizes = [tuple(16 * side for side in grid) for grid in (source, target)]
+    first, second = (ViT(arch=ARCH, patch_size=16, img_size=size) for size in sizes)
+    torch.nn.init.normal_(first.pos_embed)
+    expected = resized(first.pos_embed.detach()[:, 1:], source, target)
+    torch.save(
+        dict(state_dict=torch.nn.ModuleDict(dict(backbone=first)).state_dict()), tmp_path / 'whole.pth'
+    )
+    write_weights(first.state_dict(), str(tmp_path / 'bare.pth'))
+    write_weights(first.state_dict(), str(tmp_path / 'bare.safetensors'))
+    for name, prefix in (('whole.pth', 'backbone.'), ('bare.pth', None), ('bare.safetensors', None)):
+        second.pos_embed.data.zero_()
+        load_weights(second, tmp_path / name, prefix=prefix, strict=True)
+        torch.testing.assert_close(second.pos_embed.detach()[:, 1:], expected)
+        assert torch.equal(second.pos_embed[:, :1], first.pos_embed[:, :1])
+
+
+@pytest.mark.parametrize(
+    ('count', 'size'), [(257, (128, 512)), (257, (256, 512)), (393, (224, 224)), (393, (224, 448))]
+)
+def test_a_grid_that_the_file_does_not_say_is_asked_for(count, size):
+    table = torch.randn(1, count, 8)
+    with pytest.raises(MismatchError, match=r'does not say of which grid.*(16x16|28x14).*describe_pos_embed'):
+        loaded(table, img_size=size)
+    model = ViT(arch=ARCH, patch_size=16, img_size=size)
+    state = {**model.state_dict(), 'pos_embed': table}
+    grid = (8, 32) if count == 257 else (28, 14)
+    model.load_state_dict(describe_pos_embed(state, 'pos_embed', grid))
+    torch.testing.assert_close(
+        model.pos_embed.detach()[:, 1:], resized(table[:, 1:], grid, model.patch_resolution)
+    )
+
+
+def test_the_decoder_says_the_grid_of_its_table():
+    first, second = (MAEDecoder(grid, 8, 3, 8, 8, 1, 2) for grid in ((4, 9), (6, 6)))
+    torch.nn.init.normal_(first.decoder_pos_embed)
+    second.load_state_dict(first.state_dict())
+    expected = resized(first.decoder_pos_embed.detach()[:, 1:], (4, 9), (6, 6))
+    torch.testing.assert_close(second.decoder_pos_embed.detach()[:, 1:], expected)
