@@ -292,14 +292,14 @@ class LabelMasks(MaskDataset):
     def load_data_list(self) -> list[dict]:
         """Return the entries in the order of their names."""
         root = self._require(self.data_prefix.get('img_path', ''), 'folder of images')
-        labels = self._require(self.data_prefix.get('label_path', ''), 'folder of label pictures')
+        labels = self._require(self.data_prefix.get('label_path', ''), 'folder of label images')
         entries = []
         for path in sorted(root.iterdir()):
             is_label = root == labels and path.name.endswith(self.label_suffix)
             if not is_image(path) or is_label:
                 continue
             label = labels / f'{path.stem}{self.label_suffix}'
-            self._require(label, f'label picture of {path.name}:')
+            self._require(label, f'label image of {path.name}:')
             entries.append(dict(img_id=path.stem, img_path=str(path), label_path=str(label)))
         if not entries:
             raise ValueError(f'{root} holds no image')
@@ -311,8 +311,8 @@ class LabelMasks(MaskDataset):
             label = np.asarray(image)
         if label.ndim != 2 or label.dtype.kind not in 'ui':
             raise ValueError(
-                f'{info["label_path"]} has shape {label.shape} of {label.dtype}; a label picture has one '
-                'whole number a pixel'
+                f'{info["label_path"]} has shape {label.shape} of {label.dtype}; a label image has an '
+                'integer for each pixel'
             )
         masks = []
         for value in np.setdiff1d(np.unique(label), self.ignore):

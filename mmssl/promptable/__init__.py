@@ -1,4 +1,4 @@
-"""The promptable segmenter: Segment Anything. Needs no host toolbox."""
+"""The promptable segmenter: Segment Anything. Needs no toolbox."""
 
 from mmssl.promptable.automatic import SamAutomaticMaskGenerator
 from mmssl.promptable.backbone import SAMBackbone

@@ -302,7 +302,7 @@ def _grids(
         sides = [int(points_per_side / downscale_factor**layer) for layer in range(n_layers + 1)]
         if min(sides) < 1:
             raise ValueError(
-                f'points_per_side={points_per_side} leaves {sides} points a side in the layers of crops; '
+                f'points_per_side={points_per_side} leaves {sides} points per side in the layers of crops; '
                 f'give more, or a smaller crop_n_points_downscale_factor than {downscale_factor}'
             )
         point_grids = [build_point_grid(side) for side in sides]

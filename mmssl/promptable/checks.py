@@ -126,7 +126,7 @@ def check_points(points: np.ndarray, size: Sequence[int], what: str = 'point', h
     if len(wrong):
         x, y = points[wrong[0]]
         raise ValueError(
-            f'{what} ({x:g}, {y:g}) lies outside the image, which is {width} wide and {height} high; give '
+            f'{what} ({x:g}, {y:g}) is outside the image, which is {width} wide and {height} high; give '
             f'(x, y) in pixels, x first{hint}'
         )
 

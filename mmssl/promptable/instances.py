@@ -166,16 +166,15 @@ def _read_rgb(path: str) -> np.ndarray:
 def _rename_detector(module, state_dict, prefix, *_) -> None:
     """Give weights of a detector alone the names of the part, and add those of the SAM if they are loaded."""
 
-    def holds(part):
+    def has(part):
         return any(name.startswith(prefix + part) for name in state_dict)
 
-    if not holds('detector.') and not holds('sam.'):
+    if not has('detector.') and not has('sam.'):
         for name in [name for name in state_dict if name.startswith(prefix)]:
             state_dict[f'{prefix}detector.{name[len(prefix) :]}'] = state_dict.pop(name)
-    if not holds('sam.'):
+    if not has('sam.'):
         if not (module.has_sam_weights or (module.sam.init_cfg and module.sam.is_init)):
             raise ValueError(
-                'the checkpoint holds no weights of the SAM; give them: '
-                '--cfg-options model.sam_checkpoint=FILE'
+                'the checkpoint has no weights of the SAM; give them: --cfg-options model.sam_checkpoint=FILE'
             )
         state_dict.update({f'{prefix}sam.{name}': value for name, value in module.sam.state_dict().items()})

@@ -184,7 +184,7 @@ class InteractiveSAM(BaseModel):
         """
         if mode == 'loss':
             if data_samples is None:
-                raise ValueError("mode='loss' of InteractiveSAM needs data_samples, one an image")
+                raise ValueError("mode='loss' of InteractiveSAM needs data_samples, one for each image")
             return self.loss(inputs, data_samples)
         if mode == 'predict':
             return self.predict(inputs, data_samples)

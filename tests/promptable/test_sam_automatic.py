@@ -391,7 +391,7 @@ def test_wrong_arguments_are_named():
         (dict(points_per_batch=0), 'points_per_batch=0'),
         (
             dict(points_per_side=4, crop_n_layers=2, crop_n_points_downscale_factor=3),
-            r'\[4, 1, 0\] points a side',
+            r'\[4, 1, 0\] points per side',
         ),
         (dict(points_per_side=0), r'points_per_side=0 leaves \[0\]'),
         (

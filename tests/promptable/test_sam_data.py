@@ -1,4 +1,4 @@
-"""Masks from COCO files, SA-1B's folders and label pictures; transforms of image and masks."""
+"""Masks from COCO files, SA-1B's folders and label images; transforms of image and masks."""
 
 import json
 import random
@@ -197,7 +197,7 @@ def test_label_pictures(tmp_path):
     with pytest.raises(ValueError, match="objects='things'"):
         LabelMasks(objects='things', **settings)
     (tmp_path / 'labels' / 'x.png').unlink()
-    with pytest.raises(FileNotFoundError, match='label picture of x.png'):
+    with pytest.raises(FileNotFoundError, match='label image of x.png'):
         LabelMasks(**settings)
 
 
