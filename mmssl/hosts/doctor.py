@@ -30,7 +30,7 @@ USES = {
 EXTRAS = {'mmengine': 'onedl', 'mmcv': 'onedl', 'mmpretrain': 'onedl', 'mmdet': 'det', 'mmseg': 'seg'}
 PIP = 'python -m pip'
 REINSTALL = f'{PIP} install --force-reinstall --no-deps mmssl, or in a clone: {PIP} install -e .'
-OPERATORS = 'R-FCN, Faster R-CNN, Mask R-CNN and deformable backbones'
+OPERATORS = 'most detectors and segmentors'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,7 +264,7 @@ def _operators(env: Environment) -> list[Finding]:
     name = (env.owners.get('mmcv') or ['onedl-mmcv'])[0]
     cuda = env.probes['torch'].value.get('cuda') if 'torch' in env.probes else None
     fix = ops_command(name, env.versions.get(name), env.versions.get('torch', ''), cuda)
-    use = f"mmssl's replacements are in use: {OPERATORS} work; other detection needs the compiled ones"
+    use = f"mmssl's replacements are in use: {OPERATORS} work; others name the operator that they need"
     if not env.patched and not probe.ok:
         return [_note('mmcv ops', 'not usable, and MMSSL_NO_PATCH leaves out the replacements', fix)]
     if probe.value.get('hidden'):

@@ -105,7 +105,7 @@ _FINDER = StandInFinder()
 def stand_in_for_ops() -> None:
     """Make ``import mmcv._ext`` find a stand-in where mmcv has no compiled operators.
 
-    The stand-in has the operators of R-FCN, Faster R-CNN, Mask R-CNN and deformable backbones. A compiled
+    The stand-in has the operators of most detectors and segmentors. A compiled
     extension is never touched, unless ``MMSSL_NO_EXT=1`` hides it. Imports nothing; safe to call more than
     once.
     """
@@ -125,8 +125,8 @@ def missing_operator(name: str) -> ImportError:
     mmcv = distribution_of('mmcv') or DISTRIBUTIONS['mmcv'][0]
     command = ops_command(mmcv, version('mmcv'), torch.__version__, torch.version.cuda)
     return ImportError(
-        f'{name} needs the compiled operators of mmcv, which are not installed (mmssl replaces only those of '
-        f'R-FCN, Faster R-CNN, Mask R-CNN and deformable backbones): {command}'
+        f'{name} needs the compiled operators of mmcv, which are not installed, and mmssl has no '
+        f'replacement for this one: {command}'
     )
 
 

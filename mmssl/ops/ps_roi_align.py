@@ -71,9 +71,9 @@ def ps_roi_align(  # noqa: PLR0913
 def _require_fixed_count(sampling_ratio: int) -> None:
     if sampling_ratio <= 0 and tracing():
         raise RuntimeError(
-            f'ps_roi_align with sampling_ratio={sampling_ratio} cannot be traced: the number of samples depends '
-            'on the RoIs, and a trace would record the one of the example; set sampling_ratio to 1 or more, or '
-            "use backend='torchvision'"
+            f'ps_roi_align with sampling_ratio={sampling_ratio} cannot be traced: the number of samples '
+            'depends on the RoIs, and a trace would record the one of the example; set sampling_ratio to 1 '
+            "or more, or use backend='torchvision'"
         )
 
 

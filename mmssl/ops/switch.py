@@ -109,7 +109,7 @@ def no_autocast(tensor: Tensor) -> torch.autocast:
 
 
 def no_autocast_backward(backward: Callable) -> Callable:
-    """Decorate the backward pass of an autograd function so that autocast is off in it, as in the forward pass.
+    """Decorate the backward pass of an autograd function: autocast is off in it, as in the forward pass.
 
     Autograd itself leaves it on where ``backward()`` is called inside an autocast context.
     """

@@ -1,4 +1,4 @@
-"""Arguments at the limits of mmcv's operators: the replacements compute or refuse what the compiled ones do."""
+"""Unusual arguments of mmcv's operators: the replacements compute or refuse what the compiled ones do."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def run_v2(module, x, offset, mask, weight):
 
 
 @pytest.mark.parametrize('grad', ['autograd', 'stand-in'])
-def test_a_tap_one_pixel_outside_has_no_gradient(with_gradients, grad):
+def test_border_taps_have_no_gradient(with_gradients, grad):
     """All layers begin with offsets of 0, whose border taps are exactly one pixel outside the map."""
     x = torch.tensor([[[[1.0, 2.0, 3.0]] * 3]])
     offset = torch.zeros(1, 18, 3, 3)
@@ -111,8 +111,8 @@ def test_offsets_of_a_larger_map_are_read_from_its_memory(with_gradients):
     for output, grad_x, grad_offset, grad_mask, grad_weight in results:
         assert not grad_offset.flatten(1)[:, 18 * 64 :].any() and not grad_mask.flatten(1)[:, 9 * 64 :].any()
         cut = grad_offset.flatten(1)[:, : 18 * 64], grad_mask.flatten(1)[:, : 9 * 64]
-        for got, wanted in zip((output, grad_x, *cut, grad_weight), expected, strict=True):
-            torch.testing.assert_close(got.reshape(wanted.shape), wanted, rtol=1e-4, atol=1e-4)
+        for result, reference in zip((output, grad_x, *cut, grad_weight), expected, strict=True):
+            torch.testing.assert_close(result.reshape(reference.shape), reference, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('box', [(3.0, 1.0, 0.0, 2.0), (0.0, 3.0, 2.0, 1.0), (0.0, float('nan'), 2.0, 2.0)])

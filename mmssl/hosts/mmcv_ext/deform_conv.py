@@ -32,8 +32,9 @@ def _check_groups(inputs: dict[str, Tensor | None], groups: tuple[int, int]) -> 
     group, deformable_group = groups
     if channels != in_group * group or out_channels % group:
         raise ValueError(
-            f'weight {tuple(inputs["weight"].shape)} does not fit {channels} input channels and groups={group}: '
-            f'it must be (D, {channels} / groups, {kernel_h}, {kernel_w}) with D divisible by groups'
+            f'weight {tuple(inputs["weight"].shape)} does not fit {channels} input channels and '
+            f'groups={group}: it must be (D, {channels} / groups, {kernel_h}, {kernel_w}) with D divisible by '
+            'groups'
         )
     for name, values in (('offset', 2), ('mask', 1)):
         tensor = inputs.get(name)
@@ -217,8 +218,9 @@ def modulated_deform_conv_forward(  # noqa: PLR0913  mmcv\'s signature
 ) -> None:
     """Modulated deformable convolution (arXiv:1811.11168).
 
-    Offsets and mask may be those of a larger map; the first values of each image count. Buffers and sizes are those of :func:`deform_conv_forward`; ``bias`` is (D,), or of length 0 without
-    ``with_bias``, and ``mask`` is (B, deformable_group * kernel_h * kernel_w, H', W').
+    Offsets and mask may be those of a larger map: the first values of each image count. Buffers and sizes
+    are those of :func:`deform_conv_forward`; ``bias`` is (D,), or of length 0 without ``with_bias``, and
+    ``mask`` is (B, deformable_group * kernel_h * kernel_w, H', W').
     """
     output.copy_(
         _convolve(

@@ -36,6 +36,27 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     return order[torchvision.ops.nms(ranked, ranks, threshold)]
 
 
+def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
+    """Group every box that remains with those that it suppresses.
+
+    Args:
+        dets: (N, 5) as x1, y1, x2, y2, score, on the CPU.
+        iou_threshold: A box joins the group of a better one if their overlap is at least this.
+
+    Returns:
+        Indices of each group, best first.
+    """
+    boxes = as_float32(dets[:, :4])
+    rest = dets[:, 4].sort(descending=True)[1]
+    groups = []
+    while len(rest):
+        joins = _overlap(boxes[rest[0]], boxes[rest], 0) >= iou_threshold
+        joins[0] = True  # also without area or at a threshold above 1
+        groups.append(rest[joins].tolist())
+        rest = rest[~joins]
+    return groups
+
+
 def softnms(  # noqa: PLR0913  mmcv's signature
     boxes: Tensor,
     scores: Tensor,

@@ -23,8 +23,8 @@ def _check_sizes(rois: Tensor, spatial_scale: float, aligned: bool) -> None:
     if refused.any():
         index = int(refused.nonzero()[0, 0])
         raise ValueError(
-            f'region {index} of roi_align, (x1, y1, x2, y2) = {tuple(rois[index, 1:].tolist())}, has a negative '
-            'size or NaN; order its corners, or remove it (with aligned=False it counts as one pixel)'
+            f'region {index} of roi_align, (x1, y1, x2, y2) = {tuple(rois[index, 1:].tolist())}, has a '
+            'negative size or NaN; order its corners, or remove it'
         )
 
 
