@@ -1,4 +1,7 @@
-"""Exceptions that a person can cause or cure, and the warning for names that have changed. Imports nothing outside Python."""
+"""Exceptions that a user can cause or cure, and the warning for names that have changed.
+
+Imports nothing outside the standard library.
+"""
 
 import functools
 import re
@@ -85,7 +88,7 @@ class TrainingError(UserError, RuntimeError):
 
 
 def _own_message(message: str, name: str) -> str:
-    """Return the message itself where a data loader has re-raised it with the worker's traceback in front of it."""
+    """Return the message itself; a data loader raises it again behind the worker's traceback."""
     return str(message).rpartition(f'{name}: ')[2].strip()
 
 

@@ -23,7 +23,7 @@ class PromptInferencer(Inferencer):
     Args:
         config: 'vit_b', 'vit_l', 'vit_h', 'vit_t'; a name of ``list_models(system='promptable')``; or the
             path of a config.
-        checkpoint: File in the official names, or written by a training; random weights if None.
+        checkpoint: File in the official names, or written by a training run; random weights if None.
         device: 'cpu', 'cuda:0', ...; a GPU if there is one when None.
         trust: Load a checkpoint that contains pickled code.
         multimask: Return all three masks of a prompted object, not only the best.

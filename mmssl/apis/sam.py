@@ -17,7 +17,7 @@ def load_sam(name: str, checkpoint: str, options: Sequence[str] = (), trust: boo
 
     Args:
         name: 'vit_b', 'vit_l', 'vit_h', 'vit_t', or a config whose model is or contains a :class:`mmssl.SAM`.
-        checkpoint: File in the official names or written by a training (low-rank updates included), or
+        checkpoint: File in the official names or written by a training run (low-rank updates included), or
             'random'.
         options: ``KEY=VALUE`` overrides of the config.
         trust: As for :func:`mmssl.checkpoint.load_file`.

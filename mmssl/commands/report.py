@@ -13,7 +13,7 @@ HELP = 'write a run as one HTML page: curves, metrics, images, config, environme
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument(
-        'work_dir', metavar='WORK_DIR', help='work directory of a training (resumed or not) or a test'
+        'work_dir', metavar='WORK_DIR', help='work directory of a training run (resumed or not) or a test'
     )
     parser.add_argument('--out', metavar='FILE', help='page to write (default: WORK_DIR/report.html)')
     parser.add_argument(

@@ -67,7 +67,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         '--checkpoint',
         required=True,
         metavar='FILE',
-        help=f'weights: a released file, or one that a training wrote; {RANDOM!r} for random weights',
+        help=f'weights: a released file, or one that a training run wrote; {RANDOM!r} for random weights',
     )
     add_device(parser)
     parser.add_argument(

@@ -20,7 +20,7 @@ def build_sam(kind: str | dict[str, Any] = 'vit_h', checkpoint: str | Path | Non
             ``image_encoder``, ``prompt_encoder`` and ``mask_decoder``, each a dict of arguments of the
             official class (``transformer`` inside ``mask_decoder``). An ``image_encoder`` with a ``type`` is
             built from the registry.
-        checkpoint: File with the official names, or written by a training. It must fit; tables of another
+        checkpoint: File with the official names, or written by a training run. It must fit; tables of another
             image size are resized.
 
     Returns:
