@@ -28,8 +28,9 @@ class PromptedInstanceSegmentor(BaseModel):
     Args:
         detector: A detector or its config; its data preprocessor becomes that of this model.
         sam: A :class:`mmssl.SAM` or its config.
-        sam_checkpoint: Weights of the SAM, in the official names or written by a training run. Needed unless they
-            come from ``sam.init_cfg`` in training, from a built SAM, or from a checkpoint of the whole model.
+        sam_checkpoint: Weights of the SAM, in the official names or written by a training run. Needed unless
+            they come from ``sam.init_cfg`` in training, from a built SAM, or from a checkpoint of the whole
+            model.
         multimask: Return the most confident of three masks for a box instead of the single one.
         rate_masks: Multiply the score of the box by the predicted IoU for the score of a mask.
         chunk: Number of boxes in a call of the decoder.
