@@ -4,7 +4,6 @@ Formats: PyTorch's zip archives and its older streams, and safetensors. No model
 maps are in :mod:`mmssl.convert`.
 """
 
-import argparse
 import contextlib
 import errno
 import json
@@ -13,28 +12,24 @@ import pickle
 import re
 import secrets
 import shutil
+import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from mmssl.checkpoint.pickled_types import allowed_globals, resolved
 from mmssl.errors import CheckpointError, UnsafeCheckpointError, warn_renamed
 
 TEMPORARY_SUFFIX = '.mmssl-tmp'
 # name of a state dict's _metadata in the header of a safetensors file
 METADATA = 'state_dict_metadata'
-# fragments of torch's messages about files that are damaged
-_BROKEN = (
-    'PytorchStreamReader',
-    'unexpected EOF',
-    'might be corrupted',
-    'central directory',
-    'Invalid magic number',
-)
+# words in torch's RuntimeErrors while reading that are not about the file
+_MACHINE = re.compile(r'cuda|device|memory|backend', re.IGNORECASE)
 # patterns of torch's messages about what weights_only=True refuses
 _REFUSED = (
     r'GLOBAL (\S+(?:\(.*\))?)',
@@ -56,40 +51,6 @@ def trusted(enabled: bool = True) -> Iterator[None]:
         _trust = before
 
 
-def _history_statistic(owner, name: str):
-    """Stand in for ``builtins.getattr`` in pickled HistoryBuffers, which name their statistics by it."""
-    from mmengine.logging import HistoryBuffer
-
-    if owner is HistoryBuffer and name in ('min', 'max', 'current', 'mean'):
-        return HistoryBuffer.__dict__[name]
-    raise pickle.UnpicklingError(f'Unsupported global: GLOBAL builtins.getattr({owner!r}, {name!r})')
-
-
-def _allowed_globals() -> list:
-    """Return what toolboxes save besides tensors and plain types, each harmless when called."""
-    numpy_core: Any = np._core if hasattr(np, '_core') else np.core
-    multiarray = numpy_core.multiarray
-    allowed: list = [
-        np.ndarray,
-        np.dtype,
-        slice,
-        argparse.Namespace,
-        (_history_statistic, 'builtins.getattr'),
-    ]
-    for name in ('_reconstruct', 'scalar'):
-        allowed += [
-            (getattr(multiarray, name), f'numpy.{core}.multiarray.{name}') for core in ('core', '_core')
-        ]
-    allowed += [type(np.dtype(code)) for code in '?bhilqBHILQefdFDSU']
-    try:
-        from mmengine.logging import HistoryBuffer
-
-        allowed.append(HistoryBuffer)
-    except ImportError:
-        pass
-    return allowed
-
-
 @contextlib.contextmanager
 def safe_loading(source) -> Iterator[None]:
     """Allow the globals of the toolboxes' checkpoints in ``torch.load``, and reword what it raises.
@@ -102,7 +63,7 @@ def safe_loading(source) -> Iterator[None]:
         CheckpointError: The file is not a complete checkpoint.
     """
     try:
-        with torch.serialization.safe_globals(_allowed_globals()):
+        with torch.serialization.safe_globals(allowed_globals()):
             yield
     except (
         RuntimeError,
@@ -111,6 +72,14 @@ def safe_loading(source) -> Iterator[None]:
         TypeError,
         ValueError,
         AttributeError,
+        AssertionError,
+        ArithmeticError,
+        RecursionError,
+        MemoryError,
+        NotImplementedError,
+        struct.error,
+        zlib.error,
+        zipfile.BadZipFile,
         OSError,
         pickle.UnpicklingError,
     ) as error:
@@ -130,7 +99,7 @@ def _reworded(error: Exception, source) -> Exception | None:
             'If you know who made the file, pass --trust-checkpoint (in Python trust=True); '
             'otherwise ask for a file of tensors only, such as .safetensors'
         )
-    if isinstance(error, RuntimeError) and not any(fragment in text for fragment in _BROKEN):
+    if isinstance(error, RuntimeError) and not _blames_file(text, source):
         return None  # such as no memory, or a missing device
     # EINVAL: a seek before the start, in a truncated archive
     if isinstance(error, OSError) and error.errno != errno.EINVAL:
@@ -140,6 +109,15 @@ def _reworded(error: Exception, source) -> Exception | None:
         f'{source} is {_state(source)}: {type(error).__name__} {reason}; '
         'copy or download it again, or name an older one'
     )
+
+
+def _blames_file(text: str, source) -> bool:
+    """Whether a RuntimeError of torch is about the file, and not about a missing device or memory."""
+    wanted = re.search(r'tried to allocate (\d+) bytes', text)
+    size = _size(source)
+    if wanted is not None and size is not None and int(wanted[1]) > size:
+        return True  # a tensor larger than the file that holds it
+    return not _MACHINE.search(text)
 
 
 def _state(source) -> str:
@@ -184,12 +162,13 @@ def load_file(path, map_location='cpu', trust: bool = False, mmap: bool = False)
             return _load_safetensors(path, map_location)
     source = path if is_name else getattr(path, 'name', 'the checkpoint')
     with safe_loading(source):
-        return torch.load(
+        content = torch.load(
             path,
             map_location=map_location,
             weights_only=not (trust or _trust),
             mmap=(mmap and is_name and zipfile.is_zipfile(path)) or None,
         )
+        return resolved(content)
 
 
 def _load_safetensors(path: Path, map_location) -> dict[str, torch.Tensor]:

@@ -41,12 +41,14 @@ def download_checkpoints_safely() -> None:
 
             from mmssl.checkpoint import safe_loading
             from mmssl.checkpoint.download import download_path, explained_download
+            from mmssl.checkpoint.pickled_types import resolved
 
             path = download_path(url, model_dir, file_name)
             with safe_loading(url), explained_download(url, path):
-                return torch.hub.load_state_dict_from_url(
+                content = torch.hub.load_state_dict_from_url(
                     url, model_dir, map_location, progress, check_hash, file_name, weights_only=True
                 )
+                return resolved(content)
 
         return load_url
 
@@ -193,3 +195,23 @@ def find_whole_checkpoints() -> None:
         'mmengine.runner._flexible_runner',
     )
     replace('find_latest_checkpoint', modules, make)
+
+
+@listed(
+    reason='configs and annotations in YAML can name Python objects, which loading them creates',
+    versions='mmengine 0.10.7 to 0.10.12 (OneDL)',
+    until='YamlHandler loads with SafeLoader',
+)
+def read_yaml_safely() -> None:
+    """Read YAML files as plain data, with the tuples that mmengine writes."""
+    import yaml
+    from mmengine.fileio.handlers import yaml_handler
+
+    class PlainLoader(getattr(yaml, 'CSafeLoader', yaml.SafeLoader)):  # type: ignore[misc]
+        pass
+
+    PlainLoader.add_constructor(
+        'tag:yaml.org,2002:python/tuple',
+        lambda loader, node: tuple(loader.construct_sequence(node, deep=True)),
+    )
+    yaml_handler.Loader = PlainLoader

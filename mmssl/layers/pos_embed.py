@@ -148,7 +148,7 @@ def describe_pos_embed(
 ) -> Mapping:
     """Write the grid and the number of leading tokens of a position table into a state dict.
 
-    They are num_copied beside the weights, in ``_metadata``, which torch saves with the state dict of a model.
+    They are kept beside the weights, in ``_metadata``, which torch saves with the state dict of a model.
 
     Args:
         state_dict: State dict; one that is no OrderedDict is copied.
