@@ -7,15 +7,16 @@ from mmcv.cnn import fuse_conv_bn
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmssl.layers.module_state import Snapshot, has_hooks
 from mmssl.ops.switch import inference
 
 
 class FoldedBackbone:
     """Callable that runs a copy of a backbone with folded batch norms where the result is the same.
 
-    The copy serves calls without gradients while all batch norms are in evaluation mode; other calls run the
-    backbone itself. It is made again after a weight or a statistic has changed, and is not part of any state
-    dict.
+    The copy serves calls without gradients while all batch norms are in evaluation mode and no module has
+    hooks; other calls run the backbone itself. It is made again after a weight or a statistic has changed its
+    value, however it was written, and is not part of any state dict.
 
     Args:
         backbone: Backbone whose children are registered in the order in which they are called, as in
@@ -28,30 +29,26 @@ class FoldedBackbone:
     def __init__(self, backbone: nn.Module):
         self.backbone = backbone
         self.copy: nn.Module | None = None
-        self.copied_state: tuple = ()
+        self.copied = Snapshot([])
 
-    def _state(self) -> tuple:
-        tensors = (*self.backbone.parameters(), *self.backbone.buffers())
-        return tuple(
-            (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors
-        )
+    def _tensors(self) -> list[Tensor]:
+        return [*self.backbone.parameters(), *self.backbone.buffers()]
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the backbone's output for images (B, C, H, W)."""
         norms = [module for module in self.backbone.modules() if isinstance(module, _BatchNorm)]
         training = self.backbone.training or any(norm.training for norm in norms)
-        if not norms or training or not inference([images]):
+        if not norms or training or not inference([images]) or has_hooks(self.backbone):
             self.copy = None
             return self.backbone(images)
-        state = self._state()
-        if self.copy is None or state != self.copied_state:
+        if self.copy is None or not self.copied.matches(self._tensors()):
             with torch.inference_mode(False):
                 self.copy = fuse_conv_bn(copy.deepcopy(self.backbone))
-                self.copied_state = state
+                self.copied = Snapshot(self._tensors())
         return self.copy(images)
 
     def __deepcopy__(self, memo: dict) -> 'FoldedBackbone':
         return FoldedBackbone(copy.deepcopy(self.backbone, memo))
 
     def __getstate__(self) -> dict:
-        return {'backbone': self.backbone, 'copy': None, 'copied_state': ()}
+        return {'backbone': self.backbone, 'copy': None, 'copied': Snapshot([])}

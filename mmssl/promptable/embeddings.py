@@ -7,37 +7,30 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mmssl.layers.module_state import Snapshot, has_hooks, settings_of
+from mmssl.ops.switch import autocast_dtype
+
 
 def fingerprint(module: nn.Module) -> str:
-    """Hexadecimal digest of all weights and buffers of a module."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(name.encode())
+    """Hexadecimal digest of what the results of a module depend on, see :mod:`mmssl.layers.module_state`."""
+    digest = hashlib.blake2b(settings_of(module).encode(), digest_size=8)
+    for name, value in sorted(_tensors(module).items()):
+        digest.update(f'{name} {tuple(value.shape)} {value.dtype}'.encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
-def weights_state(module: nn.Module) -> tuple:
-    """A value that changes when a weight changes, computed much faster than :func:`fingerprint`.
-
-    Versions count the writes that torch sees; sums of the bits show those through ``.data``.
-    """
-    values = list(module.state_dict().values())
-    versions = tuple((value.data_ptr(), 0 if value.is_inference() else value._version) for value in values)
-    sums = [_sum_of_bits(value.detach()) for value in values]
-    return versions, tuple(torch.stack(sums).tolist()) if sums else ()
-
-
-def _sum_of_bits(value: Tensor) -> Tensor:
-    """Sum of the memory of a tensor as int64 numbers, with overflow."""
-    value = value.clone() if value.storage_offset() else value.contiguous()
-    memory = value.flatten().view(torch.uint8)
-    whole = memory.numel() // 8 * 8
-    return memory[:whole].view(torch.int64).sum() + memory[whole:].sum()
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """All weights and buffers, also those that are in no state dict."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
 class EmbeddingCache:
-    """Store embeddings in files named after the pixels and the weights, so that none can be stale.
+    """Store embeddings in files named after all that they depend on, so that none can be stale.
+
+    These are the pixels, normalised and padded, the weights, buffers and settings of the encoder, and
+    autocast. An encoder with hooks is run each time, as nothing is known about what they do. A copy of the
+    weights is held and compared, which is faster than to compute the name of the folder for each image.
 
     Each augmented form of an image has its own file: use few augmentations, or the folder grows with every
     epoch. A file that cannot be read is rewritten.
@@ -53,10 +46,13 @@ class EmbeddingCache:
         self.hits = 0
         self.misses = 0
         self._encoder_folder: Path | None = None
-        self._weights_state: tuple = ()
+        self._settings = ''
+        self._weights = Snapshot([])
 
     def _path(self, folder: Path, image: Tensor) -> Path:
-        digest = hashlib.blake2b(f'{tuple(image.shape)} {self.dtype}'.encode(), digest_size=16)
+        autocast = autocast_dtype(image.device.type)
+        about = f'{tuple(image.shape)} {image.dtype} {self.dtype} {autocast}'
+        digest = hashlib.blake2b(about.encode(), digest_size=16)
         digest.update(image.detach().to(torch.float32).cpu().contiguous().numpy().tobytes())
         return folder / f'{digest.hexdigest()}.pt'
 
@@ -70,16 +66,21 @@ class EmbeddingCache:
         return value if isinstance(value, Tensor) and value.ndim == 3 and value.dtype == self.dtype else None
 
     def _folder_of(self, encoder: nn.Module) -> Path:
-        state = weights_state(encoder)
-        if self._encoder_folder is None or state != self._weights_state:
+        settings, weights = settings_of(encoder), list(_tensors(encoder).values())
+        known = settings == self._settings and self._weights.matches(weights)
+        if self._encoder_folder is None or not known:
             self._encoder_folder = self.folder / fingerprint(encoder)
-            self._weights_state = state
+            self._settings = settings
+            self._weights = Snapshot(weights)
             self._encoder_folder.mkdir(parents=True, exist_ok=True)
         return self._encoder_folder
 
     @torch.no_grad()
     def __call__(self, encoder: nn.Module, images: Tensor) -> Tensor:
         """Return embeddings (B, C, h, w) of images (B, 3, H, W), encoding only those without a file."""
+        if has_hooks(encoder):
+            self.misses += len(images)
+            return encoder(images)
         folder = self._folder_of(encoder)
         paths = [self._path(folder, image) for image in images]
         embeddings = [self._read(path) for path in paths]

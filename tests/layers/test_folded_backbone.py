@@ -64,3 +64,18 @@ def test_a_copy_has_its_own(net):
         folded(IMAGES)
     other = copy.deepcopy(folded)
     assert other.backbone is not net and other.copy is None
+
+
+def test_it_follows_weights_that_change_unseen_and_hooks(net):
+    folded = FoldedBackbone(net)
+    with torch.inference_mode():
+        for write in (
+            lambda: net.conv1.weight.data.neg_(),
+            lambda: net.layer1[0].bn2.weight.data.copy_(net.layer1[0].bn2.weight.flip(0)),
+            lambda: net.layer2[0].bn1.running_mean.data.add_(1),
+            lambda: net.layer2.register_forward_hook(lambda *call: call[-1] * 2),
+        ):
+            before = folded(IMAGES)
+            write()
+            torch.testing.assert_close(folded(IMAGES), net(IMAGES), atol=1e-10, rtol=1e-10)
+            assert not torch.allclose(before[-1], net(IMAGES)[-1])

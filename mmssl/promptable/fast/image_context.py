@@ -3,9 +3,10 @@
 from typing import NamedTuple
 
 import torch.nn.functional as F
-from torch import Tensor, equal, nn
+from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from mmssl.layers.module_state import Snapshot
 from mmssl.ops.switch import autocast_dtype, inference
 from mmssl.promptable.attention import Attention
 from mmssl.promptable.common import LayerNorm2d
@@ -34,7 +35,7 @@ class ImageContext(NamedTuple):
 class _Remembered(NamedTuple):
     """A context and copies of all that it was computed from."""
 
-    inputs: list[Tensor]
+    inputs: Snapshot
     settings: tuple
     context: ImageContext
 
@@ -136,9 +137,9 @@ def image_context(
     inputs = [image_embeddings, image_pe, dense, *_weights(transformer)]
     settings = (transformer.num_heads, autocast_dtype(image_embeddings.device.type))
     known = _contexts.get(image_embeddings)
-    if known is None or known.settings != settings or not _same(known.inputs, inputs):
+    if known is None or known.settings != settings or not known.inputs.matches(inputs):
         context = _compute(transformer, image_embeddings, image_pe, dense)
-        known = _Remembered([value.clone() for value in inputs], settings, context)
+        known = _Remembered(Snapshot(inputs), settings, context)
         _contexts[image_embeddings] = known
     return known.context
 
@@ -161,13 +162,6 @@ def _weights(transformer: nn.Module) -> list[Tensor]:
         weights += [layer.cross_attn_token_to_image.k_proj.weight, query.weight, query.bias]
     value = transformer.layers[0].cross_attn_token_to_image.v_proj
     return [*weights, value.weight, value.bias]
-
-
-def _same(known: list[Tensor], now: list[Tensor]) -> bool:
-    return len(known) == len(now) and all(
-        before.dtype == after.dtype and before.device == after.device and equal(before, after)
-        for before, after in zip(known, now, strict=True)
-    )
 
 
 def _heads(attention: Attention, x: Tensor) -> Tensor:
