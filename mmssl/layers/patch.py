@@ -30,6 +30,9 @@ def patch_grid(height: int, width: int, size: tuple[int, int]) -> tuple[int, int
     return height // size[0], width // size[1]
 
 
+torch.fx.wrap('patch_grid')  # one node of a graph of torch.fx: it compares sizes
+
+
 def patchify(images: Tensor, size: int | tuple[int, int]) -> Tensor:
     """Cut images into flattened patches, row by row.
 

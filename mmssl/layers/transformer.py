@@ -1,9 +1,13 @@
 """The pre-norm transformer block of ViT, under the parameter names of mmpretrain's VisionTransformer."""
 
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmssl.ops.attention import attention
+
+torch.fx.wrap('attention')  # nodes of a graph of torch.fx: their steps depend on shapes and devices
+torch.fx.wrap('drop_path')
 
 
 def drop_path(branch: Tensor, rate: float, training: bool) -> Tensor:

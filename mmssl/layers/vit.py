@@ -12,6 +12,7 @@ from mmssl.layers.transformer import TransformerBlock, init_linear_xavier, norm_
 from mmssl.registry import MODELS
 
 __all__ = ['ARCHS', 'OUT_TYPES', 'ViT', 'resolve_arch']
+torch.fx.wrap('resize_pos_embed')  # one node of a graph of torch.fx: it compares sizes
 
 
 @MODELS.register_module()

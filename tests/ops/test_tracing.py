@@ -105,7 +105,7 @@ assert torchvision_supports('cpu') == torchvision.extension._has_ops()
 """
 
 
-def test_torchvision_can_be_found_while_tracing():
+def test_torchvision_can_be_imported_while_tracing():
     """It cannot be imported under a trace, and the failure would last for the whole process."""
     pytest.importorskip('torchvision')
     subprocess.run([sys.executable, '-W', 'ignore', '-c', TRACE_FIRST], check=True, timeout=120)

@@ -1,12 +1,11 @@
 """Deformable convolutions with the arguments of mmcv's compiled operators."""
 
-import torch
 from torch import Tensor
 
+from mmssl.hosts.mmcv_ext.gradients import gradients
 from mmssl.hosts.mmcv_ext.precision import as_float32
 from mmssl.ops.conv_geometry import Geometry
 from mmssl.ops.deform_conv import deform_conv2d
-from mmssl.ops.switch import no_autocast
 
 
 def _convolve(inputs: dict[str, Tensor | None], groups: tuple[int, int], **geometry) -> Tensor:
@@ -33,8 +32,8 @@ def _check_groups(inputs: dict[str, Tensor | None], groups: tuple[int, int]) -> 
     if channels != in_group * group or out_channels % group:
         raise ValueError(
             f'weight {tuple(inputs["weight"].shape)} does not fit {channels} input channels and '
-            f'groups={group}: it must be (D, {channels} / groups, {kernel_h}, {kernel_w}) with D divisible by '
-            'groups'
+            f'groups={group}: it must be (D, {channels} / groups, {kernel_h}, {kernel_w}), with D divisible '
+            'by groups'
         )
     for name, values in (('offset', 2), ('mask', 1)):
         tensor = inputs.get(name)
@@ -62,11 +61,11 @@ def _gradients(
     grad_output: Tensor, inputs: dict[str, Tensor], groups: tuple[int, int], **geometry
 ) -> dict[str, Tensor]:
     """Recompute a deformable convolution and return its gradients by the name of the input."""
-    with torch.enable_grad(), no_autocast(grad_output):
-        leaves = {name: as_float32(tensor).detach().requires_grad_() for name, tensor in inputs.items()}
-        output = _convolve(leaves, groups, **geometry)
-        gradients = torch.autograd.grad(output, list(leaves.values()), grad_output.to(output.dtype))
-    return dict(zip(leaves, gradients, strict=True))
+
+    def compute(*leaves: Tensor) -> Tensor:
+        return _convolve(dict(zip(inputs, leaves, strict=True)), groups, **geometry)
+
+    return dict(zip(inputs, gradients(compute, list(inputs.values()), grad_output), strict=True))
 
 
 def deform_conv_forward(  # noqa: PLR0913  mmcv\'s signature
