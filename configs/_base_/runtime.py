@@ -16,7 +16,9 @@ custom_hooks = [
 env_cfg = dict(
     cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),  # gloo without a GPU
+    dist_cfg=dict(
+        backend='nccl', timeout=600
+    ),  # gloo without a GPU; seconds until a stopped rank ends the job
 )
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='Visualizer', vis_backends=vis_backends)

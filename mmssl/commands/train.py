@@ -52,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--iters', type=int, metavar='N', help='train N iterations, with the whole schedule scaled likewise'
     )
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
+    parser.add_argument(
+        '--force', action='store_true', help='train even if another run uses the same work directory'
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -68,6 +71,7 @@ def run(args: argparse.Namespace) -> None:
     from mmssl.engine.launch import prepare
     from mmssl.engine.signals import watched_signals
     from mmssl.engine.work_dir import silent_log_errors, work_dir_transaction
+    from mmssl.engine.work_dir_lock import work_dir_lock
 
     with watched_signals(), silent_log_errors():
         cfg = load_config(args.config, args.cfg_options)
@@ -76,7 +80,8 @@ def run(args: argparse.Namespace) -> None:
         _apply_options(cfg, args)
         with trusted(args.trust_checkpoint), work_dir_transaction(cfg.work_dir) as transaction:
             try:
-                _train(cfg, args, added, transaction)
+                with work_dir_lock(cfg.work_dir, args.launcher, args.force):
+                    _train(cfg, args, added, transaction)
             except Exception as error:
                 _raise_explained(error, cfg, args, transaction)
 

@@ -80,7 +80,7 @@ def build(settings: PageSettings) -> Any:
             else:
                 reconstruct_tab(gr, settings.mae, busy, settings.samples, settings.max_pixels)
 
-        def leave(request: gr.Request) -> None:  # type: ignore[name-defined]
+        def leave(request: gr.Request) -> None:
             forget_visitor(page, request.session_hash)
 
         page.unload(leave)

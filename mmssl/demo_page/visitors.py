@@ -47,8 +47,10 @@ def kept_uploads(page: Any) -> list[str]:
 def _is_temporary(path: str) -> bool:
     """Return True for an upload, and False for a sample and any other file."""
     folder = os.environ.get('GRADIO_TEMP_DIR')
+    if not folder:
+        return False
     file = Path(path).resolve()
-    return bool(folder) and file.is_relative_to(Path(folder).resolve()) and file.parent.name != 'samples'
+    return file.is_relative_to(Path(folder).resolve()) and file.parent.name != 'samples'
 
 
 def forget_visitor(page: Any, session_hash: str | None) -> None:

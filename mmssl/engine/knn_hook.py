@@ -5,8 +5,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmengine.dist import barrier, is_main_process
+import torch
+from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
+from torch import Tensor
 
 from mmssl.engine.bare_model import bare_model, is_sharded
 from mmssl.registry import HOOKS
@@ -21,9 +23,9 @@ RESULTS = 'knn.json'
 class KNNHook(Hook):
     """Evaluate pre-trained features by a k-NN vote during training.
 
-    On several ranks the first one computes and the others wait. Random states and the modes of all modules
-    are left as they were, so that a run with the hook trains exactly as one without it. Results go to the
-    message hub and the visualizer as ``knn/top1`` and ``knn/top5`` and are appended to
+    Each rank extracts the features of its share of the images, and the first one votes. Random states and the
+    modes of all modules are left as they were, so that a run with the hook trains exactly as one without it.
+    Results go to the message hub and the visualizer as ``knn/top1`` and ``knn/top5`` and are appended to
     ``<work_dir>/knn.json``.
 
     Args:
@@ -42,8 +44,8 @@ class KNNHook(Hook):
         num_workers: Workers of each loader.
 
     Raises:
-        ValueError: An argument is out of range, or the model is sharded (FSDP), so that one rank cannot
-            compute with it.
+        ValueError: An argument is out of range, or the model is sharded (FSDP), so that the ranks cannot
+            compute with it independently.
     """
 
     def __init__(  # noqa: PLR0913  settings of a config
@@ -85,7 +87,7 @@ class KNNHook(Hook):
         self.max_val = max_val
         self.batch_size = batch_size
         self.num_workers = num_workers
-        # images that vote, and images to classify; on the first rank
+        # images that vote, and images to classify
         self._images: tuple[LabelledImages, LabelledImages] | None = None
         self._evaluated_at = -1
         self._history: list[dict] = []
@@ -97,14 +99,14 @@ class KNNHook(Hook):
                 'mmssl.KNNHook cannot evaluate a sharded model (FSDP); remove the hook and run `mmssl knn` '
                 'on the checkpoint'
             )
-        if is_main_process():
-            from mmssl.evaluation import labelled_images
-            from mmssl.evaluation.features import image_size_of
+        from mmssl.evaluation import labelled_images
+        from mmssl.evaluation.features import image_size_of
 
-            train, val = labelled_images(
-                self.data, self.image_size or image_size_of(bare_model(runner.model), runner.cfg)
-            )
-            self._images = train.take(self.max_train), val.take(self.max_val)
+        train, val = labelled_images(
+            self.data, self.image_size or image_size_of(bare_model(runner.model), runner.cfg)
+        )
+        self._images = train.take(self.max_train), val.take(self.max_val)
+        if is_main_process():
             path = Path(runner.work_dir) / RESULTS
             # a resumed run extends the list, and repeats what came after its checkpoint
             if runner.iter and path.is_file():
@@ -132,25 +134,25 @@ class KNNHook(Hook):
             self._evaluate(runner, runner.iter, runner.epoch)
 
     def _evaluate(self, runner, iteration: int, epoch: int) -> None:
-        """Compute on the first rank and record; ``iteration`` and ``epoch`` are those completed."""
+        """Compute, and record on the first rank; ``iteration`` and ``epoch`` are those completed."""
         self._evaluated_at = iteration
-        if is_main_process():
-            self._record(runner, dict(iter=iteration, epoch=epoch, **self._compute(bare_model(runner.model))))
+        result = self._compute(bare_model(runner.model))
+        if result is not None:
+            self._record(runner, dict(iter=iteration, epoch=epoch, **result))
         barrier()
 
-    def _compute(self, model) -> dict:
-        from mmssl.evaluation import extract_features, image_loader, knn_accuracy
+    def _compute(self, model) -> dict | None:
+        """Return the accuracies and counts, on the first rank; None on the others."""
+        from mmssl.evaluation import knn_accuracy
 
         start = time.monotonic()
         assert self._images is not None
         train, val = self._images
         device = next(model.parameters()).device
-        bank, bank_labels = extract_features(
-            model, image_loader(train, self.batch_size, self.num_workers), self.pool
-        )
-        features, labels = extract_features(
-            model, image_loader(val, self.batch_size, self.num_workers), self.pool
-        )
+        bank, bank_labels = self._extract(model, train)
+        features, labels = self._extract(model, val)
+        if not is_main_process():
+            return None
         k = min(self.k, len(bank))
         scores = knn_accuracy(
             bank.to(device), bank_labels, features.to(device), labels, k, self.temperature, len(train.classes)
@@ -162,6 +164,19 @@ class KNNHook(Hook):
             num_val=len(features),
             seconds=round(time.monotonic() - start, 2),
         )
+
+    def _extract(self, model, images: 'LabelledImages') -> tuple[Tensor, Tensor]:
+        """Return the features (N, D) and labels (N,) of all images; on later ranks those of a share."""
+        from mmssl.evaluation import extract_features, image_loader
+        from mmssl.evaluation.sharded import gather_rows, shard
+
+        share = shard(images, get_rank(), get_world_size())
+        features, labels = torch.zeros(0, 0), torch.zeros(0, dtype=torch.long)
+        if len(share) or get_world_size() == 1:
+            features, labels = extract_features(
+                model, image_loader(share, self.batch_size, self.num_workers), self.pool
+            )
+        return gather_rows(features), gather_rows(labels[:, None])[:, 0]
 
     def _record(self, runner, result: dict) -> None:
         from mmssl.checkpoint import write_text

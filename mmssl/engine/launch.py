@@ -10,6 +10,7 @@ from typing import Any
 
 from mmssl.config import check
 from mmssl.config.check import LOADERS
+from mmssl.engine.rank_watch import DEFAULT_TIMEOUT
 from mmssl.hints import nearest_path
 
 DEMO_DATA = 'data/demo'
@@ -50,7 +51,7 @@ def prepare(cfg: Any, args: argparse.Namespace, name: str) -> list[str]:
     elif not cfg.get('work_dir'):
         cfg.work_dir = os.path.join('work_dirs', Path(name).stem)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return _run_without_gpu(cfg) + _use_whole_checkpoints(cfg) + _add_guards(cfg)
+    return _run_without_gpu(cfg) + _set_timeout(cfg) + _use_whole_checkpoints(cfg) + _add_guards(cfg)
 
 
 def apply_toolbox_patches(cfg: Any) -> None:
@@ -76,6 +77,22 @@ def _run_without_gpu(cfg: Any) -> list[str]:
         distributed['backend'] = 'gloo'
         added.append("backend='gloo'")
     return [f'{setting} (no GPU)' for setting in added]
+
+
+def _set_timeout(cfg: Any) -> list[str]:
+    """Limit the time that ranks wait for each other; torch waits for up to half an hour without a GPU."""
+    if cfg.launcher == 'none':
+        return []
+    distributed = cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})
+    timeout = distributed.get('timeout')
+    if timeout is None:
+        distributed['timeout'] = DEFAULT_TIMEOUT
+        return [f'env_cfg.dist_cfg.timeout={DEFAULT_TIMEOUT}']
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+        raise ValueError(
+            f'env_cfg.dist_cfg.timeout={timeout!r} must be a number of seconds above 0, such as 600'
+        )
+    return []
 
 
 def _use_whole_checkpoints(cfg: Any) -> list[str]:

@@ -20,6 +20,7 @@ from mmssl.engine.exact_resume import ExactResume
 from mmssl.engine.loops import use_skipping_loop
 from mmssl.engine.method_hook import MethodHook
 from mmssl.engine.optim_wrapper import use_checked_wrappers
+from mmssl.engine.rank_watch import watched_ranks
 from mmssl.engine.run_hooks import FirstHook, LastHook
 from mmssl.engine.schedule_resume import ConfiguredSchedules
 from mmssl.engine.signals import StopSignal
@@ -67,7 +68,7 @@ class _ResumableRunner(_Base):
         """Train; a run that is resumed takes the checkpoint's seed before its samplers are built."""
         self._take_resumed_seed()
         try:
-            with named_worker_deaths():
+            with named_worker_deaths(), self._watched_ranks():
                 return super().train()
         except StopSignal as stop:
             self.stopper.leave(stop)
@@ -78,8 +79,12 @@ class _ResumableRunner(_Base):
 
     def test(self):
         """Test."""
-        with named_worker_deaths():
+        with named_worker_deaths(), self._watched_ranks():
             return super().test()
+
+    def _watched_ranks(self):
+        distributed = (self.cfg.get('env_cfg') or {}).get('dist_cfg') or {}
+        return watched_ranks(distributed.get('timeout'))
 
     def _take_resumed_seed(self) -> None:
         if not self._resume:

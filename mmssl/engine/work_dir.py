@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mmssl.engine.work_dir_lock import WorkDirInUseError
+
 
 class WorkDirTransaction:
     """The run that uses a work directory.
@@ -27,6 +29,8 @@ class WorkDirTransaction:
 
     def keeps_files(self, error: BaseException) -> bool:
         """Return True if the files of the run must outlive this error."""
+        if isinstance(error, WorkDirInUseError):
+            return True
         if self.runner is None:
             return False
         return self.started or self.runner.rank > 0 or getattr(error, 'keeps_work_dir', False)

@@ -1,0 +1,90 @@
+"""Lock of a work directory: two runs in one would overwrite each other's checkpoints and logs."""
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmssl.errors import UserError
+
+LOCK_NAME = '.mmssl.lock'
+# variables that hold the rank of a process, by launcher
+_RANK_VARIABLES = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
+
+
+class WorkDirInUseError(UserError, OSError):
+    """Another run that has not ended uses the work directory."""
+
+    # the files in it are those of the other run
+    keeps_work_dir = True
+
+
+@contextlib.contextmanager
+def work_dir_lock(work_dir: str, launcher: str = 'none', force: bool = False) -> Iterator[None]:
+    """Hold the lock of a work directory, on the first rank.
+
+    The lock is one of the operating system (``flock``), which a process that has died does not hold. Where a
+    file system has no locks, nothing is locked.
+
+    Args:
+        work_dir: The work directory, which is created.
+        launcher: Launcher of the run; of several ranks the first one holds the lock.
+        force: Go on if another run holds the lock.
+
+    Raises:
+        WorkDirInUseError: Another run holds the lock.
+    """
+    if int(os.environ.get(_RANK_VARIABLES.get(launcher, ''), 0)) > 0:
+        yield
+        return
+    path = Path(work_dir) / LOCK_NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = _lock(path, force)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            # before the lock is given up, so that no other run locks a file without a name
+            with contextlib.suppress(OSError):
+                path.unlink()
+            os.close(descriptor)
+
+
+def _lock(path: Path, force: bool) -> int | None:
+    """Return the open, locked file; None without locks, or if another run holds it and that is forced."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 200, 0).decode(errors='replace').strip() or 'another process'
+            os.close(descriptor)
+            if force:
+                return None
+            raise WorkDirInUseError(
+                f'the work directory {path.parent} is in use by {holder}; wait for that run to end, give '
+                'another --work-dir, or go on with --force, which mixes the files of both runs'
+            ) from None
+        except OSError:  # a file system without locks
+            os.close(descriptor)
+            return None
+        if _is_current(descriptor, path):
+            break
+        os.close(descriptor)  # the run before has removed the file at this moment
+    now = time.strftime('%Y-%m-%d %H:%M:%S')
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f'process {os.getpid()} on {socket.gethostname()}, started {now}\n'.encode(), 0)
+    return descriptor
+
+
+def _is_current(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,45 @@
+"""Features that several ranks extract, each of its share of the images."""
+
+import torch
+from mmengine.dist import all_gather, get_world_size, is_main_process
+from torch import Tensor
+
+from mmssl.evaluation.labelled import LabelledImages
+
+# rows are gathered in blocks of at most this size in bytes, since every rank receives those of all
+_BLOCK_BYTES = 1 << 26
+
+
+def shard(images: LabelledImages, rank: int, world_size: int) -> LabelledImages:
+    """Return the share of a rank, a contiguous part, so that the shares in order are all images.
+
+    Args:
+        images: All images.
+        rank: The rank.
+        world_size: Number of ranks.
+    """
+    return LabelledImages(images.folder, images.indices.tensor_split(world_size)[rank])
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Concatenate the rows of all ranks, in their order; every rank has to call it.
+
+    Args:
+        rows: (N, D), on the CPU; N may differ from rank to rank, and D be 0 where there are no rows.
+
+    Returns:
+        (sum of N, D) on the first rank, ``rows`` on the others.
+    """
+    if get_world_size() == 1:
+        return rows
+    shapes = torch.stack(all_gather(torch.tensor(rows.shape)))
+    counts = shapes[:, 0].tolist()
+    width = int(shapes[:, 1].max())
+    padded = rows.new_zeros(max(counts), width)
+    padded[: len(rows), : rows.shape[1]] = rows
+    block = max(1, _BLOCK_BYTES // max(1, width * rows.element_size()))
+    blocks = [[part.cpu() for part in all_gather(piece)] for piece in padded.split(block)]
+    if not is_main_process():
+        return rows
+    per_rank = (torch.cat(parts) for parts in zip(*blocks, strict=True))
+    return torch.cat([part[:count] for part, count in zip(per_rank, counts, strict=True)])
