@@ -113,9 +113,9 @@ def _reworded(error: Exception, source) -> Exception | None:
 
 def _blames_file(text: str, source) -> bool:
     """Whether a RuntimeError of torch is about the file, and not about a missing device or memory."""
-    wanted = re.search(r'tried to allocate (\d+) bytes', text)
+    num_bytes = re.search(r'tried to allocate (\d+) bytes', text)
     size = _size(source)
-    if wanted is not None and size is not None and int(wanted[1]) > size:
+    if num_bytes is not None and size is not None and int(num_bytes[1]) > size:
         return True  # a tensor larger than the file that holds it
     return not _MACHINE.search(text)
 

@@ -1,16 +1,23 @@
 """Weights in a checkpoint and the prefixes of their names."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 
 from mmssl.errors import CheckpointError, MismatchError
 
+# keys of the weights in files of the toolboxes, of many papers' code and of micro-sam
+_WEIGHTS = ('state_dict', 'model', 'model_state', 'model_state_dict')
+# prefix of a compiled module, which may also be a part of the model
+COMPILED = '_orig_mod.'
+# prefixes of whole models inside compiled, distributed, Lightning's, MedSAM's and other modules
+WRAPPERS = (COMPILED, 'module.', 'model.', 'sam.')
+
 
 def weights_of(checkpoint, source='the checkpoint') -> Mapping[str, torch.Tensor]:
-    """Return the weights in a checkpoint: those under ``state_dict`` or ``model``, or the checkpoint itself.
+    """Return the weights in a checkpoint: those under ``state_dict``, ``model``, ..., or the whole.
 
     Args:
         checkpoint: Content of a checkpoint file.
@@ -23,7 +30,7 @@ def weights_of(checkpoint, source='the checkpoint') -> Mapping[str, torch.Tensor
         raise CheckpointError(
             f'{source} holds a {type(checkpoint).__name__}, not weights by name; save model.state_dict()'
         )
-    for key in ('state_dict', 'model'):  # of the toolboxes, and of many papers' code
+    for key in _WEIGHTS:
         if isinstance(checkpoint.get(key), Mapping):
             return checkpoint[key]
     return checkpoint
@@ -44,13 +51,77 @@ def strip_prefix(state_dict: Mapping, prefix: str) -> OrderedDict:
 
 
 def strip_module(state_dict: Mapping) -> Mapping:
-    """Remove the ``module.`` that saving a wrapped model leaves in front of every key.
+    """Remove the ``module.`` that saving a wrapped model leaves in front of every key, and ``_orig_mod.``.
 
     Other prefixes, such as ``modules.`` or ``module1.``, stay.
     """
-    if not state_dict or not all(isinstance(key, str) and key.startswith('module.') for key in state_dict):
+    if state_dict and all(isinstance(key, str) for key in state_dict):
+        if any(_has_compiled(key) for key in state_dict):
+            state_dict = _renamed(state_dict, _without_compiled)
+        if all(key.startswith('module.') for key in state_dict):
+            return strip_prefix(state_dict, 'module.')
+    return state_dict
+
+
+def strip_wrappers(
+    state_dict: Mapping, model_keys: Iterable[str], source: str = 'the checkpoint', logger='current'
+) -> Mapping:
+    """Remove the prefixes of modules around the model, each with a log line.
+
+    Args:
+        state_dict: Weights by name.
+        model_keys: Names of the weights of the model.
+        source: Name of the file, for the log.
+        logger: As for mmengine's ``print_log``.
+    """
+    from mmengine.logging import print_log
+
+    keys = set(model_keys)
+    if not all(isinstance(key, str) for key in state_dict):
         return state_dict
-    return strip_prefix(state_dict, 'module.')
+    removed = []
+    if any(map(_has_compiled, state_dict)) and not any(map(_has_compiled, keys)):
+        state_dict = _renamed(state_dict, _without_compiled)
+        removed.append(COMPILED)
+    while state_dict and not keys.intersection(state_dict):
+        prefix = next((each for each in (*WRAPPERS, 'backbone.') if _wraps(each, state_dict, keys)), None)
+        if prefix is None:
+            break
+        state_dict = _renamed(state_dict, lambda key, prefix=prefix: key.removeprefix(prefix))
+        removed.append(prefix)
+    if removed:
+        print_log(f'{source}: {", ".join(removed)} removed from the names of the weights', logger)
+    return state_dict
+
+
+def _wraps(prefix: str, state_dict: Iterable[str], model_keys: set[str], depth: int = 2) -> bool:
+    """Whether names without a prefix, or without further ones behind it, are those of the model."""
+    names = list(state_dict)
+    inner = [key.removeprefix(prefix) for key in names if key.startswith(prefix)]
+    if not inner or (prefix == 'backbone.' and len(inner) < len(names)):
+        return False  # a model with a head is not its backbone
+    if model_keys.intersection(inner):
+        return True
+    return depth > 0 and any(_wraps(each, inner, model_keys, depth - 1) for each in (*WRAPPERS, 'backbone.'))
+
+
+def _has_compiled(key: str) -> bool:
+    return key.startswith(COMPILED) or f'.{COMPILED}' in key
+
+
+def _without_compiled(key: str) -> str:
+    return key.removeprefix(COMPILED).replace(f'.{COMPILED}', '.')
+
+
+def _renamed(state_dict: Mapping, rename: Callable[[str], str]) -> OrderedDict:
+    """Rename the weights and the modules of ``_metadata``."""
+    renamed: Any = OrderedDict((rename(key), value) for key, value in state_dict.items())
+    metadata = getattr(state_dict, '_metadata', None)
+    if metadata is not None:
+        renamed._metadata = OrderedDict(
+            (rename(f'{key}.').removesuffix('.'), value) for key, value in metadata.items()
+        )
+    return renamed
 
 
 def select_prefix(state_dict: Mapping, prefix: str, source: str = 'the checkpoint') -> OrderedDict:
@@ -66,6 +137,8 @@ def select_prefix(state_dict: Mapping, prefix: str, source: str = 'the checkpoin
     """
     prefix = prefix if prefix.endswith('.') else prefix + '.'
     selected = strip_prefix(state_dict, prefix)
+    for wrapper in WRAPPERS:
+        selected = selected or strip_prefix(state_dict, wrapper + prefix)
     if not selected:
         heads = sorted({key.partition('.')[0] + '.' for key in state_dict})
         raise MismatchError(

@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import nn
 
+from mmssl.checkpoint.dtypes import check_dtypes
 from mmssl.checkpoint.files import load_file
-from mmssl.checkpoint.keys import select_prefix, shortened, strip_module, weights_of
+from mmssl.checkpoint.keys import select_prefix, shortened, strip_module, strip_wrappers, weights_of
 from mmssl.errors import MismatchError
 
 # keys shown in each section of a report
@@ -75,7 +76,8 @@ def load_weights(
 
     Args:
         model: The receiver; its own hooks (resizing of position embeddings, ...) take part.
-        source: A file, or a dict of weights, bare or under ``state_dict`` or ``model``.
+        source: A file, or a dict of weights, bare or under ``state_dict`` or ``model``. Prefixes of modules
+            around the model, such as ``_orig_mod.``, are removed, with a log line.
         prefix: Take only the keys under this prefix, without it: ``'backbone.'`` takes the backbone out of an
             algorithm's file.
         strict: Raise unless all keys and shapes match.
@@ -92,9 +94,8 @@ def load_weights(
     is_name = isinstance(source, (str, os.PathLike))
     name = str(source) if is_name else 'the given weights'
     weights = weights_of(load_file(source, map_location, trust) if is_name else source, name)
-    weights = strip_module(weights)
     if prefix:
-        weights = select_prefix(weights, prefix, name)
+        weights = select_prefix(strip_module(weights), prefix, name)
     return load_matching(model, weights, strict=strict, source=name, logger=logger)
 
 
@@ -118,10 +119,16 @@ def load_matching(
         The report, which is logged as well.
 
     Raises:
-        MismatchError: Nothing matched, or ``strict`` is set and not everything did.
+        MismatchError: Nothing matched, ``strict`` is set and not everything did, or a dtype is of another
+            kind than the model's.
     """
     from mmengine.logging import print_log
 
+    wrappers = _wrapper_paths(model)
+    tensors = {_outside(key, wrappers): tensor for key, tensor in model.state_dict().items()}
+    notes = 'current' if logger == 'silent' else logger
+    state_dict = strip_wrappers(state_dict, tensors, source, notes)
+    check_dtypes(state_dict, tensors, source, notes)
     report = _copy(model, state_dict, source)
     counted = [key for key in report.matched if not key.endswith('num_batches_tracked')]
     if not counted and (report.missing or report.mismatched):

@@ -7,10 +7,12 @@ row, every row has a key, and all shapes agree.
 """
 
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from mmssl.checkpoint import weights_of
+from mmssl.checkpoint.keys import WRAPPERS
 
 MAX_LISTED = 8
 # counters of the methods and BEiT's tokenizer, which no released file has
@@ -205,6 +207,10 @@ def convert(
     state_dict = _without_counters(state_dict) if to_official else _released_weights(family, state_dict)
     match = _nearest_layout(family, list(state_dict), to_official, prefix)
     if match.misfits:
+        unwrapped = _unwrapped(family, state_dict, to_official, prefix)
+        if unwrapped is not None:
+            state_dict, match = unwrapped
+    if match.misfits:
         source = 'mmssl' if to_official else family.name
         text = [f'{source} keys do not fit family {family.name!r} (nearest layout: {match.layout})']
         if match.unknown:
@@ -221,6 +227,26 @@ def convert(
     if to_official and family.adapt is not None:
         converted = family.adapt(converted, True)
     return dict(converted), match.layout
+
+
+def _unwrapped(
+    family: Family, state_dict: Mapping, to_official: bool, prefix: str
+) -> tuple[Mapping, _Match] | None:
+    """Return weights without the prefixes of modules around the model, and their match, if they fit so."""
+    removed = ''
+    for _ in WRAPPERS:
+        wrapper = next((each for each in WRAPPERS if all(key.startswith(each) for key in state_dict)), None)
+        if wrapper is None or not state_dict:
+            return None
+        removed += wrapper
+        state_dict = {key.removeprefix(wrapper): value for key, value in state_dict.items()}
+        if not to_official and family.adapt is not None:
+            state_dict = family.adapt(state_dict, False)
+        match = _nearest_layout(family, list(state_dict), to_official, prefix)
+        if not match.misfits:
+            print(f'{removed} removed from the names of the weights', file=sys.stderr)
+            return state_dict, match
+    return None
 
 
 def _without_counters(state_dict: Mapping) -> Mapping:
