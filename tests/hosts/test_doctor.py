@@ -180,7 +180,7 @@ def test_each_fault_is_named_with_its_fix(env, subject, text, fix):
         (
             environment(probes={'ops': Probe(True, {'compiled': False})}),
             'mmcv ops',
-            'detection needs them',
+            'most detectors and segmentors work',
             'mmwheels.onedl.ai/cpu-torch2110/simple onedl-mmcv==2.3.6',
         ),
         (

@@ -1,5 +1,7 @@
 """Deformable convolutions with the arguments of mmcv's compiled operators."""
 
+from typing import Any
+
 from torch import Tensor
 
 from mmssl.hosts.mmcv_ext.gradients import gradients
@@ -8,7 +10,7 @@ from mmssl.ops.conv_geometry import Geometry
 from mmssl.ops.deform_conv import deform_conv2d
 
 
-def _convolve(inputs: dict[str, Tensor | None], groups: tuple[int, int], **geometry) -> Tensor:
+def _convolve(inputs: dict[str, Any], groups: tuple[int, int], **geometry) -> Tensor:
     """Run :func:`deform_conv2d`; offsets and mask of a larger map are read as mmcv's kernels do.
 
     Args:
@@ -26,7 +28,7 @@ def _convolve(inputs: dict[str, Tensor | None], groups: tuple[int, int], **geome
     return deform_conv2d(**inputs, **geometry)
 
 
-def _check_groups(inputs: dict[str, Tensor | None], groups: tuple[int, int]) -> None:
+def _check_groups(inputs: dict[str, Any], groups: tuple[int, int]) -> None:
     channels, (out_channels, in_group, kernel_h, kernel_w) = inputs['input'].shape[1], inputs['weight'].shape
     group, deformable_group = groups
     if channels != in_group * group or out_channels % group:

@@ -49,9 +49,10 @@ def ms_deform_attn_forward(
     Returns:
         (B, Q, heads * C).
     """
-    tensors = (as_float32(tensor) for tensor in (value, sampling_locations, attention_weights))
+    locations, weights = as_float32(sampling_locations), as_float32(attention_weights)
     with no_autocast(value):
-        return _attend(*tensors, value_spatial_shapes, value_level_start_index).to(value.dtype)
+        out = _attend(as_float32(value), locations, weights, value_spatial_shapes, value_level_start_index)
+    return out.to(value.dtype)
 
 
 def ms_deform_attn_backward(  # noqa: PLR0913  mmcv's signature
