@@ -5,7 +5,14 @@ from pathlib import Path
 
 from torch import nn
 
-from mmssl.apis.export_configs import bottlenecks, huggingface_config, huggingface_preprocessor, timm_config
+from mmssl.apis.export_configs import (
+    bottlenecks,
+    huggingface_call,
+    huggingface_config,
+    huggingface_preprocessor,
+    timm_call,
+    timm_config,
+)
 from mmssl.checkpoint.files import write_json
 from mmssl.checkpoint.weight_files import write_weights
 from mmssl.hints import nearest
@@ -26,7 +33,7 @@ def export_backbone(model: nn.Module, out: str | os.PathLike, to: str, force: bo
 
     A folder contains what the library itself opens: ``timm.create_model('local-dir:OUT', pretrained=True)``
     and ``transformers.ViTModel.from_pretrained('OUT', add_pooling_layer=False)``. A file that ends in .pth or
-    .safetensors contains the weights alone.
+    .safetensors contains the weights alone; a .json beside it has the arguments of the network.
 
     Args:
         model: Model from :func:`mmssl.apis.get_model`, or a bare backbone.
@@ -57,7 +64,7 @@ def export_backbone(model: nn.Module, out: str | os.PathLike, to: str, force: bo
         from mmssl.apis.export_onnx import export_onnx
 
         return export_onnx(model, out)
-    weights = dict(backbone.state_dict())
+    weights = backbone.state_dict()
     if to == 'safetensors':
         write_weights(weights, str(out))
         return (
@@ -65,26 +72,26 @@ def export_backbone(model: nn.Module, out: str | os.PathLike, to: str, force: bo
             f"init_cfg=dict(type='Pretrained', checkpoint={str(out)!r})"
         )
     architecture = architecture_of(backbone)
-    weights = _renamed(backbone, architecture, to, weights)
+    weights = _renamed(backbone, architecture, to, dict(weights))
     if to == 'torchvision':
         write_weights(weights, str(out))
-        name, last = ('mobilenet_v2', 'classifier')
+        call, last = f'mobilenet_v2(width_mult={_width(backbone)!r})', 'classifier'
         if architecture == 'resnet':
-            name, last = (f'resnet{backbone.depth}', 'fc')
+            call, last = f'resnet{backbone.depth}()', 'fc'
         return (
-            f'{len(weights)} weights: model = torchvision.models.{name}(); model.{last} = '
-            'torch.nn.Identity(); '
+            f'{len(weights)} weights: model = torchvision.models.{call}; model.{last} = torch.nn.Identity(); '
             f'model.load_state_dict({_loading_code(out)})'
         )
+    config = timm_config(model, backbone, architecture) if to == 'timm' else huggingface_config(backbone)
     if is_file:
+        call = timm_call(config) if to == 'timm' else huggingface_call(config)
         write_weights(weights, str(out))
-        name = _library_name(backbone, architecture, to)
-        return f'{len(weights)} weights of {name}: load_state_dict({_loading_code(out)})'
+        write_json(out.with_suffix('.json'), config)
+        return f'{len(weights)} weights: model = {call}; model.load_state_dict({_loading_code(out)})'
     write_weights(weights, str(out / 'model.safetensors'))
+    write_json(out / 'config.json', config)
     if to == 'timm':
-        write_json(out / 'config.json', timm_config(model, backbone, architecture))
         return f"timm.create_model('local-dir:{out}', pretrained=True, num_classes=0)"
-    write_json(out / 'config.json', huggingface_config(backbone))
     write_json(out / 'preprocessor_config.json', huggingface_preprocessor(model, backbone))
     return f"transformers.ViTModel.from_pretrained('{out}', add_pooling_layer=False)"
 
@@ -165,6 +172,11 @@ def _check_resnet(backbone: nn.Module, name: str, to: str) -> None:
         )
 
 
+def _width(backbone: nn.Module) -> float:
+    """Return the factor of the channels of a MobileNetV2."""
+    return float(getattr(backbone, 'widen_factor', 1.0))
+
+
 def _loading_code(path: Path) -> str:
     if path.suffix == '.safetensors':
         return f"safetensors.torch.load_file('{path}')"
@@ -174,5 +186,5 @@ def _loading_code(path: Path) -> str:
 def _library_name(backbone: nn.Module, architecture: str | None, to: str) -> str:
     """Return the library's name of the network."""
     if architecture == 'vit':
-        return 'vit_base_patch16_224' if to == 'timm' else 'ViTModel'
+        return 'VisionTransformer of timm' if to == 'timm' else 'ViTModel'
     return f'resnet{backbone.depth}' if architecture == 'resnet' else 'mobilenet_v2'

@@ -103,17 +103,45 @@ def timm_config(model: nn.Module, backbone: nn.Module, architecture: str | None)
     )
 
 
+def timm_call(config: dict) -> str:
+    """Return the call of ``timm.create_model`` that builds the network of a config of :func:`timm_config`."""
+    arguments = {**config.get('model_args', {}), 'num_classes': config['num_classes']}
+    return f'timm.create_model({_arguments(config["architecture"], arguments)})'
+
+
+def huggingface_call(config: dict) -> str:
+    """Return the call that builds the network of a config of :func:`huggingface_config`."""
+    arguments = {key: value for key, value in config.items() if key not in _HUGGINGFACE_FILE}
+    config_call = f'transformers.ViTConfig({_arguments(None, arguments)})'
+    return f'transformers.ViTModel({config_call}, add_pooling_layer=False)'
+
+
+# entries of config.json that are no arguments of ViTConfig
+_HUGGINGFACE_FILE = ('architectures', 'model_type', 'torch_dtype')
+
+
+def _arguments(name: str | None, arguments: dict) -> str:
+    named = [f'{key}={value!r}' for key, value in arguments.items()]
+    return ', '.join([repr(name), *named] if name is not None else named)
+
+
 def _timm_resnet_config(backbone: nn.Module, preprocessing: dict) -> dict:
     if hasattr(backbone, 'feat_dim'):
         features = backbone.feat_dim
     else:
         features = 512 * (4 if bottlenecks(backbone) else 1)
+    channels = backbone.conv1.in_channels
     return dict(
         architecture=f'resnet{backbone.depth}',
         num_classes=0,
         num_features=features,
+        model_args=dict(in_chans=channels),
         pretrained_cfg=dict(
-            preprocessing, input_size=[3, 224, 224], pool_size=[7, 7], first_conv='conv1', classifier='fc'
+            preprocessing,
+            input_size=[channels, 224, 224],
+            pool_size=[7, 7],
+            first_conv='conv1',
+            classifier='fc',
         ),
     )
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections import OrderedDict
 
 from mmssl.apis.loading import RANDOM
 from mmssl.commands.arguments import add_cfg_options, add_trust
@@ -77,9 +78,12 @@ def _export_weights(args: argparse.Namespace) -> str:
     weights = strip_module(weights_of(content, args.checkpoint))
     if args.prefix:
         weights = select_prefix(weights, args.prefix, args.checkpoint)
-    weights = {key: value for key, value in weights.items() if hasattr(value, 'untyped_storage')}
-    if not weights:
+    tensors = OrderedDict((key, value) for key, value in weights.items() if hasattr(value, 'untyped_storage'))
+    if not tensors:
         raise ValueError(f'{args.checkpoint} holds no weights')
+    if hasattr(weights, '_metadata'):  # versions of modules, grids of position tables
+        tensors._metadata = weights._metadata
+    weights = tensors
     write_weights(weights, args.out, 'state_dict')
     return f'{len(weights)} weights, {sum(value.numel() for value in weights.values()):,} values'
 

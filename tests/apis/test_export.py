@@ -14,6 +14,7 @@ from mmssl.apis import export_backbone, get_model
 from mmssl.checkpoint import load_file, save_file
 from mmssl.cli import main
 from mmssl.convert import from_official
+from mmssl.layers.vit import ViT
 
 ARCH = dict(embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=96)
 
@@ -87,6 +88,39 @@ def test_a_vit_with_average_pooling_opens_in_timm(tmp_path, images):
     with pytest.raises(ValueError, match="is no ViTModel: mmssl keys do not fit family 'hf-vit'"):
         export_backbone(model, tmp_path / 'hf', 'hf')
     assert not (tmp_path / 'hf').exists()
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {},
+        dict(img_size=(32, 48)),
+        dict(out_type='avg_featmap', final_norm=False),
+        dict(in_channels=1, patch_size=4),
+        dict(arch='tiny'),
+    ],
+)
+def test_the_printed_call_builds_the_network_of_timm(changes, suffix, tmp_path):
+    timm = pytest.importorskip('timm')
+    model = ViT(**{**dict(arch=ARCH, img_size=32, patch_size=8), **changes}).eval()
+    text = export_backbone(model, tmp_path / f'out{suffix}', 'timm')
+    call = text.partition('model = ')[2].partition('; model.load_state_dict(')[0]
+    assert call.startswith('timm.create_model(') and 'embed_dim=' in call and 'depth=' in call
+    theirs = eval(call, dict(timm=timm)).eval()
+    stored = json.loads((tmp_path / 'out.json').read_text())
+    same = timm.create_model(stored['architecture'], num_classes=0, **stored['model_args'])
+    for network in (theirs, same):
+        network.load_state_dict(load_file(tmp_path / f'out{suffix}'), strict=True)
+    images = torch.randn(2, model.patch_embed.projection.in_channels, *model.img_size)
+    model.out_type = 'raw'
+    with torch.no_grad():
+        ours = model(images)[-1]
+        if not model.final_norm:
+            model.out_type = 'avg_featmap'
+            torch.testing.assert_close(theirs(images), model(images)[-1], atol=1e-5, rtol=0)
+            return
+        torch.testing.assert_close(theirs.forward_features(images), ours, atol=1e-5, rtol=0)
 
 
 def plain_vit(weights, config, pixels):
