@@ -45,6 +45,15 @@ class DatasetReport:
     inspector: Any = None
 
 
+def _unread(dataset: Any) -> list[str]:
+    """Return the warning about files with endings that an image folder does not read."""
+    from mmssl.data.find_images import unread_files
+
+    root = getattr(dataset, 'image_root', '')
+    message = unread_files(root, dataset.extensions) if root else None
+    return [message] if message else []
+
+
 def check_dataset(settings: Mapping, model: Mapping, args: argparse.Namespace) -> DatasetReport:
     """Check a dataset.
 
@@ -65,14 +74,17 @@ def check_dataset(settings: Mapping, model: Mapping, args: argparse.Namespace) -
         inspector = DatasetInspector(settings, model)
     except Exception as error:  # a toolbox's dataset can fail in any way
         errors, warnings = coco_problems(ann_file) if is_coco else ([], [])
-        errors.append(_creation_error(error, settings, ann_file, bool(args.data)))
+        if not any(text in str(error) for text in errors):
+            errors.append(_creation_error(error, settings, ann_file, bool(args.data)))
         return DatasetReport(title, format_report(title, [], errors, warnings), errors, warnings)
     findings = Findings(inspector, inspect_images(inspector, args))
     errors = list(findings.errors)
-    warnings = list(findings.warnings)
+    warnings = list(findings.warnings) + _unread(inspector.dataset)
     if is_coco:
         used_images = len(inspector) if inspector.label_type == 'masks' else None
-        coco_errors, coco_warnings = coco_problems(ann_file, used_images)
+        coco_errors, coco_warnings = coco_problems(
+            ann_file, used_images, inspector.classes if inspector.label_type == 'objects' else ()
+        )
         errors += coco_errors
         warnings += coco_warnings
     tiles, pipeline_errors = sample_tiles(findings, args.number)

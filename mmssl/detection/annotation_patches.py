@@ -4,12 +4,14 @@ Applied when :mod:`mmssl.detection` is imported; ``MMSSL_NO_PATCH=1`` leaves the
 """
 
 import functools
+import json
 from collections import Counter
 
 from mmdet.datasets import XMLDataset
 from mmdet.datasets.api_wrappers import COCO
 
-from mmssl.detection.annotations import category_ids, check_coco, check_xml_names
+from mmssl.detection.annotations import category_ids, check_xml_names, log
+from mmssl.hosts.coco_files import prepare_coco
 from mmssl.hosts.patches import patches_are_off
 from mmssl.hosts.patching import listed
 
@@ -27,27 +29,35 @@ def apply() -> None:
 
 
 @listed(
-    reason='of two entries of a COCO file with the same id the last one is kept, and NaN boxes are used',
+    reason='of two entries of a COCO file with the same id the last one is kept, NaN boxes are used, others '
+    'are dropped silently, and missing keys fail without a name',
     versions=VERSIONS,
-    until='mmdet refuses such files',
+    until='mmdet refuses such files, and completes those whose defaults are clear',
 )
 def check_coco_files() -> None:
-    """Check every COCO file before it is indexed, for training and for CocoMetric."""
+    """Check and complete every COCO file before it is indexed, for training and for CocoMetric."""
     original_init = COCO.__init__
     original_create_index = COCO.createIndex
 
     @functools.wraps(original_init)
     def init(self, annotation_file=None) -> None:
         self.file = annotation_file  # named in messages
-        original_init(self, annotation_file)
+        try:
+            original_init(self, annotation_file)
+        except (AssertionError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ValueError(f'{annotation_file} is not a COCO file: {error}') from None
 
     @functools.wraps(original_create_index)
     def create_index(self) -> None:
-        if isinstance(self.dataset, dict) and 'annotations' in self.dataset:
+        # captions and other files without categories are not of boxes
+        if isinstance(self.dataset, dict) and 'annotations' in self.dataset and 'categories' in self.dataset:
+            file = getattr(self, 'file', None) or 'annotation file'
             try:
-                check_coco(self.dataset)
+                notes = prepare_coco(self.dataset)
             except ValueError as error:
-                raise ValueError(f'{getattr(self, "file", None) or "annotation file"}: {error}') from None
+                raise ValueError(f'{file}: {error}') from None
+            for note in notes:
+                log(f'{file}: {note}')
         original_create_index(self)
 
     COCO.__init__ = init

@@ -130,15 +130,51 @@ def test_ids_that_are_there_twice(scenes, capsys):
 
     def change(content):
         content['annotations'][3]['id'] = content['annotations'][2]['id']
-        content['annotations'][7]['image_id'] = 999
 
     coco(scenes, change)
     status, out, _ = check(capsys, 'smoke/rfcn.py', '--data', scenes)
     assert status == 1
-    assert (
-        '1 ids of annotations more than once: 3' in out
-        and '1 annotations are of images that are not listed: 8' in out
+    assert 'several annotations have the id 3; every id must be unique' in ' '.join(out.split())
+
+
+def test_images_that_are_not_listed(scenes, capsys):
+    pytest.importorskip('mmdet')
+    coco(scenes, lambda content: content['annotations'][7].update(image_id=999))
+    status, out, _ = check(capsys, 'smoke/rfcn.py', '--data', scenes)
+    assert status == 1
+    assert '1 annotations have a image_id that is not listed: image_id 999 of annotation 8' in ' '.join(
+        out.split()
     )
+
+
+@pytest.mark.parametrize(
+    'change, problem, note',
+    [
+        (lambda entry: entry.pop('iscrowd'), '', 'annotations have no iscrowd: 0 is used'),
+        (lambda entry: entry.pop('area'), '', 'annotations have no area'),
+        (lambda entry: entry.update(bbox=[str(x) for x in entry['bbox']]), '', 'boxes written as text'),
+        (lambda entry: entry.update(image_id=str(entry['image_id'])), '', 'not listed, except as int'),
+        (lambda entry: entry.update(bbox=[x / 320 for x in entry['bbox']]), 'multiply them by the size', ''),
+        (lambda entry: entry.update(bbox=entry['bbox'][:3]), 'annotation 1 has the box', ''),
+    ],
+)
+def test_boxes_are_checked_and_completed_as_for_training(scenes, capsys, change, problem, note):
+    pytest.importorskip('mmdet')
+    coco(scenes, lambda content: [change(entry) for entry in content['annotations']])
+    status, out, _ = check(capsys, 'smoke/rfcn.py', '--data', scenes)
+    text = ' '.join(out.split())
+    assert status == bool(problem) and problem in text and note in text
+    assert text.count('problem:') == bool(problem)
+
+
+def test_categories_that_are_no_class_and_misspelt_ones(scenes, capsys):
+    pytest.importorskip('mmdet')
+    coco(scenes, lambda content: content['categories'][3].update(name='fourteen'))
+    status, out, _ = check(capsys, 'smoke/rfcn.py', '--data', scenes)
+    assert status == 0 and 'are left out: fourteen' in ' '.join(out.split())
+    coco(scenes, lambda content: content['categories'][3].update(name='Digit 3'))
+    status, out, _ = check(capsys, 'smoke/rfcn.py', '--data', scenes)
+    assert status == 1 and "but 'Digit 3' is one and no class" in ' '.join(out.split())
 
 
 def test_pascal_voc(demo_data, tmp_path, capsys):

@@ -151,6 +151,12 @@ def test_xml_of_other_names_and_of_boxes_without_area(tmp_path, said):
     ):
         voc(tmp_path, [('fox', whole)], NAMES)
     assert len(voc(tmp_path, [], NAMES)) == 1
+    with pytest.raises(
+        ValueError, match=r"list\.txt: the class 'chicken' is no name of an object, but 'Chiken'"
+    ):
+        voc(tmp_path, [('cat', whole), ('Chiken', whole)], ('cat', 'chicken'))
+    with pytest.raises(ValueError, match=r'list\.txt: none of the 2 boxes has an area; they are xmin'):
+        voc(tmp_path, [('cat', (0.1, 0.2, 0.3, 0.4)), ('dog', (0.5, 0.2, 0.9, 0.4))], NAMES)
     with pytest.raises(ValueError, match=r'Annotations/a\.xml: cannot convert float NaN to integer'):
         voc(tmp_path, [('cat', (1, 'nan', 20, 30))], NAMES)
 
