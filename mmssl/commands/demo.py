@@ -163,13 +163,13 @@ def start_server(page: Any, gradio: Any, args: argparse.Namespace, limits: 'Limi
 
     from mmssl.demo_page.app import STYLE
     from mmssl.demo_page.guard import AllowedHosts, Limits, RequestGuard, close_silent_connections
-    from mmssl.demo_page.visitors import MAX_VISITORS, kept_uploads
+    from mmssl.demo_page.visitors import MAX_VISITORS, all_uploads
 
     theme = gradio.themes.Soft(font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace'])
     page.queue(default_concurrency_limit=4, max_size=32)
     limits = limits or Limits(file_bytes=args.max_upload * 2**20, total_bytes=16 * args.max_upload * 2**20)
     guard = Middleware(
-        RequestGuard, hosts=AllowedHosts(args.host), limits=limits, uploads=lambda: kept_uploads(page)
+        RequestGuard, hosts=AllowedHosts(args.host), limits=limits, uploads=lambda: all_uploads(page)
     )
     _, url, _ = page.launch(
         server_name=args.host,

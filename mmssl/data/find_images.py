@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mmengine.logging import print_log
 
@@ -63,19 +63,47 @@ def _description(path: str) -> str:
         return f'a link that leads nowhere ({error.strerror})'
 
 
+def unread_files(folder: str, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> str | None:
+    """Return how many files of a folder or archive have endings that are not read; None if there are none.
+
+    Args:
+        folder: A folder, or an archive or a folder in it, as :func:`find_images` returns it.
+        suffixes: As in :func:`find_images`.
+    """
+    archive_and_folder = split_archive(folder)
+    if not archive_and_folder:
+        return _unread_message(_scan(folder, tuple(suffixes))[1])
+    names = (name for name in open_archive(archive_and_folder[0]).names() if not _is_hidden(name))
+    return _unread_message(_other_suffixes(names, suffixes))
+
+
 def log_unread(root: str, other_suffixes: Counter) -> None:
-    """Log how many files have endings that are not read, apart from texts and tables beside the images."""
+    """Log how many files have endings that are not read.
+
+    Args:
+        root: The folder or archive.
+        other_suffixes: Number of files per suffix; texts and tables are often beside images and do not count.
+    """
+    message = _unread_message(other_suffixes)
+    if message:
+        print_log(f'{root}: {message}', logger='current', level=logging.WARNING)
+
+
+def _unread_message(other_suffixes: Counter) -> str | None:
     unread = Counter({suffix: n for suffix, n in other_suffixes.items() if suffix not in SIDECAR_SUFFIXES})
-    if unread:
-        counts = ', '.join(
-            f'{count} {suffix or "without an ending"}' for suffix, count in unread.most_common(8)
-        )
-        print_log(
-            f'{root}: {unread.total()} files are not read, since their endings are not those of images that '
-            f'can be read: {counts}; convert them (to .jpg or .png) if they are images',
-            logger='current',
-            level=logging.WARNING,
-        )
+    if not unread:
+        return None
+    counts = ', '.join(f'{count} {suffix or "without an ending"}' for suffix, count in unread.most_common(8))
+    files = '1 file is' if unread.total() == 1 else f'{unread.total()} files are'
+    return (
+        f'{files} not read, since no image that can be read has such an ending: {counts}; '
+        'convert images to .jpg or .png'
+    )
+
+
+def _other_suffixes(names: Iterable[str], suffixes: Sequence[str]) -> Counter:
+    unread = (name for name in names if not name.lower().endswith(tuple(suffixes)))
+    return Counter(os.path.splitext(name)[1].lower() for name in unread)
 
 
 def _find_in_archive(
@@ -91,8 +119,7 @@ def _find_in_archive(
     """
     all_names = [name for name in open_archive(archive).names() if not _is_hidden(name)]
     images = sorted(name for name in all_names if name.lower().endswith(tuple(suffixes)))
-    unread = (name for name in all_names if not name.lower().endswith(tuple(suffixes)))
-    other_suffixes = Counter(os.path.splitext(name)[1].lower() for name in unread)
+    other_suffixes = _other_suffixes(all_names, suffixes)
     if not images:
         raise ValueError(no_images(archive, suffixes, other_suffixes))
     log_unread(archive, other_suffixes)

@@ -78,10 +78,11 @@ def open_image(path: str, max_pixels: int = MAX_PIXELS) -> EncodedImage:
         data = read_bytes(path, _METADATA_BYTES + _BYTES_PER_PIXEL * max_pixels)
     except (FileNotFoundError, PermissionError):
         raise
+    except IsADirectoryError:
+        raise BadImageError('is a folder', path) from None
     except OSError as error:
-        raise BadImageError(
-            'is a folder' if isinstance(error, IsADirectoryError) else str(error), path
-        ) from None
+        reason = error.strerror or str(error).removeprefix(f'{path} ')
+        raise BadImageError(reason, path) from None
     if not data:
         raise BadImageError('the file is empty', path)
     try:

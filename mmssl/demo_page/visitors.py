@@ -34,7 +34,7 @@ def take_upload(path: str) -> str:
     return shutil.move(path, folder)
 
 
-def kept_uploads(page: Any) -> list[str]:
+def all_uploads(page: Any) -> list[str]:
     """Return the paths of all uploads, some of which may have been removed.
 
     Args:

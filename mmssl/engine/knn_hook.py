@@ -170,11 +170,11 @@ class KNNHook(Hook):
         from mmssl.evaluation import extract_features, image_loader
         from mmssl.evaluation.sharded import gather_rows, shard
 
-        share = shard(images, get_rank(), get_world_size())
+        part = shard(images, get_rank(), get_world_size())
         features, labels = torch.zeros(0, 0), torch.zeros(0, dtype=torch.long)
-        if len(share) or get_world_size() == 1:
+        if len(part) or get_world_size() == 1:
             features, labels = extract_features(
-                model, image_loader(share, self.batch_size, self.num_workers), self.pool
+                model, image_loader(part, self.batch_size, self.num_workers), self.pool
             )
         return gather_rows(features), gather_rows(labels[:, None])[:, 0]
 

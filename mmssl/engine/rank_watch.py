@@ -39,12 +39,12 @@ class RankWatch:
         self.interval = min(timeout / 20, 5.0)
         self.end = end or _end_process
         now = time.monotonic()
-        # rank -> its last sign of life and when it was seen by this rank's clock
+        # rank -> its last sign of life and when it was read by this rank's clock
         self.signs: dict[int, tuple[bytes, float]] = {
             other: (b'', now) for other in range(world_size) if other != rank
         }
         self.names: dict[int, str] = {}
-        self._store_seen = now
+        self._store_time = now
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=run, daemon=True) for run in (self._exchange, self._judge)]
 
@@ -72,7 +72,7 @@ class RankWatch:
                     sign = self.store.get(key) if self.store.check([key]) else b''
                     if sign != before:
                         self.signs[other] = sign, time.monotonic()
-                self._store_seen = time.monotonic()
+                self._store_time = time.monotonic()
                 self._stop.wait(self.interval)
             return
         self._stop.set()
@@ -90,15 +90,15 @@ class RankWatch:
         """Return which ranks have given no sign of life for ``limit`` seconds; None if all have."""
         now = time.monotonic()
         setting = f'env_cfg.dist_cfg.timeout={self.timeout:g}'
-        if now - self._store_seen > limit:
+        if now - self._store_time > limit:
             return (
                 f'rank 0, or the launcher, which holds the store of the run, has not responded for '
-                f'{now - self._store_seen:.0f} s: it is stopped; the job ends ({setting})'
+                f'{now - self._store_time:.0f} s: it is stopped; the job ends ({setting})'
             )
         silent = [
-            f'rank {other}{_place(sign)}'
-            for other, (sign, seen) in self.signs.items()
-            if sign != _ENDED and now - seen > limit
+            f'rank {other}{_process_of(sign)}'
+            for other, (sign, last) in self.signs.items()
+            if sign != _ENDED and now - last > limit
         ]
         if not silent:
             return None
@@ -108,7 +108,7 @@ class RankWatch:
         )
 
 
-def _place(sign: bytes) -> str:
+def _process_of(sign: bytes) -> str:
     process = sign.decode(errors='replace').partition(' ')[2]
     return f' (process {process})' if process else ''
 

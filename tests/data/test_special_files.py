@@ -10,6 +10,7 @@ import zlib
 import pytest
 from PIL import Image
 
+from mmssl.cli import main
 from mmssl.data import archives
 from mmssl.data.annotations import images_below
 from mmssl.data.archives import open_archive, read_bytes
@@ -46,7 +47,7 @@ def make_special(path, form):
 def test_a_special_file_is_a_bad_file(folder, form, monkeypatch):
     monkeypatch.chdir(folder)  # paths of sockets are short
     make_special(folder / 'special.jpg', form)
-    with pytest.raises(BadImageError, match=rf'special.jpg.*{form}'):
+    with pytest.raises(BadImageError, match=rf'special.jpg: .*{form}'):
         open_image(str(folder / 'special.jpg'))
     dataset = ImageFolder(folder, pipeline=PIPELINE)
     assert len(dataset) == 5
@@ -234,3 +235,14 @@ def test_an_animation_above_pillows_limit_decodes(tmp_path, monkeypatch):
     monkeypatch.setattr('mmssl.data.images.MAX_PIXELS', 2000)
     assert decode(open_image(str(tmp_path / 'a.gif'), max_pixels=10**9)).shape == (64, 64, 3)
     assert read_bytes(str(tmp_path / 'a.gif'))
+
+
+def test_check_data_names_special_files_and_unread_endings(folder, capsys):
+    pytest.importorskip('mmpretrain')
+    os.mkfifo(folder / 'pipe.jpg')
+    for name in ('a.heic', 'b.npy'):
+        (folder / name).write_bytes(b'x')
+    main(['check-data', '--data', str(folder), 'smoke/mae.py', '--workers', '0'])
+    output = capsys.readouterr().out
+    assert 'pipe.jpg: is a FIFO, not a regular file' in output
+    assert '2 files are not read' in output and '1 .heic, 1 .npy' in output
