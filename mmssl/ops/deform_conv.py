@@ -31,8 +31,8 @@ def deform_conv2d(  # noqa: PLR0913
 ) -> Tensor:
     """Convolve with taps that are moved by offsets and, with a mask, weighted (version 2).
 
-    Arguments and result are those of ``torchvision.ops.deform_conv2d``. Half precision and autocast compute
-    in float32.
+    Arguments and result are those of ``torchvision.ops.deform_conv2d``. The gradients are mmcv's: a tap at
+    exactly row or column -1 gives its offset none. Half precision and autocast compute in float32.
 
     Args:
         input: (B, C, H, W).
