@@ -143,7 +143,7 @@ def select_weights_by_prefix() -> None:
     until=r"the runners pass r'^module\.'",
 )
 def strip_module_prefix_only() -> None:
-    """Escape the dot of the runners' pattern, and accept files with weights under ``model``."""
+    """Leave ``module.`` to the loader of mmssl, and accept files with weights under ``model``."""
 
     def make(original):
         from mmssl.checkpoint import weights_of
@@ -151,8 +151,9 @@ def strip_module_prefix_only() -> None:
         def load_checkpoint_to_model(
             model, checkpoint, strict=False, logger=None, revise_keys=((r'^module\.', ''),)
         ):
+            # load_matching removes the prefix, and says so
             revise_keys = [
-                (r'^module\.' if pattern == r'^module.' else pattern, new) for pattern, new in revise_keys
+                (pattern, new) for pattern, new in revise_keys if pattern not in (r'^module.', r'^module\.')
             ]
             if 'state_dict' in checkpoint:
                 return original(model, checkpoint, strict, logger, revise_keys)

@@ -42,7 +42,7 @@ def test_prefixes_are_removed_and_said(prefix, tmp_path, capfd):
     torch.save(dict(state_dict=prefixed(source.state_dict(), prefix)), tmp_path / 'file.pth')
     for load in (load_weights, toolbox.load_checkpoint):
         target = net(2)
-        load(target, str(tmp_path / 'file.pth'))
+        load(target, str(tmp_path / 'file.pth'), logger=None)
         assert torch.equal(target[0].weight, source[0].weight)
     text = ''.join(capfd.readouterr())
     assert all(f'{part}.' in text for part in prefix.split('.')[:-1])
