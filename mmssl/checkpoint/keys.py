@@ -1,5 +1,6 @@
 """Weights in a checkpoint and the prefixes of their names."""
 
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -87,7 +88,7 @@ def strip_wrappers(
         prefix = next((each for each in (*WRAPPERS, 'backbone.') if _wraps(each, state_dict, keys)), None)
         if prefix is None:
             break
-        state_dict = _renamed(state_dict, lambda key, prefix=prefix: key.removeprefix(prefix))
+        state_dict = _renamed(state_dict, functools.partial(_without_prefix, prefix))
         removed.append(prefix)
     if removed:
         print_log(f'{source}: {", ".join(removed)} removed from the names of the weights', logger)
@@ -111,6 +112,10 @@ def _has_compiled(key: str) -> bool:
 
 def _without_compiled(key: str) -> str:
     return key.removeprefix(COMPILED).replace(f'.{COMPILED}', '.')
+
+
+def _without_prefix(prefix: str, key: str) -> str:
+    return key.removeprefix(prefix)
 
 
 def _renamed(state_dict: Mapping, rename: Callable[[str], str]) -> OrderedDict:

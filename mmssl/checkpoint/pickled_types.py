@@ -44,7 +44,7 @@ class SavedDtype:
         """Take the byte order; fields and subarrays are refused."""
         if not isinstance(state, tuple) or len(state) < 5 or any(each is not None for each in state[2:5]):
             raise _refuse('state of numpy.dtype', state)
-        order = state[1].decode('ascii', 'replace') if isinstance(state[1], bytes) else state[1]
+        order: Any = state[1].decode('ascii', 'replace') if isinstance(state[1], bytes) else state[1]
         if order not in ('<', '>', '=', '|'):
             raise _refuse('byte order', order)
         self.dtype = self.dtype.newbyteorder(order)
@@ -75,7 +75,9 @@ def _from_bytes(dtype, content, count: int) -> np.ndarray:
     if not isinstance(content, bytes) or len(content) != count * dtype.dtype.itemsize:
         raise pickle.UnpicklingError(f'an array of {count} {dtype.dtype} has content of another size')
     if not content:
-        return np.zeros(count, dtype.dtype)
+        if count:  # strings of length 0, of which a file can claim any number
+            raise _refuse('dtype of an array', dtype.dtype)
+        return np.zeros(0, dtype.dtype)
     return np.frombuffer(content, dtype.dtype, count).copy()
 
 
@@ -107,12 +109,12 @@ class SavedHistory:
         """Return the HistoryBuffer."""
         from mmengine.logging import HistoryBuffer
 
-        columns = [self.state.get(name) for name in ('_log_history', '_count_history')]
+        saved: list[Any] = [self.state.get(name) for name in ('_log_history', '_count_history')]
+        columns: list[Any] = [each.array if isinstance(each, SavedArray) else each for each in saved]
+        log, count = columns
         length = self.state.get('max_length', 1000000)
-        log, count = (column.array if isinstance(column, SavedArray) else column for column in columns)
         arrays = all(
-            isinstance(each, np.ndarray) and each.ndim == 1 and each.dtype.kind in 'biuf'
-            for each in (log, count)
+            isinstance(each, np.ndarray) and each.ndim == 1 and each.dtype.kind in 'biuf' for each in columns
         )
         if not arrays or len(log) != len(count) or type(length) is not int or length < 1:
             raise _refuse('state of a HistoryBuffer', sorted(map(str, self.state)))
