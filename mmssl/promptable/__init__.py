@@ -2,7 +2,14 @@
 
 from mmssl.promptable.automatic import SamAutomaticMaskGenerator
 from mmssl.promptable.backbone import SAMBackbone
-from mmssl.promptable.build import build_sam
+from mmssl.promptable.build_sam import (
+    build_sam,
+    build_sam_vit_b,
+    build_sam_vit_h,
+    build_sam_vit_l,
+    build_sam_vit_t,
+    sam_model_registry,
+)
 from mmssl.promptable.image_encoder import SAMImageEncoder
 from mmssl.promptable.instances import PromptedInstanceSegmentor
 from mmssl.promptable.mask_decoder import SAMMaskDecoder
@@ -26,4 +33,9 @@ __all__ = [
     'SamPredictor',
     'TiledMaskGenerator',
     'build_sam',
+    'build_sam_vit_b',
+    'build_sam_vit_h',
+    'build_sam_vit_l',
+    'build_sam_vit_t',
+    'sam_model_registry',
 ]

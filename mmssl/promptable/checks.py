@@ -8,6 +8,9 @@ from torch import Tensor
 
 # pixels that rounding may put a point outside of an image
 SLACK = 1e-3
+# how far a box may reach out of an image: a share of the longest side, or as many pixels if that is more
+BOX_MARGIN = 0.1
+MIN_BOX_MARGIN = 16
 LABELS = (-1, 0, 1, 2, 3)
 
 
@@ -71,7 +74,9 @@ def check_resized_image(image: Tensor, original_size: Sequence[int], img_size: i
     if image.dtype == torch.uint8:
         return
     low, high = (float(value) for value in image.aminmax())
-    if not 0 <= low <= high <= 255 or (image.is_floating_point() and 0 < high <= 1):
+    # whole numbers up to 1 are a dark image, fractions up to 1 one that was divided by 255
+    divided = image.is_floating_point() and 0 < high <= 1 and bool((image != image.round()).any())
+    if not 0 <= low <= high <= 255 or divided:
         hint = ', image * 255' if 0 <= low <= high <= 1 else ', not normalised: the model does that'
         raise ValueError(f'an image with values from {low:g} to {high:g}; give pixels from 0 to 255{hint}')
 
@@ -111,7 +116,9 @@ def check_labels(labels: np.ndarray) -> None:
         )
 
 
-def check_points(points: np.ndarray, size: Sequence[int], what: str = 'point', hint: str = '') -> None:
+def check_points(
+    points: np.ndarray, size: Sequence[int], what: str = 'point', hint: str = '', margin: float = SLACK
+) -> None:
     """Raise ValueError if a point is outside an image.
 
     Args:
@@ -119,9 +126,10 @@ def check_points(points: np.ndarray, size: Sequence[int], what: str = 'point', h
         size: (height, width) of the image.
         what: What the points are, for the message.
         hint: End of the message.
+        margin: Pixels by which a point may be outside.
     """
     height, width = size
-    inside = (points >= -SLACK) & (points <= np.array([width + SLACK, height + SLACK]))
+    inside = (points >= -margin) & (points <= np.array([width + margin, height + margin]))
     wrong = np.flatnonzero(~inside.all(axis=-1)) if len(points) else points
     if len(wrong):
         x, y = points[wrong[0]]
@@ -132,14 +140,17 @@ def check_points(points: np.ndarray, size: Sequence[int], what: str = 'point', h
 
 
 def check_boxes(boxes: np.ndarray, size: Sequence[int], hint: str = '') -> None:
-    """Raise ValueError if a box is not inside an image or has no extent.
+    """Raise ValueError if a box is far outside an image or ends before it begins.
+
+    Detectors give boxes that reach a little over the border; they are used as they are.
 
     Args:
         boxes: (N, 4) left, top, right, bottom in pixels.
         size: (height, width) of the image.
         hint: End of the message.
     """
-    check_points(boxes.reshape(-1, 2), size, 'corner of a box', hint)
+    margin = max(MIN_BOX_MARGIN, BOX_MARGIN * max(size))
+    check_points(boxes.reshape(-1, 2), size, 'corner of a box', hint, margin)
     wrong = np.flatnonzero((boxes[:, 2:] < boxes[:, :2]).any(axis=1))
     if len(wrong):
         raise ValueError(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from mmssl.ops.switch import tracing
 from mmssl.promptable.sam import SAM
 
 OPSET = 18
@@ -39,13 +40,27 @@ class DecoderGraph(nn.Module):
 
     Args:
         model: The segmenter.
-        multimask_output: Return the masks for ambiguous prompts instead of the single mask.
+        multimask_output: Return all masks, four in released models, of which the first is the single mask;
+            otherwise one mask for each prompt: the first if there are three points or more, and else the best
+            of the others. Corners of a box and padding count as points, as in the official graph.
+        use_stability_score: Score masks by their stability instead of the predicted IoU.
+        return_extra_metrics: Also return the stability and the area of the resized masks.
     """
 
-    def __init__(self, model: SAM, multimask_output: bool):
+    stability_score_offset = 1.0
+
+    def __init__(
+        self,
+        model: SAM,
+        multimask_output: bool,
+        use_stability_score: bool = False,
+        return_extra_metrics: bool = False,
+    ):
         super().__init__()
         self.model = model
         self.multimask_output = multimask_output
+        self.use_stability_score = use_stability_score
+        self.return_extra_metrics = return_extra_metrics
 
     def forward(
         self,
@@ -55,7 +70,7 @@ class DecoderGraph(nn.Module):
         mask_input: Tensor,
         has_mask_input: Tensor,
         orig_im_size: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """Predict masks.
 
         Args:
@@ -68,21 +83,49 @@ class DecoderGraph(nn.Module):
             orig_im_size: (2,), height and width of the original image.
 
         Returns:
-            Masks (P, M, height, width), logits; predicted IoU (P, M); low-resolution logits (P, M, 4h, 4w).
+            Masks (P, M, height, width), logits; scores (P, M); with ``return_extra_metrics`` the stability
+            and the area in pixels (P, M); low-resolution logits (P, M, 4h, 4w).
         """
         prompts, decoder = self.model.prompt_encoder, self.model.mask_decoder
         sparse = prompts.embed_points(point_coords, point_labels)
         dense = has_mask_input * prompts.mask_downscaling(mask_input) + (
             1 - has_mask_input
         ) * prompts.no_mask(1)
-        logits, iou = decoder(image_embeddings, prompts.get_dense_pe(), sparse, dense, self.multimask_output)
+        logits, scores = decoder.predict_masks(image_embeddings, prompts.get_dense_pe(), sparse, dense)
+        if self.use_stability_score:
+            scores = self._stability(logits)
+        if not self.multimask_output:
+            logits, scores = self.select_masks(logits, scores, point_coords.shape[1])
+        masks = self.mask_postprocessing(logits, orig_im_size)
+        if not self.return_extra_metrics:
+            return masks, scores, logits
+        areas = (masks > self.model.mask_threshold).sum((-2, -1))
+        return masks, scores, self._stability(masks), areas, logits
+
+    def select_masks(self, masks: Tensor, iou_preds: Tensor, num_points: int) -> tuple[Tensor, Tensor]:
+        """Select one of the masks (P, M, H, W) and its score (P, 1) by the scores (P, M).
+
+        With three points or more it is the first, otherwise the best of the others.
+        """
+        is_first = torch.arange(iou_preds.shape[1], device=iou_preds.device) == 0
+        best = (iou_preds + is_first * (1000 * (num_points - 2.5))).argmax(dim=1)
+        row = torch.arange(masks.shape[0], device=masks.device)
+        return masks[row, best][:, None], iou_preds[row, best][:, None]
+
+    def mask_postprocessing(self, masks: Tensor, orig_im_size: Tensor) -> Tensor:
+        """Resize low-resolution logits (P, M, 4h, 4w) to the original image of (height, width)."""
         size = orig_im_size.to(torch.float32)
         side = self.model.image_encoder.img_size
         inside = (size * (side / size.max()) + 0.5).floor()
         down, right = (
-            _resize_weights(size[axis], inside[axis], side, logits.shape[2 + axis]) for axis in (0, 1)
+            _resize_weights(size[axis], inside[axis], side, masks.shape[2 + axis]) for axis in (0, 1)
         )
-        return down @ logits @ right.t(), iou, logits
+        return down @ masks @ right.t()
+
+    def _stability(self, logits: Tensor) -> Tensor:
+        threshold, offset = float(self.model.mask_threshold), self.stability_score_offset
+        inner = (logits > threshold + offset).sum((-2, -1))
+        return inner / (logits > threshold - offset).sum((-2, -1))
 
 
 def _resize_weights(length: Tensor, inside: Tensor, side: int, low_res: int) -> Tensor:
@@ -94,9 +137,11 @@ def _resize_weights(length: Tensor, inside: Tensor, side: int, low_res: int) -> 
         side: Length of the padded image.
         low_res: Length of the low-resolution logits.
     """
-    count = length.to(torch.int64).item()
-    torch._check(count >= 1)
-    torch._check(count <= 1 << 16)
+    count = length.to(torch.int64)
+    if not tracing():  # a trace would keep the number as a constant
+        count = count.item()
+        torch._check(count >= 1)
+        torch._check(count <= 1 << 16)
     pixels = torch.arange(count, dtype=torch.float32, device=length.device)
     source = ((pixels + 0.5) * (inside / length) - 0.5).clamp_min(0)
     low = torch.minimum(source.floor(), inside - 1)
@@ -131,8 +176,14 @@ def export_encoder(model: SAM) -> ExportedProgram:
         return torch.export.export(EncoderGraph(_copy_for_export(model)), (image,), dynamic_shapes=shapes)
 
 
-def export_decoder(model: SAM, multimask_output: bool = True) -> ExportedProgram:
-    """Export :class:`DecoderGraph`; numbers of prompts and points, and the size of the image are dynamic."""
+def export_decoder(model: SAM, multimask_output: bool = True, **options: bool) -> ExportedProgram:
+    """Export :class:`DecoderGraph`; numbers of prompts and points, and the size of the image are dynamic.
+
+    Args:
+        model: The segmenter, which is not changed.
+        multimask_output: As in :class:`DecoderGraph`.
+        **options: ``use_stability_score`` and ``return_extra_metrics`` of :class:`DecoderGraph`.
+    """
     rows, columns = model.prompt_encoder.image_embedding_size
     inputs = {
         'image_embeddings': torch.zeros(1, model.prompt_encoder.embed_dim, rows, columns),
@@ -147,7 +198,7 @@ def export_decoder(model: SAM, multimask_output: bool = True) -> ExportedProgram
     shapes.update(point_coords=several, point_labels=several, mask_input={0: Dim.DYNAMIC})
     with torch.no_grad():
         return torch.export.export(
-            DecoderGraph(_copy_for_export(model), multimask_output),
+            DecoderGraph(_copy_for_export(model), multimask_output, **options),
             tuple(inputs.values()),
             dynamic_shapes=shapes,
         )
@@ -158,6 +209,8 @@ def export_onnx(
     encoder_path: str | Path | None = None,
     decoder_path: str | Path | None = None,
     multimask_output: bool = True,
+    use_stability_score: bool = False,
+    return_extra_metrics: bool = False,
 ) -> None:
     """Write ONNX files. Needs the packages onnx and onnxscript.
 
@@ -165,7 +218,10 @@ def export_onnx(
         model: The segmenter, which is not changed.
         encoder_path: File for ``image`` -> ``image_embeddings``, as in :class:`EncoderGraph`.
         decoder_path: File for the inputs and outputs of :class:`DecoderGraph`, under the official names.
-        multimask_output: Return the masks for ambiguous prompts instead of the single mask.
+        multimask_output: As in :class:`DecoderGraph`.
+        use_stability_score: As in :class:`DecoderGraph`.
+        return_extra_metrics: As in :class:`DecoderGraph`; adds outputs ``stability_scores`` and
+            ``areas``.
 
     Raises:
         ImportError: onnxscript is not installed.
@@ -190,6 +246,7 @@ def export_onnx(
             external_data=False,
         )
     if decoder_path is not None:
+        metrics = ['stability_scores', 'areas'] if return_extra_metrics else []
         names = [
             'image_embeddings',
             'point_coords',
@@ -199,13 +256,18 @@ def export_onnx(
             'orig_im_size',
         ]
         torch.onnx.export(
-            export_decoder(model, multimask_output),
+            export_decoder(
+                model,
+                multimask_output,
+                use_stability_score=use_stability_score,
+                return_extra_metrics=return_extra_metrics,
+            ),
             (),
             str(decoder_path),
             dynamo=True,
             opset_version=OPSET,
             input_names=names,
-            output_names=['masks', 'iou_predictions', 'low_res_masks'],
+            output_names=['masks', 'iou_predictions', *metrics, 'low_res_masks'],
             verbose=False,
             external_data=False,
         )

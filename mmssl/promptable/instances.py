@@ -102,6 +102,8 @@ class PromptedInstanceSegmentor(BaseModel):
             size = tuple(sample.ori_shape[:2])
             if not len(instances):
                 instances.masks = torch.zeros(0, *size, dtype=torch.bool, device=inputs.device)
+                if self.rate_masks:
+                    instances.mask_scores = instances.scores.clone()
                 continue
             instances.masks, ious = self.segment(self._pixels(image, sample), instances.bboxes, size)
             if self.rate_masks:

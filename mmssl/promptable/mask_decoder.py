@@ -22,6 +22,7 @@ class SAMMaskDecoder(BaseModule):
         transformer: A module with the signature of :class:`TwoWayTransformer`, or its arguments.
         num_multimask_outputs: Number of masks for an ambiguous prompt.
         iou_head_depth, iou_head_hidden_dim: Layers and hidden channels of the MLP that predicts IoU.
+        activation: Class of the activations between the upscaling layers.
     """
 
     # forward takes image_index and sparse_valid, see mmssl.promptable.protocols
@@ -34,6 +35,7 @@ class SAMMaskDecoder(BaseModule):
         num_multimask_outputs: int = 3,
         iou_head_depth: int = 3,
         iou_head_hidden_dim: int = 256,
+        activation: type[nn.Module] = nn.GELU,
         init_cfg: dict | list | None = None,
     ):
         super().__init__(init_cfg)
@@ -53,9 +55,9 @@ class SAMMaskDecoder(BaseModule):
         self.output_upscaling = nn.Sequential(
             nn.ConvTranspose2d(transformer_dim, transformer_dim // 4, 2, 2),
             LayerNorm2d(transformer_dim // 4),
-            nn.GELU(),
+            activation(),
             nn.ConvTranspose2d(transformer_dim // 4, transformer_dim // 8, 2, 2),
-            nn.GELU(),
+            activation(),
         )
         self.output_hypernetworks_mlps = nn.ModuleList(
             MLP(transformer_dim, transformer_dim, transformer_dim // 8, 3)
@@ -132,7 +134,7 @@ class SAMMaskDecoder(BaseModule):
 
         # one image for each prompt
         src = image_embeddings if image_index is None else image_embeddings[image_index]
-        src = (src + dense_prompt_embeddings).expand(len(tokens), -1, -1, -1)
+        src = (src + dense_prompt_embeddings).expand(tokens.shape[0], -1, -1, -1)
         p, c, h, w = src.shape
 
         if valid is None:
@@ -153,7 +155,7 @@ class SAMMaskDecoder(BaseModule):
     def add_output_tokens(self, sparse: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Put the IoU token and the mask tokens in front of tokens (P, T, C) with validity (P, T)."""
         output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(
-            len(sparse), -1, -1
+            sparse.shape[0], -1, -1
         )
         if valid is not None:
             valid = torch.cat([valid.new_ones(output_tokens.shape[:2]), valid], dim=1)

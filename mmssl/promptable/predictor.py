@@ -271,7 +271,8 @@ class SamPredictor:
     ) -> tuple[Tensor, Tensor, Tensor]:
         points = None if coords is None else (coords, labels)
         sparse, dense = self.model.prompt_encoder(points=points, boxes=boxes, masks=masks)
-        logits, ious = self.model.mask_decoder(
+        decode = self.model.mask_decoder if len(sparse) else self._decode_nothing
+        logits, ious = decode(
             image_embeddings=self.features,
             image_pe=self.model.prompt_encoder.get_dense_pe(),
             sparse_prompt_embeddings=sparse,
@@ -281,6 +282,13 @@ class SamPredictor:
         logits, ious = logits.float(), ious.float()
         full = self.model.postprocess_masks(logits, self.input_size, self.original_size)
         return full if return_logits else full > self.model.mask_threshold, ious, logits
+
+    def _decode_nothing(self, multimask_output: bool, **arguments) -> tuple[Tensor, Tensor]:
+        """Logits (0, M, 4h, 4w) and predicted IoU (0, M), for decoders that cannot decode zero prompts."""
+        count = getattr(self.model.mask_decoder, 'num_multimask_outputs', 3) if multimask_output else 1
+        height, width = self.model.prompt_encoder.mask_input_size
+        features = arguments['image_embeddings']
+        return features.new_zeros(0, count, height, width), features.new_zeros(0, count)
 
     def _require_image(self) -> None:
         if not self.is_image_set:

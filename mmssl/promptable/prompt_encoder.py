@@ -36,6 +36,8 @@ class PositionEmbeddingRandom(nn.Module):
             angles = 2 * math.pi * ((2 * coords.to(dtype) - 1) @ frequencies.to(dtype))
             return torch.cat([angles.sin(), angles.cos()], dim=-1).to(frequencies.dtype)
 
+    _pe_encoding = encode  # the official name, which SamOnnxModel calls
+
     def forward(self, size: tuple[int, int]) -> Tensor:
         """Encode the pixel centres of a grid of (H, W) to (C, H, W)."""
         frequencies = self.positional_encoding_gaussian_matrix
@@ -60,6 +62,7 @@ class SAMPromptEncoder(BaseModule):
         image_embedding_size: (h, w) of the image embedding.
         input_image_size: (H, W) of the padded image in pixels.
         mask_in_chans: Hidden channels of the layers that embed masks.
+        activation: Class of their activations.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class SAMPromptEncoder(BaseModule):
         image_embedding_size: tuple[int, int] = (64, 64),
         input_image_size: tuple[int, int] = (1024, 1024),
         mask_in_chans: int = 16,
+        activation: type[nn.Module] = nn.GELU,
         init_cfg: dict | list | None = None,
     ):
         super().__init__(init_cfg)
@@ -78,16 +82,18 @@ class SAMPromptEncoder(BaseModule):
         self.input_image_size = (height, width)
         self.mask_input_size = (4 * rows, 4 * columns)
         self.pe_layer = PositionEmbeddingRandom(embed_dim // 2)
-        # background, foreground, top left and bottom right corner
-        self.point_embeddings = nn.ModuleList(nn.Embedding(1, embed_dim) for _ in range(4))
+        self.num_point_embeddings = 4  # background, foreground, top left and bottom right corner
+        self.point_embeddings = nn.ModuleList(
+            nn.Embedding(1, embed_dim) for _ in range(self.num_point_embeddings)
+        )
         self.not_a_point_embed = nn.Embedding(1, embed_dim)
         self.mask_downscaling = nn.Sequential(
             nn.Conv2d(1, mask_in_chans // 4, 2, 2),
             LayerNorm2d(mask_in_chans // 4),
-            nn.GELU(),
+            activation(),
             nn.Conv2d(mask_in_chans // 4, mask_in_chans, 2, 2),
             LayerNorm2d(mask_in_chans),
-            nn.GELU(),
+            activation(),
             nn.Conv2d(mask_in_chans, embed_dim, 1),
         )
         self.no_mask_embed = nn.Embedding(1, embed_dim)
@@ -144,6 +150,29 @@ class SAMPromptEncoder(BaseModule):
                 'logits of an earlier prediction'
             )
         return self.mask_downscaling(masks)
+
+    # official names
+
+    def _embed_points(self, points: Tensor, labels: Tensor, pad: bool) -> Tensor:
+        """As :meth:`embed_points`; ``pad`` adds a point that is none, which stands for a missing box."""
+        embedded = self.embed_points(points, labels)
+        if not pad:
+            return embedded
+        return torch.cat([embedded, self.not_a_point_embed.weight.expand(len(points), 1, -1)], dim=1)
+
+    def _embed_boxes(self, boxes: Tensor) -> Tensor:
+        return self.embed_boxes(boxes)
+
+    def _embed_masks(self, masks: Tensor) -> Tensor:
+        return self.embed_masks(masks)
+
+    def _get_batch_size(
+        self, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None, masks: Tensor | None
+    ) -> int:
+        return self._count_prompts(points, boxes, masks)
+
+    def _get_device(self) -> torch.device:
+        return self.point_embeddings[0].weight.device
 
     def no_mask(self, prompts: int) -> Tensor:
         """(B, C, h, w), dense embedding of B prompts without masks: one vector, expanded and not copied."""

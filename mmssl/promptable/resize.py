@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -20,23 +21,38 @@ class ResizeLongestSide:
     def __init__(self, target_length: int):
         self.target_length = target_length
 
-    def get_preprocess_shape(
-        self, height: int, width: int, long_side_length: int | None = None
-    ) -> tuple[int, int]:
+    @staticmethod
+    def get_preprocess_shape(oldh: int, oldw: int, long_side_length: int) -> tuple[int, int]:
         """(height, width) after resizing, rounded, each at least 1."""
-        scale = (long_side_length or self.target_length) * 1.0 / max(height, width)
-        return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+        scale = long_side_length * 1.0 / max(oldh, oldw)
+        return max(1, int(oldh * scale + 0.5)), max(1, int(oldw * scale + 0.5))
+
+    def _resized(self, size: Sequence[int]) -> tuple[int, int]:
+        return self.get_preprocess_shape(size[0], size[1], self.target_length)
 
     def apply_image(self, image: np.ndarray) -> np.ndarray:
-        """Resize (H, W, 3) uint8, bilinear with antialiasing as in Pillow."""
-        height, width = self.get_preprocess_shape(*image.shape[:2])
+        """Resize (H, W, 3), (H, W, 1) or (H, W) uint8, bilinear with antialiasing as in Pillow.
+
+        Images of one channel become (h, w), as in the official class.
+        """
+        if image.ndim == 3 and image.shape[2] == 1:
+            image = image[..., 0]
+        height, width = self._resized(image.shape[:2])
         if (height, width) == image.shape[:2]:
             return np.array(image)
         pillow = Image.fromarray(np.ascontiguousarray(image))
         return np.array(pillow.resize((width, height), Image.Resampling.BILINEAR))
 
+    def apply_image_torch(self, image: Tensor) -> Tensor:
+        """Resize (B, C, H, W) float, bilinear with antialiasing; close to :meth:`apply_image` but not equal.
+
+        The official method takes the size from the wrong axes, so that it fits no image.
+        """
+        size = self._resized(image.shape[-2:])
+        return F.interpolate(image, size, mode='bilinear', align_corners=False, antialias=True)
+
     def _factors(self, original_size: Sequence[int]) -> tuple[float, float]:
-        height, width = self.get_preprocess_shape(*original_size)
+        height, width = self._resized(original_size)
         return width / original_size[1], height / original_size[0]
 
     def apply_coords(self, coords: np.ndarray, original_size: Sequence[int]) -> np.ndarray:

@@ -17,6 +17,7 @@ class TwoWayAttentionBlock(nn.Module):
         embedding_dim: Number of channels C.
         num_heads: Number of heads.
         mlp_dim: Number of hidden channels of the MLP.
+        activation: Class of its activation.
         attention_downsample_rate: Channel reduction of the attention between tokens and image.
         skip_first_layer_pe: The tokens are positional encodings already: none is added, and the
             self-attention has no residual connection.
@@ -27,6 +28,7 @@ class TwoWayAttentionBlock(nn.Module):
         embedding_dim: int,
         num_heads: int,
         mlp_dim: int = 2048,
+        activation: type[nn.Module] = nn.ReLU,
         attention_downsample_rate: int = 2,
         skip_first_layer_pe: bool = False,
     ):
@@ -35,7 +37,7 @@ class TwoWayAttentionBlock(nn.Module):
         self.norm1 = nn.LayerNorm(embedding_dim)
         self.cross_attn_token_to_image = Attention(embedding_dim, num_heads, attention_downsample_rate)
         self.norm2 = nn.LayerNorm(embedding_dim)
-        self.mlp = MLPBlock(embedding_dim, mlp_dim, nn.ReLU)
+        self.mlp = MLPBlock(embedding_dim, mlp_dim, activation)
         self.norm3 = nn.LayerNorm(embedding_dim)
         self.norm4 = nn.LayerNorm(embedding_dim)
         self.cross_attn_image_to_token = Attention(embedding_dim, num_heads, attention_downsample_rate)
@@ -75,7 +77,8 @@ class TwoWayTransformer(nn.Module):
 
     Args:
         depth: Number of blocks.
-        embedding_dim, num_heads, mlp_dim, attention_downsample_rate: Sizes of :class:`TwoWayAttentionBlock`.
+        embedding_dim, num_heads, mlp_dim, activation, attention_downsample_rate: Arguments of
+            :class:`TwoWayAttentionBlock`.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class TwoWayTransformer(nn.Module):
         embedding_dim: int = 256,
         num_heads: int = 8,
         mlp_dim: int = 2048,
+        activation: type[nn.Module] = nn.ReLU,
         attention_downsample_rate: int = 2,
     ):
         super().__init__()
@@ -94,7 +98,9 @@ class TwoWayTransformer(nn.Module):
         self.num_heads = num_heads
         self.mlp_dim = mlp_dim
         self.layers = nn.ModuleList(
-            TwoWayAttentionBlock(embedding_dim, num_heads, mlp_dim, attention_downsample_rate, index == 0)
+            TwoWayAttentionBlock(
+                embedding_dim, num_heads, mlp_dim, activation, attention_downsample_rate, index == 0
+            )
             for index in range(depth)
         )
         self.final_attn_token_to_image = Attention(embedding_dim, num_heads, attention_downsample_rate)

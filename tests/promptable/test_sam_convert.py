@@ -152,12 +152,11 @@ def test_onnx_decoder_takes_any_number_of_prompts_and_points_and_any_size(export
             dense = (
                 model.prompt_encoder.embed_masks(before) if mask else model.prompt_encoder.no_mask(prompts)
             )
-            low, scores = model.mask_decoder(
+            low, scores = model.mask_decoder.predict_masks(
                 maps,
                 model.prompt_encoder.get_dense_pe(),
                 model.prompt_encoder.embed_points(coords, labels),
                 dense,
-                True,
             )
             full = model.postprocess_masks(low, inside, size)
         np.testing.assert_allclose(logits, low, atol=1e-4, rtol=1e-4)
