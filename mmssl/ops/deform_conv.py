@@ -180,7 +180,7 @@ def _torchvision(input, offset, weight, bias, mask, geometry):
 
 def _without_gradient_at_border(offset: Tensor, kernel: tuple[int, int], geometry: Geometry) -> Tensor:
     """Cut the gradient of taps at exactly row or column -1, where torchvision takes the one from inside."""
-    if not (offset.requires_grad and torch.is_grad_enabled()):
+    if not offset.requires_grad:
         return offset
     taps = torch.arange(kernel[0] * kernel[1], device=offset.device).view(-1, 1, 1)
     rows = torch.arange(offset.shape[2], device=offset.device).view(-1, 1)
