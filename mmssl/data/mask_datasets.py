@@ -1,5 +1,6 @@
 """Masks without classes, for the promptable segmenter: COCO instances, folders of SA-1B, label images."""
 
+import io
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from PIL import Image
 
+from mmssl.data.regular_files import read_regular
 from mmssl.data.suffixes import is_image
 from mmssl.registry import DATASETS
 
@@ -129,7 +131,7 @@ class CocoMasks(MaskDataset):
     def load_data_list(self) -> list[dict]:
         """Return the entries in the order of the file."""
         path = self._require(self.ann_file, 'annotation file')
-        content = json.loads(path.read_text(encoding='utf-8'))
+        content = json.loads(read_regular(str(path)))
         if not isinstance(content, dict) or 'images' not in content or 'annotations' not in content:
             raise ValueError(f'{path} is no COCO file of instances: it has no "images" and "annotations"')
         entries = self._read_images(path, content['images'])
@@ -237,7 +239,7 @@ class SA1BDataset(MaskDataset):
     def read_masks(self, info: dict, choose: Choose | None = None) -> np.ndarray:
         """Read the masks (N, H, W) bool of an entry."""
         path = info['json_path']
-        content = json.loads(Path(path).read_text(encoding='utf-8'))
+        content = json.loads(read_regular(str(path)))
         valid = isinstance(content, dict) and 'annotations' in content
         if not valid or not {'height', 'width'} <= set(content.get('image', ())):
             raise ValueError(
@@ -307,7 +309,7 @@ class LabelMasks(MaskDataset):
 
     def read_masks(self, info: dict, choose: Choose | None = None) -> np.ndarray:
         """Read the masks (N, H, W) bool of an entry."""
-        with Image.open(info['label_path']) as image:
+        with Image.open(io.BytesIO(read_regular(info['label_path']))) as image:
             label = np.asarray(image)
         if label.ndim != 2 or label.dtype.kind not in 'ui':
             raise ValueError(

@@ -17,6 +17,7 @@ from mmssl.data.archives import open_archive, read_bytes
 from mmssl.data.bad_files import BadFiles, list_line, read_list
 from mmssl.data.folder import ImageFolder
 from mmssl.data.images import BadImageError, decode, open_image
+from mmssl.data.mask_datasets import CocoMasks, LabelMasks
 from mmssl.data.missing import no_such_folder
 
 PIPELINE = [dict(type='mmssl.LoadRandomResizedCrop', scale=8)]
@@ -246,3 +247,19 @@ def test_check_data_names_special_files_and_unread_endings(folder, capsys):
     output = capsys.readouterr().out
     assert 'pipe.jpg: is a FIFO, not a regular file' in output
     assert '2 files are not read' in output and '1 .heic, 1 .npy' in output
+
+
+def test_masks_of_special_files_are_refused(folder):
+    (folder / 'labels').mkdir()
+    (folder / 'images').mkdir()
+    shutil.move(folder / '0.png', folder / 'images' / '0.png')
+    os.mkfifo(folder / 'labels' / '0.png')
+    os.mkfifo(folder / 'masks.json')
+    settings = dict(data_root=str(folder), data_prefix=dict(img_path='images', label_path='labels'))
+    dataset = LabelMasks(**settings)
+    with pytest.raises(OSError, match=r'labels/0\.png is a FIFO'):
+        dataset.read_masks(dataset.get_data_info(0))
+    with pytest.raises(OSError, match=r'masks\.json is a FIFO'):
+        CocoMasks(
+            data_root=str(folder), data_prefix=dict(img_path='images'), ann_file='masks.json'
+        ).full_init()
