@@ -180,7 +180,7 @@ def test_endings_that_are_not_read_are_counted_and_named(folder, tmp_path, caplo
         assert '4 files are not read' in message and '2 .heic, 1 .avif, 1 .npy' in message, message
 
 
-def test_two_class_folders_that_link_to_one_are_two_classes(folder, tmp_path):
+def test_class_folders_that_link_to_the_same_folder_stay_classes(folder, tmp_path):
     train = tmp_path / 'train'
     train.mkdir()
     for link in ('cat', 'dog'):
