@@ -151,9 +151,11 @@ def strip_module_prefix_only() -> None:
         def load_checkpoint_to_model(
             model, checkpoint, strict=False, logger=None, revise_keys=((r'^module\.', ''),)
         ):
-            # load_matching removes the prefix, and says so
+            # load_matching removes the prefix, and says so; a pattern without a match stands in its place,
+            # as mmengine copies a plain dict only where there is a pattern
             revise_keys = [
-                (pattern, new) for pattern, new in revise_keys if pattern not in (r'^module.', r'^module\.')
+                (r'(?!)' if pattern in (r'^module.', r'^module\.') else pattern, new)
+                for pattern, new in revise_keys
             ]
             if 'state_dict' in checkpoint:
                 return original(model, checkpoint, strict, logger, revise_keys)

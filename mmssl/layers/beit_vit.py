@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mmssl.layers.base_vit import BaseViT
 from mmssl.layers.beit_block import INIT_STD, BEiTAttention, BEiTBlock, init_truncated
 from mmssl.layers.patch import PatchEmbed, patch_grid
-from mmssl.layers.relative_position import RelativePositionBias, resize_bias_table
+from mmssl.layers.relative_position import RelativePositionBias, grid_of_index, resize_bias_table
 from mmssl.layers.transformer import norm_eps
 from mmssl.registry import MODELS
 
@@ -212,11 +212,23 @@ def _resize_table(module: BEiTViT, state_dict: dict, prefix: str, name: str, sha
     from mmengine.logging import print_log
 
     table = state_dict[prefix + name]
-    size = (round((len(table) - 3) ** 0.5) + 1) // 2
-    if table.shape == shape or (2 * size - 1) ** 2 + 3 != len(table) or table.shape[1] != shape[1]:
-        return  # it fits, or the loader reports it
-    rows, columns = module.patch_resolution
-    state_dict[prefix + name] = resize_bias_table(table, (size, size), module.patch_resolution)
     index = name.replace('bias_table', 'index')
-    state_dict[prefix + index] = module.get_buffer(index)
-    print_log(f'{prefix}{name}: resized from {size}x{size} to {rows}x{columns} patches', 'current')
+    own_index = module.get_buffer(index)
+    saved_index = state_dict.get(prefix + index)
+    if table.ndim != 2 or table.shape[1] != shape[1]:
+        return  # the loader reports it
+    if saved_index is None:  # as in the released files, whose images are square
+        size = (round((len(table) - 3) ** 0.5) + 1) // 2
+        source: tuple[int, int] | None = (size, size) if table.shape != shape else module.patch_resolution
+    elif saved_index.shape == own_index.shape and torch.equal(saved_index.to(own_index), own_index):
+        return
+    else:
+        source = grid_of_index(saved_index)
+    if source is None or (2 * source[0] - 1) * (2 * source[1] - 1) + 3 != len(table):
+        return  # the loader reports it
+    if source == tuple(module.patch_resolution):
+        return
+    rows, columns = module.patch_resolution
+    state_dict[prefix + name] = resize_bias_table(table, source, module.patch_resolution)
+    state_dict[prefix + index] = own_index
+    print_log(f'{prefix}{name}: resized from {source[0]}x{source[1]} to {rows}x{columns} patches', 'current')

@@ -29,6 +29,16 @@ def relative_position_index(grid: tuple[int, int]) -> Tensor:
     return index
 
 
+def grid_of_index(index: Tensor) -> tuple[int, int] | None:
+    """Return (rows, columns) of the grid whose index it is (:func:`relative_position_index`), or None."""
+    num_patches = len(index) - 1
+    for columns in range(1, num_patches + 1):
+        grid = (num_patches // columns, columns)
+        if grid[0] * columns == num_patches and torch.equal(relative_position_index(grid).to(index), index):
+            return grid
+    return None
+
+
 def resize_bias_table(table: Tensor, source: tuple[int, int], target: tuple[int, int]) -> Tensor:
     """Resize the bias table of one grid to another by bicubic interpolation.
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmssl.checkpoint import strip_prefix
 from mmssl.ops.rel_attention import resize_rel_pos
 from mmssl.promptable.plain_vit import from_vit
 
@@ -38,7 +39,7 @@ def fit_weights(module: nn.Module, state_dict: dict, prefix: str, *_) -> None:
 
 def _rename_plain_vit(state_dict: dict, prefix: str) -> None:
     own = [key for key in state_dict if key.startswith(prefix)]
-    renamed = from_vit({key[len(prefix) :]: state_dict[key] for key in own})
+    renamed = from_vit(strip_prefix(state_dict, prefix))  # with the grid that the file says
     for key in own:
         del state_dict[key]
     state_dict.update({prefix + key: value for key, value in renamed.items()})

@@ -9,8 +9,11 @@ import torch.nn.functional as F
 from mmssl.checkpoint import load_weights
 from mmssl.checkpoint.weight_files import write_weights
 from mmssl.errors import MismatchError
+from mmssl.layers.beit_vit import BEiTViT
 from mmssl.layers.pos_embed import describe_pos_embed, grid_of, resize_pos_embed, sincos_2d
+from mmssl.layers.relative_position import resize_bias_table
 from mmssl.layers.vit import ViT
+from mmssl.promptable.image_encoder import SAMImageEncoder
 from mmssl.selfsup.mae_decoder import MAEDecoder
 
 
@@ -122,7 +125,7 @@ def test_our_files_say_the_grid_of_their_table(source, target, tmp_path):
 @pytest.mark.parametrize(
     ('count', 'size'), [(257, (128, 512)), (257, (256, 512)), (393, (224, 224)), (393, (224, 448))]
 )
-def test_a_grid_that_the_file_does_not_say_is_asked_for(count, size):
+def test_a_grid_that_the_file_does_not_state_is_an_error(count, size):
     table = torch.randn(1, count, 8)
     with pytest.raises(MismatchError, match=r'does not say of which grid.*(16x16|28x14).*describe_pos_embed'):
         loaded(table, img_size=size)
@@ -141,3 +144,39 @@ def test_the_decoder_says_the_grid_of_its_table():
     second.load_state_dict(first.state_dict())
     expected = resized(first.decoder_pos_embed.detach()[:, 1:], (4, 9), (6, 6))
     torch.testing.assert_close(second.decoder_pos_embed.detach()[:, 1:], expected)
+
+
+@pytest.mark.parametrize('target', [(6, 2), (2, 6), (4, 5)])
+@pytest.mark.parametrize('shared', [True, False])
+def test_bias_tables_of_rectangles_are_resized(target, shared):
+    settings = dict(arch=ARCH, patch_size=16, use_shared_rel_pos_bias=shared, use_rel_pos_bias=not shared)
+    first = BEiTViT(img_size=(32, 96), **settings)
+    second = BEiTViT(img_size=tuple(16 * side for side in target), **settings)
+    name = 'rel_pos_bias' if shared else 'layers.0.attn'
+    table = first.get_submodule(name).relative_position_bias_table
+    torch.nn.init.normal_(table)
+    index = second.get_submodule(name).relative_position_index.clone()
+    second.load_state_dict(dict(first.state_dict()))
+    got = second.get_submodule(name)
+    expected = table if target == (2, 6) else resize_bias_table(table, (2, 6), target)
+    torch.testing.assert_close(got.relative_position_bias_table, expected)
+    assert torch.equal(got.relative_position_index, index)
+
+
+@pytest.mark.parametrize('size', [(2, 6), (6, 2)])
+def test_sam_takes_the_grid_of_a_rectangular_vit(size):
+    model = ViT(arch=ARCH, patch_size=16, img_size=tuple(16 * side for side in size))
+    encoder = SAMImageEncoder(
+        img_size=64,
+        patch_size=16,
+        embed_dim=8,
+        depth=1,
+        num_heads=2,
+        out_chans=8,
+        mlp_ratio=2.0,
+        global_attn_indexes=[0],
+    )
+    torch.nn.init.normal_(model.pos_embed)
+    encoder.load_state_dict(model.state_dict(), strict=False)
+    expected = resized(model.pos_embed.detach()[:, 1:], size, (4, 4)).unflatten(1, (4, 4))
+    torch.testing.assert_close(encoder.pos_embed.detach(), expected)
