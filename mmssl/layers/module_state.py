@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from mmssl.ops.switch import cpu
+
 SETTINGS = (bool, int, float, str, type(None))
 
 
@@ -27,7 +29,7 @@ class Snapshot:
             return False
         changed = []
         for before, now in zip(self.values, values, strict=True):
-            if before.device.type != 'cpu':
+            if not cpu([before]):
                 changed.append(before.ne(now).any())  # read once at the end, which waits for the device
             elif not torch.equal(before, now):
                 return False
@@ -39,12 +41,19 @@ def _layout(tensor: Tensor) -> tuple:
 
 
 def settings_of(module: nn.Module) -> str:
-    """Classes, numbers and strings of a module and of all modules inside, except private ones."""
+    """Classes, names of hooks, numbers and strings of a module and of all modules inside, no private ones."""
     lines = []
     for name, part in module.named_modules():
         values = {key: value for key, value in vars(part).items() if key[0] != '_' and _is_setting(value)}
-        lines.append(f'{name} {type(part).__module__}.{type(part).__qualname__} {sorted(values.items())}')
+        hooks = [*part._forward_pre_hooks.values(), *part._forward_hooks.values()]
+        functions = [type(part), *hooks, *([part.forward] if 'forward' in vars(part) else [])]
+        lines.append(f'{name} {[_name(function) for function in functions]} {sorted(values.items())}')
     return '\n'.join(lines)
+
+
+def _name(function) -> str:
+    named = function if hasattr(function, '__qualname__') else type(function)
+    return f'{named.__module__}.{named.__qualname__}'
 
 
 def _is_setting(value) -> bool:

@@ -27,7 +27,7 @@ def build_sam(kind: str | Path | dict[str, Any] = 'vit_h', checkpoint: str | Pat
         kind: 'vit_b', 'vit_l', 'vit_h' (also 'default'), 'vit_t' (MobileSAM, arXiv:2306.14289), or a dict
             with any of ``image_encoder``, ``prompt_encoder`` and ``mask_decoder``, each a dict of arguments
             of the official class (``transformer`` inside ``mask_decoder``). An ``image_encoder`` with a
-            ``type`` is built from the registry. A path is a checkpoint of 'vit_h', as in the official function.
+            ``type`` is built from the registry. A path is a checkpoint of 'vit_h'.
         checkpoint: File with the official names, or written by a training. It must fit; tables of another
             image size are resized.
 

@@ -9,8 +9,8 @@ from torch import Tensor
 # pixels that rounding may put a point outside of an image
 SLACK = 1e-3
 # how far a box may reach out of an image: a share of the longest side, or as many pixels if that is more
-BOX_MARGIN = 0.1
-MIN_BOX_MARGIN = 16
+BOX_MARGIN = 0.05
+MIN_BOX_MARGIN = 8
 LABELS = (-1, 0, 1, 2, 3)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mmssl.layers.module_state import Snapshot, has_hooks, settings_of
+from mmssl.layers.module_state import Snapshot, settings_of
 from mmssl.ops.switch import autocast_dtype
 
 
@@ -28,9 +28,9 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 class EmbeddingCache:
     """Store embeddings in files named after all that they depend on, so that none can be stale.
 
-    These are the pixels, normalised and padded, the weights, buffers and settings of the encoder, and
-    autocast. An encoder with hooks is run each time, as nothing is known about what they do. A copy of the
-    weights is held and compared, which is faster than to compute the name of the folder for each image.
+    These are the pixels, normalised and padded, the weights, buffers, settings and names of hooks of the
+    encoder, and autocast. A copy of the weights is held and compared, which is faster than to compute the
+    name of the folder for each image.
 
     Each augmented form of an image has its own file: use few augmentations, or the folder grows with every
     epoch. A file that cannot be read is rewritten.
@@ -78,9 +78,6 @@ class EmbeddingCache:
     @torch.no_grad()
     def __call__(self, encoder: nn.Module, images: Tensor) -> Tensor:
         """Return embeddings (B, C, h, w) of images (B, 3, H, W), encoding only those without a file."""
-        if has_hooks(encoder):
-            self.misses += len(images)
-            return encoder(images)
         folder = self._folder_of(encoder)
         paths = [self._path(folder, image) for image in images]
         embeddings = [self._read(path) for path in paths]

@@ -142,7 +142,7 @@ def test_the_folder_of_embeddings_knows_settings_preprocessing_and_autocast(tmp_
     assert again.cache.hits == 1
 
 
-def test_an_encoder_with_hooks_is_run_each_time(tmp_path):
+def test_an_encoder_with_a_hook_has_embeddings_of_its_own(tmp_path):
     model = small_sam()
     cache = EmbeddingCache(tmp_path, torch.float32)
     pixels = torch.rand(1, 3, 64, 64)

@@ -126,7 +126,7 @@ def test_coordinates_and_images_are_resized_alike():
     utils = pytest.importorskip('segment_anything.utils.transforms')
     mine, theirs = ResizeLongestSide(96), utils.ResizeLongestSide(96)
     for shape in (SHAPE, (33, 500), (96, 40), (1, 1)):
-        assert mine.get_preprocess_shape(*shape) == theirs.get_preprocess_shape(*shape, 96)
+        assert mine.get_preprocess_shape(*shape, 96) == theirs.get_preprocess_shape(*shape, 96)
         assert np.array_equal(mine.apply_image(picture(shape)), theirs.apply_image(picture(shape)))
         positions = np.random.default_rng(0).integers(0, 33, (7, 2))
         assert np.array_equal(mine.apply_coords(positions, shape), theirs.apply_coords(positions, shape))
