@@ -38,6 +38,12 @@ def save(path, model, prefix=''):
     return str(path)
 
 
+def with_head(path, model):
+    weights = {f'backbone.{key}': value for key, value in model.state_dict().items()}
+    torch.save({'state_dict': {**weights, 'head.fc.weight': torch.zeros(2, 2)}}, path)
+    return str(path)
+
+
 @pytest.mark.parametrize(
     'host_name,base',
     [
@@ -99,8 +105,12 @@ def test_pretrained_with_prefix(tmp_path, capsys):
     model = Backbone(init_cfg=dict(type='Pretrained', checkpoint=path, prefix='backbone.'))
     model.init_weights()
     assert torch.equal(model.stem.weight, source.stem.weight)
+    bare = Backbone(init_cfg=dict(type='Pretrained', checkpoint=path))
+    bare.init_weights()  # the file is nothing but a backbone
+    assert torch.equal(bare.stem.weight, source.stem.weight)
+    whole = with_head(tmp_path / 'whole.pth', source)
     with pytest.raises(ValueError, match="prefix='backbone.'"):
-        Backbone(init_cfg=dict(type='Pretrained', checkpoint=path)).init_weights()
+        Backbone(init_cfg=dict(type='Pretrained', checkpoint=whole)).init_weights()
     with pytest.raises(ValueError, match="no key under prefix='neck.'"):
         Backbone(init_cfg=dict(type='Pretrained', checkpoint=path, prefix='neck')).init_weights()
     save(tmp_path / 'y.pth', source.stem, 'stem.')
@@ -128,8 +138,9 @@ def test_pretrained_backbone_in_every_host(name, cfg, tmp_path):
     model = MODELS.build(dict(cfg, init_cfg=dict(type='Pretrained', checkpoint=path, prefix='backbone.')))
     model.init_weights()
     assert torch.equal(model.conv1.weight, source.conv1.weight)
+    whole = with_head(tmp_path / 'whole.pth', source)
     with pytest.raises(ValueError, match="prefix='backbone.'"):
-        MODELS.build(dict(cfg, init_cfg=dict(type='Pretrained', checkpoint=path))).init_weights()
+        MODELS.build(dict(cfg, init_cfg=dict(type='Pretrained', checkpoint=whole))).init_weights()
 
 
 def test_runners_pattern_takes_modules_for_what_it_is():
