@@ -72,7 +72,10 @@ def _label_rows(findings: 'Findings') -> list[tuple[str, str]]:
         return []
     if label_type == 'pixels':
         ignored = f'{findings.unlabeled} images with ignored pixels only'
-        return [('labels', f'{counts[0]} to {counts[-1]} classes per image; {ignored}')]
+        pixels = findings.ignored + sum(findings.counts.values())
+        percentage = f'{100 * findings.ignored / pixels:.3g} %' if pixels else 'none'
+        text = f'{counts[0]} to {counts[-1]} classes per image; {percentage} of the pixels ignored'
+        return [('labels', f'{text}; {ignored}')]
     text = (
         f'{sum(counts):,}; {counts[0]} to {counts[-1]} per image, median {counts[len(counts) // 2]}; '
         f'{findings.unlabeled} images without'

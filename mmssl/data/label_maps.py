@@ -2,8 +2,10 @@
 
 import numpy as np
 from mmcv.transforms import BaseTransform
+from PIL import Image
 
 from mmssl.data.images import MAX_PIXELS, BadImageError, open_image
+from mmssl.data.label_values import Color, is_colored
 from mmssl.registry import TRANSFORMS
 
 # Pillow's modes with one value per pixel: gray, palette indices, one bit, 16 and 32 bits
@@ -30,17 +32,9 @@ def read_label_map(path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         BadImageError: The file is not a readable image, has colors that are not class indices or values above
             65535, or is of a lossy format, which changes the indices.
     """
-    image = open_image(path, max_pixels).header
-    if image.format in LOSSY_FORMATS:
-        raise BadImageError(
-            f'{image.format} changes the numbers of classes when it compresses; save labels as PNG', path
-        )
-    try:
-        image.load()
-        mode = image.mode
-        values = np.asarray(image)
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ...
-        raise BadImageError(f'undecodable: {error}', path) from None
+    image = _load(path, max_pixels)
+    mode = image.mode
+    values = np.asarray(image)
     if mode not in SINGLE_CHANNEL:
         values = _equal_channels(values, mode, path)
     if values.dtype == bool:
@@ -52,6 +46,25 @@ def read_label_map(path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             path,
         )
     return values.astype(np.uint8 if largest <= np.iinfo(np.uint8).max else np.uint16)
+
+
+def read_colors(path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Read the colours of an image, as (H, W, 3) uint8; errors are those of :func:`read_label_map`."""
+    return np.asarray(_load(path, max_pixels).convert('RGB'))
+
+
+def _load(path: str, max_pixels: int) -> Image.Image:
+    """Decode an image whose values are exact."""
+    image = open_image(path, max_pixels).header
+    if image.format in LOSSY_FORMATS:
+        raise BadImageError(
+            f'{image.format} changes the numbers of classes when it compresses; save labels as PNG', path
+        )
+    try:
+        image.load()
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ...
+        raise BadImageError(f'undecodable: {error}', path) from None
+    return image
 
 
 def _equal_channels(values: np.ndarray, mode: str, path: str) -> np.ndarray:
@@ -81,7 +94,9 @@ class LoadLabelMap(BaseTransform):
     Without ``seg_map_path``, as in inference on images alone, nothing is loaded.
 
     Required keys: ``seg_map_path``, ``reduce_zero_label``, ``label_map``, ``seg_fields`` (from mmseg's data
-    sets). Added key: ``gt_seg_map``, (H, W) uint8 or uint16.
+    sets). ``label_map`` may be one of colours, and with ``label_map_is_complete`` other values are refused,
+    see :class:`mmssl.data.segmentation.SegmentationFolder`. Added key: ``gt_seg_map``, (H, W) uint8 or
+    uint16.
 
     Args:
         reduce_zero_label: Replace 0 by 255, and subtract 1 from other labels; if None, as the data set says.
@@ -104,7 +119,11 @@ class LoadLabelMap(BaseTransform):
         path = results.get('seg_map_path')
         if path is None:
             return results
-        classes = read_label_map(path, self.max_pixels)
+        label_map = results.get('label_map')
+        if is_colored(label_map):
+            classes = _map_colors(read_colors(path, self.max_pixels), label_map, path)
+        else:
+            classes = read_label_map(path, self.max_pixels)
         _check_size(classes, path, results)
         reduce_zero_label = results.get('reduce_zero_label', False)
         if self.reduce_zero_label not in (None, reduce_zero_label):
@@ -114,8 +133,10 @@ class LoadLabelMap(BaseTransform):
             )
         if reduce_zero_label:
             classes = _reduce_zero_label(classes, path)
-        if results.get('label_map'):
-            classes = _map_labels(classes, results['label_map'])
+        if label_map and not is_colored(label_map):
+            if results.get('label_map_is_complete'):
+                _check_values(classes, label_map, path)
+            classes = _map_labels(classes, label_map)
         results['gt_seg_map'] = classes
         results.setdefault('seg_fields', []).append('gt_seg_map')
         return results
@@ -151,8 +172,40 @@ def _reduce_zero_label(classes: np.ndarray, path: str) -> np.ndarray:
 
 def _map_labels(classes: np.ndarray, label_map: dict[int, int]) -> np.ndarray:
     """Replace all classes at once by those of ``label_map``; classes that it lacks stay as they are."""
+    if max(label_map.values()) > np.iinfo(classes.dtype).max:
+        classes = classes.astype(np.uint16)
     table = np.arange(np.iinfo(classes.dtype).max + 1, dtype=classes.dtype)
     for old, new in label_map.items():
         if old < len(table):
             table[old] = new % len(table)  # -1, the ignored label of older data sets, becomes 255
     return table[classes]
+
+
+def _check_values(classes: np.ndarray, label_map: dict[int, int], path: str) -> None:
+    """Raise BadImageError for values that are no key of ``label_map``."""
+    present = np.flatnonzero(np.bincount(classes.reshape(-1)))
+    unlisted = [int(value) for value in present if value not in label_map]
+    if unlisted:
+        raise BadImageError(
+            f'holds the values {", ".join(map(str, unlisted[:5]))}, which label_map does not name; it names '
+            f'{", ".join(map(str, list(label_map)[:10]))}',
+            path,
+        )
+
+
+def _map_colors(colors: np.ndarray, label_map: dict[Color, int], path: str) -> np.ndarray:
+    """(H, W, 3) colours to classes (H, W); raise BadImageError for colours that ``label_map`` lacks."""
+    packed = (colors.astype(np.int32) * (1 << 16, 1 << 8, 1)).sum(2)
+    keys = np.array([(red << 16) + (green << 8) + blue for red, green, blue in label_map])
+    order = np.argsort(keys)
+    index = np.minimum(np.searchsorted(keys, packed, sorter=order), len(keys) - 1)
+    known = keys[order][index] == packed
+    if not known.all():
+        row, column = np.argwhere(~known)[0]
+        raise BadImageError(
+            f'pixel ({row}, {column}) has the colour {tuple(map(int, colors[row, column]))}, which label_map '
+            'does not name',
+            path,
+        )
+    labels = np.array(list(label_map.values()))
+    return labels.astype(np.uint8 if labels.max() <= IGNORE_INDEX else np.uint16)[order][index]

@@ -1,14 +1,20 @@
 """Checks of data and metrics whose faults otherwise show at the first validation or an epoch's end."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from mmengine.logging import print_log
 from torch.nn import BatchNorm1d
 
 from mmssl.data.folder import ImageFolder
+from mmssl.data.label_values import LABEL_LOADERS, missing_beside_ignored
 from mmssl.engine import seeding
+
+# label maps that are read before training
+MAX_LABEL_MAPS = 50
 
 
 def with_inner_datasets(dataset: Any) -> Iterator[Any]:
@@ -103,3 +109,53 @@ def check_last_batch(model: Any, loader: Any) -> None:
             f'the batch norm {name} cannot normalise; set train_dataloader.drop_last=True, or another '
             'batch_size'
         )
+
+
+def check_label_maps(dataset: Any, ignore_index: int) -> None:
+    """Look for classes that are ignored by mistake in a sample of label maps, before the first step.
+
+    Args:
+        dataset: A built data set; parts without label maps are not checked.
+        ignore_index: Label that the decode head ignores.
+
+    Raises:
+        ValueError: Only one of several classes has pixels, and there are ignored pixels. Where more than one
+            has pixels, the missing ones are only logged, and only if all label maps were read.
+    """
+    for part in with_inner_datasets(dataset):
+        loader = _label_map_loader(part)
+        classes = (getattr(part, 'metainfo', None) or {}).get('classes')
+        if loader is None or not classes:
+            continue
+        step = -(-len(part) // MAX_LABEL_MAPS)
+        counts: Counter[int] = Counter()
+        for index in range(0, len(part), step):
+            counts.update(_count_labels(loader, part.get_data_info(index)))
+        ignored = counts.pop(ignore_index, 0)
+        source = getattr(part, 'data_root', None) or 'the training data'
+        single = missing_beside_ignored(classes, counts, ignored, ignore_index, single_class=True)
+        if single:
+            raise ValueError(f'{source}: {single}')
+        text = missing_beside_ignored(classes, counts, ignored, ignore_index) if step == 1 else ''
+        if text:
+            print_log(f'{source}: {text}', logger='current', level=logging.WARNING)
+
+
+def _label_map_loader(dataset: Any) -> Any:
+    """Return the transform of a data set that loads label maps; None if it has none."""
+    if 'pipeline' not in vars(dataset) or not hasattr(dataset, 'get_data_info') or not len(dataset):
+        return None
+    if not dataset.get_data_info(0).get('seg_map_path') or 'instances' in dataset.get_data_info(0):
+        return None
+    steps = getattr(dataset.pipeline, 'transforms', ())
+    return next((step for step in steps if type(step).__name__ in LABEL_LOADERS), None)
+
+
+def _count_labels(loader: Any, info: dict) -> dict[int, int]:
+    """Count the pixels of each label of a map; one that cannot be read is left to training to name."""
+    try:
+        labels = loader({**info, 'seg_fields': []})['gt_seg_map']
+    except (OSError, ValueError):
+        return {}
+    counts = np.bincount(np.asarray(labels).reshape(-1))
+    return {int(label): int(counts[label]) for label in np.flatnonzero(counts)}

@@ -7,7 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 
 from mmssl.engine.bare_model import bare_model
-from mmssl.engine.run_checks import check_last_batch, limit_topk, number_folders_by_name
+from mmssl.engine.run_checks import check_label_maps, check_last_batch, limit_topk, number_folders_by_name
 from mmssl.registry import HOOKS
 
 HEADS = ('head', 'decode_head', 'auxiliary_head', 'bbox_head', 'mask_head')
@@ -128,10 +128,17 @@ def _check_sample(sample, name: str, head) -> None:
             hint = '; check the classes of the dataset and num_classes'
         else:
             hint = f', nor ignore_index={ignored}; check reduce_zero_label, the ignored value and num_classes'
+            if largest_label(labels, ignored) == classes:
+                hint += '. If 0 means unlabelled, set reduce_zero_label=True of the data set'
         raise ValueError(
             f'{file or "a sample"}: label {values} is none of the {classes} classes of {name}, '
             f'0 to {classes - 1}{hint}'
         )
+
+
+def largest_label(labels: torch.Tensor, ignored: int) -> int:
+    """Return the largest label that is not ignored."""
+    return int(labels[labels != ignored].max())
 
 
 def _labels_of(sample, name: str, head) -> tuple[torch.Tensor | None, str | None, int | None]:
@@ -187,6 +194,10 @@ class SanityHook(Hook):
         self._classes = _classes_of(getattr(runner.train_dataloader.dataset, 'metainfo', None))
         self._heads = heads(bare_model(runner.model))
         check_last_batch(bare_model(runner.model), runner.train_dataloader)
+        for name, head in self._heads:
+            if name.endswith('decode_head'):
+                check_label_maps(runner.train_dataloader.dataset, getattr(head, 'ignore_index', 255))
+                break
         if runner.val_loop is not None:
             self._check_evaluation(runner, runner.val_loop, 'the validation data', same_run=True)
 

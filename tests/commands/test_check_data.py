@@ -233,16 +233,45 @@ def test_label_maps(scenes, capsys):
         'label 77 is none of the 11 classes, 0 to 10, nor the ignored 255',
         'label map of 320x10 for an image of 320x240',
         'scene_0003.png does not exist',
-        'label map of 3 channels',
-        'label map of 16 bits with values above 255',
+        'label 300 is none of the 11 classes',
         '1 label maps with ignored pixels only',
     ):
         assert words in text
     facts = json.loads((scenes / 'out/check.json').read_text())[0]['facts']
-    good = [labels[0], *labels[6:]]
+    good = [labels[0], np.zeros((240, 320)), *labels[6:]]  # three equal channels are one
     assert list(facts['classes'].values()) == [
         sum(int((one == label).sum()) for one in good) for label in range(11)
     ]
+
+
+def test_label_maps_that_mmsegs_loader_reads_otherwise(scenes, capsys):
+    pytest.importorskip('mmseg')
+    files = sorted((scenes / 'labels/train').iterdir())
+    Image.fromarray(np.zeros((240, 320, 3), np.uint8)).save(files[3])
+    Image.fromarray(np.array(Image.open(files[4])).astype(np.uint16) + 300).save(files[4])
+    loader = '--cfg-options', 'train_dataloader.dataset.pipeline.1.type=LoadAnnotations'
+    status, out, _ = check(capsys, 'smoke/gcn.py', '--data', scenes, *loader)
+    text = ' '.join(out.split())
+    assert status == 1
+    assert 'label map of 3 channels' in text and 'label map of 16 bits with values above 255' in text
+
+
+def test_masks_of_0_and_255(scenes, capsys):
+    pytest.importorskip('mmseg')
+    for file in (scenes / 'labels/train').iterdir():
+        Image.fromarray(np.uint8(255) * (np.array(Image.open(file)) > 0)).save(file)
+    status, out, _ = check(capsys, 'smoke/gcn.py', '--data', scenes)
+    text = ' '.join(out.split())
+    assert status == 1 and 'no pixel of 10 classes' in text and 'binary=True' in text
+    assert '% of the pixels ignored' in text
+
+
+def test_labels_from_1_with_0_for_unlabelled(scenes, capsys):
+    pytest.importorskip('mmseg')
+    for file in (scenes / 'labels/train').iterdir():
+        Image.fromarray(np.array(Image.open(file)) + np.uint8(1)).save(file)
+    status, out, _ = check(capsys, 'smoke/gcn.py', '--data', scenes)
+    assert status == 1 and 'if 0 means unlabelled, set reduce_zero_label=True' in ' '.join(out.split())
 
 
 def test_masks_to_prompt_for(scenes, capsys):

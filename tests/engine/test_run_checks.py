@@ -11,7 +11,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmssl.data.folder import ImageFolder
-from mmssl.engine.run_checks import check_last_batch, limit_topk, number_folders_by_name
+from mmssl.engine.run_checks import (
+    check_label_maps,
+    check_last_batch,
+    limit_topk,
+    number_folders_by_name,
+)
 from mmssl.engine.sanity import SanityHook, check_same_classes
 from mmssl.engine.seeding import SeededDataset
 
@@ -109,3 +114,64 @@ def test_a_last_batch_of_one(images, drop_last, refused):
         return
     with pytest.raises(ValueError, match=r'batches of 16 .* single one of the 17 images.*drop_last=True'):
         check_last_batch(nn.Sequential(nn.BatchNorm1d(2)), loader)
+
+
+def masks(tmp_path, value, classes=('background', 'crack'), **settings):
+    """A data set of masks of 0 and another value."""
+    from mmengine.registry import init_default_scope
+
+    from mmssl.registry import DATASETS
+
+    init_default_scope('mmseg')
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:2] = value
+    for name, pixels in (('images/a.jpg', np.zeros((8, 8, 3), np.uint8)), ('labels/a.png', mask)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / name)
+    return DATASETS.build(
+        dict(
+            type='mmssl.SegmentationFolder',
+            data_root=str(tmp_path),
+            data_prefix=dict(img_path='images', seg_map_path='labels'),
+            pipeline=[dict(type='LoadImageFromFile'), dict(type='mmssl.LoadLabelMap')],
+            classes=classes,
+            **settings,
+        )
+    )
+
+
+@pytest.mark.parametrize('classes', [('background', 'crack'), ('crack',)])
+def test_masks_of_0_and_255_are_refused(tmp_path, classes):
+    data = masks(tmp_path, 255, classes)
+    with pytest.raises(
+        ValueError, match=r'no pixel of 1 classes \(crack\), but 25 % .* ignored.*binary=True'
+    ):
+        check_label_maps(SeededDataset(data), 255)
+    check_label_maps(SeededDataset(data), 254)
+
+
+def test_masks_that_are_mapped_and_ignored_pixels_beside_all_classes(tmp_path):
+    check_label_maps(masks(tmp_path, 255, binary=True), 255)
+    check_label_maps(masks(tmp_path, 1), 255)
+
+
+def test_one_of_several_classes_beside_ignored_pixels_is_logged(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr('mmssl.engine.run_checks.print_log', lambda text, **options: lines.append(text))
+    data = masks(tmp_path, 255, ('background', 'crack', 'stain'))
+    label = np.zeros((8, 8), np.uint8)
+    label[:2], label[4:] = 255, 1
+    Image.fromarray(label).save(tmp_path / 'labels/a.png')
+    check_label_maps(data, 255)
+    (line,) = lines
+    assert 'no pixel of 1 classes (stain), but 25 % of the pixels are ignored' in line
+
+
+def test_the_hook_reads_label_maps_before_the_first_step(tmp_path):
+    model = nn.Module()
+    model.decode_head = nn.Conv2d(1, 1, 1)
+    model.decode_head.num_classes = 2
+    data = masks(tmp_path, 255)
+    runner = runner_of(data, data, model)
+    with pytest.raises(ValueError, match='binary=True'):
+        SanityHook().before_train(runner)

@@ -8,6 +8,7 @@ import numpy as np
 from mmssl.data.bad_files import BadFiles
 from mmssl.data.checks.inspector import DatasetInspector
 from mmssl.data.checks.records import COUNTED, ImageRecord, abbreviated
+from mmssl.data.label_values import missing_beside_ignored
 
 
 class Findings:
@@ -23,6 +24,7 @@ class Findings:
         unreadable: Records of the images that cannot be read.
         counts: Label -> number of objects, pixels or images with it.
         unlabeled: Number of images without labels.
+        ignored: Number of pixels without a class.
         sizes: (N, 2) widths and heights, sorted by area.
     """
 
@@ -33,6 +35,7 @@ class Findings:
         self.counts: Counter[int] = Counter()
         for record in records:
             self.counts.update(record.counts)
+        self.ignored = sum(record.ignored for record in records)
         self.unlabeled = sum(record.objects == 0 for record in records)
         sizes = np.array([record.size for record in records if record.size]).reshape(-1, 2)
         self.sizes = sizes[np.argsort(sizes.prod(1), kind='stable')]
@@ -82,6 +85,12 @@ class Findings:
                 f'the annotation file has {len(categories)} of the {len(classes)} classes; set '
                 'metainfo=dict(classes=...) of the data set to the names of its categories'
             )
+        beside_ignored = missing_beside_ignored(classes, self.counts, self.ignored, inspector.ignore_index)
+        if beside_ignored:
+            # a sample of the images may lack a class
+            whole = len(self.records) == len(inspector)
+            (self.errors if whole else self.warnings).append(beside_ignored)
+            return
         absent = [name for label, name in enumerate(classes) if not self.counts.get(label)]
         if absent and self.records:
             counted = COUNTED[inspector.label_type]

@@ -15,6 +15,7 @@ from mmssl.data.checks.labels import (
 from mmssl.data.checks.records import ImageRecord
 from mmssl.data.checks.settings import head_settings
 from mmssl.data.images import BadImageError, decode, open_image
+from mmssl.data.label_values import LABEL_LOADERS
 
 # the head that reads each type of label
 HEAD_OF_LABELS = {'pixels': 'decode_head', 'objects': 'bbox_head', 'images': 'head'}
@@ -146,6 +147,6 @@ def _label_map_loader(settings: Mapping) -> Callable[[dict], dict]:
     loaders = [
         transform
         for transform in settings.get('pipeline', ())
-        if str(transform.get('type', '')).endswith('LoadAnnotations')
+        if str(transform.get('type', '')).endswith(LABEL_LOADERS)
     ]
     return TRANSFORMS.build(loaders[0] if loaders else dict(type='LoadAnnotations'))

@@ -105,7 +105,7 @@ def check_label_map(record: ImageRecord, path: str, labels: np.ndarray, valid: L
     assert record.size is not None
     width, height = record.size
     with Image.open(path) as image:
-        if image.mode.startswith('I') and image.getextrema()[1] > 255:
+        if labels.dtype == np.uint8 and image.mode.startswith('I') and image.getextrema()[1] > 255:
             error = 'label map of 16 bits with values above 255, which the loader cuts to 8 bits'
             return record._replace(errors=(error,))
     if labels.ndim != 2:
@@ -116,7 +116,13 @@ def check_label_map(record: ImageRecord, path: str, labels: np.ndarray, valid: L
         return record._replace(errors=(error,))
     values, pixels = np.unique(labels, return_counts=True)
     counts = {int(value): int(count) for value, count in zip(values, pixels, strict=True)}
+    ignored = 0
     if valid.ignore_index is not None:
-        counts.pop(valid.ignore_index, None)
+        ignored = counts.pop(valid.ignore_index, 0)
     known = {value: count for value, count in counts.items() if valid.contains(value)}
-    return record._replace(counts=known, objects=len(known), errors=valid.errors(counts))
+    errors = valid.errors(counts)
+    if errors and valid.num_classes in counts and max(counts) == valid.num_classes:
+        errors += (
+            'labels are one too high: if 0 means unlabelled, set reduce_zero_label=True of the data set',
+        )
+    return record._replace(counts=known, objects=len(counts), ignored=ignored, errors=errors)

@@ -16,6 +16,7 @@ class ImageRecord(NamedTuple):
         reason: Why the file cannot be read.
         counts: Label -> number of objects, pixels or images with it.
         objects: Number of objects; None if the labels are not of objects.
+        ignored: Number of pixels without a class.
         errors: Problems that break training.
         warnings: Problems that do not.
         digest: Hash of the file's bytes.
@@ -26,6 +27,7 @@ class ImageRecord(NamedTuple):
     reason: str = ''
     counts: Mapping[int, int] = {}
     objects: int | None = None
+    ignored: int = 0
     errors: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     digest: str = ''
