@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -172,7 +173,12 @@ def with_demo(demo_data):
 
 @pytest.fixture(scope='module', autouse=True)
 def no_scope_from_before():
-    """Start every test module without a default scope, whatever the modules before it have set."""
+    """Start every test module without the default scope and the log files of the modules before it."""
     registry = sys.modules.get('mmengine.registry')
     if registry is not None:
         registry.DefaultScope._instance_dict.clear()
+    loggers = sys.modules.get('mmengine.logging')
+    for logger in loggers.MMLogger._instance_dict.values() if loggers is not None else ():
+        for handler in logger.handlers[:]:
+            if isinstance(handler, logging.FileHandler):  # of a finished run, whose folder is gone
+                logger.removeHandler(handler)

@@ -74,26 +74,21 @@ def open_image(path: str, max_pixels: int = MAX_PIXELS) -> EncodedImage:
         BadImageError: The file is empty, a folder, a FIFO or device, of an unknown format, or larger than
             ``max_pixels``.
     """
-    try:
-        data = read_bytes(path, _METADATA_BYTES + _BYTES_PER_PIXEL * max_pixels)
-    except (FileNotFoundError, PermissionError):
-        raise
-    except IsADirectoryError:
-        raise BadImageError('is a folder', path) from None
-    except OSError as error:
-        reason = error.strerror or str(error).removeprefix(f'{path} ')
-        raise BadImageError(reason, path) from None
+    data = _read_file(path, _METADATA_BYTES + _BYTES_PER_PIXEL * max_pixels)
     if not data:
         raise BadImageError('the file is empty', path)
     try:
-        header, orientation = _read_header(data)
+        header = _read_header(data)
+        width, height = header.size
+        if width * height > max_pixels:  # before the orientation, for which Pillow may read the whole file
+            raise BadImageError(f'{width}x{height} pixels are above the limit max_pixels={max_pixels}', path)
+        orientation = header.getexif().get(_ORIENTATION_TAG, 1)
+    except BadImageError:
+        raise
     except Image.UnidentifiedImageError:
         raise BadImageError('no known image format', path) from None
     except Exception as error:  # Pillow's parsers raise all kinds of errors on damaged headers
         raise BadImageError(f'unreadable header: {error}', path) from None
-    width, height = header.size
-    if width * height > max_pixels:
-        raise BadImageError(f'{width}x{height} pixels are above the limit max_pixels={max_pixels}', path)
     if orientation not in range(1, 9):
         orientation = 1
     if orientation >= 5:
@@ -101,16 +96,28 @@ def open_image(path: str, max_pixels: int = MAX_PIXELS) -> EncodedImage:
     return EncodedImage(path, data, header, width, height, orientation)
 
 
-def _read_header(data: bytes) -> tuple[Image.Image, int]:
-    """Return Pillow's image, not decoded, and its EXIF orientation."""
+def _read_file(path: str, max_bytes: int) -> bytes:
+    """Return the content of a file or of an entry of an archive; BadImageError if it cannot be read."""
+    try:
+        return read_bytes(path, max_bytes)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except IsADirectoryError:
+        raise BadImageError('is a folder', path) from None
+    except OSError as error:
+        reason = error.strerror or str(error).removeprefix(f'{path} ')
+        raise BadImageError(reason, path) from None
+
+
+def _read_header(data: bytes) -> Image.Image:
+    """Return Pillow's image, not decoded."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         try:
-            header = Image.open(io.BytesIO(data))
+            return Image.open(io.BytesIO(data))
         except Image.DecompressionBombError:
             with _without_pillow_limit(MAX_PIXELS + 1):
-                header = Image.open(io.BytesIO(data))
-        return header, header.getexif().get(_ORIENTATION_TAG, 1)
+                return Image.open(io.BytesIO(data))
 
 
 @contextlib.contextmanager
