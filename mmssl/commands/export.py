@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections import OrderedDict
+from typing import Any
 
 from mmssl.apis.loading import RANDOM
 from mmssl.commands.arguments import add_cfg_options, add_trust
@@ -78,7 +79,9 @@ def _export_weights(args: argparse.Namespace) -> str:
     weights = strip_module(weights_of(content, args.checkpoint))
     if args.prefix:
         weights = select_prefix(weights, args.prefix, args.checkpoint)
-    tensors = OrderedDict((key, value) for key, value in weights.items() if hasattr(value, 'untyped_storage'))
+    tensors: Any = OrderedDict(
+        (key, value) for key, value in weights.items() if hasattr(value, 'untyped_storage')
+    )
     if not tensors:
         raise ValueError(f'{args.checkpoint} holds no weights')
     if hasattr(weights, '_metadata'):  # versions of modules, grids of position tables

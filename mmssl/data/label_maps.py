@@ -1,5 +1,7 @@
 """Label maps of segmentation: images of class indices, read without loss; errors name the file."""
 
+from typing import Any
+
 import numpy as np
 from mmcv.transforms import BaseTransform
 from PIL import Image
@@ -119,7 +121,7 @@ class LoadLabelMap(BaseTransform):
         path = results.get('seg_map_path')
         if path is None:
             return results
-        label_map = results.get('label_map')
+        label_map: Any = results.get('label_map')
         if is_colored(label_map):
             classes = _map_colors(read_colors(path, self.max_pixels), label_map, path)
         else:

@@ -39,7 +39,7 @@ def parse_label_map(
 
 def is_colored(label_map: Mapping | None) -> bool:
     """Whether a label map is one of colours."""
-    return bool(label_map) and isinstance(next(iter(label_map)), tuple)
+    return any(isinstance(value, tuple) for value in label_map or ())
 
 
 def _parse_key(key: Any) -> int | Color:

@@ -151,7 +151,7 @@ class SegmentationFolder(BaseSegDataset):
             raise ValueError(f'binary=True of a SegmentationFolder needs two classes, not {list(classes)}')
         values = parse_label_map(label_map or BINARY, classes, settings.get('ignore_index', 255))
         steps = [
-            str(getattr(step, 'get', {}.get)('type', type(step).__name__))
+            str(step['type'] if isinstance(step, dict) else type(step).__name__)
             for step in settings.get('pipeline', ())
         ]
         if is_colored(values) and any(step.rpartition('.')[2] == 'LoadAnnotations' for step in steps):

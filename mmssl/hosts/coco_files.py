@@ -54,7 +54,7 @@ def prepare_coco(content: Any) -> list[str]:
 
 def _numbered(content: dict) -> list[dict]:
     """Return the annotations; if none of them has an id, they are numbered."""
-    annotations = content.get('annotations')
+    annotations: Any = content.get('annotations')
     plain = isinstance(annotations, list) and all(isinstance(entry, dict) for entry in annotations)
     if plain and not any('id' in entry for entry in annotations):
         for number, entry in enumerate(annotations, 1):
@@ -149,7 +149,7 @@ def _link(annotations: list[dict], key: str, entries: dict, name: str, completed
         )
 
 
-def _number(value: Any) -> float | None:
+def _number(value: Any) -> Any:
     """Return a finite number, also one that is written as text; None for anything else."""
     if isinstance(value, str):
         try:
@@ -162,11 +162,11 @@ def _number(value: Any) -> float | None:
 
 
 def _complete_annotation(annotation: dict, image: dict, completed: Counter) -> None:
-    box = annotation.get('bbox')
+    box: Any = annotation.get('bbox')
     if box is None and annotation.get('segmentation'):
-        _, box = _mask_area_and_box(annotation, image)
+        box = _mask_area_and_box(annotation, image)[1]
         completed['have no bbox: that of the mask is used'] += 1
-    values = [_number(value) for value in box] if isinstance(box, (list, tuple)) else []
+    values: list[Any] = [_number(value) for value in box] if isinstance(box, (list, tuple)) else []
     if len(values) != 4 or None in values:
         raise ValueError(f'annotation {annotation["id"]} has the box {box!r}; it needs {BOX}, finite numbers')
     if any(isinstance(value, str) for value in box):
@@ -175,10 +175,11 @@ def _complete_annotation(annotation: dict, image: dict, completed: Counter) -> N
     for key in ('iscrowd', 'ignore'):
         if key in annotation or key == 'iscrowd':
             annotation[key] = _flag(annotation, key, completed)
-    given = annotation.get('area')
-    area = _number(given)
-    if given is not None and area is None:
-        raise ValueError(f'annotation {annotation["id"]} has the area {given!r}; a finite number is needed')
+    area = _number(annotation.get('area'))
+    if annotation.get('area') is not None and area is None:
+        raise ValueError(
+            f'annotation {annotation["id"]} has the area {annotation["area"]!r}; a finite number is needed'
+        )
     if area is None or (area <= 0 < min(values[2:])):
         if annotation.get('segmentation'):
             area, _ = _mask_area_and_box(annotation, image)

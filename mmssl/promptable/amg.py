@@ -121,7 +121,7 @@ def remove_small_regions(
     return suppress(cleaned, torch.tensor(unchanged), threshold)
 
 
-def _without_small_holes(mask: np.ndarray, min_area: int) -> np.ndarray:
+def _without_small_holes(mask: np.ndarray, min_area: float) -> np.ndarray:
     """The mask itself if no hole is small."""
     labels, areas = _regions(~mask)
     small = areas < min_area
@@ -130,7 +130,7 @@ def _without_small_holes(mask: np.ndarray, min_area: int) -> np.ndarray:
     return np.concatenate([[True], small])[labels]
 
 
-def _without_small_islands(mask: np.ndarray, min_area: int) -> np.ndarray:
+def _without_small_islands(mask: np.ndarray, min_area: float) -> np.ndarray:
     """The mask itself if no island is small; the largest island always stays."""
     labels, areas = _regions(mask)
     large = areas >= min_area

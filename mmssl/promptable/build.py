@@ -28,7 +28,7 @@ def build_sam(kind: str | Path | dict[str, Any] = 'vit_h', checkpoint: str | Pat
             with any of ``image_encoder``, ``prompt_encoder`` and ``mask_decoder``, each a dict of arguments
             of the official class (``transformer`` inside ``mask_decoder``). An ``image_encoder`` with a
             ``type`` is built from the registry. A path is a checkpoint of 'vit_h'.
-        checkpoint: File with the official names, or written by a training. It must fit; tables of another
+        checkpoint: File with the official names, or written by a training run. It must fit; tables of another
             image size are resized.
 
     Returns:
@@ -45,7 +45,7 @@ def build_sam(kind: str | Path | dict[str, Any] = 'vit_h', checkpoint: str | Pat
     if checkpoint is not None:  # a file that cannot be read is reported before the model is built
         weights = dict(weights_of(load_file(checkpoint), str(checkpoint)))
         _check_parts(weights, checkpoint)
-    model = _build(kind)
+    model = _build(kind if isinstance(kind, dict) else str(kind))
     if checkpoint is not None:
         load_weights(model, weights, strict=True)
     return model
