@@ -83,11 +83,14 @@ def adapt(weights: Mapping, to_official: bool) -> dict:
     blobs = dict(weights)
     for name in [name for name in blobs if name.startswith('bn') and name.endswith('.2')]:
         count = blobs.pop(name)
+        if not bool(count != 0):
+            raise ValueError(
+                f'{name} is 0: the batch norm {name[:-2]} has no statistics, and its variance would be 0; '
+                'save the blobs of a trained network'
+            )
         for statistic in (f'{name[:-2]}.0', f'{name[:-2]}.1'):
             if statistic in blobs:
-                blobs[statistic] = (
-                    blobs[statistic] / count if bool(count != 0) else torch.zeros_like(blobs[statistic])
-                )
+                blobs[statistic] = blobs[statistic] / count
     if 'conv1.1' in blobs and 'bn_conv1.0' in blobs:
         blobs['bn_conv1.0'] = blobs['bn_conv1.0'] - blobs.pop('conv1.1')
     # names that are not Caffe's stay unchanged and are refused later

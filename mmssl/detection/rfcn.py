@@ -227,7 +227,8 @@ class RFCN(TwoStageDetector):
         return (self.roi_head.forward(roi_maps, self._propose(rpn_maps, samples), samples),)
 
     def _propose(self, rpn_maps: Levels, samples: list[DetDataSample]) -> list[InstanceData]:
-        if samples[0].get('proposals', None) is not None or not self.with_rpn:
+        external = any(sample.get('proposals', None) is not None for sample in samples)
+        if external or not self.with_rpn:
             return external_proposals(samples)
         proposals = self.rpn_head.predict(rpn_maps, samples, rescale=False)
         finite = all(bool(torch.isfinite(boxes.scores).all()) for boxes in proposals)

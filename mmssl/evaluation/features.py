@@ -2,12 +2,14 @@
 
 import contextlib
 import inspect
+import logging
 import random
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmssl.layers.modes import evaluating
@@ -151,6 +153,13 @@ def extract_features(
     device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device('cpu'))
     preprocessor = getattr(model, 'data_preprocessor', None)
     extra = getattr(getattr(model, 'backbone', model), 'num_extra_tokens', 1)
+    if pool == 'avg' and getattr(getattr(model, 'backbone', model), 'out_type', None) == 'cls_token':
+        print_log(
+            "the backbone returns its class token, which pool='avg' leaves as it is; for the mean of "
+            "the patches set its out_type='avg_featmap'",
+            logger='current',
+            level=logging.WARNING,
+        )
     hidden = _rank() != 0 or not (sys.stderr.isatty() if progress is None else progress)
     features, labels = [], []
     class_token = _with_class_token(model) if pool == 'cls' else contextlib.nullcontext()

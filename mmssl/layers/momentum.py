@@ -57,6 +57,11 @@ class MomentumEncoder(SavedCounters):
         for name, value in (('momentum', momentum), ('final_momentum', final_momentum)):
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f'{name}={value} of a momentum encoder must be between 0 and 1')
+        if 0 < momentum <= 0.1:
+            raise ValueError(
+                f'momentum={momentum} replaces nearly the whole copy in every step; here it is the part that '
+                f"stays, mmpretrain's is 1 minus that: set momentum={1 - momentum:.6g}"
+            )
         self.module = copy.deepcopy(encoder).requires_grad_(False)
         for part in self.module.modules():
             for name in ('drop_path_rate', 'drop_prob'):  # mmssl's blocks; DropPath of mmcv and timm

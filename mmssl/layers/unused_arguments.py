@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def refuse_unused(owner: str, given: Mapping[str, Any], unused: Mapping[str, Any], reason: str) -> None:
+def refuse_unused(owner: str, settings: Mapping[str, Any], unused: Mapping[str, Any], reason: str) -> None:
     """Refuse arguments that would have no effect.
 
     Args:
         owner: Name of the class, for the message.
-        given: Arguments that were passed on.
+        settings: Arguments that were passed on.
         unused: Argument -> the only value that means what the class does, its default.
         reason: Why the class does not use them, for the message.
 
@@ -17,5 +17,5 @@ def refuse_unused(owner: str, given: Mapping[str, Any], unused: Mapping[str, Any
         ValueError: An argument has another value than in ``unused``.
     """
     for name, default in unused.items():
-        if name in given and given[name] != default:
-            raise ValueError(f'{owner} does not use {name}={given[name]!r}: {reason}; leave it out')
+        if name in settings and settings[name] != default:
+            raise ValueError(f'{owner} does not use {name}={settings[name]!r}: {reason}; leave it out')

@@ -98,8 +98,8 @@ class HDCResNet(ResNet):
         **kwargs,
     ):
         unused = {'dilations': (1, 1, 1, 1), 'multi_grid': None, 'contract_dilation': False}
-        given = {name: tuple(value) if name == 'dilations' else value for name, value in kwargs.items()}
-        refuse_unused('HDCResNet', given, unused, 'stage3 and stage4 give each block its dilation')
+        settings = {name: tuple(value) if name == 'dilations' else value for name, value in kwargs.items()}
+        refuse_unused('HDCResNet', settings, unused, 'stage3 and stage4 give each block its dilation')
         super().__init__(depth=depth, strides=strides, **kwargs)
         stage3 = _released_rates(len(self.layer3)) if stage3 is None else stage3
         self.rates: list[int] = []

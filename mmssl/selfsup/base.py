@@ -10,6 +10,7 @@ from mmssl.errors import warn_renamed
 from mmssl.layers.memory_format import memory_format_of
 from mmssl.layers.momentum import MomentumEncoder
 from mmssl.layers.saved_counters import SavedCounters
+from mmssl.layers.unused_arguments import refuse_unused
 from mmssl.registry import MODELS, build
 
 
@@ -53,6 +54,9 @@ class SelfSupervisor(BaseSelfSupervisor):
     """
 
     def __init__(self, backbone, neck=None, head=None, data_preprocessor=None, **kwargs):
+        refuse_unused(
+            type(self).__name__, kwargs, {'target_generator': None}, 'its method sets the target of its loss'
+        )
         if data_preprocessor is None or (
             isinstance(data_preprocessor, dict) and 'type' not in data_preprocessor
         ):

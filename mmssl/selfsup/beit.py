@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mmssl.layers.beit_vit import BEiTViT, init_truncated
 from mmssl.layers.masking import blockwise_mask
+from mmssl.layers.unused_arguments import refuse_unused
 from mmssl.registry import MODELS, build
 from mmssl.selfsup.base import SelfSupervisor
 from mmssl.selfsup.small import ARCH, Small
@@ -103,6 +104,7 @@ class BEiT(SelfSupervisor):
                 'num_embed': target_generator.num_tokens,
                 **(head or {}),
             }
+        refuse_unused('BEiT', kwargs, {'neck': None}, 'the head reads the encoder')
         super().__init__(encoder, head=head, **kwargs)
         self.target_generator = target_generator
         outputs, inputs = self.head.cls_head.weight.shape

@@ -13,6 +13,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmssl.layers.momentum import MomentumEncoder
+from mmssl.layers.unused_arguments import refuse_unused
 from mmssl.layers.vit import ViT
 from mmssl.layers.weight_norm import WeightNormLinear
 from mmssl.losses.dino import GLOBAL_CROPS, DINOLoss, promote_to_float32
@@ -219,6 +220,7 @@ class DINO(ScheduledSupervisor):
         width = backbone.embed_dims if isinstance(backbone, ViT) else None
         if isinstance(head, dict) and width:
             head = {'in_dim': width, **head}
+        refuse_unused('DINO', kwargs, {'neck': None}, 'the head reads the backbone')
         super().__init__(backbone, head=head, **kwargs)
         if width and self.head.in_dim != width:
             raise ValueError(

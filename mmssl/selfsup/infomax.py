@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmssl.layers.unused_arguments import refuse_unused
 from mmssl.losses.mutual_information import (
     DIVERGENCES,
     donsker_varadhan_loss,
@@ -121,6 +122,7 @@ class DeepInfoMax(SelfSupervisor):
         gather: bool = False,
         **kwargs,
     ):
+        refuse_unused('DeepInfoMax', kwargs, {'head': None}, 'its networks are set by its own arguments')
         super().__init__(backbone, neck, **kwargs)
         if min(alpha, beta, gamma) < 0 or not alpha + beta:
             raise ValueError(

@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmssl.layers.distributed import shuffle, unshuffle, world
 from mmssl.layers.momentum import MomentumEncoder
 from mmssl.layers.queue import FeatureQueue
+from mmssl.layers.unused_arguments import refuse_unused
 from mmssl.losses import info_nce
 from mmssl.registry import MODELS
 from mmssl.selfsup.base import ScheduledSupervisor
@@ -123,6 +124,7 @@ class MoCo(ScheduledSupervisor):
         bn_groups: int = 1,
         **kwargs,
     ):
+        refuse_unused('MoCo', kwargs, {'head': None}, 'the loss is its own, with temperature=...')
         super().__init__(backbone=backbone, neck=neck, **kwargs)
         _check_settings(temperature, bn_groups, momentum)
         width = getattr(self.backbone, 'feat_dim', self.neck.in_channels)
@@ -222,7 +224,7 @@ def _check_settings(temperature: float, bn_groups: int, momentum: float) -> None
         raise ValueError(
             f'bn_groups={bn_groups} of MoCo must be at least 1, which is one batch norm over the whole batch'
         )
-    if momentum < 0.5:
+    if momentum < 0.5 and not 0 < momentum <= 0.1:  # which MomentumEncoder refuses
         warnings.warn(
             f'momentum={momentum}: the key encoder takes {1 - momentum:.1%} of the query encoder in every '
             'step; the paper keeps 0.999 of the key encoder',

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmssl.layers.unused_arguments import refuse_unused
 from mmssl.registry import MODELS, build
 from mmssl.selfsup.base import SelfSupervisor
 from mmssl.selfsup.small import RESNET, Small
@@ -104,6 +105,7 @@ class PretextTask(SelfSupervisor):
     def __init__(self, backbone: dict, head: dict, **kwargs):
         if isinstance(head, dict):
             head = {'out_channels': self.out_channels, 'num_inputs': self.num_inputs, **head}
+        refuse_unused(type(self).__name__, kwargs, {'neck': None}, 'the head reads the backbone')
         super().__init__(backbone=backbone, head=build(head, MODELS), **kwargs)
         if (self.head.out_channels, self.head.num_inputs) != (self.out_channels, self.num_inputs):
             raise ValueError(

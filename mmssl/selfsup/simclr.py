@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from mmssl.layers.unused_arguments import refuse_unused
 from mmssl.losses import NTXentLoss
 from mmssl.registry import MODELS
 from mmssl.selfsup.base import SelfSupervisor
@@ -25,6 +26,7 @@ class SimCLR(SelfSupervisor):
     def __init__(
         self, backbone: dict | nn.Module, neck: dict | nn.Module, temperature: float = 0.1, **kwargs
     ):
+        refuse_unused('SimCLR', kwargs, {'head': None}, 'the loss is its own, with temperature=...')
         super().__init__(backbone, neck, **kwargs)
         self.nt_xent = NTXentLoss(temperature)
 

@@ -282,6 +282,11 @@ def test_the_command(tmp_path, monkeypatch, capsys):
             lambda weights: weights.update({'fc1000.0': torch.zeros(2, 2)}),
             r'1 unknown: fc1000\.0',
         ),
+        (
+            'rfcn-caffe',
+            lambda weights: weights.update({'bn_conv1.2': torch.zeros(1)}),
+            r'bn_conv1\.2 is 0: the batch norm bn_conv1 has no statistics',
+        ),
     ],
 )
 def test_other_files_are_refused(family, change, message):

@@ -144,6 +144,14 @@ def test_rois_outside_the_image_and_without_area():
         model.loss(images(1), [full('b.jpg')])
 
 
+@pytest.mark.parametrize('order', [(0, 1), (1, 0)])
+def test_proposals_of_some_images_only_are_refused(order):
+    model = build().eval()
+    samples = [sample(NOTHING, [], proposals=[[0.0, 0.0, 50.0, 50.0]]), sample(NOTHING, [], path='b.jpg')]
+    with torch.no_grad(), pytest.raises(ValueError, match='no proposals for b.jpg'):
+        model.predict(images(2), [samples[index] for index in order])
+
+
 def test_what_is_wrong_with_the_annotations_is_said():
     model = build()
     with pytest.raises(ValueError, match=r'b\.jpg: object 1 has the box \[nan, 10'):

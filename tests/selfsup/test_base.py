@@ -338,3 +338,20 @@ def test_two_processes_equal_a_single_process_with_the_joined_batch(two_ranks):
         model.load_state_dict(state)
         hand.agrees(model)
         assert model.clock.steps == 4
+
+
+@pytest.mark.parametrize(
+    'name, part',
+    [('MoCo', 'head'), ('SimCLR', 'head'), ('BEiT', 'neck'), ('DINO', 'neck'), ('Rotation', 'neck')],
+)
+def test_parts_that_a_method_does_not_have_are_refused(name, part, repo_root):
+    """mmpretrain's configs give MoCo and SimCLR a head with the temperature, which would have no effect."""
+    from mmengine.config import Config
+
+    from mmssl.registry import MODELS
+
+    configs = dict(MoCo='moco', SimCLR='simclr', BEiT='beit', DINO='dino', Rotation='rotation')
+    cfg = Config.fromfile(repo_root / f'configs/smoke/{configs[name]}.py').model
+    cfg[part] = dict(type='mmpretrain.ContrastiveHead', temperature=0.2)
+    with pytest.raises(ValueError, match=f'does not use {part}='):
+        MODELS.build(cfg)

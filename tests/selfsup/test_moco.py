@@ -389,10 +389,10 @@ def test_wrong_settings_are_refused(change, message):
 
 
 def test_a_momentum_counted_from_the_other_end_is_noticed():
-    with pytest.warns(
-        UserWarning, match='momentum=0.001: the key encoder takes 99.9% of the query encoder in every step'
-    ):
+    with pytest.raises(ValueError, match=r"momentum=0\.001 .*mmpretrain's .*set momentum=0\.999"):
         small_moco(momentum=0.001)
+    with pytest.warns(UserWarning, match='momentum=0.3: the key encoder takes 70.0% of the query encoder'):
+        small_moco(momentum=0.3)
 
 
 def test_wrong_inputs_are_refused():
