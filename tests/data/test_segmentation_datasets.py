@@ -78,7 +78,8 @@ def label_of(tmp_path, values, pipeline=None, **settings):
 @pytest.mark.parametrize('pipeline', [None, PIPELINE])
 @pytest.mark.parametrize('value', [255, 1])
 def test_binary_masks(tmp_path, pipeline, value):
-    assert label_of(tmp_path, [[0, value]], pipeline, binary=True, classes=('no', 'yes')) == [[0, 1]]
+    values = [[0, value], [value, 0]]  # of one row, mmseg's loader would drop the axis
+    assert label_of(tmp_path, values, pipeline, binary=True, classes=('no', 'yes')) == [[0, 1], [1, 0]]
 
 
 def test_binary_masks_need_no_list_of_classes(tmp_path):
