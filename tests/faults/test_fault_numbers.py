@@ -263,7 +263,10 @@ def no_annotation(content):
     [
         (same_image, 'instances_train.json: several images have the id 1'),
         (same_annotation, 'several annotations have the id 1'),
-        (unknown_category, '1 annotations have a category_id that is not listed: category_id 77 of annotation 1;'),
+        (
+            unknown_category,
+            '1 annotations have a category_id that is not listed: category_id 77 of annotation 1;',
+        ),
         (nan_box, r'annotation 1 has the box \[.*nan'),
     ],
 )
