@@ -12,6 +12,18 @@ from mmssl.errors import UserError
 LOCK_NAME = '.mmssl.lock'
 # variables that hold the rank of a process, by launcher
 _RANK_VARIABLES = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
+# locked files of this process; a worker that is forked would hold their locks beyond the death of the run
+_descriptors: set[int] = set()
+
+
+def _close_inherited() -> None:
+    for descriptor in _descriptors:
+        os.close(descriptor)
+    _descriptors.clear()
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_close_inherited)
 
 
 class WorkDirInUseError(UserError, OSError):
@@ -35,21 +47,33 @@ def work_dir_lock(work_dir: str, launcher: str = 'none', force: bool = False) ->
 
     Raises:
         WorkDirInUseError: Another run holds the lock.
+        FileExistsError, NotADirectoryError: A file is in the place of the directory.
     """
     if int(os.environ.get(_RANK_VARIABLES.get(launcher, ''), 0)) > 0:
         yield
         return
-    path = Path(work_dir) / LOCK_NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(work_dir).absolute() / LOCK_NAME
+    _make_directory(path.parent)
     descriptor = _lock(path, force)
+    if descriptor is not None:
+        _descriptors.add(descriptor)
     try:
         yield
     finally:
-        if descriptor is not None:
+        if descriptor in _descriptors:
+            _descriptors.remove(descriptor)
             # before the lock is given up, so that no other run locks a file without a name
             with contextlib.suppress(OSError):
                 path.unlink()
             os.close(descriptor)
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        file = next(part for part in (path, *path.parents) if part.exists())
+        raise type(error)(f'{file} is a file; give another --work-dir than {path}') from None
 
 
 def _lock(path: Path, force: bool) -> int | None:
