@@ -267,6 +267,7 @@ def test_the_exported_decoder_selects_and_scores_as_the_official_graph(pair, sin
                 np.testing.assert_allclose(got, value, atol=tolerance, rtol=1e-3)
 
 
+@pytest.mark.filterwarnings('ignore:Converting a tensor to a Python boolean')  # checks of shapes
 def test_a_traced_graph_keeps_the_size_of_the_image_open(pair):
     from mmssl.promptable.utils.onnx import SamOnnxModel
 
