@@ -57,7 +57,12 @@ ELSEWHERE.update(
 )
 PAGE_OF = {path: page for page, path in ELSEWHERE.items()} | {'README.md': 'index'}
 # modules without a page: programs, and what only they use
-LEFT_OUT = {'mmssl.cli'}
+LEFT_OUT = {
+    'mmssl.cli',
+    # the module names of segment_anything, which hand on what other modules define
+    'mmssl.promptable.automatic_mask_generator',
+    'mmssl.promptable.build_sam',
+}
 LINK = re.compile(r'(\]\()([^)#\s:]+)(#[^)\s]*)?(\))')
 
 
