@@ -6,6 +6,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmssl.ops.switch import no_autocast
 from mmssl.promptable.common import LayerNorm2d, reset_weights
 from mmssl.registry import MODELS
 
@@ -32,7 +33,7 @@ class PositionEmbeddingRandom(nn.Module):
         """Encode x and y in [0, 1], (..., 2), to (..., C), at least in float32."""
         frequencies = self.positional_encoding_gaussian_matrix
         dtype = torch.promote_types(frequencies.dtype, torch.float32)
-        with torch.autocast(coords.device.type, enabled=False):
+        with no_autocast(coords):
             angles = 2 * math.pi * ((2 * coords.to(dtype) - 1) @ frequencies.to(dtype))
             return torch.cat([angles.sin(), angles.cos()], dim=-1).to(frequencies.dtype)
 
