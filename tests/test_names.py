@@ -1,6 +1,8 @@
 """Identifiers of the package: the words of the field, not those of a dialect."""
 
 import re
+from collections import Counter
+from pathlib import Path
 
 import pytest
 from sources import PACKAGE, bound_names, modules
@@ -34,3 +36,10 @@ def test_no_identifier_uses_the_dialect():
         if DIALECT.intersection(words(name))
     ]
     assert not offenders, '\n'.join(offenders)
+
+
+def test_files_of_tests_have_names_of_their_own():
+    """Pytest imports them by their base names, as the folders are no packages."""
+    files = Path(__file__).parent.rglob('*.py')
+    names = Counter(path.name for path in files if path.name != 'conftest.py')
+    assert [name for name, number in names.items() if number > 1] == []

@@ -51,6 +51,10 @@ class WorkerBoard:
         """Note that a worker has read its sample; called in it."""
         self.notes[worker, 2] = 0
 
+    def ended_while_reading(self) -> list[int]:
+        """Return the processes that are gone although they had not finished reading their sample."""
+        return [pid for pid, _, busy in self.notes.tolist() if pid and busy and not _exists(pid)]
+
     def describe(self, process: int, ending: str) -> str | None:
         """Return what the worker in a process was doing when it ended; None for other processes."""
         for worker, (pid, index, busy) in enumerate(self.notes.tolist()):
@@ -63,6 +67,16 @@ class WorkerBoard:
                     moment = f'after it had read {sample_name(self.dataset, index)}'
                 return f'worker {worker} of the data loader (process {pid}) {ending} {moment}'
         return None
+
+
+def _exists(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 class StartWorker:
@@ -199,6 +213,10 @@ def _find_death(error: BaseException) -> WorkerError | None:
             _error_if_any_worker_fails()
         except RuntimeError as late:
             return _worker_error(re.search(_DEAD_WORKER, str(late)))
+        # torch does not know of a worker whose end something else has waited for
+        ended = [process for board in _boards for process in board.ended_while_reading()]
+        if ended:
+            return _worker_error(re.search(_DEAD_WORKER, f'DataLoader worker (pid {ended[0]})'))
         time.sleep(0.1)
     return None
 

@@ -1,0 +1,35 @@
+"""Workers of data loaders that die: named also where torch does not notice."""
+
+import subprocess
+import sys
+
+import pytest
+
+from mmssl.engine.workers import WorkerBoard, named_worker_deaths
+from mmssl.errors import WorkerError
+
+
+class Photos:
+    """Two samples with files."""
+
+    def get_data_info(self, index):
+        return dict(img_path=f'photo_{index}.jpg')
+
+
+@pytest.mark.parametrize('error', [ConnectionResetError(104, 'Connection reset by peer'), EOFError()])
+def test_a_broken_pipe_names_the_worker_whose_end_was_waited_for_elsewhere(error):
+    process = subprocess.Popen([sys.executable, '-c', ''])
+    process.wait()
+    board = WorkerBoard(Photos(), 2)
+    board.notes[1] = board.notes.new_tensor([process.pid, 1, 1])
+    message = rf'worker 1 .*\(process {process.pid}\) died while it read photo_1\.jpg'
+    with pytest.raises(WorkerError, match=message), named_worker_deaths():
+        raise error
+    board.notes.zero_()
+
+
+def test_a_broken_pipe_of_something_else_stays_what_it_is():
+    board = WorkerBoard(Photos(), 1)
+    with pytest.raises(ConnectionResetError), named_worker_deaths():
+        raise ConnectionResetError(104, 'Connection reset by peer')
+    assert board.ended_while_reading() == []
