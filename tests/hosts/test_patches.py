@@ -235,3 +235,16 @@ def test_every_patch_says_why_and_until_when():
 def test_import_is_light():
     code = 'import sys, mmssl, mmssl.hosts.patches; print("torch" in sys.modules)'
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout == 'False\n'
+
+
+@pytest.mark.parametrize('installed, keeps', [('4.57.1', True), ('5.24.0', False)])
+def test_multimodal_models_are_left_out_beside_a_version_of_transformers_without_their_names(
+    installed, keeps, monkeypatch
+):
+    dependency = pytest.importorskip('mmpretrain.utils.dependency')
+    monkeypatch.setattr(dependency, 'WITH_MULTIMODAL', True)
+    monkeypatch.setattr(patches, 'version', lambda name: '1.3.6')
+    monkeypatch.setattr(patches.importlib.util, 'find_spec', lambda name: name)
+    monkeypatch.setattr(patches.importlib.metadata, 'version', lambda name: installed)
+    patches.leave_out_multimodal_models()
+    assert dependency.WITH_MULTIMODAL is keeps
