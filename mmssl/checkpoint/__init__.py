@@ -1,5 +1,6 @@
 """Checkpoints: read without executing code, written whole or not at all, matched to a model with a report."""
 
+from mmssl.checkpoint.dtypes import check_dtypes
 from mmssl.checkpoint.files import (
     TEMPORARY_SUFFIX,
     ProgressFile,
@@ -22,6 +23,7 @@ __all__ = [
     'MismatchError',
     'ProgressFile',
     'UnsafeCheckpointError',
+    'check_dtypes',
     'find_resume_checkpoint',
     'load_file',
     'load_matching',

@@ -51,6 +51,11 @@ def strip_prefix(state_dict: Mapping, prefix: str) -> OrderedDict:
     return stripped
 
 
+def add_prefix(state_dict: Mapping, prefix: str) -> OrderedDict:
+    """Return the entries under names that begin with a prefix, with the ``_metadata`` of their modules."""
+    return _renamed(state_dict, lambda key: prefix + key)
+
+
 def strip_module(state_dict: Mapping) -> Mapping:
     """Remove the ``module.`` that saving a wrapped model leaves in front of every key, and ``_orig_mod.``.
 

@@ -38,11 +38,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default='backbone.',
         help="prefix of the backbone's keys on mmssl's side (default: %(default)s)",
     )
+    parser.add_argument(
+        '--grid',
+        type=_grid,
+        metavar='ROWSxCOLUMNS',
+        help='patches of the position table, as 8x32, which DST then says; for an SRC that does not say it',
+    )
     parser.add_argument('--force', action='store_true', help='replace DST if it exists')
     add_progress(parser)
     parser.add_argument(
         '--trust-checkpoint', action='store_true', help='read SRC even if it contains pickled code'
     )
+
+
+def _grid(text: str) -> tuple[int, int]:
+    rows, _, columns = text.partition('x')
+    if not (rows.isdecimal() and columns.isdecimal() and int(rows) * int(columns)):
+        raise argparse.ArgumentTypeError(f'{text!r} is not ROWSxCOLUMNS, as 14x14')
+    return int(rows), int(columns)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,17 +66,18 @@ def run(args: argparse.Namespace) -> int:
         FileExistsError: DST exists.
         ValueError: There is no such family, the weights do not belong to it, or a prefix matches nothing.
     """
+    from mmssl.checkpoint.keys import add_prefix, strip_prefix
     from mmssl.checkpoint.weight_files import write_weights
     from mmssl.convert import get_family, keymap
 
     family = get_family(args.family)  # before a large file is read
     _check_files(args)
     content = _read(args)
-    weights = dict(keymap.unwrap(content, () if args.reverse else family.parts))
+    weights = strip_prefix(keymap.unwrap(content, () if args.reverse else family.parts), '')
     dropped = _drop(weights, args.drop)
-    converted, layout = keymap.convert(family, weights, to_official=args.reverse, prefix=args.prefix)
+    converted, layout = keymap.convert(family, weights, args.reverse, args.prefix, args.grid)
     if args.reverse:
-        converted = {family.file_prefix + key: tensor for key, tensor in converted.items()}
+        converted = add_prefix(converted, family.file_prefix)
     nested = args.reverse and not args.dst.endswith('.safetensors')
     num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in converted.values())
     with _progress_bar('writing', num_bytes, progress_hidden(args)) as bar:

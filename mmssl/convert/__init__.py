@@ -43,7 +43,8 @@ def from_official(family: str, state_dict: Mapping, prefix: str = 'backbone.') -
         prefix: Prefix of the backbone's names in the result; '' for a bare backbone.
 
     Returns:
-        State dict with the same tensors, not copied, in the same order.
+        State dict with the same tensors, not copied, in the same order. What ``state_dict`` says about the
+        grids of position tables goes along in its ``_metadata``.
 
     Raises:
         ValueError: The family is unknown, or keys are unknown or missing or shapes do not fit; all are
@@ -66,4 +67,5 @@ def to_official(family: str, state_dict: Mapping, prefix: str = 'backbone.') -> 
     """
     known = get_family(family)
     weights, _ = keymap.convert(known, keymap.unwrap(state_dict), to_official=True, prefix=prefix)
-    return dict(keymap.wrap(weights, known.parts))
+    wrapped = keymap.wrap(weights, known.parts)
+    return wrapped if isinstance(wrapped, dict) else dict(wrapped)

@@ -8,13 +8,19 @@ row, every row has a key, and all shapes agree.
 
 import re
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from mmssl.checkpoint import weights_of
 from mmssl.checkpoint.keys import WRAPPERS
+from mmssl.layers.pos_embed import describe_pos_embed, described_layout
 
 MAX_LISTED = 8
+# (rows, columns) of patches of a position table, and its number of leading tokens
+Layout = tuple[tuple[int, int], int]
+# leading tokens of the position tables of all families
+CLASS_TOKENS = 1
 # counters of the methods and BEiT's tokenizer, which no released file has
 COUNTERS = re.compile(r'clock\.(steps|followed)|.+\.steps|target_generator\..+')
 
@@ -186,8 +192,12 @@ def _expected_length(word: str, length: int, lengths: dict[str, int]) -> int:
 
 
 def convert(
-    family: Family, state_dict: Mapping, to_official: bool, prefix: str = 'backbone.'
-) -> tuple[dict, str]:
+    family: Family,
+    state_dict: Mapping,
+    to_official: bool,
+    prefix: str = 'backbone.',
+    grid: tuple[int, int] | None = None,
+) -> tuple[OrderedDict, str]:
     """Rename the keys of a state dict; tensors are not copied, except those that ``adapt`` reorders.
 
     Args:
@@ -195,15 +205,18 @@ def convert(
         state_dict: State dict in the names of the release, or with ``to_official`` in those of mmssl.
         to_official: Direction.
         prefix: Prefix of the backbone's names in mmssl; '' for the state dict of a bare backbone.
+        grid: (rows, columns) of patches of the position tables, if the input does not say it.
 
     Returns:
         Renamed state dict in the order of the input, and the name of the layout. With ``to_official``, the
-        counters of the methods are left out.
+        counters of the methods are left out. What the input says about the grids of position tables goes
+        along in ``_metadata``.
 
     Raises:
         ValueError: No layout fits; the message lists unknown keys, missing keys and wrong shapes for the
-            nearest one.
+            nearest one. Or a position table is not of ``grid``.
     """
+    layouts = _described_tables(state_dict)
     state_dict = _without_counters(state_dict) if to_official else _released_weights(family, state_dict)
     match = _nearest_layout(family, list(state_dict), to_official, prefix)
     if match.misfits:
@@ -226,7 +239,47 @@ def convert(
     converted: Mapping = {match.renamed[key]: value for key, value in state_dict.items()}
     if to_official and family.adapt is not None:
         converted = family.adapt(converted, True)
-    return dict(converted), match.layout
+    result = OrderedDict(converted)
+    _describe_tables(result, match, layouts, grid)
+    return result, match.layout
+
+
+def _describe_tables(
+    converted: OrderedDict, match: _Match, layouts: Mapping[str, Layout], grid: tuple[int, int] | None
+) -> None:
+    """Write the layouts of the position tables that are known, or given by ``grid``, into ``_metadata``."""
+    for key, name in match.renamed.items():
+        # names of the input may have prefixes that have been removed from those of the match
+        layout = next((layouts[full] for full in layouts if f'.{full}'.endswith(f'.{key}')), None)
+        if grid is not None and name.endswith('pos_embed'):
+            layout = _requested_layout(key, converted[name].shape[1], grid, layout)
+        if layout is not None and name in converted:
+            describe_pos_embed(converted, name, *layout)
+
+
+def _described_tables(state_dict: Mapping) -> dict[str, Layout]:
+    """Return the layouts of the position tables of which the state dict says it."""
+    layouts = {
+        key: described_layout(state_dict, key, value.shape[1])
+        for key, value in state_dict.items()
+        if value.ndim == 3
+    }
+    return {key: layout for key, layout in layouts.items() if layout is not None}
+
+
+def _requested_layout(key: str, length: int, grid: tuple[int, int], described: Layout | None) -> Layout:
+    layout = grid, CLASS_TOKENS
+    if grid[0] * grid[1] + CLASS_TOKENS != length:
+        raise ValueError(
+            f'{key} has {length} positions, a class token and {length - CLASS_TOKENS} patches, which are no '
+            f'grid of {grid[0]}x{grid[1]}'
+        )
+    if described not in (None, layout):
+        raise ValueError(
+            f'{key} is of {described[0][0]}x{described[0][1]} patches, as its file says, and not of '  # type: ignore[index]
+            f'{grid[0]}x{grid[1]}; leave the grid out'
+        )
+    return layout
 
 
 def _unwrapped(

@@ -3,7 +3,9 @@
 import pytest
 import torch
 from safetensors.torch import load_file as load_safetensors
+from safetensors.torch import save_file as save_safetensors
 
+from mmssl.checkpoint import load_weights
 from mmssl.cli import main
 from mmssl.convert import from_official
 
@@ -83,3 +85,50 @@ def test_refusals_name_the_value_and_leave_nothing(warm_cli, source, tmp_path, c
     assert sorted(path.name for path in tmp_path.iterdir()) == ['there.pth', 'timm.pth']
     assert warm_cli('convert', 'timm-vit', source, target, '--force').returncode == 0
     assert 'state_dict' in torch.load(target, weights_only=True)
+
+
+def test_the_grid_of_a_position_table_goes_along(warm_cli, tmp_path):
+    torch.manual_seed(0)
+    settings = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)
+    wide = ViT(arch=settings, img_size=(128, 512), patch_size=16)
+    large = ViT(arch=settings, img_size=(256, 1024), patch_size=16)
+    expected = ViT(arch=settings, img_size=(256, 1024), patch_size=16)
+    load_weights(expected, wide.state_dict(), logger='silent')
+    torch.save(wide.state_dict(), tmp_path / 'ours.pth')
+    released = tmp_path / 'released.safetensors'
+    for arguments in (('ours.pth', released, '--reverse'), (released, 'again.pth')):
+        done = warm_cli(
+            'convert',
+            'timm-vit',
+            *(tmp_path / arguments[0], tmp_path / arguments[1]),
+            *arguments[2:],
+            '--prefix',
+            '',
+        )
+        assert done.returncode == 0, done.stderr
+    load_weights(large, tmp_path / 'again.pth', strict=True, logger='silent')
+    assert torch.equal(large.pos_embed, expected.pos_embed)
+    # a file of timm does not say it: 256 patches may be 16x16
+    save_safetensors(load_safetensors(released), tmp_path / 'bare.safetensors')
+    for grid, status, message in (
+        ('8x32', 0, ''),
+        ('16x32', 1, '257 positions'),
+        ('8*32', 2, 'ROWSxCOLUMNS'),
+    ):
+        done = warm_cli(
+            'convert',
+            'timm-vit',
+            tmp_path / 'bare.safetensors',
+            tmp_path / f'{grid}.pth',
+            '--prefix',
+            '',
+            '--grid',
+            grid,
+        )
+        assert done.returncode == status and message in done.stderr
+        assert (tmp_path / f'{grid}.pth').exists() == (status == 0)
+    torch.nn.init.zeros_(large.pos_embed)
+    load_weights(large, tmp_path / '8x32.pth', strict=True, logger='silent')
+    assert torch.equal(large.pos_embed, expected.pos_embed)
+    done = warm_cli('convert', 'timm-vit', released, tmp_path / 'no.pth', '--grid', '16x16')
+    assert done.returncode == 1 and 'is of 8x32 patches, as its file says' in done.stderr
