@@ -75,7 +75,7 @@ def check_checkpoint(checkpoint: str) -> None:
 
 def _bare_sam(model: Any) -> 'nn.Module':
     """Return the SAM inside a training model, its low-rank updates merged."""
-    from mmssl.promptable.lora import merge_lora
+    from mmssl.layers.lora import merge_lora
 
     return merge_lora(model).to_sam() if hasattr(model, 'to_sam') else model
 

@@ -1,9 +1,11 @@
-"""The pre-norm transformer block of ViT, under the parameter names of mmpretrain's VisionTransformer."""
+"""The pre-norm transformer block of ViT and its variants, under the parameter names of mmpretrain."""
 
 import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmssl.layers.feed_forward import FeedForward, LayerScale, feed_forward, layer_scale
+from mmssl.layers.rope import rotate
 from mmssl.ops.attention import attention
 
 torch.fx.wrap('attention')  # nodes of a graph of torch.fx: their steps depend on shapes and devices
@@ -34,48 +36,71 @@ class Attention(nn.Module):
     Args:
         embed_dims: Width C.
         num_heads: Number of heads, a divisor of C.
-        qkv_bias: Whether the projection has a bias.
+        qkv_bias: Whether the projection has a bias; 'qv_bias' for one of queries and values only
+            (``q_bias`` and ``v_bias``).
         attn_drop_rate: Dropout rate of the attention weights.
         drop_rate: Dropout rate of the output.
+        layer_scale_init_value: Initial value of the output's layer scale ``gamma1``; 0 for none.
     """
 
     def __init__(
         self,
         embed_dims: int,
         num_heads: int,
-        qkv_bias: bool = True,
+        qkv_bias: bool | str = True,
         attn_drop_rate: float = 0.0,
         drop_rate: float = 0.0,
+        layer_scale_init_value: float = 0.0,
     ):
         super().__init__()
         if embed_dims % num_heads:
             raise ValueError(f'embed_dims {embed_dims} does not divide into {num_heads} heads')
+        if qkv_bias not in (True, False, 'qv_bias'):
+            raise ValueError(f"qkv_bias={qkv_bias!r} is unknown; one of True, False, 'qv_bias'")
         self.num_heads = num_heads
         self.attn_drop_rate = attn_drop_rate
         self.drop_rate = drop_rate
-        self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
+        self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias is True)
+        self.qv_bias = qkv_bias == 'qv_bias'
+        if self.qv_bias:
+            self.q_bias = nn.Parameter(torch.zeros(embed_dims))
+            self.v_bias = nn.Parameter(torch.zeros(embed_dims))
         self.proj = nn.Linear(embed_dims, embed_dims)
+        self.gamma1 = layer_scale(embed_dims, layer_scale_init_value)
 
-    def forward(self, x: Tensor, first_query: int = 0) -> Tensor:
+    def forward(self, x: Tensor, first_query: int = 0, rope: Tensor | None = None) -> Tensor:
         """Attend from ``x[:, first_query:]`` to all of ``x``.
 
         Args:
             x: (B, L, C).
             first_query: Index of the first query. Earlier tokens are only keys and values, and their own
                 output is not computed.
+            rope: (2, N, C / heads), rotations of the last N tokens, see :mod:`mmssl.layers.rope`.
 
         Returns:
             (B, L - first_query, C).
         """
-        query, key, value = self._project(x, first_query)
+        query, key, value = self.project(x, first_query, rope)
         out = attention(query, key, value, dropout_p=self.attn_drop_rate if self.training else 0.0)
-        out = self.proj(out.transpose(1, 2).flatten(2))
+        out = self.gamma1(self.proj(out.transpose(1, 2).flatten(2)))
         return F.dropout(out, self.drop_rate, self.training) if self.drop_rate else out
+
+    def project(
+        self, x: Tensor, first_query: int = 0, rope: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries (B, heads, L - first_query, C / heads), keys and values (B, heads, L, C / heads)."""
+        if rope is not None:
+            query, key, value = self._project(x, 0)
+            return rotate(query, rope)[:, :, first_query:], rotate(key, rope), value
+        return self._project(x, first_query)
 
     def _project(self, x: Tensor, first_query: int) -> tuple[Tensor, Tensor, Tensor]:
         # a layer that replaces qkv, such as LoRA's, has to compute the whole projection
-        if first_query == 0 or type(self.qkv) is not nn.Linear:
-            query, key, value = self._heads(self.qkv(x), 3)
+        if first_query == 0 or self.qv_bias or type(self.qkv) is not nn.Linear:
+            qkv = self.qkv(x)
+            if self.qv_bias:
+                qkv = qkv + torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias]).to(qkv.dtype)
+            query, key, value = self._heads(qkv, 3)
             return query[:, :, first_query:], key, value
         width = x.shape[-1]
         weight = self.qkv.weight
@@ -89,32 +114,6 @@ class Attention(nn.Module):
         return tokens.unflatten(2, (parts, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
-class FeedForward(nn.Module):
-    """Linear, GELU, linear; ``layers.0.0`` and ``layers.1`` are the names of mmcv's FFN.
-
-    Args:
-        embed_dims: Width C.
-        feedforward_channels: Hidden width.
-        drop_rate: Dropout rate after both layers.
-    """
-
-    def __init__(self, embed_dims: int, feedforward_channels: int, drop_rate: float = 0.0):
-        super().__init__()
-        self.drop_rate = drop_rate
-        self.layers = nn.Sequential(
-            nn.Sequential(nn.Linear(embed_dims, feedforward_channels)),
-            nn.Linear(feedforward_channels, embed_dims),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Transform tokens (B, L, C)."""
-        hidden = F.gelu(self.layers[0](x))
-        if self.drop_rate:
-            hidden = F.dropout(hidden, self.drop_rate, self.training)
-        out = self.layers[1](hidden)
-        return F.dropout(out, self.drop_rate, self.training) if self.drop_rate else out
-
-
 class TransformerBlock(nn.Module):
     """``x + attn(ln1(x))``, then ``x + ffn(ln2(x))`` (arXiv:2010.11929, equations 2 and 3).
 
@@ -122,11 +121,13 @@ class TransformerBlock(nn.Module):
         embed_dims: Width C.
         num_heads: Number of heads.
         feedforward_channels: Hidden width of the feed-forward network.
-        qkv_bias: Whether the projection to q, k and v has a bias.
+        qkv_bias: Whether the projection to q, k and v has a bias, or 'qv_bias', see :class:`Attention`.
         drop_rate: Dropout rate of the outputs.
         attn_drop_rate: Dropout rate of the attention weights.
         drop_path_rate: Stochastic depth of both branches.
         eps: Epsilon of the layer norms.
+        layer_scale_init_value: Initial value of the layer scale of both branches; 0 for none.
+        ffn_type: 'origin', 'swiglu' or 'swiglu_fused', see :func:`feed_forward`.
     """
 
     # mmpretrain's TransformerEncoderLayer has no first_query, and is missing where only mmdet or mmseg is
@@ -137,36 +138,41 @@ class TransformerBlock(nn.Module):
         embed_dims: int,
         num_heads: int,
         feedforward_channels: int,
-        qkv_bias: bool = True,
+        qkv_bias: bool | str = True,
         drop_rate: float = 0.0,
         attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         eps: float = 1e-6,
+        layer_scale_init_value: float = 0.0,
+        ffn_type: str = 'origin',
     ):
         super().__init__()
         self.drop_path_rate = float(drop_path_rate)
         self.ln1 = nn.LayerNorm(embed_dims, eps=eps)
-        self.attn = Attention(embed_dims, num_heads, qkv_bias, attn_drop_rate, drop_rate)
+        self.attn = Attention(
+            embed_dims, num_heads, qkv_bias, attn_drop_rate, drop_rate, layer_scale_init_value
+        )
         self.ln2 = nn.LayerNorm(embed_dims, eps=eps)
-        self.ffn = FeedForward(embed_dims, feedforward_channels, drop_rate)
+        self.ffn = feed_forward(ffn_type, embed_dims, feedforward_channels, drop_rate, layer_scale_init_value)
 
-    def forward(self, x: Tensor, first_query: int = 0) -> Tensor:
+    def forward(self, x: Tensor, first_query: int = 0, rope: Tensor | None = None) -> Tensor:
         """Transform tokens.
 
         Args:
             x: (B, L, C).
             first_query: Index of the first token to transform; earlier ones are only attended to.
+            rope: (2, N, C / heads), rotations of the last N tokens, see :mod:`mmssl.layers.rope`.
 
         Returns:
             (B, L - first_query, C).
         """
-        attended = drop_path(self.attn(self.ln1(x), first_query), self.drop_path_rate, self.training)
+        attended = drop_path(self.attn(self.ln1(x), first_query, rope), self.drop_path_rate, self.training)
         x = x[:, first_query:] + attended
         return x + drop_path(self.ffn(self.ln2(x)), self.drop_path_rate, self.training)
 
 
 def init_linear_xavier(module: nn.Module) -> None:
-    """Initialise linear layers Xavier-uniform with zero biases, and layer norms as 1 (MAE's released code).
+    """Initialise linear layers Xavier-uniform with zero biases, and norms as 1 (MAE's released code).
 
     For ``Module.apply``.
     """
@@ -177,6 +183,11 @@ def init_linear_xavier(module: nn.Module) -> None:
     elif isinstance(module, nn.LayerNorm):
         nn.init.ones_(module.weight)
         nn.init.zeros_(module.bias)
+    elif isinstance(module, LayerScale):
+        nn.init.constant_(module.weight, module.init_value)
+    elif isinstance(module, Attention) and module.qv_bias:
+        nn.init.zeros_(module.q_bias)
+        nn.init.zeros_(module.v_bias)
 
 
 def norm_eps(norm_cfg: dict | None) -> float:

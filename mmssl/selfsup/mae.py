@@ -40,6 +40,11 @@ class MAEViT(ViT):
         **kwargs,
     ):
         super().__init__(arch=arch, img_size=img_size, patch_size=patch_size, **kwargs)
+        if self.pos_embed is None or self.rope is not None or self.register_tokens is not None:
+            raise ValueError(
+                'MAEViT has a fixed position table, and neither rotary positions nor registers: leave out '
+                'use_abs_pos_emb, rope_cfg and num_registers'
+            )
         num_visible(self.patch_resolution[0] * self.patch_resolution[1], mask_ratio)  # checks the ratio
         self.mask_ratio = mask_ratio
         self.pos_embed.requires_grad_(False)
@@ -61,7 +66,7 @@ class MAEViT(ViT):
         """
         positions = self.positions(masking.grid)
         tokens = self.patch_embed.project_patches(gather_tokens(patches, masking.visible))
-        tokens = tokens + gather_tokens(positions[:, self.num_extra_tokens :], masking.visible)
+        tokens = tokens + gather_tokens(positions[:, self.num_pos_extra_tokens :], masking.visible)
         if self.cls_token is not None:
             cls_tokens = (self.cls_token + positions[:, :1]).expand(len(tokens), -1, -1)
             tokens = torch.cat([cls_tokens, tokens], dim=1)

@@ -50,7 +50,8 @@ class MoCoV3ViT(ViT):
         if isinstance(arch, str) and arch.lower() in ('s', 'small', 'mocov3-s', 'mocov3-small'):
             arch = VIT_SMALL
         super().__init__(arch=arch, img_size=img_size, patch_size=patch_size, out_type=out_type, **kwargs)
-        self.pos_embed.requires_grad_(False)
+        if self.pos_embed is not None:
+            self.pos_embed.requires_grad_(False)
         if stop_grad_conv1:
             self.patch_embed.requires_grad_(False)
 
@@ -64,9 +65,10 @@ class MoCoV3ViT(ViT):
             nn.init.zeros_(self.patch_embed.projection.bias)
         if self.cls_token is not None:
             nn.init.normal_(self.cls_token, std=1e-6)
-        with torch.no_grad():
-            table = sincos_2d(self.patch_resolution, self.embed_dims, self.num_extra_tokens)
-            self.pos_embed.copy_(table.roll(self.embed_dims // 2, dims=-1))
+        if self.pos_embed is not None:
+            table = sincos_2d(self.patch_resolution, self.embed_dims, self.num_pos_extra_tokens)
+            with torch.no_grad():
+                self.pos_embed.copy_(table.roll(self.embed_dims // 2, dims=-1))
 
 
 @MODELS.register_module()

@@ -41,12 +41,12 @@ def class_attention(backbone: nn.Module, images: Tensor) -> Tensor:
         images: (B, 3, H, W), normalized, H and W divisible by the patch size.
 
     Returns:
-        (B, heads, rows, columns). With the class token's weight for itself, the weights of a head sum to 1.
+        (B, heads, rows, columns). With the class token's weights for itself and registers, the weights of a head sum to 1.
     """
     check_attention(backbone)
     attention = backbone.layers[-1].attn
-    inputs: list[Tensor] = []
-    handle = attention.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    inputs: list[tuple] = []
+    handle = attention.register_forward_pre_hook(lambda _, args: inputs.append(args))
     out_type, backbone.out_type = backbone.out_type, 'raw'  # all tokens, the class token first
     try:
         with evaluating(backbone):
@@ -54,9 +54,9 @@ def class_attention(backbone: nn.Module, images: Tensor) -> Tensor:
     finally:
         backbone.out_type = out_type
         handle.remove()
-    query, key, _ = attention._heads(attention.qkv(inputs[0]), 3)
+    query, key, _ = attention.project(*inputs[0])
     logits = query[:, :, :1] @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
-    weights = logits.softmax(dim=-1)[:, :, 0, 1:]
+    weights = logits.softmax(dim=-1)[:, :, 0, backbone.num_extra_tokens :]
     patch_height, patch_width = backbone.patch_embed.patch_size
     return weights.unflatten(-1, (images.shape[-2] // patch_height, images.shape[-1] // patch_width))
 

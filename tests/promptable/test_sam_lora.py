@@ -6,7 +6,7 @@ from torch import nn
 
 from mmssl.promptable.embeddings import EmbeddingCache, fingerprint
 from mmssl.promptable.image_encoder import SAMImageEncoder
-from mmssl.promptable.lora import LoRALinear, add_lora, merge_lora, plain_state_dict, trained_fraction
+from mmssl.layers.lora import LoRALinear, add_lora, merge_lora, plain_state_dict, trained_fraction
 
 
 @pytest.fixture
