@@ -7,13 +7,13 @@ from mmssl.checkpoint.files import (
     load_file,
     safe_loading,
     save_file,
-    trusted,
     write_json,
     write_text,
 )
 from mmssl.checkpoint.keys import select_prefix, strip_module, strip_prefix, weights_of
 from mmssl.checkpoint.matching import MatchReport, load_matching, load_weights
 from mmssl.checkpoint.resume import find_resume_checkpoint, seed_from_checkpoint
+from mmssl.checkpoint.trust import trusted
 from mmssl.errors import CheckpointError, MismatchError, UnsafeCheckpointError
 
 __all__ = [

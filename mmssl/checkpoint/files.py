@@ -23,6 +23,8 @@ from typing import Any
 import torch
 
 from mmssl.checkpoint.pickled_types import allowed_globals, resolved
+from mmssl.checkpoint.regular_files import special_file
+from mmssl.checkpoint.trust import is_trusted
 from mmssl.errors import CheckpointError, UnsafeCheckpointError, warn_renamed
 
 TEMPORARY_SUFFIX = '.mmssl-tmp'
@@ -37,18 +39,6 @@ _REFUSED = (
     r'object of type (.+)',
     r'instantiate (?:class|object) (.+)',
 )
-_trust = False
-
-
-@contextlib.contextmanager
-def trusted(enabled: bool = True) -> Iterator[None]:
-    """Allow pickled code in all checkpoints read inside this context, as ``--trust-checkpoint`` does."""
-    global _trust
-    before, _trust = _trust, enabled
-    try:
-        yield
-    finally:
-        _trust = before
 
 
 @contextlib.contextmanager
@@ -155,9 +145,7 @@ def load_file(path, map_location='cpu', trust: bool = False, mmap: bool = False)
     if is_name:
         path = Path(path).expanduser()
         if not path.is_file():
-            raise FileNotFoundError(
-                f'no checkpoint {path}' + (': it is a directory' if path.is_dir() else '; check the path')
-            )
+            raise FileNotFoundError(f'no checkpoint {path}{_not_a_file(path)}')
         if path.suffix == '.safetensors':
             return _load_safetensors(path, map_location)
     source = path if is_name else getattr(path, 'name', 'the checkpoint')
@@ -165,10 +153,17 @@ def load_file(path, map_location='cpu', trust: bool = False, mmap: bool = False)
         content = torch.load(
             path,
             map_location=map_location,
-            weights_only=not (trust or _trust),
+            weights_only=not (trust or is_trusted()),
             mmap=(mmap and is_name and zipfile.is_zipfile(path)) or None,
         )
         return resolved(content)
+
+
+def _not_a_file(path: Path) -> str:
+    if path.is_dir():
+        return ': it is a directory'
+    kind = special_file(path.stat().st_mode) if path.exists() else ''
+    return f': it is {kind}, which is not read' if kind else '; check the path'
 
 
 def _load_safetensors(path: Path, map_location) -> dict[str, torch.Tensor]:

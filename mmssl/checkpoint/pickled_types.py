@@ -10,7 +10,7 @@ import math
 import pickle
 import re
 from collections import OrderedDict
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -61,12 +61,21 @@ class SavedArray:
         if not isinstance(state, tuple) or len(state) != 5:
             raise _refuse('state of numpy.ndarray', state)
         _, shape, dtype, fortran, content = state
-        sizes = isinstance(shape, tuple) and len(shape) <= _MAX_DIMENSIONS
-        if not sizes or any(type(size) is not int or size < 0 for size in shape):
-            raise _refuse('shape of an array', shape)
-        self.array = _from_bytes(dtype, content, math.prod(shape)).reshape(
-            shape, order='F' if fortran else 'C'
-        )
+        self.array = _array(dtype, content, shape, 'F' if fortran else 'C')
+
+
+def array_from_buffer(content=b'', dtype=None, shape=(), order='C', axes=None) -> np.ndarray:
+    """Stand in for NumPy's function of pickles of protocol 5."""
+    if order not in ('C', 'F') or axes is not None:
+        raise _refuse('order of an array', order)
+    return _array(dtype, bytes(content) if isinstance(content, bytearray) else content, shape, order)
+
+
+def _array(dtype, content, shape, order: Literal['C', 'F']) -> np.ndarray:
+    sizes = isinstance(shape, tuple) and len(shape) <= _MAX_DIMENSIONS
+    if not sizes or any(type(size) is not int or size < 0 for size in shape):
+        raise _refuse('shape of an array', shape)
+    return _from_bytes(dtype, content, math.prod(shape)).reshape(shape, order=order)
 
 
 def _from_bytes(dtype, content, count: int) -> np.ndarray:
@@ -124,6 +133,35 @@ class SavedHistory:
         return buffer
 
 
+class SavedInstances:
+    """Stand-in for a pickled InstanceData of mmengine, such as a detector's proposals."""
+
+    def __init__(self):
+        self.state: dict = {}
+
+    def __setstate__(self, state) -> None:
+        """Take the state, which is checked when the instances are built."""
+        if not isinstance(state, dict):
+            raise _refuse('state of InstanceData', type(state))
+        self.state = state
+
+    def build(self):
+        """Return the InstanceData."""
+        from mmengine.structures import InstanceData
+
+        names = [self.state.get(fields, ()) for fields in ('_metainfo_fields', '_data_fields')]
+        if not all(isinstance(each, (set, list, tuple)) for each in names):
+            raise _refuse('state of InstanceData', sorted(map(str, self.state)))
+        instances = InstanceData()
+        try:
+            instances.set_metainfo({name: self.state[name] for name in names[0]})
+            for name in names[1]:
+                setattr(instances, name.removeprefix('_'), resolved(self.state[name]))
+        except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise _refuse('state of InstanceData', error) from None
+        return instances
+
+
 def _statistic(owner=None, name=None):
     """Stand in for ``builtins.getattr`` in pickled HistoryBuffers, which name their statistics by it."""
     if owner is SavedHistory and name in _STATISTICS:
@@ -170,7 +208,7 @@ def resolved(content: Any) -> Any:
 def _resolve(value: Any, done: dict[int, Any]) -> Any:
     if id(value) in done:
         return done[id(value)][1]
-    if isinstance(value, (SavedArray, SavedDtype, SavedHistory)):
+    if isinstance(value, (SavedArray, SavedDtype, SavedHistory, SavedInstances)):
         result = _resolve_stand_in(value)
     elif isinstance(value, tuple) and type(value) is tuple:
         result = tuple(_resolve(item, done) for item in value)
@@ -185,7 +223,7 @@ def _resolve(value: Any, done: dict[int, Any]) -> Any:
 
 
 def _resolve_stand_in(value: Any) -> Any:
-    if isinstance(value, SavedHistory):
+    if isinstance(value, (SavedHistory, SavedInstances)):
         return value.build() if hasattr(value, 'state') else _raise(value)
     result = getattr(value, 'array' if isinstance(value, SavedArray) else 'dtype', None)
     return _raise(value) if result is None else result

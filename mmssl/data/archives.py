@@ -7,7 +7,7 @@ import sys
 import zipfile
 import zlib
 
-from mmssl.data.regular_files import check_size, read_regular
+from mmssl.checkpoint.regular_files import check_size, read_regular
 
 _LOCAL_HEADER = struct.Struct('<4s22xHH')  # signature, ..., name length, extra length (APPNOTE.TXT 4.3.7)
 # an entry that is larger than the one and unpacks to more than so many times its size is no photograph

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from mmengine.logging import print_log
 
+from mmssl.checkpoint.regular_files import special_file
 from mmssl.data.archives import open_archive, split_archive
 from mmssl.data.missing import closest, no_images, no_such_folder, no_such_folder_in_archive
-from mmssl.data.regular_files import special_file
 from mmssl.data.suffixes import IMAGE_SUFFIXES, SIDECAR_SUFFIXES
 
 

@@ -13,7 +13,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from PIL import Image
 
-from mmssl.data.regular_files import read_regular
+from mmssl.checkpoint.regular_files import read_regular
 from mmssl.data.suffixes import is_image
 from mmssl.registry import DATASETS
 

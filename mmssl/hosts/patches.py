@@ -10,7 +10,7 @@ import importlib.util
 import os
 from typing import Any
 
-from mmssl.hosts import checkpoint_patches  # noqa: F401  lists its patches
+from mmssl.hosts import checkpoint_patches, file_patches  # noqa: F401  list their patches
 
 # names that code written for mmssl 0.1 imports from here
 from mmssl.hosts.distributions import DISTRIBUTIONS, TOOLBOXES, distribution_of, flavour, owners_of, version

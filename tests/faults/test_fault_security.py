@@ -17,6 +17,7 @@ ALLOWED = {
     ('mmssl/hosts/probes.py', 'exec'): 'the probes that stand in the same file, in a child process',
     ('mmssl/selfsup/dalle_file.py', 'torch.load'): 'an unpickler that makes tensors and empty modules alone',
     ('mmssl/checkpoint/files.py', 'torch.load'): 'weights_only unless the user passes --trust-checkpoint',
+    ('mmssl/checkpoint/plain_pickles.py', 'pickle.load'): 'where the user passes --trust-checkpoint',
     ('mmssl/config/catalogue.py', 'yaml.load'): 'with SafeLoader, the compiled one where there is one',
 }
 FORBIDDEN = (

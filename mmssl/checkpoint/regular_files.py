@@ -55,6 +55,17 @@ def read_regular(path: str, max_bytes: int | None = None) -> bytes:
     return data
 
 
+def refuse_special(path: str) -> None:
+    """Check a file before something else opens it.
+
+    Raises:
+        OSError: It is a FIFO, socket or device.
+    """
+    kind = _kind_of(path)
+    if kind:
+        raise _special(path, kind)
+
+
 def check_size(name: str, size: int, max_bytes: int) -> None:
     """Check a size before anything is read.
 
