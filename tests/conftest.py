@@ -15,6 +15,9 @@ import ranks
 
 # before torch is imported anywhere; commands in a subprocess inherit it
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+# before Triton is imported anywhere: without a GPU its kernels run in its interpreter, on CPU tensors
+if not os.path.exists('/dev/nvidiactl'):
+    os.environ.setdefault('TRITON_INTERPRET', '1')
 # commands run in other folders
 if os.environ.get('MMSSL_DATA'):
     os.environ['MMSSL_DATA'] = os.path.abspath(os.environ['MMSSL_DATA'])

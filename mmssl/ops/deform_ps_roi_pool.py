@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmssl.ops.dispatch import pick
 from mmssl.ops.rois import check_rois, round_half_away
-from mmssl.ops.switch import cpu, fast_form, no_autocast
+from mmssl.ops.switch import cpu, cuda_with_triton, fast_form, no_autocast
 from mmssl.ops.weighted_sum import compute_type, weighted_sum
 
 
@@ -185,6 +185,7 @@ def sample_axis(
 
 
 @fast_form('mmssl.ops.fast.deform_ps_roi_pool:pool_samples', when=cpu)
+@fast_form('mmssl.ops.fast.triton_deform_ps_roi_pool:pool_samples', when=cuda_with_triton)
 def pool_samples(features: Tensor, samples: BinSamples, vote: bool) -> Tensor:
     """Average the samples of every bin.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmssl.ops.dispatch import pick
 from mmssl.ops.rois import check_rois, round_half_away
-from mmssl.ops.switch import cpu, fast_form, no_autocast
+from mmssl.ops.switch import cpu, cuda_with_triton, fast_form, no_autocast
 from mmssl.ops.weighted_sum import compute_type, weighted_sum
 
 
@@ -124,6 +124,7 @@ def bin_edges(
 
 
 @fast_form('mmssl.ops.fast.ps_roi_pool:pool_bins', when=cpu)
+@fast_form('mmssl.ops.fast.triton_ps_roi_pool:pool_bins', when=cuda_with_triton)
 def pool_bins(features: Tensor, image: Tensor, edges: BinEdges, vote: bool) -> Tensor:
     """Average the bins by four corners of an integral image, in float64.
 

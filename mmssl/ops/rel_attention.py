@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmssl.ops.switch import always, cpu_constant, fast_form
+from mmssl.ops.switch import always, cpu_constant, cuda_with_flex_attention, fast_form
 
 
 def resize_rel_pos(rel_pos: Tensor, length: int) -> Tensor:
@@ -63,6 +63,7 @@ def rel_bias(by_row: Tensor, by_column: Tensor) -> Tensor:
 
 
 @fast_form('mmssl.ops.fast.rel_attention:attend_by_rows', when=cpu_constant)
+@fast_form('mmssl.ops.fast.flex_attention:attend_flex', when=cuda_with_flex_attention, compiled=True)
 @fast_form('mmssl.ops.fast.rel_attention:attend_augmented', when=always, compiled=True)
 def rel_attention(
     query: Tensor,

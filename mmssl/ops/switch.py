@@ -14,6 +14,7 @@ are not met, and the plain form then runs. ``MMSSL_PLAIN=1`` turns every fast fo
 import contextlib
 import functools
 import importlib
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 
@@ -24,6 +25,7 @@ from torch import Tensor
 FAST_FORMS: dict[str, Callable] = {}
 _loaded: dict[str, Callable] = {}
 _plain_only = os.environ.get('MMSSL_PLAIN', '').lower() not in ('', '0', 'false', 'no')
+_flex_attention = os.environ.get('MMSSL_FLEX_ATTENTION', '').lower() not in ('', '0', 'false', 'no')
 
 
 def always(tensors: list[Tensor]) -> bool:
@@ -54,6 +56,21 @@ def cpu_constant(tensors: list[Tensor]) -> bool:
 def cpu_training(tensors: list[Tensor]) -> bool:
     """All tensors are on the CPU, and at least one of them requires a gradient."""
     return cpu(tensors) and torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+@functools.lru_cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec('triton') is not None
+
+
+def cuda_with_triton(tensors: list[Tensor]) -> bool:
+    """All tensors are on CUDA devices, and Triton is installed."""
+    return all(tensor.device.type == 'cuda' for tensor in tensors) and _has_triton()
+
+
+def cuda_with_flex_attention(tensors: list[Tensor]) -> bool:
+    """All tensors are on CUDA devices, and ``MMSSL_FLEX_ATTENTION=1`` is set."""
+    return _flex_attention and all(tensor.device.type == 'cuda' for tensor in tensors)
 
 
 def eager() -> bool:

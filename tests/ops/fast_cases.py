@@ -221,6 +221,69 @@ DEFORM_PS_ROI_POOL = [
     Case('several-maps', deformed(2, depth=2), declined=True),
 ]
 
+
+# Triton's interpreter takes about ten milliseconds for each bin and block of channels, so that these are few
+SMALL_ROIS = [[0, 0, 0, 175, 143], [1, -40, 20, 30, 60], [0, 500, 500, 600, 600], [1, float('nan'), 0, 9, 9]]
+
+
+def pooled_small(vote=False, count=4, batch=2, size=(9, 11), channels=3, layout=torch.contiguous_format):
+    def inputs(dtype):
+        rois = torch.tensor(SMALL_ROIS, dtype=dtype)[:count]
+        features = randn(batch, channels * 4, *size, dtype=dtype, grad=False)
+        features = features.contiguous(memory_format=layout).requires_grad_()
+        return features, rois[:, 0].long(), bin_edges(rois, 2, 1 / 16, size, 'caffe'), vote
+
+    return inputs
+
+
+def deformed_small(classes=2, depth=1, vote=False, count=2, size=(6, 7), num_samples=2, num_bins=2, batch=2):
+    def inputs(dtype):
+        rois = torch.tensor(SMALL_ROIS, dtype=dtype)[:count]
+        x, step_x, width = bin_starts(rois[:, 1], rois[:, 3], num_bins, 1 / 16, num_samples)
+        y, step_y, height = bin_starts(rois[:, 2], rois[:, 4], num_bins, 1 / 16, num_samples)
+        x = x[:, None, None, :]
+        y = y[:, None, :, None]
+        if classes:
+            offset = 0.1 * randn(2, count, classes, num_bins, num_bins, dtype=dtype, grad=False)
+            x = x + offset[0] * width.view(-1, 1, 1, 1)
+            y = y + offset[1] * height.view(-1, 1, 1, 1)
+        part = torch.arange(num_bins**2).view(num_bins, num_bins)
+        features = randn(batch, max(classes, 1), depth, num_bins**2, *size, dtype=dtype)
+        image = rois[:, 0].long()
+        samples = BinSamples(image, part, x.requires_grad_(), y.requires_grad_(), step_x, step_y, num_samples)
+        return features, samples, vote
+
+    return inputs
+
+
+FLOAT32 = (torch.float32,)
+TRITON_PS_ROI_POOL = [
+    Case('bins', pooled_small()),
+    Case('vote', pooled_small(vote=True, count=2)),
+    Case('channels-last', pooled_small(layout=torch.channels_last, count=2), dtypes=FLOAT32),
+    Case('one-row', pooled_small(size=(1, 7), count=2), dtypes=FLOAT32),
+    Case('no-region', pooled_small(count=0)),
+    Case('no-image', pooled_small(count=0, batch=0)),
+]
+TRITON_DEFORM_PS_ROI_POOL = [
+    Case('classes', deformed_small()),
+    Case('vote', deformed_small(vote=True, count=1), dtypes=FLOAT32),
+    Case('several-maps', deformed_small(classes=2, depth=2, count=1)),
+    Case('without-offsets', deformed_small(classes=0, depth=3, count=1), dtypes=FLOAT32),
+    Case('outside', deformed_small(count=4, num_bins=1), dtypes=FLOAT32),
+    Case('five-samples', deformed_small(num_bins=1, num_samples=5), dtypes=FLOAT32),
+    Case('one-pixel', deformed_small(size=(1, 1), count=1), dtypes=FLOAT32),
+    Case('no-region', deformed_small(count=0)),
+    Case('no-image', deformed_small(count=0, batch=0)),
+]
+# FlexAttention computes gradients on CUDA only; tests/ops/test_flex_attention.py
+FLEX = [
+    Case('wide', on_grid(7, 61, grad=False), gradients=False, dtypes=FLOAT32),
+    Case('empty', on_grid(21, 20, batch=0), declined=True),
+    Case('short', on_grid(20, 20), declined=True),
+    Case('without-tables', on_grid(21, 20, tables=False), declined=True),
+]
+
 CASES = {
     'mmssl.ops.fast.attention:attention': ATTENTION,
     'mmssl.ops.fast.attention:biased_attention': BIASED,
@@ -231,4 +294,7 @@ CASES = {
     'mmssl.ops.fast.deform_conv:sampled_product': SAMPLED_PRODUCT,
     'mmssl.ops.fast.ps_roi_pool:pool_bins': PS_ROI_POOL,
     'mmssl.ops.fast.deform_ps_roi_pool:pool_samples': DEFORM_PS_ROI_POOL,
+    'mmssl.ops.fast.triton_ps_roi_pool:pool_bins': TRITON_PS_ROI_POOL,
+    'mmssl.ops.fast.triton_deform_ps_roi_pool:pool_samples': TRITON_DEFORM_PS_ROI_POOL,
+    'mmssl.ops.fast.flex_attention:attend_flex': FLEX,
 }
