@@ -130,7 +130,9 @@ def load_matching(
     state_dict = strip_wrappers(state_dict, tensors, source, notes)
     check_dtypes(state_dict, tensors, source, notes)
     report = _copy(model, state_dict, source)
-    counted = [key for key in report.matched if not key.endswith('num_batches_tracked')]
+    # a counter of Python, which no file has to hold, is neither
+    own = {_outside(name, wrappers) for name, _ in (*model.named_parameters(), *model.named_buffers())}
+    counted = [key for key in report.matched if key in own and not key.endswith('num_batches_tracked')]
     if not counted and (report.missing or report.mismatched):
         model_keys = report.missing + [key for key, *_ in report.mismatched]
         raise MismatchError(

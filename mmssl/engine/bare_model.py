@@ -11,7 +11,7 @@ def bare_model(model):
 
 
 def is_sharded(model) -> bool:
-    """Whether the parameters of a model are sharded over the ranks (FullyShardedDataParallel)."""
-    from torch.distributed.fsdp import FullyShardedDataParallel
+    """Whether the parameters of a model are sharded over the ranks (FSDP, of either form)."""
+    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 
-    return isinstance(model, FullyShardedDataParallel)
+    return isinstance(model, (FSDPModule, FullyShardedDataParallel))

@@ -13,14 +13,16 @@ from typing import Any
 
 from mmengine.dist import get_rank, get_world_size
 from mmengine.runner import EpochBasedTrainLoop
-from torch.distributed.fsdp import FullyShardedDataParallel
 
 from mmssl.checkpoint import strip_module
 from mmssl.engine import seeding
-from mmssl.engine.bare_model import bare_model
+from mmssl.engine.bare_model import bare_model, is_sharded
+from mmssl.engine.nonfinite_flag import refuse_nonfinite_weights
 from mmssl.engine.plain_types import make_checkpoint_plain, restore_history_buffers, to_plain
 from mmssl.engine.run_state import gather_rng_states, rng_state, seed_all, set_rng_state
+from mmssl.engine.runtime_info import read_scalars
 from mmssl.errors import CheckpointError, MismatchError
+from mmssl.layers.distributed import whole
 
 
 @dataclass
@@ -78,7 +80,12 @@ class ExactResume:
         Args:
             meta: ``epoch`` and ``iter`` of the checkpoint, and anything else that it contains; with ``rng``
                 no rank is asked for its generators.
+
+        Raises:
+            NonFiniteError: A weight is NaN or infinite.
         """
+        read_scalars(self.runner.message_hub)
+        refuse_nonfinite_weights(self._bare_model(), every_rank='rng' not in meta)
         states = self.rng_outside_validation or rng_state()
         if 'rng' not in meta:
             meta['rng'] = gather_rng_states(states)
@@ -94,7 +101,7 @@ class ExactResume:
         accumulating = getattr(wrapper, '_accumulative_counts', 1) > 1 and not wrapper.should_update()
         if accumulating and get_world_size() == 1:
             checkpoint['gradients'] = {
-                name: parameter.grad.cpu()
+                name: whole(parameter.grad).cpu()
                 for name, parameter in self._bare_model().named_parameters()
                 if parameter.grad is not None
             }
@@ -261,7 +268,7 @@ def _check_shapes(model, weights) -> None:
     Raises:
         MismatchError: A weight has another shape than in the model.
     """
-    if isinstance(model, FullyShardedDataParallel):
+    if is_sharded(model):
         return  # its strategy compares the whole shapes
     shapes = {name: tuple(tensor.shape) for name, tensor in bare_model(model).state_dict().items()}
     weights = strip_module(weights)

@@ -1,177 +1,246 @@
 """Strategy that shards a model over the ranks (FSDP, arXiv:2304.11277), for mmengine's FlexibleRunner."""
 
-from collections import OrderedDict
+import functools
+from collections.abc import Sequence
 
 import torch
 from mmengine._strategy import FSDPStrategy as MMEngineFSDPStrategy
 from mmengine.device import get_device
-from mmengine.logging import print_log
+from mmengine.dist import is_main_process
 from mmengine.optim import OptimWrapper
-from torch import nn
-from torch.distributed.fsdp import FullOptimStateDictConfig, FullStateDictConfig, FullyShardedDataParallel
-from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils.checkpoint import checkpoint
 
-from mmssl.checkpoint import MatchReport, MismatchError, strip_module
+from mmssl.checkpoint import MatchReport, MismatchError, load_matching, strip_module
 from mmssl.engine.optim import LARS
-from mmssl.layers.transformer import TransformerBlock
+from mmssl.layers.distributed import whole
 from mmssl.registry import STRATEGIES
+
+DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16, 'float32': torch.float32}
 
 
 @STRATEGIES.register_module()
 class FSDPStrategy(MMEngineFSDPStrategy):
     """Fully sharded training that starts, decays weights and resumes as an unsharded run does.
 
-    All ranks start from the weights of the first. Parameter groups are made from the whole model: mmengine
-    makes them after sharding, when every parameter is a flat vector, so that no rule by dimension applies.
-    Checkpoints are whole, like those of an unsharded run, and written by the first rank; mmengine's cannot be
-    resumed with torch 2.1 and later.
+    It uses ``torch.distributed.fsdp.fully_shard`` (FSDP2), where mmengine's uses FullyShardedDataParallel.
+    Parameters keep their names and shapes, so that the optimizer has the groups of an unsharded run. All
+    ranks start from the weights of the first. Checkpoints are whole, in the layout of an unsharded run, are
+    written by the first rank, and can be resumed with or without sharding, on any number of ranks.
 
     Args:
-        model_wrapper: Arguments of mmengine's MMFullyShardedDataParallel. Without ``auto_wrap_policy`` every
-            TransformerBlock is a unit: a policy by size may divide a part that is used other than by its
-            ``forward``, such as MAE's encoder.
+        units: Names of the module classes whose instances are gathered and freed one at a time. What lies
+            outside of them stays gathered from the forward to the backward pass.
+        mixed_precision: Arguments of ``torch.distributed.fsdp.MixedPrecisionPolicy``, with dtypes by name,
+            such as ``dict(param_dtype='bfloat16', reduce_dtype='float32')``, which gathers half the bytes.
+            The parameters that the optimizer updates keep their own dtype. None: everything in that dtype.
+        reshard_after_forward: Whether a unit is freed after its forward pass and gathered again for the
+            backward pass; False takes more memory and less time.
+        activation_checkpointing: Whether units compute their activations again in the backward pass.
         state_dict_cfg: 'full', the only value.
+        model_wrapper: None, the only value: an argument of FullyShardedDataParallel.
         **kwargs: Passed on to mmengine's FSDPStrategy.
 
     Raises:
-        ValueError: Sharded checkpoints are requested; the model has no transformer blocks, and there is no
-            ``auto_wrap_policy``; the optimizer or the gradient clipping needs whole parameters.
+        ValueError: Sharded checkpoints are requested; the model has no ``units``; a dtype is unknown; or the
+            optimizer needs whole parameters.
     """
 
-    # an attribute of mmengine's strategy
-    model_wrapper: dict | None
-
-    def __init__(self, *, model_wrapper: dict | None = None, state_dict_cfg: str = 'full', **kwargs):
+    def __init__(
+        self,
+        *,
+        units: Sequence[str] = ('TransformerBlock',),
+        mixed_precision: dict | None = None,
+        reshard_after_forward: bool = True,
+        activation_checkpointing: bool = False,
+        state_dict_cfg: str = 'full',
+        model_wrapper: dict | None = None,
+        **kwargs,
+    ):
         if state_dict_cfg != 'full':
             raise ValueError(
                 f'state_dict_cfg={state_dict_cfg!r}: mmssl.FSDPStrategy writes whole checkpoints, '
                 "state_dict_cfg='full'"
             )
-        super().__init__(model_wrapper=model_wrapper, state_dict_cfg=state_dict_cfg, **kwargs)
-        if not torch.cuda.is_available():
-            # offloading to the CPU copies nothing that is there already, and torch then frees the original
-            self.state_dict_config = FullStateDictConfig(rank0_only=True, offload_to_cpu=False)
-            self.optim_state_dict_config = FullOptimStateDictConfig(rank0_only=True, offload_to_cpu=False)
-        self._optim_wrapper: OptimWrapper | None = None
-
-    def prepare(self, model, *, optim_wrapper=None, **kwargs):
-        """Prepare as mmengine does; keep the optimizer's settings until just before the model is sharded."""
-        self._optim_settings = optim_wrapper
-        return super().prepare(model, optim_wrapper=optim_wrapper, **kwargs)
+        if model_wrapper is not None:
+            raise ValueError(
+                f'model_wrapper={model_wrapper!r}: mmssl.FSDPStrategy shards with fully_shard, without a '
+                "wrapper; give units=['CLASS'] for auto_wrap_policy, reshard_after_forward=False for "
+                'SHARD_GRAD_OP, and mixed_precision by the names of the dtypes'
+            )
+        if not isinstance(activation_checkpointing, bool):
+            raise ValueError(
+                f'activation_checkpointing={activation_checkpointing!r}: give True to recompute the '
+                'activations of all units, or False'
+            )
+        super().__init__(state_dict_cfg=state_dict_cfg, **kwargs)
+        self.units = (units,) if isinstance(units, str) else tuple(units)
+        self.mixed_precision = _policy(mixed_precision or {})
+        self.reshard_after_forward = reshard_after_forward
+        self.recomputes_units = activation_checkpointing
 
     def _wrap_model(self, model: nn.Module) -> nn.Module:
-        model.to(get_device())  # the optimizer takes its precision from where the parameters are
-        self._shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        if isinstance(self._optim_settings, dict):
-            settings = dict(self._optim_settings)
-            if settings.get('type') == 'mmssl.AmpOptimWrapper':
-                # in float16 the ranks have to agree that a step has overflowed
-                settings.setdefault('use_fsdp', True)
-            self._optim_wrapper = wrapper = super().build_optim_wrapper(settings, model)
-            self._refuse_what_needs_whole_parameters(wrapper)
-            names = {id(parameter): name for name, parameter in model.named_parameters()}
-            self._group_names = [
-                [names[id(parameter)] for parameter in group['params']]
-                for group in wrapper.optimizer.param_groups
-            ]
-        self.model_wrapper = wrapping = dict(self.model_wrapper or {}, use_orig_params=True)
-        if 'auto_wrap_policy' not in wrapping:
-            if not any(isinstance(module, TransformerBlock) for module in model.modules()):
-                raise ValueError(
-                    f'{type(model).__name__} has no transformer block to shard by; choose what to shard with '
-                    "strategy.model_wrapper.auto_wrap_policy=dict(type='torch.distributed.fsdp.wrap."
-                    "size_based_auto_wrap_policy', min_num_params=10000000)"
-                )
-            wrapping['auto_wrap_policy'] = ModuleWrapPolicy({TransformerBlock})
+        model.to(get_device())
         _copy_from_first_rank(model)
-        return super()._wrap_model(model)
-
-    @staticmethod
-    def _refuse_what_needs_whole_parameters(wrapper) -> None:
-        if not isinstance(wrapper, OptimWrapper):
+        units = [module for module in model.modules() if type(module).__name__ in self.units]
+        if not units:
             raise ValueError(
-                f'mmssl.FSDPStrategy takes one optimizer, not a {type(wrapper).__name__}; train without FSDP'
+                f'{type(model).__name__} has no {" or ".join(self.units)} to shard by; name the classes of '
+                "its large parts: strategy.units=['CLASS']"
             )
-        if isinstance(wrapper.optimizer, LARS) or 'LARS' in type(wrapper.optimizer).__name__:
-            raise ValueError(
-                'LARS takes norms of whole parameters, of which a rank holds a part (FSDP); '
-                'use AdamW, or train without FSDP'
+        mesh = init_device_mesh(get_device(), (torch.distributed.get_world_size(),))
+        if self.recomputes_units:
+            for unit in units:
+                unit.forward = functools.partial(checkpoint, unit.forward, use_reentrant=False)
+        for unit in reversed(units):  # a part before the whole
+            fully_shard(
+                unit,
+                mesh=mesh,
+                reshard_after_forward=self.reshard_after_forward,
+                mp_policy=self.mixed_precision,
             )
-        if wrapper.clip_grad_kwargs and getattr(wrapper, 'grad_name', '') == 'grad_norm':
-            raise ValueError(
-                'optim_wrapper.clip_grad takes the norm of whole gradients, of which a rank holds a part '
-                '(FSDP); '
-                "clip by value (type='value'), or train without FSDP"
-            )
+        fully_shard(model, mesh=mesh, mp_policy=self.mixed_precision)
+        return model
 
     def build_optim_wrapper(self, optim_wrapper, model: nn.Module | None = None):
-        """Return the wrapper built for the whole model, with the sharded parameters in its groups."""
-        if self._optim_wrapper is None:
+        """Return the wrapper of an optimizer that updates this rank's part of the parameters."""
+        if not isinstance(optim_wrapper, dict):
             raise ValueError('mmssl.FSDPStrategy builds the optimizer itself; give optim_wrapper as a dict')
-        assert model is not None
-        sharded = {_bare_name(name): parameter for name, parameter in model.named_parameters()}
-        for group, names in zip(self._optim_wrapper.optimizer.param_groups, self._group_names, strict=True):
-            group['params'] = [sharded[name] for name in names]
-        return self._optim_wrapper
+        wrapper = super().build_optim_wrapper(optim_wrapper, model)
+        _refuse_what_needs_whole_parameters(wrapper)
+        return wrapper
+
+    def model_state_dict(self) -> dict:
+        """Return the whole model's state on the first rank, {} on the others; all ranks take part."""
+        return _on_first_rank(self.model.state_dict())
 
     def optim_state_dict(self) -> dict:
         """Return the whole optimizer's state on the first rank, {} on the others; all ranks take part."""
-        wrapper = self.optim_wrapper
-        state = FullyShardedDataParallel.optim_state_dict(self.model, wrapper.optimizer)
-        if state:
-            extra = wrapper.state_dict().items()
-            state.update({key: value for key, value in extra if key not in ('state', 'param_groups')})
-        return state
+        state = self.optim_wrapper.state_dict()
+        state['state'] = {index: _on_first_rank(state['state'][index]) for index in sorted(state['state'])}
+        return state if is_main_process() else {}
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
-        """Load this rank's part of a state from :meth:`optim_state_dict`.
+        """Load this rank's part of the state of an optimizer, of a run with or without sharding.
 
         Raises:
-            ValueError: The state is of an unsharded run, whose parameters have indices instead of names.
+            MismatchError: The state has other parameters than this optimizer.
         """
-        first = next((name for group in state_dict['param_groups'] for name in group['params']), '')
-        if not isinstance(first, str):
-            raise ValueError(
-                'the checkpoint is of a run without FSDP, whose optimizer cannot be sharded; start from its '
-                'weights '
-                'with load_from, or resume it without FSDP'
+        groups = self.optim_wrapper.optimizer.param_groups
+        parameters = [parameter for group in groups for parameter in group['params']]
+        state_dict = self._with_indices(state_dict, parameters)
+        unknown = [index for index in state_dict['state'] if not 0 <= index < len(parameters)]
+        if unknown:
+            raise MismatchError(
+                f'the optimizer of the checkpoint has more than the {len(parameters)} parameters of this '
+                'one; resume with the config of that run, or start from its weights with load_from'
             )
-        extra = {key: value for key, value in state_dict.items() if key not in ('state', 'param_groups')}
-        whole = dict(state=state_dict['state'], param_groups=state_dict['param_groups'])
-        part = FullyShardedDataParallel.optim_state_dict_to_load(
-            self.model, self.optim_wrapper.optimizer, whole
-        )
-        self.optim_wrapper.load_state_dict({**part, **extra})
+        state = {
+            index: {key: _sharded_like(parameters[index], value) for key, value in values.items()}
+            for index, values in state_dict['state'].items()
+        }
+        self.optim_wrapper.load_state_dict({**state_dict, 'state': state})
+
+    def _with_indices(self, state_dict: dict, parameters: list[nn.Parameter]) -> dict:
+        """Return the state with parameters by index, which mmssl 0.1 has saved by name."""
+        groups = state_dict['param_groups']
+        if not any(isinstance(name, str) for group in groups for name in group['params']):
+            return state_dict
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        indices = {names[id(parameter)]: index for index, parameter in enumerate(parameters)}
+        unknown = [name for group in groups for name in group['params'] if name not in indices]
+        if unknown:
+            raise MismatchError(
+                f'the optimizer of the checkpoint has parameters that this one lacks, such as {unknown[0]}; '
+                'resume with the config of that run, or start from its weights with load_from'
+            )
+        return {
+            **state_dict,
+            'state': {indices[name]: values for name, values in state_dict['state'].items()},
+            'param_groups': [
+                {**group, 'params': [indices[name] for name in group['params']]} for group in groups
+            ],
+        }
 
     def load_model_state_dict(self, state_dict: dict, *, strict: bool = False, revise_keys=None) -> None:
-        """Load whole weights into the sharded model.
+        """Load this rank's part of whole weights, with the checks of :func:`mmssl.checkpoint.load_matching`.
 
         Raises:
-            MismatchError: Nothing matched, a shape differs, or ``strict`` is set and not everything matched.
+            MismatchError: Nothing matched, a shape or the kind of a dtype differs, or ``strict`` is set and
+                not everything matched.
         """
-        state_dict = OrderedDict(strip_module(state_dict))
+        weights = strip_module(state_dict)
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.model.state_dict().items()}
         report = MatchReport(
             'the checkpoint',
-            matched=[name for name in self._shapes if name in state_dict],
-            missing=[name for name in self._shapes if name not in state_dict],
-            unexpected=[name for name in state_dict if name not in self._shapes],
+            matched=[name for name in shapes if name in weights],
+            missing=[name for name in shapes if name not in weights],
             mismatched=[
-                (name, tuple(value.shape), self._shapes[name])
-                for name, value in state_dict.items()
-                if tuple(value.shape) != self._shapes.get(name, tuple(value.shape))
+                (name, tuple(value.shape), shapes[name])
+                for name, value in weights.items()
+                if tuple(value.shape) != shapes.get(name, tuple(value.shape))
             ],
         )
-        if not report.matched or report.mismatched or (strict and not report.complete):
+        if report.mismatched:
             raise MismatchError(
                 f'the weights do not fit the sharded model; give those of the same architecture: {report}'
             )
-        self.model.load_state_dict(state_dict, strict=False)
-        print_log(str(report), logger='current')
+        parameters = dict(self.model.named_parameters())
+        for name, value in weights.items():
+            if name in parameters:
+                weights[name] = _sharded_like(parameters[name], value)
+        load_matching(self.model, weights, strict=strict)
 
 
-def _bare_name(name: str) -> str:
-    """Return a parameter's name without the marks of the wrappers around it."""
-    return name.replace('_fsdp_wrapped_module.', '').replace('_checkpoint_wrapped_module.', '')
+def _policy(settings: dict) -> MixedPrecisionPolicy:
+    settings = dict(settings)
+    for name in ('param_dtype', 'reduce_dtype', 'output_dtype'):
+        dtype = settings.get(name)
+        if dtype is not None:
+            settings[name] = DTYPES.get(str(dtype).removeprefix('torch.'))
+            if settings[name] is None:
+                raise ValueError(f'mixed_precision.{name}={dtype!r}; give one of {", ".join(DTYPES)}')
+    try:
+        return MixedPrecisionPolicy(**settings)
+    except TypeError as error:
+        raise ValueError(
+            f'mixed_precision={settings!r}: {error}; it takes param_dtype, reduce_dtype, output_dtype and '
+            'cast_forward_inputs'
+        ) from None
+
+
+def _refuse_what_needs_whole_parameters(wrapper) -> None:
+    if not isinstance(wrapper, OptimWrapper):
+        raise ValueError(
+            f'mmssl.FSDPStrategy takes one optimizer, not a {type(wrapper).__name__}; train without FSDP'
+        )
+    if isinstance(wrapper.optimizer, LARS) or 'LARS' in type(wrapper.optimizer).__name__:
+        raise ValueError(
+            'LARS takes norms of whole parameters, of which a rank holds a part (FSDP); '
+            'use AdamW, or train without FSDP'
+        )
+
+
+def _on_first_rank(values: dict) -> dict:
+    """Return whole tensors on the CPU on the first rank, {} on the others; all ranks take part."""
+    first = is_main_process()
+    result = {}
+    for key, value in values.items():
+        value = whole(value)  # one at a time: the whole model may not fit
+        if first:
+            result[key] = value.detach().cpu() if isinstance(value, Tensor) else value
+    return result
+
+
+def _sharded_like(parameter: Tensor, value):
+    """Return this rank's part of a value of the parameter's shape; others are returned as they are."""
+    if not isinstance(parameter, DTensor) or not isinstance(value, Tensor) or value.shape != parameter.shape:
+        return value
+    # every rank has read the file
+    return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
 
 def _copy_from_first_rank(model: nn.Module) -> None:
@@ -181,7 +250,8 @@ def _copy_from_first_rank(model: nn.Module) -> None:
             'FSDP shards a model over several processes: start it with tools/dist_train.sh, or set '
             'strategy=None'
         )
-    for tensor in model.state_dict().values():
+    # not the state dict: its counters are on the CPU, where NCCL cannot read them
+    for tensor in (*model.parameters(), *model.buffers()):
         sent = tensor.detach().contiguous()
         torch.distributed.broadcast(sent, src=0)
         with torch.no_grad():

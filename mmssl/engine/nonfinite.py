@@ -26,21 +26,25 @@ class NonFiniteHook(Hook):
 
     mmengine's CheckInvalidLossHook checks the loss every 50 steps, after the optimizer has stepped. Here
     :class:`mmssl.engine.optim_wrapper.OptimWrapper` checks losses and gradients before every step, and this
-    hook sets what it does then. On CUDA the check of the loss is one synchronisation per step; clipping,
-    and logging the loss, have another each. The runners of mmssl replace mmengine's OptimWrapper and
-    AmpOptimWrapper by the classes that check; with another runner, set
-    ``optim_wrapper=dict(type='mmssl.OptimWrapper', ...)``. With a wrapper that does not check, a run stops
-    after the step whose loss was not finite.
+    hook sets what it does then. The runners of mmssl replace mmengine's OptimWrapper and AmpOptimWrapper by
+    the classes that check; with another runner, set ``optim_wrapper=dict(type='mmssl.OptimWrapper', ...)``.
+    With a wrapper that does not check, a run stops after the step whose loss was not finite.
+
+    On CUDA the host waits for the forward pass before it queues the optimizer's step, and for nothing else:
+    with ``policy='stop'`` a gradient that is not finite is found one step late, after the optimizer has used
+    it. Checkpoints never hold it: :class:`mmssl.engine.exact_resume.ExactResume` checks the weights of each.
 
     When a run on one process stops, the step is computed once more to name the module that made the first
     such value (:mod:`mmssl.engine.nonfinite_source`); for that the batch is kept, and the states of the
     generators are saved before each step.
 
     Args:
-        policy: ``'stop'`` raises NonFiniteError; ``'skip'`` skips the step and continues.
+        policy: ``'stop'`` raises NonFiniteError; ``'skip'`` skips the step, restores the buffers, such as
+            running statistics, and continues.
         budget: Number of steps that may be skipped in the whole run, resumed ones included.
         check_gradients: Whether to check gradients that are not clipped: ``'auto'`` on the CPU only, True
-            everywhere (one more synchronisation and one reading of the gradients on CUDA), False never.
+            everywhere (one reading of the gradients), False never. With ``policy='skip'`` the optimizer
+            waits for the outcome, which synchronises a GPU at every step.
 
     Raises:
         ValueError: An argument is out of range.
@@ -64,6 +68,8 @@ class NonFiniteHook(Hook):
         self._prepared: Any = None
         self._losses: Any = None
         self._generators: GeneratorStates | None = None
+        # running statistics and queues before the step, which a skipped one must not change
+        self._buffers: dict[str, Tensor] = {}
         self._handles: list[RemovableHandle] = []
         # whether a step can be computed again: one process has all of it
         self._repeatable = False
@@ -77,6 +83,7 @@ class NonFiniteHook(Hook):
             if isinstance(wrapper, OptimWrapper):
                 wrapper.on_nonfinite = self.handle
                 wrapper.check_gradients = self.check_gradients
+                wrapper.gradients_first = self.policy == 'skip'
             else:
                 self._wrapper_checks = False
                 runner.logger.warning(
@@ -112,6 +119,12 @@ class NonFiniteHook(Hook):
         """Keep the batch, whose files an error names, and the states of the generators."""
         self._batch = data_batch
         self._losses = None
+        if self.policy == 'skip':
+            self._buffers = {
+                name: buffer.clone()
+                for name, buffer in self._model.named_buffers()
+                if buffer.is_floating_point()
+            }
         if self._repeatable:
             device = next((parameter.device for parameter in self._model.parameters()), None)
             self._generators = GeneratorStates(device)
@@ -131,16 +144,23 @@ class NonFiniteHook(Hook):
         self._prepared = None
         self._losses = None
 
-    def handle(self, loss: Tensor | None = None, norm: float | None = None) -> None:
+    def handle(self, loss: Tensor | None = None, norm: float | None = None, late: bool = False) -> None:
         """Raise, or count and log a skipped step.
 
         Args:
             loss: The loss, if it is not finite on some rank.
             norm: The norm of the gradients, if it is not finite on some rank.
+            late: Whether the norm is that of the step before, whose gradients the optimizer has used.
 
         Raises:
             NonFiniteError: The policy is 'stop', or the budget is used up.
         """
+        if late:
+            raise NonFiniteError(
+                f'iteration {self._runner.iter}: the gradient norm is {norm}, and the optimizer has used it; '
+                'no checkpoint holds these weights: start again from the last one with a lower learning '
+                "rate, or skip such steps with NonFiniteHook(policy='skip')"
+            )
         losses = self._named_losses()
         if loss is not None:
             problem = _describe_loss(loss, losses)
@@ -161,6 +181,8 @@ class NonFiniteHook(Hook):
                 f'{self.budget}, so single images are not to blame; lower the learning rate, '
                 'or train in bfloat16 or float32'
             )
+        for name, buffer in self._buffers.items():
+            self._model.get_buffer(name).copy_(buffer)
         self._runner.logger.warning(f'{message}. Step skipped ({skipped} of at most {self.budget})')
 
     def _named_losses(self) -> dict[str, Any]:

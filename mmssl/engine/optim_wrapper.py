@@ -3,11 +3,13 @@
 from collections.abc import Callable
 
 import torch
-from mmengine.dist import all_reduce, get_world_size
 from mmengine.optim import AmpOptimWrapper as MMEngineAmpOptimWrapper
 from mmengine.optim import OptimWrapper as MMEngineOptimWrapper
 from torch import Tensor, nn
 
+from mmssl.engine.nonfinite_flag import DeviceFlag, finite_everywhere, largest_magnitude
+from mmssl.engine.runtime_info import record_scalar
+from mmssl.layers.distributed import own_part, whole
 from mmssl.registry import OPTIM_WRAPPERS
 
 
@@ -46,10 +48,13 @@ class OptimWrapper(MMEngineOptimWrapper):
 
     It takes ``clip_grad=dict(type='each', max_norm=...)``, where mmengine's clips the common norm only. And
     while ``on_nonfinite`` is set, as :class:`mmssl.engine.nonfinite.NonFiniteHook` does during training,
-    every loss is checked before its backward pass, and the gradients before the optimizer's step: always
-    where clipping computes their norm, otherwise as ``check_gradients`` says. With several ranks the
-    outcome is reduced, so that all of them act alike. A rejected batch discards the whole accumulated step
-    it belongs to.
+    every loss is checked before the optimizer's step, and the gradients: always where clipping computes
+    their norm, otherwise as ``check_gradients`` says. With several ranks the outcome is reduced, so that all
+    of them act alike. A rejected batch discards the whole accumulated step it belongs to.
+
+    On a GPU the host reads the outcome for the loss after the backward pass is queued, so that it waits for
+    the forward pass only, and the outcome for the gradients one step later, unless ``gradients_first`` is
+    set.
 
     With a float16 gradient scaler infinite gradients are left to the scaler, which lowers its scale and
     skips the step itself.
@@ -61,13 +66,18 @@ class OptimWrapper(MMEngineOptimWrapper):
 
     Attributes:
         on_nonfinite: Called with ``loss`` (a tensor) or ``norm`` (of the gradients) that is NaN or
-            infinite; the step is skipped if it returns. None: nothing is checked.
+            infinite; the step is skipped if it returns. With ``late=True`` the optimizer has already used
+            the gradients. None: nothing is checked.
         check_gradients: Whether to check gradients that are not clipped: True, False, or 'auto' for only on
             the CPU.
+        gradients_first: Whether the optimizer waits for the outcome of the check of the gradients.
     """
 
     on_nonfinite: Callable[..., None] | None = None
     check_gradients: bool | str = 'auto'
+    gradients_first = False
+    # the norm of the last step's gradients, and whether it is finite, if that has not been read
+    _last_norm: tuple[Tensor, DeviceFlag] | None = None
     # whether the rest of the accumulated step is discarded
     _discarding = False
 
@@ -84,21 +94,28 @@ class OptimWrapper(MMEngineOptimWrapper):
         if each:
             self.clip_func = clip_each_grad_norm_
 
-    def update_params(self, loss: Tensor, *args, **kwargs) -> None:
+    def update_params(
+        self, loss: Tensor, step_kwargs: dict | None = None, zero_kwargs: dict | None = None
+    ) -> None:
         """Run the backward pass, and step when the accumulated gradients are complete."""
         if self.on_nonfinite is None:
-            super().update_params(loss, *args, **kwargs)
+            super().update_params(loss, step_kwargs, zero_kwargs)
             return
-        if not is_finite_everywhere(torch.isfinite(loss.detach()).all()):
+        finite = finite_everywhere(loss)
+        if self._discarding or (finite.ready and not finite.read()):
+            # counted without a backward pass, so that learning rates and accumulation proceed as usual
+            self._inner_count += 1
+        else:
+            self.backward(self.scale_loss(loss))
+        self._read_last_norm()
+        if not finite.read():
             self.on_nonfinite(loss=loss)
             self.zero_grad()
             self._discarding = True
-        elif not self._discarding:
-            super().update_params(loss, *args, **kwargs)
-            return
-        # counted without a backward pass, so that learning rates and accumulation proceed as usual
-        self._inner_count += 1
         if self.should_update():
+            if not self._discarding:
+                self.step(**(step_kwargs or {}))
+                self.zero_grad(**(zero_kwargs or {}))
             self._discarding = False
 
     def step(self, **kwargs) -> None:
@@ -124,10 +141,23 @@ class OptimWrapper(MMEngineOptimWrapper):
         norm = self.clip_func(parameters, **self.clip_grad_kwargs)
         if norm is None:  # clipped by value
             return
-        checked = self.on_nonfinite is not None and not self._scales_loss()
-        if checked and not is_finite_everywhere(torch.isfinite(norm)):
+        norm = whole(norm)
+        if self.on_nonfinite is not None and not self._scales_loss():
+            self._check_norm(norm)
+        record_scalar(self.message_hub, f'train/{self.grad_name}', norm)
+
+    def _check_norm(self, norm: Tensor) -> None:
+        finite = finite_everywhere(norm)
+        if not finite.ready and not self.gradients_first:
+            self._last_norm = norm, finite
+        elif not finite.read():
             raise _NonFiniteGradient(float(norm))
-        self.message_hub.update_scalar(f'train/{self.grad_name}', float(norm))
+
+    def _read_last_norm(self) -> None:
+        if self._last_norm is not None:
+            (norm, finite), self._last_norm = self._last_norm, None
+            if self.on_nonfinite is not None and not finite.read():
+                self.on_nonfinite(norm=float(norm), late=True)
 
     def _check_gradients(self) -> None:
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group['params']]
@@ -136,14 +166,10 @@ class OptimWrapper(MMEngineOptimWrapper):
         device = parameters[0].device
         if self.check_gradients == 'auto' and device.type != 'cpu':
             return
-        gradients = [each.grad for each in parameters if each.grad is not None and not each.grad.is_sparse]
-        gradients = [gradient for gradient in gradients if gradient.numel()]
         # a rank of a sharded model may hold no gradient, but has to take part in the reduction
-        gradients = gradients or [torch.zeros((), device=device)]
-        # the largest magnitude is finite exactly if every gradient is; a sum of squares could overflow
-        norm = torch.stack(torch._foreach_norm(gradients, torch.inf)).max()
-        if not is_finite_everywhere(torch.isfinite(norm)):
-            raise _NonFiniteGradient(float(norm))
+        gradients = [own_part(each.grad) for each in parameters if each.grad is not None]
+        gradients = [gradient for gradient in gradients if not gradient.is_sparse]
+        self._check_norm(largest_magnitude(gradients, device))
 
     def _scales_loss(self) -> bool:
         scaler = getattr(self, 'loss_scaler', None)
@@ -152,15 +178,6 @@ class OptimWrapper(MMEngineOptimWrapper):
 
 class CheckedAmpOptimWrapper(OptimWrapper, MMEngineAmpOptimWrapper):
     """mmengine's AmpOptimWrapper with the additions of :class:`OptimWrapper`."""
-
-
-def is_finite_everywhere(finite: Tensor) -> bool:
-    """Whether a flag is true on every rank; all ranks have to call it."""
-    if get_world_size() > 1:
-        flag = finite.to(torch.int32)
-        all_reduce(flag, op='min')
-        finite = flag
-    return bool(finite)
 
 
 def use_checked_wrappers(cfg):

@@ -22,6 +22,7 @@ from mmssl.engine.method_hook import MethodHook
 from mmssl.engine.optim_wrapper import use_checked_wrappers
 from mmssl.engine.rank_watch import watched_ranks
 from mmssl.engine.run_hooks import FirstHook, LastHook
+from mmssl.engine.runtime_info import use_deferred_scalars
 from mmssl.engine.schedule_resume import ConfiguredSchedules
 from mmssl.engine.signals import StopSignal
 from mmssl.engine.stop import Stopper
@@ -54,7 +55,7 @@ class _ResumableRunner(_Base):
 
     def register_hooks(self, default_hooks=None, custom_hooks=None) -> None:
         """Register the hooks of the config and those of this runner."""
-        super().register_hooks(default_hooks, custom_hooks)
+        super().register_hooks(use_deferred_scalars(default_hooks), custom_hooks)
         if not any(isinstance(hook, MethodHook) for hook in self.hooks):
             self.register_hook(MethodHook())
         self.register_hook(FirstHook(self.exact_resume, self.stopper))

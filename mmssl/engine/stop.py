@@ -7,10 +7,9 @@ from datetime import timedelta
 import torch
 from mmengine.dist import all_reduce, get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook, EMAHook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop
-from torch.nn.parallel import DistributedDataParallel
 
+from mmssl.engine.bare_model import is_sharded
 from mmssl.engine.exact_resume import ExactResume
 from mmssl.engine.run_state import gather_rng_states
 from mmssl.engine.signals import StopSignal, current_watch
@@ -70,9 +69,7 @@ class Stopper:
         watch = current_watch()
         if watch is None:
             return
-        model = self.runner.model
-        unsharded = not is_model_wrapper(model) or isinstance(model, DistributedDataParallel)
-        self._validating = watch.immediate = validating and unsharded
+        self._validating = watch.immediate = validating and not is_sharded(self.runner.model)
         self.while_validating()
 
     def while_validating(self) -> None:

@@ -94,3 +94,16 @@ def unshuffle(tensor: Tensor, order: Tensor) -> Tensor:
     rank, _ = world()
     own = order.argsort()[rank * len(tensor) : (rank + 1) * len(tensor)]
     return gather(tensor)[own]
+
+
+def whole(value):
+    """Return a tensor that is sharded over the ranks (DTensor) as a whole; anything else as it is.
+
+    Every rank has to call it.
+    """
+    return value.full_tensor() if hasattr(value, 'full_tensor') else value
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """Return this rank's part of a tensor that is sharded over the ranks (DTensor); others as they are."""
+    return tensor.to_local() if hasattr(tensor, 'to_local') else tensor
