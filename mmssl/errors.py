@@ -4,6 +4,7 @@ Imports nothing outside the standard library.
 """
 
 import functools
+import os
 import re
 import warnings
 from collections.abc import Callable
@@ -45,6 +46,18 @@ class BadImageError(UserError, ValueError):
     def __init__(self, reason: str, path: str | None = None):
         super().__init__(f'{path}: {reason}' if path else reason)
         self.reason = reason
+
+
+class LabelError(UserError, ValueError):
+    """Labels cannot be read as they are, or mean more than one thing.
+
+    Args:
+        reason: What is wrong, and the cure.
+        path: The file or folder.
+    """
+
+    def __init__(self, reason: str, path: str | os.PathLike | None = None):
+        super().__init__(f'{path}: {reason}' if path else reason)
 
 
 class BadFilesError(UserError, RuntimeError):

@@ -1,0 +1,111 @@
+"""Labels come back as they were: boxes, outlines, masks, order of classes, odd names, empty images."""
+
+import json
+
+import numpy as np
+import pytest
+from label_files import comparable, label_set
+from PIL import Image
+
+from mmssl.data.label_formats import ImageLabels, describe, losses, read_labels, write_labels
+
+BOXES = ('coco', 'yolo', 'voc', 'labelme', 'cvat', 'label-studio')
+SEVERAL = ('coco', 'labelme', 'cvat', 'label-studio')
+
+
+@pytest.mark.parametrize(
+    ('format', 'kinds'),
+    [
+        *((format, ['boxes']) for format in BOXES),
+        *((format, ['polygons']) for format in BOXES if format != 'voc'),
+        *((format, ['boxes', 'polygons', 'masks']) for format in SEVERAL),
+    ],
+)
+@pytest.mark.parametrize('images', ['link', 'none'])
+def test_labels_come_back_as_they_were(tmp_path, format, kinds, images):
+    labels = label_set(tmp_path / 'source', *kinds)
+    assert write_labels(labels, tmp_path / 'out', format, images) == []
+    folders = [] if images == 'link' else [labels.image_root]
+    result = read_labels(tmp_path / 'out', images=folders)
+    assert result.format == format
+    assert result.classes == labels.classes
+    assert comparable(result) == comparable(labels)
+    assert not list((tmp_path / 'out').rglob('.*'))
+
+
+@pytest.mark.parametrize('format', SEVERAL)
+def test_parts_of_an_object_stay_together(tmp_path, format):
+    labels = label_set(tmp_path / 'source', 'polygons')
+    for image in labels.images[:1]:
+        for each in image.objects:
+            each.polygons.append([20.0, 20.0, 30.0, 20.0, 30.0, 28.0])
+            each.box = (each.box[0], each.box[1], max(30.0, each.box[2]), max(28.0, each.box[3]))
+    write_labels(labels, tmp_path / 'out', format, 'link')
+    assert comparable(read_labels(tmp_path / 'out')) == comparable(labels)
+
+
+@pytest.mark.parametrize('format', BOXES)
+def test_scores_of_predictions_come_back(tmp_path, format):
+    labels = label_set(tmp_path / 'source', 'boxes')
+    for image in labels.images:
+        for index, each in enumerate(image.objects):
+            each.score = 0.1 + 0.07 * index
+    write_labels(labels, tmp_path / 'out', format, 'link')
+    assert comparable(read_labels(tmp_path / 'out')) == comparable(labels)
+
+
+@pytest.mark.parametrize('format', ['coco', 'yolo', 'voc', 'cvat', 'label-studio'])
+def test_splits_come_back(tmp_path, format):
+    labels = label_set(tmp_path / 'source', 'boxes')
+    for image, split in zip(labels.images, ('train', 'train', 'val', 'test'), strict=True):
+        image.split = split
+    write_labels(labels, tmp_path / 'out', format, 'copy')
+    assert comparable(read_labels(tmp_path / 'out')) == comparable(labels)
+
+
+def test_label_maps_come_back(tmp_path):
+    labels = label_set(tmp_path / 'source', 'masks')
+    assert 'png holds classes' in write_labels(labels, tmp_path / 'out', 'png', 'link')[0]
+    result = read_labels(tmp_path / 'out')
+    assert result.classes == ['background', *labels.classes]
+    assert result.label_map[255] is None
+    with Image.open(tmp_path / 'out/masks/a b.png') as image:
+        assert image.mode == 'P'
+        assert set(np.unique(np.asarray(image))) == {1, 4}
+    write_labels(result, tmp_path / 'again', 'png', 'link')
+    for name in ('a b', 'sub/deep/empty'):
+        files = [(tmp_path / folder / f'masks/{name}.png').read_bytes() for folder in ('out', 'again')]
+        assert files[0] == files[1]
+
+
+def test_what_a_format_cannot_hold_is_said(tmp_path):
+    labels = label_set(tmp_path, 'boxes', 'masks')
+    labels.images[0].objects[0].crowd = True
+    assert losses(labels, 'coco') == []
+    assert losses(labels, 'voc') == ['voc holds boxes only: the outlines of 6 objects are not written']
+    assert len(losses(labels, 'yolo')) == 2
+
+
+def test_image_labels_as_json(tmp_path):
+    image = label_set(tmp_path, 'boxes', 'masks').images[0]
+    assert ImageLabels.from_dict(json.loads(json.dumps(image.to_dict()))) == image
+
+
+def test_two_images_with_the_same_file_of_labels_are_refused(tmp_path):
+    labels = label_set(tmp_path, 'boxes')
+    labels.images[0].name = 'z#1.jpg'
+    with pytest.raises(ValueError, match='z#1.jpg and z#1.png would have the same file of labels'):
+        write_labels(labels, tmp_path / 'out', 'yolo')
+    with pytest.raises(ValueError, match="format 'yolov8' cannot be written; did you mean 'yolo'"):
+        write_labels(labels, tmp_path / 'out', 'yolov8')
+
+
+def test_three_lines_describe_a_folder(tmp_path):
+    labels = label_set(tmp_path / 'source', 'boxes')
+    write_labels(labels, tmp_path / 'out', 'yolo', 'link')
+    assert describe(read_labels(tmp_path / 'out')).splitlines() == [
+        f'{tmp_path}/out: YOLO (4 text files)',
+        '4 images, 4 classes: bolt & nut, Ärger, a, 3 wheels',
+        '9 objects: bolt & nut 3, Ärger 0, a 3, 3 wheels 3; 1 image without objects',
+        'note: train and val of data.yaml are the same folder, which is split',
+    ]
