@@ -189,7 +189,7 @@ def start_server(page: Any, gradio: Any, args: argparse.Namespace, limits: 'Limi
         app_kwargs=dict(middleware=[guard]),
         state_session_capacity=MAX_VISITORS,
     )
-    close_silent_connections(page.server, limits.header_seconds)
+    close_silent_connections(page.server, limits.header_seconds, limits.unread_seconds)
     return url
 
 

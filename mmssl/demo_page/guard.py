@@ -24,7 +24,8 @@ class Limits:
         files: Number of uploads that are kept.
         uploads_at_once: Number of uploads that are received at the same time.
         body_seconds: Longest time that the body of a request may take.
-        header_seconds: Longest time from a connection to the end of its first header.
+        header_seconds: Longest time from a connection, or from a response, to the end of the next header.
+        unread_seconds: Longest time in which a client takes nothing of what is sent to it.
     """
 
     file_bytes: int = 32 << 20
@@ -33,6 +34,7 @@ class Limits:
     uploads_at_once: int = 4
     body_seconds: float = 120
     header_seconds: float = 20
+    unread_seconds: float = 120
 
 
 @dataclass
@@ -205,28 +207,74 @@ async def _refuse(protocol: str, send: Callable, refused: _RefusedError) -> None
     await send({'type': 'http.response.body', 'body': refused.reason.encode()})
 
 
-def close_silent_connections(server: Any, seconds: float) -> None:
-    """Have a server close connections whose first request is not there in time.
+def close_silent_connections(server: Any, header_seconds: float, unread_seconds: float) -> None:
+    """Have a server close connections whose client is silent, for which uvicorn itself waits without end.
 
     Args:
-        server: A ``uvicorn.Server``, which itself waits for headers without end.
-        seconds: Time for the first header.
+        server: A ``uvicorn.Server``.
+        header_seconds: Time for the header of the first request, and for that of each further one after the
+            response to the one before.
+        unread_seconds: Time in which a client has to take what is sent to it.
     """
     make_protocol = server.config.http_protocol_class
 
     def make_watched_protocol(*args: Any, **kwargs: Any) -> Any:
         protocol = make_protocol(*args, **kwargs)
-        connection_made = protocol.connection_made
-
-        def watched_connection_made(transport: Any) -> None:
-            connection_made(transport)
-            protocol.loop.call_later(seconds, close_if_silent, transport)
-
-        def close_if_silent(transport: Any) -> None:
-            if getattr(protocol, 'cycle', protocol) is None and not transport.is_closing():
-                transport.close()
-
-        protocol.connection_made = watched_connection_made
+        _Watch(protocol, header_seconds, unread_seconds)
         return protocol
 
     server.config.http_protocol_class = make_watched_protocol
+
+
+class _Watch:
+    """Timers of a connection, started and stopped by the calls of its protocol.
+
+    Args:
+        protocol: A protocol of uvicorn, whose ``cycle`` is the request of which the header came last.
+        header_seconds: As for :func:`close_silent_connections`.
+        unread_seconds: As for :func:`close_silent_connections`.
+    """
+
+    def __init__(self, protocol: Any, header_seconds: float, unread_seconds: float):
+        self.protocol = protocol
+        self.header_seconds = header_seconds
+        self.unread_seconds = unread_seconds
+        self.unread_timer: asyncio.TimerHandle | None = None
+        for name, after in (
+            ('connection_made', self.expect_header),
+            ('on_response_complete', self.expect_header),
+            ('pause_writing', self.expect_reading),
+            ('resume_writing', self.cancel_reading),
+            ('connection_lost', self.cancel_reading),
+        ):
+            setattr(protocol, name, _followed_by(getattr(protocol, name), after))
+
+    def expect_header(self) -> None:
+        cycle = getattr(self.protocol, 'cycle', None)
+        self.protocol.loop.call_later(self.header_seconds, self.close_without_header, cycle)
+
+    def close_without_header(self, cycle: Any) -> None:
+        transport = self.protocol.transport
+        waiting = self.protocol.cycle is cycle and getattr(cycle, 'response_complete', True)
+        # a websocket has a protocol of its own
+        if waiting and transport.get_protocol() is self.protocol and not transport.is_closing():
+            transport.close()
+
+    def expect_reading(self) -> None:
+        self.cancel_reading()
+        self.unread_timer = self.protocol.loop.call_later(
+            self.unread_seconds, lambda: self.protocol.transport.abort()
+        )
+
+    def cancel_reading(self) -> None:
+        if self.unread_timer is not None:
+            self.unread_timer.cancel()
+            self.unread_timer = None
+
+
+def _followed_by(function: Callable, after: Callable[[], None]) -> Callable:
+    def both(*args: Any) -> None:
+        function(*args)
+        after()
+
+    return both

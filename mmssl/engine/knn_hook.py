@@ -5,8 +5,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
+from mmengine.dist import all_gather_object, barrier, get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from torch import Tensor
 
@@ -166,16 +165,22 @@ class KNNHook(Hook):
         )
 
     def _extract(self, model, images: 'LabelledImages') -> tuple[Tensor, Tensor]:
-        """Return the features (N, D) and labels (N,) of all images; on later ranks those of a share."""
+        """Return the features (N, D) and labels (N,) of all images; on later ranks those of a share.
+
+        Raises:
+            ValueError: None of the images can be read, or another rank has failed.
+        """
         from mmssl.evaluation import extract_features, image_loader
-        from mmssl.evaluation.sharded import gather_rows, shard
+        from mmssl.evaluation.sharded import gather_rows, on_all_ranks, shard
 
         part = shard(images, get_rank(), get_world_size())
-        features, labels = torch.zeros(0, 0), torch.zeros(0, dtype=torch.long)
-        if len(part) or get_world_size() == 1:
-            features, labels = extract_features(
-                model, image_loader(part, self.batch_size, self.num_workers), self.pool
+        features, labels = on_all_ranks(
+            lambda: extract_features(
+                model, image_loader(part, self.batch_size, self.num_workers), self.pool, may_be_empty=True
             )
+        )
+        if not sum(all_gather_object(len(features))):
+            raise ValueError(f'none of the {len(images)} images in {images.folder.image_root} can be read')
         return gather_rows(features), gather_rows(labels[:, None])[:, 0]
 
     def _record(self, runner, result: dict) -> None:

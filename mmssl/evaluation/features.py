@@ -122,6 +122,7 @@ def extract_features(
     pool: str = 'avg',
     device: str | torch.device | None = None,
     progress: bool | None = None,
+    may_be_empty: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Compute the features of all images of a loader.
 
@@ -136,6 +137,7 @@ def extract_features(
         device: Device to which the model is moved; that of the model if None.
         progress: Show a progress line with the remaining time on standard error; None shows it on a terminal.
             Only rank 0 ever shows it.
+        may_be_empty: Return (0, 0) features if none of the images can be read.
 
     Returns:
         Features (N, D), float32, and labels (N,), int64, on the CPU and in the order of the loader.
@@ -181,6 +183,8 @@ def extract_features(
             pooled = pool_features(_forward(model, inputs.to(device)), pool, extra)
             features.append(pooled.float().cpu())
             labels.append(batch_labels.long().cpu())
+    if not features and may_be_empty:
+        return torch.zeros(0, 0), torch.zeros(0, dtype=torch.long)
     if not features:
         raise ValueError('the loader gave no images that can be read')
     return torch.cat(features), torch.cat(labels)

@@ -1,11 +1,15 @@
 """Features that several ranks extract, each of its share of the images."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
-from mmengine.dist import all_gather, get_world_size, is_main_process
+from mmengine.dist import all_gather, all_gather_object, get_world_size, is_main_process
 from torch import Tensor
 
 from mmssl.evaluation.labelled import LabelledImages
 
+Result = TypeVar('Result')
 # rows are gathered in blocks of at most this size in bytes, since every rank receives those of all
 _BLOCK_BYTES = 1 << 26
 
@@ -19,6 +23,28 @@ def shard(images: LabelledImages, rank: int, world_size: int) -> LabelledImages:
         world_size: Number of ranks.
     """
     return LabelledImages(images.folder, images.indices.tensor_split(world_size)[rank])
+
+
+def on_all_ranks(function: Callable[[], Result]) -> Result:
+    """Call a function on every rank; if it fails on one of them, all of them raise an error.
+
+    Otherwise the others would wait in the next collective for a rank that has left.
+
+    Raises:
+        ValueError: It has failed on another rank; the message has the number of the rank and its error.
+    """
+    failure = None
+    try:
+        result = function()
+    except Exception as error:  # whatever it is, the other ranks have to know
+        failure = error
+    texts = all_gather_object('' if failure is None else str(failure) or type(failure).__name__)
+    if failure is not None:
+        raise failure
+    for rank, text in enumerate(texts):
+        if text:
+            raise ValueError(f'rank {rank}: {text}')
+    return result
 
 
 def gather_rows(rows: Tensor) -> Tensor:

@@ -130,6 +130,35 @@ def test_slow_clients_are_closed(start):
             f'Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n\r\n--'.encode()
         )
         assert b' 408 ' in slow.recv(1000).partition(b'\r\n')[0]
+    asking = f'GET /theme.css HTTP/1.1\r\nHost: {client.host}\r\n'.encode()
+    for rest in (b'GET / HTTP/1.1\r\nHost: ', b'\r\n', b''):
+        with socket.create_connection(client.address, timeout=20) as again:
+            again.sendall(asking + b'\r\n')
+            received = again.recv(1000)
+            assert received.startswith(b'HTTP/1.1 200')
+            again.sendall(rest)  # after a response, the next header is expected in time too
+            while received:
+                received = again.recv(1 << 20)
+    with socket.create_connection(client.address, timeout=20) as used:
+        for _ in range(4):  # one that sends requests stays open
+            used.sendall(asking + b'\r\n')
+            assert used.recv(1 << 20)
+            time.sleep(0.2)
+    assert client.request('GET', '/')[0] == 200
+
+
+def test_a_client_that_reads_nothing_is_closed(start):
+    client = start(unread_seconds=0.3)
+    with socket.socket() as unread:
+        unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        unread.settimeout(20)
+        unread.connect(client.address)
+        request = f'GET /config HTTP/1.1\r\nHost: {client.host}\r\n\r\n'.encode()
+        # answers that do not fit into the buffers of both sides
+        with pytest.raises(ConnectionError):
+            for _ in range(2000):
+                unread.sendall(request * 20)
+                time.sleep(0.002)
     assert client.request('GET', '/')[0] == 200
 
 

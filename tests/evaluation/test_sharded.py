@@ -82,3 +82,36 @@ def test_shares_are_disjoint_and_complete(tmp_path):
     images, _ = labelled_images(str(make_data(tmp_path, 3)), 32)
     shares = [shard(images, rank, 4).indices for rank in range(4)]
     assert torch.equal(torch.cat(shares), images.indices) and [len(share) for share in shares] == [2, 2, 1, 1]
+
+
+def evaluate_or_fail(rank, data, allowed):
+    model = Model()
+    hook = KNNHook(str(data), k=3, batch_size=2)
+    hook._images = labelled_images(str(data), 32)
+    for images in hook._images:
+        images.folder.bad_files.allowed = lambda count: allowed
+    try:
+        result = hook._compute(model)
+    except (RuntimeError, ValueError) as error:
+        return str(error)
+    return result and result['num_train']
+
+
+@pytest.mark.parametrize(
+    ('broken', 'allowed', 'expected'),
+    [
+        ('blue', 10, [4, None]),  # the share of the first rank
+        ('red', 10, [4, None]),
+        ('*', 20, ['none of the 8 images in', 'none of the 8 images in']),
+        ('red', 1, ['rank 1: 2 of 8 images', '2 of 8 images cannot be decoded']),
+    ],
+)
+def test_a_share_without_a_readable_image(two_ranks, tmp_path, broken, allowed, expected):
+    data = make_data(tmp_path, 4)
+    for file in data.glob(f'train/{broken}/*.png'):
+        file.write_bytes(file.read_bytes()[:60])
+    results = two_ranks(evaluate_or_fail, data, allowed)
+    if allowed == 10:
+        assert results == expected
+    else:
+        assert all(text in result for text, result in zip(expected, results, strict=True)), results
