@@ -7,7 +7,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmssl.ops.switch import no_autocast
-from mmssl.promptable.common import LayerNorm2d, reset_weights
+from mmssl.promptable.common import LayerNorm2d, constants, reset_weights
 from mmssl.registry import MODELS
 
 
@@ -47,9 +47,9 @@ class PositionEmbeddingRandom(nn.Module):
         coords = torch.stack([x.expand(size[0], -1), y[:, None].expand(-1, size[1])], dim=-1)
         return self.encode(coords).permute(2, 0, 1)
 
-    def forward_with_coords(self, coords: Tensor, image_size: tuple[int, int]) -> Tensor:
+    def forward_with_coords(self, coords_input: Tensor, image_size: tuple[int, int]) -> Tensor:
         """Encode x and y in pixels, (..., 2), to (..., C); float64 is divided in float64, as released."""
-        return self.encode(coords / coords.new_tensor([image_size[1], image_size[0]]))
+        return self.encode(coords_input / constants((image_size[1], image_size[0]), like=coords_input))
 
 
 @MODELS.register_module()
@@ -139,7 +139,7 @@ class SAMPromptEncoder(BaseModule):
                 'image'
             )
         corners = boxes.reshape(-1, 2, 2)
-        labels = torch.tensor([2, 3], device=boxes.device).expand(corners.shape[0], -1)
+        labels = torch.arange(2, 4, device=boxes.device).expand(corners.shape[0], -1)
         return self.embed_points(corners, labels)
 
     def embed_masks(self, masks: Tensor) -> Tensor:
