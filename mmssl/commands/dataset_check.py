@@ -73,7 +73,8 @@ def check_dataset(settings: Mapping, model: Mapping, args: argparse.Namespace) -
     try:
         inspector = DatasetInspector(settings, model)
     except Exception as error:  # a toolbox's dataset can fail in any way
-        errors, warnings = coco_problems(ann_file) if is_coco else ([], [])
+        masks = str(settings.get('type')).endswith('CocoMasks')
+        errors, warnings = coco_problems(ann_file, masks=masks) if is_coco else ([], [])
         if not any(text in str(error) for text in errors):
             errors.append(_creation_error(error, settings, ann_file, bool(args.data)))
         return DatasetReport(title, format_report(title, [], errors, warnings), errors, warnings)
@@ -83,7 +84,10 @@ def check_dataset(settings: Mapping, model: Mapping, args: argparse.Namespace) -
     if is_coco:
         used_images = len(inspector) if inspector.label_type == 'masks' else None
         coco_errors, coco_warnings = coco_problems(
-            ann_file, used_images, inspector.classes if inspector.label_type == 'objects' else ()
+            ann_file,
+            used_images,
+            inspector.classes if inspector.label_type == 'objects' else (),
+            masks=inspector.label_type == 'masks',
         )
         errors += coco_errors
         warnings += coco_warnings

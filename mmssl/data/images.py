@@ -190,8 +190,23 @@ def can_reduce(image: EncodedImage) -> bool:
     return b'\xff\xd9' in image.data[-4096:]
 
 
+def check_png(image: EncodedImage) -> None:
+    """Compare the checksums of a PNG, which Pillow does not do for its pixels; other formats pass.
+
+    Raises:
+        BadImageError: A checksum differs, so that pixels may be wrong.
+    """
+    if image.header.format != 'PNG':
+        return
+    try:
+        _read_header(image.data).verify()
+    except Exception as error:  # Pillow's parsers raise SyntaxError, OSError, struct.error, ...
+        raise BadImageError(f'damaged: {error}', image.path) from None
+
+
 def _decode_with_pillow(image: EncodedImage) -> np.ndarray:
     header = image.header
+    check_png(image)
     try:
         with warnings.catch_warnings(), _without_pillow_limit(header.width * header.height):
             warnings.simplefilter('ignore')

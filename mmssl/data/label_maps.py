@@ -6,7 +6,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from PIL import Image
 
-from mmssl.data.images import MAX_PIXELS, BadImageError, open_image
+from mmssl.data.images import MAX_PIXELS, BadImageError, check_png, open_image
 from mmssl.data.label_values import Color, is_colored
 from mmssl.registry import TRANSFORMS
 
@@ -57,11 +57,13 @@ def read_colors(path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 def _load(path: str, max_pixels: int) -> Image.Image:
     """Decode an image whose values are exact."""
-    image = open_image(path, max_pixels).header
+    encoded = open_image(path, max_pixels)
+    image = encoded.header
     if image.format in LOSSY_FORMATS:
         raise BadImageError(
             f'{image.format} changes the numbers of classes when it compresses; save labels as PNG', path
         )
+    check_png(encoded)
     try:
         image.load()
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ...

@@ -1,7 +1,6 @@
 """Masks without classes, for the promptable segmenter: COCO instances, folders of SA-1B, label images."""
 
 import io
-import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,9 @@ from mmengine.logging import print_log
 from PIL import Image
 
 from mmssl.checkpoint.regular_files import read_regular
+from mmssl.data.coco_masks import check_mask_annotation, decode_segment, prepare_masks
 from mmssl.data.suffixes import is_image
+from mmssl.hosts.coco_files import check_image, read_json
 from mmssl.registry import DATASETS
 
 # number of masks -> indices of those to read
@@ -48,37 +49,28 @@ class MaskDataset(BaseDataset):
         return Path(path)
 
 
-def decode_segment(segment: dict | list, size: tuple[int, int]) -> np.ndarray:
-    """Decode a COCO segmentation.
+def decode_segments(
+    segments: list, size: tuple[int, int], choose: Choose | None = None, file: str = 'a segmentation'
+) -> np.ndarray:
+    """Decode the chosen ones of several COCO segmentations.
 
     Args:
-        segment: Polygons (x, y, x, y, ...), or run lengths, as a list or compressed.
+        segments: The segmentations of an image.
         size: (H, W) of the image.
+        choose: Selects masks by their number; None for all.
+        file: Where they are from, for messages.
 
     Returns:
-        (H, W) bool.
+        (N, H, W) bool.
 
     Raises:
-        ValueError: Run lengths of an image of another size.
+        ValueError: A segmentation cannot be decoded; the message begins with ``file``.
     """
-    from pycocotools import mask as coco
-
-    if isinstance(segment, list):
-        code = coco.merge(coco.frPyObjects(segment, *size))
-    else:
-        if tuple(segment['size']) != tuple(size):
-            raise ValueError(
-                f'run lengths of a {segment["size"][0]}x{segment["size"][1]} image, but this one is '
-                f'{size[0]}x{size[1]} (height x width)'
-            )
-        code = coco.frPyObjects(segment, *size) if isinstance(segment['counts'], list) else segment
-    return coco.decode(code).astype(bool)
-
-
-def decode_segments(segments: list, size: tuple[int, int], choose: Choose | None = None) -> np.ndarray:
-    """Decode the chosen ones of several COCO segmentations to (N, H, W) bool."""
     indices = range(len(segments)) if choose is None else choose(len(segments))
-    masks = [decode_segment(segments[index], size) for index in indices]
+    try:
+        masks = [decode_segment(segments[index], size) for index in indices]
+    except Exception as error:  # pycocotools fails on invalid masks in many ways
+        raise ValueError(f'{file}: {error}') from None
     return np.stack(masks) if masks else np.zeros((0, *size), bool)
 
 
@@ -130,10 +122,18 @@ class CocoMasks(MaskDataset):
 
     def load_data_list(self) -> list[dict]:
         """Return the entries in the order of the file."""
-        path = self._require(self.ann_file, 'annotation file')
-        content = json.loads(read_regular(str(path)))
+        path = Path(self.ann_file)
+        if not path.is_symlink():  # reading tells what is wrong with a link
+            self._require(path, 'annotation file')
+        content = read_json(path)
         if not isinstance(content, dict) or 'images' not in content or 'annotations' not in content:
             raise ValueError(f'{path} is no COCO file of instances: it has no "images" and "annotations"')
+        try:
+            notes = prepare_masks(content)
+        except ValueError as error:
+            raise ValueError(f'{path}: {error}') from None
+        for note in notes:
+            print_log(f'{path}: {note}', logger='current')
         entries = self._read_images(path, content['images'])
         self._add_segments(path, content['annotations'], entries)
         with_masks = [entry for entry in entries.values() if entry['segments'] or self.keep_empty]
@@ -170,12 +170,7 @@ class CocoMasks(MaskDataset):
         left_out: Counter[str] = Counter()
         ids = set()
         for annotation in annotations:
-            entry = entries.get(annotation['image_id'])
-            if entry is None:
-                raise ValueError(
-                    f'{path}: annotation {annotation.get("id")} is of image {annotation["image_id"]}, '
-                    'which is not listed'
-                )
+            entry = entries[annotation['image_id']]
             repeated = annotation.get('id') in ids
             reason = 'repeated id' if repeated else flaw(annotation, entry['size'])
             ids.add(annotation.get('id', object()))
@@ -189,7 +184,8 @@ class CocoMasks(MaskDataset):
 
     def read_masks(self, info: dict, choose: Choose | None = None) -> np.ndarray:
         """Read the masks (N, H, W) bool of an entry."""
-        return decode_segments(info['segments'], tuple(info['size']), choose)
+        file = f'{self.ann_file}, image {info["img_id"]}'
+        return decode_segments(info['segments'], tuple(info['size']), choose, file)
 
 
 @DATASETS.register_module()
@@ -239,14 +235,20 @@ class SA1BDataset(MaskDataset):
     def read_masks(self, info: dict, choose: Choose | None = None) -> np.ndarray:
         """Read the masks (N, H, W) bool of an entry."""
         path = info['json_path']
-        content = json.loads(read_regular(str(path)))
-        valid = isinstance(content, dict) and 'annotations' in content
-        if not valid or not {'height', 'width'} <= set(content.get('image', ())):
+        content = read_json(path)
+        image = content.get('image') if isinstance(content, dict) else None
+        if not isinstance(image, dict) or not isinstance(content.get('annotations'), list):
             raise ValueError(
                 f'{path} is not of SA-1B\'s layout: it has no "image" with height and width, and '
                 '"annotations"'
             )
-        size = content['image']['height'], content['image']['width']
+        try:
+            check_image({'id': image.get('image_id'), 'file_name': 'its image', **image})
+            for annotation in content['annotations']:
+                check_mask_annotation(annotation)
+        except (ValueError, AttributeError) as error:
+            raise ValueError(f'{path}: {error}') from None
+        size = int(image['height']), int(image['width'])
         segments = [
             annotation['segmentation']
             for annotation in content['annotations']
@@ -254,7 +256,7 @@ class SA1BDataset(MaskDataset):
             and annotation.get('predicted_iou', 1.0) >= self.min_iou
             and annotation.get('stability_score', 1.0) >= self.min_stability
         ]
-        return decode_segments(segments, size, choose)
+        return decode_segments(segments, size, choose, path)
 
 
 @DATASETS.register_module()

@@ -4,14 +4,14 @@ Applied when :mod:`mmssl.detection` is imported; ``MMSSL_NO_PATCH=1`` leaves the
 """
 
 import functools
-import json
+import os
 from collections import Counter
 
-from mmdet.datasets import XMLDataset
+from mmdet.datasets import XMLDataset, xml_style
 from mmdet.datasets.api_wrappers import COCO
 
-from mmssl.detection.annotations import category_ids, check_xml_names, log
-from mmssl.hosts.coco_files import prepare_coco
+from mmssl.detection.annotations import category_ids, check_xml_names, check_xml_objects, log
+from mmssl.hosts.coco_files import prepare_coco, read_json
 from mmssl.hosts.patches import patches_are_off
 from mmssl.hosts.patching import listed
 
@@ -42,10 +42,13 @@ def check_coco_files() -> None:
     @functools.wraps(original_init)
     def init(self, annotation_file=None) -> None:
         self.file = annotation_file  # named in messages
-        try:
-            original_init(self, annotation_file)
-        except (AssertionError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ValueError(f'{annotation_file} is not a COCO file: {error}') from None
+        original_init(self)
+        if annotation_file is not None:
+            self.dataset = read_json(annotation_file)
+            if not isinstance(self.dataset, dict):
+                raise ValueError(f'{annotation_file} is not a COCO file: it contains no dict')
+            self.createIndex()
+            self.img_ann_map, self.cat_img_map = self.imgToAnns, self.catToImgs
 
     @functools.wraps(original_create_index)
     def create_index(self) -> None:
@@ -93,6 +96,10 @@ def check_xml_files() -> None:
     original_load = XMLDataset.load_data_list
     original_parse = XMLDataset.parse_data_info
     original_parse_instances = XMLDataset._parse_instance_info
+    original_list = xml_style.list_from_file
+
+    def list_from_file(*args, **kwargs) -> list[str]:
+        return [line.strip() for line in original_list(*args, **kwargs) if line.strip()]
 
     @functools.wraps(original_load)
     def load_data_list(self) -> list[dict]:
@@ -104,14 +111,23 @@ def check_xml_files() -> None:
 
     @functools.wraps(original_parse)
     def parse_data_info(self, img_info: dict) -> dict:
+        path = img_info.get('xml_path')
         try:
             return original_parse(self, img_info)
-        # an invalid number, a missing node, invalid XML
-        except (ValueError, AttributeError, SyntaxError) as error:
-            raise ValueError(f'{img_info.get("xml_path")}: {error}') from None
+        except FileNotFoundError as error:
+            if path is None or os.path.exists(path):
+                raise
+            raise FileNotFoundError(
+                f'{path} does not exist, but {self.ann_file} lists {img_info["img_id"]!r}; a line '
+                'is the name of an image without its suffix'
+            ) from error
+        # invalid numbers, missing nodes, invalid XML or encodings
+        except (ValueError, TypeError, AttributeError, OverflowError, SyntaxError, LookupError) as error:
+            raise ValueError(f'{path}: {error}') from None
 
     @functools.wraps(original_parse_instances)
     def parse_instance_info(self, raw_ann_info, *args, **kwargs) -> list[dict]:
+        check_xml_objects(raw_ann_info.getroot(), self._metainfo['classes'])
         if hasattr(self, '_object_counts'):
             self._object_counts.update(node.text for node in raw_ann_info.iterfind('object/name'))
         instances = original_parse_instances(self, raw_ann_info, *args, **kwargs)
@@ -121,6 +137,7 @@ def check_xml_files() -> None:
         self._flat_boxes = getattr(self, '_flat_boxes', 0) + len(instances) - len(solid)
         return solid
 
+    xml_style.list_from_file = list_from_file
     XMLDataset.load_data_list = load_data_list
     XMLDataset.parse_data_info = parse_data_info
     XMLDataset._parse_instance_info = parse_instance_info

@@ -6,11 +6,12 @@ the config's, and drops objects of unknown names silently.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from xml.etree.ElementTree import Element
 
 from mmdet.datasets.api_wrappers import COCO
 from mmengine.logging import print_log
 
-from mmssl.hosts.coco_files import compare_classes, listed, refuse_misspelt
+from mmssl.hosts.coco_files import compare_classes, finite_number, listed, refuse_misspelt
 
 
 def category_ids(coco: COCO, names: Sequence[str]) -> list[int]:
@@ -86,6 +87,49 @@ def check_xml_names(object_counts: Counter, names: Sequence[str], file: str, fla
         )
     if flat_boxes:
         log(f'{file}: {flat_boxes} boxes without area are left out')
+
+
+def check_xml_objects(root: Element, names: Sequence[str]) -> None:
+    """Check the objects of a PASCAL VOC file.
+
+    Spaces and line breaks around the names of objects are removed.
+
+    Args:
+        root: The root of the file, which is changed.
+        names: Class names; objects of other names may lack a box.
+
+    Raises:
+        ValueError: An object has no name, box or corner, or a corner or 'difficult' is no finite number; or a
+            box is outside of any object, so that nothing would read it. The message says which.
+    """
+    objects = root.findall('object')
+    inside = sum(_num_boxes(entry) for entry in objects)
+    if inside != _num_boxes(root):
+        raise ValueError(
+            f'{_num_boxes(root) - inside} of its boxes are in no <object> directly below <annotation>, and '
+            'tags have no namespace'
+        )
+    for number, entry in enumerate(objects, 1):
+        name, difficult = entry.find('name'), entry.find('difficult')
+        if name is None:
+            raise ValueError(f'object {number} has no name')
+        name.text = (name.text or '').strip()
+        if name.text not in names:
+            continue
+        if difficult is not None and finite_number((difficult.text or '').strip()) not in (0, 1):
+            raise ValueError(
+                f'object {number} ({name.text}) has difficult={difficult.text!r}; 0 or 1 is needed'
+            )
+        for corner in ('xmin', 'ymin', 'xmax', 'ymax'):
+            text = entry.findtext(f'bndbox/{corner}')
+            if finite_number(text) is None:
+                raise ValueError(
+                    f'object {number} ({name.text}) has {corner}={text!r}; a number of pixels is needed'
+                )
+
+
+def _num_boxes(node: Element) -> int:
+    return sum(str(child.tag).rpartition('}')[2] == 'bndbox' for child in node.iter())
 
 
 def log(text: str) -> None:

@@ -6,14 +6,33 @@ keys without naming the file.
 
 import difflib
 import itertools
+import json
 import math
 import numbers
+import os
 from collections import Counter
 from collections.abc import Iterable
+from os import PathLike
 from typing import Any
+
+from mmssl.checkpoint.regular_files import read_regular
 
 MAX_LISTED = 5
 BOX = '[left, top, width, height] in pixels'
+
+
+def read_json(path: str | PathLike) -> Any:
+    """Read a JSON file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
+
+    Raises:
+        OSError: The file does not exist, or is no regular file.
+        ValueError: It is not JSON; the message names it.
+    """
+    data = read_regular(os.fspath(path))
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{path} is not valid JSON: {error}') from None
 
 
 def prepare_coco(content: Any) -> list[str]:
@@ -32,10 +51,10 @@ def prepare_coco(content: Any) -> list[str]:
         ValueError: An entry lacks what has no default, ids repeat or do not refer to an entry, a box is not
             four finite numbers, or none of the boxes can be used. The message names the entry and the cure.
     """
-    images = {entry['id']: entry for entry in _entries(content, 'images')}
+    images = {entry['id']: entry for entry in entries_of(content, 'images')}
     for image in images.values():
-        _check_image(image)
-    categories = {entry['id']: entry for entry in _entries(content, 'categories')}
+        check_image(image)
+    categories = {entry['id']: entry for entry in entries_of(content, 'categories')}
     for category in categories.values():
         if not isinstance(category.get('name'), str):
             raise ValueError(
@@ -43,9 +62,9 @@ def prepare_coco(content: Any) -> list[str]:
             )
     completed: Counter[str] = Counter()
     annotations = _numbered(content)
-    _link(annotations, 'image_id', images, 'image', completed)
+    link(annotations, 'image_id', images, 'image', completed)
     if categories:
-        _link(annotations, 'category_id', categories, 'category', completed)
+        link(annotations, 'category_id', categories, 'category', completed)
     for annotation in annotations:
         _complete_annotation(annotation, images[annotation['image_id']], completed)
     notes = [f'{count} annotations {text}' for text, count in completed.items()]
@@ -59,7 +78,7 @@ def _numbered(content: dict) -> list[dict]:
     if plain and not any('id' in entry for entry in annotations):
         for number, entry in enumerate(annotations, 1):
             entry['id'] = number
-    return _entries(content, 'annotations')
+    return entries_of(content, 'annotations')
 
 
 def _left_out(annotations: list[dict], images: dict) -> list[str]:
@@ -91,7 +110,7 @@ def first_repeated(values: Iterable) -> Any:
     return next((value for value, count in counts.items() if count > 1), None)
 
 
-def _entries(content: Any, section: str) -> list[dict]:
+def entries_of(content: Any, section: str) -> list[dict]:
     """Return the entries of a section, each a dict with an id of its own."""
     entries = content.get(section) if isinstance(content, dict) else None
     if entries is None and section == 'categories':
@@ -101,6 +120,8 @@ def _entries(content: Any, section: str) -> list[dict]:
     for index, entry in enumerate(entries):
         if not isinstance(entry, dict):
             raise ValueError(f'entry {index} of {section} is {entry!r:.40}; a dict is needed')
+        if 'id' in entry:
+            entry['id'] = _whole(entry['id'])
         if isinstance(entry.get('id'), bool) or not isinstance(entry.get('id'), (int, str)):
             raise ValueError(
                 f'entry {index} of {section} has the id {entry.get("id")!r}; a whole number is needed'
@@ -111,13 +132,13 @@ def _entries(content: Any, section: str) -> list[dict]:
     return entries
 
 
-def _check_image(image: dict) -> None:
+def check_image(image: dict) -> None:
     if not isinstance(image.get('file_name'), str) or not image['file_name']:
         raise ValueError(
             f'image {image["id"]} has the file_name {image.get("file_name")!r}; a path is needed'
         )
     for key in ('width', 'height'):
-        value = _number(image.get(key))
+        value = finite_number(image.get(key))
         if value is None or not value >= 1 or value != int(value):
             raise ValueError(
                 f'image {image["id"]} ({image["file_name"]}) has the {key} {image.get(key)!r}; its size in '
@@ -126,12 +147,23 @@ def _check_image(image: dict) -> None:
         image[key] = int(value)
 
 
-def _link(annotations: list[dict], key: str, entries: dict, name: str, completed: Counter) -> None:
-    """Check that every annotation refers to an entry; an id that differs only by its type is replaced."""
+def link(annotations: list[dict], key: str, entries: dict, name: str, completed: Counter) -> None:
+    """Check that every annotation refers to an entry; an id that differs only by its type is replaced.
+
+    Args:
+        annotations: The annotations, which are changed.
+        key: Their key with the id of the entry.
+        entries: Id -> entry.
+        name: What an entry is, for messages.
+        completed: Number of annotations by what was changed in them.
+
+    Raises:
+        ValueError: Some annotations refer to no entry.
+    """
     by_text = {str(entry_id): entry_id for entry_id in entries}
     orphans = []
     for annotation in annotations:
-        entry_id = annotation.get(key)
+        entry_id = annotation[key] = _whole(annotation.get(key))
         if isinstance(entry_id, (int, str)) and entry_id in entries:
             continue
         match = by_text.get(str(entry_id))
@@ -145,20 +177,28 @@ def _link(annotations: list[dict], key: str, entries: dict, name: str, completed
         wrong = [annotation.get(key) for annotation in orphans]
         raise ValueError(
             f'{len(orphans)} annotations have a {key} that is not listed: {key} {wrong[0]!r} of annotation '
-            f'{listed(annotation["id"] for annotation in orphans)}; list the {name}, or remove them'
+            f'{listed(annotation.get("id") for annotation in orphans)}; list the {name}, or remove them'
         )
 
 
-def _number(value: Any) -> Any:
+def _whole(entry_id: Any) -> Any:
+    """Return an id such as 3.0, as tables are exported, as a whole number."""
+    return int(entry_id) if isinstance(entry_id, float) and entry_id.is_integer() else entry_id
+
+
+def finite_number(value: Any) -> Any:
     """Return a finite number, also one that is written as text; None for anything else."""
     if isinstance(value, str):
         try:
             value = float(value)
         except ValueError:
             return None
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return None
-    return value
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # a whole number of hundreds of digits
+        return None
 
 
 def _complete_annotation(annotation: dict, image: dict, completed: Counter) -> None:
@@ -166,7 +206,7 @@ def _complete_annotation(annotation: dict, image: dict, completed: Counter) -> N
     if box is None and annotation.get('segmentation'):
         box = _mask_area_and_box(annotation, image)[1]
         completed['have no bbox: that of the mask is used'] += 1
-    values: list[Any] = [_number(value) for value in box] if isinstance(box, (list, tuple)) else []
+    values: list[Any] = [finite_number(value) for value in box] if isinstance(box, (list, tuple)) else []
     if len(values) != 4 or None in values:
         raise ValueError(f'annotation {annotation["id"]} has the box {box!r}; it needs {BOX}, finite numbers')
     if any(isinstance(value, str) for value in box):
@@ -174,8 +214,8 @@ def _complete_annotation(annotation: dict, image: dict, completed: Counter) -> N
     annotation['bbox'] = values
     for key in ('iscrowd', 'ignore'):
         if key in annotation or key == 'iscrowd':
-            annotation[key] = _flag(annotation, key, completed)
-    area = _number(annotation.get('area'))
+            annotation[key] = flag(annotation, key, completed)
+    area = finite_number(annotation.get('area'))
     if annotation.get('area') is not None and area is None:
         raise ValueError(
             f'annotation {annotation["id"]} has the area {annotation["area"]!r}; a finite number is needed'
@@ -189,12 +229,12 @@ def _complete_annotation(annotation: dict, image: dict, completed: Counter) -> N
     annotation['area'] = area
 
 
-def _flag(annotation: dict, key: str, completed: Counter) -> int:
+def flag(annotation: dict, key: str, completed: Counter) -> int:
     value = annotation.get(key)
     if value is None:
         completed[f'have no {key}: 0 is used'] += 1
         return 0
-    number = int(value) if isinstance(value, bool) else _number(value)
+    number = int(value) if isinstance(value, bool) else finite_number(value)
     if number not in (0, 1):
         raise ValueError(f'annotation {annotation["id"]} has {key}={value!r}; 0 or 1 is needed')
     return int(number)

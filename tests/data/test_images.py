@@ -5,6 +5,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from mmssl.data.images import BadImageError, decode, open_image, orient, resize
+from mmssl.data.label_maps import read_label_map
 from mmssl.data.transforms import LoadImage
 
 
@@ -182,3 +183,17 @@ def test_resize_equals_pillow(interpolation, resample, size):
     photo = pytest.importorskip('skimage.data').coffee()[100:148, 200:264]
     expected = np.asarray(Image.fromarray(photo).resize(size[::-1], resample))
     assert np.abs(resize(photo, size, interpolation).astype(int) - expected).max() <= 2
+
+
+def test_a_png_whose_checksum_differs_is_damaged(tmp_path):
+    """Pillow decodes some damaged pixel data without an error."""
+    path = tmp_path / 'a.png'
+    gradient().save(path)
+    data = bytearray(path.read_bytes())
+    data[data.index(b'IEND') - 5] ^= 1  # the last byte of the checksum of the pixels
+    path.write_bytes(data)
+    assert np.asarray(Image.open(path)).shape == (48, 64, 3)
+    with pytest.raises(BadImageError, match=r'a\.png: damaged'):
+        load(path)
+    with pytest.raises(BadImageError, match=r'a\.png: damaged'):
+        read_label_map(str(path))

@@ -115,10 +115,16 @@ def voc(tmp_path, objects, classes, test_mode=False):
         + '</bndbox></object>'
         for name, box in objects
     )
-    (tmp_path / 'Annotations/a.xml').write_text(
-        f'<annotation><size><width>50</width><height>40</height></size>{boxes}</annotation>'
-    )
+    write_xml(tmp_path / 'Annotations/a.xml', boxes)
     (tmp_path / 'list.txt').write_text('a\n')
+    return voc_dataset(tmp_path, classes, test_mode)
+
+
+def write_xml(path, objects):
+    path.write_text(f'<annotation><size><width>50</width><height>40</height></size>{objects}</annotation>')
+
+
+def voc_dataset(tmp_path, classes, test_mode=False):
     return VOCDataset(
         ann_file=str(tmp_path / 'list.txt'),
         data_prefix=dict(sub_data_root=f'{tmp_path}/VOC2007/../'),
@@ -157,8 +163,42 @@ def test_xml_of_other_names_and_of_boxes_without_area(tmp_path, said):
         voc(tmp_path, [('cat', whole), ('Chiken', whole)], ('cat', 'chicken'))
     with pytest.raises(ValueError, match=r'list\.txt: none of the 2 boxes has an area; they are xmin'):
         voc(tmp_path, [('cat', (0.1, 0.2, 0.3, 0.4)), ('dog', (0.5, 0.2, 0.9, 0.4))], NAMES)
-    with pytest.raises(ValueError, match=r'Annotations/a\.xml: cannot convert float NaN to integer'):
+    with pytest.raises(ValueError, match=r'Annotations/a\.xml: object 1 \(cat\) has ymin=.nan'):
         voc(tmp_path, [('cat', (1, 'nan', 20, 30))], NAMES)
+
+
+WHOLE = '<name>cat</name><bndbox><xmin>2</xmin><ymin>3</ymin><xmax>20</xmax><ymax>30</ymax></bndbox>'
+
+
+@pytest.mark.parametrize(
+    'objects, words',
+    [
+        (f'<object>{WHOLE.replace("<xmin>2", "<xmin>1e400")}</object>', r"object 1 \(cat\) has xmin='1e400'"),
+        (f'<object>{WHOLE.replace("<xmin>2</xmin>", "")}</object>', r'object 1 \(cat\) has xmin=None'),
+        (f'<object>{WHOLE}<difficult/></object>', r'object 1 \(cat\) has difficult=None'),
+        (f'<object>{WHOLE.replace("name>", "nam>")}</object>', 'object 1 has no name'),
+        (f'<objekt>{WHOLE}</objekt>', '1 of its boxes are in no <object>'),
+        (f'<v:object xmlns:v="http://a">{WHOLE}</v:object>', '1 of its boxes are in no <object>'),
+        (f'<object>{WHOLE}', 'mismatched tag'),
+    ],
+)
+def test_xml_that_would_lose_objects_or_fail_is_refused_by_name(tmp_path, objects, words):
+    (tmp_path / 'VOC2007').mkdir()
+    voc(tmp_path, [('cat', (2, 3, 20, 30))], NAMES)
+    write_xml(tmp_path / 'Annotations/a.xml', objects)
+    with pytest.raises(ValueError, match=rf'Annotations/a\.xml: {words}'):
+        voc_dataset(tmp_path, NAMES)
+
+
+def test_xml_with_spaces_in_names_and_lists(tmp_path):
+    (tmp_path / 'VOC2007').mkdir()
+    voc(tmp_path, [('\n cat\n', (2, 3, 20, 30))], NAMES)
+    (tmp_path / 'list.txt').write_text('\na \r\n\n')
+    dataset = voc_dataset(tmp_path, NAMES)
+    assert len(dataset) == 1 and dataset.get_data_info(0)['instances'][0]['bbox_label'] == 0
+    (tmp_path / 'list.txt').write_text('a  1\n')
+    with pytest.raises(FileNotFoundError, match=r"a  1\.xml does not exist, but .*list\.txt lists 'a  1'"):
+        voc_dataset(tmp_path, NAMES)
 
 
 def test_validation_in_another_order_is_refused(monkeypatch):

@@ -1,10 +1,11 @@
 """COCO files of boxes are completed where a default is clear, and otherwise refused by entry."""
 
 import copy
+import json
 
 import pytest
 
-from mmssl.hosts.coco_files import compare_classes, prepare_coco
+from mmssl.hosts.coco_files import compare_classes, prepare_coco, read_json
 
 CONTENT = dict(
     images=[dict(id=1, file_name='a.jpg', width=100, height=80)],
@@ -41,6 +42,7 @@ def test_a_complete_file_stays():
         (dict(image_id='1'), 'image_id that is not listed, except as int'),
         (dict(category_id='2'), 'category_id that is not listed, except as int'),
         (dict(iscrowd='0'), ''),
+        (dict(image_id=1.0, category_id=2.0, id=7.0), ''),
         (dict(iscrowd=False), ''),
     ],
 )
@@ -75,6 +77,7 @@ def test_annotations_without_ids_are_numbered():
         (dict(bbox=[10, 20, 30]), 'annotation 7 has the box'),
         (dict(bbox=[10, 20, 30, float('nan')]), 'annotation 7 has the box'),
         (dict(bbox=[10, 20, 30, 'wide']), 'annotation 7 has the box'),
+        (dict(bbox=[10, 20, 30, 10**400]), 'annotation 7 has the box'),
         (dict(bbox=[[10], 20, 30, 40]), 'annotation 7 has the box'),
         (dict(area='large'), "annotation 7 has the area 'large'"),
         (dict(iscrowd='no'), "annotation 7 has iscrowd='no'"),
@@ -94,6 +97,19 @@ def test_annotations_without_ids_are_numbered():
 def test_what_has_no_default_is_refused(change, words):
     with pytest.raises(ValueError, match=words):
         prepare_coco(changed(**change))
+
+
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16', 'utf-32'])
+def test_encodings_of_json(tmp_path, encoding):
+    (tmp_path / 'a.json').write_bytes(json.dumps(dict(name='ä'), ensure_ascii=False).encode(encoding))
+    assert read_json(tmp_path / 'a.json') == dict(name='ä')
+
+
+@pytest.mark.parametrize('data', [b'', b'{', b'[' * 100_000, b'\xff{}', b'\x00' * 9, b'1' * 5000])
+def test_what_is_no_json_is_named(tmp_path, data):
+    (tmp_path / 'a.json').write_bytes(data)
+    with pytest.raises(ValueError, match=r'a\.json is not valid JSON'):
+        read_json(tmp_path / 'a.json')
 
 
 @pytest.mark.parametrize('section', ['images', 'annotations', 'categories'])

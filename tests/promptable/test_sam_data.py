@@ -129,7 +129,7 @@ def test_what_has_no_mask_is_left_out_and_counted(tmp_path, caplog):
 def test_coco_files_that_are_wrong(tmp_path):
     with pytest.raises(ValueError, match='several images have the id 1'):
         CocoMasks(**write_coco(tmp_path, [annotation(1, 1, A)], images=(1, 1)))
-    with pytest.raises(ValueError, match='annotation 5 is of image 9, which is not listed'):
+    with pytest.raises(ValueError, match='image_id 9 of annotation 5'):
         CocoMasks(**write_coco(tmp_path, [annotation(5, 9, A)]))
     with pytest.raises(ValueError, match='no mask to learn from'):
         CocoMasks(**write_coco(tmp_path, []))
@@ -138,6 +138,42 @@ def test_coco_files_that_are_wrong(tmp_path):
         CocoMasks(data_root=str(tmp_path), ann_file='a.json')
     with pytest.raises(FileNotFoundError, match='annotation file .*b.json'):
         CocoMasks(data_root=str(tmp_path), ann_file='b.json')
+
+
+@pytest.mark.parametrize(
+    'changes, words',
+    [
+        (dict(segmentation=float('nan')), 'annotation 5 has the segmentation nan'),
+        (dict(segmentation=[1, 2, 3, 4, 5, 6]), 'annotation 5 has the segmentation'),
+        (dict(segmentation=dict(counts=[96])), 'annotation 5 has the segmentation'),
+        (dict(bbox=[1, 2, 'a', 4]), 'annotation 5 has the box'),
+        (dict(area='large'), "annotation 5 has area='large'"),
+        (dict(iscrowd='no'), "annotation 5 has iscrowd='no'"),
+        (dict(image_id=[1]), r'image_id \[1\] of annotation 5'),
+        (dict(id=[1]), r'entry 0 of annotations has the id \[1\]'),
+    ],
+)
+def test_values_of_coco_masks_that_are_refused(tmp_path, changes, words):
+    with pytest.raises(ValueError, match=rf'a\.json: .*{words}'):
+        CocoMasks(**write_coco(tmp_path, [annotation(5, 1, A, **changes)]))
+
+
+@pytest.mark.parametrize(
+    'segmentation',
+    [
+        dict(size=[8, 12], counts=[5, 3]),
+        dict(size=[8, 12], counts=[-1, 97]),
+        dict(size=[8, 12], counts='?'),
+        [[1, 2, 3, 4, 5, float('nan')]],
+        [[1, 2, 3, 4, 5, '6']],
+        [[1, 2, 3, 4, 5, 6, 7]],
+    ],
+)
+def test_segmentations_that_are_refused_when_they_are_decoded(tmp_path, segmentation):
+    dataset = CocoMasks(**write_coco(tmp_path, [annotation(5, 1, A, segmentation=segmentation)]))
+    info = dataset.get_data_info(0)
+    with pytest.raises(ValueError, match=r'a\.json, image 1: '):
+        info['read_masks'](info)
 
 
 def test_sa1b_folder(tmp_path):

@@ -1,13 +1,13 @@
 """Checks of a COCO annotation file itself, whether or not a data set can be built from it."""
 
-import json
 from collections.abc import Iterable, Sequence
 
-from mmssl.hosts.coco_files import compare_classes, prepare_coco
+from mmssl.data.coco_masks import prepare_masks
+from mmssl.hosts.coco_files import compare_classes, prepare_coco, read_json
 
 
 def coco_problems(
-    path: str, used_images: int | None = None, classes: Sequence[str] = ()
+    path: str, used_images: int | None = None, classes: Sequence[str] = (), masks: bool = False
 ) -> tuple[list[str], list[str]]:
     """List the errors and warnings of a COCO file.
 
@@ -15,17 +15,17 @@ def coco_problems(
         path: The JSON file; a file of another format has no problems.
         used_images: Number of images in the data set, if it leaves out images without counting them.
         classes: Names of the classes, to which the categories are compared.
+        masks: Whether masks without classes are read from it, instead of boxes.
 
     Returns:
         Errors and warnings.
     """
     try:
-        with open(path, encoding='utf-8') as file:
-            content = json.load(file)
-    except FileNotFoundError:
+        content = read_json(path)
+    except OSError:
         return [], []  # the data set reports it
     except ValueError as error:
-        return [f'{path} is not valid JSON: {error}'], []
+        return [str(error)], []
     if not isinstance(content, dict) or 'images' not in content or 'annotations' not in content:
         return [], []
     warnings = []
@@ -37,7 +37,9 @@ def coco_problems(
             'nothing to learn from in their annotations'
         )
     try:
-        if 'categories' in content:
+        if masks:
+            warnings += prepare_masks(content)
+        elif 'categories' in content:
             warnings += prepare_coco(content)
             warnings += compare_classes(content, classes) if classes else []
     except ValueError as error:

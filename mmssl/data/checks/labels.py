@@ -74,7 +74,7 @@ def check_boxes(
             warnings.append('box beyond the image')
     if info.get('xml_path'):
         objects = ElementTree.parse(info['xml_path']).iterfind('object/name')
-        unknown = {element.text or '' for element in objects} - set(classes)
+        unknown = {(element.text or '').strip() for element in objects} - set(classes)
         warnings += [f'objects named {name!r}, which is not a class' for name in sorted(unknown)]
     return record._replace(
         counts=dict(Counter(labels)), objects=len(labels), errors=tuple(errors), warnings=tuple(warnings)
