@@ -23,7 +23,10 @@ from mmssl.detection.samples import (
     as_single_class,
     check_objects,
     external_proposals,
+    finite_boxes,
     image_of,
+    is_checked,
+    mark_checked,
     without_flat_boxes,
 )
 from mmssl.layers.folded_backbone import FoldedBackbone
@@ -136,6 +139,8 @@ class RFCN(TwoStageDetector):
         self.memory_format = memory_format_of(self.backbone)
         self._folded: FoldedBackbone | None = None
         self._warned_of_flat_boxes = False
+        # before the batch is copied to the device: a check there would wait for it
+        self.data_preprocessor.register_forward_pre_hook(self._check_batch, with_kwargs=True)
 
     def extract_feat(self, batch_inputs: Tensor) -> Levels:
         """Feature maps of the backbone and the neck for images (B, 3, H, W)."""
@@ -197,7 +202,7 @@ class RFCN(TwoStageDetector):
             proposals = external_proposals(samples)
         # once a weight is NaN the loss is NaN too, which a hook handles; NaN boxes must not reach the
         # operators
-        proposals = [boxes[torch.isfinite(boxes.bboxes).all(1)] for boxes in proposals]
+        proposals = [finite_boxes(boxes) for boxes in proposals]
         losses.update(self.roi_head.loss(roi_maps, proposals, samples))
         return losses
 
@@ -241,12 +246,28 @@ class RFCN(TwoStageDetector):
             )
         return proposals
 
+    def _check_batch(self, preprocessor, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        """Check the training samples that come from the loader."""
+        call = dict(zip(('data', 'training'), args, strict=False)) | kwargs
+        samples = call['data'].get('data_samples') if isinstance(call['data'], dict) else None
+        if not call.get('training') or not samples:
+            return None
+        checked = [mark_checked(self.check_objects(sample)) for sample in samples]
+        return ({**call['data'], 'data_samples': checked}, call['training']), {}
+
     def check_objects(self, sample: DetDataSample) -> DetDataSample:
         """Check the ground truth of an image, and return it without boxes that have no area.
 
+        The data preprocessor does this on the CPU. Samples that did not pass it are checked where they are.
+
         Raises:
-            ValueError: A box is NaN or infinite, or a label is not a class of the box head.
+            ValueError: A box is NaN or infinite, or a label is not a class of the box head; without an RPN
+                also if a proposal is missing, NaN or infinite.
         """
+        if is_checked(sample):
+            return sample
+        if not self.with_rpn:
+            external_proposals([sample])
         check_objects(sample, getattr(getattr(self.roi_head, 'bbox_head', None), 'num_classes', None))
         filtered = without_flat_boxes(sample)
         flat = len(sample.gt_instances.labels) - len(filtered.gt_instances.labels)

@@ -44,7 +44,8 @@ def hardest(losses: Tensor, counts: Sequence[int], keep: int) -> Tensor:
     selected = torch.zeros_like(losses, dtype=torch.bool)
     start = 0
     for image_losses in losses.detach().split(list(counts)):
-        selected[start + image_losses.topk(min(keep, len(image_losses))).indices] = True
+        hardest_rois = image_losses.topk(min(keep, len(image_losses))).indices
+        selected.scatter_(0, start + hardest_rois, True)  # assigning True to an index would copy it
         start += len(image_losses)
     return selected
 

@@ -5,9 +5,11 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 
+CHECKED = 'checked_by_detector'
+
 
 def check_objects(sample: DetDataSample, num_classes: int | None) -> None:
-    """Check the boxes and labels of ``sample.gt_instances``.
+    """Check the boxes and labels of ``sample.gt_instances``, which waits for the device if they are on one.
 
     Args:
         sample: Ground truth of an image.
@@ -36,6 +38,17 @@ def check_objects(sample: DetDataSample, num_classes: int | None) -> None:
         )
 
 
+def mark_checked(sample: DetDataSample) -> DetDataSample:
+    """Note in the sample that it was checked on the CPU: a second check would wait for the device."""
+    sample.set_metainfo({CHECKED: True})
+    return sample
+
+
+def is_checked(sample: DetDataSample) -> bool:
+    """Whether :func:`mark_checked` was called for the sample or for what it was copied from."""
+    return bool(sample.get(CHECKED, False))
+
+
 def without_flat_boxes(sample: DetDataSample) -> DetDataSample:
     """Return the sample without boxes that have no area; the sample itself where all boxes have one."""
     boxes = get_box_tensor(sample.gt_instances.bboxes)
@@ -57,6 +70,17 @@ def as_single_class(sample: DetDataSample) -> DetDataSample:
     return single
 
 
+def finite_boxes(proposals: InstanceData) -> InstanceData:
+    """Return the proposals with empty boxes in place of NaN and infinite ones.
+
+    They are replaced and not left out, since their number would have to be read from the device.
+    """
+    finite = torch.isfinite(proposals.bboxes).all(dim=1, keepdim=True)
+    replaced = proposals.new()
+    replaced.bboxes = torch.where(finite, proposals.bboxes, 0)
+    return replaced
+
+
 def external_proposals(samples: list[DetDataSample]) -> list[InstanceData]:
     """Return copies of the proposals that come with the samples.
 
@@ -69,7 +93,7 @@ def external_proposals(samples: list[DetDataSample]) -> list[InstanceData]:
                 f'no proposals for {sample.metainfo.get("img_path", index)}: give the model an rpn_head, or '
                 'the samples proposals'
             )
-        if not bool(torch.isfinite(sample.proposals.bboxes).all()):
+        if not is_checked(sample) and not bool(torch.isfinite(sample.proposals.bboxes).all()):
             raise ValueError(f'proposals of {image_of(sample)} are NaN or infinite')
     return [sample.proposals.new() for sample in samples]
 

@@ -1,5 +1,7 @@
 """Small modules of the promptable segmenter, under the official names."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,6 +12,14 @@ def reset_weights(module: nn.Module) -> None:
     for child in module.modules():
         if child is not module and hasattr(child, 'reset_parameters'):
             child.reset_parameters()
+
+
+def constants(values: Sequence[float], like: Tensor) -> Tensor:
+    """Tensor (N,) of a few numbers with the data type and device of ``like``.
+
+    It is filled on the device: a copy of a list from the host would wait for the device.
+    """
+    return torch.stack([like.new_full((), value) for value in values])
 
 
 class LayerNorm2d(nn.Module):
@@ -67,10 +77,20 @@ class MLP(nn.Module):
     Args:
         input_dim, hidden_dim, output_dim: Numbers of channels.
         num_layers: Number of linear layers.
+        sigmoid_output: Apply a sigmoid to the result.
     """
 
-    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, num_layers: int):
+    def __init__(
+        self,
+        input_dim: int,
+        hidden_dim: int,
+        output_dim: int,
+        num_layers: int,
+        sigmoid_output: bool = False,
+    ):
         super().__init__()
+        self.num_layers = num_layers
+        self.sigmoid_output = sigmoid_output
         dims = [input_dim] + [hidden_dim] * (num_layers - 1) + [output_dim]
         self.layers = nn.ModuleList(nn.Linear(dims[i], dims[i + 1]) for i in range(num_layers))
 
@@ -78,7 +98,8 @@ class MLP(nn.Module):
         """(..., input_dim) to (..., output_dim)."""
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
-        return self.layers[-1](x)
+        x = self.layers[-1](x)
+        return x.sigmoid() if self.sigmoid_output else x
 
 
 class Neck(nn.Sequential):

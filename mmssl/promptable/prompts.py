@@ -5,6 +5,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmssl.promptable.common import constants
+
 
 def uniform(count: int, width: int, device: torch.device, generator: torch.Generator | None = None) -> Tensor:
     """Draw (count, width) numbers from [0, 1), where the generator is: a seed gives the same everywhere."""
@@ -48,11 +50,20 @@ def boxes_of(masks: Tensor) -> Tensor:
 
     Returns:
         (N, 4) float32: left, top, right, bottom, the last two exclusive.
+
+    Raises:
+        ValueError: A mask is empty.
     """
-    rows, columns = masks.any(2), masks.any(1)
-    if not bool(rows.any(1).all()):
-        empty = (~rows.any(1)).nonzero().flatten().tolist()
+    present = masks.flatten(1).any(1) if len(masks) else masks.new_ones(0)
+    if not bool(present.all()):
+        empty = (~present).nonzero().flatten().tolist()
         raise ValueError(f'masks {empty} are empty and have no box; leave them out')
+    return boxes_of_present(masks)
+
+
+def boxes_of_present(masks: Tensor) -> Tensor:
+    """As :func:`boxes_of` for masks known to have pixels; without the check nothing waits for a device."""
+    rows, columns = masks.any(2), masks.any(1)
     height, width = masks.shape[1:]
     left, top = columns.float().argmax(1), rows.float().argmax(1)
     right = width - columns.flip(1).float().argmax(1)
@@ -77,7 +88,7 @@ def noisy_boxes(
     """
     sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
     shift = (noise * sigma * sides).clamp(-max_shift, max_shift)
-    limits = boxes.new_tensor([size[1], size[0], size[1], size[0]])
+    limits = constants((size[1], size[0], size[1], size[0]), like=boxes)
     moved = (boxes + shift).clamp(min=0).minimum(limits)
     return torch.cat([moved[:, :2].minimum(moved[:, 2:]), moved[:, :2].maximum(moved[:, 2:])], dim=1)
 
@@ -103,8 +114,7 @@ def error_points(pred: Tensor, target: Tensor, valid: Tensor | None, draws: Tens
     perfect = ~error.flatten(1).any(1)
     region = torch.where(perfect[:, None, None], target, error)
     empty = ~region.flatten(1).any(1)
-    if bool(empty.any()):
-        region = region | (empty[:, None, None] & (valid if valid is not None else True))
+    region = region | (empty[:, None, None] & (valid if valid is not None else True))
     points = pick_pixels(region, draws)
     labels = target[torch.arange(len(target), device=target.device), points[:, 1], points[:, 0]].long()
     return points, labels

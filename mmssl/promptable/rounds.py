@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmssl.promptable.prompts import (
-    boxes_of,
+    boxes_of_present,
     error_points,
     noisy_boxes,
     normal,
@@ -20,6 +20,7 @@ from mmssl.promptable.prompts import (
     silent_rounds,
     uniform,
 )
+from mmssl.promptable.targets import Targets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,29 +46,22 @@ class Prompts:
 
 
 def interactive_losses(
-    model: nn.Module,
-    embeddings: Tensor,
-    targets: Tensor,
-    image_index: Tensor,
-    valid: Tensor,
-    num_boxes: int,
-    generator: torch.Generator | None = None,
+    model: nn.Module, embeddings: Tensor, targets: Targets, generator: torch.Generator | None = None
 ) -> dict[str, Tensor]:
     """Simulate all rounds and return their losses, see :meth:`mmssl.InteractiveSAM.loss`.
 
     Args:
         model: A :class:`mmssl.InteractiveSAM`.
         embeddings: (B, C, h, w).
-        targets: (N, S, S) bool, masks on the padded square; those prompted by boxes first.
-        image_index: (N,) image of each mask.
-        valid: (N, S, S) bool, False on the padding of the image.
-        num_boxes: Number of masks whose first prompt is a box.
+        targets: N masks to train.
         generator: Source of all random numbers; that of torch if None.
     """
-    count, device = len(targets), targets.device
+    masks, image_index = targets.masks, targets.image_index
+    count, device = len(masks), masks.device
     side = model.loss_size or model.prompt_encoder.mask_input_size[0]
-    small_targets, small_valid = reduce_masks(targets, side), reduce_masks(valid, side)
-    prompts = first_prompts(targets, num_boxes, generator)
+    small_targets = reduce_masks(masks, side)
+    small_valid = reduce_masks(targets.valid, side)[image_index]
+    prompts = first_prompts(masks, targets.num_boxes, generator)
     draw = float(uniform(1, 1, torch.device('cpu'), generator))
     silent = silent_rounds(model.rounds, model.silent_rounds, draw)
 
@@ -103,7 +97,7 @@ def first_prompts(targets: Tensor, num_boxes: int, generator: torch.Generator | 
     """Draw a point in every mask (N, S, S), and a noisy box around the first ``num_boxes`` of them."""
     count, size, device = len(targets), targets.shape[-1], targets.device
     pixels = pick_pixels(targets, uniform(count, 1, device, generator).squeeze(1)).float()
-    boxes = boxes_of(targets[:num_boxes])
+    boxes = boxes_of_present(targets[:num_boxes])
     boxes = noisy_boxes(boxes, (size, size), normal(num_boxes, 4, device, generator))
     return Prompts(pixels[:, None], torch.ones(count, 1, dtype=torch.long, device=device), boxes)
 

@@ -11,17 +11,17 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor
 
+from mmssl.layers.lora import add_lora, plain_state_dict
 from mmssl.layers.memory_format import memory_format_of
 from mmssl.promptable.automatic import SamAutomaticMaskGenerator
 from mmssl.promptable.embeddings import EmbeddingCache
-from mmssl.promptable.lora import add_lora, plain_state_dict
 from mmssl.promptable.losses import MaskLosses
 from mmssl.promptable.prompts import silent_rounds as rounds_without_prompt
-from mmssl.promptable.prompts import uniform
 from mmssl.promptable.rounds import interactive_losses, reduce_masks
 from mmssl.promptable.sam import SAM
 from mmssl.promptable.several_images import decode_by_index
 from mmssl.promptable.simulation import ClickSimulation
+from mmssl.promptable.targets import draw_targets
 from mmssl.registry import MODELS, build
 
 __all__ = ['InteractiveSAM', 'reduce_masks']
@@ -52,7 +52,7 @@ class InteractiveSAM(BaseModel):
             their number.
         tune: 'all'; 'decoder' for a frozen encoder, whose embeddings ``cache_dir`` can keep; 'lora' for
             low-rank updates in the attention of the encoder, with prompt encoder and decoder trained in full.
-        lora: Arguments of :func:`mmssl.promptable.lora.add_lora`.
+        lora: Arguments of :func:`mmssl.layers.lora.add_lora`.
         cache_dir: Folder for embeddings of a frozen encoder.
         clicks: Arguments of :class:`mmssl.promptable.simulation.ClickSimulation`, the evaluation; a box gets
             the best of three masks if it does in training.
@@ -266,45 +266,19 @@ class InteractiveSAM(BaseModel):
             confident mask, for the log.
         """
         embeddings = self.embed(inputs)
-        targets, index, valid = self._targets(data_samples, inputs.device, generator)
-        if not len(targets):
+        targets = draw_targets(
+            data_samples, self.img_size, self.max_masks, self.box_prob, inputs.device, generator
+        )
+        if not len(targets.masks):
             zero = embeddings.sum() * 0
             zero = zero + sum(value.sum() * 0 for value in self.parameters() if value.requires_grad)
             return {f'loss_{name}': zero for name in ('focal', 'dice', 'iou')}
-        as_box = uniform(len(targets), 1, targets.device, generator).squeeze(1) < self.box_prob
-        order = (~as_box).long().argsort(stable=True)  # prompts with boxes first
-        targets, index = targets[order], index[order]
-        losses = interactive_losses(
-            self, embeddings, targets, index, valid[index], int(as_box.sum()), generator
-        )
+        losses = interactive_losses(self, embeddings, targets, generator)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             # a batch may need only three masks or only one, but all processes need the same gradients
             unused = sum(parameter.sum() for parameter in self.mask_decoder.parameters())
             losses['loss_iou'] = losses['loss_iou'] + 0 * unused
         return losses
-
-    def _targets(self, data_samples, device, generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Masks (N, S, S) on the padded square, their images (N,), and (B, S, S), True inside each image."""
-        size = self.img_size
-        targets, index = [], []
-        valid = torch.zeros(len(data_samples), size, size, dtype=torch.bool, device=device)
-        for image, sample in enumerate(data_samples):
-            masks = sample.gt_instances.masks
-            height, width = masks.shape[1:]
-            if (height, width) != tuple(sample.img_shape[:2]):
-                raise ValueError(
-                    f'{sample.get("img_path")}: masks of {height}x{width} for an image of '
-                    f'{sample.img_shape[0]}x{sample.img_shape[1]}; put LoadMasks before ResizeLongest in the '
-                    'pipeline of training'
-                )
-            valid[image, :height, :width] = True
-            masks = masks[masks.flatten(1).any(1)] if len(masks) else masks
-            if len(masks) > self.max_masks:
-                draws = uniform(1, len(masks), masks.device, generator)[0]
-                masks = masks[draws.argsort()[: self.max_masks]]
-            targets.append(F.pad(masks, (0, size - width, 0, size - height)))
-            index += [image] * len(masks)
-        return torch.cat(targets).to(device), torch.tensor(index, dtype=torch.long, device=device), valid
 
     @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: list[BaseDataElement]) -> list[BaseDataElement]:

@@ -211,6 +211,8 @@ SMALL = {
             units=16,
             prior=dict(hidden=(8, 4)),
         ),
-        lambda model, images: model.loss(images, prior=torch.linspace(0, 0.9, 10).view(2, 5))['loss'],
+        lambda model, images: model.loss(
+            images, prior=torch.linspace(0, 0.9, 10, device=images.device).view(2, 5)
+        )['loss'],
     ),
 }

@@ -10,6 +10,7 @@ from torch import nn
 
 from mmssl.promptable import build_sam
 from mmssl.promptable.simulation import ClickSimulation, contour, to_file_size
+from mmssl.promptable.targets import draw_targets
 from mmssl.promptable.training import InteractiveSAM, reduce_masks
 
 SIZES = dict(
@@ -126,14 +127,12 @@ def test_images_without_masks_and_too_many():
     assert total(losses).item() == 0 and all(
         parameter.grad is None or not parameter.grad.any() for parameter in model.parameters()
     )
-    targets, index, valid = model._targets(
-        [sample(disc(9, 9, 5, 40), disc(30, 9, 5, 40), height=40), sample()], torch.device('cpu'), None
+    targets = draw_targets(
+        [sample(disc(9, 9, 5, 40), disc(30, 9, 5, 40), height=40), sample()], 64, 1, 1.0, torch.device('cpu')
     )
-    assert (
-        targets.shape == (1, 64, 64)
-        and index.tolist() == [0]
-        and valid.flatten(1).sum(1).tolist() == [40 * 64, 64 * 64]
-    )
+    assert targets.masks.shape == (1, 64, 64) and targets.num_boxes == 1
+    assert targets.image_index.tolist() == [0]
+    assert targets.valid.flatten(1).sum(1).tolist() == [40 * 64, 64 * 64]
     other = sample(disc(5, 5, 2, 9, 9))
     with pytest.raises(
         ValueError, match='x.jpg: masks of 9x9 for an image of 64x64; put LoadMasks before ResizeLongest'

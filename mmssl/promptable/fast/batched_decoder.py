@@ -46,7 +46,7 @@ def predict_masks(  # noqa: PLR0913  the arguments of the plain form
     requested = requested_tokens(indices)
     out, image = two_way(decoder.transformer, context, tokens, image, image_index, valid, requested)
     masks = masks_of_tokens(decoder, image, mask_vectors(decoder, out, indices), grid)
-    return masks, decoder.iou_prediction_head(out[:, 0])[:, indices]
+    return masks, decoder.iou_prediction_head(out[:, 0])[:, mask_slice]
 
 
 def requested_tokens(mask_indices: list[int]) -> list[int]:
@@ -111,8 +111,9 @@ def two_way(
             image = image_to_tokens(to_token, image, positions, queries + points, queries, valid)
         image = layer.norm4(image)
     if requested is not None:
-        queries = queries[:, requested]
-        points = points[:, requested]
+        # a list as an index would be copied to the device, which waits for it
+        queries = torch.stack([queries[:, token] for token in requested], dim=1)
+        points = torch.stack([points[:, token] for token in requested], dim=1)
     final = transformer.final_attn_token_to_image
     attended = tokens_to_image(final, queries + points, image, context.positions[-1])
     return transformer.norm_final_attn(queries + attended), image

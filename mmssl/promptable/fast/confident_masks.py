@@ -41,7 +41,7 @@ def confident_masks(
             out, image = row_blocks.two_way(transformer, contexts, tokens, requested=requested)
         else:
             out, image = batched_decoder.two_way(transformer, context, tokens, requested=requested)
-        iou = decoder.iou_prediction_head(out[:, 0])[:, mask_indices]
+        iou = decoder.iou_prediction_head(out[:, 0])[:, 1:]
         confident = confidence_mask(iou, min_iou)
         prompts = confident.any(dim=1)
         vectors = mask_vectors(decoder, out, mask_indices)
