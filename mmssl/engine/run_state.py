@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from mmengine.dist import all_gather
 
+from mmssl.layers.distributed import host_group
+
 
 def rng_state() -> dict[str, torch.Tensor]:
     """Return the states of this process's generators as CPU tensors.
@@ -60,5 +62,6 @@ def _cuda_devices() -> list[int]:
 
 def gather_rng_states(state: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
     """Return the states of all ranks, in order; every rank has to call it."""
-    gathered = {key: [value.cpu() for value in all_gather(state[key])] for key in sorted(state)}
+    group = host_group() if torch.distributed.is_initialized() else None
+    gathered = {key: all_gather(state[key].cpu(), group) for key in sorted(state)}
     return [dict(zip(gathered, values, strict=True)) for values in zip(*gathered.values(), strict=True)]

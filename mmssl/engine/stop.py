@@ -2,20 +2,26 @@
 
 import bisect
 import contextlib
+import time
 from datetime import timedelta
 
 import torch
-from mmengine.dist import all_reduce, get_world_size, is_main_process
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.runner import IterBasedTrainLoop
+from torch import distributed as dist
 
 from mmssl.engine.bare_model import is_sharded
 from mmssl.engine.exact_resume import ExactResume
 from mmssl.engine.run_state import gather_rng_states
 from mmssl.engine.signals import StopSignal, current_watch
+from mmssl.layers.distributed import host_group
 
 # seconds that the other ranks wait for the first one to save
 WAIT_SECONDS = 25
+# the ranks exchange their signals about this often, in seconds, and after at most so many steps
+SECONDS = 1
+MOST_STEPS = 50
 _SAVED_KEY = 'mmssl/stopped'
 
 
@@ -33,15 +39,16 @@ class Stopper:
     def __init__(self, runner, exact_resume: ExactResume):
         self.runner = runner
         self.exact_resume = exact_resume
+        self.signals = SignalExchange()
         self._validating = False
         self._rng_of_all_ranks: list[dict] | None = None
 
     def after_step(self) -> None:
         """Save and raise if any rank has received a signal; called before the loop counts the step."""
-        signum = _agreed_signal()
+        iteration = self.runner.iter + 1
+        signum = self.signals.after_step(iteration, last=iteration == self.runner.max_iters)
         if signum:
             loop = self.runner.train_loop
-            iteration = self.runner.iter + 1
             due = isinstance(loop, IterBasedTrainLoop) and self._validates_after(iteration)
             self._save_and_stop(signum, epoch=self.runner.epoch, iter=iteration, validation_due=due)
 
@@ -54,7 +61,7 @@ class Stopper:
 
     def before_validation(self) -> None:
         """Save and raise if a signal has come since the check after the step, as while a file was written."""
-        signum = _agreed_signal()
+        signum = self.signals.now()
         if signum:
             self._save_and_stop(signum, epoch=self.runner.epoch, iter=self.runner.iter, validation_due=True)
         if current_watch() is not None and get_world_size() > 1:
@@ -92,7 +99,7 @@ class Stopper:
         for hook in self.runner.hooks:
             if isinstance(hook, EMAHook):
                 hook.after_val_epoch(self.runner)  # puts the averaged weights aside
-        store = torch.distributed.distributed_c10d._get_default_store() if get_world_size() > 1 else None
+        store = dist.distributed_c10d._get_default_store() if get_world_size() > 1 else None
         if is_main_process():
             extras = {} if store is None else dict(rng=self._rng_of_all_ranks)
             self._save(stop, epoch=self.runner.epoch, iter=self.runner.iter, validation_due=True, **extras)
@@ -106,7 +113,7 @@ class Stopper:
         stop = StopSignal(signum)
         self._save(stop, **meta)
         if get_world_size() > 1:
-            torch.distributed.barrier()
+            dist.barrier(host_group())
         raise stop
 
     def _save(self, stop: StopSignal, **meta) -> None:
@@ -118,14 +125,62 @@ class Stopper:
         stop.saved = True
 
 
-def _agreed_signal() -> int:
-    """Return the signal that any rank has received, 0 for none; every rank has to call it."""
-    watch = current_watch()
-    if watch is None:
-        return 0
-    signum = watch.signum or 0
-    if get_world_size() > 1:
-        flag = torch.tensor([signum], dtype=torch.int32)
-        all_reduce(flag, op='max')
-        signum = int(flag)
-    return signum
+class SignalExchange:
+    """What ranks tell each other of the signals that they have received, without waiting for a GPU.
+
+    About once a second the ranks begin to reduce their signals, in the group of the CPUs, and read the
+    outcome after the next step, while they go on. All of them read it after the same step: how many steps
+    are a second is part of the outcome.
+    """
+
+    def __init__(self) -> None:
+        self._due = 0
+        # iteration and time of the last exchange
+        self._last: tuple[int, float] | None = None
+        self._pending: tuple[dist.Work, torch.Tensor] | None = None
+
+    def after_step(self, iteration: int, last: bool) -> int:
+        """Return the signal that any rank has received, 0 for none; every rank has to call it.
+
+        Args:
+            iteration: Steps done.
+            last: Whether this is the last step, after which there is nothing to go on with.
+        """
+        watch = current_watch()
+        if watch is None or get_world_size() == 1:
+            return (watch and watch.signum) or 0
+        signum = self._read(iteration)
+        if not signum and (last or iteration >= self._due):
+            self._begin(iteration, watch.signum or 0)
+            if last:
+                signum = self._read(iteration)
+        return signum
+
+    def _begin(self, iteration: int, signum: int) -> None:
+        now = time.monotonic()
+        seconds = float(SECONDS)
+        if self._last is not None:
+            seconds = (now - self._last[1]) / max(1, iteration - self._last[0])
+        self._last = iteration, now
+        values = torch.tensor([signum, seconds], dtype=torch.float64)
+        work = dist.all_reduce(values, dist.ReduceOp.MAX, host_group(), async_op=True)
+        self._pending = work, values
+
+    def _read(self, iteration: int) -> int:
+        if self._pending is None:
+            return 0
+        (work, values), self._pending = self._pending, None
+        work.wait()
+        signum, seconds = values.tolist()
+        self._due = iteration + int(min(MOST_STEPS, SECONDS / max(seconds, 1e-6)))
+        return int(signum)
+
+    def now(self) -> int:
+        """Return the signal that any rank has received, 0 for none; every rank has to call it and waits."""
+        watch = current_watch()
+        if watch is None:
+            return 0
+        flag = torch.tensor([watch.signum or 0])
+        if get_world_size() > 1:
+            dist.all_reduce(flag, dist.ReduceOp.MAX, host_group())
+        return int(flag)

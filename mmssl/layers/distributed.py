@@ -16,6 +16,22 @@ def world() -> tuple[int, int]:
     return 0, 1
 
 
+# the default group and the gloo group beside it
+_groups: tuple[object, object] = (None, None)
+
+
+def host_group():
+    """Return the group in which all ranks exchange CPU tensors: gloo, beside NCCL for those of GPUs.
+
+    It is made by the first call, which every rank makes at the same point of the program.
+    """
+    global _groups
+    default = dist.group.WORLD
+    if _groups[0] is not default:
+        _groups = default, default if dist.get_backend() == 'gloo' else dist.new_group(backend='gloo')
+    return _groups[1]
+
+
 @torch.no_grad()
 def gather(tensor: Tensor) -> Tensor:
     """Concatenate (B, ...) of all ranks, in the order of the ranks, without gradient."""
