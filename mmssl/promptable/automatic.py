@@ -23,6 +23,7 @@ from mmssl.promptable.confident_masks import confidence_mask, confident_masks
 from mmssl.promptable.full_size_masks import CropSizes, full_size_masks
 from mmssl.promptable.predictor import SamPredictor
 from mmssl.promptable.rle import area_of, coco_code, counts_of, mask_of
+from mmssl.promptable.utils.amg import MaskData, postprocess_small_regions
 
 OUTPUT_MODES = ('binary_mask', 'uncompressed_rle', 'coco_rle')
 # called with the number of finished batches of points and the number of all of them
@@ -149,6 +150,11 @@ class SamAutomaticMaskGenerator:
         masks = self._crop_masks((0, 0, width, height), size, self.point_grids[0])
         self.predictor.reset_image()
         return self.records(self._without_small_regions(masks, size), size)
+
+    @staticmethod
+    def postprocess_small_regions(mask_data: MaskData, min_area: int, nms_thresh: float) -> MaskData:
+        """As :func:`mmssl.promptable.utils.amg.postprocess_small_regions`; :meth:`generate` does it too."""
+        return postprocess_small_regions(mask_data, min_area, nms_thresh)
 
     def num_batches(self, size: Sequence[int]) -> int:
         """Number of batches of points, in all crops, for an image of (height, width)."""

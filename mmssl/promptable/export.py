@@ -87,10 +87,9 @@ class DecoderGraph(nn.Module):
             and the area in pixels (P, M); low-resolution logits (P, M, 4h, 4w).
         """
         prompts, decoder = self.model.prompt_encoder, self.model.mask_decoder
-        sparse = prompts.embed_points(point_coords, point_labels)
-        dense = has_mask_input * prompts.mask_downscaling(mask_input) + (
-            1 - has_mask_input
-        ) * prompts.no_mask(1)
+        sparse = self._embed_points(point_coords, point_labels)
+        no_mask = prompts.no_mask_embed.weight.reshape(1, -1, 1, 1)
+        dense = has_mask_input * prompts._embed_masks(mask_input) + (1 - has_mask_input) * no_mask
         logits, scores = decoder.predict_masks(image_embeddings, prompts.get_dense_pe(), sparse, dense)
         if self.use_stability_score:
             scores = self._stability(logits)
@@ -101,6 +100,17 @@ class DecoderGraph(nn.Module):
             return masks, scores, logits
         areas = (masks > self.model.mask_threshold).sum((-2, -1))
         return masks, scores, self._stability(masks), areas, logits
+
+    def _embed_points(self, coords: Tensor, labels: Tensor) -> Tensor:
+        """Embed points (P, N, 2) with labels (P, N), without in-place writes, which traces lose."""
+        prompts = self.model.prompt_encoder
+        height, width = prompts.input_image_size
+        positions = prompts.pe_layer._pe_encoding((coords + 0.5) / coords.new_tensor([width, height]))
+        by_label = torch.cat(
+            [prompts.not_a_point_embed.weight, *(embedding.weight for embedding in prompts.point_embeddings)]
+        )
+        labels = labels.long()
+        return torch.where(labels[..., None] == -1, 0, positions) + by_label[labels + 1]
 
     def select_masks(self, masks: Tensor, iou_preds: Tensor, num_points: int) -> tuple[Tensor, Tensor]:
         """Select one of the masks (P, M, H, W) and its score (P, 1) by the scores (P, M).

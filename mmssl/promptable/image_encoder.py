@@ -64,7 +64,9 @@ class Attention(nn.Module):
         if dim % num_heads:
             raise ValueError(f'embed_dim {dim} does not divide into {num_heads} heads')
         self.num_heads = num_heads
+        self.scale = (dim // num_heads) ** -0.5
         self.window_size = window_size
+        self.use_rel_pos = use_rel_pos
         self.size = tuple(size)
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
@@ -117,6 +119,7 @@ class Block(nn.Module):
     ):
         super().__init__()
         self.drop_path_rate = float(drop_path_rate)
+        self.window_size = window_size
         self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attn = Attention(dim, num_heads, qkv_bias, use_rel_pos, size, window_size)
         self.norm2 = nn.LayerNorm(dim, eps=eps)

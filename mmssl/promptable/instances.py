@@ -1,17 +1,15 @@
 """Instance masks from the boxes of a detector."""
 
-from pathlib import Path
+import contextlib
 
-import cv2
 import numpy as np
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmssl.checkpoint import load_weights
-from mmssl.errors import BadImageError
 from mmssl.promptable.predictor import SamPredictor
-from mmssl.registry import MODELS, build
+from mmssl.registry import MODELS, TRANSFORMS, build
 
 # logits at the size of the image that are held at a time
 FLOAT_PIXELS = 2**25
@@ -113,9 +111,9 @@ class PromptedInstanceSegmentor(BaseModel):
     def _pixels(self, image: Tensor, sample) -> np.ndarray:
         """(H, W, 3) uint8 RGB of the whole image."""
         path = sample.get('img_path')
-        if path and Path(path).is_file():
-            pixels = _read_rgb(path)
-            if pixels.shape[:2] == tuple(sample.ori_shape[:2]):
+        with contextlib.suppress(FileNotFoundError):
+            pixels = _read_rgb(str(path)) if path else None
+            if pixels is not None and pixels.shape[:2] == tuple(sample.ori_shape[:2]):
                 return pixels
         height, width = sample.img_shape[:2]
         values, preprocessor = image[:, :height, :width].float(), self.data_preprocessor
@@ -159,11 +157,9 @@ class PromptedInstanceSegmentor(BaseModel):
 
 
 def _read_rgb(path: str) -> np.ndarray:
-    """Read an image as the pipelines of detectors do, upright, (H, W, 3) uint8 RGB."""
-    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise BadImageError('the file is no image that OpenCV can read', str(path))
-    return np.ascontiguousarray(pixels[..., ::-1])
+    """Read an image with :class:`mmssl.LoadImage`, upright, (H, W, 3) uint8 RGB."""
+    load_image = build({'type': 'LoadImage'}, TRANSFORMS)
+    return np.ascontiguousarray(load_image({'img_path': path})['img'][..., ::-1])
 
 
 def _rename_detector(module, state_dict, prefix, *_) -> None:

@@ -63,6 +63,26 @@ class SamPredictor:
         """Device of the model."""
         return self.model.device
 
+    @property
+    def orig_h(self) -> int | None:
+        """Height of the original image; None without an image."""
+        return None if self.original_size is None else self.original_size[0]
+
+    @property
+    def orig_w(self) -> int | None:
+        """Width of the original image; None without an image."""
+        return None if self.original_size is None else self.original_size[1]
+
+    @property
+    def input_h(self) -> int | None:
+        """Height of the resized image; None without an image."""
+        return None if self.input_size is None else self.input_size[0]
+
+    @property
+    def input_w(self) -> int | None:
+        """Width of the resized image; None without an image."""
+        return None if self.input_size is None else self.input_size[1]
+
     def reset_image(self) -> None:
         """Forget the image."""
         self.is_image_set = False

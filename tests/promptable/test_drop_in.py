@@ -2,6 +2,8 @@
 
 import importlib
 import inspect
+import pkgutil
+import warnings
 
 import numpy as np
 import pytest
@@ -30,16 +32,10 @@ SIZES = dict(
 )
 HEIGHT, WIDTH = 60, 110
 IMAGE = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-MODULES = (
-    '',
-    '.build_sam',
-    '.predictor',
-    '.automatic_mask_generator',
-    '.modeling',
-    '.utils.transforms',
-    '.utils.amg',
-    '.utils.onnx',
-)
+MODULES = [
+    info.name.removeprefix('segment_anything')
+    for info in pkgutil.walk_packages(official.__path__, 'segment_anything.')
+]
 
 
 @pytest.fixture(scope='module')
@@ -55,23 +51,30 @@ def same(got, expected, tolerance=1e-3):
 
 
 def public_names(module):
-    """Names that a module defines, and those that the package itself exports."""
+    """Names that a module defines, and those that a package exports."""
+    exports = hasattr(module, '__path__')
     return [
         name
         for name, value in vars(module).items()
         if not name.startswith('_')
         and not inspect.ismodule(value)
-        and (getattr(value, '__module__', '').startswith(module.__name__) or name == 'sam_model_registry')
+        and (
+            getattr(value, '__module__', '').startswith(module.__name__)
+            if exports
+            else getattr(value, '__module__', '') == module.__name__ or name == 'sam_model_registry'
+        )
     ]
 
 
-@pytest.mark.parametrize('suffix', MODULES)
+def test_all_modules_of_the_package_are_walked():
+    assert {'.build_sam', '.modeling.common', '.utils', '.utils.onnx'} < set(MODULES) and len(MODULES) == 14
+
+
+@pytest.mark.parametrize('suffix', ['', *MODULES])
 def test_public_names_and_signatures_of_the_package_are_there(suffix):
     theirs = importlib.import_module(f'segment_anything{suffix}')
     mine = importlib.import_module(f'mmssl.promptable{suffix}')
-    names = public_names(theirs)
-    assert names
-    for name in names:
+    for name in public_names(theirs):
         assert hasattr(mine, name), name
         value, own = getattr(theirs, name), getattr(mine, name)
         if inspect.isfunction(value):
@@ -79,14 +82,62 @@ def test_public_names_and_signatures_of_the_package_are_there(suffix):
         elif inspect.isclass(value):
             assert_takes(own.__init__, value.__init__)
             for method, function in vars(value).items():
-                # works on MaskData inside the official generator, which ours has no use for
-                if method.startswith('_') or method == 'postprocess_small_regions':
+                if method.startswith('_'):
                     continue
                 assert hasattr(own, method), f'{name}.{method}'
                 is_static = isinstance(function, staticmethod)
                 assert is_static == isinstance(inspect.getattr_static(own, method), staticmethod)
                 if callable(getattr(value, method)):
                     assert_takes(getattr(own, method), getattr(value, method))
+
+
+def public_attributes(value):
+    """Attributes of an object, of its class as far as they are values, and parts of a module."""
+    instance = {**vars(value), **vars(value).get('_modules', {}), **vars(value).get('_parameters', {})}
+    constants = {
+        name: getattr(value, name)
+        for name, entry in vars(type(value)).items()
+        if isinstance(entry, (property, int, float, str))
+    }
+    return {
+        name: entry for name, entry in {**instance, **constants}.items() if not name.startswith(('_', 'T_'))
+    }
+
+
+def test_attributes_of_all_objects_are_those_of_the_package(pair):
+    theirs, model = pair
+    own_modules = dict(model.named_modules())
+    objects = [(module, own_modules[name]) for name, module in theirs.named_modules()]
+    predictors = official.SamPredictor(theirs), SamPredictor(model)
+    objects.append(predictors)
+    settings = dict(points_per_side=3)
+    objects.append(
+        (
+            official.SamAutomaticMaskGenerator(theirs, **settings),
+            SamAutomaticMaskGenerator(model, **settings),
+        )
+    )
+    objects.append((predictors[0].transform, predictors[1].transform))
+    for module in ('segment_anything', 'mmssl.promptable'):
+        graph = importlib.import_module(f'{module}.utils.onnx').SamOnnxModel
+        objects.append((graph(pair[module != 'segment_anything'], True),))
+    objects[-2:] = [(objects[-2][0], objects[-1][0])]
+    for after_image in (False, True):
+        for expected, got in objects:
+            for name, value in public_attributes(expected).items():
+                assert hasattr(got, name), (type(expected), name)
+                own = getattr(got, name)
+                if isinstance(value, (bool, int, float, str, tuple, torch.device)):
+                    assert own == value and type(own) is type(value), (type(expected), name)
+                elif isinstance(value, (torch.Tensor, np.ndarray)):
+                    assert own.shape == value.shape and own.dtype == value.dtype, (type(expected), name)
+        if not after_image:
+            for predictor in predictors:
+                predictor.set_image(IMAGE)
+    own = predictors[1]
+    assert (own.orig_h, own.orig_w, own.input_h, own.input_w) == (HEIGHT, WIDTH, 52, 96)
+    own.reset_image()
+    assert (own.orig_h, own.orig_w, own.input_h, own.input_w) == (None,) * 4
 
 
 def assert_takes(own, function):
@@ -121,6 +172,80 @@ def test_the_registry_and_the_functions_take_a_file_first(tmp_path):
                 build(checkpoint=file)
     with pytest.raises(ValueError, match="no model 'vit_x'"):
         build_sam('vit_x')
+
+
+def notebook_on_onnx(package, model, path):
+    """The calls of the notebook on ONNX, in order: masks of a point, of points with a mask, of a box."""
+    onnx = importlib.import_module(f'{package.__name__}.utils.onnx')
+    onnx_model = onnx.SamOnnxModel(model, return_single_mask=True)
+    embed_dim = model.prompt_encoder.embed_dim
+    embed_size = model.prompt_encoder.image_embedding_size
+    mask_size = [4 * side for side in embed_size]
+    dummy_inputs = {
+        'image_embeddings': torch.randn(1, embed_dim, *embed_size, dtype=torch.float),
+        'point_coords': torch.randint(low=0, high=1024, size=(1, 5, 2), dtype=torch.float),
+        'point_labels': torch.randint(low=0, high=4, size=(1, 5), dtype=torch.float),
+        'mask_input': torch.randn(1, 1, *mask_size, dtype=torch.float),
+        'has_mask_input': torch.tensor([1], dtype=torch.float),
+        'orig_im_size': torch.tensor([1500, 2250], dtype=torch.float),
+    }
+    with warnings.catch_warnings(), open(path, 'wb') as file:
+        warnings.simplefilter('ignore')
+        torch.onnx.export(
+            onnx_model,
+            tuple(dummy_inputs.values()),
+            file,
+            export_params=True,
+            verbose=False,
+            opset_version=17,
+            do_constant_folding=True,
+            input_names=list(dummy_inputs.keys()),
+            output_names=['masks', 'iou_predictions', 'low_res_masks'],
+            dynamic_axes={'point_coords': {1: 'num_points'}, 'point_labels': {1: 'num_points'}},
+            dynamo=False,  # the exporter of that time; the newer one takes the axes for those of other inputs
+        )
+    session = importlib.import_module('onnxruntime').InferenceSession(
+        str(path), providers=['CPUExecutionProvider']
+    )
+    predictor = package.SamPredictor(model)
+    predictor.set_image(IMAGE)
+    inputs = dict(
+        image_embeddings=predictor.get_image_embedding().cpu().numpy(),
+        mask_input=np.zeros((1, 1, *mask_size), dtype=np.float32),
+        has_mask_input=np.zeros(1, dtype=np.float32),
+        orig_im_size=np.array(IMAGE.shape[:2], dtype=np.float32),
+    )
+
+    def run(points, labels, **others):
+        coords = predictor.transform.apply_coords(np.asarray(points)[None], IMAGE.shape[:2])
+        labels = np.asarray(labels, dtype=np.float32)[None]
+        prompts = dict(point_coords=coords.astype(np.float32), point_labels=labels)
+        return session.run(None, {**inputs, **prompts, **others})
+
+    results = [run([[50, 30], [0, 0]], [1, -1])]
+    again = dict(mask_input=results[0][2], has_mask_input=np.ones(1, dtype=np.float32))
+    results.append(run([[50, 30], [80, 40], [0, 0]], [1, 1, -1], **again))
+    results.append(run([[20, 10], [90, 55]], [2, 3]))
+    results.append(run([[20, 10], [90, 55], [60, 40], [50, 20], [30, 30]], [2, 3, 0, 1, 0], **again))
+    return results
+
+
+def test_the_notebook_on_onnx_gives_the_same_in_onnxruntime(pair, tmp_path):
+    pytest.importorskip('onnxruntime')
+    pytest.importorskip('onnx')
+    expected = notebook_on_onnx(official, pair[0], tmp_path / 'theirs.onnx')
+    results = notebook_on_onnx(ours, pair[1], tmp_path / 'ours.onnx')
+    for got, values in zip(results, expected, strict=True):
+        for array, value in zip(got, values, strict=True):
+            assert array.shape == value.shape and array.dtype == value.dtype
+        same(got[1], values[1])
+        same(got[2], values[2])
+    predictor = SamPredictor(pair[1])
+    predictor.set_image(IMAGE)
+    point, label = np.array([[50, 30]]), np.array([1])
+    masks, scores, logits = predictor.predict(point, label, return_logits=True)
+    same(results[0][0][0, 0], masks[scores.argmax()])
+    same(results[0][2][0, 0], logits[scores.argmax()])
 
 
 def test_parts_can_be_built_as_the_official_functions_do(pair):
@@ -251,15 +376,19 @@ def test_the_exported_decoder_selects_and_scores_as_the_official_graph(pair, sin
 
     theirs, model = pair
     reference = SamOnnxModel(theirs, single, stability, extra)
-    program = export_decoder(
-        model, not single, use_stability_score=stability, return_extra_metrics=extra
-    ).module()
-    graphs = [SamOnnxModel(model, single, stability, extra), Own(model, single, stability, extra)]
+    graphs = [
+        SamOnnxModel(model, single, stability, extra),
+        Own(model, single, stability, extra),
+        Own(theirs, single, stability, extra),
+    ]
+    if single != stability == extra:  # the two that cover all branches
+        options = dict(use_stability_score=stability, return_extra_metrics=extra)
+        graphs.append(export_decoder(model, not single, **options).module())
     for points in (1, 2, 3, 5):
         inputs = onnx_inputs(points)
         expected = reference(**inputs)
         assert expected[0].shape[1] == (1 if single else 4)
-        for graph in (*graphs, program):
+        for graph in graphs:
             outputs = graph(*inputs.values())
             for index, (got, value) in enumerate(zip(outputs, expected, strict=True)):
                 assert got.shape == value.shape
@@ -277,6 +406,84 @@ def test_a_traced_graph_keeps_the_size_of_the_image_open(pair):
     for got, expected in zip(traced(*inputs.values()), graph(**inputs), strict=True):
         assert got.shape == expected.shape
         torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_parts_of_the_image_encoder_give_the_same():
+    theirs = importlib.import_module('segment_anything.modeling.image_encoder')
+    mine = importlib.import_module('mmssl.promptable.modeling.image_encoder')
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 7, 9, 8, generator=generator)
+    windows, padded = mine.window_partition(x, 4)
+    assert_same((windows, padded), theirs.window_partition(x, 4))
+    assert torch.equal(mine.window_unpartition(windows, 4, padded, (7, 9)), x)
+    table = torch.randn(9, 4, generator=generator)
+    for sizes in ((5, 5), (5, 3), (2, 4), (7, 7)):
+        assert_same(mine.get_rel_pos(*sizes, table), theirs.get_rel_pos(*sizes, table))
+    scores, queries = torch.randn(3, 12, 20, generator=generator), torch.randn(3, 12, 4, generator=generator)
+    arguments = (scores, queries, table, table, (3, 4), (5, 4))
+    same(mine.add_decomposed_rel_pos(*arguments), theirs.add_decomposed_rel_pos(*arguments), 1e-5)
+    for name, settings in {
+        'Block': dict(dim=8, num_heads=2, use_rel_pos=True, window_size=4),
+        'Attention': dict(dim=8, num_heads=2, use_rel_pos=True, input_size=(7, 9)),
+        'PatchEmbed': dict(kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), in_chans=7, embed_dim=4),
+    }.items():
+        expected, got = (getattr(module, name)(**settings) for module in (theirs, mine))
+        for parameter in expected.parameters():
+            parameter.normal_(generator=generator)
+        got.load_state_dict(expected.state_dict())
+        same(got(x), expected(x), 1e-4)
+    with pytest.raises(ValueError, match='input_size'):
+        mine.Attention(8, use_rel_pos=True)
+
+
+@torch.no_grad()
+def test_the_layers_of_the_decoder_give_the_same():
+    for module, name, arguments, shapes in (
+        ('mask_decoder', 'MLP', (8, 16, 4, 3, True), [(2, 8)]),
+        ('transformer', 'Attention', (8, 2, 2), [(2, 3, 8), (2, 5, 8), (2, 5, 8)]),
+        ('transformer', 'TwoWayAttentionBlock', (8, 2), [(2, 3, 8), (2, 5, 8), (2, 3, 8), (2, 5, 8)]),
+        ('prompt_encoder', 'PositionEmbeddingRandom', (4,), None),
+        ('common', 'LayerNorm2d', (8,), [(2, 8, 3, 3)]),
+        ('common', 'MLPBlock', (8, 16), [(2, 8)]),
+    ):
+        expected, got = (
+            getattr(importlib.import_module(f'{package}.modeling.{module}'), name)(*arguments)
+            for package in ('segment_anything', 'mmssl.promptable')
+        )
+        got.load_state_dict(expected.state_dict())
+        inputs = [torch.randn(shape) for shape in shapes] if shapes else [(3, 4)]
+        for ours_, theirs_ in zip(flat(got(*inputs)), flat(expected(*inputs)), strict=True):
+            same(ours_, theirs_, 1e-5)
+
+
+def flat(value):
+    return value if isinstance(value, tuple) else (value,)
+
+
+def test_small_regions_are_removed_as_by_the_official_method():
+    theirs = importlib.import_module('segment_anything.utils.amg')
+    mine = importlib.import_module('mmssl.promptable.utils.amg')
+    masks = torch.zeros(4, 20, 30, dtype=torch.bool)
+    masks[0, 2:15, 2:20] = True
+    masks[0, 5, 5] = False  # a small hole
+    masks[1, 2:15, 2:20] = True  # the first without its hole
+    masks[2, 3:6, 22:28] = True
+    masks[2, 18, 1] = True  # a small island
+    masks[3, 16, 16] = True  # nothing but a small island
+    for keep in (slice(None), slice(0, 2), slice(0, 0)):
+        results = []
+        for module, package in ((theirs, official), (mine, ours)):
+            data = module.MaskData(
+                rles=module.mask_to_rle_pytorch(masks[keep]),
+                boxes=module.batched_mask_to_box(masks[keep]),
+                iou_preds=torch.arange(4.0)[keep],
+            )
+            data.to_numpy()
+            result = package.SamAutomaticMaskGenerator.postprocess_small_regions(data, 5, 0.7)
+            assert result is data
+            results.append(dict(result.items()))
+        assert_same(results[1], results[0])
 
 
 def test_helpers_of_automatic_masks_give_the_same():

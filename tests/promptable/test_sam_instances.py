@@ -1,5 +1,7 @@
 """Boxes of a detector become masks."""
 
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from mmengine.runner.checkpoint import load_state_dict
 from mmengine.structures import BaseDataElement, InstanceData
 from PIL import Image
 
+from mmssl.errors import BadImageError
 from mmssl.promptable import SamPredictor, build_sam, instances
 from mmssl.promptable.instances import PromptedInstanceSegmentor
 
@@ -84,6 +87,42 @@ def test_masks_are_those_of_the_sam_for_these_boxes(model, tmp_path, monkeypatch
     assert torch.equal(from_input.pred_instances.masks, masks)  # the same pixels, normalised and back
     monkeypatch.setattr(instances, 'FLOAT_PIXELS', 1)
     assert torch.equal(model.segment(rgb, torch.tensor(BOXES), (80, 100))[0], masks)
+
+
+@pytest.mark.parametrize('name', ['gray.png', 'cmyk.jpg', 'rotated.jpg', 'image.gif', 'images.zip/rgb.png'])
+def test_files_of_all_kinds_are_read_as_by_the_data_sets(model, tmp_path, name, monkeypatch):
+    from mmssl.data.images import read_rgb
+
+    height, width = 80, 100
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image, options = Image.fromarray(pixels), {}
+    if name == 'gray.png':
+        image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
+    elif name == 'cmyk.jpg':
+        image = image.convert('CMYK')
+    elif name == 'rotated.jpg':
+        image, exif = image.rotate(90, expand=True), Image.Exif()
+        exif[0x0112] = 6
+        options = dict(exif=exif)
+    file = tmp_path / name.rpartition('/')[2]
+    image.save(file, **options)
+    if 'zip' in name:
+        with zipfile.ZipFile(tmp_path / 'images.zip', 'w') as archive:
+            archive.write(file, 'rgb.png')
+    given = []
+    monkeypatch.setattr(
+        model, 'segment', lambda pixels, *_: given.append(pixels) or (torch.zeros(3, 80, 100), torch.ones(3))
+    )
+    model.test_step(dict(inputs=[torch.zeros(3, 80, 100)] * 2, data_samples=samples(tmp_path / name)))
+    assert np.array_equal(given[0], read_rgb(tmp_path / name)) and given[0].std() > 1
+
+
+def test_the_input_is_used_where_the_file_is_gone(model, tmp_path):
+    gone = samples(tmp_path / 'gone.png')[0]
+    assert model._pixels(torch.zeros(3, 80, 100), gone).shape == (80, 100, 3)
+    (tmp_path / 'text.png').write_text('no image')
+    with pytest.raises(BadImageError, match='text.png'):
+        model._pixels(torch.zeros(3, 80, 100), samples(tmp_path / 'text.png')[0])
 
 
 def test_the_detector_alone_learns(model):

@@ -30,6 +30,7 @@ __all__ = [
     'generate_crop_boxes',
     'is_box_near_crop_edge',
     'mask_to_rle_pytorch',
+    'postprocess_small_regions',
     'remove_small_regions',
     'rle_to_mask',
     'uncrop_boxes_xyxy',
@@ -202,6 +203,38 @@ def remove_small_regions(mask: np.ndarray, area_thresh: float, mode: str) -> tup
     clean = amg._without_small_holes if mode == 'holes' else amg._without_small_islands
     cleaned = clean(mask, area_thresh)
     return cleaned, cleaned is not mask
+
+
+def postprocess_small_regions(mask_data: MaskData, min_area: int, nms_thresh: float) -> MaskData:
+    """Fill small holes and remove small islands of masks, and suppress duplicates again.
+
+    Args:
+        mask_data: Data with ``rles`` and ``boxes`` (N, 4), which is changed.
+        min_area: Number of pixels below which a hole or an island is small.
+        nms_thresh: Of two boxes with a larger IoU only one stays, preferably one of an unchanged mask.
+
+    Returns:
+        The same data.
+    """
+    from torchvision.ops import batched_nms
+
+    if not mask_data['rles']:
+        return mask_data
+    before = [rle_to_mask(rle) for rle in mask_data['rles']]
+    after = [
+        remove_small_regions(remove_small_regions(mask, min_area, 'holes')[0], min_area, 'islands')[0]
+        for mask in before
+    ]
+    unchanged = torch.tensor([float(new is old) for new, old in zip(after, before, strict=True)])
+    masks = torch.from_numpy(np.stack(after))
+    boxes = batched_mask_to_box(masks)
+    keep = batched_nms(boxes.float(), unchanged, torch.zeros(len(boxes)), nms_thresh)
+    stored = torch.as_tensor(mask_data['boxes'])  # shares its memory
+    for index in keep[unchanged[keep] == 0].tolist():
+        mask_data['rles'][index] = mask_to_rle_pytorch(masks[index : index + 1])[0]
+        stored[index] = boxes[index]
+    mask_data.filter(keep)
+    return mask_data
 
 
 def coco_encode_rle(uncompressed_rle: dict[str, Any]) -> dict[str, Any]:

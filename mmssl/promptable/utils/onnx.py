@@ -38,6 +38,16 @@ class SamOnnxModel(DecoderGraph):
         return (size * (longest_side / size.max()) + 0.5).floor().to(torch.int64)
 
     @torch.no_grad()
-    def forward(self, *args: Tensor, **kwargs: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self,
+        image_embeddings: Tensor,
+        point_coords: Tensor,
+        point_labels: Tensor,
+        mask_input: Tensor,
+        has_mask_input: Tensor,
+        orig_im_size: Tensor,
+    ) -> tuple[Tensor, ...]:
         """See :meth:`mmssl.promptable.export.DecoderGraph.forward`."""
-        return super().forward(*args, **kwargs)
+        return super().forward(
+            image_embeddings, point_coords, point_labels, mask_input, has_mask_input, orig_im_size
+        )

@@ -1,0 +1,7 @@
+""":class:`mmssl.SAM` in the official module."""
+
+from mmssl.promptable.sam import SAM
+
+__all__ = ['Sam']
+
+Sam = SAM
