@@ -110,12 +110,21 @@ PARAM_SCHEDULERS = _child('parameter scheduler', MMENGINE_PARAM_SCHEDULERS, 'mms
 STRATEGIES = _child('strategy', MMENGINE_STRATEGIES, 'mmssl.engine.fsdp')
 
 
+# defaults of mmpretrain's classes that differ from those of ours with the same name
+MMPRETRAIN_DEFAULTS: dict[str, dict] = {
+    'MAEViT': {'out_type': 'raw'},
+    'MoCoV3ViT': {'stop_grad_conv1': False},
+}
+# parts of mmpretrain's methods that those of mmssl cannot use, and what takes their place
+COUNTERPARTS = {'MAEPretrainDecoder': 'mmssl.MAEDecoder', 'MAEPretrainHead': 'mmssl.MAEHead'}
+
+
 def build(cfg, registry: Registry):
     """Build a part from a registry, whatever default scope is set.
 
     mmengine ignores the registry that ``build`` is called on once a default scope is set, and searches a
-    plain name in the toolbox's registry. Here a plain name that mmssl has gets its prefix first; all others
-    are left to the scope.
+    plain name in the toolbox's registry. Here a plain name that mmssl has gets its prefix first, and keeps
+    the defaults of mmpretrain, for which it may have been written; all others are left to the scope.
 
     Args:
         cfg: A dict with ``type``, or a part that is built already, which is returned unchanged.
@@ -123,10 +132,20 @@ def build(cfg, registry: Registry):
 
     Returns:
         The built part.
+
+    Raises:
+        ValueError: The type is one of :data:`COUNTERPARTS`.
     """
     if not isinstance(cfg, dict):
         return cfg
     registry.import_from_location()
-    if isinstance(cfg.get('type'), str) and cfg['type'] in registry.module_dict:
-        cfg = {**cfg, 'type': f'{SCOPE}.{cfg["type"]}'}
+    name = cfg.get('type')
+    if isinstance(name, str) and name.removeprefix('mmpretrain.') in COUNTERPARTS:
+        counterpart = COUNTERPARTS[name.removeprefix('mmpretrain.')]
+        raise ValueError(
+            f'{name} is a part of mmpretrain that a method of mmssl cannot use; its counterpart is '
+            f'{counterpart}'
+        )
+    if isinstance(name, str) and name in registry.module_dict:
+        cfg = {**MMPRETRAIN_DEFAULTS.get(name, {}), **cfg, 'type': f'{SCOPE}.{name}'}
     return registry.build(cfg)
