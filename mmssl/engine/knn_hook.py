@@ -5,11 +5,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmengine.dist import all_gather_object, barrier, get_rank, get_world_size, is_main_process
+from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from torch import Tensor
 
 from mmssl.engine.bare_model import bare_model, is_sharded
+from mmssl.layers.distributed import follow_first_rank, host_group
 from mmssl.registry import HOOKS
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ class KNNHook(Hook):
         result = self._compute(bare_model(runner.model))
         if result is not None:
             self._record(runner, dict(iter=iteration, epoch=epoch, **result))
-        barrier()
+        follow_first_rank()
 
     def _compute(self, model) -> dict | None:
         """Return the accuracies and counts, on the first rank; None on the others."""
@@ -179,7 +180,7 @@ class KNNHook(Hook):
                 model, image_loader(part, self.batch_size, self.num_workers), self.pool, may_be_empty=True
             )
         )
-        if not sum(all_gather_object(len(features))):
+        if not sum(all_gather_object(len(features), host_group())):
             raise ValueError(f'none of the {len(images)} images in {images.folder.image_root} can be read')
         return gather_rows(features), gather_rows(labels[:, None])[:, 0]
 

@@ -62,6 +62,5 @@ def _cuda_devices() -> list[int]:
 
 def gather_rng_states(state: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
     """Return the states of all ranks, in order; every rank has to call it."""
-    group = host_group() if torch.distributed.is_initialized() else None
-    gathered = {key: all_gather(state[key].cpu(), group) for key in sorted(state)}
+    gathered = {key: all_gather(state[key].cpu(), host_group()) for key in sorted(state)}
     return [dict(zip(gathered, values, strict=True)) for values in zip(*gathered.values(), strict=True)]

@@ -4,13 +4,15 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from mmengine.dist import all_gather, all_gather_object, get_world_size, is_main_process
+from mmengine.dist import all_gather_object, get_rank, get_world_size
 from torch import Tensor
+from torch import distributed as dist
 
 from mmssl.evaluation.labelled import LabelledImages
+from mmssl.layers.distributed import host_group
 
 Result = TypeVar('Result')
-# rows are gathered in blocks of at most this size in bytes, since every rank receives those of all
+# size in bytes of the blocks in which a rank sends its rows
 _BLOCK_BYTES = 1 << 26
 
 
@@ -38,7 +40,8 @@ def on_all_ranks(function: Callable[[], Result]) -> Result:
         result = function()
     except Exception as error:  # whatever it is, the other ranks have to know
         failure = error
-    texts = all_gather_object('' if failure is None else str(failure) or type(failure).__name__)
+    text = '' if failure is None else str(failure) or type(failure).__name__
+    texts = all_gather_object(text, host_group())
     if failure is not None:
         raise failure
     for rank, text in enumerate(texts):
@@ -58,14 +61,18 @@ def gather_rows(rows: Tensor) -> Tensor:
     """
     if get_world_size() == 1:
         return rows
-    shapes = torch.stack(all_gather(torch.tensor(rows.shape)))
+    first, world_size, group = get_rank() == 0, get_world_size(), host_group()
+    shapes = torch.zeros(world_size, 2, dtype=torch.int64)
+    dist.all_gather(list(shapes), torch.tensor(rows.shape), group)
     counts = shapes[:, 0].tolist()
     width = int(shapes[:, 1].max())
     padded = rows.new_zeros(max(counts), width)
     padded[: len(rows), : rows.shape[1]] = rows
+    result = [rows.new_empty(len(padded), width) for _ in range(world_size)] if first else []
     block = max(1, _BLOCK_BYTES // max(1, width * rows.element_size()))
-    blocks = [[part.cpu() for part in all_gather(piece)] for piece in padded.split(block)]
-    if not is_main_process():
+    for start in range(0, len(padded), block):
+        received = [part[start : start + block] for part in result]
+        dist.gather(padded[start : start + block], received or None, dst=0, group=group)
+    if not first:
         return rows
-    per_rank = (torch.cat(parts) for parts in zip(*blocks, strict=True))
-    return torch.cat([part[:count] for part, count in zip(per_rank, counts, strict=True)])
+    return torch.cat([part[:count] for part, count in zip(result, counts, strict=True)])

@@ -4,6 +4,8 @@ Every rank takes part in every call, with a batch of the same length (``drop_las
 Without a process group the functions return their input.
 """
 
+import time
+
 import torch
 from torch import Tensor
 from torch import distributed as dist
@@ -18,18 +20,42 @@ def world() -> tuple[int, int]:
 
 # the default group and the gloo group beside it
 _groups: tuple[object, object] = (None, None)
+# calls of follow_first_rank
+_followed = 0
 
 
 def host_group():
     """Return the group in which all ranks exchange CPU tensors: gloo, beside NCCL for those of GPUs.
 
-    It is made by the first call, which every rank makes at the same point of the program.
+    It is made by the first call, which every rank makes at the same point of the program. None without a
+    process group.
     """
     global _groups
+    if world()[1] == 1:
+        return None
     default = dist.group.WORLD
     if _groups[0] is not default:
         _groups = default, default if dist.get_backend() == 'gloo' else dist.new_group(backend='gloo')
     return _groups[1]
+
+
+def follow_first_rank() -> None:
+    """Wait until the first rank has called this too, however long it computes; every rank has to call it.
+
+    A collective would end the run after its timeout. The watch of the ranks
+    (:mod:`mmssl.engine.rank_watch`) ends it if the first one is stopped.
+    """
+    global _followed
+    rank, size = world()
+    if size == 1:
+        return
+    _followed += 1
+    key = f'mmssl/followed/{_followed}'
+    store = dist.distributed_c10d._get_default_store()
+    if rank == 0:
+        store.set(key, 'yes')
+    while not store.check([key]):
+        time.sleep(0.05)
 
 
 @torch.no_grad()

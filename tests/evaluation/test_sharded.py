@@ -1,6 +1,8 @@
 """Features that two ranks extract are those of one, in the order of the images."""
 
 import json
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from mmssl import evaluation
 from mmssl.engine.knn_hook import KNNHook
 from mmssl.evaluation import sharded
 from mmssl.evaluation.labelled import labelled_images
@@ -76,6 +79,31 @@ def test_rows_of_all_ranks_in_order(two_ranks, counts, block):
         for rank, count in enumerate(counts)
     ]
     assert torch.equal(first, torch.cat(parts))
+
+
+def vote_slowly(rank, data):
+    """When the first rank has voted, when this one leaves, and in which collectives it waits."""
+    waits = []
+    for name in ('barrier', 'all_reduce', 'broadcast'):
+        setattr(torch.distributed, name, lambda *args, name=name, **kwargs: waits.append(name))
+    voted = []
+
+    def vote(*args):
+        time.sleep(0.5)
+        voted.append(time.monotonic())
+        return dict(top1=0.0, top5=0.0)
+
+    evaluation.knn_accuracy = vote
+    hook = KNNHook(str(data), k=3, batch_size=2)
+    hook._images = labelled_images(str(data), 32)
+    hook._record = lambda runner, result: None
+    hook._evaluate(SimpleNamespace(model=Model(), hooks=[]), 1, 1)
+    return voted, time.monotonic(), waits
+
+
+def test_the_other_ranks_wait_for_the_vote_in_no_collective(two_ranks, tmp_path):
+    (voted, _, first_waits), (nothing, left, waits) = two_ranks(vote_slowly, make_data(tmp_path, 3))
+    assert not nothing and left >= voted[0] and first_waits == waits == []
 
 
 def test_shares_are_disjoint_and_complete(tmp_path):
