@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmssl.evaluation.segmentation import AccumulatingMetric
+from mmssl.evaluation.accumulating import AccumulatingMetric
 from mmssl.registry import METRICS
 
 # IoU thresholds of COCO: 0.50, 0.55, ... 0.95
@@ -96,7 +96,8 @@ class AverageRecall(AccumulatingMetric):
                     'objects': np.int64(len(objects)),
                     'masks': np.int64(len(masks)),
                     'images': np.int64(1),
-                }
+                },
+                sample,
             )
 
     def compute_sum(self, total: dict) -> dict[str, float]:

@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 from mmengine.logging import MMLogger
 
+from mmssl.evaluation.accumulating import AccumulatingMetric
 from mmssl.evaluation.confusion import as_maps, check_values, mean_of_known
-from mmssl.evaluation.segmentation import AccumulatingMetric, naming_file
+from mmssl.evaluation.segmentation import naming_file
 from mmssl.registry import METRICS
 
 # value of pixels beyond the border of the image and of ignored ones
@@ -102,7 +103,7 @@ class BoundaryMetric(AccumulatingMetric):
             pred = sample['pred_sem_seg']['data'].squeeze(0).cpu().numpy()
             label = sample['gt_sem_seg']['data'].squeeze(0).cpu().numpy()
             with naming_file(sample):
-                self.add(self.count(pred, label, max(classes, 2)))
+                self.add(self.count(pred, label, max(classes, 2)), sample)
 
     def count(self, pred: np.ndarray, label: np.ndarray, num_classes: int) -> dict[str, np.ndarray]:
         """Count the pixels of an image.

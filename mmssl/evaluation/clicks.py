@@ -7,7 +7,7 @@ import numpy as np
 from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
 
-from mmssl.evaluation.segmentation import AccumulatingMetric
+from mmssl.evaluation.accumulating import AccumulatingMetric
 from mmssl.registry import METRICS
 
 # IoUs are summed as integers in units of 2^-32, because such sums do not depend on their order
@@ -81,7 +81,7 @@ class ClickMetric(AccumulatingMetric):
                 for name in ('click_ious', 'best_ious', 'box_ious', 'boundary_ious', 'areas')
                 if name in results
             }
-            self.add(self.count(arrays))
+            self.add(self.count(arrays), sample)
 
     def count(self, results: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Sum the results of the objects of an image.

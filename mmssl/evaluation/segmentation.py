@@ -6,11 +6,10 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from mmengine.dist import all_gather_object, broadcast_object_list, get_rank, get_world_size, is_main_process
-from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from PIL import Image
 
+from mmssl.evaluation.accumulating import AccumulatingMetric
 from mmssl.evaluation.confusion import (
     class_scores,
     confusion_matrix,
@@ -41,68 +40,6 @@ def naming_file(sample: dict) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f'{sample.get("seg_map_path") or sample.get("img_path")}: {error}') from None
-
-
-class AccumulatingMetric(BaseMetric):
-    """Metric that keeps a running sum and excludes samples that the distributed sampler repeats.
-
-    A sampler pads the last round of the processes with samples that were there before, at most one per
-    process, its last. Subclasses pass the summand of each sample, a dict of arrays and numbers, to
-    :meth:`add`, and get the sum over the dataset in :meth:`compute_sum`. mmengine's BaseMetric keeps a result
-    for each image instead.
-
-    Args:
-        prefix: Prefix of the names of the scores.
-    """
-
-    def __init__(self, prefix: str | None = None):
-        super().__init__(prefix=prefix)
-        self.reset()
-
-    def reset(self) -> None:
-        """Discard all samples."""
-        self.total: dict = {}
-        self.last: dict = {}
-        self.num_samples = 0
-
-    def add(self, summand: dict) -> None:
-        """Add the summand of a sample."""
-        self._merge(self.total, self.last)
-        self.last = summand
-        self.num_samples += 1
-
-    @staticmethod
-    def _merge(total: dict, summand: dict) -> None:
-        for key, value in summand.items():
-            total[key] = total[key] + value if key in total else value
-
-    def evaluate(self, size: int) -> dict:
-        """Compute the scores of the whole dataset.
-
-        Args:
-            size: Number of samples in the dataset.
-
-        Returns:
-            Names and values of the scores, equal on all processes.
-        """
-        rank, world = get_rank(), get_world_size()
-        if self.num_samples <= len(range(rank, size, world)):
-            self._merge(self.total, self.last)
-        joined: dict = {}
-        for part in all_gather_object(self.total):
-            self._merge(joined, part)
-        self.reset()
-        metrics = [self.compute_sum(joined) if is_main_process() else {}]
-        broadcast_object_list(metrics)
-        return {f'{self.prefix}/{name}' if self.prefix else name: value for name, value in metrics[0].items()}
-
-    def compute_sum(self, total: dict) -> dict:
-        """Compute the scores from the sum over all samples."""
-        raise NotImplementedError
-
-    def compute_metrics(self, results: list) -> dict:
-        """Not used: results are not collected."""
-        raise NotImplementedError
 
 
 @METRICS.register_module()
@@ -182,13 +119,13 @@ class SegmentationMetric(AccumulatingMetric):
             if self.overlay_dir:
                 self._draw(Path(self.overlay_dir), pred, sample)
             if self.format_only:
-                self.add({})
+                self.add({}, sample)
                 continue
             label = sample['gt_sem_seg']['data'].squeeze(0)
             with naming_file(sample):
                 matrix = np.asarray(confusion_matrix(pred, label, len(self.classes), self.ignore_index))
             scores = self._image_scores(matrix) if self.average == 'image' else {}
-            self.add({'matrix': matrix, **scores})
+            self.add({'matrix': matrix, **scores}, sample)
 
     def _scores(self, matrix: np.ndarray) -> dict[str, float]:
         """Mean scores of a confusion matrix, NaN where no class is known."""
