@@ -8,6 +8,7 @@ COMMANDS = {
     'test': 'mmssl.commands.test',
     'knn': 'mmssl.commands.knn',
     'linear': 'mmssl.commands.linear',
+    'score': 'mmssl.commands.score',
     'attention': 'mmssl.commands.attention',
     'reconstruct': 'mmssl.commands.reconstruct',
     'embedding': 'mmssl.commands.embedding',

@@ -2,11 +2,12 @@
 
 import os
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from mmssl.data.label_formats.builder import LabelSetBuilder
 from mmssl.data.label_formats.files import LabelFolder, split_name
-from mmssl.data.label_formats.records import ImageLabels, LabelSet
+from mmssl.data.label_formats.records import Box, ImageLabels, LabelSet, ObjectLabel
 from mmssl.data.label_formats.shapes import as_rle, mask_area, polygons_box, rle_box, shortest
 from mmssl.errors import LabelError
 
@@ -155,10 +156,7 @@ def _add_annotation(
     polygons, rle = _segmentation(annotation.get('segmentation'), image)
     box = annotation.get('bbox')
     if box:
-        if len(box) != 4:
-            raise LabelError(f'the box {box} of {image.name} needs four numbers', image.source)
-        left, top, width, height = map(float, box)
-        corners = (left, top, _sum(left, width), _sum(top, height))
+        corners = box_corners(box, image)
     elif polygons:
         corners = polygons_box(polygons)
     elif rle:
@@ -179,6 +177,18 @@ def _add_annotation(
         score=annotation.get('score'),
         area=area,
     )
+
+
+def box_corners(box: Sequence[float], image: ImageLabels) -> Box:
+    """Return (left, top, right, bottom) of COCO's (left, top, width, height).
+
+    Raises:
+        LabelError: There are not four numbers.
+    """
+    if len(box) != 4:
+        raise LabelError(f'the box {box} of {image.name} needs four numbers', image.source)
+    left, top, width, height = map(float, box)
+    return left, top, _sum(left, width), _sum(top, height)
 
 
 def _sum(first: float, second: float) -> float:
@@ -219,7 +229,7 @@ def coco_content(labels: LabelSet, with_scores: bool = True) -> dict:
     return dict(images=images, annotations=annotations, categories=categories)
 
 
-def _annotation(each, image: ImageLabels, image_id: int, number: int, with_scores: bool) -> dict:
+def _annotation(each: ObjectLabel, image: ImageLabels, image_id: int, number: int, with_scores: bool) -> dict:
     left, top, right, bottom = each.box
     area = each.area
     if area is None:

@@ -26,7 +26,7 @@ class LabelFolder:
     """The files below a folder, without hidden ones.
 
     Args:
-        path: A folder, or a single file of labels in it.
+        path: A folder, or a single file of labels; its images are in its folder, or in the one above.
         images: More folders to look for the images in.
 
     Attributes:
@@ -47,6 +47,8 @@ class LabelFolder:
         files = list(_walk(self.root))
         self.labels = [self.path] if is_file else [file for file in files if not is_image(file)]
         self.images = [file for file in files if is_image(file)]
+        if is_file and not self.images:  # annotations/a.json beside images/
+            self.images = [file for file in _walk(os.path.dirname(self.root)) if is_image(file)]
         for folder in images:
             self.images += [file for file in _walk(os.path.abspath(folder)) if is_image(file)]
         self.images = sorted(set(self.images))

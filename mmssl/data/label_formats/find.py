@@ -39,6 +39,7 @@ def read_labels(
     format: str | None = None,
     images: Iterable[str | os.PathLike] = (),
     ignore: Iterable[int] = (),
+    sizes: Mapping[str, tuple[int, int]] | None = None,
 ) -> LabelSet:
     """Read the labels of a folder or of a file, whatever their format.
 
@@ -49,6 +50,8 @@ def read_labels(
         format: One of :data:`FORMATS`, if the folder holds several.
         images: More folders in which to look for the images.
         ignore: Values of label maps to ignore, besides 255 and those named void.
+        sizes: (width, height) by the name of an image without its suffix. With them, which may be empty,
+            images do not have to exist: labels, as of predictions, are read without opening any.
 
     Returns:
         The labels, with the images sorted by name.
@@ -67,7 +70,7 @@ def read_labels(
     if chosen not in files:
         held = ', '.join(files) or 'none'
         raise LabelError(f'holds no labels of the format {chosen!r}; formats there: {held}', path)
-    labels = _READERS[chosen](folder, files[chosen], tuple(ignore))
+    labels = _read(folder, chosen, files[chosen], tuple(ignore), sizes)
     if task and not labels.supports(task):
         raise LabelError(_unsupported(labels, task), path)
     return labels
@@ -178,14 +181,27 @@ def _check_choice(name: str, value: str | None, choices: tuple[str, ...]) -> Non
         raise ValueError(f'{name} {value!r} does not exist{hint}')
 
 
-_READERS: dict[str, Callable[[LabelFolder, list[str], tuple[int, ...]], LabelSet]] = {
-    'coco': lambda folder, files, ignore: coco.read(folder, files),
-    'voc': lambda folder, files, ignore: voc.read(folder, files),
-    'yolo': lambda folder, files, ignore: yolo.read(folder),
-    'png': lambda folder, files, ignore: maps.read(folder, ignore),
-    'classes': lambda folder, files, ignore: class_folders.read(folder),
-    'csv': lambda folder, files, ignore: tables.read(folder, files),
-    'labelme': lambda folder, files, ignore: labelme.read(folder, files),
-    'cvat': lambda folder, files, ignore: cvat.read(folder, files),
-    'label-studio': lambda folder, files, ignore: label_studio.read(folder, files),
+_READERS: dict[str, Callable[[LabelFolder, list[str], bool], LabelSet]] = {
+    'coco': coco.read,
+    'voc': voc.read,
+    'csv': tables.read,
+    'labelme': labelme.read,
+    'cvat': cvat.read,
+    'label-studio': label_studio.read,
 }
+
+
+def _read(
+    folder: LabelFolder,
+    format: str,
+    files: list[str],
+    ignore: tuple[int, ...],
+    sizes: Mapping[str, tuple[int, int]] | None,
+) -> LabelSet:
+    if format == 'yolo':
+        return yolo.read(folder, sizes, need_images=sizes is None)
+    if format == 'png':
+        return maps.read(folder, ignore)
+    if format == 'classes':
+        return class_folders.read(folder)
+    return _READERS[format](folder, files, sizes is None)

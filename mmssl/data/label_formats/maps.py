@@ -3,7 +3,7 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from mmssl.data.label_formats.class_table import TableRow, find_table, table_name
 from mmssl.data.label_formats.files import LabelFolder, image_size
-from mmssl.data.label_formats.map_values import MapValues, scan_maps
+from mmssl.data.label_formats.map_values import MapValues, load_map, scan_maps
 from mmssl.data.label_formats.records import ImageLabels, LabelSet, sort_and_name
 from mmssl.data.label_formats.voc import read_split_lists
 from mmssl.data.label_values import BINARY_CLASSES, Color
@@ -50,17 +50,9 @@ def find_pairs(folder: LabelFolder) -> dict[str, str]:
     images: dict[tuple, list[str]] = defaultdict(list)
     masks: dict[tuple, list[str]] = defaultdict(list)
     for path in folder.images:
-        parts = PurePosixPath(folder.below(path)).parts
-        stem = os.path.splitext(parts[-1])[0].casefold()
-        folders = [part.casefold() for part in parts[:-1]]
-        if _OTHER.search(stem) or any(part in _OTHER_FOLDERS for part in folders):
-            continue
-        is_mask = any(map(_MASK_FOLDER.match, folders)) or bool(_MASK_SUFFIX.search(stem))
-        rest = tuple(
-            part for part in folders if not _MASK_FOLDER.match(part) and not _IMAGE_FOLDER.match(part)
-        )
-        stem = _MASK_SUFFIX.sub('', stem) if is_mask else _IMAGE_SUFFIX.sub('', stem)
-        (masks if is_mask else images)[(*rest, stem)].append(path)
+        parts = PurePosixPath(os.path.splitext(folder.below(path))[0]).parts
+        if not _is_other(parts):
+            (masks if _is_map(parts) else images)[map_key(parts)].append(path)
     return _matched(folder, images, masks)
 
 
@@ -131,9 +123,11 @@ def read(folder: LabelFolder, ignore: Iterable[int] = ()) -> LabelSet:
         images.append(ImageLabels(path, path, width, height, mask_file=mask, split=split, source=mask))
     values = scan_maps([image.mask_file for image in images if image.mask_file])
     table = find_table(folder)
-    classes, label_map, notes = _meaning(folder, values, table, set(ignore))
+    classes, label_map, notes = map_meaning(folder, values, table, set(ignore))
     others = [path for path in folder.images if path not in pairs and path not in set(pairs.values())]
-    others = [path for path in others if not _is_other(folder, path)]
+    others = [
+        path for path in others if not _is_other(PurePosixPath(folder.below(path)).with_suffix('').parts)
+    ]
     if others:
         notes.append(
             f'{len(others)} image files have no partner and are left out (the first is '
@@ -147,11 +141,32 @@ def read(folder: LabelFolder, ignore: Iterable[int] = ()) -> LabelSet:
     return LabelSet(folder.path, 'png', classes, images, root, label_map, sources, notes)
 
 
-def _is_other(folder: LabelFolder, path: str) -> bool:
-    parts = [part.casefold() for part in PurePosixPath(folder.below(path)).parts]
-    return bool(_OTHER.search(os.path.splitext(parts[-1])[0])) or any(
-        part in _OTHER_FOLDERS for part in parts[:-1]
-    )
+def _is_other(parts: Sequence[str]) -> bool:
+    """Whether a file is of another kind beside label maps: of instances, an overlay."""
+    folders = [part.casefold() for part in parts[:-1]]
+    return bool(_OTHER.search(parts[-1].casefold())) or any(part in _OTHER_FOLDERS for part in folders)
+
+
+def _is_map(parts: Sequence[str]) -> bool:
+    """Whether a file is a label map by its folders or by the ending of its name."""
+    folders = [part.casefold() for part in parts[:-1]]
+    return any(map(_MASK_FOLDER.match, folders)) or bool(_MASK_SUFFIX.search(parts[-1].casefold()))
+
+
+def map_key(parts: Sequence[str]) -> tuple[str, ...]:
+    """Return what the paths of an image and its label map have in common.
+
+    Args:
+        parts: Parts of a path without the suffix of the file.
+
+    Returns:
+        The parts in lower case, without folders such as images and masks, and the name without an ending such
+        as _mask.
+    """
+    folders = [part.casefold() for part in parts[:-1]]
+    rest = [part for part in folders if not (_MASK_FOLDER.match(part) or _IMAGE_FOLDER.match(part))]
+    stem = parts[-1].casefold()
+    return (*rest, (_MASK_SUFFIX if _is_map(parts) else _IMAGE_SUFFIX).sub('', stem))
 
 
 def _check_maps(folder: LabelFolder, pairs: Mapping[str, str]) -> None:
@@ -161,7 +176,7 @@ def _check_maps(folder: LabelFolder, pairs: Mapping[str, str]) -> None:
         )
 
 
-def _meaning(
+def map_meaning(
     folder: LabelFolder, values: MapValues, table: tuple[str, list[TableRow]] | None, ignore: set[int]
 ) -> tuple[list[str], dict[Any, int | None], list[str]]:
     """Return the classes, the label map and notes."""
@@ -279,18 +294,30 @@ def read_classes(labels: LabelSet, image: ImageLabels) -> np.ndarray:
         LabelError: There are more than 255 classes.
         BadImageError: The map cannot be read.
     """
-    from mmssl.data.label_formats.map_values import load_map
-
     assert image.mask_file is not None
     if len(labels.classes) > IGNORE_INDEX:
         raise LabelError(f'{len(labels.classes)} classes are more than the 255 of a label map', labels.root)
-    colored = any(isinstance(key, tuple) for key in labels.label_map)
-    array, _ = load_map(image.mask_file, colored)
-    keys = {_number(key): label for key, label in labels.label_map.items() if label is not None}
+    return read_mapped(image.mask_file, labels.label_map, IGNORE_INDEX)
+
+
+def read_mapped(path: str, label_map: Mapping[Any, int | None], ignore_index: int) -> np.ndarray:
+    """Return a label map as indices of classes.
+
+    Args:
+        path: The file.
+        label_map: Value, or colour as (R, G, B) -> index of the class; None for pixels to ignore.
+        ignore_index: Label of ignored pixels and of values that are not in ``label_map``.
+
+    Returns:
+        (H, W) uint8, or int32 if ``ignore_index`` is not of 8 bits.
+    """
+    array, _ = load_map(path, any(isinstance(key, tuple) for key in label_map))
+    keys = {_number(key): label for key, label in label_map.items() if label is not None}
     numbers = np.array(sorted(keys))
+    dtype = np.uint8 if 0 <= ignore_index <= 255 else np.int32
+    classes = np.array([keys[number] for number in numbers.tolist()], dtype)
     position = np.searchsorted(numbers, array).clip(max=len(numbers) - 1)
-    classes = np.array([keys[number] for number in numbers.tolist()], np.uint8)[position]
-    return np.where(numbers[position] == array, classes, np.uint8(IGNORE_INDEX))
+    return np.where(numbers[position] == array, classes[position], dtype(ignore_index))
 
 
 def _number(key: int | Color) -> int:

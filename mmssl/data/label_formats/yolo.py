@@ -16,8 +16,8 @@ NAME_FILES = ('classes.txt', 'obj.names', 'class.names', 'classes.names', 'coco.
 # digits that converters usually write, and those of :func:`yolo_text`
 USUAL_DIGITS = 6
 DIGITS = 10
-# how far outside 0 to 1 a coordinate may lie that was rounded or reaches over the border
-SLACK = 1e-3
+# how far outside 0 to 1 a coordinate may lie of an object that reaches over the border; pixels lie further
+SLACK = 0.5
 # folders that stand for each other in the paths of images and labels
 _PARALLEL = ('images', 'labels', 'image', 'label', 'img', 'txt', 'annotations', 'jpegimages')
 

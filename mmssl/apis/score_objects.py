@@ -1,0 +1,177 @@
+"""Average precision of predicted boxes or masks in files against the truth in files."""
+
+import os
+from typing import Any
+
+from mmssl.data.label_formats import ImageLabels, LabelSet, ObjectLabel, read_labels
+from mmssl.data.label_formats.coco import box_corners, coco_content, is_coco
+from mmssl.data.label_formats.files import LabelFolder, read_json
+from mmssl.data.label_formats.matching import match_images
+from mmssl.data.label_formats.shapes import as_rle, object_rle, rle_box
+from mmssl.errors import LabelError
+from mmssl.evaluation.average_precision import (
+    class_precisions,
+    coco_scores,
+    evaluate_coco,
+    precision_intervals,
+)
+
+# formats that write nothing for an image without objects
+MAY_LACK = ('yolo', 'csv', 'results')
+
+
+def score_objects(truth, prediction, task: str, resamples: int, seed: int) -> dict[str, Any]:
+    """Score predicted objects by pycocotools.
+
+    Args:
+        truth: Folder or file of the truth, in any format.
+        prediction: Folder or file of the predictions: in any format, or COCO's list of results.
+        task: 'detect' compares boxes, 'instance' masks.
+        resamples: Resamples of the images for the intervals.
+        seed: Seed of the resamples.
+
+    Returns:
+        See :func:`mmssl.apis.score.score`.
+
+    Raises:
+        LabelError: An image or class of the predictions is not in the truth, or sizes differ.
+    """
+    true_labels = read_labels(truth, task, sizes={})
+    predicted, notes = _predictions(prediction, true_labels, task)
+    pairs = match_images(true_labels, predicted, may_lack=predicted.format in MAY_LACK)
+    lacking = [image.name for image, other in pairs if other is None]
+    if lacking:
+        notes.append(
+            f'{len(lacking)} images have no predictions and count as empty (the first is {lacking[0]})'
+        )
+    content = coco_content(true_labels)
+    if task == 'instance':
+        _add_masks(content, true_labels)
+    results = _results(pairs, true_labels, predicted, task)
+    evaluation = evaluate_coco(content, results, 'segm' if task == 'instance' else 'bbox')
+    intervals = precision_intervals(evaluation, resamples, seed)
+    precisions = class_precisions(evaluation)
+    per_class = {}
+    counts = [0] * len(true_labels.classes)
+    for image in true_labels.images:
+        for each in image.objects:
+            counts[each.label] += not each.crowd
+    for index, name in enumerate(true_labels.classes):
+        ap, ap50 = precisions[index + 1]
+        if counts[index]:
+            interval = intervals['class_ap'][index] if intervals['class_ap'] else None
+            per_class[name] = {'ap': ap, 'ap50': ap50, 'objects': counts[index], 'interval': {'ap': interval}}
+    return {
+        **coco_scores(evaluation),
+        'per_class': per_class,
+        'interval': {'ap': intervals['ap'], 'ap50': intervals['ap50']},
+        'images': len(pairs),
+        'notes': [*(f'truth: {note}' for note in true_labels.notes), *notes],
+    }
+
+
+def _predictions(prediction, truth: LabelSet, task: str) -> tuple[LabelSet, list[str]]:
+    """Return the predictions and notes on them."""
+    if os.path.isfile(prediction) and str(prediction).lower().endswith('.json'):
+        content = read_json(str(prediction))
+        if isinstance(content, list) and all(
+            isinstance(each, dict) and 'image_id' in each for each in content
+        ):
+            return _read_results(content, truth, str(prediction)), []
+    sizes = {os.path.splitext(image.name)[0]: (image.width, image.height) for image in truth.images}
+    labels = read_labels(prediction, sizes=sizes)
+    notes = [f'prediction: {note}' for note in labels.notes]
+    objects = [each for image in labels.images for each in image.objects]
+    if objects and all(each.score is None for each in objects):
+        notes.append('the predictions state no scores; all count as 1')
+    if task == 'instance' and objects and not labels.num_masks:
+        raise LabelError('holds boxes only; the task instance compares outlines or masks', prediction)
+    return labels, notes
+
+
+def _read_results(content: list[dict], truth: LabelSet, path: str) -> LabelSet:
+    """Return COCO's list of results, whose numbers are those of the truth's COCO file."""
+    names, categories = _numbers(truth, path)
+    by_name = {image.name: image for image in truth.images}
+    by_file = {os.path.basename(image.name): image for image in truth.images}
+    images: dict[str, ImageLabels] = {}
+    for each in content:
+        number, category = each['image_id'], each.get('category_id')
+        if number not in names or category not in categories:
+            what = f'image_id {number}' if number not in names else f'category_id {category}'
+            raise LabelError(f'{what} is not in the truth {truth.root}', path)
+        file_name = names[number]
+        source = by_name.get(file_name) or by_file[os.path.basename(file_name)]
+        image = images.setdefault(
+            source.name, ImageLabels(source.name, '', source.width, source.height, source=path)
+        )
+        image.objects.append(_read_result(each, truth.classes.index(categories[category]), image))
+    return LabelSet(path, 'results', truth.classes, list(images.values()))
+
+
+def _read_result(each: dict, label: int, image: ImageLabels) -> ObjectLabel:
+    segmentation = each.get('segmentation')
+    rle = as_rle(segmentation, (image.height, image.width), image) if isinstance(segmentation, dict) else None
+    polygons = segmentation if isinstance(segmentation, list) else []
+    if not each.get('bbox') and rle is None:
+        raise LabelError(f'a result of {image.name} has neither bbox nor segmentation', image.source)
+    box = box_corners(each['bbox'], image) if each.get('bbox') else rle_box(rle or {})
+    return ObjectLabel(label, box, polygons, rle, score=each.get('score'))
+
+
+def _numbers(truth: LabelSet, path: str) -> tuple[dict[int, str], dict[int, str]]:
+    """Return the names of the images and classes by their numbers in the truth's COCO files."""
+    if truth.format != 'coco':
+        raise LabelError(
+            f"is a list of results, whose numbers mean images of a COCO file, but {truth.root} is not COCO's",
+            path,
+        )
+    names: dict[int, str] = {}
+    categories: dict[int, str] = {}
+    folder = LabelFolder(truth.root)
+    for source in truth.sources:
+        content = read_json(os.path.join(folder.root, source))
+        if not is_coco(content):
+            continue
+        for image in content['images']:
+            if names.setdefault(image['id'], image['file_name']) != image['file_name']:
+                raise LabelError(
+                    f'image id {image["id"]} is in several files of {truth.root}; give the file instead', path
+                )
+        categories.update({each['id']: str(each['name']).strip() for each in content['categories']})
+    return names, categories
+
+
+def _add_masks(content: dict, labels: LabelSet) -> None:
+    """Give every object of a COCO file a mask; of its box if it has no outline."""
+    annotations = iter(content['annotations'])
+    for image in labels.images:
+        for each in image.objects:
+            annotation = next(annotations)
+            if 'segmentation' not in annotation:
+                annotation['segmentation'] = object_rle(each, image)
+
+
+def _results(pairs, truth: LabelSet, predicted: LabelSet, task: str) -> list[dict]:
+    results = []
+    for number, (_, other) in enumerate(pairs, 1):
+        for each in other.objects if other else ():
+            name = predicted.classes[each.label]
+            if name not in truth.classes:
+                raise LabelError(
+                    f'predicts the class {name!r}, which the truth does not have '
+                    f'({", ".join(truth.classes[:5])})',
+                    other.source or predicted.root,
+                )
+            left, top, right, bottom = each.box
+            result: dict[str, Any] = dict(
+                image_id=number,
+                category_id=truth.classes.index(name) + 1,
+                score=1.0 if each.score is None else each.score,
+            )
+            if task == 'instance':
+                result['segmentation'] = object_rle(each, other)
+            else:
+                result['bbox'] = [left, top, right - left, bottom - top]
+            results.append(result)
+    return results
