@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--compile',
         action='store_true',
-        help='compile the model with torch.compile (transformers block by block)',
+        help='compile the blocks of transformers, or else the backbone, with torch.compile',
     )
     parser.add_argument(
         '--auto-scale-lr',
@@ -87,6 +87,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _train(cfg: Any, args: argparse.Namespace, added: list[str], transaction: 'WorkDirTransaction') -> None:
+    from mmssl.engine.compiling import compile_model
     from mmssl.engine.launch import leave_process_group
     from mmssl.engine.runner import runner_class
     from mmssl.engine.signals import StopSignal, write_stderr
@@ -97,7 +98,7 @@ def _train(cfg: Any, args: argparse.Namespace, added: list[str], transaction: 'W
         if added:
             runner.logger.info(f'mmssl added: {", ".join(added)}')
         if args.compile:
-            _compile(runner)
+            runner.logger.info(f'torch.compile: {compile_model(runner.model)}')
         runner.train()
         leave_process_group()
     except StopSignal as stop:
@@ -193,16 +194,3 @@ def _apply_resume(cfg: Any, resume: str | None) -> None:
     seed = seed_from_checkpoint(checkpoint) if checkpoint else None
     if seed is not None:
         cfg.setdefault('randomness', {})['seed'] = seed
-
-
-def _compile(runner: Any) -> None:
-    """Compile the transformer blocks of a model, or the whole training step of other models."""
-    from mmssl.layers.transformer import TransformerBlock
-
-    blocks = [module for module in runner.model.modules() if isinstance(module, TransformerBlock)]
-    for block in blocks:
-        block.compile()
-    if not blocks:
-        runner.cfg['compile'] = True  # mmengine's own setting
-    compiled = f'{len(blocks)} transformer blocks' if blocks else 'the training step'
-    runner.logger.info(f'torch.compile: {compiled}')

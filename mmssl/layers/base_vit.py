@@ -60,13 +60,17 @@ class BaseViT(BaseModule):
         init_cfg: Initialisation in mmengine's form.
 
     Attributes:
+        COMPILED_BLOCKS: See :mod:`mmssl.engine.compiling`.
         STEM: Names of parameters before the first layer, besides the patch embedding.
         FINAL: Names of modules that are frozen together with the last layer.
+        host_syncs: How often a training step may wait for the GPU in it.
     """
 
+    COMPILED_BLOCKS: tuple[str, ...] = ('layers',)
     STEM: tuple[str, ...] = ('cls_token',)
     FINAL: tuple[str, ...] = ('ln1', 'ln2')
     num_extra_tokens = 1
+    host_syncs = 0
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmssl.layers.drop_path import DropPath, draw_survivors
 from mmssl.layers.relative_position import RelativePositionBias, bias_for_grid
 from mmssl.layers.transformer import FeedForward
 from mmssl.ops.attention import biased_attention
@@ -102,7 +103,7 @@ class BEiTBlock(nn.Module):
         eps: float = 1e-6,
     ):
         super().__init__()
-        self.drop_path_rate = float(drop_path_rate)
+        self.drop_path = DropPath(drop_path_rate)
         self.ln1 = nn.LayerNorm(embed_dims, eps=eps)
         self.attn = BEiTAttention(embed_dims, num_heads, grid, attn_drop_rate, drop_rate)
         self.ln2 = nn.LayerNorm(embed_dims, eps=eps)
@@ -140,13 +141,11 @@ class BEiTBlock(nn.Module):
     ) -> Tensor:
         """Add a branch with layer scale and stochastic depth; ``sample`` is the image index of each row."""
         scale = gamma
-        if self.training and self.drop_path_rate:
-            keep_rate = 1 - self.drop_path_rate
-            survives = (
-                torch.empty(batch, 1, device=x.device).bernoulli_(keep_rate).div_(keep_rate).to(x.dtype)
-            )
-            survives = survives.unsqueeze(2) if sample is None else survives.index_select(0, sample)
-            scale = survives if gamma is None else gamma * survives
+        if self.drop_path.active:
+            survivors = draw_survivors(batch, self.drop_path.rate, x)
+            survivors = survivors if sample is None else survivors.index_select(0, sample)
+            survivors = survivors.view((-1,) + (1,) * (x.ndim - 1))
+            scale = survivors if gamma is None else gamma * survivors
         return x + branch if scale is None else torch.addcmul(x, branch.to(x.dtype), scale.to(x.dtype))
 
 

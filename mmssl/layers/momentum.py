@@ -64,9 +64,8 @@ class MomentumEncoder(SavedCounters):
             )
         self.module = copy.deepcopy(encoder).requires_grad_(False)
         for part in self.module.modules():
-            for name in ('drop_path_rate', 'drop_prob'):  # mmssl's blocks; DropPath of mmcv and timm
-                if isinstance(getattr(part, name, None), float):
-                    setattr(part, name, 0.0)
+            if isinstance(getattr(part, 'drop_prob', None), float):  # DropPath of mmssl, mmcv and timm
+                part.drop_prob = 0.0
         self.momentum = momentum
         self.final_momentum = final_momentum
         self.copy_buffers = copy_buffers

@@ -4,30 +4,12 @@ import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmssl.layers.drop_path import DropPath, drop_path
 from mmssl.layers.feed_forward import FeedForward, LayerScale, feed_forward, layer_scale
 from mmssl.layers.rope import rotate
 from mmssl.ops.attention import attention
 
 torch.fx.wrap('attention')  # nodes of a graph of torch.fx: their steps depend on shapes and devices
-torch.fx.wrap('drop_path')
-
-
-def drop_path(branch: Tensor, rate: float, training: bool) -> Tensor:
-    """Stochastic depth (arXiv:1603.09382): drop a residual branch for whole samples.
-
-    Args:
-        branch: (B, ...), the branch before it is added.
-        rate: Probability of dropping the branch of a sample, in [0, 1).
-        training: Whether anything is dropped.
-
-    Returns:
-        (B, ...), with the remaining samples scaled by 1 / (1 - rate).
-    """
-    if not training or rate == 0:
-        return branch
-    keep_rate = 1 - rate
-    survives = branch.new_empty((branch.shape[0],) + (1,) * (branch.ndim - 1)).bernoulli_(keep_rate)
-    return branch * (survives / keep_rate)
 
 
 class Attention(nn.Module):
@@ -147,7 +129,7 @@ class TransformerBlock(nn.Module):
         ffn_type: str = 'origin',
     ):
         super().__init__()
-        self.drop_path_rate = float(drop_path_rate)
+        self.drop_path = DropPath(drop_path_rate)
         self.ln1 = nn.LayerNorm(embed_dims, eps=eps)
         self.attn = Attention(
             embed_dims, num_heads, qkv_bias, attn_drop_rate, drop_rate, layer_scale_init_value
@@ -166,9 +148,8 @@ class TransformerBlock(nn.Module):
         Returns:
             (B, L - first_query, C).
         """
-        attended = drop_path(self.attn(self.ln1(x), first_query, rope), self.drop_path_rate, self.training)
-        x = x[:, first_query:] + attended
-        return x + drop_path(self.ffn(self.ln2(x)), self.drop_path_rate, self.training)
+        x = x[:, first_query:] + self.drop_path(self.attn(self.ln1(x), first_query, rope))
+        return x + self.drop_path(self.ffn(self.ln2(x)))
 
 
 def init_linear_xavier(module: nn.Module) -> None:

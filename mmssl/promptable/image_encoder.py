@@ -8,7 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmssl.layers.transformer import drop_path
+from mmssl.layers.drop_path import DropPath
 from mmssl.ops.rel_attention import rel_attention, window_attention
 from mmssl.promptable.common import MLPBlock, Neck, reset_weights
 from mmssl.promptable.encoder_weights import fit_weights, resize_positions
@@ -118,7 +118,7 @@ class Block(nn.Module):
         eps: float = 1e-6,
     ):
         super().__init__()
-        self.drop_path_rate = float(drop_path_rate)
+        self.drop_path = DropPath(drop_path_rate)
         self.window_size = window_size
         self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attn = Attention(dim, num_heads, qkv_bias, use_rel_pos, size, window_size)
@@ -127,8 +127,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to the same shape."""
-        x = x + drop_path(self.attn(self.norm1(x)), self.drop_path_rate, self.training)
-        return x + drop_path(self.mlp(self.norm2(x)), self.drop_path_rate, self.training)
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
 @MODELS.register_module()
@@ -162,6 +162,8 @@ class SAMImageEncoder(BaseModule):
         ValueError: An unknown ``arch``, an image size that is not divisible by the patch size, or a global
             block that does not exist.
     """
+
+    COMPILED_BLOCKS = ('blocks',)
 
     def __init__(  # noqa: PLR0913  the arguments of the official class
         self,

@@ -8,7 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmssl.layers.transformer import drop_path
+from mmssl.layers.drop_path import DropPath
 from mmssl.promptable.common import Neck, reset_weights
 from mmssl.registry import MODELS
 
@@ -82,12 +82,12 @@ class MBConv(nn.Module):
         self.conv1 = ConvBN(channels, hidden)
         self.conv2 = ConvBN(hidden, hidden, 3, groups=hidden)
         self.conv3 = ConvBN(hidden, channels, scale=0.0)
-        self.drop_path_rate = drop_path_rate
+        self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
         branch = self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
-        return F.gelu(x + drop_path(branch, self.drop_path_rate, self.training))
+        return F.gelu(x + self.drop_path(branch))
 
 
 class PatchMerging(nn.Module):
@@ -189,7 +189,7 @@ class TinyViTBlock(nn.Module):
     ):
         super().__init__()
         self.window_size = window_size
-        self.drop_path_rate = drop_path_rate
+        self.drop_path = DropPath(drop_path_rate)
         self.attn = Attention(dim, num_heads, window_size)
         self.mlp = MLP(dim, int(dim * mlp_ratio))
         self.local_conv = ConvBN(dim, dim, local_conv_size, groups=dim)
@@ -210,9 +210,9 @@ class TinyViTBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
-        x = x + drop_path(self.attend(x), self.drop_path_rate, self.training)
+        x = x + self.drop_path(self.attend(x))
         x = self.local_conv(x).permute(0, 2, 3, 1)
-        return (x + drop_path(self.mlp(x), self.drop_path_rate, self.training)).permute(0, 3, 1, 2)
+        return (x + self.drop_path(self.mlp(x))).permute(0, 3, 1, 2)
 
 
 class Stage(nn.Module):
@@ -222,6 +222,8 @@ class Stage(nn.Module):
         blocks: Blocks of the stage.
         downsample: Downsampling after them, or None.
     """
+
+    COMPILED_BLOCKS = ('blocks',)
 
     def __init__(self, blocks: list[nn.Module], downsample: nn.Module | None):
         super().__init__()

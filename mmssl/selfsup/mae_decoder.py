@@ -57,6 +57,8 @@ class MAEDecoder(BaseModule):
         init_cfg: Passed on to mmengine's BaseModule.
     """
 
+    COMPILED_BLOCKS = ('decoder_blocks',)
+
     def __init__(  # noqa: PLR0913 - set in configs, mmpretrain's names
         self,
         num_patches: int | tuple[int, int] = 196,

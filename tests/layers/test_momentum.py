@@ -115,7 +115,7 @@ def test_takes_no_gradient_and_drops_nothing():
     tokens = torch.randn(3, 4, 8, requires_grad=True)
     assert not any(parameter.requires_grad for parameter in copy.parameters()) and copy.training
     assert not copy(tokens).requires_grad and torch.equal(copy(tokens), copy(tokens))
-    assert encoder[0].drop_path_rate == 0.5 and all(
+    assert encoder[0].drop_path.drop_prob == 0.5 and all(
         parameter.requires_grad for parameter in encoder.parameters()
     )
 

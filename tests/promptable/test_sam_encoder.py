@@ -79,7 +79,7 @@ def test_checkpointing_keeps_gradients_and_drop_path_drops():
         grads.append([parameter.grad for parameter in model.parameters()])
     assert all(torch.allclose(*pair, rtol=1e-4, atol=1e-4) for pair in zip(*grads, strict=True))
     model = randomised(SAMImageEncoder(**SMALL, drop_path_rate=0.9))
-    assert [block.drop_path_rate for block in model.blocks] == pytest.approx([0, 0.45, 0.9])
+    assert [block.drop_path.drop_prob for block in model.blocks] == pytest.approx([0, 0.45, 0.9])
     with torch.no_grad():
         evaluated = model(images)
         assert torch.equal(model(images), evaluated)

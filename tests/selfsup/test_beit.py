@@ -261,7 +261,7 @@ def test_drop_path_drops_whole_samples_in_the_last_layer_too():
         torch.randn(6, 13, 16),
         torch.tensor([1, 5, 14, 30, 44, 45, 77]),
     )
-    assert block.drop_path_rate == 0.5
+    assert block.drop_path.drop_prob == 0.5
     for _ in range(20):
         out = block(x, (3, 4), None, rows)
         moved = ~torch.isclose(out, x.flatten(0, 1)[rows]).all(1)
