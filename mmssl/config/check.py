@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from mmssl.config.values import check_values
+from mmssl.config.values import check_values, refuse_text_switches
 from mmssl.hints import nearest
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -73,6 +73,8 @@ def check_settings(cfg: Any) -> None:
     if hooks and not (isinstance(hooks, (list, tuple)) and all(isinstance(hook, dict) for hook in hooks)):
         raise TypeError(f'{cfg.filename}: custom_hooks = {hooks!r} has to be a list of dicts')
     check_values(cfg)
+    for key in SETTINGS:
+        refuse_text_switches(cfg.get(key), key)
 
 
 def check_nested_settings(cfg: Any) -> None:

@@ -16,6 +16,10 @@ def _is_whole(value: Any) -> bool:
     return _is_number(value) and (isinstance(value, Integral) or float(value).is_integer())
 
 
+# switches as text, of which Python takes every one for True
+_SWITCH_TEXTS = ('true', 'false', 'yes', 'no', 'on', 'off')
+# settings whose values are names that a user chooses
+_NAMES = ('metainfo', 'label_map', 'classes', 'vis_backends', 'visualizer')
 # (what the value must be, test)
 _Rule = tuple[str, Callable[[Any], bool]]
 _SWITCH: _Rule = ('True or False', lambda value: isinstance(value, bool))
@@ -24,12 +28,27 @@ _NOT_NEGATIVE: _Rule = ('a number of at least 0', lambda value: _is_number(value
 _POSITIVE: _Rule = ('a number above 0', lambda value: _is_number(value) and value > 0)
 _COUNT: _Rule = ('a whole number of at least 1', lambda value: _is_whole(value) and value >= 1)
 _COUNT_FROM_0: _Rule = ('a whole number of at least 0', lambda value: _is_whole(value) and value >= 0)
+_TEXT: _Rule = ('a text', lambda value: isinstance(value, str))
 _WHOLE: _Rule = ('a whole number', _is_whole)
 _NUMBERS: _Rule = (
     'a list of numbers',
     lambda value: isinstance(value, (list, tuple)) and all(map(_is_number, value)),
 )
 
+_WORKERS: _Rule = (
+    'a whole number from 0 to 1024',
+    lambda value: _is_whole(value) and 0 <= value <= 1024,
+)
+_POSITIVES: _Rule = (
+    'a list of numbers above 0',
+    lambda value: isinstance(value, (list, tuple)) and all(_is_number(item) and item > 0 for item in value),
+)
+# mmdet's numbers of boxes; a smaller one leaves out the last boxes instead
+_COUNT_OR_ALL: _Rule = (
+    'a whole number of at least 1, or -1 for all',
+    lambda value: _is_whole(value) and (value >= 1 or value == -1),
+)
+_MODEL: dict[str, _Rule] = dict(max_per_img=_COUNT_OR_ALL, nms_pre=_COUNT_OR_ALL, std=_POSITIVES)
 _TRAINING: dict[str, _Rule] = dict(
     max_epochs=_COUNT, max_iters=_COUNT, val_interval=_COUNT, val_begin=_COUNT_FROM_0, by_epoch=_SWITCH
 )
@@ -61,7 +80,7 @@ _OPTIMIZER: dict[str, _Rule] = dict(
 )
 _LOADER: dict[str, _Rule] = dict(
     batch_size=_COUNT,
-    num_workers=_COUNT_FROM_0,
+    num_workers=_WORKERS,
     prefetch_factor=_COUNT,
     drop_last=_SWITCH,
     pin_memory=_SWITCH,
@@ -69,6 +88,14 @@ _LOADER: dict[str, _Rule] = dict(
 )
 _HOOK: dict[str, _Rule] = dict(
     interval=_WHOLE, by_epoch=_SWITCH, max_keep_ckpts=_WHOLE, save_last=_SWITCH, begin=_NUMBER, end=_NUMBER
+)
+_TOP_LEVEL: dict[str, _Rule] = dict(
+    resume=_SWITCH,
+    load_from=_TEXT,
+    work_dir=_TEXT,
+    default_scope=_TEXT,
+    experiment_name=_TEXT,
+    launcher=_TEXT,
 )
 _SECTIONS: dict[str, dict[str, _Rule]] = dict(
     train_cfg=_TRAINING,
@@ -90,6 +117,9 @@ def check_values(cfg: Any) -> None:
     Raises:
         ValueError: A value is of another type or out of range; the message names the setting and the value.
     """
+    _check(cfg, '', _TOP_LEVEL)
+    for key in ('model', 'data_preprocessor'):
+        _check_model(cfg.get(key), key)
     for section, rules in _SECTIONS.items():
         _check(cfg.get(section), section, rules)
     for scheduler in schedulers_of(cfg):
@@ -100,6 +130,31 @@ def check_values(cfg: Any) -> None:
         _check(hook, f'default_hooks.{name}', _HOOK)
     for index, hook in enumerate(cfg.get('custom_hooks') or ()):
         _check(hook, f'custom_hooks[{index}]', _HOOK)
+
+
+def _check_model(settings: Any, path: str) -> None:
+    """Check the numbers of boxes and the normalisation anywhere in the settings of a model."""
+    if isinstance(settings, (list, tuple)):
+        for index, item in enumerate(settings):
+            _check_model(item, f'{path}.{index}')
+    if not isinstance(settings, Mapping):
+        return
+    if 'mean' in settings:  # of a data preprocessor; others have an std too, as initialisers
+        _check(settings, path, _MODEL)
+        _check_normalisation(settings, path)
+    else:
+        _check(settings, path, {key: rule for key, rule in _MODEL.items() if key != 'std'})
+    for key, item in settings.items():
+        _check_model(item, f'{path}.{key}')
+
+
+def _check_normalisation(settings: Mapping, path: str) -> None:
+    mean, std = settings.get('mean'), settings.get('std')
+    if _NUMBERS[1](mean) and _NUMBERS[1](std) and mean and std and 0 < max(mean) <= 1 and max(std) <= 1:
+        raise ValueError(
+            f'{path}.mean = {list(mean)} and std = {list(std)} must be those of values from 0 to 255; these '
+            'are of values from 0 to 1: multiply them by 255'
+        )
 
 
 def _check_wrapper(wrapper: Any, path: str) -> None:
@@ -114,9 +169,32 @@ def _check_wrapper(wrapper: Any, path: str) -> None:
 
 
 def _check(settings: Any, path: str, rules: dict[str, _Rule]) -> None:
-    if not isinstance(settings, Mapping):
+    if not hasattr(settings, 'get'):  # a config, or a dict in it
         return
     for key, (meaning, fits) in rules.items():
         value = settings.get(key)
         if value is not None and not fits(value):
-            raise ValueError(f'{path}.{key} = {value!r} must be {meaning}')
+            raise ValueError(f'{path}.{key} = {value!r} must be {meaning}'.removeprefix('.'))
+
+
+def refuse_text_switches(value: Any, path: str) -> None:
+    """Refuse switches that are written as text, wherever they are in a setting.
+
+    Args:
+        value: The setting.
+        path: Its name.
+
+    Raises:
+        ValueError: There is one; the message names it.
+    """
+    if path.rpartition('.')[2] in _NAMES:
+        return
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            refuse_text_switches(item, f'{path}.{key}')
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            if not isinstance(item, str):  # lists of text are names
+                refuse_text_switches(item, f'{path}.{index}')
+    elif isinstance(value, str) and value.lower() in _SWITCH_TEXTS:
+        raise ValueError(f'{path} = {value!r} is a text, which counts as True; write True or False')

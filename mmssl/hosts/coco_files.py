@@ -28,6 +28,8 @@ def read_json(path: str | PathLike) -> Any:
         OSError: The file does not exist, or is no regular file.
         ValueError: It is not JSON; the message names it.
     """
+    if os.path.isdir(path):
+        raise IsADirectoryError(f'{path} is a folder, not a JSON file')
     data = read_regular(os.fspath(path))
     try:
         return json.loads(data)

@@ -115,11 +115,29 @@ def test_accumulated_batches_count_for_the_learning_rate():
         dict(default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch='False'))),
         dict(default_hooks=dict(logger=dict(type='LoggerHook', interval='10'))),
         dict(randomness=dict(seed='1')),
+        dict(resume='yes'),
+        dict(load_from=5),
+        dict(train_dataloader=dict(num_workers=10**9)),
+        dict(data_preprocessor=dict(mean=[1.0, 2.0, 3.0], std=[1.0, 0.0, 1.0])),
+        dict(model=dict(data_preprocessor=dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]))),
+        dict(model=dict(test_cfg=dict(rpn=dict(max_per_img=-50)))),
+        dict(model=dict(heads=[dict(nms_pre=0)])),
     ],
 )
 def test_other_types_and_signs_are_refused(settings):
     with pytest.raises(ValueError, match=r'= .* must be '):
         check_values(settings)
+
+
+def test_usual_normalisations_and_initialisers_are_taken():
+    for mean, std in (
+        ([0, 0, 0], [1, 1, 1]),
+        ([0.0], [255.0]),
+        ([127.5], [127.5]),
+        ([123.7, 116.3], [58.4, 57]),
+    ):
+        check_values(dict(model=dict(data_preprocessor=dict(mean=mean, std=std))))
+    check_values(dict(model=dict(init_cfg=dict(type='Normal', std=0.01), test_cfg=dict(max_per_img=-1))))
 
 
 class Counted(ScheduledSupervisor):

@@ -128,6 +128,8 @@ def train(demo, monkeypatch, capsys, tmp_path, text, *arguments):
             r"dataset\.datasets\[0\] = 'x' has to be a dict",
         ),
         ('optim_wrapper = dict(optimizer=dict(lr=None))', 'while building AdamW'),
+        ("resume = 'False'", "resume = 'False' must be True or False"),
+        ("data_preprocessor = dict(to_rgb='off')", "to_rgb = 'off' is a text, which counts as True"),
         ("_base_ = 'gone.py'", 'mine.py inherits from .*gone.py, which does not exist'),
         ("_base_ = 'mine.py'", 'mine.py inherits from itself: mine.py -> mine.py'),
         ('_base_ = []\nmodle = dict()', "has no 'model'; did you mean 'modle'"),
@@ -162,6 +164,14 @@ def test_a_name_of_ones_own_beside_a_setting_is_no_mistake(tmp_path):
 
     (tmp_path / 'mine.py').write_text("_base_ = 'mmssl::smoke/mae.py'\ntrain_cfgs = dict(a=1)\n")
     check_settings(load_config(str(tmp_path / 'mine.py')))
+
+
+def test_names_that_read_as_switches_stay():
+    from mmssl.config.values import refuse_text_switches
+
+    refuse_text_switches(dict(metainfo=dict(task='on'), names=['yes', 'no'], mode='whole'), 'dataset')
+    with pytest.raises(ValueError, match=r"dataset\.steps\.1\.keep = 'No' is a text"):
+        refuse_text_switches(dict(steps=[dict(type='A'), dict(keep='No')]), 'dataset')
 
 
 def test_a_failure_in_the_first_step_leaves_nothing_and_a_later_one_its_traceback(

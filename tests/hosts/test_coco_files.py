@@ -112,6 +112,11 @@ def test_what_is_no_json_is_named(tmp_path, data):
         read_json(tmp_path / 'a.json')
 
 
+def test_a_folder_in_place_of_a_file_is_named(tmp_path):
+    with pytest.raises(IsADirectoryError, match=f'{tmp_path} is a folder'):
+        read_json(tmp_path)
+
+
 @pytest.mark.parametrize('section', ['images', 'annotations', 'categories'])
 @pytest.mark.parametrize('value', [{}, 'a', [3]])
 def test_sections_that_are_no_lists_of_dicts(section, value):

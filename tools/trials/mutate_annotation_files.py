@@ -1,7 +1,7 @@
 """Mutations of annotation files for :mod:`mutate_annotations`: COCO, PASCAL VOC, label maps.
 
-Every function takes a random generator and the path of a correct file, changes that file, and returns what was
-changed. Half of the mutations are values of other types and bytes at random, the others are mistakes that
+Every function takes a random generator and the path of a correct file, changes that file, and returns what
+was changed. Half of the mutations are values of other types and bytes at random, the others are mistakes that
 people and converters make.
 """
 
@@ -18,9 +18,25 @@ import numpy as np
 from mutate_configs import misspell, nested_values
 from PIL import Image
 
-VALUES = (None, True, -1, 0, 0.5, 7, 10**30, 1e300, float('nan'), float('-inf'), '', '7', 'text', '1,5', [], {},
-          [1, 2], [[1, 2, 3, 4]], {'a': 1}, '٣', ' 1 ', '0x10', '1e400')  # fmt: skip
-TEXTS = ('', '0', '-5', '1e400', 'nan', 'inf', '12.7', '12,7', '10000000000', ' 30 ', 'text', '0x1F', 'True', '٣')
+NUMBERS = (True, -1, 0, 0.5, 7, 10**30, 1e300, float('nan'), float('-inf'))
+VALUES = (
+    *NUMBERS,
+    None,
+    '',
+    '7',
+    'text',
+    '1,5',
+    '٣',
+    ' 1 ',
+    '0x10',
+    '1e400',
+    [],
+    {},
+    [1, 2],
+    [[1, 2]],
+    {'a': 1},
+)
+TEXTS = ('', '0', '-5', '1e400', 'nan', 'inf', '12.7', '12,7', '1' * 11, ' 30 ', 'text', '0x1F', 'True', '٣')
 
 
 def change_bytes(rng: random.Random, path: Path) -> str:
@@ -81,7 +97,8 @@ def change_encoding(rng: random.Random, path: Path) -> str:
 def change_json_value(rng: random.Random, path: Path) -> str:
     """Delete or misspell a key, or replace a value, anywhere outside of run lengths."""
     content = json.loads(path.read_text())
-    candidates = [where for where, _ in nested_values(content) if len(where) < 6 and 'counts' not in where[:-1]]
+    paths = [path for path, _ in nested_values(content)]
+    candidates = [path for path in paths if len(path) < 6 and 'counts' not in path[:-1]]
     where = rng.choice([rng.choice(candidates), rng.choice([one for one in candidates if len(one) < 4])])
     holder = content
     for key in where[:-1]:
@@ -281,13 +298,13 @@ def make_xml_mistake(rng: random.Random, path: Path) -> str:
     """Make one of the mistakes that are usual in files of PASCAL VOC."""
     tree = ElementTree.parse(path)
     changes: dict[str, Callable] = {
-        'corners exchanged': lambda entry: [_exchange(entry, 'xmin', 'xmax'), _exchange(entry, 'ymin', 'ymax')],
-        'axes exchanged': lambda entry: [_exchange(entry, 'xmin', 'ymin'), _exchange(entry, 'xmax', 'ymax')],
+        'corners exchanged': lambda entry: [_exchange(entry, f'{axis}min', f'{axis}max') for axis in 'xy'],
+        'axes exchanged': lambda entry: [_exchange(entry, f'x{end}', f'y{end}') for end in ('min', 'max')],
         'boxes as shares': lambda entry: [
             setattr(node, 'text', str(float(node.text) / 320)) for node in entry.find('bndbox')
         ],
         'floats': lambda entry: [setattr(node, 'text', f'{node.text}.5') for node in entry.find('bndbox')],
-        'difficult': lambda entry: _set(entry, 'difficult', rng.choice(('1', 'true', '', 'Unspecified', '2'))),
+        'difficult': lambda entry: _set(entry, 'difficult', rng.choice(('1', 'true', '', 'none', '2'))),
         'names in capitals': lambda entry: _set(entry, 'name', entry.findtext('name').upper()),
         'names with line breaks': lambda entry: _set(entry, 'name', f'\n  {entry.findtext("name")}\n'),
         'no names': lambda entry: _set(entry, 'name', None),
@@ -335,8 +352,7 @@ def change_list(rng: random.Random, path: Path) -> str:
     """Change the list of images that belongs to the file."""
     listing = path.parents[1] / 'ImageSets/Main' / ('train.txt' if path.stem < 'scene_0061' else 'val.txt')
     lines = listing.read_text().splitlines()
-    kind = rng.choice(('blank lines', 'suffixes', 'columns', 'CRLF', 'repeated', 'unlisted', 'spaces', 'empty'))
-    text = {
+    texts = {
         'blank lines': '\n\n'.join(lines) + '\n\n',
         'suffixes': '\n'.join(f'{line}.jpg' for line in lines),
         'columns': '\n'.join(f'{line}  1' for line in lines),
@@ -345,8 +361,9 @@ def change_list(rng: random.Random, path: Path) -> str:
         'unlisted': '\n'.join([*lines, 'scene_9999']),
         'spaces': '\n'.join(f'{line} ' for line in lines),
         'empty': '',
-    }[kind]
-    listing.write_bytes(text.encode())
+    }
+    kind = rng.choice(list(texts))
+    listing.write_bytes(texts[kind].encode())
     return f'list of images: {kind}'
 
 
@@ -443,7 +460,8 @@ def _flip_in_pixels(path: Path, rng: random.Random) -> None:
 
 
 MUTATIONS: dict[str, tuple[Callable, ...]] = {
-    'COCO': (change_json_value,) * 4 + (make_coco_mistake,) * 6 + (change_bytes, replace_file, change_encoding),
+    'COCO': (change_json_value,) * 4 + (make_coco_mistake,) * 6
+    + (change_bytes, replace_file, change_encoding),
     'VOC': (change_xml_value,) * 4 + (make_xml_mistake,) * 4
     + (change_list, change_bytes, replace_file, change_encoding),
     'label maps': (change_label_map,) * 7 + (change_bytes,) * 3 + (replace_file,),

@@ -27,9 +27,9 @@ def _number(value: Any) -> float:
 
 
 def read_coco(path: Path, classes: list[str]) -> Boxes | None:
-    """Return the file name of each image -> sorted [label, crowd, left, top, right, bottom] of its objects."""
+    """Return the file name of each image -> sorted [label, crowd, left, top, right, bottom] of objects."""
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
+        content = json.loads(path.read_bytes())
         names = {str(entry['id']): entry['name'] for entry in content['categories']}
         images = {str(entry['id']): entry for entry in content['images']}
         boxes: Boxes = {entry['file_name']: [] for entry in images.values()}
@@ -72,7 +72,7 @@ def _decode(segment: dict) -> np.ndarray:
 def read_masks(path: Path) -> dict[str, list[int]] | None:
     """Return the file name of each image with masks -> their numbers of pixels, sorted."""
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
+        content = json.loads(path.read_bytes())
         images = {str(entry['id']): entry for entry in content['images']}
         areas: dict[str, list[int]] = {}
         ids = set()

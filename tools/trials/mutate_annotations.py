@@ -4,10 +4,10 @@
 
 Every trial changes one COCO file, one XML file of PASCAL VOC or one label map of a few images
 (:mod:`mutate_annotation_files`), as data of training or of validation, and runs ``mmssl train`` for one step
-and a validation, and ``mmssl check-data``, in separate processes. The objects and pixels that training gets are
-compared with an independent reading of the file (:mod:`mutate_annotation_reference`), and ``check-data`` has to
-report a problem exactly where training refuses the file. A third of the COCO files is read as masks for
-prompting.
+and a validation, and ``mmssl check-data``, in separate processes. The objects and pixels that training gets
+are compared with an independent reading of the file (:mod:`mutate_annotation_reference`), and ``check-data``
+has to report a problem exactly where training refuses the file. A third of the COCO files is read as masks
+for prompting.
 """
 
 import argparse
@@ -139,8 +139,8 @@ def dump_when_training(split: str) -> None:
             elif 'read_masks' in info:
                 rows[f'{index} {name}'] = np.sort(info['read_masks'](info).sum((1, 2)))
             else:
-                loader = next(step for step in dataset.pipeline.transforms if 'LabelMap' in type(step).__name__)
-                rows[f'{index} {name}'] = loader({**info, 'seg_fields': []})['gt_seg_map']
+                load = next(step for step in dataset.pipeline.transforms if 'LabelMap' in type(step).__name__)
+                rows[f'{index} {name}'] = load({**info, 'seg_fields': []})['gt_seg_map']
         np.savez('dump.npz', **rows)
         return original(self)
 
@@ -165,7 +165,8 @@ def compare(kind: str, split: str, folder: Path, file: Path, classes: list[str])
         found = {name.split(' ', 1)[1]: rows.tolist() for name, rows in got.items()}
         if expected is None:
             return 'no reference'
-        return '' if found == expected else f'areas {list(found.values())[:2]}, not {list(expected.values())[:2]}'
+        areas = [list(values.values())[:2] for values in (found, expected)]
+        return '' if found == expected else f'areas {areas[0]}, not {areas[1]}'
     if kind == 'COCO':
         boxes = reference.read_coco(file, classes)
     else:
@@ -242,7 +243,10 @@ def run_trial(kind: str, split: str, seed: int, base: Path, config: dict, limit:
             ''.join(f'{key} = {value!r}\n' for key, value in config.items()), encoding='utf-8'
         )
         train = attempt(
-            ['train', 'config.py', '--work-dir', 'runs/trial'], folder, limit, lambda: dump_when_training(split)
+            ['train', 'config.py', '--work-dir', 'runs/trial'],
+            folder,
+            limit,
+            lambda: dump_when_training(split),
         )
         check = attempt(['check-data', 'config.py', '--split', split], folder, limit)
         classes = list(config['train_dataloader']['dataset'].get('metainfo', {}).get('classes', ()))
@@ -262,7 +266,7 @@ def judge(train: tuple, check: tuple, has_work_dir: bool, where: tuple[Path, str
     if status is None:
         return 'hang', text[-300:]
     outcome, message = mutate_configs.judge(status, text, has_work_dir)
-    if outcome == 'left over' and split == 'val' and 'training failed at iteration' in message:
+    if outcome == 'left over' and split == 'val':  # the training was finished
         outcome = 'stopped'
     check_status, out, errors = check
     problems = [line for line in out.splitlines() if line.startswith('problem: ')]
@@ -330,10 +334,11 @@ def table(results: list[Trial], command: str) -> str:
         '',
         f'{len(results)} trials: `{command}`.',
         '',
-        '`right`: training gets the objects or pixels that an independent reading gives. `refused`: one line of '
-        'error that names the file, status 1, no work directory. `stopped`: the same in the validation after the '
-        'step; the log is kept. Anything else would be a fault. `mmssl check-data` reports a problem in all that '
-        'are refused or stopped, and in no other.',
+        '`right`: training gets the objects or pixels that an independent reading gives. `refused`: one line '
+        'of error that names the file, status 1, no work directory. `stopped`: the same in the validation '
+        'after the step; the log is kept. Anything else would be a fault. `mmssl check-data` reports a '
+        'problem in all that are refused or stopped, and in no other, except that classes without a pixel '
+        'beside ignored pixels are a problem there and a warning in training.',
         '',
         '| file | ' + ' | '.join(outcomes) + ' |',
         '|---' * (len(outcomes) + 1) + '|',
@@ -356,7 +361,7 @@ def main() -> int:
     parser.add_argument('--number', type=int, default=100, help='files of each kind')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--kinds', nargs='+', default=('COCO', 'VOC', 'label maps'))
-    parser.add_argument('--limit', type=float, default=60.0, help='seconds of CPU time after which a trial hangs')
+    parser.add_argument('--limit', type=float, default=60.0, help='seconds of CPU time that are a hang')
     parser.add_argument('--output', type=Path, help='Markdown file')
     args = parser.parse_args()
     os.environ.setdefault('OMP_NUM_THREADS', '1')

@@ -1,20 +1,25 @@
 """Random mistakes in configs: each must either be harmless or be rejected in one line.
 
     python tools/trials/mutate_configs.py --number 300 --seed 0 --output docs/trials/mutate_configs.md
+    python tools/trials/mutate_configs.py --kinds values --number 300 --output docs/trials/mutate_values.md
 
 Every trial makes one mistake in a config (a key deleted or misspelled, a value of another type, a misspelled
-type) and runs ``mmssl train`` on it in a separate process; every config is first run once without a mistake.
-Smoke configs train and validate on the demo data. Models of the others are built without memory for their
-weights, with placeholder data sets; everything is built, and no step is run.
+type; with ``--kinds values`` a number that is negative, huge or text, another unit, a list of another length,
+exchanged keys or values, a dict for a list) and runs ``mmssl train`` on it in a separate process; every
+config is first run once without a mistake. Smoke configs train and validate on the demo data. Models of the
+others are built without memory for their weights, with placeholder data sets; everything is built, and no
+step is run.
 """
 
 import argparse
 import contextlib
 import copy
 import difflib
+import gc
 import os
 import random
 import re
+import resource
 import sys
 import tempfile
 import time
@@ -29,7 +34,25 @@ sys.path[:0] = [str(ROOT)] * (str(ROOT) not in sys.path)
 from mmssl.config.check import SETTINGS  # noqa: E402
 
 MISTAKES = ('deleted', 'misspelled', 'other type')
+VALUES = (
+    'negative',
+    'huge',
+    'zero',
+    'fraction',
+    'number as text',
+    'None',
+    'switch as text',
+    'other unit',
+    'other length',
+    'exchanged keys',
+    'exchanged values',
+    'dict for list',
+    'list for dict',
+    'list for value',
+)
+KINDS = {'structure': MISTAKES, 'values': VALUES}
 CONTROL = 'none (control)'
+MEMORY = 16 << 30  # bytes of address space, so that a huge number does not take the machine's memory
 GOOD = ('runs', 'refused', 'stopped')
 FAULTS = ('traceback', 'hang', 'killed', 'left over')
 
@@ -70,22 +93,74 @@ def other_type(value, rng: random.Random):
     return rng.choice([other for other in values if type(other) is not type(value)])
 
 
-def mutate(config: dict, rng: random.Random) -> tuple[dict, str, str]:
+def is_number(value) -> bool:
+    """Return True for a number that is no switch."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def fits(mistake: str, key, value) -> bool:
+    """Return True if a value can have this mistake."""
+    if mistake in ('huge', 'other unit') and key in ('max_iters', 'max_epochs'):
+        return False  # a long run is no mistake
+    if mistake in ('negative', 'huge', 'zero', 'fraction', 'number as text', 'other unit'):
+        return is_number(value) and value != 0
+    if mistake == 'switch as text':
+        return isinstance(value, bool)
+    if mistake == 'other length':
+        return isinstance(value, (list, tuple)) and len(value) > 0
+    if mistake == 'dict for list':
+        return isinstance(value, (list, tuple))
+    if mistake in ('exchanged keys', 'exchanged values', 'list for dict'):
+        return isinstance(value, dict) and (mistake == 'list for dict' or len(value) > 1)
+    if mistake == 'misspelled':
+        return isinstance(key, str)
+    return True
+
+
+def changed_value(mistake: str, value, rng: random.Random):
+    """Return a value with a mistake of the kind 'values'."""
+    if mistake == 'exchanged keys':
+        first, second = rng.sample(sorted(value, key=str), 2)
+        return {{first: second, second: first}.get(key, key): item for key, item in value.items()}
+    if mistake == 'exchanged values':
+        first, second = rng.sample(sorted(value, key=str), 2)
+        return {**value, first: value[second], second: value[first]}
+    if mistake == 'other length':
+        kind = type(value)
+        return rng.choice((kind(value[:-1]), kind([*value, value[-1]]), kind([*value, *value])))
+    changes = {
+        'negative': lambda: -abs(value),
+        'huge': lambda: rng.choice((10**9, 10**30, 1e300, float('inf'))),
+        'zero': lambda: 0,
+        'fraction': lambda: value / 3 + 0.25,
+        'number as text': lambda: rng.choice((str(value), f'{value} epochs', f'{value},0', '1e')),
+        'None': lambda: None,
+        'switch as text': lambda: rng.choice((str(value), str(value).lower(), 'yes', 'off')),
+        'other unit': lambda: value * rng.choice((1000, 60, 255, 0.001)),
+        'dict for list': lambda: {str(index): item for index, item in enumerate(value)},
+        'list for dict': lambda: rng.choice(([value], list(value.items()), list(value.values()))),
+        'list for value': lambda: rng.choice(([value], [value, value], [[value]])),
+    }
+    return changes[mistake]()
+
+
+def mutate(config: dict, rng: random.Random, kinds: tuple[str, ...] = MISTAKES) -> tuple[dict, str, str]:
     """Return a copy of a config with one mistake, the type of mistake, and its description."""
     config = copy.deepcopy(config)
-    mistake = rng.choice(MISTAKES)
+    mistake = rng.choice(kinds)
     # other names (train_pipeline, ...) have been used in building the settings and are not read any more
     settings = {key: value for key, value in config.items() if key in SETTINGS}
-    candidates = [
-        (path, value)
-        for path, value in nested_values(settings)
-        if mistake != 'misspelled' or isinstance(path[-1], str)
-    ]
+    candidates = [(path, value) for path, value in nested_values(settings) if fits(mistake, path[-1], value)]
+    if not candidates:
+        return mutate(config, rng, kinds)
     path, value = rng.choice(candidates)
     holder = config
     for key in path[:-1]:
         holder = holder[key]
     name, last = '.'.join(map(str, path)), path[-1]
+    if mistake in VALUES:
+        holder[last] = changed_value(mistake, value, rng)
+        return config, mistake, f'{name} = {holder[last]!r:.80}'
     if mistake == 'deleted':
         del holder[last]
         return config, mistake, f'{name} deleted'
@@ -180,6 +255,7 @@ def child(folder: Path, full: bool) -> int:
         for descriptor in (1, 2)
     )
     os.chdir(folder)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     from mmssl.cli import main
 
     if full:
@@ -200,7 +276,8 @@ def attempt(config: dict, folder: Path, full: bool, limit: float) -> tuple[str, 
         Outcome and message.
     """
     (folder / 'config.py').write_text(
-        ''.join(f'{key} = {value!r}\n' for key, value in config.items()), encoding='utf-8'
+        "inf = float('inf')\n" + ''.join(f'{key} = {value!r}\n' for key, value in config.items()),
+        encoding='utf-8',
     )
     pid = os.fork()
     if pid == 0:
@@ -278,7 +355,7 @@ def demo_folder():
         yield Path(folder)
 
 
-def trials(
+def trials(  # noqa: PLR0913
     count: int,
     seed: int,
     data: Path,
@@ -286,6 +363,7 @@ def trials(
     limit: float = 60.0,
     on_trial=None,
     control: bool = False,
+    kinds: tuple[str, ...] = MISTAKES,
 ) -> list[Trial]:
     """Mutate configs at random and run them.
 
@@ -297,15 +375,19 @@ def trials(
         limit: As in :func:`attempt`.
         on_trial: Function that is called with every trial.
         control: Run every config without a mistake too.
+        kinds: Kinds of mistakes.
     """
     import mmengine.registry as root
 
     from mmssl import registry
+    from mmssl.hosts import patches
 
+    patches.apply()
     for parts in (registry.MODELS, registry.DATASETS):  # once, not in every child
         parts.import_from_location()
         parts.import_pending()
     assert root.MODELS.get('mmssl.MAE')
+    gc.freeze()  # mmengine collects garbage, which takes seconds with all toolboxes in memory
     rng, results, configs = random.Random(seed), [], {}
     for _ in range(count):
         name = rng.choice(names)
@@ -314,7 +396,7 @@ def trials(
             configs[name] = read(name)
             if control:
                 todo.append((configs[name], CONTROL, 'nothing changed'))
-        for config, mistake, description in (*todo, mutate(configs[name], rng)):
+        for config, mistake, description in (*todo, mutate(configs[name], rng, kinds)):
             with tempfile.TemporaryDirectory() as directory:
                 folder = Path(directory)
                 (folder / 'data').mkdir()
@@ -354,7 +436,9 @@ def table(results: list[Trial], command: str) -> str:
         '| mistake | ' + ' | '.join(outcomes) + ' |',
         '|---' * (len(outcomes) + 1) + '|',
     ]
-    for mistake in (*MISTAKES, *[CONTROL] * (len(mistakes) < len(results))):
+    kinds = [mistake for group in KINDS.values() for mistake in group]
+    kinds = [mistake for mistake in kinds if any(trial.mistake == mistake for trial in mistakes)]
+    for mistake in (*kinds, *[CONTROL] * (len(mistakes) < len(results))):
         row = ' | '.join(str(counts[mistake, outcome]) for outcome in outcomes)
         lines.append(f'| {mistake} | {row} |')
     refused = {trial.config for trial in results if trial.mistake == CONTROL and trial.outcome != 'runs'}
@@ -384,6 +468,7 @@ def main() -> int:
     parser.add_argument(
         '--limit', type=float, default=60.0, help='seconds of CPU time after which a trial hangs'
     )
+    parser.add_argument('--kinds', choices=sorted(KINDS), default='structure', help='kinds of mistakes')
     parser.add_argument('--configs', default='', help='only configs whose name contains this')
     parser.add_argument('--output', type=Path, help='Markdown file')
     args = parser.parse_args()
@@ -396,8 +481,12 @@ def main() -> int:
 
     with demo_folder() as folder:
         data = folder / 'data/demo'
-        results = trials(args.number, args.seed, data, names, args.limit, print_trial, control=True)
-    text = table(results, f'python tools/trials/mutate_configs.py --number {args.number} --seed {args.seed}')
+        results = trials(
+            args.number, args.seed, data, names, args.limit, print_trial, True, KINDS[args.kinds]
+        )
+    kinds = f' --kinds {args.kinds}' * (args.kinds != 'structure')
+    command = f'python tools/trials/mutate_configs.py{kinds} --number {args.number} --seed {args.seed}'
+    text = table(results, command)
     print(text)
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
