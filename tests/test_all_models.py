@@ -4,10 +4,8 @@ Imports need no toolbox that they do not use.
 """
 
 import copy
-import importlib
 import io
 import pickle
-import pkgutil
 import random
 import re
 import subprocess
@@ -16,9 +14,8 @@ import sys
 import pytest
 import torch
 
-import mmssl.selfsup
 from mmssl.registry import MODELS
-from mmssl.selfsup.small import ARCH, Small, forward
+from mmssl.selfsup.small import ARCH, Small, forward, small_settings_of_methods
 
 ROIS = torch.tensor([[0.0, 2.0, 3.0, 20.0, 30.0], [1.0, 0.0, 0.0, 31.0, 12.0], [1.0, 9.0, 8.0, 15.0, 28.0]])
 
@@ -238,14 +235,6 @@ OTHERS = {
 MODELS.import_from_location()
 MODELS.import_pending()
 NAMES = sorted(MODELS.module_dict)
-
-
-def small_settings_of_methods() -> dict[str, Small]:
-    """What the modules of ``mmssl.selfsup`` declare beside their classes."""
-    settings: dict[str, Small] = {}
-    for info in pkgutil.iter_modules(mmssl.selfsup.__path__, 'mmssl.selfsup.'):
-        settings.update(getattr(importlib.import_module(info.name), 'SMALL', {}))
-    return settings
 
 
 METHODS = small_settings_of_methods()

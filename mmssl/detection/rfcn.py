@@ -126,7 +126,14 @@ class RFCN(TwoStageDetector):
         rpn_head: Region proposal network; None if the samples bring proposals.
         roi_head: Second stage, such as :class:`RFCNRoIHead`.
         **kwargs: Passed on to mmdet's TwoStageDetector.
+
+    Attributes:
+        host_syncs: How often the package, besides mmdet, may wait for the GPU in a training step.
+        host_syncs_per_image: The same for each image: :class:`AllSampler` lists objects and background.
     """
+
+    host_syncs = 0
+    host_syncs_per_image = 2
 
     def __init__(self, *args, train_cfg=None, test_cfg=None, rpn_head=None, roi_head=None, **kwargs):
         configs = dict(train_cfg=train_cfg, test_cfg=test_cfg, rpn_head=rpn_head, roi_head=roi_head)

@@ -62,9 +62,14 @@ class InteractiveSAM(BaseModel):
         data_preprocessor: Passed on to mmengine's BaseModel.
         init_cfg: Passed on to mmengine's BaseModel; that of the SAM if None.
 
+    Attributes:
+        host_syncs: How often a training step may wait for the GPU; ``cache_dir`` waits for every image too.
+
     Raises:
         ValueError: An argument out of range, or ``cache_dir`` with an encoder that is trained.
     """
+
+    host_syncs = 2
 
     def __init__(  # noqa: PLR0913  called by configs
         self,

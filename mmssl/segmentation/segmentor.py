@@ -24,6 +24,9 @@ class EncoderDecoder(MMSegEncoderDecoder):
         keep_logits: Keep ``seg_logits`` in the results, as test-time augmentation needs.
         **kwargs: Passed on to mmseg's EncoderDecoder.
 
+    Attributes:
+        host_syncs: How often the package, besides mmseg, may wait for the GPU in a training step.
+
     Raises:
         ValueError: With ``mode='slide'``, a stride exceeds the window, so that pixels between the windows
             would be left without a class.
@@ -31,6 +34,8 @@ class EncoderDecoder(MMSegEncoderDecoder):
 
     # mmseg's keeps the scores of all classes at full size with each result, 210 MB for an image of ADE20K,
     # and pads a copy of them for each window
+
+    host_syncs = 0
 
     def __init__(self, *args, keep_logits: bool = False, **kwargs):
         super().__init__(*args, **kwargs)

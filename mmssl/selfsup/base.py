@@ -51,7 +51,12 @@ class SelfSupervisor(BaseSelfSupervisor):
         head: Config, or built.
         data_preprocessor: Config, or built; mmpretrain's SelfSupDataPreprocessor by default.
         **kwargs: Passed on to mmpretrain's BaseSelfSupervisor.
+
+    Attributes:
+        host_syncs: How often a training step may wait for the GPU, from the loss to the optimizer's step.
     """
+
+    host_syncs = 0
 
     def __init__(self, backbone, neck=None, head=None, data_preprocessor=None, **kwargs):
         refuse_unused(

@@ -6,6 +6,8 @@ needs an entry there, a method here only its ``SMALL``::
     SMALL = {'SimCLR': Small(dict(backbone=RESNET, neck=dict(type='mmssl.MLP', dims=(64, 16, 8))))}
 """
 
+import importlib
+import pkgutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,6 +31,15 @@ def forward(model: nn.Module, images: Tensor) -> Tensor:
     """Output of a module, the last one if there are several."""
     output = model(images)
     return output[-1] if isinstance(output, (tuple, list)) else output
+
+
+def small_settings_of_methods() -> dict[str, 'Small']:
+    """What the modules of this package declare as ``SMALL``, by the name of the class."""
+    settings: dict[str, Small] = {}
+    package = importlib.import_module(__package__)
+    for info in pkgutil.iter_modules(package.__path__, f'{__package__}.'):
+        settings.update(getattr(importlib.import_module(info.name), 'SMALL', {}))
+    return settings
 
 
 class Small(NamedTuple):
