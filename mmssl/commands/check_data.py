@@ -8,13 +8,13 @@ from typing import Any
 
 from mmssl.commands.arguments import (
     add_cfg_options,
-    add_config,
     add_data,
     add_progress,
     add_workers,
     check_minimums,
     check_output_folder,
 )
+from mmssl.commands.check_labels import check_labels, is_label_path
 
 HELP = 'check the data of a config before training: counts, sizes, bad files, labels'
 SPLITS = ('train', 'val', 'test')
@@ -23,7 +23,10 @@ MAX_SWATCHES = 60
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    add_config(parser)
+    parser.add_argument(
+        'config', help='path of a config, or its name below configs/; or a folder of labels of any format'
+    )
+    parser.add_argument('--format', metavar='NAME', help='format of the labels of a folder that has several')
     parser.add_argument('--split', choices=SPLITS, default='train', help='split to check (default: train)')
     add_data(parser)
     parser.add_argument(
@@ -56,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
     from mmssl.data.checks.settings import innermost_datasets
 
     check_minimums(args, number=1, workers=0, max_images=1)
+    if is_label_path(args.config):
+        return check_labels(args)
     cfg = _load(args)
     dataset = _dataset_settings(cfg, args)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
