@@ -19,12 +19,25 @@ from mmssl.hosts.mmcv_ext.deform_conv import (
     modulated_deform_conv_forward,
 )
 from mmssl.hosts.mmcv_ext.deform_roi_pool import deform_roi_pool_backward, deform_roi_pool_forward
-from mmssl.hosts.mmcv_ext.focal_loss import sigmoid_focal_loss_backward, sigmoid_focal_loss_forward
+from mmssl.hosts.mmcv_ext.focal_loss import (
+    sigmoid_focal_loss_backward,
+    sigmoid_focal_loss_forward,
+    softmax_focal_loss_backward,
+    softmax_focal_loss_forward,
+)
 from mmssl.hosts.mmcv_ext.masked_conv import masked_col2im_forward, masked_im2col_forward
 from mmssl.hosts.mmcv_ext.ms_deform_attn import ms_deform_attn_backward, ms_deform_attn_forward
-from mmssl.hosts.mmcv_ext.nms import nms, nms_match, softnms
+from mmssl.hosts.mmcv_ext.nms import line_nms_forward, nms, nms_match, softnms
 from mmssl.hosts.mmcv_ext.psa_mask import psamask_backward, psamask_forward
 from mmssl.hosts.mmcv_ext.roi_align import roi_align_backward, roi_align_forward
+from mmssl.hosts.mmcv_ext.roi_pool import roi_pool_backward, roi_pool_forward
+from mmssl.hosts.mmcv_ext.sync_bn import (
+    sync_bn_backward_data,
+    sync_bn_backward_param,
+    sync_bn_forward_mean,
+    sync_bn_forward_output,
+    sync_bn_forward_var,
+)
 
 
 def get_compiler_version() -> str:
@@ -49,6 +62,7 @@ __all__ = [
     'deform_roi_pool_forward',
     'get_compiler_version',
     'get_compiling_cuda_version',
+    'line_nms_forward',
     'masked_col2im_forward',
     'masked_im2col_forward',
     'modulated_deform_conv_backward',
@@ -61,9 +75,18 @@ __all__ = [
     'psamask_forward',
     'roi_align_backward',
     'roi_align_forward',
+    'roi_pool_backward',
+    'roi_pool_forward',
     'sigmoid_focal_loss_backward',
     'sigmoid_focal_loss_forward',
+    'softmax_focal_loss_backward',
+    'softmax_focal_loss_forward',
     'softnms',
+    'sync_bn_backward_data',
+    'sync_bn_backward_param',
+    'sync_bn_forward_mean',
+    'sync_bn_forward_output',
+    'sync_bn_forward_var',
 ]
 # names that the stand-in for mmcv._ext takes from here
 PROVIDED = frozenset(__all__)

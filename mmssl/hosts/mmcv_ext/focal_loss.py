@@ -58,3 +58,52 @@ def sigmoid_focal_loss_backward(
         -(1 - alpha) * p**gamma * (gamma * q * q.clamp(min=FLT_MIN).log() - p),
     )
     grad_input.copy_(grad * row_weights)
+
+
+def _probabilities(softmax: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the probabilities of the targets (N,) and the weights of the rows (N,), 0 below target 0."""
+    valid = target >= 0
+    label = target.clamp(min=0)
+    row_weights = weight.to(softmax.dtype)[label] if weight.numel() else torch.ones_like(softmax[:, 0])
+    return softmax.gather(1, label[:, None])[:, 0], row_weights * valid
+
+
+def softmax_focal_loss_forward(
+    softmax: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
+) -> None:
+    """Focal loss of the probability of the target.
+
+    Args:
+        softmax: (N, C) probabilities.
+        target: (N,) int64; negative ones have no loss.
+        weight: (C,) weights of the rows by target, or of length 0.
+        output: (N,), filled.
+        gamma: Exponent of the modulating factor.
+        alpha: Factor of the loss.
+    """
+    p, row_weights = _probabilities(as_float32(softmax), target, weight)
+    output.copy_(-alpha * (1 - p) ** gamma * p.clamp(min=FLT_MIN).log() * row_weights)
+
+
+def softmax_focal_loss_backward(
+    softmax: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    buff: Tensor,
+    grad_input: Tensor,
+    gamma: float,
+    alpha: float,
+) -> None:
+    """Write the derivative of :func:`softmax_focal_loss_forward` by each logit to ``grad_input`` (N, C).
+
+    ``buff`` (N,) is filled with the derivative by the logarithm of the target's probability.
+    """
+    probabilities = as_float32(softmax)
+    p, row_weights = _probabilities(probabilities, target, weight)
+    q = 1 - p
+    slope = gamma * q ** (gamma - 1) * p * p.clamp(min=FLT_MIN).log() if gamma else torch.zeros_like(p)
+    slope = torch.where(q == 0, 0, slope)  # log(p) vanishes faster, also below gamma = 1
+    derivative = alpha * (slope - q**gamma) * row_weights
+    buff.copy_(derivative)
+    chosen = target[:, None] == torch.arange(probabilities.shape[1], device=target.device)
+    grad_input.copy_(derivative[:, None] * (chosen.to(p.dtype) - probabilities))

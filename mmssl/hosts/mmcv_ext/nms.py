@@ -104,6 +104,44 @@ def softnms(  # noqa: PLR0913  mmcv's signature
     return order
 
 
+def line_nms_forward(boxes: Tensor, scores: Tensor, thresh: float, top_k: int) -> list[Tensor]:
+    """Non-maximum suppression of lanes (CLRNet, arXiv:2203.10350) by their distance.
+
+    Args:
+        boxes: (N, 5 + R), lanes: the third entry is the first of R rows of points, from 0 to 1, the fifth the
+            number of points, the others from the sixth on the columns of the points.
+        scores: (N,).
+        thresh: A lane is removed if its mean distance from a better one, over the rows that both have, is
+            smaller.
+        top_k: Number of lanes that remain at most.
+
+    Returns:
+        (N,) int64, indices of the lanes that remain, best first, and zeros; their number; and (N,) int64, for
+        each lane the number, from 1 on, of the one that removed it or of itself, 0 for none.
+    """
+    # the compiled operator takes the better lane of a pair from the order of the input instead of the scores
+    lanes = as_float32(boxes)
+    rows = lanes.shape[1] - 5
+    start = (lanes[:, 2] * (rows - 1) + 0.5).long()
+    end = (start + lanes[:, 4].long() - 1).clamp(max=rows - 1)
+    keep, parent = torch.zeros_like(start), torch.zeros_like(start)
+    rest = scores.sort(descending=True)[1]
+    count = 0
+    while len(rest) and count < top_k:
+        best = rest[0]
+        first, last = torch.maximum(start[best], start[rest]), torch.minimum(end[best], end[rest])
+        row = torch.arange(rows, device=lanes.device)
+        shared = (row >= first[:, None]) & (row <= last[:, None])
+        distance = ((lanes[rest, 5:] - lanes[best, 5:]).abs() * shared).sum(1)
+        near = (last >= first) & (first >= 0) & (distance < thresh * (last - first + 1))
+        near[0] = True
+        keep[count] = best
+        count += 1
+        parent[rest[near]] = count
+        rest = rest[~near]
+    return [keep, torch.tensor(count, device=keep.device), parent]
+
+
 def _overlap(box: Tensor, boxes: Tensor, offset: int) -> Tensor:
     """Return the intersection over union of ``box`` (4,) with ``boxes`` (N, 4), (N,)."""
     size = (torch.minimum(box[2:], boxes[:, 2:]) - torch.maximum(box[:2], boxes[:, :2]) + offset).clamp(min=0)

@@ -4,14 +4,8 @@ import torch
 from torch import Tensor
 
 from mmssl.hosts.mmcv_ext.precision import as_float32
+from mmssl.hosts.mmcv_ext.roi_align_max import max_backward, max_forward
 from mmssl.ops.switch import values_readable
-
-
-def _require_mean(pool_mode: int) -> None:
-    if pool_mode != 1:
-        from mmssl.hosts.ops_import import missing_operator
-
-        raise missing_operator("roi_align with pool_mode='max'")
 
 
 def _check_sizes(rois: Tensor, spatial_scale: float, aligned: bool) -> None:
@@ -47,13 +41,13 @@ def roi_align_forward(  # noqa: PLR0913  mmcv's signature
         input: (B, C, H, W).
         rois: (N, 5) as batch index, x1, y1, x2, y2.
         output: (N, C, aligned_height, aligned_width), filled.
-        argmax_y: Not used.
-        argmax_x: Not used.
+        argmax_y: As ``output``, filled with the rows of the samples if ``pool_mode`` is 0.
+        argmax_x: Their columns.
         aligned_height: Number of bins along the height.
         aligned_width: Number of bins along the width.
         spatial_scale: Size of the map relative to the image.
         sampling_ratio: Samples along each side of a bin; 0 for one per pixel.
-        pool_mode: 1 for the mean; the maximum raises ImportError.
+        pool_mode: 1 for the mean of the samples, 0 for their maximum.
         aligned: Whether a pixel's centre is half a pixel from its index.
 
     Raises:
@@ -61,10 +55,14 @@ def roi_align_forward(  # noqa: PLR0913  mmcv's signature
     """
     import torchvision
 
-    _require_mean(pool_mode)
     _check_sizes(rois, spatial_scale, aligned)
     features = as_float32(input)
     size = (aligned_height, aligned_width)
+    if pool_mode == 0:
+        results = max_forward(features, rois, size, spatial_scale, sampling_ratio, aligned)
+        for buffer, result in zip((output, argmax_y, argmax_x), results, strict=True):
+            buffer.copy_(result)
+        return
     output.copy_(
         torchvision.ops.roi_align(
             features, rois.to(features.dtype), size, spatial_scale, sampling_ratio, aligned
@@ -88,8 +86,10 @@ def roi_align_backward(  # noqa: PLR0913  mmcv's signature
     """Add the gradient of :func:`roi_align_forward` to ``grad_input`` (B, C, H, W)."""
     import torchvision  # noqa: F401  registers the operator
 
-    _require_mean(pool_mode)
     grad = as_float32(grad_output)
+    if pool_mode == 0:
+        max_backward(grad, rois, argmax_y.to(grad.dtype), argmax_x.to(grad.dtype), grad_input)
+        return
     grad_input.add_(
         torch.ops.torchvision._roi_align_backward(
             grad,
