@@ -10,6 +10,7 @@ from mmengine.structures import BaseDataElement
 
 from mmssl.engine import nonfinite_flag, runtime_info
 from mmssl.engine.nonfinite import NonFiniteError, NonFiniteHook, image_files
+from mmssl.engine.optim_wrapper import OptimWrapper
 from mmssl.engine.runner import Runner
 
 
@@ -237,3 +238,27 @@ def test_image_files():
         dict(inputs=[torch.zeros(1)], data_samples=[dict(img_path='a.png'), [sample], None])
     ) == ['a.png', 'b.png']
     assert image_files(None) == []
+
+
+def stop_on(rank, bad_rank):
+    """The error of this rank where the loss of one of them is NaN, and the weights after it."""
+    model = torch.nn.Linear(2, 1, bias=False)
+    torch.nn.init.ones_(model.weight)
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=1.0))
+    hook = NonFiniteHook()
+    runner = SimpleNamespace(model=model, optim_wrapper=wrapper, iter=4)
+    hook.before_train(runner)
+    hook.before_train_iter(runner, 0, {})
+    loss = model(torch.full((1, 2), float('nan') if rank == bad_rank else 1.0)).sum()
+    try:
+        wrapper.update_params(loss)
+    except NonFiniteError as error:
+        return str(error), model.weight.tolist()
+    return '', model.weight.tolist()
+
+
+def test_a_bad_step_of_one_rank_stops_all_before_the_optimizer(two_ranks):
+    (first, first_weights), (second, second_weights) = two_ranks(stop_on, 1)
+    assert 'the loss of another rank is not finite' in first and 'nan' in second
+    assert 'module' not in first + second
+    assert first_weights == second_weights == [[1.0, 1.0]]
