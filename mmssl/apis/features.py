@@ -29,7 +29,8 @@ class FeatureInferencer(ToolboxInferencer):
         checkpoint: Weights of the model, or of its backbone alone if it has no classifier; random if None.
         device: 'cpu', 'cuda:0', ...; a GPU if there is one when None.
         trust: Load a checkpoint that contains pickled code.
-        pool: 'avg', the mean over positions, or 'cls', the class token.
+        pool: 'avg', the mean over positions, or 'cls', the class token; None for the class token of a
+            backbone that returns only that, and 'avg' otherwise.
         image_size: Side of the crop in pixels, for pre-training configs; that of the backbone if None.
 
     Results:
@@ -48,12 +49,12 @@ class FeatureInferencer(ToolboxInferencer):
         checkpoint: str | os.PathLike | None = None,
         device: Any = None,
         trust: bool = False,
-        pool: str = 'avg',
+        pool: str | None = None,
         image_size: int | None = None,
     ):
         from mmssl.evaluation.features import POOLS
 
-        if pool not in POOLS:
+        if pool not in (None, *POOLS):
             raise ValueError(f'pool {pool!r} is unknown; one of {", ".join(POOLS)}')
         self.pool = pool
         self.image_size = image_size
@@ -103,11 +104,11 @@ class FeatureInferencer(ToolboxInferencer):
     def run(self, batch: dict) -> list[dict]:
         """Return classes and features of a batch from a single pass through the backbone.
 
-        A second pass is needed for the class token of a backbone that does not return it.
+        A second pass is needed for a class token, or for patches, that the backbone does not return.
         """
         import torch
 
-        from mmssl.evaluation.features import extract_features, pool_features
+        from mmssl.evaluation.features import extract_features, outputs_to_pool, pool_features
 
         backbone = self.model.backbone
         outputs: list = []
@@ -116,10 +117,10 @@ class FeatureInferencer(ToolboxInferencer):
             samples = self.model.test_step(batch)
         finally:
             hook.remove()
-        if self.pool == 'cls' and getattr(backbone, 'out_type', None) not in (None, 'cls_token', 'raw'):
+        if outputs_to_pool(backbone, self.pool) not in (None, getattr(backbone, 'out_type', None)):
             inputs = torch.stack(list(batch['inputs']))
             batches = [(inputs, inputs.new_zeros(len(inputs)))]
-            features, _ = extract_features(self.model, batches, 'cls', progress=False)
+            features, _ = extract_features(self.model, batches, self.pool, progress=False)
         else:
             extra_tokens = getattr(backbone, 'num_extra_tokens', 1)
             features = pool_features(outputs[0], self.pool, extra_tokens).float().cpu()

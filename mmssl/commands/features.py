@@ -37,8 +37,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--pool',
         choices=['avg', 'cls'],
-        default='avg',
-        help='mean over the patches, or the class token (default: avg)',
+        help='mean over the patches, or the class token (default: the class token of a backbone that returns '
+        'only that, else avg)',
     )
     parser.add_argument(
         '--image-size',

@@ -13,6 +13,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from mmssl.checkpoint import write_text
+from mmssl.checkpoint.regular_files import read_regular
 from mmssl.data.find_images import log_unread
 from mmssl.data.suffixes import IMAGE_SUFFIXES, is_image
 
@@ -201,7 +202,7 @@ def is_done(file: Path) -> bool:
         ValueError: The JSON file contains something else.
     """
     try:
-        content = json.loads(file.read_bytes())
+        content = json.loads(read_regular(str(file)))
     except FileNotFoundError:
         return False
     except ValueError:

@@ -35,7 +35,8 @@ class KNNHook(Hook):
         at_start: Evaluate before the first step too, unless the run is resumed.
         k: Number of neighbours that vote.
         temperature: Temperature of the votes' weights.
-        pool: 'avg' for the mean of the patch features, 'cls' for the class token.
+        pool: 'avg' for the mean of the patch features, 'cls' for the class token; None for the class token
+            of a backbone that returns only that, and 'avg' otherwise.
         image_size: Size of the crop in pixels; None for the backbone's ``img_size``, or the size that the run
             trains on.
         max_train: Maximum number of training images, drawn evenly from all classes; None for all.
@@ -56,7 +57,7 @@ class KNNHook(Hook):
         at_start: bool = False,
         k: int = 20,
         temperature: float = 0.07,
-        pool: str = 'avg',
+        pool: str | None = None,
         image_size: int | None = None,
         max_train: int | None = None,
         max_val: int | None = None,
@@ -73,7 +74,7 @@ class KNNHook(Hook):
                 raise ValueError(f'{name}={value!r} must be a whole number, at least {minimum}')
         if not temperature > 0:
             raise ValueError(f'temperature={temperature!r} must be above 0, as 0.07')
-        if pool not in ('avg', 'cls'):
+        if pool not in (None, 'avg', 'cls'):
             raise ValueError(f"pool={pool!r} is not one of 'avg', 'cls'")
         self.data = data
         self.interval = interval

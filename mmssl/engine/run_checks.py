@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 from mmengine.logging import print_log
-from torch.nn import BatchNorm1d
+from torch.nn import BatchNorm1d, Module, SyncBatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmssl.data.folder import ImageFolder
 from mmssl.data.label_values import LABEL_LOADERS, missing_beside_ignored
@@ -94,7 +95,8 @@ def check_last_batch(model: Any, loader: Any) -> None:
         loader: Data loader of training.
 
     Raises:
-        ValueError: The last batch of an epoch has one image, and the model has a BatchNorm1d.
+        ValueError: The last batch of an epoch has one image, and the model has a BatchNorm1d. The first step
+            raises it if another batch norm gets maps of a single pixel there.
     """
     batch_size = getattr(loader, 'batch_size', None)
     if not batch_size or batch_size == 1 or loader.drop_last or seeding.is_endless(loader):
@@ -102,13 +104,27 @@ def check_last_batch(model: Any, loader: Any) -> None:
     images = len(loader.sampler)
     if images % batch_size != 1:
         return
-    name = next((name for name, module in model.named_modules() if type(module) is BatchNorm1d), None)
-    if name is not None:
-        raise ValueError(
-            f'the last of the batches of {batch_size} holds a single one of the {images} images, over which '
-            f'the batch norm {name} cannot normalise; set train_dataloader.drop_last=True, or another '
-            'batch_size'
-        )
+    message = (
+        f'the last of the batches of {batch_size} holds a single one of the {images} images, over which the '
+        'batch norm {name} cannot normalise; set train_dataloader.drop_last=True, or another batch_size'
+    )
+    for name, module in model.named_modules():
+        if type(module) is BatchNorm1d:
+            raise ValueError(message.format(name=name))
+        if isinstance(module, _BatchNorm) and not isinstance(module, SyncBatchNorm):
+            _refuse_maps_of_a_pixel(module, message.format(name=name))
+
+
+def _refuse_maps_of_a_pixel(module: Module, message: str) -> None:
+    """Raise ValueError in the first training step of a batch norm if its maps have one pixel."""
+
+    def check(norm: Module, arguments: tuple) -> None:
+        if norm.training:
+            handle.remove()
+            if arguments[0].shape[2:].numel() == 1:
+                raise ValueError(message)
+
+    handle = module.register_forward_pre_hook(check)
 
 
 def check_label_maps(dataset: Any, ignore_index: int) -> None:

@@ -181,6 +181,7 @@ class SanityHook(Hook):
 
     priority = 'VERY_HIGH'
     _heads: tuple | list = ()
+    _evaluated_heads: tuple | list = ()
     _classes: tuple = ()
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
@@ -206,6 +207,14 @@ class SanityHook(Hook):
         if self._heads:
             check_labels(self._heads, data_batch)
 
+    def before_val_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        """Check the labels of the batch; those of pixels are left to the metrics, which may ignore others."""
+        check_labels([head for head in self._evaluated_heads if 'decode_head' not in head[0]], data_batch)
+
+    def before_test_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        """Check the labels of the batch as in validation."""
+        self.before_val_iter(runner, batch_idx, data_batch)
+
     def before_val(self, runner) -> None:
         """Check the validation data."""
         self._check_evaluation(runner, runner.val_loop, 'the validation data')
@@ -217,7 +226,7 @@ class SanityHook(Hook):
     def _check_evaluation(self, runner, loop, where: str, same_run: bool = False) -> None:
         """Check the classes and the metrics of a loop of validation or test."""
         dataset = loop.dataloader.dataset
-        model_heads = heads(bare_model(runner.model))
+        self._evaluated_heads = model_heads = heads(bare_model(runner.model))
         if model_heads and self._classes:
             number_folders_by_name(dataset, self._classes, where)
             loop.evaluator.dataset_meta = dataset.metainfo

@@ -2,14 +2,12 @@
 
 import contextlib
 import inspect
-import logging
 import random
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
-from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmssl.layers.modes import evaluating
@@ -35,24 +33,40 @@ def preserve_rng() -> Iterator[None]:
             torch.cuda.set_rng_state_all(cuda_states)
 
 
-@contextlib.contextmanager
-def _with_class_token(model: nn.Module) -> Iterator[None]:
-    """Have a vision transformer return the class token among its outputs inside the context."""
-    backbone = getattr(model, 'backbone', model)
+def outputs_to_pool(backbone: nn.Module, pool: str | None) -> str | None:
+    """Return the ``out_type`` with which a vision transformer returns what is pooled; None for its own.
+
+    Args:
+        backbone: The backbone.
+        pool: As for :func:`extract_features`.
+
+    Raises:
+        ValueError: ``pool`` is 'cls', and the backbone has no class token.
+    """
     out_type = getattr(backbone, 'out_type', None)
-    if out_type in (None, 'cls_token'):
+    if pool == 'cls' and out_type not in (None, 'cls_token'):
+        if not getattr(backbone, 'num_extra_tokens', 1):
+            raise ValueError(
+                "pool 'cls' needs a class token, and this backbone has none (with_cls_token=False); use pool "
+                "'avg'"
+            )
+        return 'raw'
+    return 'raw' if pool == 'avg' and out_type == 'cls_token' else None
+
+
+@contextlib.contextmanager
+def _with_outputs_to_pool(model: nn.Module, pool: str | None) -> Iterator[None]:
+    """Have a vision transformer return what is pooled inside the context."""
+    backbone = getattr(model, 'backbone', model)
+    own_type, out_type = getattr(backbone, 'out_type', None), outputs_to_pool(backbone, pool)
+    if out_type is None:
         yield
         return
-    if not getattr(backbone, 'num_extra_tokens', 1):
-        raise ValueError(
-            "pool 'cls' needs a class token, and this backbone has none (with_cls_token=False); use pool "
-            "'avg'"
-        )
-    backbone.out_type = 'raw'
+    backbone.out_type = out_type
     try:
         yield
     finally:
-        backbone.out_type = out_type
+        backbone.out_type = own_type
 
 
 def _forward(model: nn.Module, inputs: Tensor):
@@ -63,14 +77,14 @@ def _forward(model: nn.Module, inputs: Tensor):
     return model.extract_feat(inputs, **stage)
 
 
-def pool_features(outputs, pool: str, num_extra_tokens: int = 1) -> Tensor:
+def pool_features(outputs, pool: str | None, num_extra_tokens: int = 1) -> Tensor:
     """Pool the outputs of a backbone to a feature vector for each image.
 
     Args:
         outputs: Output of the last stage, or a tuple or list of the outputs of all stages. The last one is
             used: maps (B, C, h, w); tokens (B, 1 + N, C), class token first; or vectors (B, C), which are
             returned unchanged.
-        pool: 'avg' for the mean over positions or patch tokens, 'cls' for the class token.
+        pool: 'avg' or None for the mean over positions or patch tokens, 'cls' for the class token.
         num_extra_tokens: Number of tokens before the patch tokens.
 
     Returns:
@@ -79,7 +93,7 @@ def pool_features(outputs, pool: str, num_extra_tokens: int = 1) -> Tensor:
     Raises:
         ValueError: The outputs are maps and ``pool`` is 'cls', or they have another shape.
     """
-    if pool not in POOLS:
+    if pool not in (None, *POOLS):
         raise ValueError(f'pool {pool!r} is unknown; one of {", ".join(POOLS)}')
     output = outputs[-1] if isinstance(outputs, (tuple, list)) else outputs
     if not isinstance(output, Tensor) or output.ndim not in (2, 3, 4):
@@ -119,7 +133,7 @@ def _unpack(batch) -> tuple[Tensor, Tensor]:
 def extract_features(
     model: nn.Module,
     loader: Iterable,
-    pool: str = 'avg',
+    pool: str | None = None,
     device: str | torch.device | None = None,
     progress: bool | None = None,
     may_be_empty: bool = False,
@@ -133,7 +147,8 @@ def extract_features(
         model: A model of mmpretrain or mmssl, whose ``data_preprocessor`` normalises the images, or a bare
             backbone, whose loader gives normalised images.
         loader: Batches (images (B, 3, H, W), labels (B,)), or the dicts of mmengine's loaders.
-        pool: 'avg' or 'cls', see :func:`pool_features`.
+        pool: 'avg' or 'cls', see :func:`pool_features`; None for the class token of a backbone that returns
+            only that (``out_type='cls_token'``), and 'avg' otherwise.
         device: Device to which the model is moved; that of the model if None.
         progress: Show a progress line with the remaining time on standard error; None shows it on a terminal.
             Only rank 0 ever shows it.
@@ -148,24 +163,16 @@ def extract_features(
     """
     from tqdm import tqdm
 
-    if pool not in POOLS:
+    if pool not in (None, *POOLS):
         raise ValueError(f'pool {pool!r} is unknown; one of {", ".join(POOLS)}')
     if device is not None:
         model.to(device)
     device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device('cpu'))
     preprocessor = getattr(model, 'data_preprocessor', None)
     extra = getattr(getattr(model, 'backbone', model), 'num_extra_tokens', 1)
-    if pool == 'avg' and getattr(getattr(model, 'backbone', model), 'out_type', None) == 'cls_token':
-        print_log(
-            "the backbone returns its class token, which pool='avg' leaves as it is; for the mean of "
-            "the patches set its out_type='avg_featmap'",
-            logger='current',
-            level=logging.WARNING,
-        )
     hidden = _rank() != 0 or not (sys.stderr.isatty() if progress is None else progress)
     features, labels = [], []
-    class_token = _with_class_token(model) if pool == 'cls' else contextlib.nullcontext()
-    with preserve_rng(), evaluating(model), torch.no_grad(), class_token:
+    with preserve_rng(), evaluating(model), torch.no_grad(), _with_outputs_to_pool(model, pool):
         for batch in tqdm(
             loader, desc='features', unit='batch', disable=hidden, leave=False, file=sys.stderr
         ):

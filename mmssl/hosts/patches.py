@@ -8,6 +8,7 @@ import functools
 import importlib.metadata
 import importlib.util
 import os
+import sys
 from typing import Any
 
 from mmssl.hosts import checkpoint_patches, file_patches  # noqa: F401  list their patches
@@ -194,6 +195,39 @@ def leave_out_multimodal_models() -> None:
     installed = version('mmpretrain') and importlib.util.find_spec('transformers')
     if not installed or int(importlib.metadata.version('transformers').split('.')[0]) < 5:
         return
-    from mmpretrain.utils import dependency
+    name = 'mmpretrain.utils.dependency'
+    if name not in sys.modules:
+        # by its file: a command that needs nothing of mmpretrain does not import it
+        package = importlib.util.find_spec('mmpretrain')
+        folder = ((package and package.submodule_search_locations) or [''])[0]
+        path = os.path.join(folder, 'utils', 'dependency.py')
+        if not os.path.isfile(path):
+            return
+        spec: Any = importlib.util.spec_from_file_location(name, path)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    sys.modules[name].WITH_MULTIMODAL = False  # type: ignore[attr-defined]
 
-    dependency.WITH_MULTIMODAL = False
+
+@listed(
+    reason='the error about a batch norm over a single value per channel does not say what to do',
+    versions='torch 2.1 to 2.11',
+    until='torch names the cures',
+)
+def explain_batches_of_one() -> None:
+    """Add the cure to torch's error about a batch norm that gets one value per channel."""
+
+    def make(original):
+        def verify_batch_size(size):
+            try:
+                original(size)
+            except ValueError as error:
+                raise ValueError(
+                    f'{error}: a batch norm cannot normalise over a single value of each channel; give each '
+                    'process batches of at least two images (train_dataloader.batch_size, drop_last=True), '
+                    "or use norm_cfg=dict(type='SyncBN') on several GPUs or dict(type='GN', num_groups=32)"
+                ) from None
+
+        return verify_batch_size
+
+    replace('_verify_batch_size', ('torch.nn.functional',), make)

@@ -7,14 +7,17 @@ import struct
 import zipfile
 import zlib
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from mmssl.cli import main
 from mmssl.data import archives
-from mmssl.data.annotations import images_below
+from mmssl.data.annotations import images_below, is_done
 from mmssl.data.archives import open_archive, read_bytes
 from mmssl.data.bad_files import BadFiles, list_line, read_list
+from mmssl.data.checks.labels import LabelRange, check_label_map
+from mmssl.data.checks.records import ImageRecord
 from mmssl.data.folder import ImageFolder
 from mmssl.data.images import BadImageError, decode, open_image
 from mmssl.data.mask_datasets import CocoMasks, LabelMasks
@@ -263,3 +266,7 @@ def test_masks_of_special_files_are_refused(folder):
         CocoMasks(
             data_root=str(folder), data_prefix=dict(img_path='images'), ann_file='masks.json'
         ).full_init()
+    with pytest.raises(OSError, match=r'labels/0\.png is a FIFO'):
+        check_label_map(ImageRecord('a', (8, 8)), f'{folder}/labels/0.png', np.zeros((8, 8)), LabelRange(2))
+    with pytest.raises(OSError, match=r'masks\.json is a FIFO'):
+        is_done(folder / 'masks.json')

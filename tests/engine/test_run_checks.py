@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from mmengine.dataset import ConcatDataset, DefaultSampler
 from mmpretrain.evaluation import Accuracy
 from PIL import Image
@@ -116,6 +117,24 @@ def test_a_last_batch_of_one(images, drop_last, refused):
         check_last_batch(nn.Sequential(nn.BatchNorm1d(2)), loader)
 
 
+def test_a_last_batch_of_one_before_maps_of_a_pixel():
+    from mmengine.model import revert_sync_batchnorm
+
+    images = list(range(5))
+    loader = DataLoader(images, 2, sampler=DefaultSampler(images))
+    for norm in (nn.BatchNorm2d(3), revert_sync_batchnorm(nn.SyncBatchNorm(3))):
+        pooled, whole = nn.Sequential(nn.AdaptiveAvgPool2d(1), norm), nn.Sequential(norm)
+        check_last_batch(pooled, loader)
+        pooled.eval()(torch.rand(1, 3, 4, 4))
+        with pytest.raises(ValueError, match=r'single one of the 5 images.*batch norm 1 cannot.*drop_last'):
+            pooled.train()(torch.rand(2, 3, 4, 4))
+        check_last_batch(whole, loader)
+        whole.train()(torch.rand(2, 3, 4, 4))
+        assert not norm._forward_pre_hooks
+    with pytest.raises(ValueError, match=r'1, 3, 1, 1.*: a batch norm cannot.*train_dataloader.batch_size'):
+        nn.BatchNorm2d(3)(torch.rand(1, 3, 1, 1))
+
+
 def masks(tmp_path, value, classes=('background', 'crack'), **settings):
     """A data set of masks of 0 and another value."""
     from mmengine.registry import init_default_scope
@@ -175,3 +194,21 @@ def test_the_hook_reads_label_maps_before_the_first_step(tmp_path):
     runner = runner_of(data, data, model)
     with pytest.raises(ValueError, match='binary=True'):
         SanityHook().before_train(runner)
+
+
+def test_labels_of_validation_are_checked_too():
+    from mmpretrain.structures import DataSample
+
+    hook, train = SanityHook(), SimpleNamespace(metainfo={'classes': ('a', 'b', 'c')})
+    loop = SimpleNamespace(
+        dataloader=SimpleNamespace(dataset=train), evaluator=SimpleNamespace(metrics=[], dataset_meta=None)
+    )
+    runner = SimpleNamespace(model=classifier(3), val_loop=loop, test_loop=loop, hooks=[])
+    for before, check in ((hook.before_val, hook.before_val_iter), (hook.before_test, hook.before_test_iter)):
+        before(runner)
+        for label in (2, [0, 2]):
+            check(runner, 0, dict(data_samples=[DataSample().set_gt_label(label)]))
+        check(runner, 0, dict(data_samples=[DataSample()]))
+        with pytest.raises(ValueError, match=r'x\.jpg: label 3 is none of the 3 classes of head, 0 to 2'):
+            sample = DataSample(metainfo=dict(img_path='x.jpg')).set_gt_label(3)
+            check(runner, 0, dict(data_samples=[sample]))

@@ -111,6 +111,18 @@ def test_mae_sees_whole_images_normalised_by_its_preprocessor():
     torch.testing.assert_close(features, expected.mean((2, 3)), atol=1e-5, rtol=1e-5)
 
 
+def test_a_backbone_that_returns_its_class_token_is_pooled_as_asked():
+    model = make_mae()
+    loader, _ = batches(dtype=torch.uint8)
+    expected = {pool: extract_features(model, loader, pool)[0] for pool in ('avg', 'cls', None)}
+    assert torch.equal(expected['avg'], expected[None])
+    model.backbone.out_type = 'cls_token'
+    for pool in ('avg', 'cls'):
+        torch.testing.assert_close(extract_features(model, loader, pool)[0], expected[pool])
+    torch.testing.assert_close(extract_features(model, loader)[0], expected['cls'])
+    assert model.backbone.out_type == 'cls_token'
+
+
 def test_class_token_of_a_backbone_that_returns_maps():
     model = make_mae()
     loader, images = batches(dtype=torch.uint8)

@@ -1,5 +1,6 @@
 """Checks of the labels of one image: class indices, boxes, masks, label maps."""
 
+import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -9,6 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
+from mmssl.checkpoint.regular_files import read_regular
 from mmssl.data.checks.records import ImageRecord
 
 
@@ -104,7 +106,7 @@ def check_label_map(record: ImageRecord, path: str, labels: np.ndarray, valid: L
     """
     assert record.size is not None
     width, height = record.size
-    with Image.open(path) as image:
+    with Image.open(io.BytesIO(read_regular(path))) as image:
         if labels.dtype == np.uint8 and image.mode.startswith('I') and image.getextrema()[1] > 255:
             error = 'label map of 16 bits with values above 255, which the loader cuts to 8 bits'
             return record._replace(errors=(error,))
