@@ -24,6 +24,10 @@ class CheckpointError(UserError, ValueError):
     """The file is not a complete checkpoint."""
 
 
+class ChecksumError(UserError, OSError):
+    """A downloaded file is not the one that was asked for."""
+
+
 class UnsafeCheckpointError(UserError, ValueError):
     """Loading the file would call something that is not plain data."""
 

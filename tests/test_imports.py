@@ -8,11 +8,11 @@ from sources import PACKAGE, imports, modules, tree
 
 # from the ground up; a folder imports from its own floor or from floors below it
 FLOORS = (
-    {'errors', 'hints', 'registry', 'hosts', 'config', 'checkpoint'},
+    {'errors', 'hints', 'registry', 'hosts', 'config', 'checkpoint', 'convert'},
     {'ops'},
     {'layers', 'losses', 'mmcv_ext'},
     {'selfsup', 'detection', 'segmentation', 'promptable'},
-    {'data', 'evaluation', 'engine', 'visualization', 'convert'},
+    {'data', 'evaluation', 'engine', 'visualization'},
     {'apis'},
     {'demo_page'},
     {'commands'},

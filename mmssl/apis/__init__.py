@@ -10,6 +10,7 @@ import importlib
 
 _MODULES = {
     'get_model': 'mmssl.apis.models',
+    'get_backbone': 'mmssl.apis.backbones',
     'list_models': 'mmssl.config.catalogue',
     'FeatureInferencer': 'mmssl.apis.features',
     'DetectionInferencer': 'mmssl.apis.detection',

@@ -143,13 +143,8 @@ def find_weights(pretrained: bool | str | os.PathLike | None, entry: Entry) -> s
 
 def _download(url: str) -> str:
     """Download a published file to torch's folder for checkpoints, unless it is there already."""
-    import torch
+    from mmssl.checkpoint.download import cache_path, download
 
-    from mmssl.checkpoint.download import download_path, explained_download
-
-    path = download_path(url)
-    if not os.path.isfile(path):
-        with explained_download(url, path, 'pretrained=None, or pretrained="FILE" for another file'):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            torch.hub.download_url_to_file(url, path)
-    return path
+    return download(
+        url, cache_path(url), alternative='pretrained=None, or pretrained="FILE" for another file'
+    )

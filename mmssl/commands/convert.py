@@ -17,9 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument(
         'family',
-        help='beit, dino, hf-vit, mae, mobilenetv2, moby, moco, mocov3, rfcn, rfcn-caffe, sam-hf, swav, '
-        'swin, '
-        'timm-vit or torchvision-resnet',
+        help='beit, convnext, dino, dinov2, dinov3, hf-vit, ijepa, mae, mobilenetv2, moby, moco, mocov3, '
+        'rfcn, rfcn-caffe, sam-hf, swav, swin, timm-vit or torchvision-resnet',
     )
     parser.add_argument('src', help='file to read: .pth, .pt, .safetensors')
     parser.add_argument('dst', help='file to write; the suffix .safetensors selects that format')

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from mmssl.checkpoint import weights_of
 from mmssl.checkpoint.keys import WRAPPERS
-from mmssl.layers.pos_embed import describe_pos_embed, described_layout
+from mmssl.checkpoint.position_tables import describe_pos_embed, described_layout
 
 MAX_LISTED = 8
 # (rows, columns) of patches of a position table, and its number of leading tokens

@@ -4,6 +4,7 @@ All of them lead to :mod:`mmssl.checkpoint`. torch and mmengine are imported ins
 """
 
 import os
+import re
 
 from mmssl.hosts.patching import listed, replace
 
@@ -33,22 +34,17 @@ def read_checkpoints_safely() -> None:
     until='load_url passes weights_only=True',
 )
 def download_checkpoints_safely() -> None:
-    """Load downloaded checkpoints as plain data."""
+    """Load downloaded checkpoints as plain data; check them, and go on with a download that broke off."""
 
     def make(original):
         def load_url(url, model_dir=None, map_location=None, progress=True, check_hash=False, file_name=None):
-            import torch
-
-            from mmssl.checkpoint import safe_loading
-            from mmssl.checkpoint.download import download_path, explained_download
-            from mmssl.checkpoint.pickled_types import resolved
+            from mmssl.checkpoint import load_file
+            from mmssl.checkpoint.download import download, download_path
 
             path = download_path(url, model_dir, file_name)
-            with safe_loading(url), explained_download(url, path):
-                content = torch.hub.load_state_dict_from_url(
-                    url, model_dir, map_location, progress, check_hash, file_name, weights_only=True
-                )
-                return resolved(content)
+            # torch's convention: the name ends in the first digits of the checksum
+            digits = re.search(r'-([a-f0-9]{6,})\.', os.path.basename(path)) if check_hash else None
+            return load_file(download(url, path, digits[1] if digits else '', progress), map_location)
 
         return load_url
 
@@ -99,7 +95,8 @@ def report_loaded_weights() -> None:
         from mmssl.checkpoint import load_matching
 
         def load_state_dict(module, state_dict, strict=False, logger=None):
-            load_matching(module, state_dict, strict=strict, logger=logger)
+            weights = _in_own_names(module, state_dict)
+            load_matching(module, weights, strict=strict, logger=logger)
 
         return load_state_dict
 
@@ -112,6 +109,35 @@ def report_loaded_weights() -> None:
         'mmseg.models.text_encoder.clip_text_encoder',
     )
     replace('load_state_dict', modules, make)
+
+
+def _in_own_names(module, state_dict):
+    from mmengine.logging import print_log
+
+    from mmssl.convert.released import in_own_names
+
+    weights, family = in_own_names(module.state_dict(), state_dict)
+    if family is not None:
+        print_log(f"the weights have the release's names ({family}) and are renamed", logger='current')
+    return weights
+
+
+@listed(
+    reason='weights on a model hub cannot be named',
+    versions='mmengine 0.10.7 to 0.10.12 (OneDL)',
+    until='CheckpointLoader knows timm:// and hf://',
+)
+def load_from_hubs() -> None:
+    """Load ``timm://NAME`` and ``hf://OWNER/REPO``."""
+    from mmengine.runner import CheckpointLoader
+
+    from mmssl.checkpoint import load_file
+    from mmssl.checkpoint.hub import SCHEMES, fetch
+
+    def load(filename, map_location=None):
+        return load_file(fetch(filename), map_location)
+
+    CheckpointLoader.register_scheme(prefixes=SCHEMES, loader=load, force=True)
 
 
 @listed(

@@ -1,15 +1,22 @@
 """Position embeddings of a grid of patches: the fixed sine-cosine table, and resizing to another grid."""
 
 import math
-from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmssl.errors import MismatchError
+from mmssl.checkpoint.position_tables import describe_pos_embed, described_layout, infer_layout
+
+__all__ = [
+    'describe_pos_embed',
+    'described_layout',
+    'fit_pos_embed',
+    'grid_of',
+    'infer_layout',
+    'resize_pos_embed',
+    'sincos_2d',
+]
 
 
 def sincos_2d(grid: tuple[int, int], embed_dims: int, num_extra_tokens: int = 1) -> Tensor:
@@ -76,7 +83,8 @@ def resize_pos_embed(
         source: (rows, columns) of the table.
         target: (rows, columns) of the result.
         num_extra_tokens: Number of leading tokens that stay unchanged.
-        mode: Mode of ``torch.nn.functional.interpolate``.
+        mode: Mode of ``torch.nn.functional.interpolate``; with the suffix '-antialias' it smooths where the
+            table shrinks, as timm and DINOv2's models with registers do.
 
     Returns:
         (1, num_extra_tokens + target rows * columns, C); ``table`` itself if the grids are equal.
@@ -90,8 +98,11 @@ def resize_pos_embed(
             f'a position table of {patches.shape[1]} patches is not a grid of {source[0]}x{source[1]}'
         )
     patches = patches.reshape(1, *source, -1).permute(0, 3, 1, 2)
+    antialias, mode = mode.endswith('-antialias'), mode.removesuffix('-antialias')
     align = False if mode in ('bilinear', 'bicubic') else None
-    patches = F.interpolate(patches.float(), size=tuple(target), mode=mode, align_corners=align)
+    patches = F.interpolate(
+        patches.float(), size=tuple(target), mode=mode, align_corners=align, antialias=antialias
+    )
     patches = patches.to(table.dtype).permute(0, 2, 3, 1).flatten(1, 2)
     return torch.cat([extra, patches], dim=1)
 
@@ -141,95 +152,3 @@ def fit_pos_embed(
     patches = resize_pos_embed(table[:, num_leading:], source, grid, 0, mode)
     zeros = table.new_zeros(1, num_extra_tokens - num_copied, table.shape[-1])
     state_dict[key] = torch.cat([table[:, :num_copied], zeros, patches], dim=1)
-
-
-def describe_pos_embed(
-    state_dict: Mapping, key: str, grid: tuple[int, int], num_extra_tokens: int = 1
-) -> Mapping:
-    """Write the grid and the number of leading tokens of a position table into a state dict.
-
-    They are kept beside the weights, in ``_metadata``, which torch saves with the state dict of a model.
-
-    Args:
-        state_dict: State dict; one that is no OrderedDict is copied.
-        key: Key of the table.
-        grid: (rows, columns) of the table.
-        num_extra_tokens: Number of leading tokens that are no patches.
-
-    Returns:
-        The state dict to save or to load.
-    """
-    described: Any = state_dict if isinstance(state_dict, OrderedDict) else OrderedDict(state_dict)
-    if not hasattr(described, '_metadata'):
-        described._metadata = OrderedDict()
-    module, _, name = key.rpartition('.')
-    metadata = described._metadata.setdefault(module, {})
-    metadata[f'{name}_layout'] = [int(grid[0]), int(grid[1]), int(num_extra_tokens)]
-    return described
-
-
-def described_layout(state_dict: Mapping, key: str, length: int) -> tuple[tuple[int, int], int] | None:
-    """Return the (grid, number of leading tokens) that a state dict says of a table of this length.
-
-    None if it does not say, or says it of a table of another length, which was put there later.
-    """
-    module, _, name = key.rpartition('.')
-    metadata = getattr(state_dict, '_metadata', None) or {}
-    layout = (metadata.get(module) or {}).get(f'{name}_layout')
-    if not isinstance(layout, (list, tuple)) or len(layout) != 3:
-        return None
-    if not all(isinstance(number, int) and number >= 0 for number in layout):
-        return None
-    rows, columns, num_leading = layout
-    return ((rows, columns), num_leading) if rows * columns + num_leading == length else None
-
-
-# leading tokens of released models: none, a class token, with a distillation token, with four registers
-_LEADING = (0, 1, 2, 5)
-# longest grid that is thought possible: 8 times as long as wide
-_ELONGATION = 8
-
-
-def infer_layout(
-    length: int, grid: tuple[int, int], num_extra_tokens: int, key: str = 'pos_embed'
-) -> tuple[tuple[int, int], int]:
-    """Infer (grid, number of leading tokens) of a position table if only one is possible.
-
-    For a model with a square grid a table is thought to be square too, as in all released models; one for a
-    rectangle may come from either.
-
-    Args:
-        length: Length of the table.
-        grid: (rows, columns) of the model.
-        num_extra_tokens: Number of leading tokens of the model.
-        key: Name of the table, for the message.
-
-    Raises:
-        MismatchError: None or several are possible; the message lists them and how to choose one.
-    """
-    counts = [num_extra_tokens, *(count for count in _LEADING if count != num_extra_tokens)]
-    square = grid[0] == grid[1]
-    squares = [
-        count for count in counts if length > count and math.isqrt(length - count) ** 2 == length - count
-    ]
-    if square and squares and (squares[0] == num_extra_tokens or len(squares) == 1):
-        side = math.isqrt(length - squares[0])
-        return (side, side), squares[0]
-    choices = [(pair, count) for count in counts if length > count for pair in _grids(length - count)]
-    if len(choices) == 1:
-        return choices[0]
-    shown = ', '.join(f'{rows}x{columns} with {count}' for (rows, columns), count in choices[:6])
-    raise MismatchError(
-        f'{key} has {length} positions, and the file does not say of which grid and with how many leading '
-        f'tokens; the model has {grid[0]}x{grid[1]} with {num_extra_tokens}, the table may be '
-        f'{shown or "of no grid"}{", ..." if len(choices) > 6 else ""}. Say it: '
-        f'weights = mmssl.layers.pos_embed.describe_pos_embed(weights, {key!r}, grid=(rows, columns), '
-        'num_extra_tokens=1), and load or save these'
-    )
-
-
-def _grids(num_patches: int) -> list[tuple[int, int]]:
-    """Return the grids of a number of patches, the most compact first."""
-    pairs = [(rows, num_patches // rows) for rows in range(1, num_patches + 1) if num_patches % rows == 0]
-    pairs = [pair for pair in pairs if max(pair) <= _ELONGATION * min(pair)]
-    return sorted(pairs, key=lambda pair: max(pair) / min(pair))
