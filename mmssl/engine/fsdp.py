@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
 from mmssl.checkpoint import MatchReport, MismatchError, load_matching, strip_module
+from mmssl.engine.launch import device_settings
 from mmssl.engine.optim import LARS
 from mmssl.layers.distributed import whole
 from mmssl.registry import STRATEGIES
@@ -81,6 +82,9 @@ class FSDPStrategy(MMEngineFSDPStrategy):
         self.mixed_precision = _policy(mixed_precision or {})
         self.reshard_after_forward = reshard_after_forward
         self.recomputes_units = activation_checkpointing
+
+    def _setup_distributed(self, launcher: str = 'pytorch', backend: str = 'nccl', **kwargs) -> None:
+        super()._setup_distributed(launcher, backend, **{**device_settings(launcher, backend), **kwargs})
 
     def _wrap_model(self, model: nn.Module) -> nn.Module:
         model.to(get_device())

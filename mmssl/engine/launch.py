@@ -10,7 +10,7 @@ from typing import Any
 
 from mmssl.config import check
 from mmssl.config.check import LOADERS
-from mmssl.engine.rank_watch import DEFAULT_TIMEOUT
+from mmssl.engine.rank_watch import DEFAULT_TIMEOUT, LOCAL_RANK_VARIABLES, RANK_VARIABLES
 from mmssl.hints import nearest_path
 
 DEMO_DATA = 'data/demo'
@@ -40,6 +40,7 @@ def prepare(cfg: Any, args: argparse.Namespace, name: str) -> list[str]:
         FileNotFoundError, ValueError, TypeError: See :func:`use_data` and
             :func:`mmssl.config.check.check_settings`.
     """
+    _name_rank(args.launcher)
     check.check_settings(cfg)
     apply_toolbox_patches(cfg)
     if args.data:
@@ -52,6 +53,33 @@ def prepare(cfg: Any, args: argparse.Namespace, name: str) -> list[str]:
         cfg.work_dir = os.path.join('work_dirs', Path(name).stem)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return _run_without_gpu(cfg) + _set_timeout(cfg) + _use_whole_checkpoints(cfg) + _add_guards(cfg)
+
+
+def _name_rank(launcher: str) -> None:
+    """Set RANK, which torchrun sets, where Slurm or MPI has another variable; mmengine does so too late."""
+    variable = RANK_VARIABLES.get(launcher, '')
+    if variable in os.environ:
+        os.environ.setdefault('RANK', os.environ[variable])
+
+
+def device_settings(launcher: str, backend: str) -> dict[str, Any]:
+    """Return the arguments that bind a process group to the GPU of this rank.
+
+    NCCL then makes its connections at once and for the right device, also before the first tensor is sent.
+
+    Args:
+        launcher: 'pytorch', 'slurm' or 'mpi'.
+        backend: Backend of the process group.
+
+    Returns:
+        ``device_id`` for ``torch.distributed.init_process_group``, nothing without NCCL or a GPU.
+    """
+    import torch
+
+    local_rank = os.environ.get(LOCAL_RANK_VARIABLES.get(launcher, ''))
+    if backend != 'nccl' or local_rank is None or not torch.cuda.is_available():
+        return {}
+    return {'device_id': torch.device('cuda', int(local_rank))}
 
 
 def apply_toolbox_patches(cfg: Any) -> None:

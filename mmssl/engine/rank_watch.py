@@ -11,6 +11,13 @@ from typing import Any
 
 # seconds; ``env_cfg.dist_cfg.timeout`` of the config
 DEFAULT_TIMEOUT = 600
+# launcher -> variables that hold the rank of a process, and its rank on its machine
+RANK_VARIABLES = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
+LOCAL_RANK_VARIABLES = {
+    'pytorch': 'LOCAL_RANK',
+    'slurm': 'SLURM_LOCALID',
+    'mpi': 'OMPI_COMM_WORLD_LOCAL_RANK',
+}
 _KEY = 'mmssl/alive/{}'
 _ENDED = b'ended'
 

@@ -17,6 +17,7 @@ from mmengine.runner import Runner as MMEngineRunner
 from mmssl.checkpoint import find_resume_checkpoint, seed_from_checkpoint
 from mmssl.engine.dataloader import build_dataloader
 from mmssl.engine.exact_resume import ExactResume
+from mmssl.engine.launch import device_settings
 from mmssl.engine.loops import use_skipping_loop
 from mmssl.engine.method_hook import MethodHook
 from mmssl.engine.optim_wrapper import use_checked_wrappers
@@ -137,6 +138,12 @@ class _ResumableRunner(_Base):
 
 class Runner(_ResumableRunner, MMEngineRunner):
     """mmengine's Runner with an exact resume, an orderly end after a signal, and ``sync_bn`` on the CPU."""
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """Set up as mmengine does, with the process group bound to the GPU of this rank."""
+        distributed = dict(env_cfg.get('dist_cfg') or {})
+        device = device_settings(self.launcher, distributed.get('backend', 'nccl'))
+        super().setup_env({**env_cfg, 'dist_cfg': {**device, **distributed}})
 
     def build_optim_wrapper(self, optim_wrapper):
         """Build the optimizer wrapper, of a class that checks losses and gradients if it is mmengine's."""

@@ -7,11 +7,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from mmssl.engine.rank_watch import RANK_VARIABLES
 from mmssl.errors import UserError
 
 LOCK_NAME = '.mmssl.lock'
-# variables that hold the rank of a process, by launcher
-_RANK_VARIABLES = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
 # locked files of this process; a worker that is forked would hold their locks beyond the death of the run
 _descriptors: set[int] = set()
 
@@ -49,7 +48,7 @@ def work_dir_lock(work_dir: str, launcher: str = 'none', force: bool = False) ->
         WorkDirInUseError: Another run holds the lock.
         FileExistsError, NotADirectoryError: A file is in the place of the directory.
     """
-    if int(os.environ.get(_RANK_VARIABLES.get(launcher, ''), 0)) > 0:
+    if int(os.environ.get(RANK_VARIABLES.get(launcher, ''), 0)) > 0:
         yield
         return
     path = Path(work_dir).absolute() / LOCK_NAME

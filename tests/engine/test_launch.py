@@ -2,9 +2,11 @@
 
 import argparse
 import logging
+import shutil
 import warnings
 
 import pytest
+import torch
 
 from mmssl.config.load import load_config
 from mmssl.engine import launch
@@ -107,3 +109,51 @@ def test_former_names_still_work():
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         assert launch.prepare
+
+
+@pytest.mark.parametrize(
+    ('launcher', 'variable', 'makes'),
+    [
+        ('slurm', 'SLURM_PROCID', {'0': True, '3': False}),
+        ('mpi', 'OMPI_COMM_WORLD_RANK', {'0': True, '1': False}),
+        ('pytorch', 'RANK', {'0': True, '1': False}),
+        ('none', 'SLURM_PROCID', {'3': True}),  # a job step without a launcher is a run of one process
+    ],
+)
+def test_one_rank_makes_the_demo_data(launcher, variable, makes, monkeypatch, tmp_path):
+    """The others wait for it, whatever starts them."""
+    import mmssl.data.demo
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        launch.time, 'sleep', lambda seconds: (tmp_path / 'data/demo/imagenet').mkdir(parents=True)
+    )
+    made = []
+    monkeypatch.setattr(mmssl.data.demo, 'make_demo_data', made.append)
+    for rank, expected in makes.items():
+        for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(variable, rank)
+        made.clear()
+        shutil.rmtree(tmp_path / 'data', ignore_errors=True)
+        launch._name_rank(launcher)
+        launch.make_missing_demo_data(load_config('smoke/mae.py'))
+        assert made == ['data/demo'] * expected
+        monkeypatch.delenv('RANK', raising=False)
+
+
+@pytest.mark.parametrize(
+    ('launcher', 'backend', 'gpus', 'expected'),
+    [
+        ('pytorch', 'nccl', True, {'device_id': torch.device('cuda', 3)}),
+        ('slurm', 'nccl', True, {'device_id': torch.device('cuda', 1)}),
+        ('pytorch', 'gloo', True, {}),
+        ('pytorch', 'nccl', False, {}),
+        ('mpi', 'nccl', True, {}),
+    ],
+)
+def test_the_process_group_is_bound_to_the_gpu_of_the_rank(launcher, backend, gpus, expected, monkeypatch):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: gpus)
+    monkeypatch.setenv('LOCAL_RANK', '3')
+    monkeypatch.setenv('SLURM_LOCALID', '1')
+    assert launch.device_settings(launcher, backend) == expected
