@@ -22,7 +22,8 @@ def check_dtypes(weights: Mapping, tensors: Mapping[str, Tensor], source: str, l
         logger: As for mmengine's ``print_log``.
 
     Raises:
-        MismatchError: Integers or complex numbers are given for floats, or the other way round.
+        MismatchError: Integers or complex numbers are given for floats, or the other way round; a tensor is
+            sparse.
     """
     from mmengine.logging import print_log
 
@@ -32,15 +33,14 @@ def check_dtypes(weights: Mapping, tensors: Mapping[str, Tensor], source: str, l
         value = weights.get(name)
         if not isinstance(value, Tensor) or value.is_meta:
             continue
-        if not _same_kind(value, target.dtype):
-            raise MismatchError(
-                f'{source}: {name} is {_short(value.dtype)}, and the model takes {_short(target.dtype)}: '
-                f'a cast would change its meaning; save it as {_short(target.dtype)}'
-            )
+        _refuse_other_kind(name, value, target.dtype, source)
         if value.is_floating_point() and target.is_floating_point():
             if value.dtype != target.dtype:
                 casts.setdefault((value.dtype, target.dtype), []).append(name)
-            if not torch.isfinite(value.to(target.dtype)).all():
+            used = value.to(target.dtype)
+            if name.endswith('running_var'):
+                used = used.sqrt()  # of a negative variance, not a number
+            if not torch.isfinite(used).all():
                 not_finite.append(name)
     for (old, new), names in casts.items():
         wider = torch.finfo(new).bits > torch.finfo(old).bits
@@ -52,6 +52,18 @@ def check_dtypes(weights: Mapping, tensors: Mapping[str, Tensor], source: str, l
             'take an earlier checkpoint',
             logger,
             level=logging.WARNING,
+        )
+
+
+def _refuse_other_kind(name: str, value: Tensor, target: torch.dtype, source: str) -> None:
+    if value.layout != torch.strided:
+        raise MismatchError(
+            f'{source}: {name} is a sparse tensor, which is not read; save it with .to_dense()'
+        )
+    if not _same_kind(value, target):
+        raise MismatchError(
+            f'{source}: {name} is {_short(value.dtype)}, and the model takes {_short(target)}: '
+            f'a cast would change its meaning; save it as {_short(target)}'
         )
 
 

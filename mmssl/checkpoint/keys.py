@@ -33,7 +33,7 @@ def weights_of(checkpoint, source='the checkpoint') -> Mapping[str, torch.Tensor
         )
     for key in _WEIGHTS:
         if isinstance(checkpoint.get(key), Mapping):
-            return checkpoint[key]
+            return weights_of(checkpoint[key], source)
     return checkpoint
 
 
@@ -79,12 +79,16 @@ def strip_wrappers(
         model_keys: Names of the weights of the model.
         source: Name of the file, for the log.
         logger: As for mmengine's ``print_log``.
+
+    Raises:
+        MismatchError: A key is not a name.
     """
     from mmengine.logging import print_log
 
     keys = set(model_keys)
-    if not all(isinstance(key, str) for key in state_dict):
-        return state_dict
+    other = next((key for key in state_dict if not isinstance(key, str)), None)
+    if other is not None:
+        raise MismatchError(f'{source}: {other!r:.40} is no name of a weight; save model.state_dict()')
     removed = []
     if any(map(_has_compiled, state_dict)) and not any(map(_has_compiled, keys)):
         state_dict = _renamed(state_dict, _without_compiled)

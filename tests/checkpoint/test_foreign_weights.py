@@ -155,3 +155,24 @@ def test_values_that_are_not_finite_are_named(name, value, capfd):
 def test_a_vit_of_half_precision_is_loaded():
     source, target = (ViT(arch=ARCH, img_size=32, patch_size=8) for _ in range(2))
     assert load_weights(target, source.half().state_dict()).complete
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda weights: {**weights, 'weight': weights['weight'].to_sparse()}, 'weight is a sparse tensor'),
+        (lambda weights: {**weights, 'weight': weights['weight'] > 0}, 'weight is bool, and the model takes'),
+        (lambda weights: {**weights, 3: weights['weight']}, '3 is no name of a weight'),
+    ],
+)
+def test_what_is_no_weight_is_refused(change, message):
+    norm = nn.BatchNorm1d(4)
+    with pytest.raises(ValueError, match=message):
+        load_weights(nn.BatchNorm1d(4), change(norm.state_dict()))
+
+
+def test_negative_variances_are_named(capfd):
+    norm = nn.BatchNorm1d(4)
+    norm.running_var[2] = -1e-3
+    load_weights(nn.BatchNorm1d(4), {'model': {'state_dict': norm.state_dict()}}, logger=None)
+    assert 'NaN or infinite values in running_var' in ''.join(capfd.readouterr())
