@@ -33,7 +33,7 @@ class SyncBatchNorm(_BatchNorm):
             return self._local(x)
         channels = (1, -1, *[1] * (x.ndim - 2))
         axes = [axis for axis in range(x.ndim) if axis != 1]
-        count = _SumOverRanks.apply(torch.full((1,), x.numel() / x.shape[1], dtype=x.dtype))
+        count = _SumOverRanks.apply(x.new_full((1,), x.numel() / x.shape[1]))
         mean = _SumOverRanks.apply(x.sum(axes)) / count
         centred = x - mean.view(channels)
         variance = _SumOverRanks.apply(centred.square().sum(axes)) / count
