@@ -127,12 +127,13 @@ def _refuse_maps_of_a_pixel(module: Module, message: str) -> None:
     handle = module.register_forward_pre_hook(check)
 
 
-def check_label_maps(dataset: Any, ignore_index: int) -> None:
+def check_label_maps(dataset: Any, ignore_index: int, where: str = 'the training data') -> None:
     """Look for classes that are ignored by mistake in a sample of label maps, before the first step.
 
     Args:
         dataset: A built data set; parts without label maps are not checked.
         ignore_index: Label that the decode head ignores.
+        where: The data set, for messages.
 
     Raises:
         ValueError: Only one of several classes has pixels, and there are ignored pixels. Where more than one
@@ -148,7 +149,8 @@ def check_label_maps(dataset: Any, ignore_index: int) -> None:
         for index in range(0, len(part), step):
             counts.update(_count_labels(loader, part.get_data_info(index)))
         ignored = counts.pop(ignore_index, 0)
-        source = getattr(part, 'data_root', None) or 'the training data'
+        root = getattr(part, 'data_root', None)
+        source = f'{where} ({root})' if root else where
         single = missing_beside_ignored(classes, counts, ignored, ignore_index, single_class=True)
         if single:
             raise ValueError(f'{source}: {single}')

@@ -197,7 +197,10 @@ class SanityHook(Hook):
         check_last_batch(bare_model(runner.model), runner.train_dataloader)
         for name, head in self._heads:
             if name.endswith('decode_head'):
-                check_label_maps(runner.train_dataloader.dataset, getattr(head, 'ignore_index', 255))
+                ignored = getattr(head, 'ignore_index', 255)
+                check_label_maps(runner.train_dataloader.dataset, ignored)
+                if runner.val_loop is not None:
+                    check_label_maps(runner.val_loop.dataloader.dataset, ignored, 'the validation data')
                 break
         if runner.val_loop is not None:
             self._check_evaluation(runner, runner.val_loop, 'the validation data', same_run=True)

@@ -196,6 +196,16 @@ def test_the_hook_reads_label_maps_before_the_first_step(tmp_path):
         SanityHook().before_train(runner)
 
 
+def test_the_hook_reads_label_maps_of_the_validation_too(tmp_path):
+    model = nn.Module()
+    model.decode_head = nn.Conv2d(1, 1, 1)
+    model.decode_head.num_classes = 2
+    (tmp_path / 'train').mkdir()
+    runner = runner_of(masks(tmp_path / 'train', 1), masks(tmp_path, 255), model)
+    with pytest.raises(ValueError, match=r'the validation data \(.*\): no pixel of 1 classes'):
+        SanityHook().before_train(runner)
+
+
 def test_labels_of_validation_are_checked_too():
     from mmpretrain.structures import DataSample
 

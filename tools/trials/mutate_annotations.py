@@ -286,17 +286,19 @@ def judge(train: tuple, check: tuple, has_work_dir: bool, where: tuple[Path, str
     return outcome, message
 
 
-def trials(number: int, seed: int, kinds: tuple[str, ...], limit: float = 60.0, on_trial=None) -> list[Trial]:
+def trials(
+    number: int, seed: int, kinds: tuple[str, ...], data: Path, limit: float = 60.0, on_trial=None
+) -> list[Trial]:
     """Run the trials.
 
     Args:
         number: Number of files of each kind.
         seed: Seed of the first trial.
         kinds: 'COCO', 'VOC' or 'label maps'.
+        data: Folder of the demo data.
         limit: As in :func:`attempt`.
         on_trial: Function that is called with every trial.
     """
-    import mmengine.config
     import mmengine.registry as root
 
     from mmssl import registry
@@ -307,13 +309,10 @@ def trials(number: int, seed: int, kinds: tuple[str, ...], limit: float = 60.0, 
         parts.import_from_location()
         parts.import_pending()
     assert root.MODELS.get('mmssl.RFCN')
-    # the same config every time: three quarters of a trial would be its formatting
-    mmengine.config.config.FormatCode = lambda text, **options: (text, True)
-    gc.freeze()  # mmengine collects garbage, which takes seconds with all toolboxes in memory
     results = []
-    with mutate_configs.demo_folder() as demo, tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory() as directory:
         base = Path(directory) / 'base'
-        write_data(base, demo / 'data/demo')
+        write_data(base, data)
         for kind in kinds:
             configs = {name: read_config(name) for name in ((kind, 'masks') if kind == 'COCO' else (kind,))}
             for index in range(seed, seed + number):
@@ -355,6 +354,14 @@ def table(results: list[Trial], command: str) -> str:
     return '\n'.join(lines) + '\n'
 
 
+def save_time() -> None:
+    """Leave out what takes most of a trial and is the same in all: formatting, collecting garbage."""
+    from yapf.yapflib import yapf_api
+
+    yapf_api.FormatCode = lambda text, **options: (text, True)
+    gc.freeze()  # mmengine collects, which takes seconds with all toolboxes in memory
+
+
 def main() -> int:
     """Run the trials, print the table, and return 1 if there is a fault."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -370,7 +377,11 @@ def main() -> int:
         where = f'{trial.kind}, {trial.split}: {trial.description}'
         print(f'{trial.outcome:9} {trial.seconds:5.1f} s  {where}: {trial.message[:300]}', flush=True)
 
-    results = trials(args.number, args.seed, tuple(args.kinds), args.limit, print_trial)
+    with mutate_configs.demo_folder() as demo:
+        save_time()
+        results = trials(
+            args.number, args.seed, tuple(args.kinds), demo / 'data/demo', args.limit, print_trial
+        )
     command = f'python tools/trials/mutate_annotations.py --number {args.number} --seed {args.seed}'
     text = table(results, command)
     print(text)
