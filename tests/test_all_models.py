@@ -61,6 +61,15 @@ def run_mask_decoder(model, images):
     return model(maps, maps[:1].flip(2), maps.flatten(2)[:, :3, :16], maps[:1], True)[0]
 
 
+def run_preprocessor(model, images):
+    from mmseg.structures import SegDataSample
+
+    samples = [SegDataSample(), SegDataSample()]
+    inputs = images if 'SelfSup' in type(model).__name__ else list(images)
+    return model(dict(inputs=inputs, data_samples=samples))['inputs']
+
+
+PREPROCESSOR = dict(mean=[120.0] * 3, std=[60.0] * 3, bgr_to_rgb=True)
 SMALL_HDC = dict(
     type='mmssl.HDCResNet', depth=18, stem_channels=8, base_channels=8, stage3=(1, 2), stage4=(5, 9)
 )
@@ -68,6 +77,13 @@ SEG_LOSS = dict(type='mmseg.CrossEntropyLoss', avg_non_ignore=True)
 # smallest settings, a call that gives one tensor, its shape. Methods of mmssl.selfsup declare theirs beside
 # the class; another new class needs an entry here
 OTHERS = {
+    **{
+        name: Small(PREPROCESSOR, run_preprocessor, (2, 3, 32, 32))
+        for name in ('ImgDataPreprocessor', 'SelfSupDataPreprocessor', 'DetDataPreprocessor')
+    },
+    'SegDataPreProcessor': Small(
+        dict(PREPROCESSOR, test_cfg=dict(size_divisor=32)), run_preprocessor, (2, 3, 32, 32)
+    ),
     'SAM': Small(
         dict(image_encoder=dict(type='mmssl.SAMImageEncoder', **SAM_ENCODER), mask_decoder=SAM_DECODER),
         run_sam,

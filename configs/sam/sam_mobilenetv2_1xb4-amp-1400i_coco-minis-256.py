@@ -12,7 +12,7 @@
 default_scope = 'mmpretrain'
 _base_ = ['../_base_/datasets/coco_masks_mini_256.py', '../_base_/schedules/adamw_sam_mini.py']
 data_preprocessor = dict(
-    type='mmengine.ImgDataPreprocessor',
+    type='mmssl.ImgDataPreprocessor',
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
     bgr_to_rgb=True,

@@ -4,7 +4,7 @@
 default_scope = 'mmseg'
 _base_ = ['../_base_/schedules/sgd_seg.py', '../_base_/seg_runtime.py']
 data_preprocessor = dict(
-    type='SegDataPreProcessor',
+    type='mmssl.SegDataPreProcessor',
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
     bgr_to_rgb=True,

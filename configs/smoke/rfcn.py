@@ -7,7 +7,7 @@ metainfo = dict(
     classes=tuple(f'digit_{n}' for n in range(10)), palette=[(23 * n, 255 - 23 * n, 90) for n in range(10)]
 )
 data_preprocessor = dict(
-    type='DetDataPreprocessor',
+    type='mmssl.DetDataPreprocessor',
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
     bgr_to_rgb=True,

@@ -1,7 +1,16 @@
 """Object detection for mmdet: R-FCN, deformable convolutions and deformable R-FCN."""
 
 from mmssl import registry  # noqa: F401  first: stands in for the compiled operators that mmdet imports from mmcv
-from mmssl.detection import annotation_patches, annotations, deform, deform_roi, mobilenet, rfcn, rfcn_head
+from mmssl.detection import (
+    annotation_patches,
+    annotations,
+    deform,
+    deform_roi,
+    mobilenet,
+    preprocessing,
+    rfcn,
+    rfcn_head,
+)
 
 annotation_patches.apply()
 
@@ -11,6 +20,7 @@ __all__ = [
     'deform',
     'deform_roi',
     'mobilenet',
+    'preprocessing',
     'rfcn',
     'rfcn_head',
 ]

@@ -43,6 +43,11 @@ def cpu(tensors: list[Tensor]) -> bool:
     return all(tensor.device.type == 'cpu' for tensor in tensors)
 
 
+def accelerator(tensors: list[Tensor]) -> bool:
+    """No tensor is on the CPU."""
+    return all(tensor.device.type != 'cpu' for tensor in tensors)
+
+
 def cpu_inference(tensors: list[Tensor]) -> bool:
     """All tensors are on the CPU, and neither gradients nor autocast are enabled."""
     return cpu(tensors) and not torch.is_grad_enabled() and not torch.is_autocast_enabled('cpu')

@@ -1,6 +1,6 @@
 """Semantic segmentation for mmseg: GCN, hybrid dilated convolution and dense upsampling convolution."""
 
-from mmssl.segmentation import loss_patches
+from mmssl.segmentation import loss_patches, preprocessing
 from mmssl.segmentation.dilated import DUCHead, HDCResNet, dilation_coverage, hdc_max_gap
 from mmssl.segmentation.global_conv import BoundaryRefine, GCNResNet, GlobalConvBlock, GlobalConvHead
 from mmssl.segmentation.segmentor import EncoderDecoder
@@ -17,4 +17,5 @@ __all__ = [
     'HDCResNet',
     'dilation_coverage',
     'hdc_max_gap',
+    'preprocessing',
 ]

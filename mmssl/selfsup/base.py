@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mmssl.errors import warn_renamed
 from mmssl.layers.memory_format import memory_format_of
 from mmssl.layers.momentum import MomentumEncoder
+from mmssl.layers.preprocessing import SelfSupDataPreprocessor
 from mmssl.layers.saved_counters import SavedCounters
 from mmssl.layers.unused_arguments import refuse_unused
 from mmssl.registry import MODELS, build
@@ -49,7 +50,8 @@ class SelfSupervisor(BaseSelfSupervisor):
         backbone: Config, or built.
         neck: Config, or built.
         head: Config, or built.
-        data_preprocessor: Config, or built; mmpretrain's SelfSupDataPreprocessor by default.
+        data_preprocessor: Config, or built; :class:`~mmssl.layers.preprocessing.SelfSupDataPreprocessor` by
+            default.
         **kwargs: Passed on to mmpretrain's BaseSelfSupervisor.
 
     Attributes:
@@ -65,11 +67,13 @@ class SelfSupervisor(BaseSelfSupervisor):
         if data_preprocessor is None or (
             isinstance(data_preprocessor, dict) and 'type' not in data_preprocessor
         ):
-            data_preprocessor = {'type': 'mmpretrain.SelfSupDataPreprocessor', **(data_preprocessor or {})}
+            data_preprocessor = {'type': 'mmssl.SelfSupDataPreprocessor', **(data_preprocessor or {})}
         parts = [None if part is None else _build_part(part) for part in (backbone, neck, head)]
         super().__init__(*parts, data_preprocessor=_build_part(data_preprocessor), **kwargs)
         self.memory_format = memory_format_of(self.backbone)
         self.backbone.to(memory_format=self.memory_format)
+        if isinstance(self.data_preprocessor, SelfSupDataPreprocessor):
+            self.data_preprocessor.memory_format = self.memory_format
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Features (B, C, h, w) or (B, C) of images (B, 3, H, W): the output of the backbone."""

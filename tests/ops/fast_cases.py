@@ -257,6 +257,27 @@ def deformed_small(classes=2, depth=1, vote=False, count=2, size=(6, 7), num_sam
 
 
 FLOAT32 = (torch.float32,)
+
+
+def images_to_normalize(dtype=torch.uint8, channels=3, values=3, reverse=True, layout=None, mean=True):
+    def inputs(precision):
+        images = torch.randint(256, (2, channels, 5, 4)).to(dtype)
+        statistics = [
+            torch.tensor(numbers[:values]).view(-1, 1, 1).to(precision)
+            for numbers in ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
+        ]
+        return images, *(statistics if mean else (None, None)), reverse, layout or torch.preserve_format
+
+    return inputs
+
+
+NORMALIZE = [
+    Case('bytes', images_to_normalize(), tolerance=3e-7),
+    Case('floats', images_to_normalize(torch.float32, reverse=False), tolerance=3e-7),
+    Case('channels-last', images_to_normalize(layout=torch.channels_last), tolerance=3e-7),
+    Case('gray', images_to_normalize(channels=1, values=1), tolerance=3e-7),
+    Case('without-mean', images_to_normalize(mean=False), declined=True),
+]
 TRITON_PS_ROI_POOL = [
     Case('bins', pooled_small()),
     Case('vote', pooled_small(vote=True, count=2)),
@@ -297,4 +318,5 @@ CASES = {
     'mmssl.ops.fast.triton_ps_roi_pool:pool_bins': TRITON_PS_ROI_POOL,
     'mmssl.ops.fast.triton_deform_ps_roi_pool:pool_samples': TRITON_DEFORM_PS_ROI_POOL,
     'mmssl.ops.fast.flex_attention:attend_flex': FLEX,
+    'mmssl.ops.fast.normalize:normalize_images': NORMALIZE,
 }

@@ -2,11 +2,10 @@
 # folder. Images travel to the device as bytes and are normalised there. What is drawn of each image is set by
 # the file that has this one as its base: it gives `train_pipeline`.
 data_preprocessor = dict(
-    type='SelfSupDataPreprocessor',
+    type='mmssl.SelfSupDataPreprocessor',
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
     to_rgb=True,
-    non_blocking=True,
 )
 train_dataloader = dict(
     batch_size=32,

@@ -1,7 +1,7 @@
 # Common parts of the detectors compared on BCCD: MobileNetV2 at stride 16, the RPN, its proposals, and the
 # RoIs for training.
 data_preprocessor = dict(
-    type='DetDataPreprocessor',
+    type='mmssl.DetDataPreprocessor',
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
     bgr_to_rgb=True,

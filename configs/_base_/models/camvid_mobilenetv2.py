@@ -1,6 +1,6 @@
 # MobileNetV2 on CamVid: the backbone that every head of the comparison gets.
 data_preprocessor = dict(
-    type='SegDataPreProcessor',
+    type='mmssl.SegDataPreProcessor',
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
     bgr_to_rgb=True,

@@ -1,6 +1,6 @@
 # GCN on ResNet-50: four levels at strides 4 to 32, kernels of 15, nine refinements, learned deconvolution.
 data_preprocessor = dict(
-    type='SegDataPreProcessor',
+    type='mmssl.SegDataPreProcessor',
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
     bgr_to_rgb=True,

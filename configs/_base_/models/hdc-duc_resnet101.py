@@ -1,6 +1,6 @@
 # HDC and DUC on ResNet-101, stride 8: dilations of the released network, four dilated predictions summed.
 data_preprocessor = dict(
-    type='SegDataPreProcessor',
+    type='mmssl.SegDataPreProcessor',
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
     bgr_to_rgb=True,

@@ -1,7 +1,7 @@
 # R-FCN with a caffe-style ResNet-50 whose conv5 is dilated: RPN on conv4, position-sensitive maps on conv5,
 # both of stride 16. PASCAL VOC.
 data_preprocessor = dict(
-    type='DetDataPreprocessor',
+    type='mmssl.DetDataPreprocessor',
     mean=[103.530, 116.280, 123.675],
     std=[1.0, 1.0, 1.0],
     bgr_to_rgb=False,

@@ -1,6 +1,6 @@
 # Segment Anything with a ViT-B at 1024: 12 blocks, four of them global, 256 channels.
 data_preprocessor = dict(
-    type='mmengine.ImgDataPreprocessor',
+    type='mmssl.ImgDataPreprocessor',
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
     bgr_to_rgb=True,
