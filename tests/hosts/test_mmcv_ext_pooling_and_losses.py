@@ -216,17 +216,20 @@ def test_lanes_near_a_better_one_are_removed(swap):
     lanes[:, 2] = torch.rand(count, generator=generator) / 2
     lanes[:, 4] = torch.randint(0, 60, (count,), generator=generator).float()
     lanes[:, 5:] = columns + 30 * torch.rand(count, rows, generator=generator)
-    scores = torch.rand(count, generator=generator)
+    scores = torch.rand(count, generator=generator).sort(descending=True)[0]
     for top_k in (count, 3):
         keep, number, parent = swap('line_nms').line_nms(lanes, scores, 20, top_k)
         expected = []
-        for index in scores.sort(descending=True)[1].tolist():
+        for index in range(count):
             distances = [lane_distance(lanes[other].tolist(), lanes[index].tolist()) for other in expected]
             if not any(distance is not None and distance < 20 for distance in distances):
                 expected.append(index)
         assert keep[: int(number)].tolist() == expected[:top_k]
         assert all(int(parent[index]) == place + 1 for place, index in enumerate(expected[:top_k]))
         assert int(parent.max()) == int(number)
+    # unsorted, the operator compares the second of the input with itself, as mmcv's own test expects
+    swapped = lanes[[0, 2, 1]], scores[[0, 2, 1]]
+    assert swap('line_nms').line_nms(*swapped, 1e-3, 3)[0].tolist() == [0, 2, 0]
     keep, number, parent = swap('line_nms').line_nms(lanes[:0], scores[:0], 20, 5)
     assert not len(keep) and not int(number) and not len(parent)
 

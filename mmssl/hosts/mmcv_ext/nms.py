@@ -117,28 +117,32 @@ def line_nms_forward(boxes: Tensor, scores: Tensor, thresh: float, top_k: int) -
 
     Returns:
         (N,) int64, indices of the lanes that remain, best first, and zeros; their number; and (N,) int64, for
-        each lane the number, from 1 on, of the one that removed it or of itself, 0 for none.
+        each lane the number, from 1 on, of the last one that is near, or its own, 0 for none.
     """
-    # the compiled operator takes the better lane of a pair from the order of the input instead of the scores
     lanes = as_float32(boxes)
     rows = lanes.shape[1] - 5
     start = (lanes[:, 2] * (rows - 1) + 0.5).long()
     end = (start + lanes[:, 4].long() - 1).clamp(max=rows - 1)
     keep, parent = torch.zeros_like(start), torch.zeros_like(start)
-    rest = scores.sort(descending=True)[1]
+    order = scores.sort(descending=True)[1]
+    removed = torch.zeros_like(start, dtype=torch.bool)
+    row = torch.arange(rows, device=lanes.device)
     count = 0
-    while len(rest) and count < top_k:
-        best = rest[0]
-        first, last = torch.maximum(start[best], start[rest]), torch.minimum(end[best], end[rest])
-        row = torch.arange(rows, device=lanes.device)
+    for position in range(len(order)):
+        if count == top_k or removed[position]:
+            continue
+        # The compiled operator compares the lane at this position of the input, not of the order: the same
+        # for lanes that are sorted already.
+        others = order[position + 1 :]
+        first, last = torch.maximum(start[position], start[others]), torch.minimum(end[position], end[others])
         shared = (row >= first[:, None]) & (row <= last[:, None])
-        distance = ((lanes[rest, 5:] - lanes[best, 5:]).abs() * shared).sum(1)
+        distance = ((lanes[others, 5:] - lanes[position, 5:]).abs() * shared).sum(1)
         near = (last >= first) & (first >= 0) & (distance < thresh * (last - first + 1))
-        near[0] = True
-        keep[count] = best
+        removed[position + 1 :] |= near
+        keep[count] = order[position]
         count += 1
-        parent[rest[near]] = count
-        rest = rest[~near]
+        parent[others[near]] = count
+        parent[order[position]] = count
     return [keep, torch.tensor(count, device=keep.device), parent]
 
 
