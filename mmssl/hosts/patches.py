@@ -214,7 +214,7 @@ def leave_out_multimodal_models() -> None:
     versions='torch 2.1 to 2.11',
     until='torch names the cures',
 )
-def explain_batches_of_one() -> None:
+def explain_single_values() -> None:
     """Add the cure to torch's error about a batch norm that gets one value per channel."""
 
     def make(original):
