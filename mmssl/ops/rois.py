@@ -40,12 +40,20 @@ def check_rois(name: str, features: Tensor, rois: Tensor, channels: int, formula
         raise ValueError(
             f'{name} needs features and rois on one device, got {features.device} and {rois.device}'
         )
+    check_image_indices(name, rois, features.shape[0])
+
+
+def check_image_indices(name: str, rois: Tensor, batch: int) -> None:
+    """Raise ValueError if RoIs (N, 5) are of images outside a batch; checked on the CPU only.
+
+    Memory outside of the features would be read.
+    """
     if values_readable(rois) and len(rois):
         first, last = (float(bound) for bound in rois[:, 0].detach().aminmax())
-        if not (first >= 0 and last < features.shape[0]):
+        if not (first >= 0 and last < batch):
             raise ValueError(
                 f'{name}: image indices of rois go from {first:g} to {last:g}, but the batch of features '
-                f'has {features.shape[0]} images'
+                f'has {batch} images'
             )
 
 

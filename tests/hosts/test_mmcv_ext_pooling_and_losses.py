@@ -80,6 +80,20 @@ def test_roi_pool_takes_the_first_of_equals_leaves_nan_out_and_computes_half_pre
     assert swap('roi_pool').roi_pool(features, roi[:0], 2, 1.0).shape == (0, 1, 2, 2)
 
 
+@pytest.mark.parametrize('image', [-1.0, 2.0, math.nan])
+@pytest.mark.parametrize('mode', ['avg', 'max'])
+def test_regions_of_images_outside_the_batch_are_refused(swap, image, mode):
+    """torchvision and the compiled operators read memory outside of the features."""
+    features, roi = draw_map(), ROIS[:1].clone()
+    roi[0, 0] = image
+    with pytest.raises(ValueError, match='roi_align: image indices of rois go from'):
+        swap('roi_align').roi_align(features, roi, 2, 1.0, 2, mode)
+    with pytest.raises(ValueError, match='roi_pool: image indices'):
+        swap('roi_pool').roi_pool(features, roi, 2, 1.0)
+    with pytest.raises(ValueError, match='deform_roi_pool: image indices'):
+        swap('deform_roi_pool').deform_roi_pool(features, roi, None, 2)
+
+
 def interpolate(plane, y, x):
     """Bilinear sample; up to a pixel outside the border counts on."""
     height, width = plane.shape

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmssl.hosts.mmcv_ext.gradients import gradients
 from mmssl.hosts.mmcv_ext.precision import as_float32
+from mmssl.ops.rois import check_image_indices
 from mmssl.ops.switch import no_autocast
 from mmssl.ops.weighted_sum import weighted_sum
 
@@ -34,6 +35,7 @@ class Pooling(NamedTuple):
 
 def _pool(features: Tensor, offset: Tensor, rois: Tensor, pooling: Pooling) -> Tensor:
     """Pool features (B, C, H, W) to (N, C, *size)."""
+    check_image_indices('deform_roi_pool', rois, len(features))
     channels, height, width = features.shape[1:]
     rois = rois.to(features.dtype)
     rows, weight_y = _axis(rois[:, 2::2], offset[:, 1] if offset.numel() else None, pooling, 0, height)

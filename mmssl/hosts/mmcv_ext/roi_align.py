@@ -5,6 +5,7 @@ from torch import Tensor
 
 from mmssl.hosts.mmcv_ext.precision import as_float32
 from mmssl.hosts.mmcv_ext.roi_align_max import max_backward, max_forward
+from mmssl.ops.rois import check_image_indices
 from mmssl.ops.switch import values_readable
 
 
@@ -51,10 +52,12 @@ def roi_align_forward(  # noqa: PLR0913  mmcv's signature
         aligned: Whether a pixel's centre is half a pixel from its index.
 
     Raises:
-        ValueError: With ``aligned`` on the CPU, a region has x2 < x1, y2 < y1 or NaN.
+        ValueError: On the CPU, a region is of an image outside the batch or, with ``aligned``, has x2 < x1,
+            y2 < y1 or NaN.
     """
     import torchvision
 
+    check_image_indices('roi_align', rois, len(input))
     _check_sizes(rois, spatial_scale, aligned)
     features = as_float32(input)
     size = (aligned_height, aligned_width)

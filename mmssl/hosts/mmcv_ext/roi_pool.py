@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from mmssl.hosts.mmcv_ext.precision import as_float32
+from mmssl.ops.rois import check_image_indices
 
 # as in the compiled operator, which starts from it
 LOWEST = -torch.finfo(torch.float32).max
@@ -47,7 +48,11 @@ def roi_pool_forward(
         pooled_height: Number of bins along the height.
         pooled_width: Number of bins along the width.
         spatial_scale: Size of the map relative to the image.
+
+    Raises:
+        ValueError: On the CPU, a region is of an image outside the batch.
     """
+    check_image_indices('roi_pool', rois, len(input))
     features = as_float32(input)
     features = features.nan_to_num(nan=LOWEST, posinf=torch.inf, neginf=LOWEST)
     corners = rois[:, 1:].to(features.dtype)
