@@ -39,16 +39,43 @@ _WORKERS: _Rule = (
     'a whole number from 0 to 1024',
     lambda value: _is_whole(value) and 0 <= value <= 1024,
 )
-_POSITIVES: _Rule = (
-    'a list of numbers above 0',
-    lambda value: isinstance(value, (list, tuple)) and all(_is_number(item) and item > 0 for item in value),
-)
 # mmdet's numbers of boxes; a smaller one leaves out the last boxes instead
 _COUNT_OR_ALL: _Rule = (
     'a whole number of at least 1, or -1 for all',
     lambda value: _is_whole(value) and (value >= 1 or value == -1),
 )
-_MODEL: dict[str, _Rule] = dict(max_per_img=_COUNT_OR_ALL, nms_pre=_COUNT_OR_ALL, std=_POSITIVES)
+_SHARE: _Rule = ('a number from 0 to 1', lambda value: not _is_number(value) or 0 <= value <= 1)
+# negative numbers of blocks would leave out all of them
+_BLOCKS: _Rule = ('a number of at least 0', lambda value: not _is_number(value) or value >= 0)
+_FINITE: _Rule = (
+    'a finite number of at least 0',
+    lambda value: _is_number(value) and 0 <= value < math.inf,
+)
+_BATCH: _Rule = (
+    'a whole number from 1 to 1,000,000',
+    lambda value: _is_whole(value) and 1 <= value <= 1_000_000,
+)
+_MODEL: dict[str, _Rule] = dict(
+    max_per_img=_COUNT_OR_ALL,
+    nms_pre=_COUNT_OR_ALL,
+    iou_threshold=_SHARE,
+    pos_iou_thr=_SHARE,
+    min_pos_iou=_SHARE,
+    depth=_BLOCKS,
+    decoder_depth=_BLOCKS,
+    num_layers=_BLOCKS,
+)
+# pixels have at most 16 bits
+_NORMALISATION: dict[str, _Rule] = dict(
+    mean=(
+        'a list of numbers from 0 to 65535',
+        lambda value: _NUMBERS[1](value) and all(0 <= item <= 65535 for item in value),
+    ),
+    std=(
+        'a list of numbers above 0, and at most 65535',
+        lambda value: _NUMBERS[1](value) and all(0 < item <= 65535 for item in value),
+    ),
+)
 _TRAINING: dict[str, _Rule] = dict(
     max_epochs=_COUNT, max_iters=_COUNT, val_interval=_COUNT, val_begin=_COUNT_FROM_0, by_epoch=_SWITCH
 )
@@ -76,10 +103,10 @@ _SCHEDULE: dict[str, _Rule] = dict(
     restart_weights=_NUMBERS,
 )
 _OPTIMIZER: dict[str, _Rule] = dict(
-    lr=_NOT_NEGATIVE, weight_decay=_NOT_NEGATIVE, momentum=_NUMBER, eps=_NUMBER, betas=_NUMBERS
+    lr=_FINITE, weight_decay=_FINITE, momentum=_SHARE, eps=_NUMBER, betas=_NUMBERS
 )
 _LOADER: dict[str, _Rule] = dict(
-    batch_size=_COUNT,
+    batch_size=_BATCH,
     num_workers=_WORKERS,
     prefetch_factor=_COUNT,
     drop_last=_SWITCH,
@@ -139,18 +166,21 @@ def _check_model(settings: Any, path: str) -> None:
             _check_model(item, f'{path}.{index}')
     if not isinstance(settings, Mapping):
         return
+    _check(settings, path, _MODEL)
     if 'mean' in settings:  # of a data preprocessor; others have an std too, as initialisers
-        _check(settings, path, _MODEL)
         _check_normalisation(settings, path)
-    else:
-        _check(settings, path, {key: rule for key, rule in _MODEL.items() if key != 'std'})
     for key, item in settings.items():
         _check_model(item, f'{path}.{key}')
 
 
 def _check_normalisation(settings: Mapping, path: str) -> None:
     mean, std = settings.get('mean'), settings.get('std')
-    if _NUMBERS[1](mean) and _NUMBERS[1](std) and mean and std and 0 < max(mean) <= 1 and max(std) <= 1:
+    if not isinstance(mean, (list, tuple)) or not isinstance(std, (list, tuple)):
+        return
+    _check(settings, path, _NORMALISATION)
+    if mean and std and len(mean) != len(std) and 1 not in (len(mean), len(std)):
+        raise ValueError(f'{path}.mean = {list(mean)} and std = {list(std)} must be of the same length')
+    if mean and std and 0 < max(mean) <= 1 and max(std) <= 1:
         raise ValueError(
             f'{path}.mean = {list(mean)} and std = {list(std)} must be those of values from 0 to 255; these '
             'are of values from 0 to 1: multiply them by 255'

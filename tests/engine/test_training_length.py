@@ -1,6 +1,7 @@
 """Length and batch size of a run against its learning rate."""
 
 import copy
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -122,6 +123,14 @@ def test_accumulated_batches_count_for_the_learning_rate():
         dict(model=dict(data_preprocessor=dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]))),
         dict(model=dict(test_cfg=dict(rpn=dict(max_per_img=-50)))),
         dict(model=dict(heads=[dict(nms_pre=0)])),
+        dict(model=dict(neck=dict(decoder_depth=-8))),
+        dict(model=dict(test_cfg=dict(nms=dict(iou_threshold=178.5)))),
+        dict(data_preprocessor=dict(mean=[116280.0], std=[1.0])),
+        dict(data_preprocessor=dict(mean=[1.0, 2.0, 3.0], std=[58.4, 57.1])),
+        dict(data_preprocessor=dict(mean=[1.0], std=[math.inf])),
+        dict(optim_wrapper=dict(optimizer=dict(type='AdamW', weight_decay=math.inf))),
+        dict(optim_wrapper=dict(optimizer=dict(type='SGD', momentum=4.8))),
+        dict(train_dataloader=dict(batch_size=10**9)),
     ],
 )
 def test_other_types_and_signs_are_refused(settings):
