@@ -54,7 +54,29 @@ class TableRow:
 def find_table(folder: LabelFolder) -> tuple[str, list[TableRow]] | None:
     """Return the path and the rows of the class table of a folder; None if there is none."""
     path = folder.named(*FILES)
-    return (path, read_table(path)) if path else None
+    if path:
+        return path, read_table(path)
+    for path in folder.with_suffix('.yaml', '.yml'):
+        rows = _yaml_rows(path)
+        if rows:
+            return path, _checked(rows, path)
+    return None
+
+
+def _yaml_rows(path: str) -> list[TableRow]:
+    """Return the rows of a YAML file with the key 'classes' or 'names'; none of other files."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(read_text(path))
+    except yaml.YAMLError:
+        return []
+    names = (content.get('classes') or content.get('names')) if isinstance(content, dict) else None
+    if isinstance(names, dict) and all(isinstance(key, int) for key in names):
+        return [TableRow(str(name), value=key) for key, name in names.items()]
+    if isinstance(names, dict):
+        return [_json_row(name, value, path) for name, value in names.items()]
+    return [TableRow(str(name)) for name in names] if isinstance(names, list) else []
 
 
 def read_table(path: str) -> list[TableRow]:
@@ -65,7 +87,10 @@ def read_table(path: str) -> list[TableRow]:
     """
     text = read_text(path)
     rows = _json_rows(json.loads(text), path) if path.lower().endswith('.json') else _text_rows(text)
-    rows = [row for row in rows if row.name]
+    return _checked([row for row in rows if row.name], path)
+
+
+def _checked(rows: list[TableRow], path: str) -> list[TableRow]:
     if not rows:
         raise LabelError('names no class; write a name per line', path)
     for what in ('name', 'color', 'value'):

@@ -217,7 +217,8 @@ def coco_content(labels: LabelSet, with_scores: bool = True) -> dict:
     Images are numbered from 1 in their order, categories from 1 in the order of the classes. The area is the
     stated one, or that of the mask or box.
     """
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for number, image in enumerate(labels.images, 1):
         entry = dict(id=number, file_name=image.name, width=image.width, height=image.height)
         images.append({**entry, 'split': image.split} if image.split else entry)

@@ -165,11 +165,13 @@ def cvat_xml(labels: LabelSet) -> str:
         '  <version>1.1</version>',
         '  <meta>',
     ]
-    lines += ['    <job>', '      <labels>']
+    size, start = len(labels), '<start_frame>0</start_frame>'
+    lines += ['    <task>', f'      <size>{size}</size>', '      <mode>annotation</mode>', f'      {start}']
+    lines += [f'      <stop_frame>{max(size - 1, 0)}</stop_frame>', '      <labels>']
     for name in labels.classes:
         lines += ['        <label>', f'          <name>{_escape(name)}</name>', '          <type>any</type>']
         lines += [f'          <attributes>{_attributes(has_scores)}</attributes>', '        </label>']
-    lines += ['      </labels>', '    </job>', '  </meta>']
+    lines += ['      </labels>', '    </task>', '  </meta>']
     for number, image in enumerate(labels.images):
         subset = f' subset={quoteattr(image.split)}' if image.split else ''
         lines.append(

@@ -89,7 +89,7 @@ def find_formats(folder: LabelFolder) -> dict[str, list[str]]:
     csv_files = [file for file in folder.with_suffix('.csv', '.tsv') if tables.is_table(file)]
     if csv_files:
         files['csv'] = csv_files
-    if not files.keys() - {'voc'} and folder.images and maps.find_pairs(folder):
+    if folder.images and _has_maps(folder, bool(files)):
         files['png'] = []
     if not files and class_folders.is_class_folders(folder):
         files['classes'] = []
@@ -123,6 +123,15 @@ def _json_kind(folder: LabelFolder, file: str) -> str:
     return next((kind for kind, matches in kinds.items() if matches(content)), '')
 
 
+def _has_maps(folder: LabelFolder, has_others: bool) -> bool:
+    try:
+        return bool(maps.find_pairs(folder))
+    except LabelError:
+        if has_others:  # pictures of labels, which are not needed
+            return False
+        raise
+
+
 def _has_yolo_texts(folder: LabelFolder) -> bool:
     stems = {os.path.splitext(os.path.basename(path))[0] for path in folder.images}
     texts = folder.with_suffix('.txt')
@@ -137,8 +146,8 @@ def _choose(folder: LabelFolder, files: Mapping[str, list[str]], task: str | Non
         LabelError: There is none, or several serve the task.
     """
     usable = [name for name in files if task is None or name in _TASK_FORMATS[task]]
-    if 'voc' in usable and 'png' in usable:  # PASCAL's own layout holds both
-        usable.remove('png')
+    if 'png' in usable and len(usable) > 1:  # layouts such as PASCAL's hold label maps beside objects
+        usable = ['png'] if task == 'semantic' else [name for name in usable if name != 'png']
     if len(usable) == 1:
         return usable[0]
     if len(usable) > 1:

@@ -48,8 +48,8 @@ def load_map(path: str, colored: bool) -> tuple[np.ndarray, dict[int, Color]]:
         palette = image.getpalette() if image.mode == 'P' else None
     if not palette:
         return array, {}
-    colors = [palette[start : start + 3] for start in range(0, len(palette), 3)]
-    return array, {index: (red, green, blue) for index, (red, green, blue) in enumerate(colors)}
+    triples = zip(palette[0::3], palette[1::3], palette[2::3], strict=True)
+    return array, dict(enumerate(triples))
 
 
 def scan_maps(paths: Iterable[str]) -> MapValues:

@@ -62,7 +62,7 @@ def _matched(
     by_stem: dict[str, list[str]] = defaultdict(list)
     for key, files in masks.items():
         by_stem[key[-1]] += files
-    stems = defaultdict(int)
+    stems: dict[str, int] = defaultdict(int)
     for key in images:
         stems[key[-1]] += 1
     pairs = {}
@@ -252,7 +252,9 @@ def _row_values(values: MapValues, rows: list[TableRow]) -> list[int]:
     by_color = {color: index for index, color in values.palette.items()}
     used = {values.palette.get(value) for value in values.files}
     if values.palette and used <= {row.color for row in rows}:
-        return [by_color.get(row.color, -1 - index) for index, row in enumerate(rows)]
+        return [
+            by_color.get(row.color, -1 - index) if row.color else -1 - index for index, row in enumerate(rows)
+        ]
     return list(range(len(rows)))
 
 

@@ -60,8 +60,10 @@ def read(folder: LabelFolder, files: list[str], need_images: bool = True) -> Lab
 def read_split_lists(folder: LabelFolder) -> dict[str, str]:
     """Return the split of each image by its stem, from ``ImageSets/*/{train,val,test,trainval}.txt``.
 
+    An image of val and test counts as one of val.
+
     Raises:
-        LabelError: An image is in two splits.
+        LabelError: An image of train is also in another list.
     """
     lists: dict[str, list[str]] = {}
     for file in folder.with_suffix('.txt'):
@@ -78,7 +80,8 @@ def read_split_lists(folder: LabelFolder) -> dict[str, str]:
                 name = line.replace('\\', '/')
                 if is_image(name):
                     name = os.path.splitext(name)[0]
-                if splits.setdefault(name, split) != split:
+                earlier = splits.setdefault(name, split)
+                if earlier != split and earlier == 'train':  # val and test are often the same
                     raise LabelError(f'{name} is also in the list of {splits[name]}; keep it in one', file)
     return splits
 

@@ -101,11 +101,9 @@ def _read_texts(
     for file in label_files:
         parts = PurePosixPath(builder.folder.below(file)).with_suffix('').parts
         names = ['/'.join(parts[start:]) for start in range(len(parts))]
-        name = next((each for each in names if each in sizes), None)
-        candidates = by_stem.get(parts[-1], [])
-        if name is None and len(candidates) == 1:
-            name = candidates[0]
-        image = builder.add_image(name or names[-1], file, sizes.get(name or ''), near=os.path.dirname(file))
+        candidates = [each for each in names if each in sizes] or by_stem.get(parts[-1], [])
+        name = candidates[0] if candidates and (candidates[0] in names or len(candidates) == 1) else names[-1]
+        image = builder.add_image(name, file, sizes.get(name), near=os.path.dirname(file))
         if image is not None:
             _read_lines(builder, image)
 

@@ -89,7 +89,8 @@ def _add_entry(folder, yaml_path, content, split, entry, images, builder) -> Non
         if not paths:
             paths = list(LabelFolder(location).images)
     for path in filter(None, paths):
-        if images.setdefault(path, split) != split:
+        earlier = images.setdefault(path, split)
+        if earlier != split and earlier == 'train':
             raise LabelError(f'{folder.below(path)} is in {images[path]} and in {split}', yaml_path)
 
 
