@@ -276,7 +276,7 @@ def _requested_layout(key: str, length: int, grid: tuple[int, int], described: L
         )
     if described not in (None, layout):
         raise ValueError(
-            f'{key} is of {described[0][0]}x{described[0][1]} patches, as its file says, and not of '  # type: ignore[index]
+            f'{key} is of {described[0][0]}x{described[0][1]} patches, as its file says, and not of '
             f'{grid[0]}x{grid[1]}; leave the grid out'
         )
     return layout
