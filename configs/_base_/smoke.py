@@ -6,7 +6,6 @@ train_dataloader = dict(
     batch_size=16,
     num_workers=0,
     persistent_workers=False,
-    pin_memory=False,
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(data_root='data/demo/imagenet'),
 )

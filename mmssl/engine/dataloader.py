@@ -20,7 +20,8 @@ def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool =
     """Build a data loader as mmengine does, with every sample seeded by its position in the stream.
 
     Args:
-        dataloader: Settings of a data loader, or a built one, which is returned unchanged.
+        dataloader: Settings of a data loader, or a built one, which is returned unchanged. ``pin_memory`` is
+            True by default; without CUDA it is False.
         seed: The run's seed.
         diff_rank_seed: Whether ``seed`` differs from rank to rank (by the rank); the order of samples is then
             still the same on all ranks.
@@ -31,6 +32,8 @@ def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool =
     if isinstance(dataloader, DataLoader):
         return dataloader
     cfg = _without_worker_options(dict(copy.deepcopy(dataloader)))
+    # the only place that sets it: pinned memory needs CUDA, and torch warns where there is none
+    cfg['pin_memory'] = cfg.get('pin_memory', True) and torch.cuda.is_available()
     dataset = _build_dataset(cfg['dataset'])
     if isinstance(dataset, IterableDataset) or not isinstance(cfg.get('sampler'), dict):
         return MMEngineRunner.build_dataloader({**cfg, 'dataset': dataset}, seed, diff_rank_seed)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 else:
     _Base = object  # mmengine's Runner or FlexibleRunner follows in the order of resolution
 
+# of torch.set_float32_matmul_precision: 'high' is TF32 on GPUs that have it
+MATMUL_PRECISIONS = ('highest', 'high', 'medium')
 __all__ = ['FlexibleRunner', 'Runner', 'build_dataloader', 'runner_class']
 
 
@@ -50,6 +52,7 @@ class _ResumableRunner(_Base):
         if (kwargs.get('randomness') or {}).get('deterministic'):
             # without it torch refuses matrix products on a GPU
             os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+        _set_matmul_precision(kwargs)
         self.exact_resume = ExactResume(self)
         self.stopper = Stopper(self, self.exact_resume)
         super().__init__(*args, **kwargs)
@@ -198,6 +201,27 @@ class FlexibleRunner(_ResumableRunner, MMEngineFlexibleRunner):
 
     def _apply_randomness(self) -> None:
         self.strategy._set_randomness(**self._randomness())
+
+
+def _set_matmul_precision(settings: dict) -> None:
+    """Set the precision of float32 matrix products if ``env_cfg.float32_matmul_precision`` asks for one.
+
+    Args:
+        settings: Arguments of a runner; mmengine does not know the key, which is taken out.
+
+    Raises:
+        ValueError: There is no such precision.
+    """
+    env_cfg = dict(settings.get('env_cfg') or {})
+    precision = env_cfg.pop('float32_matmul_precision', None)
+    if precision is None:
+        return
+    if precision not in MATMUL_PRECISIONS:
+        raise ValueError(
+            f'env_cfg.float32_matmul_precision={precision!r}; give one of {", ".join(MATMUL_PRECISIONS)}'
+        )
+    torch.set_float32_matmul_precision(precision)
+    settings['env_cfg'] = env_cfg
 
 
 def _batch_size(loader) -> int:

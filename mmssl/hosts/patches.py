@@ -11,7 +11,7 @@ import os
 import sys
 from typing import Any
 
-from mmssl.hosts import checkpoint_patches, file_patches  # noqa: F401  list their patches
+from mmssl.hosts import checkpoint_patches, file_patches, sample_patches  # noqa: F401  list their patches
 
 # names that code written for mmssl 0.1 imports from here
 from mmssl.hosts.distributions import DISTRIBUTIONS, TOOLBOXES, distribution_of, flavour, owners_of, version

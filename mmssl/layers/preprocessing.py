@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.model import ImgDataPreprocessor as MMEngineImgDataPreprocessor
+from mmengine.utils import is_seq_of
 from torch import Tensor
 
 from mmssl.ops.normalize import normalize_images
@@ -57,9 +58,10 @@ class FastNormalization(_Base):
             return super().forward(data, training)  # which rounds images to float32 before it normalises them
         data = self.cast_data(data)
         inputs = data['inputs']
-        data['inputs'] = (
-            self.normalize(inputs) if isinstance(inputs, Tensor) else [*map(self.normalize, inputs)]
-        )
+        if isinstance(inputs, Tensor):
+            data['inputs'] = self.normalize(inputs)
+        elif is_seq_of(inputs, Tensor):  # the toolbox refuses anything else
+            data['inputs'] = [self.normalize(image) for image in inputs]
         with self._only_padding():
             return super().forward(data, training)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmssl.layers.drop_path import DropPath
+from mmssl.ops.attention import biased_attention
 from mmssl.promptable.common import Neck, reset_weights
 from mmssl.registry import MODELS
 
@@ -139,11 +140,8 @@ class Attention(nn.Module):
         # query, key and value of a head are adjacent
         heads = self.qkv(self.norm(x)).view(batch, length, self.num_heads, 3, -1)
         query, key, value = heads.permute(3, 0, 2, 1, 4).unbind(0)
-        bias = self.attention_biases[:, self.attention_bias_idxs].to(query.dtype)
-        if bias.requires_grad:  # torch's fused kernel for the CPU returns no gradient of the bias
-            out = (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1) + bias).softmax(dim=-1) @ value
-        else:
-            out = F.scaled_dot_product_attention(query, key, value, bias[None])
+        bias = self.attention_biases[:, self.attention_bias_idxs]
+        out = biased_attention(query, key, value, bias)
         return self.proj(out.transpose(1, 2).flatten(2))
 
 

@@ -135,6 +135,7 @@ class ScheduledSupervisor(SelfSupervisor):
         super().__init__(backbone, neck, head, data_preprocessor, **kwargs)
         self.clock = TrainingClock()
         self._attached = False
+        self._skips_step = False  # the optimizer is in a step that a gradient scaler skips
         self._step_pending = False  # without attach(): a forward pass whose after_update has not run yet
         self.register_load_state_dict_post_hook(_copy_missing_teachers)
 
@@ -190,12 +191,13 @@ class ScheduledSupervisor(SelfSupervisor):
         if not any(model is self for model in models):
             models.append(self)
             self._attached = True
-            optimizer.register_step_pre_hook(
-                lambda stepping, *_: None if _is_skipped(stepping) else self.before_update()
-            )
-            optimizer.register_step_post_hook(
-                lambda stepping, *_: None if _is_skipped(stepping) else self._finish_step()
-            )
+            optimizer.register_step_pre_hook(lambda stepping, *_: self._begin_step(stepping))
+            optimizer.register_step_post_hook(lambda *_: None if self._skips_step else self._finish_step())
+
+    def _begin_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self._skips_step = _is_skipped(optimizer)  # read once: on a GPU the CPU waits for it
+        if not self._skips_step:
+            self.before_update()
 
     def _finish_step(self) -> None:
         self.after_update()

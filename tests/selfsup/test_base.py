@@ -197,6 +197,32 @@ def test_a_loop_of_ones_own_that_attaches_nothing_catches_up():
         Toy()(views(VALUES[0]))
 
 
+@pytest.mark.parametrize('fused', [True, False])
+def test_a_step_that_a_gradient_scaler_skips_moves_nothing(fused):
+    model = Toy().train()
+    optimizer = torch.optim.AdamW(model.backbone.parameters(), lr=0.1, fused=fused)
+    scaler = torch.amp.GradScaler('cpu', init_scale=4.0)
+    model.attach(optimizer)
+    reads = []
+
+    def update(factor):
+        optimizer.zero_grad()
+        scaler.scale(model.loss(views([(1.0, 0.5)]))['loss'] * factor).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        reads.append((model.clock.steps, model.momentum_encoder.steps, len(model.events)))
+
+    update(1.0)
+    weight = model.backbone.weight.item()
+    update(torch.inf)
+    assert reads == [(1, 1, 2), (1, 2, 2)]  # the copy moves in the forward pass, to the first step's weights
+    assert model.backbone.weight.item() == weight
+    update(torch.inf)
+    assert reads[-1] == (1, 2, 2) and scaler.get_scale() == 1.0
+    update(1.0)
+    assert reads[-1] == (2, 2, 4)
+
+
 def test_train_step_attaches():
     model, hand = Toy(), ByHand(lambda step: 0.5)
     model.data_preprocessor.forward = lambda data, training=False: dict(inputs=data)
