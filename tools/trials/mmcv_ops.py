@@ -108,6 +108,21 @@ def outcome_of(file: str, case: ElementTree.Element) -> Result:
     return Result(file, case.get('name', ''), 'passed', '')
 
 
+def without_replacement() -> dict[str, list[str]]:
+    """Return the compiled functions that mmssl does not replace, by module of mmcv.ops."""
+    import mmcv
+
+    from mmssl.hosts.mmcv_ext import PROVIDED
+
+    missing = {}
+    for file in sorted((Path(mmcv.__file__).parent / 'ops').glob('*.py')):
+        found = re.findall(r"load_ext\(\s*'_ext',\s*\[(.*?)\]", file.read_text(), re.DOTALL)
+        names = [name for part in found for name in re.findall(r"'(\w+)'", part) if name not in PROVIDED]
+        if names:
+            missing[file.stem] = names
+    return missing
+
+
 def page_of(results: list[Result], command: str) -> str:
     """Return the page of the trial."""
     total = Counter(result.outcome for result in results)
@@ -138,6 +153,18 @@ def page_of(results: list[Result], command: str) -> str:
         for result in failed:
             message = result.message.replace('|', '/').replace('`', "'")[:200]
             lines.append(f'| `{result.file}`, `{result.name}` | {message} |')
+    lines += [
+        '',
+        '## Operators without a replacement',
+        '',
+        'They raise an ImportError with their name and the command that installs them; mmdet, mmseg and',
+        'mmpretrain import none of them.',
+        '',
+        '| module of `mmcv.ops` | functions |',
+        '|---|---|',
+    ]
+    for module, names in without_replacement().items():
+        lines.append(f'| `{module}` | {", ".join(f"`{name}`" for name in names)} |')
     return '\n'.join([*lines, ''])
 
 
@@ -154,6 +181,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         results = []
+        sys.path.insert(0, str(ROOT))
         for name in copy_tests(args.checkout, folder):
             if args.only in name:
                 results += run(folder, name, args.timeout)
