@@ -101,7 +101,7 @@ def run_services(rank):
     from mmssl.engine.run_state import gather_rng_states, rng_state
     from mmssl.engine.signals import SignalWatch
     from mmssl.evaluation.sharded import gather_rows, on_all_ranks
-    from mmssl.layers.distributed import follow_first_rank
+    from mmssl.layers.distributed import wait_for_first_rank
 
     watch = SignalWatch()
     watch.signum = 15 if rank else None
@@ -117,7 +117,7 @@ def run_services(rank):
         results['signals'] = [exchange.after_step(step, last=False) for step in (1, 2)], exchange.now()
         results['rows'] = len(gather_rows(torch.zeros(2 + rank, 3)))
         results['results'] = on_all_ranks(lambda: rank)
-        follow_first_rank()
+        wait_for_first_rank()
         results['host'] = {where for _, where in calls}
         calls.clear()
         nonfinite_flag.refuse_nonfinite_weights(on_cuda(nn.Linear(2, 2)), every_rank=True)

@@ -1,6 +1,7 @@
 """Strategy that shards a model over the ranks (FSDP, arXiv:2304.11277), for mmengine's FlexibleRunner."""
 
 import functools
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -176,16 +177,16 @@ class FSDPStrategy(MMEngineFSDPStrategy):
             MismatchError: Nothing matched, a shape or the kind of a dtype differs, or ``strict`` is set and
                 not everything matched.
         """
-        weights = strip_module(state_dict)
+        weights = OrderedDict(strip_module(state_dict))
         shapes = {name: tuple(tensor.shape) for name, tensor in self.model.state_dict().items()}
         report = MatchReport(
             'the checkpoint',
             matched=[name for name in shapes if name in weights],
             missing=[name for name in shapes if name not in weights],
             mismatched=[
-                (name, tuple(value.shape), shapes[name])
-                for name, value in weights.items()
-                if tuple(value.shape) != shapes.get(name, tuple(value.shape))
+                (name, tuple(weights[name].shape), shape)
+                for name, shape in shapes.items()
+                if isinstance(weights.get(name), Tensor) and tuple(weights[name].shape) != shape
             ],
         )
         if report.mismatched:

@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 from torch import Tensor
 
 from mmssl.engine.bare_model import bare_model, is_sharded
-from mmssl.layers.distributed import follow_first_rank, host_group
+from mmssl.layers.distributed import host_group, wait_for_first_rank
 from mmssl.registry import HOOKS
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class KNNHook(Hook):
         result = self._compute(bare_model(runner.model))
         if result is not None:
             self._record(runner, dict(iter=iteration, epoch=epoch, **result))
-        follow_first_rank()
+        wait_for_first_rank()
 
     def _compute(self, model) -> dict | None:
         """Return the accuracies and counts, on the first rank; None on the others."""

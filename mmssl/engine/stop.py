@@ -126,7 +126,7 @@ class Stopper:
 
 
 class SignalExchange:
-    """What ranks tell each other of the signals that they have received, without waiting for a GPU.
+    """Exchange of the signals that the ranks have received, without waiting for a GPU.
 
     About once a second the ranks begin to reduce their signals, in the group of the CPUs, and read the
     outcome after the next step, while they go on. All of them read it after the same step: how many steps

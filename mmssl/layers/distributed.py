@@ -20,8 +20,8 @@ def world() -> tuple[int, int]:
 
 # the default group and the gloo group beside it
 _groups: tuple[object, object] = (None, None)
-# calls of follow_first_rank
-_followed = 0
+# calls of wait_for_first_rank
+_waits = 0
 
 
 def host_group():
@@ -39,18 +39,18 @@ def host_group():
     return _groups[1]
 
 
-def follow_first_rank() -> None:
+def wait_for_first_rank() -> None:
     """Wait until the first rank has called this too, however long it computes; every rank has to call it.
 
     A collective would end the run after its timeout. The watch of the ranks
     (:mod:`mmssl.engine.rank_watch`) ends it if the first one is stopped.
     """
-    global _followed
+    global _waits
     rank, size = world()
     if size == 1:
         return
-    _followed += 1
-    key = f'mmssl/followed/{_followed}'
+    _waits += 1
+    key = f'mmssl/waits/{_waits}'
     store = dist.distributed_c10d._get_default_store()
     if rank == 0:
         store.set(key, 'yes')
