@@ -17,6 +17,7 @@ from mmssl.data.label_values import BINARY_CLASSES
 from mmssl.errors import LabelError
 
 IGNORE_INDEX = 255
+LOSSLESS = ('.png', '.tif', '.tiff', '.bmp', '.gif')
 
 
 class Side(NamedTuple):
@@ -155,12 +156,12 @@ def _side(path, ignore: int | None) -> Side:
 
 def _map_files(folder: LabelFolder) -> list[str]:
     """Return the label maps of a folder: the partners of its images, or all images of lossless formats."""
-    pairs = find_pairs(folder)
-    if pairs:
-        return sorted(set(pairs.values()))
-    return [
-        file for file in folder.images if file.lower().endswith(('.png', '.tif', '.tiff', '.bmp', '.gif'))
-    ]
+    maps = {
+        file
+        for image, file in find_pairs(folder).items()
+        if os.path.dirname(image) != os.path.dirname(file) or not image.lower().endswith(LOSSLESS)
+    }
+    return sorted(maps) or [file for file in folder.images if file.lower().endswith(LOSSLESS)]
 
 
 def _matched(truth: Side, prediction: Side) -> list[tuple[str, str]]:

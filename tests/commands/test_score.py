@@ -147,6 +147,19 @@ def test_masks_of_0_and_255_are_two_classes_unless_255_is_ignored(tmp_path):
     assert score(tmp_path / 'truth', tmp_path / 'pred', 'semantic', ignore=255)['pixel_accuracy'] == 1
 
 
+def test_names_of_both_sides_may_differ_in_folders_and_endings(tmp_path):
+    for index, name in enumerate(('a', 'b')):
+        save(tmp_path / f'data/images/{name}.png', np.zeros((1, 4, 3)))
+        save(tmp_path / f'data/masks/{name}_mask.png', [[0, 1, 1, index]])
+        save(tmp_path / f'out/masks/{name}.png', [[0, 1, 0, 0]])
+    result = score(tmp_path / 'data', tmp_path / 'out', 'semantic')
+    assert (result['images'], result['pixel_accuracy']) == (2, 5 / 8)
+    for side in ('left', 'right'):  # not an image and its label map, although one name ends like that
+        save(tmp_path / side / 'a.png', [[0, 1, 1, 1]])
+        save(tmp_path / side / 'a_m.png', [[0, 1, 1, 1]])
+    assert score(tmp_path / 'left', tmp_path / 'right', 'semantic')['images'] == 2
+
+
 @pytest.mark.parametrize(
     ('change', 'file', 'reason'),
     [

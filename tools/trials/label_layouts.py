@@ -508,6 +508,37 @@ def class_folders_and_images_outside(root):
         pictures(root / name)
 
 
+@layout(error='give the corners x1, y1, x2, y2')
+def csv_of_widths_and_heights(root):
+    pictures(root / 'images')
+    text(root / 'labels.csv', 'image,x,y,w,h,label\na.jpg,1,2,20,30,cat\nc.jpg,5,6,2,12,dog\n')
+
+
+@layout
+def coco_outline_of_two_points(root):
+    pictures(root / 'images')
+    content = coco()
+    content['annotations'][0]['segmentation'] = [[1, 2, 21, 32]]
+    coco_file(root / 'labels.json', content)
+
+
+@layout
+def maps_beside_folders_of_images_and_splits(root):
+    for split in ('train', 'val'):
+        pictures(root / f'{split}_images')
+        for stem in OBJECTS:
+            label_map(root / f'{split}_masks/{stem}.png', [[0, 1], [1, 2]])
+
+
+@layout
+def maps_as_cityscapes_names_them(root):
+    for split in ('train', 'val'):
+        for stem in OBJECTS:
+            picture(root / f'leftImg8bit/{split}/ulm/{split}_{stem}_leftImg8bit.png')
+            for ending in ('labelIds', 'labelTrainIds', 'instanceIds', 'color'):
+                label_map(root / f'gtFine/{split}/ulm/{split}_{stem}_gtFine_{ending}.png', [[0, 1], [1, 255]])
+
+
 @layout(error='holds labels of several formats: coco, voc')
 def two_formats(root):
     voc_folder(root)

@@ -39,6 +39,7 @@ class LabelSetBuilder:
         self.notes: list[str] = []
         self.sources: list[str] = []
         self.skipped: Counter[str] = Counter()
+        self.dropped_parts = 0
         self._indices = {name: index for index, name in enumerate(self.classes)}
         self._paths: dict[str, ImageLabels] = {}
 
@@ -146,6 +147,8 @@ class LabelSetBuilder:
             f'{count} object{"s are" if count > 1 else " is"} left out: {reason}'
             for reason, count in self.skipped.items()
         ]
+        if self.dropped_parts:
+            self.notes.append(f'{self.dropped_parts} outlines of fewer than three points are left out')
         return LabelSet(
             root=self.folder.path,
             format=self.format,

@@ -153,7 +153,7 @@ def _add_annotation(
             f'categories ({", ".join(map(str, sorted(names)[:5]))}); correct it',
             image.source,
         )
-    polygons, rle = _segmentation(annotation.get('segmentation'), image)
+    polygons, rle = _segmentation(builder, annotation.get('segmentation'), image)
     box = annotation.get('bbox')
     if box:
         corners = box_corners(box, image)
@@ -196,19 +196,23 @@ def _sum(first: float, second: float) -> float:
     return shortest(first + second, NOISE * max(1.0, abs(first), abs(second)))
 
 
-def _segmentation(value: Any, image: ImageLabels) -> tuple[list[list[float]], dict | None]:
+def _segmentation(
+    builder: LabelSetBuilder, value: Any, image: ImageLabels
+) -> tuple[list[list[float]], dict | None]:
     if not value:
         return [], None
     if isinstance(value, dict):
         return [], as_rle(value, (image.height, image.width), image)
     parts = value if isinstance(value[0], list) else [value]
-    for part in parts:
-        if len(part) % 2 or len(part) < 6:
-            raise LabelError(
-                f'an outline of {image.name} has {len(part)} numbers; three or more points (x, y) are needed',
-                image.source,
-            )
-    return [[float(number) for number in part] for part in parts], None
+    odd = [part for part in parts if len(part) % 2]
+    if odd:
+        raise LabelError(
+            f'an outline of {image.name} has {len(odd[0])} numbers; x and y of each point are needed',
+            image.source,
+        )
+    outlines = [[float(number) for number in part] for part in parts if len(part) >= 6]
+    builder.dropped_parts += len(parts) - len(outlines)
+    return outlines, None
 
 
 def coco_content(labels: LabelSet, with_scores: bool = True) -> dict:

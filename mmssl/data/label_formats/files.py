@@ -47,10 +47,11 @@ class LabelFolder:
         files = list(_walk(self.root))
         self.labels = [self.path] if is_file else [file for file in files if not is_image(file)]
         self.images = [file for file in files if is_image(file)]
+        self._image_roots = [self.root, *map(os.path.abspath, images)]
         if is_file and not self.images:  # annotations/a.json beside images/
-            self.images = [file for file in _walk(os.path.dirname(self.root)) if is_image(file)]
-        for folder in images:
-            self.images += [file for file in _walk(os.path.abspath(folder)) if is_image(file)]
+            self._image_roots.insert(1, os.path.dirname(self.root))
+        for image_root in self._image_roots[1:]:
+            self.images += [file for file in _walk(image_root) if is_image(file)]
         self.images = sorted(set(self.images))
         self._json: dict[str, Any] = {}
         self._by_name: dict[str, list[str]] = defaultdict(list)
@@ -123,7 +124,10 @@ class LabelFolder:
 
     def split_of(self, path: str) -> str | None:
         """Return the split that the folders of a path name, the innermost first; None if they name none."""
-        parts = PurePosixPath(self.below(path)).parts[:-1]
+        roots = [root for root in self._image_roots if Path(path).is_relative_to(root)]
+        if not roots:  # the folders above say nothing about the layout
+            return None
+        parts = Path(path).relative_to(max(roots, key=len)).parts[:-1]
         return next(filter(None, (split_name(part) for part in reversed(parts))), None)
 
     def split_of_file(self, path: str) -> str | None:
@@ -205,9 +209,9 @@ def read_json(path: str) -> Any:
 
 
 def read_names(path: str) -> list[str]:
-    """Return the names in a text file, a line each, without empty lines and comments."""
+    """Return the names in a text file, a line each, without empty lines and those that begin with '# '."""
     lines = [line.strip() for line in read_text(path).splitlines()]
-    return [line for line in lines if line and not line.startswith('#')]
+    return [line for line in lines if line and line != '#' and not line.startswith('# ')]
 
 
 def image_size(path: str) -> tuple[int, int]:

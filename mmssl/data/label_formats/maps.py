@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmssl.data.label_formats.class_table import TableRow, find_table, table_name
-from mmssl.data.label_formats.files import LabelFolder, image_size
+from mmssl.data.label_formats.files import LabelFolder, image_size, split_name
 from mmssl.data.label_formats.map_values import MapValues, load_map, scan_maps
 from mmssl.data.label_formats.records import ImageLabels, LabelSet, sort_and_name
 from mmssl.data.label_formats.voc import read_split_lists
@@ -25,7 +25,8 @@ _MASK_FOLDER = re.compile(
     r'val|test))?$'
 )
 _IMAGE_FOLDER = re.compile(
-    r'^(?:images?|imgs?|jpegimages|img_dir|rgb|photos?|pictures?|pics?|input|inputs|leftimg8bit|raw|x)$'
+    r'^(?:.*[_\- ])?(?:images?|imgs?|jpegimages|img_dir|rgb|photos?|pictures?|pics?|inputs?|leftimg8bit|raw)'
+    r'(?:[_\- ]?(?:train|training|val|validation|test))?$'
 )
 _MASK_SUFFIX = re.compile(
     r'[_\-. ](?:gtfine_labeltrainids|gtfine_labelids|labeltrainids|labelids|masks?|labels?|gt|seg|'
@@ -160,11 +161,14 @@ def map_key(parts: Sequence[str]) -> tuple[str, ...]:
         parts: Parts of a path without the suffix of the file.
 
     Returns:
-        The parts in lower case, without folders such as images and masks, and the name without an ending such
-        as _mask.
+        The parts in lower case, without folders such as images and masks unless they name a split, and the
+        name without an ending such as _mask.
     """
-    folders = [part.casefold() for part in parts[:-1]]
-    rest = [part for part in folders if not (_MASK_FOLDER.match(part) or _IMAGE_FOLDER.match(part))]
+    rest = []
+    for part in (each.casefold() for each in parts[:-1]):
+        of_a_kind = _MASK_FOLDER.match(part) or _IMAGE_FOLDER.match(part)
+        rest.append(split_name(part) or ('' if of_a_kind else part))
+    rest = [part for part in rest if part]
     stem = parts[-1].casefold()
     return (*rest, (_MASK_SUFFIX if _is_map(parts) else _IMAGE_SUFFIX).sub('', stem))
 

@@ -63,13 +63,19 @@ def split_labels(
         raise LabelError(f'has a part {splits[0]!r} but none for training; add one named train', labels.root)
     for name in ('val', 'test'):
         if name in splits:
-            split = Split(labels.of_split('train'), labels.of_split(name), f'train and {name} of the layout')
+            split = Split(labels.of_split('train'), labels.of_split(name), _layout_rule(labels, name))
             break
     else:
         split = _hashed(labels, work_dir, fraction, seed, by_folder)
     if work_dir is not None:
         _write_lists(split, labels, Path(work_dir))
     return split
+
+
+def _layout_rule(labels: LabelSet, name: str) -> str:
+    others = sum(image.split is None for image in labels.images)
+    unused = f'; {others} images in neither are not used' if others else ''
+    return f'train and {name} of the layout{unused}'
 
 
 def _hashed(labels: LabelSet, work_dir, fraction: float, seed: int, by_folder: bool) -> Split:

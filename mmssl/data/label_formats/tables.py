@@ -23,7 +23,6 @@ COLUMNS = {
         'filepath',
         'imageid',
         'img',
-        'name',
     ),
     'label': ('label', 'class', 'category', 'classname', 'labelname', 'target', 'species'),
     'left': ('x1', 'xmin', 'left'),
@@ -35,6 +34,8 @@ COLUMNS = {
     'split': ('split', 'set', 'subset', 'partition'),
     'score': ('score', 'confidence', 'probability'),
 }
+# columns of boxes in other forms
+OTHER_BOXES = ('x', 'y', 'bbox', 'box', 'xcenter', 'ycenter', 'cx', 'cy', 'boxwidth', 'boxheight', 'geometry')
 CORNERS = ('left', 'top', 'right', 'bottom')
 # columns of tables without a header, by their number
 WITHOUT_HEADER = {2: ('path', 'label'), 6: ('path', *CORNERS, 'label'), 3: ('path', 'label', 'score')}
@@ -93,10 +94,20 @@ def read(folder: LabelFolder, files: list[str], need_images: bool = True) -> Lab
         columns_and_header = columns_of(rows)
         assert columns_and_header is not None
         columns, has_header = columns_and_header
+        _check_boxes(rows[0] if has_header else [], columns, file)
         builder.read_sizes = set(CORNERS) <= columns.keys()
         split = split_name(os.path.splitext(os.path.basename(file))[0])
         _read_table(builder, file, rows[has_header:], columns, split)
     return builder.build()
+
+
+def _check_boxes(header: Sequence[str], columns: dict[str, int], file: str) -> None:
+    """Refuse boxes in other columns than corners, which would be read as classes of whole images."""
+    corners = set(CORNERS) & columns.keys()
+    others = [name for name in header if name.lower().replace('_', '') in OTHER_BOXES]
+    if len(corners) not in (0, 4) or (others and not corners):
+        named = ', '.join([*(header[columns[name]] for name in sorted(corners)), *others])
+        raise LabelError(f'has boxes in the columns {named}; give the corners x1, y1, x2, y2 in pixels', file)
 
 
 def _read_table(
