@@ -7,6 +7,7 @@ from mmengine.logging import MMLogger
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import Tensor, nn
 
+from mmssl.ops.scale_each import scale_each_
 from mmssl.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS
 
 
@@ -155,7 +156,7 @@ class LARS(torch.optim.Optimizer):
                 trust = torch.where(
                     (norms > 0) & (update_norms > 0), group['trust_coefficient'] * norms / update_norms, 1.0
                 )
-                torch._foreach_mul_(decayed, list(trust.unbind()))
+                scale_each_(decayed, trust)
                 updates.update(
                     (id(parameter), update) for parameter, update in zip(scaled, decayed, strict=True)
                 )
@@ -233,9 +234,9 @@ class LARC(torch.optim.Optimizer):
             if group['clip']:
                 rates = (rates / group['lr']).clamp(max=1.0)
             usual = (norms > 0) & (gradient_norms > 0)
-            updates = torch._foreach_mul(trained, list(torch.where(usual, decay, 0.0).unbind()))
+            updates = scale_each_(torch._foreach_mul(trained, decay), usual.to(norms.dtype))
             torch._foreach_add_(updates, gradients)
-            torch._foreach_mul_(updates, list(torch.where(usual, rates, 1.0).unbind()))
+            scale_each_(updates, torch.where(usual, rates, 1.0))
             _momentum_step(self, group, trained, updates)
         return loss
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mmssl.engine.nonfinite_flag import DeviceFlag, finite_everywhere, largest_magnitude
 from mmssl.engine.runtime_info import record_scalar
 from mmssl.layers.distributed import own_part, whole
+from mmssl.ops.scale_each import scale_each_
 from mmssl.registry import OPTIM_WRAPPERS
 
 
@@ -26,7 +27,7 @@ def clip_each_grad_norm_(parameters: list[nn.Parameter], max_norm: float) -> Ten
     """
     gradients = [parameter.grad for parameter in parameters]
     norms = torch.stack(torch._foreach_norm(gradients))
-    torch._foreach_mul_(gradients, list((max_norm / (norms + 1e-6)).clamp(max=1.0).unbind()))
+    scale_each_(gradients, (max_norm / (norms + 1e-6)).clamp(max=1.0))
     return norms.norm()
 
 

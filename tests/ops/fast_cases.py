@@ -271,6 +271,21 @@ def images_to_normalize(dtype=torch.uint8, channels=3, values=3, reverse=True, l
     return inputs
 
 
+def tensors_to_scale(count=8, size=3, dtypes=1):
+    def inputs(dtype):
+        tensors = [torch.randn(size, index).to(dtype) for index in range(count)]  # the first one is empty
+        tensors.append(torch.randn(2, 3, 4, 5).to(dtype).to(memory_format=torch.channels_last))
+        tensors.append(torch.randn(300, 300).to(dtype if dtypes == 1 else torch.float16))
+        return tensors, torch.randn(len(tensors)).to(dtype)
+
+    return inputs
+
+
+SCALE_EACH = [
+    Case('shapes', tensors_to_scale(), gradients=False),
+    Case('few', tensors_to_scale(count=2), gradients=False, declined=True),
+    Case('dtypes', tensors_to_scale(dtypes=2), gradients=False, declined=True),
+]
 NORMALIZE = [
     Case('bytes', images_to_normalize(), tolerance=3e-7),
     Case('floats', images_to_normalize(torch.float32, reverse=False), tolerance=3e-7),
@@ -319,4 +334,5 @@ CASES = {
     'mmssl.ops.fast.triton_deform_ps_roi_pool:pool_samples': TRITON_DEFORM_PS_ROI_POOL,
     'mmssl.ops.fast.flex_attention:attend_flex': FLEX,
     'mmssl.ops.fast.normalize:normalize_images': NORMALIZE,
+    'mmssl.ops.fast.scale_each:scale_each_': SCALE_EACH,
 }
