@@ -430,8 +430,9 @@ def table(results: list[Trial], command: str) -> str:
         '',
         f'{len(mistakes)} trials over {len({trial.config for trial in mistakes})} configs: `{command}`.',
         '',
-        '`runs`: the mistake was harmless, or is a value that could be meant. `refused`: one line of error, status 1, no work directory. '
-        '`stopped`: one line of error after the first step; the log is kept. Anything else would be a fault.',
+        '`runs`: the mistake was harmless, or is a value that could be meant. `refused`: one line of error, '
+        'status 1, no work directory. `stopped`: one line of error after the first step; the log is kept. '
+        'Anything else would be a fault.',
         '',
         '| mistake | ' + ' | '.join(outcomes) + ' |',
         '|---' * (len(outcomes) + 1) + '|',
