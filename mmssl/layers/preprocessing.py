@@ -17,7 +17,7 @@ from mmssl.ops.normalize import normalize_images
 from mmssl.registry import MODELS
 
 if TYPE_CHECKING:
-    _Base = MMEngineImgDataPreprocessor
+    from mmengine.model import ImgDataPreprocessor as _Base
 else:
     _Base = object  # a data preprocessor of mmengine, mmdet or mmseg follows in the order of resolution
 
@@ -35,6 +35,8 @@ class FastNormalization(_Base):
     """
 
     memory_format = torch.preserve_format
+    _enable_normalize: bool
+    _channel_conversion: bool
     # whether the toolbox's forward pass gets images that are on the device and normalised
     _prepared = False
 

@@ -137,6 +137,8 @@ class IJEPAPredictor(BaseModule):
         init_cfg: Initialisation in mmengine's form.
     """
 
+    COMPILED_BLOCKS = ('layers',)
+
     def __init__(
         self,
         grid: tuple[int, int],

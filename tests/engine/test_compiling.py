@@ -14,13 +14,23 @@ from torch._dynamo.backends.debugging import aot_eager
 from torch._dynamo.utils import counters
 
 from mmssl.engine.compiling import compile_model
+from mmssl.layers.beit_block import BEiTBlock
 from mmssl.layers.drop_path import DropPath
+from mmssl.layers.transformer import TransformerBlock
 from mmssl.registry import MODELS
+from mmssl.selfsup.base import SelfSupervisor
+from mmssl.selfsup.small import small_settings_of_methods
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*is not attached to the optimizer')
 # the layers have rates of 0, 0.05 and 0.1
 ARCH = dict(embed_dims=32, num_layers=3, num_heads=4, feedforward_channels=64)
 SAM_ENCODER = dict(img_size=32, patch_size=8, embed_dim=16, depth=4, num_heads=2, out_chans=16, window_size=3)
+MODELS.import_from_location()
+SMALL = {
+    name: small
+    for name, small in small_settings_of_methods().items()
+    if issubclass(MODELS.module_dict[name], SelfSupervisor)
+}
 GCN = dict(
     backbone=dict(type='mmseg.ResNet', depth=18, stem_channels=8, base_channels=8),
     decode_head=dict(
@@ -148,6 +158,16 @@ def test_names_what_is_compiled_and_leaves_the_parameters_names():
     assert compile_model(mae()[0], 'eager') == '5 blocks'
     with pytest.raises(ValueError, match='Linear has no backbone and no blocks to compile; train without'):
         compile_model(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize('name', sorted(SMALL))
+def test_every_block_of_a_method_is_compiled_or_lies_in_a_backbone_that_is(name):
+    model = MODELS.build(dict(copy.deepcopy(SMALL[name].settings), type=f'mmssl.{name}'))
+    compile_model(model, 'eager')
+    blocks = [module for module in model.modules() if isinstance(module, (TransformerBlock, BEiTBlock))]
+    assert all(block._compiled_call_impl is not None for block in blocks)
+    assert blocks or model.backbone._compiled_call_impl is not None
+    assert model._compiled_call_impl is None
 
 
 def test_momentum_copies_of_a_backbone_are_compiled_too():
