@@ -44,7 +44,7 @@ _COUNT_OR_ALL: _Rule = (
     'a whole number of at least 1, or -1 for all',
     lambda value: _is_whole(value) and (value >= 1 or value == -1),
 )
-_SHARE: _Rule = ('a number from 0 to 1', lambda value: not _is_number(value) or 0 <= value <= 1)
+_FRACTION: _Rule = ('a number from 0 to 1', lambda value: not _is_number(value) or 0 <= value <= 1)
 # negative numbers of blocks would leave out all of them
 _BLOCKS: _Rule = ('a number of at least 0', lambda value: not _is_number(value) or value >= 0)
 _FINITE: _Rule = (
@@ -58,9 +58,9 @@ _BATCH: _Rule = (
 _MODEL: dict[str, _Rule] = dict(
     max_per_img=_COUNT_OR_ALL,
     nms_pre=_COUNT_OR_ALL,
-    iou_threshold=_SHARE,
-    pos_iou_thr=_SHARE,
-    min_pos_iou=_SHARE,
+    iou_threshold=_FRACTION,
+    pos_iou_thr=_FRACTION,
+    min_pos_iou=_FRACTION,
     depth=_BLOCKS,
     decoder_depth=_BLOCKS,
     num_layers=_BLOCKS,
@@ -103,7 +103,7 @@ _SCHEDULE: dict[str, _Rule] = dict(
     restart_weights=_NUMBERS,
 )
 _OPTIMIZER: dict[str, _Rule] = dict(
-    lr=_FINITE, weight_decay=_FINITE, momentum=_SHARE, eps=_NUMBER, betas=_NUMBERS
+    lr=_FINITE, weight_decay=_FINITE, momentum=_FRACTION, eps=_NUMBER, betas=_NUMBERS
 )
 _LOADER: dict[str, _Rule] = dict(
     batch_size=_BATCH,
