@@ -169,6 +169,10 @@ class ViT(BaseViT):
     def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Embed images (B, 3, H, W): tokens (B, num_extra_tokens + N, C) and the grid of the patches."""
         tokens, grid = self.patch_embed(x)
+        return self.prepend_tokens(tokens, grid), grid
+
+    def prepend_tokens(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Add positions to patches (B, N, C), and the class token and registers in front of them."""
         if self.cls_token is not None:
             tokens = torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         if self.pos_embed is not None:
@@ -178,7 +182,7 @@ class ViT(BaseViT):
             leading, patches = tokens.tensor_split([self.num_pos_extra_tokens], dim=1)
             registers = self.register_tokens.expand(tokens.shape[0], -1, -1)
             tokens = torch.cat([leading, registers, patches], dim=1)
-        return tokens, grid
+        return tokens
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Encode images.

@@ -2,6 +2,8 @@
 
 from mmssl.losses.contrastive import InfoNCELoss, NTXentLoss, info_nce
 from mmssl.losses.dino import DINOLoss
+from mmssl.losses.ibot import masked_patch_loss
+from mmssl.losses.koleo import KoLeoLoss
 from mmssl.losses.mutual_information import (
     DonskerVaradhanLoss,
     JSDLoss,
@@ -10,6 +12,7 @@ from mmssl.losses.mutual_information import (
     infonce_loss,
 )
 from mmssl.losses.nce import NCELoss
+from mmssl.losses.sigreg import SIGRegLoss
 from mmssl.losses.sinkhorn import sinkhorn
 
 __all__ = [
@@ -17,11 +20,14 @@ __all__ = [
     'DonskerVaradhanLoss',
     'InfoNCELoss',
     'JSDLoss',
+    'KoLeoLoss',
     'NCELoss',
     'NTXentLoss',
+    'SIGRegLoss',
     'donsker_varadhan_loss',
     'fenchel_dual_loss',
     'info_nce',
     'infonce_loss',
+    'masked_patch_loss',
     'sinkhorn',
 ]
