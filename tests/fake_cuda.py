@@ -124,10 +124,10 @@ def _check_devices(name: str, args, kwargs) -> None:
     tensors = [value for value in tree_iter(checked) if isinstance(value, torch.Tensor)]
     on_device = any(isinstance(tensor, CudaTensor) for tensor in tensors)
     mixed = any(not isinstance(tensor, CudaTensor) and tensor.dim() for tensor in tensors)
-    if name in INDEXING:  # a CPU index is copied, a CPU tensor takes no index from the device
-        mixed = mixed or not isinstance(args[0], CudaTensor)
-    elif name in ('copy_', '_to_copy') or _counters[-1].in_backward:
+    if name in ('copy_', '_to_copy') or _counters[-1].in_backward:
         mixed = False
+    elif name in INDEXING:  # a CPU index is copied, a CPU tensor takes no index from the device
+        mixed = mixed or not isinstance(args[0], CudaTensor)
     if mixed:
         raise RuntimeError(f'{name}: tensors on cpu and {CUDA}, {caller()}')
     if on_device:
@@ -149,7 +149,8 @@ def _count_syncs(name: str, args, kwargs) -> None:
             wait('copy to the device' if to_device else 'copy to the host')
     elif name in INDEXING:
         masks = [index is None or index.dtype == torch.bool for index in args[1]]
-        by_number = name not in ('index', '_unsafe_index') and not isinstance(args[2], CudaTensor)
+        assigns = name not in ('index', '_unsafe_index') and not _counters[-1].in_backward
+        by_number = assigns and not isinstance(args[2], CudaTensor)
         if by_number and all(masks):
             return  # masked_fill
         if by_number:

@@ -330,6 +330,7 @@ RUNNING = {
     'one_hot': lambda x: torch.nn.functional.one_hot(x.long(), 2),
     'copy from pinned memory': lambda x: torch.ones(3).pin_memory().to('cuda', non_blocking=True),
     'gradient': lambda x: torch.nn.Parameter(x).square().sum().backward(),
+    'gradient of an index': lambda x: torch.nn.Parameter(x)[torch.arange(2, device='cuda')].sum().backward(),
 }
 REFUSED = {
     'CPU tensor as an operand': lambda x: x + torch.ones(4),
