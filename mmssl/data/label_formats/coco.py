@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmssl.data.label_formats.builder import LabelSetBuilder
-from mmssl.data.label_formats.files import LabelFolder, split_name
+from mmssl.data.label_formats.files import LabelFolder, entries_of, split_name
 from mmssl.data.label_formats.records import Box, ImageLabels, LabelSet, ObjectLabel
 from mmssl.data.label_formats.shapes import as_rle, mask_area, polygons_box, rle_box, shortest
 from mmssl.errors import LabelError
@@ -44,6 +44,8 @@ def read(folder: LabelFolder, files: list[str], need_images: bool = True) -> Lab
     """
     main = [file for file in files if not any(part in os.path.basename(file) for part in OTHER_FILES)]
     contents = {file: folder.json(file) for file in main or files}
+    for file, content in contents.items():
+        _check_entries(content, file)
     splits = {file: folder.split_of_file(file) for file in contents}
     notes = _drop_unions(folder, contents, splits)
     builder = LabelSetBuilder(folder, 'coco', _classes(folder, contents, notes), need_images)
@@ -52,6 +54,30 @@ def read(folder: LabelFolder, files: list[str], need_images: bool = True) -> Lab
         builder.sources.append(folder.below(file))
         _read_file(builder, file, content, splits[file] if len(contents) > 1 or splits[file] else None)
     return builder.build()
+
+
+def _check_entries(content: dict, file: str) -> None:
+    """Check that entries are mappings and their ids numbers; numbers written as text are converted."""
+    for key, ids in (
+        ('images', ['id']),
+        ('annotations', ['image_id', 'category_id']),
+        ('categories', ['id']),
+    ):
+        for entry in content[key]:
+            if not isinstance(entry, dict):
+                raise LabelError(f'{key} holds {entry!r:.60}, which is no entry; correct it', file)
+            for name in ids:
+                value = entry.get(name)
+                if isinstance(value, str) and value.strip().isdigit():
+                    entry[name] = int(value)
+                elif not isinstance(value, int) or isinstance(value, bool):
+                    raise LabelError(
+                        f'{name} of an entry of {key} is {value!r:.60}; it must be a number', file
+                    )
+        if key == 'images':
+            nameless = [entry for entry in content[key] if not isinstance(entry.get('file_name'), str)]
+            if nameless:
+                raise LabelError(f'the image {nameless[0]!r:.60} has no file_name', file)
 
 
 def _drop_unions(folder: LabelFolder, contents: dict[str, dict], splits: dict[str, str | None]) -> list[str]:
@@ -78,9 +104,9 @@ def _classes(folder: LabelFolder, contents: dict[str, dict], notes: list[str]) -
     for file, content in contents.items():
         used = {annotation.get('category_id') for annotation in content['annotations']}
         for category in _without_parent(content['categories'], used):
-            number, name = category.get('id'), str(category.get('name', '')).strip()
-            if not isinstance(number, int) or not name:
-                raise LabelError(f'the category {category} needs an id and a name', file)
+            number, name = category['id'], str(category.get('name') or '').strip()
+            if not name:
+                raise LabelError(f'the category {number} needs a name', file)
             if names.setdefault(number, name) != name:
                 raise LabelError(
                     f'category {number} is {name!r} here and {names[number]!r} in another category or file; '
@@ -114,7 +140,7 @@ def _read_file(builder: LabelSetBuilder, file: str, content: dict, split: str | 
     annotations: dict[Any, list[dict]] = defaultdict(list)
     for annotation in content['annotations']:
         annotations[annotation.get('image_id')].append(annotation)
-    names = {category['id']: str(category['name']).strip() for category in content['categories']}
+    names = {category['id']: str(category.get('name')).strip() for category in content['categories']}
     numbers = Counter(image.get('id') for image in content['images'])
     doubled = [number for number, count in numbers.items() if count > 1]
     if doubled:
@@ -129,10 +155,9 @@ def _read_file(builder: LabelSetBuilder, file: str, content: dict, split: str | 
             file,
         )
     for entry in content['images']:
-        name = entry.get('file_name')
-        if not name:
-            raise LabelError(f'the image {entry} has no file_name', file)
-        size = (int(entry.get('width') or 0), int(entry.get('height') or 0))
+        name = entry['file_name']
+        with entries_of(file, f'the size of {name}'):
+            size = (int(entry.get('width') or 0), int(entry.get('height') or 0))
         part = split or split_name(str(entry.get('split') or ''))
         image = builder.add_image(name, file, size, part, os.path.dirname(file))
         if image is None:
@@ -140,7 +165,8 @@ def _read_file(builder: LabelSetBuilder, file: str, content: dict, split: str | 
         if part is None and image.path:
             image.split = builder.folder.split_of(image.path)
         for annotation in annotations[entry['id']]:
-            _add_annotation(builder, image, annotation, names)
+            with entries_of(file, f'an annotation of {name}'):
+                _add_annotation(builder, image, annotation, names)
 
 
 def _add_annotation(

@@ -9,7 +9,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from mmssl.data.label_formats.builder import LabelSetBuilder
-from mmssl.data.label_formats.files import LabelFolder, split_name
+from mmssl.data.label_formats.files import LabelFolder, entries_of, split_name
 from mmssl.data.label_formats.records import Box, ImageLabels, LabelSet, ObjectLabel
 from mmssl.data.label_formats.shapes import encode, object_mask, polygons_box
 from mmssl.data.label_formats.xml_files import Element, attribute_number, read_xml
@@ -37,17 +37,19 @@ def read(folder: LabelFolder, files: list[str], need_images: bool = True) -> Lab
         near = os.path.dirname(file)
         file_split = split_name(os.path.splitext(os.path.basename(file))[0])
         for element in root.iter('image'):
-            size = (
-                int(attribute_number(element, 'width', file)),
-                int(attribute_number(element, 'height', file)),
-            )
-            split = split_name(element.get('subset') or '') or file_split
-            image = builder.add_image(element.get('name') or '', file, size, split, near)
-            if image is None:
-                continue
-            image.split = image.split or (folder.split_of(image.path) if image.path else None)
-            _read_shapes(builder, image, element)
+            with entries_of(file, f'the image {element.get("name")}'):
+                split = split_name(element.get('subset') or '') or file_split
+                _read_image(builder, element, file, split, near)
     return builder.build()
+
+
+def _read_image(builder: LabelSetBuilder, element: Element, file: str, split: str | None, near: str) -> None:
+    width, height = (int(attribute_number(element, name, file)) for name in ('width', 'height'))
+    image = builder.add_image(element.get('name') or '', file, (width, height), split, near)
+    if image is None:
+        return
+    image.split = image.split or (builder.folder.split_of(image.path) if image.path else None)
+    _read_shapes(builder, image, element)
 
 
 def _classes(roots: dict[str, Element]) -> list[str] | None:

@@ -1,10 +1,11 @@
 """Files of a folder of labels: listed once, read as text; images by the names that label files give them."""
 
+import contextlib
 import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -206,6 +207,27 @@ def read_json(path: str) -> Any:
         if isinstance(error, LabelError):
             raise
         raise LabelError(f'not JSON: {error}; the file may be truncated', path) from None
+
+
+@contextlib.contextmanager
+def entries_of(path: str, what: str = 'an entry') -> Iterator[None]:
+    """Name the file of an entry whose values have other types than its format says.
+
+    Args:
+        path: The file.
+        what: The entry, for the message.
+
+    Raises:
+        LabelError: In place of what Python raises for such values.
+    """
+    try:
+        yield
+    except LabelError:
+        raise
+    except (AttributeError, TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
+        raise LabelError(
+            f'{what} cannot be read: {type(error).__name__}: {error}; correct it', path
+        ) from None
 
 
 def read_names(path: str) -> list[str]:

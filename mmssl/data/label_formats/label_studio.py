@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, quote, unquote, urlparse
 from mmssl.data.label_formats.brush import decode_brush, encode_brush
 from mmssl.data.label_formats.builder import LabelSetBuilder
 from mmssl.data.label_formats.cvat import rotated
-from mmssl.data.label_formats.files import LabelFolder
+from mmssl.data.label_formats.files import LabelFolder, entries_of
 from mmssl.data.label_formats.records import Box, ImageLabels, LabelSet, ObjectLabel
 from mmssl.data.label_formats.shapes import encode, object_mask, polygons_box, rle_box, shortest
 from mmssl.data.label_formats.xml_files import read_xml
@@ -55,8 +55,9 @@ def read(folder: LabelFolder, files: list[str], need_images: bool = True) -> Lab
     builder = LabelSetBuilder(folder, 'label-studio', classes, need_images)
     for file in files:
         builder.sources.append(folder.below(file))
-        for task in folder.json(file):
-            _read_task(builder, task, file)
+        for number, task in enumerate(folder.json(file), 1):
+            with entries_of(file, f'task {number}'):
+                _read_task(builder, task, file)
     return builder.build()
 
 

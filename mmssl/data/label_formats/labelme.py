@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from mmssl.data.label_formats.builder import LabelSetBuilder
-from mmssl.data.label_formats.files import LabelFolder, read_names
+from mmssl.data.label_formats.files import LabelFolder, entries_of, read_names
 from mmssl.data.label_formats.records import Box, ImageLabels, LabelSet, ObjectLabel
 from mmssl.data.label_formats.shapes import encode, object_mask, polygons_box, rle_box
 from mmssl.data.label_formats.voc import CLASS_FILES
@@ -46,12 +46,12 @@ def read(folder: LabelFolder, files: list[str], need_images: bool = True) -> Lab
         content = folder.json(file)
         if not is_labelme(content):
             continue
-        size = (int(content.get('imageWidth') or 0), int(content.get('imageHeight') or 0))
-        near = os.path.dirname(file)
-        name = str(content['imagePath'] or os.path.splitext(os.path.basename(file))[0])
-        image = builder.add_image(name, file, size, folder.split_of(file), near)
-        if image is not None:
-            _read_shapes(builder, image, content['shapes'])
+        with entries_of(file):
+            size = (int(content.get('imageWidth') or 0), int(content.get('imageHeight') or 0))
+            name = str(content['imagePath'] or os.path.splitext(os.path.basename(file))[0])
+            image = builder.add_image(name, file, size, folder.split_of(file), os.path.dirname(file))
+            if image is not None:
+                _read_shapes(builder, image, content['shapes'])
     return builder.build()
 
 
@@ -98,8 +98,10 @@ def _geometry(
             points = _circle(*points)
         elif kind != 'polygon':
             return None, [], None
-    except (KeyError, TypeError, ValueError) as error:
-        raise LabelError(f'a {kind} cannot be read: {error!r}', image.source) from None
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise LabelError(
+            f'a {kind} cannot be read ({type(error).__name__}); correct it', image.source
+        ) from None
     if len(points) < 3:
         raise LabelError(f'a polygon has {len(points)} points; three or more are needed', image.source)
     outline = [number for point in points for number in point]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from mmssl.data.label_formats.builder import LabelSetBuilder
-from mmssl.data.label_formats.files import LabelFolder, read_text, split_name
+from mmssl.data.label_formats.files import LabelFolder, entries_of, read_text, split_name
 from mmssl.data.label_formats.records import ImageLabels, LabelSet
 from mmssl.data.suffixes import is_image
 from mmssl.errors import LabelError
@@ -135,11 +135,12 @@ def _read_table(
         image = images[name]
         if image is None:
             continue
-        if has_boxes:
-            _add_object(builder, image, values, number)
-        else:
-            image.label = builder.label_of(values['label'], file)
-            image.score = float(values['score']) if values.get('score') else None
+        with entries_of(file, f'row {number}'):
+            if has_boxes:
+                _add_object(builder, image, values, number)
+            else:
+                image.label = builder.label_of(values['label'], file)
+                image.score = float(values['score']) if values.get('score') else None
 
 
 def _add_image(

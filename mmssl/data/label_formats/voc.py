@@ -1,10 +1,10 @@
 """PASCAL VOC's XML file for each image (Everingham et al., 2010): boxes, and lists of the splits."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mmssl.data.label_formats.builder import LabelSetBuilder
-from mmssl.data.label_formats.files import LabelFolder, read_names
+from mmssl.data.label_formats.files import LabelFolder, entries_of, read_names
 from mmssl.data.label_formats.records import ImageLabels, LabelSet
 from mmssl.data.label_formats.xml_files import Element, number_of, read_xml
 from mmssl.data.suffixes import is_image
@@ -34,16 +34,8 @@ def read(folder: LabelFolder, files: list[str], need_images: bool = True) -> Lab
     builder.sources.append(f'{len(files)} XML file{"s" if len(files) > 1 else ""}')
     splits = read_split_lists(folder)
     for file in files:
-        root = read_xml(file)
-        stem = os.path.splitext(os.path.basename(file))[0]
-        name = folder.below(file).rpartition('.')[0].rpartition('Annotations/')[2]
-        image = _add_image(builder, root, file, splits.get(name) or splits.get(stem, ''))
-        if image is None:
-            continue
-        if not splits:
-            image.split = folder.split_of(image.path or file)
-        for element in root.findall('object'):
-            _add_object(builder, image, element)
+        with entries_of(file):
+            _read_file(builder, file, splits)
     labelled = {image.path for image in builder.images}
     unlabelled = sum(path not in labelled for path in folder.images)
     if unlabelled and need_images:
@@ -55,6 +47,19 @@ def read(folder: LabelFolder, files: list[str], need_images: bool = True) -> Lab
             labels.notes.append(f'{unlisted} images are in no list of ImageSets and are left out')
             labels.images = [image for image in labels.images if image.split]
     return labels
+
+
+def _read_file(builder: LabelSetBuilder, file: str, splits: Mapping[str, str]) -> None:
+    folder, root = builder.folder, read_xml(file)
+    stem = os.path.splitext(os.path.basename(file))[0]
+    name = folder.below(file).rpartition('.')[0].rpartition('Annotations/')[2]
+    image = _add_image(builder, root, file, splits.get(name) or splits.get(stem, ''))
+    if image is None:
+        return
+    if not splits:
+        image.split = folder.split_of(image.path or file)
+    for element in root.findall('object'):
+        _add_object(builder, image, element)
 
 
 def read_split_lists(folder: LabelFolder) -> dict[str, str]:
