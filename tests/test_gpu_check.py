@@ -16,6 +16,7 @@ from gpu_checks.configured import CpuDraws, repeated
 
 from mmssl.commands import gpu_operators
 from mmssl.commands.gpu_problems import Problem
+from mmssl.ops import switch
 
 pytestmark = pytest.mark.slow
 SCRIPT = Path(gpu_check.__file__)
@@ -120,7 +121,8 @@ def test_the_report_of_the_operators_marks_a_wrong_one(monkeypatch, capsys):
     assert 'not compared within' in capsys.readouterr().out
 
 
-def test_the_operators_record_which_fast_forms_computed_them():
+def test_the_operators_record_which_fast_forms_computed_them(monkeypatch):
+    monkeypatch.setattr(switch, '_plain_only', False)
     outcome = gpu_operators.compare('DINO loss', torch.device('cpu'))
     assert outcome.ok and outcome.forms == ('dino:cross_entropy_of_pairs',)
     assert set(outcome.errors) == {'float32', 'float32, plain', 'bfloat16'}

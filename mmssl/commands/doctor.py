@@ -50,9 +50,7 @@ def _compare_operators() -> int:
 
     if not torch.cuda.is_available():
         build = f'CUDA {torch.version.cuda}' if torch.version.cuda else 'a CPU build'
-        raise UserError(
-            f'--gpu: torch {torch.__version__} ({build}) finds no GPU; does nvidia-smi find one?'
-        )
+        raise UserError(f'--gpu: torch {torch.__version__} ({build}) finds no GPU; does nvidia-smi find one?')
     from mmssl.commands.gpu_operators import report
 
     print(

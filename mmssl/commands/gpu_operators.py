@@ -150,7 +150,7 @@ def _results(problem: Problem, device: torch.device, dtype: torch.dtype) -> list
 @contextlib.contextmanager
 def _exact_products() -> Iterator[None]:
     """Turn TF32 off in convolutions and matrix products."""
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision('highest')
         try:

@@ -68,6 +68,8 @@ class Check:
             call(self, *arguments)
         except ImportError as error:
             self.add(name, note=f'not measured: {error.name or error} is not installed')
+        except torch.OutOfMemoryError:
+            self.add(name, note='not measured: out of memory')
         except OutOfTimeError:
             self.add(name, note='not measured: out of time')
         except Exception as error:

@@ -3,6 +3,7 @@
 import argparse
 import copy
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ SMOKE = 'smoke/{}.py'
 RANDOM = 'random'
 
 
-def load(name: str) -> Any:
+def load(name: str, options: Sequence[str] = ()) -> Any:
     """Load a config and adapt it to this machine, as ``mmssl train`` does; demo data go to data/demo."""
     from mmengine.logging import MMLogger
     from mmengine.registry import init_default_scope
@@ -25,7 +26,7 @@ def load(name: str) -> Any:
 
     if not MMLogger.check_instance_created('gpu_check'):
         MMLogger.get_instance('gpu_check', log_level='ERROR')  # mmengine logs a line per parameter
-    cfg = load_config(name)
+    cfg = load_config(name, options)
     init_default_scope(cfg.default_scope)
     args = argparse.Namespace(data=None, work_dir='unused', launcher='none', local_rank=0)
     prepare(cfg, args, name)

@@ -9,8 +9,10 @@ import torch
 from gpu_checks.check import Check
 from gpu_checks.measuring import peak_memory, seconds_of
 
+# images in a step; with --quick a few
 MAE_BATCH = 256
 DINO_BATCH = 64
+QUICK_BATCH = 2
 
 
 def measure_mae(check: Check) -> None:
@@ -19,12 +21,13 @@ def measure_mae(check: Check) -> None:
     from mae_step import build
 
     torch.manual_seed(0)
-    model, build_optimizer = build('peer-amp', 'b')
+    # its mixed precision is float16, on GPUs only
+    model, build_optimizer = build('peer-amp' if check.cuda else 'peer', 'tiny' if check.quick else 'b')
     model.to(check.device).train()
     optimizer = build_optimizer()
-    images = random_images(MAE_BATCH, 224)
-    data = {'inputs': images, 'data_samples': None}
-    report(check, 'MAE-B, onedl-mmpretrain AMP', lambda: model.train_step(data, optimizer), MAE_BATCH)
+    count = QUICK_BATCH if check.quick else MAE_BATCH
+    data = {'inputs': random_images(count, 224), 'data_samples': None}
+    report(check, 'MAE-B, onedl-mmpretrain AMP', lambda: model.train_step(data, optimizer), count)
 
 
 def measure_dino(check: Check) -> None:
@@ -32,7 +35,8 @@ def measure_dino(check: Check) -> None:
     from selfsup_step import LightlyDINO
 
     torch.manual_seed(0)
-    peer = LightlyDINO([random_images(DINO_BATCH, size) for size in [224] * 2 + [96] * 8])
+    count = QUICK_BATCH if check.quick else DINO_BATCH
+    peer = LightlyDINO([random_images(count, size) for size in [224] * 2 + [96] * 8])
     for module in (peer.student_backbone, peer.student_head, peer.teacher_backbone, peer.teacher_head):
         module.to(check.device).train()
     peer.criterion.to(check.device)
@@ -42,7 +46,7 @@ def measure_dino(check: Check) -> None:
         with torch.autocast(check.device.type, torch.bfloat16):
             peer.step()
 
-    report(check, 'DINO-S, lightly', step, DINO_BATCH)
+    report(check, 'DINO-S, lightly', step, count)
 
 
 def random_images(count: int, size: int) -> torch.Tensor:
@@ -70,8 +74,9 @@ def measure_sam_encoder(check: Check) -> None:
     """Measure segment_anything's image encoder in float32 and bfloat16."""
     from promptable import build_peer
 
-    encoder = build_peer(sam_arguments(False)).image_encoder.to(check.device)
-    image = torch.randn(1, 3, 1024, 1024, device=check.device)
+    args = sam_arguments(check.quick)
+    encoder = build_peer(args).image_encoder.to(check.device)
+    image = torch.randn(1, 3, args.size, args.size, device=check.device)
     with torch.no_grad():
         for dtype in (torch.float32, torch.bfloat16):
             module, data = copy.deepcopy(encoder).to(dtype), image.to(dtype)
@@ -90,7 +95,7 @@ def measure_automatic_masks(check: Check) -> None:
         thresholds,
     )
 
-    args = sam_arguments(False)
+    args = sam_arguments(check.quick)
     with torch.no_grad():
         peer = peer_with_varied_predictions(args).to(check.device)
         settings = thresholds(args, peer)

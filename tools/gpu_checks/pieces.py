@@ -69,7 +69,7 @@ def compare_forms(
             values = {'forward_ms': 1e3 * seconds_of(forward, check)}
             values['forward_and_backward_ms'] = 1e3 * seconds_of(both, check)
             values['peak_gib'] = peak_memory(both, check.device)
-        except torch.cuda.OutOfMemoryError:
+        except torch.OutOfMemoryError:
             check.add(f'{name}, {form}', note='out of memory')
             continue
         check.add(f'{name}, {form}', **values)
