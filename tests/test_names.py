@@ -40,6 +40,6 @@ def test_no_identifier_uses_the_dialect():
 
 def test_files_of_tests_have_names_of_their_own():
     """Pytest imports them by their base names, as the folders are no packages."""
-    files = Path(__file__).parent.rglob('*.py')
-    names = Counter(path.name for path in files if path.name != 'conftest.py')
+    files = Path(__file__).parent.rglob('test_*.py')
+    names = Counter(path.name for path in files)
     assert [name for name, number in names.items() if number > 1] == []

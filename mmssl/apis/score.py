@@ -156,8 +156,8 @@ def _score_images(truth, prediction, resamples: int, seed: int) -> dict[str, Any
         labels.append(classes.index(true_labels.classes[image.label]))
         preds.append(classes.index(predicted.classes[other.label]))
     matrix = confusion_matrix(np.array(preds), np.array(labels), len(classes), ignore_index=-1)
-    one_hot = np.eye(len(classes))
-    of_labels, of_preds = one_hot[labels], one_hot[preds]
+    indicators = np.eye(len(classes))
+    of_labels, of_preds = indicators[labels], indicators[preds]
     counts = np.stack([of_labels * of_preds, of_labels, of_preds], axis=1)
     intervals = bootstrap_intervals(
         lambda draws: resampled_scores(np.einsum('bn,nkc->bkc', draws, counts)), len(labels), resamples, seed

@@ -39,9 +39,9 @@ def _adapt(weights: Mapping, to_official: bool) -> dict:
     for key in [key for key in adapted if key.endswith('.q_bias')]:
         parent = key.removesuffix('q_bias')
         query, value = adapted.pop(key), adapted.pop(f'{parent}v_bias')
-        one, zero = torch.ones_like(query), torch.zeros_like(query)
-        adapted[f'{parent}qkv.bias'] = torch.cat([query, zero, value])
-        adapted[f'{parent}qkv.bias_mask'] = torch.cat([one, zero, one])
+        ones, zeros = torch.ones_like(query), torch.zeros_like(query)
+        adapted[f'{parent}qkv.bias'] = torch.cat([query, zeros, value])
+        adapted[f'{parent}qkv.bias_mask'] = torch.cat([ones, zeros, ones])
     count = HEAD_DIMS.get(width, 64) // 4
     adapted['rope_embed.periods'] = 100 ** (torch.arange(count) / count)
     adapted['mask_token'] = weights['cls_token'].new_zeros(1, width)
