@@ -33,10 +33,10 @@ def normalize_images(
     if reverse and images.shape[-3] == 3:
         images = images.flip(-3)
     dtype = torch.float32 if mean is None else torch.promote_types(torch.float32, mean.dtype)
-    out = images.to(dtype, copy=mean is not None, memory_format=memory_format)
-    if mean is None or std is None:
-        return out
-    return out.sub_(mean).div_(std)  # in place: memory is the cost
+    out = images.to(dtype, copy=mean is not None)
+    if mean is not None and std is not None:
+        out.sub_(mean).div_(std)  # in place: memory is the cost
+    return out if memory_format == torch.preserve_format else out.contiguous(memory_format=memory_format)
 
 
 def check_channels(images: Tensor, mean: Tensor | None) -> None:
