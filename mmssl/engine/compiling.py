@@ -33,8 +33,8 @@ def compile_model(model: nn.Module, backend: Any = 'inductor') -> str:
         ValueError: The model has neither a backbone nor modules with ``COMPILED_BLOCKS``.
     """
     model = bare_model(model)
-    blocks = [block for module in model.modules() for block in _blocks_of(module)]
-    backbones = [backbone for backbone in _backbones(model) if not any(map(_blocks_of, backbone.modules()))]
+    blocks = [block for module in model.modules() for block in blocks_of(module)]
+    backbones = [backbone for backbone in _backbones(model) if not any(map(blocks_of, backbone.modules()))]
     if not blocks and not backbones:
         raise ValueError(
             f'{type(model).__name__} has no backbone and no blocks to compile; train without --compile'
@@ -47,7 +47,8 @@ def compile_model(model: nn.Module, backend: Any = 'inductor') -> str:
     return ', '.join(dict.fromkeys(names))
 
 
-def _blocks_of(module: nn.Module) -> list[nn.Module]:
+def blocks_of(module: nn.Module) -> list[nn.Module]:
+    """Return the repeated blocks that a module itself names in ``COMPILED_BLOCKS``."""
     return [block for name in getattr(module, 'COMPILED_BLOCKS', ()) for block in getattr(module, name)]
 
 

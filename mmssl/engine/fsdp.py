@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
 from mmssl.checkpoint import MatchReport, MismatchError, load_matching, strip_module
+from mmssl.engine.compiling import blocks_of
 from mmssl.engine.launch import device_settings
 from mmssl.engine.optim import LARS
 from mmssl.layers.distributed import whole
@@ -34,8 +35,9 @@ class FSDPStrategy(MMEngineFSDPStrategy):
     written by the first rank, and can be resumed with or without sharding, on any number of ranks.
 
     Args:
-        units: Names of the module classes whose instances are gathered and freed one at a time. What lies
-            outside of them stays gathered from the forward to the backward pass.
+        units: Names of the module classes whose instances are gathered and freed one at a time; None for the
+            blocks that modules name in ``COMPILED_BLOCKS``, such as transformer blocks. What lies outside of
+            them stays gathered from the forward to the backward pass.
         mixed_precision: Arguments of ``torch.distributed.fsdp.MixedPrecisionPolicy``, with dtypes by name,
             such as ``dict(param_dtype='bfloat16', reduce_dtype='float32')``, which gathers half the bytes.
             The parameters that the optimizer updates keep their own dtype. None: everything in that dtype.
@@ -54,7 +56,7 @@ class FSDPStrategy(MMEngineFSDPStrategy):
     def __init__(
         self,
         *,
-        units: Sequence[str] = ('TransformerBlock',),
+        units: Sequence[str] | None = None,
         mixed_precision: dict | None = None,
         reshard_after_forward: bool = True,
         activation_checkpointing: bool = False,
@@ -79,7 +81,7 @@ class FSDPStrategy(MMEngineFSDPStrategy):
                 'activations of all units, or False'
             )
         super().__init__(state_dict_cfg=state_dict_cfg, **kwargs)
-        self.units = (units,) if isinstance(units, str) else tuple(units)
+        self.units = (units,) if isinstance(units, str) else units
         self.mixed_precision = _policy(mixed_precision or {})
         self.reshard_after_forward = reshard_after_forward
         self.recomputes_units = activation_checkpointing
@@ -90,12 +92,7 @@ class FSDPStrategy(MMEngineFSDPStrategy):
     def _wrap_model(self, model: nn.Module) -> nn.Module:
         model.to(get_device())
         _copy_from_first_rank(model)
-        units = [module for module in model.modules() if type(module).__name__ in self.units]
-        if not units:
-            raise ValueError(
-                f'{type(model).__name__} has no {" or ".join(self.units)} to shard by; name the classes of '
-                "its large parts: strategy.units=['CLASS']"
-            )
+        units = self._units_of(model)
         mesh = init_device_mesh(get_device(), (torch.distributed.get_world_size(),))
         if self.recomputes_units:
             for unit in units:
@@ -109,6 +106,20 @@ class FSDPStrategy(MMEngineFSDPStrategy):
             )
         fully_shard(model, mesh=mesh, mp_policy=self.mixed_precision)
         return model
+
+    def _units_of(self, model: nn.Module) -> list[nn.Module]:
+        if self.units is None:
+            blocks = {id(block) for module in model.modules() for block in blocks_of(module)}
+            units = [module for module in model.modules() if id(module) in blocks]
+        else:
+            units = [module for module in model.modules() if type(module).__name__ in self.units]
+        if not units:
+            names = ' or '.join(self.units or ['blocks'])
+            raise ValueError(
+                f'{type(model).__name__} has no {names} to shard by; name the classes of its large parts: '
+                "strategy.units=['CLASS']"
+            )
+        return units
 
     def build_optim_wrapper(self, optim_wrapper, model: nn.Module | None = None):
         """Return the wrapper of an optimizer that updates this rank's part of the parameters."""

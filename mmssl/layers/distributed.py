@@ -4,10 +4,12 @@ Every rank takes part in every call, with a batch of the same length (``drop_las
 Without a process group the functions return their input.
 """
 
+import contextlib
 import time
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
 
 
@@ -149,3 +151,20 @@ def whole(value):
 def own_part(tensor: Tensor) -> Tensor:
     """Return this rank's part of a tensor that is sharded over the ranks (DTensor); others as they are."""
     return tensor.to_local() if hasattr(tensor, 'to_local') else tensor
+
+
+@contextlib.contextmanager
+def resharded(model: nn.Module) -> Iterator[None]:
+    """Context in which a model that is sharded (FSDP2) holds no gathered copies of its parameters.
+
+    In its forward pass parameters are copies, which are thrown away with all that is written to them. Other
+    models are left as they are.
+    """
+    gathered = hasattr(model, 'reshard') and any(not hasattr(each, 'to_local') for each in model.parameters())
+    if gathered:
+        model.state_dict()  # reshards all modules; ``reshard`` does nothing in the forward pass of the root
+    try:
+        yield
+    finally:
+        if gathered:
+            model.unshard()

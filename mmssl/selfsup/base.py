@@ -7,6 +7,7 @@ from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from torch import Tensor, nn
 
 from mmssl.errors import warn_renamed
+from mmssl.layers.distributed import resharded
 from mmssl.layers.memory_format import memory_format_of
 from mmssl.layers.momentum import MomentumEncoder
 from mmssl.layers.preprocessing import SelfSupDataPreprocessor
@@ -149,8 +150,9 @@ class ScheduledSupervisor(SelfSupervisor):
         moved = self._attached and self.clock.followed == self.clock.steps
         if self.training and not moved:
             self.clock.followed = self.clock.steps
-            for teacher, student in self.momentum_pairs():
-                teacher.update(student)
+            with resharded(self):
+                for teacher, student in self.momentum_pairs():
+                    teacher.update(student)
 
     def before_update(self) -> None:
         """Run after the backward pass, before the optimizer's step."""

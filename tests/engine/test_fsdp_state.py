@@ -12,6 +12,7 @@ from mmssl.engine import LARS
 from mmssl.engine.fsdp import FSDPStrategy, _copy_from_first_rank, _refuse_what_needs_whole_parameters
 from mmssl.engine.nonfinite_flag import refuse_nonfinite_weights
 from mmssl.errors import MismatchError, NonFiniteError
+from mmssl.layers.distributed import resharded
 from mmssl.layers.momentum import MomentumEncoder
 from mmssl.layers.queue import FeatureQueue
 
@@ -38,26 +39,24 @@ class Block(nn.Module):
 
 
 class Method(BaseModel):
-    """Two blocks, a momentum encoder, and a queue with its counter."""
+    """A layer and two blocks, a momentum encoder that moves in the forward pass, and a queue."""
 
     def __init__(self):
         super().__init__()
         self.token = nn.Parameter(torch.zeros(1, 3))
+        self.stem = nn.Linear(3, 3)  # in the group of the root, as the token
         self.blocks = nn.Sequential(Block(), Block())
-        self.teacher = MomentumEncoder(self.blocks, momentum=0.9)
+        self.teacher = MomentumEncoder(nn.Sequential(self.stem, self.blocks), momentum=0.9)
         self.queue = FeatureQueue(3, 8)
 
     def forward(self, inputs, data_samples=None, mode='loss'):
-        output = self.blocks(inputs + self.token)
+        output = self.blocks(self.stem(inputs) + self.token)
+        with resharded(self):
+            self.teacher.update(nn.Sequential(self.stem, self.blocks))
         with torch.no_grad():
             target = self.teacher(inputs)
         self.queue.enqueue(target)
         return dict(loss=(output - target.flip(1)).square().mean())
-
-    def train_step(self, data, optim_wrapper):
-        losses = super().train_step(data, optim_wrapper)
-        self.teacher.update(self.blocks)
-        return losses
 
 
 def method():
