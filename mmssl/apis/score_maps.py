@@ -74,7 +74,7 @@ def map_pairs(truth, prediction, ignore: int | None, num_classes: int | None) ->
     if true_side.label_map is None and predicted_side.label_map is None:
         return _without_tables(files, true_side, predicted_side, ignore, num_classes)
     if true_side.label_map is None:
-        true_side = _with_table_of(true_side, predicted_side)
+        true_side = _with_table_of(true_side, predicted_side, ignore_index)
     elif predicted_side.label_map is None:
         predicted_side = _with_table_of(predicted_side, true_side)
     assert true_side.classes is not None
@@ -101,16 +101,17 @@ def _without_tables(
     return MapPairs(files, [str(index) for index in range(count)], ignore_index, None, None, [])
 
 
-def _with_table_of(side: Side, other: Side) -> Side:
+def _with_table_of(side: Side, other: Side, ignore: int | None = None) -> Side:
     """Return a side with the classes of the other side's table, in which all of its values must be."""
     assert other.label_map is not None
-    unknown = [value for value in side.values.files if value not in other.label_map]
+    label_map = other.label_map if ignore is None else {**other.label_map, ignore: None}
+    unknown = [value for value in side.values.files if value not in label_map]
     if unknown:
         raise LabelError(
             f'holds {unknown[0]}, which is no class in the table of {other.path}',
             side.values.files[unknown[0]],
         )
-    return side._replace(classes=other.classes, label_map=other.label_map)
+    return side._replace(classes=other.classes, label_map=label_map)
 
 
 def _by_name(truth: Side, prediction: Side) -> dict[Any, int | None]:

@@ -137,6 +137,24 @@ def test_classes_are_compared_by_name(tmp_path):
     assert score(tmp_path / 'colors', tmp_path / 'truth', 'semantic')['mean_iou'] == 1
 
 
+def test_predicted_label_maps_with_a_palette_against_class_numbers(tmp_path):
+    """Classes that are never predicted are in the table of the predictions, too."""
+    from mmssl.data.label_formats import class_palette, save_png, write_class_table
+
+    for name, values in (('a', [[0, 1, 3, 11]]), ('b', [[2, 2, 1, 1]])):
+        save(tmp_path / f'truth/{name}.png', values)
+    for name, values in (('a', [[0, 1, 1, 0]]), ('b', [[0, 2, 1, 1]])):
+        save_png(np.array(values, np.uint8), tmp_path / f'out/masks/{name}.png', class_palette(4))
+    write_class_table(['sky', 'road', 'car', 'tree'], tmp_path / 'out')
+    result = score(tmp_path / 'truth', tmp_path / 'out', 'semantic', ignore=11)
+    assert result['pixel_accuracy'] == 5 / 7
+    assert [result['per_class'][name]['iou'] for name in ('sky', 'road', 'car', 'tree')] == [
+        1 / 2, 3 / 4, 1 / 2, 0,
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match='truth/a.png: holds 11, which is no class in the table'):
+        score(tmp_path / 'truth', tmp_path / 'out', 'semantic')
+
+
 def test_masks_of_0_and_255_are_two_classes_unless_255_is_ignored(tmp_path):
     save(tmp_path / 'truth/a.png', [[0, 255, 255, 0]])
     save(tmp_path / 'pred/a.png', [[0, 255, 0, 0]])

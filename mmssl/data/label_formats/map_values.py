@@ -19,7 +19,7 @@ class MapValues:
         files: Value, or colour as (R, G, B) -> the first file that holds it.
         is_colored: Whether the maps are of colours.
         has_palette: Whether the maps are indices of a palette.
-        palette: Index -> (R, G, B) of the values that occur, for maps with the same palette.
+        palette: Index -> (R, G, B), if all maps have the same palette.
     """
 
     files: dict[Any, str] = field(default_factory=dict)
@@ -81,7 +81,7 @@ def _scan(paths: list[str], colored: bool) -> MapValues:
             values.files.setdefault(key, path)
     values.has_palette = bool(palettes) and not colored
     if palettes and all(palette == palettes[0] for palette in palettes):
-        values.palette = {index: color for index, color in palettes[0].items() if index in values.files}
+        values.palette = palettes[0]
     return values
 
 

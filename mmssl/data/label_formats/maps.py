@@ -253,7 +253,8 @@ def _row_values(values: MapValues, rows: list[TableRow]) -> list[int]:
     stated = [row.value for row in rows]
     if all(value is not None for value in stated):
         return [value for value in stated if value is not None]
-    by_color = {color: index for index, color in values.palette.items()}
+    used_first = sorted(values.palette, key=lambda index: (index not in values.files, index))
+    by_color = {values.palette[index]: index for index in reversed(used_first)}
     used = {values.palette.get(value) for value in values.files}
     if values.palette and used <= {row.color for row in rows}:
         return [
