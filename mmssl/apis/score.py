@@ -10,7 +10,7 @@ import numpy as np
 from mmssl.apis.score_maps import load_pair, map_pairs
 from mmssl.apis.score_objects import score_objects
 from mmssl.data.label_formats import TASKS, LabelSet, read_labels
-from mmssl.data.label_formats.matching import match_images
+from mmssl.data.label_formats.matching import match_images, part_of
 from mmssl.errors import LabelError
 from mmssl.evaluation.agreement import (
     cohen_kappa,
@@ -33,7 +33,7 @@ from mmssl.evaluation.confusion import (
 from mmssl.hints import nearest
 
 
-def score(
+def score(  # noqa: PLR0913
     truth: str | os.PathLike,
     prediction: str | os.PathLike,
     task: str,
@@ -41,6 +41,7 @@ def score(
     num_classes: int | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    split: str | None = None,
 ) -> dict[str, Any]:
     """Score predictions in files against the truth.
 
@@ -54,6 +55,8 @@ def score(
             None.
         resamples: Resamples of the images for the 95 % intervals.
         seed: Seed of the resamples.
+        split: 'train', 'val' or 'test' for that part of the truth only; not for 'semantic', whose parts are
+            folders of their own.
 
     Returns:
         Scores from 0 to 1 (kappa from -1), 'per_class', 'interval' with [low, high] of each score, 'images'
@@ -70,12 +73,14 @@ def score(
         raise ValueError(f'task {task!r} does not exist{hint}')
     if resamples < 1:
         raise ValueError(f'resamples={resamples} must be at least 1')
+    if task == 'semantic' and split:
+        raise ValueError(f'split {split!r}: name the folder of its label maps instead')
     if task == 'semantic':
         result = _score_maps(truth, prediction, ignore, num_classes, resamples, seed)
     elif task == 'classify':
-        result = _score_images(truth, prediction, resamples, seed)
+        result = _score_images(truth, prediction, resamples, seed, split)
     else:
-        result = score_objects(truth, prediction, task, resamples, seed)
+        result = score_objects(truth, prediction, task, resamples, seed, split)
     return _without_nan(result)
 
 
@@ -142,8 +147,8 @@ def _score_maps(truth, prediction, ignore, num_classes, resamples: int, seed: in
     }
 
 
-def _score_images(truth, prediction, resamples: int, seed: int) -> dict[str, Any]:
-    true_labels = read_labels(truth, 'classify', sizes={})
+def _score_images(truth, prediction, resamples: int, seed: int, split: str | None) -> dict[str, Any]:
+    true_labels = part_of(read_labels(truth, 'classify', sizes={}), split)
     predicted = read_labels(prediction, 'classify', sizes={})
     classes = list(dict.fromkeys([*true_labels.classes, *predicted.classes]))
     pairs = match_images(true_labels, predicted)

@@ -6,7 +6,7 @@ from typing import Any
 from mmssl.data.label_formats import ImageLabels, LabelSet, ObjectLabel, read_labels
 from mmssl.data.label_formats.coco import box_corners, coco_content, is_coco
 from mmssl.data.label_formats.files import LabelFolder, read_json
-from mmssl.data.label_formats.matching import match_images
+from mmssl.data.label_formats.matching import match_images, part_of
 from mmssl.data.label_formats.shapes import as_rle, object_rle, rle_box
 from mmssl.errors import LabelError
 from mmssl.evaluation.average_precision import (
@@ -20,7 +20,9 @@ from mmssl.evaluation.average_precision import (
 MAY_LACK = ('yolo', 'csv', 'results')
 
 
-def score_objects(truth, prediction, task: str, resamples: int, seed: int) -> dict[str, Any]:
+def score_objects(
+    truth, prediction, task: str, resamples: int, seed: int, split: str | None = None
+) -> dict[str, Any]:
     """Score predicted objects by pycocotools.
 
     Args:
@@ -29,6 +31,7 @@ def score_objects(truth, prediction, task: str, resamples: int, seed: int) -> di
         task: 'detect' compares boxes, 'instance' masks.
         resamples: Resamples of the images for the intervals.
         seed: Seed of the resamples.
+        split: Part of the truth; None for all of it.
 
     Returns:
         See :func:`mmssl.apis.score.score`.
@@ -36,7 +39,7 @@ def score_objects(truth, prediction, task: str, resamples: int, seed: int) -> di
     Raises:
         LabelError: An image or class of the predictions is not in the truth, or sizes differ.
     """
-    true_labels = read_labels(truth, task, sizes={})
+    true_labels = part_of(read_labels(truth, task, sizes={}), split)
     predicted, notes = _predictions(prediction, true_labels, task)
     pairs = match_images(true_labels, predicted, may_lack=predicted.format in MAY_LACK)
     lacking = [image.name for image, other in pairs if other is None]

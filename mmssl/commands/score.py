@@ -37,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--task', required=True, choices=TASKS, metavar='TASK', help='semantic, detect, instance or classify'
     )
     parser.add_argument(
+        '--split', choices=('train', 'val', 'test'), help='score this part of the truth only (default: all)'
+    )
+    parser.add_argument(
         '--ignore', type=int, metavar='N', help='value of label maps that is not counted (default: 255)'
     )
     parser.add_argument(
@@ -64,7 +67,14 @@ def run(args: argparse.Namespace) -> None:
     from mmssl.apis.score import score
 
     result = score(
-        args.truth, args.prediction, args.task, args.ignore, args.num_classes, args.resamples, args.seed
+        args.truth,
+        args.prediction,
+        args.task,
+        args.ignore,
+        args.num_classes,
+        args.resamples,
+        args.seed,
+        args.split,
     )
     print(json.dumps(result, indent=2, ensure_ascii=False) if args.json else table(result))
 

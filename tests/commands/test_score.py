@@ -427,6 +427,17 @@ def test_classes_of_images_equal_scikit_learn(tmp_path, capsys):
     assert status == 1 and '0.png is not in' in err
 
 
+def test_a_part_of_the_truth(tmp_path):
+    for name in ('train/cat/1', 'train/dog/2', 'val/cat/3', 'val/dog/4'):
+        save(tmp_path / f'truth/{name}.png', np.zeros((2, 2)))
+    (tmp_path / 'pred.csv').write_text('path,label\n3.png,cat\n4.png,cat\n')
+    assert score(tmp_path / 'truth', tmp_path / 'pred.csv', 'classify', split='val')['accuracy'] == 0.5
+    with pytest.raises(ValueError, match="has no part 'test'; parts of the layout: train, val"):
+        score(tmp_path / 'truth', tmp_path / 'pred.csv', 'classify', split='test')
+    with pytest.raises(ValueError, match='name the folder of its label maps'):
+        score(tmp_path / 'truth', tmp_path / 'pred.csv', 'semantic', split='val')
+
+
 def test_wrong_arguments(tmp_path, capsys):
     (tmp_path / 'a').mkdir()
     status, _, err = run(capsys, tmp_path / 'no', tmp_path / 'a', '--task', 'semantic')

@@ -7,6 +7,20 @@ from mmssl.data.label_formats.records import ImageLabels, LabelSet
 from mmssl.errors import LabelError
 
 
+def part_of(labels: LabelSet, split: str | None) -> LabelSet:
+    """Return the labels of a split of the layout; all labels for None.
+
+    Raises:
+        LabelError: The layout has no such split.
+    """
+    if split is None:
+        return labels
+    if split not in labels.splits:
+        named = ', '.join(labels.splits) or 'none'
+        raise LabelError(f'has no part {split!r}; parts of the layout: {named}', labels.root)
+    return labels.of_split(split)
+
+
 def match_images(
     truth: LabelSet, prediction: LabelSet, may_lack: bool = False
 ) -> list[tuple[ImageLabels, ImageLabels | None]]:
