@@ -48,10 +48,10 @@ def test_the_file_is_complete_after_every_row(check):
     values = read(check.out)['parts']['a']
     assert values['status'] == 'unfinished'
     assert values['rows'] == [{'name': 'first', 'ok': True, 'error': 1e-7}]
-    check.add('second')
+    check.add('second', errors={'float32': float('inf')})
     check.write('done')
     values = read(check.out)['parts']['a']
-    assert values['status'] == 'done' and len(values['rows']) == 2
+    assert values['status'] == 'done' and values['rows'][1]['errors'] == {'float32': 'inf'}
     assert [path.name for path in check.out.parent.iterdir()] == ['gpu.json']
 
 

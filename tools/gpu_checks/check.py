@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import time
 import traceback
@@ -54,7 +55,7 @@ class Check:
             ok: Whether it is right; None for a measurement, or for what was not measured.
             **values: Results; those that are None or '' are left out.
         """
-        known = {key: value for key, value in values.items() if value not in (None, '')}
+        known = {key: strict(value) for key, value in values.items() if value not in (None, '')}
         self.rows.append({'name': name, 'ok': ok, **known})
         print(f'{self.part}  {describe(self.rows[-1])}', flush=True)
         self.write('unfinished')
@@ -106,6 +107,13 @@ def rounded(value: Any) -> Any:
     return value
 
 
+def strict(value: Any) -> Any:
+    """Return NaN and infinity, which JSON lacks, as text; other values as they are."""
+    if isinstance(value, dict):
+        return {key: strict(entry) for key, entry in value.items()}
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def read(path: Path) -> dict[str, Any]:
     """Read the results; {} if there are none."""
     return json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
@@ -122,7 +130,7 @@ def write(path: Path, content: dict[str, Any]) -> None:
     """Replace the file as a whole."""
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
-        temporary.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + '\n', encoding='utf-8')
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
