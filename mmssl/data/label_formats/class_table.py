@@ -1,11 +1,11 @@
 """Tables of classes beside label maps: names, with values or colours if the files have them."""
 
-import json
+import itertools
 import os
 import re
 from dataclasses import dataclass
 
-from mmssl.data.label_formats.files import LabelFolder, read_text
+from mmssl.data.label_formats.files import LabelFolder, entries_of, read_json, read_text
 from mmssl.data.label_values import Color
 from mmssl.errors import LabelError
 
@@ -54,13 +54,19 @@ class TableRow:
 def find_table(folder: LabelFolder) -> tuple[str, list[TableRow]] | None:
     """Return the path and the rows of the class table of a folder; None if there is none."""
     path = folder.named(*FILES)
-    if path:
+    if path and not _holds_labels(folder, path):
         return path, read_table(path)
     for path in folder.with_suffix('.yaml', '.yml'):
         rows = _yaml_rows(path)
         if rows:
             return path, _checked(rows, path)
     return None
+
+
+def _holds_labels(folder: LabelFolder, path: str) -> bool:
+    """Whether a JSON file is one of labels, as COCO's labels.json, not a table."""
+    content = folder.json(path) if path.lower().endswith('.json') else None
+    return isinstance(content, dict) and bool({'images', 'annotations', 'shapes'} & content.keys())
 
 
 def _yaml_rows(path: str) -> list[TableRow]:
@@ -85,8 +91,11 @@ def read_table(path: str) -> list[TableRow]:
     Raises:
         LabelError: Two classes have the same name, value or colour, or only some have a colour.
     """
-    text = read_text(path)
-    rows = _json_rows(json.loads(text), path) if path.lower().endswith('.json') else _text_rows(text)
+    if path.lower().endswith('.json'):
+        with entries_of(path):
+            rows = _json_rows(read_json(path), path)
+    else:
+        rows = _text_rows(read_text(path))
     return _checked([row for row in rows if row.name], path)
 
 
@@ -116,13 +125,22 @@ def _text_rows(text: str) -> list[TableRow]:
     for pattern, value_group in ((_NUMBERED, 1), (_NUMBER_LAST, 2)):
         body = lines[1:] if len(lines) > 1 and not pattern.match(lines[0]) else lines
         matches = [match for match in map(pattern.match, body) if match]
-        if len(matches) == len(body):
-            return [
-                TableRow(_clean(match.group(3 - value_group)), value=int(match.group(value_group)))
-                for match in matches
-            ]
+        rows = [
+            TableRow(_clean(match.group(3 - value_group)), value=int(match.group(value_group)))
+            for match in matches
+        ]
+        if len(rows) == len(body) and _are_values(rows, body):
+            return rows
     header = lines[0].lower().strip(',;') in ('name', 'class', 'label', 'classes', 'names')
     return [TableRow(_clean(line)) for line in lines[header:]]
+
+
+def _are_values(rows: list[TableRow], lines: list[str]) -> bool:
+    """Whether the numbers of lines are values, not parts of names such as '3 wheels' or 'lane 2'."""
+    values = [row.value for row in rows if row.value is not None]
+    rises = all(first < second for first, second in itertools.pairwise(values))
+    separated = all(re.search('[,:;=\t]', line) for line in lines)
+    return len({row.name for row in rows}) == len(rows) and (separated or rises)
 
 
 def _color_match(line: str) -> re.Match | None:
@@ -135,7 +153,7 @@ def _colored_row(match: re.Match, numbered: bool) -> TableRow:
     red, green, blue = bytes.fromhex(groups[0]) if len(groups) == 1 else map(int, groups)
     before, after = _clean(match.string[: match.start()]), _clean(match.string[match.end() :])
     if numbered:
-        before = _ROW_NUMBER.sub('', before + ',').strip(' ,')
+        before = _ROW_NUMBER.sub('', before + ',').strip(' ,') or before
     return TableRow(before or after, color=(red, green, blue))
 
 
