@@ -16,6 +16,7 @@ _MODULES = {
     'DetectionInferencer': 'mmssl.apis.detection',
     'SegmentationInferencer': 'mmssl.apis.segmentation',
     'PromptInferencer': 'mmssl.apis.prompting',
+    'predict': 'mmssl.apis.predict_folder',
     'export_backbone': 'mmssl.apis.export',
 }
 __all__ = list(_MODULES)

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from mmssl.commands.annotate_folder import check_settings, locked, parse_part, save_settings
-from mmssl.commands.annotate_workers import Annotator, Recipe, annotate_in_processes
+from mmssl.commands.annotate_folder import parse_part, settings_of
+from mmssl.commands.annotate_workers import Annotator, Recipe
 from mmssl.commands.arguments import check_minimums, check_output_folder, progress_hidden
 from mmssl.commands.sam_arguments import (
     NO_MASKS,
@@ -60,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
         OSError: Another run writes into the folder.
     """
     from mmssl.apis.loading import pick_device
+    from mmssl.apis.output_folder import check_settings, locked, save_settings
+    from mmssl.apis.processes import run_in_processes
     from mmssl.apis.sam import check_checkpoint, load_sam
     from mmssl.data import annotations
 
@@ -87,18 +89,18 @@ def run(args: argparse.Namespace) -> int:
         args.overlay,
         args.cache_dir,
     )
-    check_settings(out, recipe)
+    check_settings(out, 'annotate', settings_of(recipe))
     # load the model before anything is written; with several workers, each process loads its own later
     annotator = Annotator(recipe) if args.workers == 1 else None
     if annotator is None:
         load_sam(recipe.model, recipe.checkpoint, recipe.options, recipe.trust)
-    with locked(out, part):
+    with locked(out, 'annotate', part):
         pending = [job for job in jobs if not annotations.is_done(job.file)]
-        save_settings(out, recipe)
+        save_settings(out, 'annotate', settings_of(recipe))
         if annotator is not None:
             results: Iterable = map(annotator, pending)
         else:
-            results = annotate_in_processes(recipe, pending, min(args.workers, len(pending)))
+            results = run_in_processes(recipe, pending, min(args.workers, len(pending)))
         images, masks, unreadable = _collect(results, len(pending), progress_hidden(args))
     skipped = len(jobs) - len(pending)
     print(

@@ -1,14 +1,7 @@
-"""Processes of ``mmssl annotate``, each with a model of its own."""
+"""The model of ``mmssl annotate``, of which each process has its own."""
 
-import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Iterable, Iterator
-from itertools import islice
-from multiprocessing.connection import wait as wait_for_connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +20,10 @@ class Recipe(NamedTuple):
     device: str
     overlay: str | None
     cache_dir: str | None = None
+
+    def build(self, device: str) -> 'Annotator':
+        """Return the annotator of a process, with its model on a device."""
+        return Annotator(self._replace(device=device))
 
 
 class Annotator:
@@ -70,76 +67,3 @@ class Annotator:
         points = [record['point_coords'][0] for record in records]
         image = draw_texts(image, points, range(1, len(records) + 1))
         write_image(Image.fromarray(image), (folder / job.name).with_suffix('.png'))
-
-
-_annotator: Annotator | None = None
-
-
-def _start(recipe: Recipe, indices: Any, threads: int) -> None:
-    """Load the model in a new process, on a GPU of its own if there are several."""
-    import torch
-
-    global _annotator
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends the others
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-    torch.set_num_threads(threads)
-    index = indices.get()
-    if recipe.device == 'cuda':
-        recipe = recipe._replace(device=f'cuda:{index % torch.cuda.device_count()}')
-    _annotator = Annotator(recipe)
-
-
-def _exit_with_parent() -> None:
-    """End the process when the main one was killed, for which a pool's processes would wait forever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait_for_connection([parent.sentinel])
-    os._exit(1)
-
-
-def _annotate(job: 'Job') -> tuple[int, str | None]:
-    assert _annotator is not None
-    return _annotator(job)
-
-
-def annotate_in_processes(
-    recipe: Recipe, jobs: 'Iterable[Job]', workers: int, start_method: str = 'spawn'
-) -> Iterator[tuple[int, str | None]]:
-    """Yield the results of several processes as they are finished.
-
-    Args:
-        recipe: The model and the settings of each process.
-        jobs: Images and the files of their masks.
-        workers: Number of processes.
-        start_method: Start method of multiprocessing.
-
-    Raises:
-        ChildProcessError: A process died.
-    """
-    from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-    from concurrent.futures.process import BrokenProcessPool
-
-    if not workers:
-        return
-    context = multiprocessing.get_context(start_method)
-    indices = context.Queue()
-    for index in range(workers):
-        indices.put(index)
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    pool = ProcessPoolExecutor(workers, context, _start, (recipe, indices, threads))
-    jobs = iter(jobs)
-    try:
-        waiting = {pool.submit(_annotate, job) for job in islice(jobs, 2 * workers)}
-        while waiting:
-            finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            waiting |= {pool.submit(_annotate, job) for job in islice(jobs, len(finished))}
-            for future in finished:
-                yield future.result()
-    except BrokenProcessPool:
-        raise ChildProcessError(
-            'a process died, most likely for lack of memory; what is written stays, and the same command '
-            'continues from '
-            f'there. Fewer than {workers} --workers need less'
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)

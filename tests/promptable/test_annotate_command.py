@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from mmssl.apis import output_folder, processes
 from mmssl.apis.sam import load_sam
 from mmssl.cli import main
-from mmssl.commands import annotate_folder, annotate_workers
+from mmssl.commands import annotate_workers
 from mmssl.data import annotations
 from mmssl.data.images import read_rgb
 from mmssl.data.mask_datasets import SA1BDataset, decode_segment
@@ -162,7 +163,7 @@ def test_other_settings_and_another_run_are_refused(folder, annotated, capsys):
         ((1, 2), (1, 2)),
         ((1, 2), (2, 2)),
     ):
-        with annotate_folder.locked(annotated, running):
+        with output_folder.locked(annotated, 'annotate', running):
             status = annotate(folder, annotated, '--part', f'{refused[0]}/{refused[1]}')
         assert status == int(running == refused or 1 in (running[1], refused[1])), (running, refused)
         assert status == 0 or 'another mmssl annotate writes into' in capsys.readouterr().err
@@ -190,7 +191,7 @@ def test_processes_write_every_file_once(folder, annotated, tmp_path):
     jobs = annotations.plan(images, tmp_path / 'out')
     (images / '1/photo_2.jpg').unlink()
     (images / '1/photo_2.jpg').write_bytes(b'no image')
-    results = list(annotate_workers.annotate_in_processes(recipe, jobs, 2, start_method='fork'))
+    results = list(processes.run_in_processes(recipe, jobs, 2, start_method='fork'))
     bad = [reason for _, reason in results if reason]
     assert len(results) == 12 and len(bad) == 1 and '1/photo_2.jpg: no known image format' in bad[0]
     files = list((tmp_path / 'out').rglob('*'))
@@ -211,13 +212,13 @@ def _die(recipe, numbers, threads):
 
 
 def test_a_process_that_dies_is_named(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(annotate_workers, '_start', _die)
+    monkeypatch.setattr(processes, '_start', _die)
     jobs = annotations.plan(folder / 'images', tmp_path)
     with pytest.raises(
         ChildProcessError,
         match='a process died, .* and the same command continues from there. Fewer than 2 --workers',
     ):
-        list(annotate_workers.annotate_in_processes(None, jobs, 2, start_method='fork'))
+        list(processes.run_in_processes(None, jobs, 2, start_method='fork'))
 
 
 def test_a_bad_image_is_named_and_left_out(folder, tmp_path, capsys):
