@@ -1,5 +1,6 @@
 """Average precision of predicted boxes or masks in files against the truth in files."""
 
+import math
 import os
 from typing import Any
 
@@ -166,11 +167,20 @@ def _results(pairs, truth: LabelSet, predicted: LabelSet, task: str) -> list[dic
                     f'({", ".join(truth.classes[:5])})',
                     other.source or predicted.root,
                 )
+            score = 1.0 if each.score is None else each.score
+            if not all(
+                isinstance(value, (int, float)) and math.isfinite(value) for value in (score, *each.box)
+            ):
+                raise LabelError(
+                    f'a prediction of {other.name} has the score {score} and the box {each.box}; all '
+                    'must be finite numbers',
+                    other.source or predicted.root,
+                )
             left, top, right, bottom = each.box
             result: dict[str, Any] = dict(
                 image_id=number,
                 category_id=truth.classes.index(name) + 1,
-                score=1.0 if each.score is None else each.score,
+                score=score,
             )
             if task == 'instance':
                 result['segmentation'] = object_rle(each, other)

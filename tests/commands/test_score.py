@@ -371,6 +371,9 @@ def test_resampled_precision_of_an_image_twice_is_that_of_two_images(coco):
         (lambda each: each.update(image_id=5), 'image_id 5 is not in the truth'),
         (lambda each: each.update(category_id=1000), 'category_id 1000 is not in the truth'),
         (lambda each: each.update(bbox=[1, 2]), 'needs four numbers'),
+        (lambda each: each.update(bbox=[1, 2, float('nan'), 3]), 'all must be finite numbers'),
+        (lambda each: each.update(score=float('nan')), 'has the score nan'),
+        (lambda each: each.update(score='high'), 'has the score high'),
     ],
 )
 def test_results_that_do_not_fit(coco, tmp_path, change, reason):
