@@ -1,4 +1,4 @@
-"""Object detection for mmdet: R-FCN, deformable convolutions and deformable R-FCN."""
+"""Object detection for mmdet: R-FCN, deformable convolutions, deformable R-FCN, and plain ViT backbones."""
 
 from mmssl import registry  # noqa: F401  first: stands in for the compiled operators that mmdet imports from mmcv
 from mmssl.detection import (
@@ -10,6 +10,7 @@ from mmssl.detection import (
     preprocessing,
     rfcn,
     rfcn_head,
+    vit_det,
 )
 
 annotation_patches.apply()
@@ -23,4 +24,5 @@ __all__ = [
     'preprocessing',
     'rfcn',
     'rfcn_head',
+    'vit_det',
 ]

@@ -1,6 +1,7 @@
 """Parameter groups and optimizers."""
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 
 import torch
 from mmengine.logging import MMLogger
@@ -20,8 +21,8 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     ``paramwise_cfg`` takes all keys of mmengine's constructor (``custom_keys``, ``norm_decay_mult``,
     ``flat_decay_mult`` ...) and ``layer_decay_rate``: depth d of D has its learning rate multiplied by rate
-    ** (D - 1 - d), with (d, D) from the model's ``get_layer_depth(name)`` (BEiT, arXiv:2106.08254, and MAE's
-    fine-tuning).
+    ** (D - 1 - d), with (d, D) from the ``get_layer_depth(name)`` of the model or its backbone (BEiT,
+    arXiv:2106.08254, and MAE's fine-tuning).
 
     Raises:
         ValueError: ``layer_decay_rate`` for a model without ``get_layer_depth``, or an unknown key.
@@ -76,16 +77,30 @@ class MergedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         rate = self.paramwise_cfg.get('layer_decay_rate')
         if rate is None:
             return
-        if not hasattr(module, 'get_layer_depth'):
-            raise ValueError(
-                f'layer_decay_rate needs a model with get_layer_depth(name); {type(module).__name__} has none'
-            )
+        get_layer_depth = _layer_depths(module)
         names = {id(parameter): name for name, parameter in module.named_parameters()}
         for group in groups:
-            depth, depths = module.get_layer_depth(names[id(group['params'][0])])
+            depth, depths = get_layer_depth(names[id(group['params'][0])])
             scale = rate ** (depths - 1 - depth)
             group['lr'] = group.get('lr', self.base_lr) * scale
             group['lr_scale'] = scale
+
+
+def _layer_depths(module: torch.nn.Module) -> Callable[[str], tuple[int, int]]:
+    """Return the function from the name of a parameter to (depth, number of depths).
+
+    Raises:
+        ValueError: Neither the model nor its backbone has one.
+    """
+    if hasattr(module, 'get_layer_depth'):
+        return module.get_layer_depth
+    backbone = getattr(module, 'backbone', None)
+    if not hasattr(backbone, 'get_layer_depth'):
+        raise ValueError(
+            'layer_decay_rate needs a model or a backbone with get_layer_depth(name); '
+            f'{type(module).__name__} has none'
+        )
+    return functools.partial(backbone.get_layer_depth, prefix='backbone.')
 
 
 @OPTIMIZERS.register_module()

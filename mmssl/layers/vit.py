@@ -61,6 +61,8 @@ class ViT(BaseViT):
     # unlike mmpretrain's, it works where only mmdet or mmseg is installed, takes rectangular images, and
     # starts from the x-first sine-cosine table of MAE's released code
 
+    # class of the layers
+    BLOCK: type[TransformerBlock] = TransformerBlock
     STEM = ('cls_token', 'register_tokens', 'pos_embed')
 
     def __init__(  # noqa: PLR0913
@@ -131,7 +133,7 @@ class ViT(BaseViT):
         )
         depth_rates = torch.linspace(0, drop_path_rate, self.num_layers, device='cpu').tolist()
         self.layers = nn.ModuleList(
-            TransformerBlock(**{**defaults, 'drop_path_rate': rate, **layer_cfg})
+            self.BLOCK(**{**defaults, 'drop_path_rate': rate, **layer_cfg})
             for rate, layer_cfg in zip(depth_rates, layer_cfgs, strict=True)
         )
         self._add_norms(eps)

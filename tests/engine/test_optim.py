@@ -5,7 +5,7 @@ import torch
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from mmssl.engine.optim import LARC, LARS
+from mmssl.engine.optim import LARC, LARS, MergedOptimWrapperConstructor
 from mmssl.engine.optim_wrapper import clip_each_grad_norm_
 from mmssl.registry import MODELS
 
@@ -103,7 +103,7 @@ def test_groups_divide_the_trained_parameters():
 def test_wrong_options_are_refused():
     with pytest.raises(ValueError, match="unknown keys \\['flat_decay'\\]"):
         wrapper(mae(), flat_decay=0.0)
-    with pytest.raises(ValueError, match='layer_decay_rate needs a model with get_layer_depth'):
+    with pytest.raises(ValueError, match='layer_decay_rate needs a model or a backbone with get_layer_depth'):
         wrapper(nn.Linear(2, 2), layer_decay_rate=0.5)
 
 
@@ -216,3 +216,23 @@ def test_wrappers_clip_each(kind):
                 'clip_grad': {'type': 'each', 'norm': 3.0},
             },
         )
+
+
+def test_layer_decay_reads_the_depths_of_the_backbone_of_a_detector():
+    from mmssl.layers.vit import ViT
+
+    arch = dict(embed_dims=8, num_layers=2, num_heads=2, feedforward_channels=8)
+    detector = nn.Module()
+    detector.backbone = ViT(arch, img_size=8, patch_size=4)
+    detector.head = nn.Linear(8, 2)
+    constructor = MergedOptimWrapperConstructor(
+        dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=1.0)), dict(layer_decay_rate=0.5)
+    )
+    rates = {
+        id(parameter): group['lr']
+        for group in constructor(detector).optimizer.param_groups
+        for parameter in group['params']
+    }
+    assert rates[id(detector.head.weight)] == 1
+    assert rates[id(detector.backbone.layers[1].ln1.weight)] == 0.5
+    assert rates[id(detector.backbone.patch_embed.projection.weight)] == 0.125
