@@ -1,7 +1,6 @@
 """The two-way transformer of the mask decoder (Segment Anything, arXiv:2304.02643, appendix A).
 
-The mask decoder normally runs it in an equivalent form that does not project the image tokens for every
-prompt, see :mod:`mmssl.promptable.fast.folded_attention`.
+:mod:`mmssl.promptable.fast.folded_attention` computes the same without projecting the image for every prompt.
 """
 
 from torch import Tensor, nn
@@ -72,8 +71,6 @@ class TwoWayAttentionBlock(nn.Module):
 
 class TwoWayTransformer(nn.Module):
     """Blocks of two-way attention and a final attention of the tokens to the image.
-
-    Names and arguments are those of the official class.
 
     Args:
         depth: Number of blocks.
