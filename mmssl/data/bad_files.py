@@ -9,6 +9,7 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 
+from mmssl.data.eight_bits import ImageSettingError
 from mmssl.data.images import BadImageError, decode, open_image
 from mmssl.errors import BadFilesError
 from mmssl.registry import HOOKS
@@ -118,7 +119,8 @@ class BadFiles:
         if count <= allowed and count < total:
             return
         if self.list_file:
-            files = f'listed in {self.list_file}'
+            path, reason = list(self._reasons.items())[-1]
+            files = f'listed in {self.list_file}, the last is {path} ({reason})'
         else:
             examples = [f'{path} ({reason})' for path, reason in list(self._reasons.items())[:3]]
             files = f'among them {"; ".join(examples)}'
@@ -164,6 +166,8 @@ def diagnose(path: str, max_pixels: int | None = None) -> str | None:
     """
     try:
         decode(open_image(path, max_pixels) if max_pixels else open_image(path))
+    except ImageSettingError:  # readable with a setting that this function does not know
+        return None
     except BadImageError as error:
         return error.reason
     except OSError as error:
@@ -188,7 +192,7 @@ def _drop_repaired(path: str) -> None:
     for name, reason in read_list(path):
         try:
             decode(open_image(name))
-        except FileNotFoundError:
+        except (FileNotFoundError, ImageSettingError):
             continue
         except (BadImageError, OSError):
             still_bad[name] = reason

@@ -2,6 +2,7 @@
 
 import math
 import random
+from typing import Any
 
 import cv2
 from mmcv.transforms import BaseTransform
@@ -14,8 +15,9 @@ from mmssl.data.arguments import (
     check_size,
 )
 from mmssl.data.crops import crop_resized, decode_reduction, random_resized_box
-from mmssl.data.images import MAX_PIXELS, decode, open_image, planar
+from mmssl.data.images import MAX_PIXELS, planar
 from mmssl.data.pillow_like import ADJUSTMENTS
+from mmssl.data.reader import ImageReader, decode_pixels
 from mmssl.registry import TRANSFORMS
 
 _JITTERED = ('brightness', 'contrast', 'saturation')
@@ -46,6 +48,8 @@ class LoadBEiTViews(BaseTransform):
         reducing_gap: A JPEG is decoded at 1/k if the box then still has this many times the output's pixels;
             None always decodes at full size.
         max_pixels: Largest image to accept, width times height.
+        **reading: value_range, channels, pages, channel_axis: see :class:`mmssl.data.reader.ImageReader`;
+            they need ``jitter=0``.
     """
 
     def __init__(  # noqa: PLR0913
@@ -60,6 +64,7 @@ class LoadBEiTViews(BaseTransform):
         flip_prob: float = 0.5,
         reducing_gap: float | None = 1.0,
         max_pixels: int = MAX_PIXELS,
+        **reading: Any,
     ):
         self.sizes = [check_size(size) for size in (scale, second_scale) if size is not None]
         self.interpolations = [check_interpolation(name) for name in (interpolation, second_interpolation)]
@@ -70,7 +75,11 @@ class LoadBEiTViews(BaseTransform):
         self.jitter = jitter
         self.flip_prob = check_probability('flip_prob', flip_prob)
         self.reducing_gap = check_reducing_gap(reducing_gap)
-        self.max_pixels = max_pixels
+        self.reader = ImageReader(max_pixels, **reading)
+        if self.reader.reads_values and jitter:
+            raise ValueError(
+                f'jitter={jitter!r} is for images of 8-bit RGB; set jitter=0 beside {", ".join(reading)}'
+            )
 
     def transform(self, results: dict) -> dict:
         """Load a random crop of ``results['img_path']``.
@@ -78,7 +87,7 @@ class LoadBEiTViews(BaseTransform):
         Raises:
             BadImageError: The file is not a readable image; the message names it.
         """
-        image = open_image(results['img_path'], self.max_pixels)
+        image = self.reader.open(results['img_path'], results.get('page'))
         box = random_resized_box(image.width, image.height, self.crop_ratio_range, self.aspect_ratio_range)
         flip = random.random() < self.flip_prob
         adjustments = []
@@ -86,7 +95,7 @@ class LoadBEiTViews(BaseTransform):
             adjustments = [(name, random.uniform(1 - self.jitter, 1 + self.jitter)) for name in _JITTERED]
         random.shuffle(adjustments)
         reduction = min(decode_reduction(image, box, size, self.reducing_gap) for size in self.sizes)
-        pixels = decode(image, reduction)
+        pixels = decode_pixels(image, reduction)
         for name, factor in adjustments:
             pixels = ADJUSTMENTS[name](pixels, factor)
         views = []
@@ -94,7 +103,7 @@ class LoadBEiTViews(BaseTransform):
             view, results['crop_box'] = crop_resized(
                 image, pixels, reduction, box, size, interpolation, interleaved=True
             )
-            views.append(planar(cv2.flip(view, 1) if flip else view))
+            views.append(planar(cv2.flip(view, 1).reshape(view.shape) if flip else view))
         results['img'] = views
         results['flip'] = flip
         results['img_shape'] = views[0].shape[:2]

@@ -5,7 +5,8 @@ import random
 
 import numpy as np
 
-from mmssl.data.images import EncodedImage, can_reduce, orient, resize, stored_box, upright_box
+from mmssl.data.images import can_reduce, orient, resize, stored_box, upright_box
+from mmssl.data.reader import OpenedImage, in_range
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are exclusive
 
@@ -54,7 +55,7 @@ def random_resized_box(
     return left, top, left + box_width, top + box_height
 
 
-def decode_reduction(image: EncodedImage, box: Box, size: tuple[int, int], gap: float | None) -> int:
+def decode_reduction(image: OpenedImage, box: Box, size: tuple[int, int], gap: float | None) -> int:
     """Return the largest k of 1, 2, 4, 8 such that decoding at 1/k leaves enough pixels in the box.
 
     Args:
@@ -70,7 +71,7 @@ def decode_reduction(image: EncodedImage, box: Box, size: tuple[int, int], gap: 
 
 
 def crop_resized(
-    image: EncodedImage,
+    image: OpenedImage,
     pixels: np.ndarray,
     reduction: int,
     box: Box,
@@ -82,7 +83,7 @@ def crop_resized(
 
     Args:
         image: The image that was decoded.
-        pixels: (stored height / reduction, stored width / reduction, 3) uint8.
+        pixels: (stored height / reduction, stored width / reduction, C).
         reduction: 1, 2, 4 or 8.
         box: Left, top, right, bottom in the upright image.
         size: (width, height) of the result.
@@ -90,8 +91,8 @@ def crop_resized(
         interleaved: As in :func:`mmssl.data.images.resize`.
 
     Returns:
-        (height, width, 3) uint8, upright; and the box that was cut, which is ``box`` snapped to the grid of
-        the reduction.
+        (height, width, C), upright, uint8, or float32 from 0 to 255 where the image has a range of values;
+        and the box that was cut, which is ``box`` snapped to the grid of the reduction.
     """
     left, top, right, bottom = _reduced_box(stored_box(box, image), reduction, pixels)
     stored_width, stored_height = image.header.size
@@ -106,7 +107,7 @@ def crop_resized(
     )
     stored_size = size if image.is_transposed else size[::-1]
     crop = resize(pixels[top:bottom, left:right], stored_size, interpolation, interleaved)
-    return orient(crop, image.orientation), snapped
+    return orient(in_range(crop, image), image.orientation), snapped
 
 
 def _reduced_box(box: Box, reduction: int, pixels: np.ndarray) -> Box:

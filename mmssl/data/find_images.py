@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from mmssl.checkpoint.regular_files import special_file
 from mmssl.data.archives import open_archive, split_archive
 from mmssl.data.missing import closest, no_images, no_such_folder, no_such_folder_in_archive
-from mmssl.data.suffixes import IMAGE_SUFFIXES, SIDECAR_SUFFIXES
+from mmssl.data.suffixes import ARRAY_SUFFIXES, IMAGE_SUFFIXES, SIDECAR_SUFFIXES
 
 
 def find_images(
@@ -21,7 +21,8 @@ def find_images(
     Args:
         data_root: A folder or an archive.
         prefix: Folder below it, or ''.
-        suffixes: Lower-case suffixes with their dot.
+        suffixes: Lower-case suffixes with their dot. The default also finds NPY, NPZ and DICOM files where
+            there are no other images.
 
     Returns:
         The folder that holds the images and their sorted paths below it, with '/' between folders.
@@ -49,10 +50,17 @@ def find_images(
         print_log(f'{root} does not exist; using the images of {data_root}', logger='current')
         root = data_root
     names, other_suffixes = _scan(root, tuple(suffixes))
+    if not names and _may_be_arrays(suffixes, other_suffixes):
+        names, other_suffixes = _scan(root, ARRAY_SUFFIXES)
     if not names:
         raise ValueError(no_images(root, suffixes, other_suffixes))
     log_unread(root, other_suffixes)
     return root, names
+
+
+def _may_be_arrays(suffixes: Sequence[str], other_suffixes: Counter) -> bool:
+    """Return True if files of values are to stand for images, as there are no others."""
+    return tuple(suffixes) == IMAGE_SUFFIXES and any(suffix in other_suffixes for suffix in ARRAY_SUFFIXES)
 
 
 def _description(path: str) -> str:
@@ -95,10 +103,11 @@ def _unread_message(other_suffixes: Counter) -> str | None:
         return None
     counts = ', '.join(f'{count} {suffix or "without an ending"}' for suffix, count in unread.most_common(8))
     files = '1 file is' if unread.total() == 1 else f'{unread.total()} files are'
-    return (
-        f'{files} not read, since no image that can be read has such an ending: {counts}; '
-        'convert images to .jpg or .png'
-    )
+    cure = 'convert images to .jpg or .png'
+    arrays = [suffix for suffix in unread if suffix in ARRAY_SUFFIXES]
+    if arrays:
+        cure += f', or read {" and ".join(arrays)} alone by extensions={arrays!r} in the dataset'
+    return f'{files} not read, since no image that can be read has such an ending: {counts}; {cure}'
 
 
 def _other_suffixes(names: Iterable[str], suffixes: Sequence[str]) -> Counter:
@@ -120,6 +129,8 @@ def _find_in_archive(
     all_names = [name for name in open_archive(archive).names() if not _is_hidden(name)]
     images = sorted(name for name in all_names if name.lower().endswith(tuple(suffixes)))
     other_suffixes = _other_suffixes(all_names, suffixes)
+    if not images and _may_be_arrays(suffixes, other_suffixes):
+        return _find_in_archive(archive, folder, ARRAY_SUFFIXES, optional)
     if not images:
         raise ValueError(no_images(archive, suffixes, other_suffixes))
     log_unread(archive, other_suffixes)

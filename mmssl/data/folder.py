@@ -9,6 +9,7 @@ from mmengine.dataset import BaseDataset
 from mmssl.data.bad_files import BadFiles, diagnose
 from mmssl.data.find_images import find_images
 from mmssl.data.missing import unknown_class
+from mmssl.data.reader import count_pages
 from mmssl.data.suffixes import IMAGE_SUFFIXES
 from mmssl.errors import BadImageError
 from mmssl.registry import DATASETS
@@ -42,6 +43,8 @@ class ImageFolder(BaseDataset):
         max_bad_files: Number of undecodable files above which an error is raised.
         max_bad_fraction: Fraction of undecodable files above which an error is raised; three are always
             allowed.
+        pages: 'images' makes every page of a TIFF, frame of a DICOM file or entry of a stack an image of
+            its own.
         **kwargs: Passed on to mmengine's BaseDataset: indices, test_mode, serialize_data, lazy_init,
             max_refetch, metainfo.
 
@@ -63,8 +66,15 @@ class ImageFolder(BaseDataset):
         classes: Sequence[str] | None = None,
         max_bad_files: int = 100,
         max_bad_fraction: float = 0.001,
+        pages: str | None = None,
         **kwargs,
     ):
+        if pages not in (None, 'images'):
+            raise ValueError(
+                f"pages={pages!r} must be 'images' or None; which page is loaded, and pages='channels', are "
+                'settings of the loader transform'
+            )
+        self.pages = pages
         if labels not in ('auto', 'folder', None):
             raise ValueError(f"labels={labels!r} is not one of 'auto', 'folder', None")
         if not data_root:
@@ -96,7 +106,8 @@ class ImageFolder(BaseDataset):
         """Scan the folder or archive.
 
         Returns:
-            Dicts with ``img_path`` and, if there are labels, ``gt_label`` (int).
+            Dicts with ``img_path`` and, if there are labels, ``gt_label`` (int); with ``pages='images'`` also
+            ``page`` (int).
         """
         self.image_root, names = find_images(self.data_root, self.data_prefix['img_path'], self.extensions)
         data_list: list[dict[str, Any]] = [dict(img_path=f'{self.image_root}/{name}') for name in names]
@@ -104,6 +115,10 @@ class ImageFolder(BaseDataset):
         if label_of:
             for info, name in zip(data_list, names, strict=True):
                 info['gt_label'] = label_of[name.split('/', 1)[0]]
+        if self.pages == 'images':
+            data_list = [
+                {**info, 'page': page} for info in data_list for page in range(count_pages(info['img_path']))
+            ]
         return data_list
 
     def _label_of_folder(self, names: list[str]) -> dict[str, int] | None:

@@ -11,7 +11,7 @@ import os
 import threading
 import warnings
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from mmssl.data.archives import read_bytes
+from mmssl.data.eight_bits import refuse_lossy, unknown_format
 from mmssl.errors import BadImageError
 
 # Pillow's own limit; larger images raise an error that names them before any pixel is decoded
@@ -62,6 +63,23 @@ class EncodedImage(NamedTuple):
         return self.orientation >= 5
 
 
+class HasHeader(Protocol):
+    """What the functions about sizes and boxes need of an image, see :class:`EncodedImage`."""
+
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def header(self) -> Any: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def orientation(self) -> int: ...
+    @property
+    def is_transposed(self) -> bool: ...
+
+
 def open_image(path: str, max_pixels: int = MAX_PIXELS) -> EncodedImage:
     """Read a file and its header without decoding any pixel.
 
@@ -74,9 +92,7 @@ def open_image(path: str, max_pixels: int = MAX_PIXELS) -> EncodedImage:
         BadImageError: The file is empty, a folder, a FIFO or device, of an unknown format, or larger than
             ``max_pixels``.
     """
-    data = _read_file(path, _METADATA_BYTES + _BYTES_PER_PIXEL * max_pixels)
-    if not data:
-        raise BadImageError('the file is empty', path)
+    data = read_file(path, max_pixels)
     try:
         header = _read_header(data)
         width, height = header.size
@@ -86,7 +102,7 @@ def open_image(path: str, max_pixels: int = MAX_PIXELS) -> EncodedImage:
     except BadImageError:
         raise
     except Image.UnidentifiedImageError:
-        raise BadImageError('no known image format', path) from None
+        raise unknown_format(data, path) from None
     except Exception as error:  # Pillow's parsers raise all kinds of errors on damaged headers
         raise BadImageError(f'unreadable header: {error}', path) from None
     if orientation not in range(1, 9):
@@ -96,10 +112,19 @@ def open_image(path: str, max_pixels: int = MAX_PIXELS) -> EncodedImage:
     return EncodedImage(path, data, header, width, height, orientation)
 
 
-def _read_file(path: str, max_bytes: int) -> bytes:
-    """Return the content of a file or of an entry of an archive; BadImageError if it cannot be read."""
+def read_file(path: str, max_pixels: int = MAX_PIXELS) -> bytes:
+    """Return the content of a file or of an entry of an archive.
+
+    Args:
+        path: Path of a file, or a path that leads through an archive.
+        max_pixels: Largest image to accept, width times height.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        BadImageError: It is empty, cannot be read, or is larger than such an image.
+    """
     try:
-        return read_bytes(path, max_bytes)
+        data = read_bytes(path, _METADATA_BYTES + _BYTES_PER_PIXEL * max_pixels)
     except (FileNotFoundError, PermissionError):
         raise
     except IsADirectoryError:
@@ -107,6 +132,9 @@ def _read_file(path: str, max_bytes: int) -> bytes:
     except OSError as error:
         reason = error.strerror or str(error).removeprefix(f'{path} ')
         raise BadImageError(reason, path) from None
+    if not data:
+        raise BadImageError('the file is empty', path)
+    return data
 
 
 def _read_header(data: bytes) -> Image.Image:
@@ -141,8 +169,9 @@ def _without_pillow_limit(pixels: int) -> Iterator[None]:
 def decode(image: EncodedImage, reduction: int = 1) -> np.ndarray:
     """Decode the pixels as they are stored, without applying the EXIF orientation.
 
-    Alpha is dropped, as torchvision's loader (``convert('RGB')``) and mmcv's (``cv2.IMREAD_COLOR``) do;
-    16-bit values keep their high byte; the first frame of an animation is decoded.
+    Alpha is dropped, as torchvision's loader (``convert('RGB')``) and mmcv's (``cv2.IMREAD_COLOR``) do; the
+    first frame of an animation is decoded. What has more bits, bands or pages is read by
+    :class:`mmssl.data.reader.ImageReader`.
 
     Args:
         image: The image, from :func:`open_image`.
@@ -153,7 +182,7 @@ def decode(image: EncodedImage, reduction: int = 1) -> np.ndarray:
         (H, W, 3) uint8, BGR; H = ceil(stored height / reduction) for a JPEG, likewise W.
 
     Raises:
-        BadImageError: The file is truncated or cannot be decoded.
+        BadImageError: The file is truncated, cannot be decoded, or is not an 8-bit grey or RGB image.
     """
     if can_reduce(image):
         pixels = cv2.imdecode(
@@ -181,7 +210,7 @@ def read_rgb(path: str | os.PathLike) -> np.ndarray:
     return np.ascontiguousarray(orient(decode(image), image.orientation)[..., ::-1])
 
 
-def can_reduce(image: EncodedImage) -> bool:
+def can_reduce(image: HasHeader) -> bool:
     """Return True for complete JPEGs of one or three components, which OpenCV can decode at reduced size."""
     header = image.header
     if header.format not in ('JPEG', 'MPO') or header.mode not in ('L', 'RGB'):
@@ -208,17 +237,10 @@ def _decode_with_pillow(image: EncodedImage) -> np.ndarray:
     header = image.header
     check_png(image)
     try:
+        refuse_lossy(header, image.data, image.path)
         with warnings.catch_warnings(), _without_pillow_limit(header.width * header.height):
             warnings.simplefilter('ignore')
             header.load()
-            if header.mode.startswith('I;16') or (header.mode == 'I' and header.format == 'PNG'):
-                pixels = (np.asarray(header).astype(np.int32) >> 8).astype(np.uint8)
-                return np.repeat(pixels[..., None], 3, axis=2)
-            if header.mode in ('I', 'F'):
-                raise BadImageError(
-                    f'32-bit values (mode {header.mode}) have no common range; save it with 8 or 16 bits',
-                    image.path,
-                )
             rgb = np.asarray(header.convert('RGB'))
     except BadImageError:
         raise
@@ -247,7 +269,7 @@ def orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels
 
 
-def stored_box(box: tuple[int, int, int, int], image: EncodedImage) -> tuple[int, int, int, int]:
+def stored_box(box: tuple[int, int, int, int], image: HasHeader) -> tuple[int, int, int, int]:
     """Convert a box (left, top, right, bottom) of the upright image to coordinates of the stored pixels."""
     left, top, right, bottom = box
     if image.orientation in (2, 3, 6, 7):
@@ -257,7 +279,7 @@ def stored_box(box: tuple[int, int, int, int], image: EncodedImage) -> tuple[int
     return (top, left, bottom, right) if image.is_transposed else (left, top, right, bottom)
 
 
-def upright_box(box: tuple[int, int, int, int], image: EncodedImage) -> tuple[int, int, int, int]:
+def upright_box(box: tuple[int, int, int, int], image: HasHeader) -> tuple[int, int, int, int]:
     """Convert a box of the stored pixels to coordinates of the upright image (inverse of ``stored_box``)."""
     left, top, right, bottom = (box[1], box[0], box[3], box[2]) if image.is_transposed else box
     if image.orientation in (2, 3, 6, 7):
@@ -273,7 +295,7 @@ def resize(
     """Resize with antialiasing.
 
     Args:
-        pixels: (H, W, 3) uint8.
+        pixels: (H, W, C) uint8, or values of any other type, which become float32.
         size: (height, width) of the result.
         interpolation: 'bicubic' or 'bilinear' (torch, equal to Pillow's to within two gray levels), or
             'lanczos' (Pillow).
@@ -281,10 +303,12 @@ def resize(
             converting to the :func:`planar` layout.
 
     Returns:
-        (height, width, 3) uint8.
+        (height, width, C) uint8 or float32.
     """
+    if pixels.dtype != np.uint8:
+        pixels = pixels.astype(np.float32, copy=False)
     if interpolation == 'lanczos':
-        return np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.LANCZOS))
+        return _resize_lanczos(pixels, size)
     if pixels.shape[:2] == tuple(size):
         return pixels
     # permuted after adding the batch axis, the tensor is channels_last to torch, which takes its fast path
@@ -293,8 +317,16 @@ def resize(
     return pixels if interleaved else planar(pixels)
 
 
+def _resize_lanczos(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
+        return np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.LANCZOS))
+    # Pillow has no mode of more channels, and one of floats for a single channel only
+    bands = [Image.fromarray(np.ascontiguousarray(band)) for band in pixels.transpose(2, 0, 1)]
+    return np.stack([band.resize(size[::-1], Image.Resampling.LANCZOS) for band in bands], axis=2)
+
+
 def planar(pixels: np.ndarray) -> np.ndarray:
-    """Copy (H, W, 3) uint8 to a memory layout with one plane per channel, as PackInputs needs it."""
-    planes = np.empty((3, *pixels.shape[:2]), np.uint8)
+    """Copy (H, W, C) to a memory layout with one plane per channel, as PackInputs needs it."""
+    planes = np.empty((pixels.shape[2], *pixels.shape[:2]), pixels.dtype)
     cv2.split(pixels, list(planes))
     return planes.transpose(1, 2, 0)

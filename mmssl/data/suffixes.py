@@ -17,6 +17,8 @@ IMAGE_SUFFIXES = (
     '.pgm',
     '.jp2',
 )
+# read as images where a folder has none of the above: arrays beside photographs are seldom images
+ARRAY_SUFFIXES = ('.npy', '.npz', '.dcm', '.dicom')
 # files that are often beside images and are not images themselves
 SIDECAR_SUFFIXES = (
     '.txt',

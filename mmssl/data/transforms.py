@@ -3,16 +3,21 @@
 All of them put BGR uint8 into ``results['img']``, (H, W, 3), as the transforms of the toolboxes expect it,
 with ``img_shape`` and ``ori_shape``. A pipeline ends with ``mmpretrain.PackInputs``: uint8 goes to the device
 and is normalized there by the data preprocessor.
+
+With a ``value_range`` they put float32 from 0 to 255 instead, (H, W, C); see
+:class:`mmssl.data.reader.ImageReader` for it and for ``channels``, ``pages`` and ``channel_axis``.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from mmcv.transforms import BaseTransform
 
 from mmssl.data.arguments import check_interpolation, check_range, check_reducing_gap, check_size
 from mmssl.data.crops import crop_resized, decode_reduction, random_resized_box
-from mmssl.data.images import MAX_PIXELS, decode, open_image, orient, resize
+from mmssl.data.images import MAX_PIXELS, orient, resize
+from mmssl.data.reader import ImageReader, decode_pixels, in_range
 from mmssl.registry import TRANSFORMS
 
 
@@ -26,13 +31,14 @@ class LoadImage(BaseTransform):
 
     Args:
         max_pixels: Largest image to accept, width times height.
+        **reading: value_range, channels, pages, channel_axis: see :class:`mmssl.data.reader.ImageReader`.
     """
 
     # mmcv's LoadImageFromFile fails on gray, 16-bit and CMYK files or turns them into noise, and its errors
     # do not name the file
 
-    def __init__(self, max_pixels: int = MAX_PIXELS):
-        self.max_pixels = max_pixels
+    def __init__(self, max_pixels: int = MAX_PIXELS, **reading: Any):
+        self.reader = ImageReader(max_pixels, **reading)
 
     def transform(self, results: dict) -> dict:
         """Load ``results['img_path']``.
@@ -40,8 +46,9 @@ class LoadImage(BaseTransform):
         Raises:
             BadImageError: The file is not a readable image; the message names it.
         """
-        image = open_image(results['img_path'], self.max_pixels)
-        pixels = np.ascontiguousarray(orient(decode(image), image.orientation))
+        image = self.reader.open(results['img_path'], results.get('page'))
+        pixels = in_range(decode_pixels(image), image)
+        pixels = np.ascontiguousarray(orient(pixels, image.orientation))
         return _with_image(results, pixels, pixels.shape[:2])
 
 
@@ -69,6 +76,7 @@ class LoadRandomResizedCrop(BaseTransform):
             full size.
         max_pixels: Largest image to accept, width times height.
         clip: Draw the box once and clip it, see :func:`mmssl.data.crops.random_resized_box`.
+        **reading: value_range, channels, pages, channel_axis: see :class:`mmssl.data.reader.ImageReader`.
     """
 
     def __init__(
@@ -80,6 +88,7 @@ class LoadRandomResizedCrop(BaseTransform):
         reducing_gap: float | None = 1.0,
         max_pixels: int = MAX_PIXELS,
         clip: bool = False,
+        **reading: Any,
     ):
         self.clip = clip
         self.width, self.height = check_size(scale)
@@ -87,7 +96,7 @@ class LoadRandomResizedCrop(BaseTransform):
         self.aspect_ratio_range = check_range('aspect_ratio_range', aspect_ratio_range, math.inf)
         self.interpolation = check_interpolation(interpolation)
         self.reducing_gap = check_reducing_gap(reducing_gap)
-        self.max_pixels = max_pixels
+        self.reader = ImageReader(max_pixels, **reading)
 
     def transform(self, results: dict) -> dict:
         """Load a random crop of ``results['img_path']``.
@@ -95,14 +104,14 @@ class LoadRandomResizedCrop(BaseTransform):
         Raises:
             BadImageError: The file is not a readable image; the message names it.
         """
-        image = open_image(results['img_path'], self.max_pixels)
+        image = self.reader.open(results['img_path'], results.get('page'))
         box = random_resized_box(
             image.width, image.height, self.crop_ratio_range, self.aspect_ratio_range, clip=self.clip
         )
         size = (self.width, self.height)
         reduction = decode_reduction(image, box, size, self.reducing_gap)
         pixels, results['crop_box'] = crop_resized(
-            image, decode(image, reduction), reduction, box, size, self.interpolation
+            image, decode_pixels(image, reduction), reduction, box, size, self.interpolation
         )
         return _with_image(results, pixels, (image.height, image.width))
 
@@ -130,6 +139,7 @@ class LoadCenterCrop(BaseTransform):
         reducing_gap: A JPEG is decoded at 1/k if its edges then still are this many times the resized ones;
             None decodes at full size, so that figures equal torchvision's.
         max_pixels: Largest image to accept, width times height.
+        **reading: value_range, channels, pages, channel_axis: see :class:`mmssl.data.reader.ImageReader`.
     """
 
     # mmpretrain needs three transforms for it, and its bicubic resize (OpenCV) does not antialias
@@ -141,6 +151,7 @@ class LoadCenterCrop(BaseTransform):
         interpolation: str = 'bicubic',
         reducing_gap: float | None = None,
         max_pixels: int = MAX_PIXELS,
+        **reading: Any,
     ):
         if not isinstance(scale, int) or scale < 1:
             raise ValueError(f'scale={scale!r} must be a whole number of pixels above 0, such as 224')
@@ -153,7 +164,7 @@ class LoadCenterCrop(BaseTransform):
         self.short_edge = round(scale / ratio)
         self.interpolation = check_interpolation(interpolation)
         self.reducing_gap = check_reducing_gap(reducing_gap)
-        self.max_pixels = max_pixels
+        self.reader = ImageReader(max_pixels, **reading)
 
     def transform(self, results: dict) -> dict:
         """Load the central crop of ``results['img_path']``.
@@ -161,15 +172,16 @@ class LoadCenterCrop(BaseTransform):
         Raises:
             BadImageError: The file is not a readable image; the message names it.
         """
-        image = open_image(results['img_path'], self.max_pixels)
+        image = self.reader.open(results['img_path'], results.get('page'))
         short = min(image.width, image.height)
         # the long edge is truncated, not rounded, as in torchvision's Resize
         width, height = (int(self.short_edge * edge / short) for edge in (image.width, image.height))
         whole = (0, 0, image.width, image.height)
         reduction = decode_reduction(image, whole, (width, height), self.reducing_gap)
-        pixels = decode(image, reduction)
+        pixels = decode_pixels(image, reduction)
         stored_size = (width, height) if image.is_transposed else (height, width)
-        pixels = orient(resize(pixels, stored_size, self.interpolation), image.orientation)
+        pixels = in_range(resize(pixels, stored_size, self.interpolation), image)
+        pixels = orient(pixels, image.orientation)
         top, left = round((height - self.scale) / 2), round((width - self.scale) / 2)
         crop = pixels[top : top + self.scale, left : left + self.scale]
         return _with_image(results, crop, (image.height, image.width))

@@ -30,6 +30,8 @@ DEFAULTS = dict(
     solarize_threshold=128,
     local=False,
 )
+# what turns each color change off
+_OFF = {'jitter': 'jitter=None', 'gray': 'gray_prob=0', 'solarize': 'solarize_prob=0'}
 _MOCO_V2 = dict(
     crop_ratio_range=(0.2, 1.0),
     interpolation='bilinear',
@@ -172,16 +174,47 @@ class ViewSpec:
         rng.shuffle(jitter)
         return jitter
 
+    def refuse_color_changes(self, images: str) -> None:
+        """Check that the views can be made of images that are not 8-bit RGB.
+
+        Args:
+            images: What the images are, for the message.
+
+        Raises:
+            ValueError: A view changes colors.
+        """
+        changes = [name for name, active in self._color_changes() if active]
+        if changes:
+            off = ', '.join(changes)
+            raise ValueError(
+                f'{off}: color changes are for images of 8-bit RGB, not for {images}; turn them off by '
+                f'{", ".join(_OFF[name] for name in changes)}'
+            )
+
+    def _color_changes(self) -> list[tuple[str, bool]]:
+        return [
+            ('jitter', bool(self.jitter and self.jitter_prob)),
+            ('gray', self.gray_prob > 0),
+            ('solarize', self.solarize_prob > 0),
+        ]
+
     def augment(self, pixels: np.ndarray, draw: ViewDraw) -> np.ndarray:
         """Apply flip, colors, blur and solarization to a crop of the final size.
 
         Args:
-            pixels: (H, W, 3) uint8 BGR; not modified.
+            pixels: (H, W, 3) uint8 BGR, or (H, W, C) of uint8 or float32 for views without color changes; not
+                modified.
             draw: The augmentations, from :meth:`draw`.
 
         Returns:
-            (H, W, 3) uint8, with planar memory layout.
+            (H, W, C), of the type of ``pixels``, with planar memory layout.
+
+        Raises:
+            ValueError: The views change colors, and the image is not 8-bit RGB.
         """
+        if pixels.dtype != np.uint8 or pixels.shape[2] != 3:
+            self.refuse_color_changes(f'{pixels.shape[2]} channels of {pixels.dtype}')
+            return self._augment_values(pixels, draw)
         pixels = cv2.flip(pixels, 1) if draw.flip else np.ascontiguousarray(pixels)
         if draw.gray and self.gray_first:
             pixels = to_gray(pixels)
@@ -193,6 +226,15 @@ class ViewSpec:
             pixels = gaussian_blur(pixels, draw.sigma)
         if draw.solarize:
             pixels = solarize(pixels, self.solarize_threshold)
+        return planar(pixels)
+
+    def _augment_values(self, pixels: np.ndarray, draw: ViewDraw) -> np.ndarray:
+        pixels = np.ascontiguousarray(pixels[:, ::-1] if draw.flip else pixels)
+        if draw.sigma:  # OpenCV filters at most four channels at once
+            blurred = [
+                gaussian_blur(np.ascontiguousarray(band), draw.sigma) for band in pixels.transpose(2, 0, 1)
+            ]
+            return np.stack(blurred).transpose(1, 2, 0)
         return planar(pixels)
 
 

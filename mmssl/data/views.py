@@ -8,7 +8,8 @@ from mmcv.transforms import BaseTransform
 
 from mmssl.data.arguments import check_reducing_gap
 from mmssl.data.crops import crop_resized, decode_reduction
-from mmssl.data.images import MAX_PIXELS, decode, open_image
+from mmssl.data.images import MAX_PIXELS
+from mmssl.data.reader import READER_SETTINGS, ImageReader, decode_pixels
 from mmssl.data.view_specs import DEFAULTS, PRESETS, ViewSpec
 from mmssl.hints import nearest
 from mmssl.registry import TRANSFORMS
@@ -21,9 +22,10 @@ _GEOMETRY = ('num', 'scale', 'crop_ratio_range', 'aspect_ratio_range')
 class LoadViews(BaseTransform):
     """Load several augmented views of an image.
 
-    ``results['img']`` becomes a list of the views, (H, W, 3) uint8 BGR each, grouped by type;
-    ``PackInputs`` and ``default_collate`` turn it into a list of batches. All draws come from Python's global
-    ``random``, which the data loader seeds for each sample.
+    ``results['img']`` becomes a list of the views, grouped by type, (H, W, 3) uint8 BGR each, or (H, W, C)
+    float32 from 0 to 255 with a ``value_range``, see :class:`mmssl.data.reader.ImageReader`. ``PackInputs``
+    and ``default_collate`` turn it into a list of batches. All draws come from Python's global ``random``,
+    which the data loader seeds for each sample.
 
     ``dict(type='mmssl.LoadViews', preset='dino', scale=64, local_scale=32, num_local=4)``
 
@@ -41,7 +43,8 @@ class LoadViews(BaseTransform):
         max_pixels: Largest image to accept, width times height.
         **overrides: Arguments of :class:`~mmssl.data.view_specs.ViewSpec`. ``scale``, ``crop_ratio_range``,
             ``aspect_ratio_range`` and ``num`` apply to the large views, everything else to all views; with
-            the prefix ``local_``, they apply to the small views only.
+            the prefix ``local_``, they apply to the small views only. ``value_range``, ``channels``,
+            ``pages`` and ``channel_axis`` are arguments of :class:`mmssl.data.reader.ImageReader`.
     """
 
     def __init__(
@@ -53,6 +56,8 @@ class LoadViews(BaseTransform):
         max_pixels: int = MAX_PIXELS,
         **overrides,
     ):
+        reading = {key: overrides.pop(key) for key in READER_SETTINGS if key in overrides}
+        self.reader = ImageReader(max_pixels, **reading)
         parameters = _view_parameters(preset, views)
         if num_local is not None:
             overrides['local_num'] = num_local
@@ -62,7 +67,9 @@ class LoadViews(BaseTransform):
             raise ValueError('LoadViews makes no view; give one type of view a num above 0')
         self.preset = preset
         self.reducing_gap = check_reducing_gap(reducing_gap)
-        self.max_pixels = max_pixels
+        if self.reader.value_range is not None:
+            for spec in self.specs:
+                spec.refuse_color_changes('images with a value_range')
 
     def transform(self, results: dict) -> dict:
         """Load the views of ``results['img_path']``.
@@ -70,12 +77,12 @@ class LoadViews(BaseTransform):
         Raises:
             BadImageError: The file is not a readable image; the message names it.
         """
-        image = open_image(results['img_path'], self.max_pixels)
+        image = self.reader.open(results['img_path'], results.get('page'))
         draws = [(spec, spec.draw(image.width, image.height)) for spec in self.specs for _ in range(spec.num)]
         reduction = min(
             decode_reduction(image, draw.box, spec.size, self.reducing_gap) for spec, draw in draws
         )
-        pixels = decode(image, reduction)
+        pixels = decode_pixels(image, reduction)
         # all crops first, while the decoded pixels are in the processor's cache
         crops = [
             crop_resized(image, pixels, reduction, draw.box, spec.size, spec.interpolation, interleaved=True)
@@ -145,5 +152,5 @@ def _override(parameters: list[dict], overrides: dict, source: str) -> None:
 
 
 def _argument_names() -> list[str]:
-    own = ['preset', 'views', 'num_local', 'reducing_gap', 'max_pixels']
+    own = ['preset', 'views', 'num_local', 'reducing_gap', 'max_pixels', *READER_SETTINGS]
     return [*DEFAULTS, *(f'local_{key}' for key in DEFAULTS), *own]

@@ -5,7 +5,7 @@ waits for it, and make three passes over the images in float32. Results are equa
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +14,7 @@ from mmengine.utils import is_seq_of
 from torch import Tensor
 
 from mmssl.ops.normalize import normalize_images
+from mmssl.ops.value_range import check_value_range, scale_images
 from mmssl.registry import MODELS
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ class FastNormalization(_Base):
     Args:
         *args: Passed on to the toolbox's.
         non_blocking: Copy from pinned memory without waiting for the device.
+        value_range: Values that become 0 and 255 before ``mean`` and ``std`` apply: (low, high), such a pair
+            for each channel in the order of the file, or 'image' for percentiles of each image. The loader
+            transform needs ``value_range='raw'``. None for images that are from 0 to 255.
+        mean: One value for each channel, or a single one; of any number of channels.
+        std: As ``mean``.
         **kwargs: Passed on to the toolbox's.
 
     Attributes:
@@ -40,23 +46,47 @@ class FastNormalization(_Base):
     # whether the toolbox's forward pass gets images that are on the device and normalised
     _prepared = False
 
-    def __init__(self, *args, non_blocking: bool = True, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        *args,
+        non_blocking: bool = True,
+        value_range: Any = None,
+        **kwargs,
+    ):
+        # the toolboxes refuse other numbers of channels than 1 and 3
+        is_usual = mean is None or std is None or len(mean) in (1, 3)
+        super().__init__(*((mean, std) if is_usual else (None, None)), *args, **kwargs)
+        if not is_usual:
+            assert mean is not None and std is not None
+            self._enable_normalize = True
+            self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), False)
+            self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), False)
         self._non_blocking = non_blocking
+        self.value_range = check_value_range(value_range)
 
     def cast_data(self, data: Any) -> Any:
         """Copy the tensors in ``data`` to the device."""
         return data if self._prepared else super().cast_data(data)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Normalise images (..., C, H, W) and change BGR to RGB, as the settings say."""
+        """Scale the values of images (..., C, H, W), change BGR to RGB and normalise, as the settings say."""
+        images = self._scale(images)
         mean, std = (self.mean, self.std) if self._enable_normalize else (None, None)
         memory_format = self.memory_format if images.ndim == 4 else torch.preserve_format
         return normalize_images(images, mean, std, self._channel_conversion, memory_format)
 
+    def _scale(self, images: Tensor) -> Tensor:
+        if self.value_range is None:
+            return images
+        return scale_images(images, self.value_range, reverse=images.shape[-3] == 3)
+
     def forward(self, data: dict, training: bool = False) -> Any:
         """Normalise the images, then pad and stack them as the toolbox does."""
         if self._enable_normalize and self.mean.dtype == torch.float64:
+            if self.value_range is not None:
+                raise ValueError('a data preprocessor with a value_range takes a mean and std of float32')
             return super().forward(data, training)  # which rounds images to float32 before it normalises them
         data = self.cast_data(data)
         inputs = data['inputs']

@@ -11,7 +11,7 @@ import torchvision.transforms.functional as tv
 from mmengine.dataset import Compose, default_collate
 from PIL import Image, ImageFilter, ImageOps
 
-from mmssl.data import images, views
+from mmssl.data import images, reader
 from mmssl.data.folder import ImageFolder
 from mmssl.data.images import BadImageError
 from mmssl.data.view_specs import PRESETS, ViewSpec
@@ -227,7 +227,7 @@ def test_the_file_is_read_and_decoded_once(photo, monkeypatch):
     calls = Counter()
     for name in ('open_image', 'decode'):
         monkeypatch.setattr(
-            views, name, lambda *args, name=name: calls.update([name]) or getattr(images, name)(*args)
+            reader, name, lambda *args, name=name: calls.update([name]) or getattr(images, name)(*args)
         )
     LoadViews('swav')(dict(img_path=photo))
     assert calls == dict(open_image=1, decode=1)

@@ -202,7 +202,7 @@ def cut_image(ours, folder):
 
 
 def image_of_16_bits(ours, folder):
-    """A gray 16-bit PNG that gets brighter from left to right."""
+    """A gray 16-bit PNG that gets brighter from left to right; the range is given to mmssl's loader."""
     import numpy as np
     from PIL import Image
 
@@ -210,9 +210,13 @@ def image_of_16_bits(ours, folder):
     if ours:
         import_mmssl()
         from mmssl.data.transforms import LoadImage as Load
+
+        settings = dict(value_range=(0, 65535))
     else:
         from mmcv.transforms import LoadImageFromFile as Load
-    pixels = Load().transform(dict(img_path=str(folder / 'deep.png')))['img']
+
+        settings = {}
+    pixels = Load(**settings).transform(dict(img_path=str(folder / 'deep.png')))['img']
     return f'{pixels.shape}, values from {pixels.min()} to {pixels.max()}'
 
 

@@ -1,0 +1,330 @@
+"""Files of values as they are: uint8, uint16, int16 or float32, any number of channels and pages.
+
+TIFF is read by tifffile and imagecodecs, DICOM by pydicom, NPY and NPZ by NumPy without pickles, PNG of 16
+bits by OpenCV, and all else by Pillow.
+"""
+
+import abc
+import io
+import math
+import warnings
+import zipfile
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from mmssl.data.eight_bits import ImageSettingError, format_of_values
+from mmssl.data.images import MAX_PIXELS
+from mmssl.errors import BadImageError
+
+MAX_CHANNELS = 64
+_ORIENTATION = 0x0112
+_MAX_BYTES = 1 << 33
+_EXACT_IN_FLOAT32 = 1 << 24
+_PILLOW_MODES = {
+    '1': 'L',
+    'P': 'RGB',
+    'PA': 'RGBA',
+    'YCbCr': 'RGB',
+    'LAB': 'RGB',
+    'HSV': 'RGB',
+    'RGBX': 'RGB',
+}
+
+
+class ArrayFile(abc.ABC):
+    """The pages of an open file, each an array of values.
+
+    Attributes:
+        pages: Number of pages: pages of a TIFF, frames of a DICOM file, arrays of a stack.
+        orientation: EXIF orientation, 1 to 8.
+    """
+
+    pages: int
+    orientation: int = 1
+
+    @abc.abstractmethod
+    def size(self, page: int) -> tuple[int, int]:
+        """Return height and width of a page without decoding it."""
+
+    @abc.abstractmethod
+    def read(self, page: int) -> np.ndarray:
+        """Return the values of a page, (H, W, C)."""
+
+
+class TiffFile(ArrayFile):
+    """A TIFF or BigTIFF, without its thumbnails, overviews and masks.
+
+    Args:
+        data: Bytes of the file.
+    """
+
+    def __init__(self, data: bytes):
+        import tifffile
+
+        self._file = tifffile.TiffFile(io.BytesIO(data))
+        self._pages: list[Any] = [
+            page for page in self._file.pages if not int(getattr(page, 'subfiletype', 0)) & 0b101
+        ]
+        self._size = len(data)
+        self.pages = len(self._pages)
+        self._stack = None
+        tag = self._pages[0].tags.get(_ORIENTATION)
+        self.orientation = int(tag.value) if tag and tag.value in range(1, 9) else 1
+        series = self._file.series[0] if self._file.series else None
+        shape = self._pages[0].shape
+        # ImageJ and tifffile write the pages of an uncompressed stack after one another with one directory
+        if self.pages == 1 and series is not None and math.prod(series.shape) > math.prod(shape):
+            self._stack = series.asarray().reshape(-1, *shape)
+            self.pages = len(self._stack)
+
+    def size(self, page: int) -> tuple[int, int]:
+        """Return height and width of a page without decoding it."""
+        selected = self._pages[0 if self._stack is not None else page]
+        return selected.imagelength, selected.imagewidth
+
+    def read(self, page: int) -> np.ndarray:
+        """Return the values of a page, (H, W, C)."""
+        if self._stack is not None:
+            return _channels_last(self._stack[page], self._pages[0].axes)
+        selected = self._pages[page]
+        ends = map(sum, zip(selected.dataoffsets, selected.databytecounts, strict=True))
+        if max(ends, default=0) > self._size:
+            raise ValueError('truncated: the file ends before the last of its strips or tiles')
+        return _channels_last(selected.asarray(), selected.axes)
+
+
+def _channels_last(values: np.ndarray, axes: str) -> np.ndarray:
+    """Return a page (H, W, C) whose axes are 'YX', 'YXS' (interleaved) or 'SYX' (planar)."""
+    if axes == 'YX':
+        return values[..., None]
+    if axes not in ('YXS', 'SYX'):
+        raise ValueError(f'a page with the axes {axes} is no image; save its slices as pages')
+    return values if axes == 'YXS' else values.transpose(1, 2, 0)
+
+
+class NumpyFile(ArrayFile):
+    """An array of NumPy: (H, W), (H, W, C), (C, H, W), or a stack of the latter two.
+
+    Args:
+        values: The array.
+        channel_axis: -1 if channels are last and 0 if they are first; None takes the one of the two that has
+            at most 64 entries.
+    """
+
+    def __init__(self, values: np.ndarray, channel_axis: int | None = None):
+        if values.ndim == 2:
+            values = values[..., None]
+            channel_axis = -1
+        if values.ndim not in (3, 4):
+            raise ValueError(
+                f'an array of shape {values.shape} is no image; (H, W), (H, W, C) or (C, H, W) are'
+            )
+        stack = values if values.ndim == 4 else values[None]
+        if channel_axis is None:
+            channel_axis = _channel_axis(stack.shape[1:])
+        self._stack = stack if channel_axis == -1 else stack.transpose(0, 2, 3, 1)
+        self.pages = len(stack)
+
+    def size(self, page: int) -> tuple[int, int]:
+        """Return height and width of a page."""
+        return self._stack.shape[1], self._stack.shape[2]
+
+    def read(self, page: int) -> np.ndarray:
+        """Return the values of a page, (H, W, C)."""
+        return self._stack[page]
+
+
+def _channel_axis(shape: tuple[int, ...]) -> int:
+    axes = [axis for axis in (0, -1) if shape[axis] <= MAX_CHANNELS]
+    if len(axes) != 1:
+        raise ImageSettingError(
+            f'an array of shape {shape} may have its channels first or last; set channel_axis=-1 (last) or 0 '
+            'in the loader transform'
+        )
+    return axes[0]
+
+
+class DicomFile(ArrayFile):
+    """A DICOM file, its modality LUT or rescale slope and intercept applied: CT in Hounsfield units.
+
+    Args:
+        data: Bytes of the file.
+    """
+
+    def __init__(self, data: bytes):
+        import pydicom
+
+        self._dataset = pydicom.dcmread(io.BytesIO(data))
+        self.pages = int(self._dataset.get('NumberOfFrames', None) or 1)
+
+    def size(self, page: int) -> tuple[int, int]:
+        """Return height and width of a frame without decoding it."""
+        return self._dataset.Rows, self._dataset.Columns
+
+    def read(self, page: int) -> np.ndarray:
+        """Return the values of a frame, (H, W, C)."""
+        from pydicom.pixels import apply_modality_lut, convert_color_space, pixel_array
+
+        dataset = self._dataset
+        values = pixel_array(dataset, index=page, raw=True)
+        if values.ndim == 3:
+            space = dataset.PhotometricInterpretation
+            return convert_color_space(values, space, 'RGB') if space.startswith('YBR_FULL') else values
+        return apply_modality_lut(values, dataset)[..., None]
+
+
+class PillowFile(ArrayFile):
+    """An image that Pillow opens: the first frame, with alpha.
+
+    Args:
+        data: Bytes of the file.
+    """
+
+    pages = 1
+
+    def __init__(self, data: bytes):
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            self._image = Image.open(io.BytesIO(data))
+        self._data = data
+        orientation = self._image.getexif().get(_ORIENTATION, 1)
+        self.orientation = orientation if orientation in range(1, 9) else 1
+
+    def size(self, page: int) -> tuple[int, int]:
+        """Return height and width without decoding anything."""
+        return self._image.height, self._image.width
+
+    def read(self, page: int) -> np.ndarray:
+        """Return the values, (H, W, C); colors of palettes are looked up."""
+        image = self._image
+        if image.format == 'PNG' and self._data[24] == 16:
+            Image.open(io.BytesIO(self._data)).verify()  # the checksums, which OpenCV does not compare
+            return _sixteen_bit_png(self._data)
+        if image.format == 'JPEG2000':
+            import imagecodecs
+
+            return _with_channels(imagecodecs.jpeg2k_decode(self._data))
+        if image.mode == 'CMYK':
+            image = image.convert('RGB')
+        mode = _PILLOW_MODES.get(image.mode)
+        return _with_channels(np.asarray(image.convert(mode) if mode else image))
+
+
+def _sixteen_bit_png(data: bytes) -> np.ndarray:
+    flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if values is None:
+        raise ValueError('undecodable')
+    color_type = data[25]
+    if color_type == 4:  # grey with alpha, which OpenCV expands to BGRA
+        return values[..., ::3]
+    return _with_channels(values if color_type == 0 else values[..., (2, 1, 0, 3)[: values.shape[2]]])
+
+
+def _with_channels(values: np.ndarray) -> np.ndarray:
+    return values if values.ndim == 3 else values[..., None]
+
+
+def open_array(data: bytes, path: str, channel_axis: int | None = None) -> ArrayFile:
+    """Open a file without decoding its pixels, except arrays of NumPy.
+
+    Args:
+        data: Bytes of the file.
+        path: Its path, for messages.
+        channel_axis: See :class:`NumpyFile`.
+
+    Raises:
+        BadImageError: The file is damaged, or of no known format.
+        ImportError: The package that reads this format is missing.
+    """
+    name = format_of_values(data)
+    try:
+        if name == 'TIFF':
+            return TiffFile(data)
+        if name == 'DICOM':
+            return DicomFile(data)
+        if name in ('NPY', 'NPZ'):
+            return NumpyFile(_load_numpy(data), channel_axis)
+        return PillowFile(data)
+    except Exception as error:  # the parsers raise all kinds of errors on damaged headers
+        raise image_error(error, path) from None
+
+
+def read_page(file: ArrayFile, page: int, path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Return a page as (H, W, C) uint8, uint16, int16 or float32, its values unchanged.
+
+    Args:
+        file: The file, from :func:`open_array`.
+        page: Index of the page.
+        path: The file's path, for messages.
+        max_pixels: Largest image to accept, width times height.
+
+    Raises:
+        BadImageError: It cannot be decoded, is larger than ``max_pixels``, or has values that none of the
+            four types hold exactly.
+    """
+    try:
+        height, width = file.size(page)
+        if height * width > max_pixels:
+            raise BadImageError(f'{width}x{height} pixels are above the limit max_pixels={max_pixels}')
+        values = plain_type(file.read(page))
+    except Exception as error:  # the decoders raise all kinds of errors on damaged pixels
+        raise image_error(error, path) from None
+    if not 1 <= values.shape[2] <= MAX_CHANNELS or not values.size:
+        raise BadImageError(
+            f'an image of {values.shape} pixels and channels; 1 to {MAX_CHANNELS} are read', path
+        )
+    return values
+
+
+def plain_type(values: np.ndarray) -> np.ndarray:
+    """Return values as uint8, uint16, int16 or float32.
+
+    Raises:
+        ValueError: Whole numbers are too large for float32, or the values are no real numbers.
+    """
+    if values.dtype == bool or values.dtype == np.int8:
+        return values.astype(np.uint8 if values.dtype == bool else np.int16)
+    if values.dtype.newbyteorder('=') in (np.uint8, np.uint16, np.int16, np.float32):
+        return values.astype(values.dtype.newbyteorder('='), copy=False)
+    if values.dtype.kind in 'iu':
+        low, high = int(values.min(initial=0)), int(values.max(initial=0))
+        if low >= 0 and high < 1 << 16:
+            return values.astype(np.uint16)
+        if low >= -(1 << 15) and high < 1 << 15:
+            return values.astype(np.int16)
+        if max(-low, high) > _EXACT_IN_FLOAT32:
+            raise ValueError(f'{values.dtype} values up to {max(-low, high)} do not fit float32; divide them')
+        return values.astype(np.float32)
+    if values.dtype.kind != 'f':
+        raise ValueError(f'values of type {values.dtype} are no image')
+    return values.astype(np.float32)
+
+
+def _load_numpy(data: bytes) -> np.ndarray:
+    if data[:4] != b'PK\x03\x04':
+        return np.load(io.BytesIO(data), allow_pickle=False)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = archive.namelist()
+        if len(names) != 1:
+            raise ValueError(
+                f'an NPZ of {len(names)} arrays ({", ".join(names[:5])}); save one image in each file'
+            )
+        if archive.infolist()[0].file_size > _MAX_BYTES:
+            raise ValueError('an NPZ that unpacks to more than 8 GB')
+        with archive.open(names[0]) as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def image_error(error: Exception, path: str) -> Exception:
+    """Return the error that names the file."""
+    if isinstance(error, ImportError):
+        return ImportError(f"{path}: {error}; pip install 'mmssl[images]'")
+    if isinstance(error, BadImageError):
+        return type(error)(error.reason, path)
+    if isinstance(error, Image.UnidentifiedImageError):
+        return BadImageError('no known image format', path)
+    return BadImageError(f'undecodable: {error}', path)

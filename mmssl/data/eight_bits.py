@@ -1,0 +1,116 @@
+"""Checks that an image is 8-bit grey or RGB, so that converting it to RGB loses no bits, bands or pages."""
+
+import io
+import warnings
+
+from PIL import Image
+
+from mmssl.errors import BadImageError
+
+RANGE_HINT = 'measure it by `mmssl stats DIR` and set value_range=(low, high) in the loader transform'
+CHANNELS_HINT = (
+    'set channels=N in the loader transform to load all of them, or channels=(0, 1, 2) for some '
+    "(pip install 'mmssl[images]')"
+)
+PAGES_HINT = "set pages=0 for the first, or pages='channels' to load all of them, in the loader transform"
+_PHOTOMETRIC, _BITS, _SAMPLES, _EXTRA_SAMPLES, _SUBFILE_TYPE = 262, 258, 277, 338, 254
+_GRAY, _RGB, _YCBCR, _LAB = (0, 1), 2, 6, 8
+_ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA = 1, 2
+_REDUCED_OR_MASK = 0b101
+
+
+class ImageSettingError(BadImageError):
+    """The file is readable, but not without a setting of the loader transform."""
+
+
+def refuse_lossy(header: Image.Image, data: bytes, path: str) -> None:
+    """Refuse an image of which an 8-bit RGB image would hold a part only.
+
+    Alpha is no part of the image. Of an animation (GIF, WebP, APNG) the first frame is the image.
+
+    Args:
+        header: Pillow's image, not decoded.
+        data: Bytes of the file.
+        path: Its path, for the message.
+
+    Raises:
+        ImageSettingError: It has more than 8 bits, bands beyond RGB, or several pages.
+    """
+    if header.format == 'TIFF':
+        _refuse_lossy_tiff(header, data, path)
+    bits = _bits(header, data)
+    if bits > 8:
+        raise ImageSettingError(f'values of {bits} bits have no known range; {RANGE_HINT}', path)
+
+
+def _bits(header: Image.Image, data: bytes) -> int:
+    """Return the bits per value."""
+    if header.mode in ('I', 'F') and header.format != 'PNG':
+        return 32
+    if header.mode.startswith('I'):
+        return 16
+    if header.format == 'PNG':
+        return data[24]  # IHDR begins at byte 16: width, height, bit depth
+    if header.format == 'TIFF':
+        return max(_numbers(header, _BITS, 1))
+    if header.format == 'JPEG2000':
+        start = data.find(b'ihdr', 0, 256)  # height, width, components (2 bytes), bits - 1
+        return 1 + (data[start + 14] & 0x7F) if start >= 0 else 8
+    return 8
+
+
+def _refuse_lossy_tiff(header: Image.Image, data: bytes, path: str) -> None:
+    pages = _count_pages(data) if getattr(header, 'n_frames', 1) > 1 else 1
+    if pages > 1:
+        raise ImageSettingError(f'a TIFF of {pages} pages; {PAGES_HINT}', path)
+    samples = _numbers(header, _SAMPLES, 1)[0]
+    photometric = _numbers(header, _PHOTOMETRIC, 1)[0]
+    colors = 1 if photometric in _GRAY else 3 if photometric in (_RGB, _YCBCR, _LAB) else samples
+    extra = samples - colors
+    alpha = (_ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA)
+    if extra > 1 or (extra == 1 and _numbers(header, _EXTRA_SAMPLES, 0)[0] not in alpha):
+        raise ImageSettingError(f'a TIFF of {samples} channels; {CHANNELS_HINT}', path)
+
+
+def _numbers(header: Image.Image, tag: int, default: int) -> tuple[int, ...]:
+    values = header.tag_v2.get(tag, default)
+    return tuple(values) if isinstance(values, tuple) else (int(values),)
+
+
+def _count_pages(data: bytes) -> int:
+    """Return the number of pages of a TIFF that are neither thumbnails, overviews nor masks."""
+    count = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        image = Image.open(io.BytesIO(data))
+        for index in range(image.n_frames):
+            try:
+                image.seek(index)
+                count += not _numbers(image, _SUBFILE_TYPE, 0)[0] & _REDUCED_OR_MASK
+            except Exception:  # a page of bands that Pillow does not know
+                count += 1
+    return count
+
+
+def unknown_format(data: bytes, path: str) -> BadImageError:
+    """Return the error for a file that Pillow does not identify."""
+    name = format_of_values(data)
+    if name is None:
+        return BadImageError('no known image format', path)
+    return ImageSettingError(
+        f'a {name} file of values that are not 8-bit RGB; measure it by `mmssl stats DIR` and set '
+        'value_range=(low, high), or channels=N for bytes, in the loader transform '
+        "(pip install 'mmssl[images]')",
+        path,
+    )
+
+
+def format_of_values(data: bytes) -> str | None:
+    """Return 'TIFF', 'NPY', 'NPZ' or 'DICOM' by the first bytes of a file; None for anything else."""
+    if data[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'):
+        return 'TIFF'
+    if data[:6] == b'\x93NUMPY':
+        return 'NPY'
+    if data[:4] == b'PK\x03\x04':
+        return 'NPZ'
+    return 'DICOM' if data[128:132] == b'DICM' else None
