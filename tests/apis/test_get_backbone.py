@@ -1,4 +1,7 @@
-"""Backbones by timm's names, against timm and Hugging Face."""
+"""Backbones by timm's names, against timm and Hugging Face.
+
+transformers is in the extra ``bench``: where it is installed, mmengine and mmdet import it in every process.
+"""
 
 import pytest
 import timm
