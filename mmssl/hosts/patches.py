@@ -192,8 +192,11 @@ def write_test_results_once() -> None:
 )
 def leave_out_multimodal_models() -> None:
     """Let mmpretrain do without its multimodal models, as where transformers is not installed."""
-    installed = version('mmpretrain') and importlib.util.find_spec('transformers')
-    if not installed or int(importlib.metadata.version('transformers').split('.')[0]) < 5:
+    try:
+        major = int(importlib.metadata.version('transformers').split('.')[0])
+    except importlib.metadata.PackageNotFoundError:
+        return
+    if version('mmpretrain') is None or major < 5:
         return
     name = 'mmpretrain.utils.dependency'
     if name not in sys.modules:
