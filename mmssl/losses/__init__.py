@@ -12,10 +12,12 @@ from mmssl.losses.mutual_information import (
     infonce_loss,
 )
 from mmssl.losses.nce import NCELoss
+from mmssl.losses.redundancy import BarlowTwinsLoss, VICRegLoss
 from mmssl.losses.sigreg import SIGRegLoss
 from mmssl.losses.sinkhorn import sinkhorn
 
 __all__ = [
+    'BarlowTwinsLoss',
     'DINOLoss',
     'DonskerVaradhanLoss',
     'InfoNCELoss',
@@ -24,6 +26,7 @@ __all__ = [
     'NCELoss',
     'NTXentLoss',
     'SIGRegLoss',
+    'VICRegLoss',
     'donsker_varadhan_loss',
     'fenchel_dual_loss',
     'info_nce',
