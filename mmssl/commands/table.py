@@ -23,6 +23,7 @@ COMMANDS = {
     'list': 'mmssl.commands.list',
     'print-config': 'mmssl.commands.print_config',
     'check-data': 'mmssl.commands.check_data',
+    'stats': 'mmssl.commands.stats',
     'report': 'mmssl.commands.report',
     'demo-data': 'mmssl.commands.demo_data',
     'doctor': 'mmssl.commands.doctor',

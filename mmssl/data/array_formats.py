@@ -21,6 +21,7 @@ from mmssl.errors import BadImageError
 
 MAX_CHANNELS = 64
 _ORIENTATION = 0x0112
+_GDAL_NO_DATA = 42113
 _MAX_BYTES = 1 << 33
 _EXACT_IN_FLOAT32 = 1 << 24
 _PILLOW_MODES = {
@@ -40,10 +41,12 @@ class ArrayFile(abc.ABC):
     Attributes:
         pages: Number of pages: pages of a TIFF, frames of a DICOM file, arrays of a stack.
         orientation: EXIF orientation, 1 to 8.
+        no_data: Value that stands for no data (GDAL's tag of GeoTIFF), or None.
     """
 
     pages: int
     orientation: int = 1
+    no_data: float | None = None
 
     @abc.abstractmethod
     def size(self, page: int) -> tuple[int, int]:
@@ -73,6 +76,7 @@ class TiffFile(ArrayFile):
         self._stack = None
         tag = self._pages[0].tags.get(_ORIENTATION)
         self.orientation = int(tag.value) if tag and tag.value in range(1, 9) else 1
+        self.no_data = _no_data(self._pages[0])
         series = self._file.series[0] if self._file.series else None
         shape = self._pages[0].shape
         # ImageJ and tifffile write the pages of an uncompressed stack after one another with one directory
@@ -94,6 +98,15 @@ class TiffFile(ArrayFile):
         if max(ends, default=0) > self._size:
             raise ValueError('truncated: the file ends before the last of its strips or tiles')
         return _channels_last(selected.asarray(), selected.axes)
+
+
+def _no_data(page: Any) -> float | None:
+    tag = page.tags.get(_GDAL_NO_DATA)
+    try:
+        value = float(tag.value) if tag else math.nan
+    except (TypeError, ValueError):
+        return None
+    return None if math.isnan(value) else value
 
 
 def _channels_last(values: np.ndarray, axes: str) -> np.ndarray:

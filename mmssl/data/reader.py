@@ -44,6 +44,7 @@ class ValuesImage(NamedTuple):
         orientation: EXIF orientation, 1 to 8.
         values: (H, W, C) as stored; three channels are in reversed order, BGR.
         value_range: (1 or C, 2), the values that become 0 and 255; None leaves the values alone.
+        no_data: Value that stands for no data, or None.
     """
 
     path: str
@@ -54,6 +55,7 @@ class ValuesImage(NamedTuple):
     orientation: int
     values: np.ndarray
     value_range: np.ndarray | None
+    no_data: float | None
 
     @property
     def is_transposed(self) -> bool:
@@ -119,15 +121,17 @@ class ImageReader:
         file = open_array(data, path, self.channel_axis)
         values = self._values(file, path, page)
         stored_height, stored_width = values.shape[:2]
-        value_range = self._range(values, path)
+        value_range = self._range(values, file.no_data, path)
         if value_range is not None:
-            values = fill_missing(values, value_range)
+            values = fill_missing(values, value_range, file.no_data)
         if values.shape[2] == 3:  # BGR to the toolboxes, whose data preprocessors reverse them again
             values = values[..., ::-1]
             value_range = value_range[::-1] if value_range is not None else None
         height, width = (stored_height, stored_width)[:: -1 if file.orientation >= 5 else 1]
         header = ValuesHeader((stored_width, stored_height), 'values', str(values.dtype))
-        return ValuesImage(path, data, header, width, height, file.orientation, values, value_range)
+        return ValuesImage(
+            path, data, header, width, height, file.orientation, values, value_range, file.no_data
+        )
 
     def _values(self, file: ArrayFile, path: str, page: int | None) -> np.ndarray:
         pages = self.pages if page is None else page
@@ -146,12 +150,12 @@ class ImageReader:
             values = np.concatenate(each, axis=2)
         return select_channels(values, self.channels, path)
 
-    def _range(self, values: np.ndarray, path: str) -> np.ndarray | None:
+    def _range(self, values: np.ndarray, no_data: float | None, path: str) -> np.ndarray | None:
         value_range = self.value_range
         if value_range is None and values.dtype != np.uint8:
             raise ImageSettingError(f'{values.dtype} values have no known range; {RANGE_HINT}', path)
         if value_range is None or isinstance(value_range, str):
-            return range_of_image(values) if value_range == 'image' else None
+            return range_of_image(values, no_data) if value_range == 'image' else None
         if len(value_range) not in (1, values.shape[2]):
             raise BadImageError(
                 f'has {values.shape[2]} channels, and value_range has {len(value_range)} pairs', path

@@ -44,10 +44,11 @@ def select_channels(values: np.ndarray, channels: int | list[int] | None, path: 
     return values[..., channels]
 
 
-def range_of_image(values: np.ndarray) -> np.ndarray:
+def range_of_image(values: np.ndarray, no_data: float | None = None) -> np.ndarray:
     """Return the percentiles of the finite values of each channel of (H, W, C), as (C, 2) float64."""
-    if values.dtype.kind == 'f':
-        values = np.where(np.isfinite(values), values, np.nan)
+    missing = is_missing(values, no_data)
+    if missing is not None:
+        values = np.where(missing, np.nan, values)
         if np.isnan(values).all(axis=(0, 1)).any():
             values = np.nan_to_num(values)
         pairs = np.nanpercentile(values, IMAGE_PERCENTILES, axis=(0, 1)).T
@@ -59,14 +60,22 @@ def range_of_image(values: np.ndarray) -> np.ndarray:
     return pairs
 
 
-def fill_missing(values: np.ndarray, value_range: np.ndarray) -> np.ndarray:
-    """Replace values of (H, W, C) that are not finite by the low end of the range."""
-    if values.dtype.kind != 'f':
-        return values
-    missing = ~np.isfinite(values)
-    if not missing.any():
+def fill_missing(values: np.ndarray, value_range: np.ndarray, no_data: float | None = None) -> np.ndarray:
+    """Replace values of (H, W, C) that are not finite, or no data, by the low end of the range."""
+    missing = is_missing(values, no_data)
+    if missing is None or not missing.any():
         return values
     return np.where(missing, value_range[:, 0].astype(np.float32), values)
+
+
+def is_missing(values: np.ndarray, no_data: float | None) -> np.ndarray | None:
+    """Return a mask of the values that are not finite, or no data; None if there can be none."""
+    missing = None
+    if values.dtype.kind == 'f':
+        missing = ~np.isfinite(values)
+    if no_data is not None:
+        missing = values == no_data if missing is None else missing | (values == no_data)
+    return missing
 
 
 def scale_values(values: np.ndarray, value_range: np.ndarray) -> np.ndarray:
