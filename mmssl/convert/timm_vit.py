@@ -92,8 +92,9 @@ def _adapt(weights: Mapping, to_official: bool) -> dict:
 def _is_packed(weights: Mapping) -> bool:
     """Whether the layers are those of SwiGLU under the names of an ordinary network, as in DINOv2's giant."""
     first, last = weights.get('blocks.0.mlp.fc1.weight'), weights.get('blocks.0.mlp.fc2.weight')
-    shapes = [getattr(weight, 'shape', ()) for weight in (first, last)]
-    return all(len(shape) == 2 for shape in shapes) and shapes[0][0] == 2 * shapes[1][1]
+    if first is None or last is None or first.ndim != 2 or last.ndim != 2:
+        return False
+    return first.shape[0] == 2 * last.shape[1]
 
 
 FAMILY = Family(

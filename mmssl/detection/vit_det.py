@@ -5,6 +5,7 @@ alone. Weights of a pre-trained :class:`mmssl.layers.vit.ViT` load unchanged.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -69,7 +70,7 @@ class GridBlock(TransformerBlock):
     Args:
         embed_dims: As in :class:`mmssl.layers.transformer.TransformerBlock`.
         num_heads: As in :class:`mmssl.layers.transformer.TransformerBlock`.
-        *args: Passed on to :class:`mmssl.layers.transformer.TransformerBlock`.
+        feedforward_channels: As in :class:`mmssl.layers.transformer.TransformerBlock`.
         qkv_bias: Whether the projection has a bias.
         attn_drop_rate: 0, the only value.
         window_size: As in :class:`GridAttention`.
@@ -81,7 +82,7 @@ class GridBlock(TransformerBlock):
         self,
         embed_dims: int,
         num_heads: int,
-        *args,
+        feedforward_channels: int,
         qkv_bias: bool | str = True,
         attn_drop_rate: float = 0.0,
         window_size: int = 0,
@@ -93,7 +94,7 @@ class GridBlock(TransformerBlock):
                 f'attn_drop_rate={attn_drop_rate}, qkv_bias={qkv_bias!r}: attention in windows has no '
                 "dropout of weights and no 'qv_bias'; use attn_drop_rate=0, qkv_bias=True or False"
             )
-        super().__init__(embed_dims, num_heads, *args, qkv_bias=qkv_bias, **kwargs)
+        super().__init__(embed_dims, num_heads, feedforward_channels, qkv_bias, **kwargs)
         self.attn = GridAttention(
             embed_dims,
             num_heads,
@@ -154,7 +155,7 @@ class ViTDet(ViT):
         layer_cfgs = []
         for index in range(depth):
             side = 0 if index in global_indices else window_size
-            cfg = dict(window_size=side, rel_pos_size=None)
+            cfg: dict[str, Any] = dict(window_size=side, rel_pos_size=None)
             if use_rel_pos:
                 cfg['rel_pos_size'] = (side, side) if side else grid
             layer_cfgs.append({**(given if isinstance(given, dict) else given[index]), **cfg})

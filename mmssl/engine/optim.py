@@ -95,7 +95,7 @@ def _layer_depths(module: torch.nn.Module) -> Callable[[str], tuple[int, int]]:
     if hasattr(module, 'get_layer_depth'):
         return module.get_layer_depth
     backbone = getattr(module, 'backbone', None)
-    if not hasattr(backbone, 'get_layer_depth'):
+    if backbone is None or not hasattr(backbone, 'get_layer_depth'):
         raise ValueError(
             'layer_decay_rate needs a model or a backbone with get_layer_depth(name); '
             f'{type(module).__name__} has none'

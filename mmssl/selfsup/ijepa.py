@@ -112,6 +112,8 @@ class IJEPAViT(ViT):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **{**kwargs, 'with_cls_token': False})
+        if self.pos_embed is None:
+            raise ValueError('IJEPAViT has a fixed position table; leave out use_abs_pos_emb')
         self.pos_embed.requires_grad_(False)
 
     def encode(self, images: Tensor, index: Tensor | None = None) -> Tensor:
