@@ -17,6 +17,10 @@ _MODULES = {
     'SegmentationInferencer': 'mmssl.apis.segmentation',
     'PromptInferencer': 'mmssl.apis.prompting',
     'predict': 'mmssl.apis.predict_folder',
+    'embed': 'mmssl.apis.embedding',
+    'select': 'mmssl.apis.selection',
+    'find_duplicates': 'mmssl.apis.duplicates',
+    'search': 'mmssl.apis.neighbours',
     'export_backbone': 'mmssl.apis.export',
 }
 __all__ = list(_MODULES)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmssl.layers.modes import evaluating
 
-POOLS = ('avg', 'cls')
+POOLS = ('avg', 'cls', 'patch')
 
 
 @contextlib.contextmanager
@@ -51,6 +51,8 @@ def outputs_to_pool(backbone: nn.Module, pool: str | None) -> str | None:
                 "'avg'"
             )
         return 'raw'
+    if pool == 'patch' and out_type not in (None, 'raw', 'featmap'):
+        return 'raw'
     return 'raw' if pool == 'avg' and out_type == 'cls_token' else None
 
 
@@ -78,20 +80,22 @@ def _forward(model: nn.Module, inputs: Tensor):
 
 
 def pool_features(outputs, pool: str | None, num_extra_tokens: int = 1) -> Tensor:
-    """Pool the outputs of a backbone to a feature vector for each image.
+    """Pool the outputs of a backbone to a feature vector for each image, or for each patch.
 
     Args:
         outputs: Output of the last stage, or a tuple or list of the outputs of all stages. The last one is
             used: maps (B, C, h, w); tokens (B, 1 + N, C), class token first; or vectors (B, C), which are
             returned unchanged.
-        pool: 'avg' or None for the mean over positions or patch tokens, 'cls' for the class token.
+        pool: 'avg' or None for the mean over positions or patch tokens, 'cls' for the class token, 'patch'
+            for all positions or patch tokens, row by row.
         num_extra_tokens: Number of tokens before the patch tokens.
 
     Returns:
-        (B, C).
+        (B, C), or (B, N, C) for 'patch'.
 
     Raises:
-        ValueError: The outputs are maps and ``pool`` is 'cls', or they have another shape.
+        ValueError: The outputs are maps and ``pool`` is 'cls', or vectors and ``pool`` is 'patch', or they
+            have another shape.
     """
     if pool not in (None, *POOLS):
         raise ValueError(f'pool {pool!r} is unknown; one of {", ".join(POOLS)}')
@@ -103,6 +107,8 @@ def pool_features(outputs, pool: str | None, num_extra_tokens: int = 1) -> Tenso
             'be '
             'pooled'
         )
+    if pool == 'patch':
+        return _patches(output, num_extra_tokens)
     if output.ndim == 2:
         return output
     if output.ndim == 3:
@@ -113,6 +119,15 @@ def pool_features(outputs, pool: str | None, num_extra_tokens: int = 1) -> Tenso
             "'avg'"
         )
     return output.mean(dim=(2, 3))
+
+
+def _patches(output: Tensor, num_extra_tokens: int) -> Tensor:
+    if output.ndim == 2:
+        raise ValueError(
+            f"pool 'patch' needs the features of patches, but the backbone returned vectors "
+            f'{tuple(output.shape)}'
+        )
+    return output[:, num_extra_tokens:] if output.ndim == 3 else output.flatten(2).transpose(1, 2)
 
 
 def _unpack(batch) -> tuple[Tensor, Tensor]:
@@ -147,15 +162,16 @@ def extract_features(
         model: A model of mmpretrain or mmssl, whose ``data_preprocessor`` normalises the images, or a bare
             backbone, whose loader gives normalised images.
         loader: Batches (images (B, 3, H, W), labels (B,)), or the dicts of mmengine's loaders.
-        pool: 'avg' or 'cls', see :func:`pool_features`; None for the class token of a backbone that returns
-            only that (``out_type='cls_token'``), and 'avg' otherwise.
+        pool: 'avg', 'cls' or 'patch', see :func:`pool_features`; None for the class token of a backbone
+            that returns only that (``out_type='cls_token'``), and 'avg' otherwise.
         device: Device to which the model is moved; that of the model if None.
         progress: Show a progress line with the remaining time on standard error; None shows it on a terminal.
             Only rank 0 ever shows it.
         may_be_empty: Return (0, 0) features if none of the images can be read.
 
     Returns:
-        Features (N, D), float32, and labels (N,), int64, on the CPU and in the order of the loader.
+        Features (N, D), or (N, P, D) of P patches, float32, and labels (N,), int64, on the CPU and in the
+        order of the loader.
 
     Raises:
         ValueError: There are no images or no labels, ``pool`` is 'cls' and there is no class token, or
