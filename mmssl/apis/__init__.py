@@ -16,6 +16,7 @@ _MODULES = {
     'DetectionInferencer': 'mmssl.apis.detection',
     'SegmentationInferencer': 'mmssl.apis.segmentation',
     'PromptInferencer': 'mmssl.apis.prompting',
+    'finetune': 'mmssl.apis.finetune_run',
     'predict': 'mmssl.apis.predict_folder',
     'embed': 'mmssl.apis.embedding',
     'select': 'mmssl.apis.selection',

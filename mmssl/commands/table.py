@@ -8,6 +8,7 @@ COMMANDS = {
     'test': 'mmssl.commands.test',
     'knn': 'mmssl.commands.knn',
     'linear': 'mmssl.commands.linear',
+    'finetune': 'mmssl.commands.finetune',
     'predict': 'mmssl.commands.predict',
     'score': 'mmssl.commands.score',
     'attention': 'mmssl.commands.attention',
@@ -36,6 +37,7 @@ COMMANDS = {
 # commands that run a network; see mmssl.ops.fast.linear
 COMPUTING = {
     'train',
+    'finetune',
     'test',
     'knn',
     'linear',

@@ -25,6 +25,7 @@ from mmssl.engine.rank_watch import watched_ranks
 from mmssl.engine.run_hooks import FirstHook, LastHook
 from mmssl.engine.runtime_info import use_deferred_scalars
 from mmssl.engine.schedule_resume import ConfiguredSchedules
+from mmssl.engine.screen import current_screen
 from mmssl.engine.signals import StopSignal
 from mmssl.engine.stop import Stopper
 from mmssl.engine.training_length import scale_learning_rate
@@ -57,6 +58,14 @@ class _ResumableRunner(_Base):
         self.stopper = Stopper(self, self.exact_resume)
         super().__init__(*args, **kwargs)
 
+    def build_logger(self, *args, **kwargs):
+        """Build the logger, which writes to the screen what its user needs."""
+        logger = super().build_logger(*args, **kwargs)
+        screen = current_screen()
+        if screen is not None:
+            screen.attach(logger)
+        return logger
+
     def register_hooks(self, default_hooks=None, custom_hooks=None) -> None:
         """Register the hooks of the config and those of this runner."""
         super().register_hooks(use_deferred_scalars(default_hooks), custom_hooks)
@@ -64,6 +73,16 @@ class _ResumableRunner(_Base):
             self.register_hook(MethodHook())
         self.register_hook(FirstHook(self.exact_resume, self.stopper))
         self.register_hook(LastHook(self.exact_resume, self.stopper))
+
+    def dump_config(self) -> None:
+        """Write the whole config into the work directory; never over the file that it was read from."""
+        source = self.cfg.filename
+        target = os.path.join(self.work_dir, os.path.basename(source or ''))
+        if not source or not (os.path.exists(target) and os.path.samefile(source, target)):
+            super().dump_config()
+        elif get_rank() == 0:
+            stem, suffix = os.path.splitext(target)
+            self.cfg.dump(f'{stem}_whole{suffix}')
 
     def build_train_loop(self, loop):
         """Build the training loop, able to start in the middle of the data."""

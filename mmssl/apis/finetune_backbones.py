@@ -1,0 +1,200 @@
+"""Backbones of pre-trainings, with the settings that the recipes of fine-tuning need."""
+
+import ast
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmssl.errors import CheckpointError, UserError
+
+RESNETS = ('ResNet', 'ResNetV1c', 'ResNetV1d')
+MOBILENETS = ('MobileNetV2', 'DilatedMobileNetV2')
+VITS = ('ViT', 'MAEViT', 'DINOViT', 'DINOv2ViT', 'MoCoV3ViT', 'IJEPAViT')
+_RESNET_KEYS = ('depth', 'stem_channels', 'base_channels', 'deep_stem', 'avg_down', 'style')
+_VIT_KEYS = (
+    'arch',
+    'img_size',
+    'patch_size',
+    'qkv_bias',
+    'norm_cfg',
+    'with_cls_token',
+    'layer_cfgs',
+    'layer_scale_init_value',
+    'num_registers',
+    'use_abs_pos_emb',
+    'rope_cfg',
+)
+_MOBILENET_CHANNELS = (24, 32, 96, 320)
+_TOOLBOX = {'classify': 'mmpretrain', 'detect': 'mmdet', 'instance': 'mmdet', 'semantic': 'mmseg'}
+
+
+@dataclass
+class Backbone:
+    """A backbone for a task.
+
+    Attributes:
+        settings: Its config.
+        channels: Channels of the maps that it returns.
+        strides: Their strides in pixels.
+        image_size: Side of the images it was pre-trained on; None if any size is as good.
+        is_vit: Whether it is a Vision Transformer.
+        num_stages: Number of stages or layers, all of which ``frozen_stages`` freezes.
+    """
+
+    settings: dict[str, Any]
+    channels: list[int]
+    strides: list[int] = field(default_factory=lambda: [4, 8, 16, 32])
+    image_size: int | None = None
+    is_vit: bool = False
+    num_stages: int = 4
+
+
+def pretraining_config(checkpoint: str, backbone_config: str | None, trust: bool = False) -> dict[str, Any]:
+    """Return the config of a pre-training.
+
+    Args:
+        checkpoint: Its checkpoint, or 'random'.
+        backbone_config: Name or path of its config; None takes the one in the checkpoint.
+        trust: As for :func:`mmssl.checkpoint.load_file`.
+
+    Raises:
+        CheckpointError: The checkpoint has no config and none is given.
+        FileNotFoundError: There is no such file.
+    """
+    from mmssl.apis.models import read_config
+    from mmssl.checkpoint import load_file
+
+    if backbone_config is not None:
+        return read_config(backbone_config)[0].to_dict()
+    if checkpoint == 'random':
+        raise UserError(
+            'random: no checkpoint says which backbone to train; give the config of one with '
+            '--backbone-config'
+        )
+    content = load_file(checkpoint, trust=trust)
+    text = (content.get('meta') or {}).get('cfg') if isinstance(content, Mapping) else None
+    if not text:
+        raise CheckpointError(
+            f'{checkpoint} does not hold the config of its training, which names the backbone; give it with '
+            '--backbone-config'
+        )
+    return _literals(text) if isinstance(text, str) else dict(text)
+
+
+def _literals(text: str) -> dict[str, Any]:
+    """Return the assignments of a config in text form, which is not run: only values and ``dict(...)``."""
+    content = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            try:
+                content[node.targets[0].id] = _value(node.value)
+            except ValueError:  # an object that text does not hold; not part of a backbone
+                continue
+    return content
+
+
+def _value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict':
+        return {str(keyword.arg): _value(keyword.value) for keyword in node.keywords}
+    if isinstance(node, ast.Dict):
+        pairs = zip(node.keys, node.values, strict=True)
+        return {ast.literal_eval(key): _value(value) for key, value in pairs if key is not None}
+    if isinstance(node, ast.List):
+        return [_value(each) for each in node.elts]
+    if isinstance(node, ast.Tuple):
+        return tuple(_value(each) for each in node.elts)
+    return ast.literal_eval(node)
+
+
+def backbone_for(task: str, pretraining: Mapping[str, Any], checkpoint: str, freeze: bool) -> Backbone:
+    """Return the backbone of a pre-training for a task.
+
+    Args:
+        task: 'classify', 'detect', 'instance' or 'semantic'.
+        pretraining: The config of the pre-training.
+        checkpoint: Its checkpoint, from which the weights are initialised; or 'random'.
+        freeze: Freeze all of the backbone.
+
+    Raises:
+        UserError: There is no recipe for this backbone and task.
+    """
+    model = pretraining.get('model') or {}
+    settings = model.get('backbone')
+    if not isinstance(settings, Mapping):
+        raise UserError(
+            'the config of the pre-training has no model.backbone; give another --backbone-config'
+        )
+    name = str(settings.get('type')).rpartition('.')[2]
+    builders = {**dict.fromkeys(RESNETS, _resnet), **dict.fromkeys(MOBILENETS, _mobilenet)}
+    if name in VITS and task != 'instance':
+        builders[name] = _vit
+    if name not in builders:
+        known = ', '.join((*RESNETS, *MOBILENETS, *(VITS if task != 'instance' else ())))
+        raise UserError(
+            f'no recipe takes the backbone {name} to the task {task}; those that it takes are {known}. '
+            'mmssl train takes any config'
+        )
+    backbone = builders[name](task, name, settings)
+    if freeze:
+        backbone.settings['frozen_stages'] = backbone.num_stages
+    if checkpoint != 'random':
+        path = os.path.abspath(checkpoint)
+        backbone.settings['init_cfg'] = dict(type='Pretrained', checkpoint=path, prefix='backbone.')
+    return backbone
+
+
+def _resnet(task: str, name: str, settings: Mapping[str, Any]) -> Backbone:
+    architecture = {key: settings[key] for key in _RESNET_KEYS if key in settings}
+    chosen = dict(type=f'{_TOOLBOX[task]}.{name}', **architecture, norm_cfg=dict(type='BN'), norm_eval=False)
+    width = settings.get('base_channels', 64) * (4 if settings['depth'] >= 50 else 1)
+    channels = [width, 2 * width, 4 * width, 8 * width]
+    if task == 'classify':
+        return Backbone({**chosen, 'out_indices': (3,)}, channels[3:], [32])
+    if task == 'detect':
+        dilated = dict(strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2), out_indices=(2, 3))
+        return Backbone({**chosen, **dilated}, channels[2:], [16, 16])
+    return Backbone({**chosen, 'out_indices': (0, 1, 2, 3)}, channels)
+
+
+def _mobilenet(task: str, name: str, settings: Mapping[str, Any]) -> Backbone:
+    if settings.get('widen_factor', 1.0) != 1.0:
+        raise UserError(f'no recipe takes a MobileNetV2 of width {settings["widen_factor"]}; only of 1.0')
+    if task == 'classify':
+        return Backbone(dict(type='mmpretrain.MobileNetV2', out_indices=(7,)), [1280], [32], num_stages=7)
+    if task == 'detect':
+        chosen = dict(type='mmssl.DilatedMobileNetV2', out_indices=(4, 6), norm_eval=True)
+        return Backbone(chosen, [96, 320], [16, 16], num_stages=7)
+    chosen = dict(type=f'{_TOOLBOX[task]}.MobileNetV2', out_indices=(1, 2, 4, 6), norm_cfg=dict(type='BN'))
+    return Backbone(chosen, list(_MOBILENET_CHANNELS), num_stages=7)
+
+
+def _vit(task: str, name: str, settings: Mapping[str, Any]) -> Backbone:
+    from mmssl.layers.vit import resolve_arch
+
+    chosen = {key: settings[key] for key in _VIT_KEYS if key in settings}
+    if name == 'IJEPAViT':
+        chosen['with_cls_token'] = False
+    if name == 'MoCoV3ViT' and str(chosen.get('arch')).lower() in ('s', 'small'):
+        from mmssl.selfsup.mocov3 import VIT_SMALL
+
+        chosen['arch'] = dict(VIT_SMALL)
+    sizes = resolve_arch(chosen.get('arch', 'base'))
+    depth, width = sizes['num_layers'], sizes['embed_dims']
+    patch = chosen.get('patch_size', 16)
+    if not isinstance(patch, int):
+        raise UserError(f'no recipe takes a ViT with patches of {patch}; only square ones')
+    chosen = dict(type='mmssl.ViT', **chosen, final_norm=False, drop_path_rate=0.1)
+    size = settings.get('img_size', 224)
+    side = size if isinstance(size, int) else max(size)
+    if task == 'classify':
+        chosen['out_type'] = 'avg_featmap'
+        return Backbone(chosen, [width], [patch], side, True, depth)
+    if task == 'detect':
+        indices: tuple[int, ...] = (min(2 * depth // 3, depth - 2), depth - 1)
+    elif depth < 4:
+        raise UserError(f'no recipe takes a ViT of {depth} layers to the task {task}; of at least 4')
+    else:
+        indices = tuple(depth * part // 4 - 1 for part in (1, 2, 3, 4))
+    chosen['out_indices'] = indices
+    return Backbone(chosen, [width] * len(indices), [patch] * len(indices), side, True, depth)

@@ -1,0 +1,245 @@
+"""The config that ``mmssl finetune`` writes: about 20 lines, inheriting from ``_base_/finetune``."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from mmssl.apis.finetune_backbones import Backbone
+from mmssl.apis.finetune_data import TaskData, anchor_scales, scaled_size
+
+# images of a step on a CPU, for which the rates of the base configs are made; passes over the data, and the
+# longest side of images, on a CPU and on a GPU
+BATCH_SIZES = {'classify': 32, 'detect': 4, 'instance': 4, 'semantic': 6}
+PASSES = {'classify': 30, 'detect': 30, 'instance': 30, 'semantic': 60}
+LONGEST = {'detect': (480, 1000), 'instance': (480, 1000), 'semantic': (480, 1024)}
+MIN_ITERS, MAX_ITERS = 300, 20000
+RATES = {'classify': 5e-4, 'detect': 5e-4, 'instance': 2e-4, 'semantic': 1e-3}
+VIT_RATES = {'classify': 5e-4, 'detect': 2e-4, 'semantic': 2e-4}
+LINEAR_RATE = 1e-2
+LAYER_DECAY = 0.75
+GIB_PER_BATCH = 16
+MAX_BATCHES = 4
+MAX_COLUMNS = 100
+CROPS = ('mmssl.LoadRandomResizedCrop', 'mmssl.LoadCenterCrop')
+HEADS = {'classify': 'linear classifier', 'detect': 'R-FCN', 'instance': 'Mask R-CNN', 'semantic': 'GCN'}
+
+
+@dataclass
+class Budget:
+    """Batch size, length and sizes of a training.
+
+    Attributes:
+        batch_size: Images of a step.
+        iters: Number of steps.
+        longest: Longest side of the images in pixels; the side of the crop for classification.
+    """
+
+    batch_size: int
+    iters: int
+    longest: int
+
+
+def choose_budget(
+    task: str, num_images: int, backbone: Backbone, gpu_gib: float, given: dict[str, int | None]
+) -> Budget:
+    """Choose batch size and length.
+
+    The batch is that of the recipe; on a GPU as many times as large as it has 16 GiB, four times at most; and
+    never more than the images. The length is 30 passes over the images (60 for semantic segmentation), but at
+    least 300 and at most 20000 steps.
+
+    Args:
+        task: The task.
+        num_images: Number of training images.
+        backbone: The backbone.
+        gpu_gib: Memory of the GPU in GiB; 0 without one.
+        given: 'batch_size', 'epochs', 'iters' and 'size' as the caller states them, or None.
+    """
+    factor = min(MAX_BATCHES, max(1, int(gpu_gib // GIB_PER_BATCH)))
+    batch_size = given.get('batch_size') or min(num_images, BATCH_SIZES[task] * factor)
+    iters = given.get('iters')
+    if not iters and given.get('epochs'):
+        iters = math.ceil(given['epochs'] * num_images / batch_size)
+    if not iters:
+        iters = min(MAX_ITERS, max(MIN_ITERS, round(PASSES[task] * num_images / batch_size)))
+    longest = given.get('size')
+    if not longest:
+        longest = (backbone.image_size or 224) if task == 'classify' else LONGEST[task][gpu_gib > 0]
+    return Budget(batch_size, iters, longest)
+
+
+def config_text(task: str, data: TaskData, backbone: Backbone, budget: Budget, source: dict[str, Any]) -> str:
+    """Return the text of the config.
+
+    Args:
+        task: The task.
+        data: Its data.
+        backbone: The backbone.
+        budget: Batch size and length.
+        source: 'checkpoint', 'work_dir', and 'freeze' for a frozen backbone, for comments and paths.
+    """
+    lines = [
+        f'# {HEADS[task]} for {len(data.classes)} classes on the backbone of {source["checkpoint"]}, written '
+        'by `mmssl finetune`.',
+        f'# Edit it and train it again: mmssl train {source["work_dir"]}/config.py',
+        f'# Data: {data.labels.root}, {len(data.split.train)} training and {len(data.split.val)} validation '
+        f'images; {data.split.rule}.',
+        f"_base_ = ['mmssl::_base_/finetune/{task}.py']",
+        f'work_dir = {source["work_dir"]!r}',
+        _assign('metainfo', dict(classes=tuple(data.classes))),
+        *_WRITERS[task](data, backbone, budget),
+        *_schedule(task, backbone, budget, source['freeze']),
+    ]
+    return '\n'.join(lines) + '\n'
+
+
+def _schedule(task: str, backbone: Backbone, budget: Budget, freeze: bool) -> list[str]:
+    rates = VIT_RATES if backbone.is_vit else RATES
+    base = LINEAR_RATE if freeze and task == 'classify' else rates[task]
+    rate = float(f'{base * budget.batch_size / BATCH_SIZES[task]:.6g}')
+    warmup = max(1, budget.iters // 20)
+    wrapper: dict[str, Any] = dict(optimizer=dict(lr=rate))
+    if backbone.is_vit and task == 'classify' and not freeze:
+        wrapper['paramwise_cfg'] = dict(layer_decay_rate=LAYER_DECAY)
+    return [
+        f'# the rate of the recipe, {base:g} for {BATCH_SIZES[task]} images, scaled to {budget.batch_size}',
+        _assign('optim_wrapper', wrapper),
+        f'train_cfg = dict(max_iters={budget.iters}, val_interval={budget.iters})',
+        'param_scheduler = [',
+        f"    dict(type='LinearLR', start_factor=0.1, begin=0, end={warmup}, by_epoch=False),",
+        f"    dict(type='CosineAnnealingLR', eta_min=0, begin={warmup}, end={max(budget.iters, warmup + 1)}, "
+        'by_epoch=False),',
+        ']',
+        f'default_hooks = dict(logger=dict(interval={min(20, budget.iters)}), '
+        f'checkpoint=dict(interval={budget.iters}))',
+    ]
+
+
+def _own(backbone: Backbone) -> dict[str, Any]:
+    return {'_delete_': True, **backbone.settings}
+
+
+def _detect(data: TaskData, backbone: Backbone, budget: Budget) -> list[str]:
+    stride = backbone.strides[0]
+    scales = anchor_scales(data, budget.longest, stride)
+    head = dict(in_channels=backbone.channels[-1], num_classes=len(data.classes))
+    if stride != 16:
+        head['stride'] = stride
+    anchors = dict(scales=scales, strides=[stride])
+    model = dict(
+        backbone=_own(backbone),
+        rpn_head=dict(in_channels=backbone.channels[0], anchor_generator=anchors),
+        roi_head=dict(bbox_head=head),
+    )
+    sides = ', '.join(f'{scale * stride:g}' for scale in scales)
+    return [
+        f'# anchors of {sides} pixels, the sizes of the boxes',
+        _assign('model', model),
+        *_coco(data, budget),
+    ]
+
+
+def _instance(data: TaskData, backbone: Backbone, budget: Budget) -> list[str]:
+    count = len(data.classes)
+    model = dict(
+        backbone=_own(backbone),
+        neck=dict(in_channels=backbone.channels),
+        roi_head=dict(bbox_head=dict(num_classes=count), mask_head=dict(num_classes=count)),
+    )
+    return [_assign('model', model), *_coco(data, budget)]
+
+
+def _coco(data: TaskData, budget: Budget) -> list[str]:
+    scale = scaled_size(data.size, budget.longest)
+    images = data.labels.image_root
+    return [
+        *_pipelines(dict(Resize=dict(scale=scale))),
+        f'train_dataloader = dict(batch_size={budget.batch_size}, dataset=dict(',
+        f'    ann_file={data.folder + "/train.json"!r}, metainfo=metainfo,',
+        f'    data_prefix=dict(img={images!r}), pipeline=train_pipeline))',
+        'val_dataloader = dict(dataset=dict(',
+        f'    ann_file={data.folder + "/val.json"!r}, metainfo=metainfo,',
+        f'    data_prefix=dict(img={images!r}), pipeline=test_pipeline))',
+        'test_dataloader = val_dataloader',
+        f'val_evaluator = dict(ann_file={data.folder + "/val.json"!r})',
+        'test_evaluator = val_evaluator',
+    ]
+
+
+def _semantic(data: TaskData, backbone: Backbone, budget: Budget) -> list[str]:
+    scale = scaled_size(data.size, budget.longest)
+    unit = 4 * backbone.strides[0] if backbone.is_vit else 32
+    crop = max(unit, min(512 if budget.longest > 512 else 256, scale[1]) // unit * unit)
+    preprocessor: dict[str, Any] = dict(size=(crop, crop))
+    sizes: dict[str, dict[str, Any]] = dict(
+        RandomResize=dict(scale=scale), RandomCrop=dict(crop_size=(crop, crop)), Resize=dict(scale=scale)
+    )
+    model = dict(
+        backbone=_own(backbone),
+        decode_head=dict(in_channels=backbone.channels, num_classes=len(data.classes)),
+    )
+    if backbone.is_vit:
+        preprocessor['test_cfg'] = dict(size_divisor=unit)
+        width = backbone.channels[0]
+        model['neck'] = dict(type='Feature2Pyramid', embed_dim=width, rescales=[4, 2, 1, 0.5])
+    return [
+        _assign('data_preprocessor', preprocessor),
+        _assign('model', dict(data_preprocessor=preprocessor, **model)),
+        *_pipelines(sizes),
+        f'train_dataloader = dict(batch_size={budget.batch_size}, dataset=dict(',
+        f'    data_root={data.folder!r}, metainfo=metainfo, pipeline=train_pipeline))',
+        'val_dataloader = dict(dataset=dict(',
+        f'    data_root={data.folder!r}, metainfo=metainfo, pipeline=test_pipeline))',
+        'test_dataloader = val_dataloader',
+    ]
+
+
+def _classify(data: TaskData, backbone: Backbone, budget: Budget) -> list[str]:
+    model: dict[str, Any] = dict(
+        backbone=_own(backbone), head=dict(in_channels=backbone.channels[-1], num_classes=len(data.classes))
+    )
+    if not backbone.is_vit:
+        model['neck'] = dict(type='GlobalAveragePooling')
+    root = data.labels.image_root
+    return [
+        f'data_preprocessor = dict(num_classes={len(data.classes)})',
+        _assign('model', model),
+        *_pipelines({crop: dict(scale=budget.longest) for crop in CROPS}),
+        f'train_dataloader = dict(batch_size={budget.batch_size}, dataset=dict(',
+        f'    data_root={root!r}, ann_file={data.folder + "/train.txt"!r},',
+        '    metainfo=metainfo, pipeline=train_pipeline))',
+        'val_dataloader = dict(dataset=dict(',
+        f'    data_root={root!r}, ann_file={data.folder + "/val.txt"!r},',
+        '    metainfo=metainfo, pipeline=test_pipeline))',
+        'test_dataloader = val_dataloader',
+    ]
+
+
+def _pipelines(sizes: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the pipelines of the base with other sizes of some transforms, by their types."""
+    return [
+        f'sizes = {sizes!r}  # in pixels',
+        *(
+            f"{name} = [dict(step, **sizes.get(step['type'], {{}})) for step in _base_.{name}]"
+            for name in ('train_pipeline', 'test_pipeline')
+        ),
+    ]
+
+
+def _assign(name: str, value: dict[str, Any]) -> str:
+    return f'{name} = {_code(value, 0, len(name) + 3)}'
+
+
+def _code(value: Any, indent: int, used: int) -> str:
+    """Return a value as a config writes it: ``dict(...)``, on several lines if it does not fit into one."""
+    if not isinstance(value, dict):
+        return repr(value)
+    line = f'dict({", ".join(f"{key}={_code(each, 0, -1000)}" for key, each in value.items())})'
+    if indent + used + len(line) <= MAX_COLUMNS:
+        return line
+    inner = ' ' * (indent + 4)
+    parts = [f'{inner}{key}={_code(each, indent + 4, len(key) + 2)},\n' for key, each in value.items()]
+    return f'dict(\n{"".join(parts)}{" " * indent})'
+
+
+_WRITERS = {'classify': _classify, 'detect': _detect, 'instance': _instance, 'semantic': _semantic}

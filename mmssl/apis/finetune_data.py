@@ -1,0 +1,104 @@
+"""Own labels as the data of a fine-tuning: read, split, and written as the toolboxes' data sets read them."""
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from mmssl.data.label_formats import (
+    LabelSet,
+    Split,
+    read_labels,
+    split_labels,
+    write_class_list,
+    write_coco,
+    write_segmentation,
+)
+from mmssl.errors import LabelError
+
+
+@dataclass
+class TaskData:
+    """The data of a fine-tuning.
+
+    Attributes:
+        labels: All labels.
+        split: The training and validation parts.
+        classes: Names of the classes of the model.
+        folder: Folder of the converted labels.
+        size: (longer, shorter) side of the images in pixels, of the median image.
+    """
+
+    labels: LabelSet
+    split: Split
+    classes: list[str]
+    folder: str
+    size: tuple[int, int]
+
+
+def prepare_data(data: str, task: str, work_dir: Path, options: Mapping) -> TaskData:
+    """Read and split labels, and write them below ``work_dir/data``.
+
+    Args:
+        data: Folder or file of the labels.
+        task: 'classify', 'detect', 'instance' or 'semantic'.
+        work_dir: The work directory, which also gets the lists of the parts.
+        options: 'format' and 'ignore' of :func:`mmssl.data.label_formats.read_labels`, 'by_folder' of
+            :func:`mmssl.data.label_formats.split_labels`.
+
+    Raises:
+        LabelError: There are no labels for the task, or a part has none.
+    """
+    labels = read_labels(data, task, options.get('format'), ignore=options.get('ignore', ()))
+    split = split_labels(labels, work_dir, by_folder=options.get('by_folder', False))
+    for part, name in ((split.train, 'training'), (split.val, 'validation')):
+        if not part.images or not part.supports(task):
+            raise LabelError(f'the {name} part has no labels for the task {task!r}', labels.root)
+    folder = work_dir.absolute() / 'data'
+    classes = labels.classes
+    for part, name in ((split.train, 'train'), (split.val, 'val')):
+        if task == 'semantic':
+            classes = write_segmentation(part, folder, name)
+        elif task == 'classify':
+            write_class_list(part, folder / f'{name}.txt')
+        else:
+            write_coco(part, folder / f'{name}.json')
+    sizes = [(image.width, image.height) for image in split.train.images]
+    longer = round(median(max(size) for size in sizes))
+    shorter = round(median(min(size) for size in sizes))
+    return TaskData(labels, split, classes, os.fspath(folder), (longer, shorter))
+
+
+def scaled_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """Return (longer, shorter) reduced so that the longer side is ``longest`` at most."""
+    factor = min(1.0, longest / size[0])
+    return round(size[0] * factor), round(size[1] * factor)
+
+
+def anchor_scales(data: TaskData, longest: int, stride: int) -> list[float]:
+    """Return the scales of the anchors: powers of two from the small objects to the large ones.
+
+    The side of an anchor is its scale times ``stride``; the 5th and the 95th percentile of the objects'
+    sides (square roots of areas) at the size trained at are the ends.
+
+    Args:
+        data: The data.
+        longest: Longer side of the images as the model gets them.
+        stride: Stride of the map of the region proposal network.
+    """
+    sides = []
+    for image in data.split.train.images:
+        factor = min(1.0, longest / max(image.width, image.height))
+        for each in image.objects:
+            left, top, right, bottom = each.box
+            area = max(0.0, right - left) * max(0.0, bottom - top)
+            if area and not each.crowd:
+                sides.append(factor * math.sqrt(area))
+    sides.sort()
+    if not sides:
+        return [2, 4, 8]
+    low, high = (math.log2(max(1.0, sides[int(part * (len(sides) - 1))]) / stride) for part in (0.05, 0.95))
+    first, last = math.floor(low + 0.5), math.ceil(high)
+    return [2.0**power if power < 0 else 2**power for power in range(first, max(first + 1, last) + 1)][:6]

@@ -1,0 +1,75 @@
+"""``mmssl finetune``: from own labels to a trained model, by a config that is written and then trained."""
+
+import argparse
+
+from mmssl.commands.arguments import add_cfg_options, add_trust
+
+HELP = 'train a classifier, detector or segmenter on your labels: writes a config, and trains it'
+TASKS = ('classify', 'detect', 'instance', 'semantic')
+FORMATS = ('coco', 'voc', 'yolo', 'png', 'classes', 'csv', 'labelme', 'cvat', 'label-studio')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='checkpoint of a pre-training, or random')
+    parser.add_argument(
+        '--task', required=True, choices=TASKS, metavar='TASK', help=f'one of {", ".join(TASKS)}'
+    )
+    parser.add_argument('--data', required=True, metavar='DIR', help='folder or file of your labels')
+    parser.add_argument(
+        '--work-dir', metavar='DIR', help='folder for everything (default: work_dirs/finetune-TASK-DATA)'
+    )
+    parser.add_argument('--dry-run', action='store_true', help='write the config and do not train')
+    parser.add_argument(
+        '--backbone-config',
+        metavar='CONFIG',
+        help='config that names the backbone, if the checkpoint does not hold it',
+    )
+    parser.add_argument('--freeze', action='store_true', help='train the classifier only (linear probing)')
+    parser.add_argument('--epochs', type=int, metavar='N', help='passes over the images')
+    parser.add_argument('--iters', type=int, metavar='N', help='steps, in place of --epochs')
+    parser.add_argument('--batch-size', type=int, metavar='N', help='images of a step')
+    parser.add_argument(
+        '--size', type=int, metavar='N', help='longest side of the images as the model gets them, in pixels'
+    )
+    parser.add_argument(
+        '--format', choices=FORMATS, metavar='FORMAT', help='format of the labels, if there are several'
+    )
+    parser.add_argument(
+        '--ignore',
+        type=int,
+        nargs='+',
+        default=[],
+        metavar='N',
+        help='values of label maps to ignore, besides 255 and those named void',
+    )
+    parser.add_argument(
+        '--by-folder', action='store_true', help='split by folders: a video or a patient stays in one part'
+    )
+    add_cfg_options(parser, 'the written config')
+    add_trust(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the config and train it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: Labels, backbone and task do not fit.
+        TrainingError: The run failed after its first step; checkpoints and logs are kept.
+    """
+    from mmssl.apis.finetune_run import finetune
+
+    names = ('backbone_config', 'freeze', 'epochs', 'iters', 'batch_size', 'size', 'format', 'by_folder')
+    finetune(
+        args.checkpoint,
+        args.task,
+        args.data,
+        args.work_dir,
+        **{name: getattr(args, name) for name in names},
+        ignore=tuple(args.ignore),
+        trust=args.trust_checkpoint,
+        cfg_options=tuple(args.cfg_options),
+        dry_run=args.dry_run,
+        report=print,
+    )
