@@ -14,6 +14,8 @@ from mmssl.config.catalogue import Metadata, config_files, matches, read_metafil
 HELP = 'list configs with their parameters and requirements, and registered types'
 # narrowest column that is still worth printing
 MIN_COLUMN = 16
+# columns of output that goes to a file or a pipe
+PAGE_WIDTH = 100
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print a table of configs with method, parameters, toolbox and paper, and a table of types.
+    """Print the configs of each method with their parameters, and a table of types.
 
     Raises:
         ValueError: Nothing matches the pattern.
@@ -44,11 +46,10 @@ def run(args: argparse.Namespace) -> None:
         close = difflib.get_close_matches(args.pattern, names, n=1, cutoff=0.4)
         hint = f'did you mean {close[0]!r}?' if close else '`mmssl list` shows them all'
         raise ValueError(f'no config and no type matches {args.pattern!r}; {hint}')
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PAGE_WIDTH
     tables = []
     if config_rows:
-        rows = [[*row[:3], availability(row[3]), row[4]] for row in config_rows]
-        tables.append(table(['CONFIG', 'METHOD', 'PARAMS', 'NEEDS', 'PAPER'], rows, width))
+        tables.append(config_table(config_rows, width))
     if type_rows:
         tables.append(table(['TYPE', 'REGISTRY', 'WHAT'], type_rows, width))
     print('\n\n'.join(tables))
@@ -62,8 +63,31 @@ def availability(toolbox: str) -> str:
 
 
 def millions(parameters: int | None) -> str:
-    """Format a number of parameters, as '86.6 M'."""
-    return f'{parameters / 1e6:.3g} M' if parameters else ''
+    """Format a number of parameters, as '86.6 M' or '1,280 M'."""
+    if not parameters:
+        return ''
+    value = parameters / 1e6
+    return f'{value:,.0f} M' if value >= 1000 else f'{value:.3g} M'
+
+
+def config_table(rows: list[list[str]], width: int) -> str:
+    """Format configs below headings with their method, toolbox and paper.
+
+    Args:
+        rows: Rows of :func:`find_configs`.
+        width: Columns of the page; a heading is shortened to it, names never are.
+    """
+    column = max(len(row[0]) for row in rows)
+    lines = [f'  {"CONFIG":<{column}}  PARAMS']
+    heading = None
+    for name, method, parameters, toolbox, paper in rows:
+        needs = availability(toolbox)
+        parts = (method or 'others', f' [{needs}]' if needs else '', f': {paper}' if paper else '')
+        if heading != parts:
+            heading = parts
+            lines.append(shorten(''.join(parts), width))
+        lines.append(f'  {name:<{column}}  {parameters}'.rstrip())
+    return '\n'.join(lines)
 
 
 def table(header: list[str], rows: list[list[str]], width: int | None = None) -> str:

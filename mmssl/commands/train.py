@@ -48,6 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--force', action='store_true', help='train even if another run uses the same work directory'
     )
+    parser.add_argument(
+        '--verbose', action='store_true', help='show all that is logged: environment, config, hooks, notes'
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -59,5 +62,7 @@ def run(args: argparse.Namespace) -> None:
         TrainingError: The run failed after its first step; checkpoints and logs are kept.
     """
     from mmssl.apis.training import train
+    from mmssl.engine.screen import quiet_screen
 
-    train(args)
+    with quiet_screen(args.config, args.verbose):
+        train(args)

@@ -3,6 +3,8 @@
 from mmengine.hooks import Hook
 
 from mmssl.engine.exact_resume import ExactResume
+from mmssl.engine.progress import note_beginning
+from mmssl.engine.screen import current_screen
 from mmssl.engine.signals import current_watch
 from mmssl.engine.stop import Stopper
 from mmssl.engine.training_length import warn_of_other_length
@@ -73,19 +75,32 @@ class LastHook(Hook):
         self.stopper = stopper
 
     def before_train(self, runner) -> None:
-        """Run a validation that is still to be made."""
+        """Write the summary of the run; run a validation that is still to be made."""
+        note_beginning(runner)
+        screen = current_screen()
+        if screen is not None:
+            screen.begin(runner)
         self.exact_resume.run_due_validation()
 
     def before_train_epoch(self, runner) -> None:
         """Restore the generators within an epoch, for which the other hooks have drawn before."""
         self.exact_resume.restore_generators(at_boundary=False)
 
+    def after_run(self, runner) -> None:
+        """Write where the results are."""
+        screen = current_screen()
+        if screen is not None:
+            screen.end(runner)
+
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Complete the checkpoint."""
         self.exact_resume.add_to_checkpoint(checkpoint)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        """Leave if a signal has come."""
+        """Write a line if none was written for a while; leave if a signal has come."""
+        screen = current_screen()
+        if screen is not None:
+            screen.after_step(runner, outputs)
         self.stopper.after_step()
 
     def before_val_epoch(self, runner) -> None:

@@ -25,6 +25,7 @@ from mmssl.engine.rank_watch import watched_ranks
 from mmssl.engine.run_hooks import FirstHook, LastHook
 from mmssl.engine.runtime_info import use_deferred_scalars
 from mmssl.engine.schedule_resume import ConfiguredSchedules
+from mmssl.engine.screen import current_screen
 from mmssl.engine.signals import StopSignal
 from mmssl.engine.stop import Stopper
 from mmssl.engine.training_length import scale_learning_rate
@@ -56,6 +57,14 @@ class _ResumableRunner(_Base):
         self.exact_resume = ExactResume(self)
         self.stopper = Stopper(self, self.exact_resume)
         super().__init__(*args, **kwargs)
+
+    def build_logger(self, *args, **kwargs):
+        """Build the logger, which writes to the screen what its user needs."""
+        logger = super().build_logger(*args, **kwargs)
+        screen = current_screen()
+        if screen is not None:
+            screen.attach(logger)
+        return logger
 
     def register_hooks(self, default_hooks=None, custom_hooks=None) -> None:
         """Register the hooks of the config and those of this runner."""

@@ -84,6 +84,27 @@ def test_columns_fit_the_terminal():
     )
 
 
+def test_configs_below_their_methods(tree):
+    assert command.config_table(command.find_configs(tree)[1:], 40).splitlines() == [
+        '  CONFIG           PARAMS',
+        'MAE [mmpretrain]: Masked Autoencoders',
+        '  mae/mae_tiny.py  1.25 M',
+        'other',
+        '  other/none.py',
+        'other [mmdet]',
+        '  other/own.py',
+    ]
+
+
+def test_parameters_in_millions():
+    assert [command.millions(value) for value in (None, 765_000, 86_600_000, 1_280_000_000)] == [
+        '',
+        '0.765 M',
+        '86.6 M',
+        '1,280 M',
+    ]
+
+
 def test_a_host_that_is_missing_is_told():
     assert [command.availability(host) for host in ('', 'argparse', 'mmnone')] == [
         '',
@@ -97,6 +118,7 @@ def test_lists_what_the_package_brings(warm_cli, tmp_path):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line for line in lines if line.startswith('mmssl.MAEViT ')]
+    assert max(map(len, lines)) <= 100
     shown = {line.split()[0] for line in lines if '.py ' in line or line.endswith('.py')}
     types = {line.split()[0] for line in lines if line.startswith('mmssl.')}
     assert types <= {

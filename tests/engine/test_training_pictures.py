@@ -85,7 +85,14 @@ def test_bar_shows_loss_and_time_left_and_leaves_log_lines_whole(monkeypatch):
     logger = MMLogger.get_instance('bar')
     monkeypatch.setattr(MMLogger, 'get_current_instance', classmethod(lambda cls: logger))
     logger.handlers[0].setStream(screen)
-    runner = types.SimpleNamespace(max_iters=4, iter=0, val_dataloader=[0] * 2, test_dataloader=[0] * 3)
+    runner = types.SimpleNamespace(
+        max_iters=4,
+        iter=0,
+        val_dataloader=[0] * 2,
+        test_dataloader=[0] * 3,
+        train_dataloader=types.SimpleNamespace(batch_size=8),
+        optim_wrapper=types.SimpleNamespace(get_lr=lambda: {'lr': [0.001, 0.02]}),
+    )
     hook = ProgressHook()
     hook.before_train(runner)
     hook.bar.mininterval = 0
@@ -102,6 +109,7 @@ def test_bar_shows_loss_and_time_left_and_leaves_log_lines_whole(monkeypatch):
     assert (
         'training:  50%' in text and 'training: 100%' in text and '4/4' in text and 'loss 2.561' in text
     )  # 2, 2.1, 2.29, 2.561
+    assert 'lr 0.02' in text and 'images/s' in text
     assert 'evaluating:' in text
     line = next(line for line in text.split('\n') if 'a line of log' in line)
     assert (

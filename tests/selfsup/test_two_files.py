@@ -96,7 +96,8 @@ def test_the_registry_and_the_package_have_it(tree):
 def test_the_list_has_its_config_and_its_class(tree):
     listed = run(tree, '-m', 'mmssl.cli', 'list', 'two*file*')
     assert re.search(
-        r'two-file-method/two-file-method_resnet18\.py +Two files +1\.23 M +mmpretrain +A method in two',
+        r'Two files \[mmpretrain\]: A method in two.*\n'
+        r' +two-file-method/two-file-method_resnet18\.py +1\.23 M',
         listed,
     )
     listed = run(tree, '-m', 'mmssl.cli', 'list', 'TwoFileMethod')
