@@ -62,6 +62,11 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--max-train', type=int, metavar='N', help='use only N training images, balanced over the classes'
     )
+    parser.add_argument(
+        '--labels',
+        metavar='AMOUNT',
+        help="low-shot evaluation: '1%%' or '10%%' of each class, or N training images of each class",
+    )
     parser.add_argument('--max-val', type=int, metavar='N', help='the same for the validation images')
     parser.add_argument('--out', metavar='FILE', help='write the result to this JSON file')
 
@@ -87,6 +92,15 @@ def check_evaluation_arguments(args: argparse.Namespace) -> None:
     """Check all arguments of an evaluation, as :func:`check_model_arguments` does."""
     check_model_arguments(args)
     check_minimums(args, max_train=2, max_val=2)
+    if args.labels is not None:
+        from mmssl.evaluation.labelled import parse_amount
+
+        if args.max_train is not None:
+            raise ValueError('--labels and --max-train both choose the training images; give one of them')
+        try:
+            parse_amount(args.labels)
+        except ValueError as error:
+            raise ValueError(f'--labels {error}') from None
 
 
 def image_size_for(args: argparse.Namespace, model: 'nn.Module') -> int:

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     image_size = image_size_for(args, model)
     train, val = labelled_images(args.data, image_size)
     num_classes = len(train.classes)
-    train = train.take(args.max_train, args.seed)
+    train = train.take(args.max_train, args.seed).take_labels(args.labels, args.seed)
     val = val.take(args.max_val, args.seed)
     train_features, train_labels = features_of(model, train, args, device)
     features, labels = features_of(model, val, args, device)
@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
         k=k,
         temperature=args.temperature,
         seed=args.seed,
+        labels=args.labels,
         **scores,
         num_classes=num_classes,
         num_train=len(train_labels),

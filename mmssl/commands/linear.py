@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     image_size = image_size_for(args, model)
     train, val = labelled_images(args.data, image_size)
     num_classes = len(train.classes)
-    train = train.take(args.max_train, args.seed)
+    train = train.take(args.max_train, args.seed).take_labels(args.labels, args.seed)
     val = val.take(args.max_val, args.seed)
     digest = _digest(model, settings, [args.pool, image_size], (train, val))
     cache = Path(args.work_dir) / 'features' / f'{digest}.pth'
@@ -106,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
         pool=args.pool,
         image_size=image_size,
         seed=args.seed,
+        labels=args.labels,
         **probe,
         num_train=len(train_labels),
         num_val=len(labels),

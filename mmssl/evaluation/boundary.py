@@ -73,6 +73,7 @@ class BoundaryMetric(AccumulatingMetric):
             the image; 0.02 in its paper.
         ignore_index: Pixels whose label is this value are not counted, and belong to no class.
         prefix: Prefix of the names of the scores.
+        trimap_widths: Further widths, for the accuracy inside the band as a function of its width: a trimap.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class BoundaryMetric(AccumulatingMetric):
         dilation_ratio: float = 0.02,
         ignore_index: int = 255,
         prefix: str | None = None,
+        trimap_widths: Sequence[float] = (),
     ):
         super().__init__(prefix=prefix)
         if not width >= 0 or not dilation_ratio > 0:
@@ -88,7 +90,10 @@ class BoundaryMetric(AccumulatingMetric):
                 f'width={width} of BoundaryMetric must not be negative, and dilation_ratio={dilation_ratio} '
                 'must be above 0'
             )
+        if any(not each >= 0 for each in trimap_widths):
+            raise ValueError(f'trimap_widths={tuple(trimap_widths)} of BoundaryMetric must not be negative')
         self.width = width
+        self.trimap_widths = tuple(trimap_widths)
         self.dilation_ratio = dilation_ratio
         self.ignore_index = ignore_index
 
@@ -115,7 +120,7 @@ class BoundaryMetric(AccumulatingMetric):
 
         Returns:
             'band', (2, 2) int64, [outside, inside] x [correct, all]; 'contour', (2, C) int64, [in both
-            contours, in either].
+            contours, in either]; with ``trimap_widths`` also 'trimap', (widths, 2) int64, [correct, all].
 
         Raises:
             ValueError: See :func:`mmssl.evaluation.confusion.confusion_matrix`.
@@ -133,10 +138,16 @@ class BoundaryMetric(AccumulatingMetric):
         pred_contour = inner_boundary(np.where(valid, pred, NO_CLASS), distance) & valid
         common = _count(label[label_contour & pred_contour & correct], num_classes)
         union = _count(label[label_contour], num_classes) + _count(pred[pred_contour], num_classes) - common
-        return {'band': np.array(band, dtype=np.int64), 'contour': np.stack([common, union])}
+        counts = {'band': np.array(band, dtype=np.int64), 'contour': np.stack([common, union])}
+        if self.trimap_widths:
+            zones = [boundary_band(label, each, self.ignore_index) & valid for each in self.trimap_widths]
+            counts['trimap'] = np.array([[(correct & zone).sum(), zone.sum()] for zone in zones])
+        return counts
 
     def compute_sum(self, total: dict) -> dict[str, float]:
         """Return 'boundary_acc', 'interior_acc' and 'boundary_IoU' in percent.
+
+        ``trimap_widths`` add 'trimap_acc.3' and so on, by the width.
 
         A score without any pixel is left out and logged.
         """
@@ -150,6 +161,9 @@ class BoundaryMetric(AccumulatingMetric):
             'interior_acc': correct_outside / all_outside if all_outside else None,
             'boundary_IoU': mean_of_known(ious) if not np.isnan(ious).all() else None,
         }
+        trimap = total['trimap'].tolist() if self.trimap_widths else []
+        for width, (correct, count) in zip(self.trimap_widths, trimap, strict=True):
+            values[f'trimap_acc.{width:g}'] = correct / count if count else None
         missing = [name for name, value in values.items() if value is None]
         if missing:
             MMLogger.get_current_instance().info(f'no pixel to count for {", ".join(missing)}')

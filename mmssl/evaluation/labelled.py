@@ -1,6 +1,7 @@
 """Labelled training and validation images of a folder or archive, as data loaders for evaluation."""
 
 import os
+import re
 from collections.abc import Sequence
 
 import torch
@@ -71,6 +72,50 @@ class LabelledImages(Dataset):
             rank[members] = torch.arange(len(members), dtype=torch.double) / len(members)
         subset = rank.sort(stable=True).indices[:count].sort().values
         return LabelledImages(self.folder, self.indices[subset])
+
+    def take_labels(self, amount: str | None, seed: int = 0) -> 'LabelledImages':
+        """Draw the labelled images of a low-shot evaluation, class by class.
+
+        Args:
+            amount: '1%' for a hundredth of each class, rounded and at least one image; '5' for five images of
+                each class; None for all.
+            seed: Seed of the draw. A larger amount contains a smaller one of the same seed.
+
+        Raises:
+            ValueError: The amount is neither, or a class has fewer images.
+        """
+        if amount is None:
+            return self
+        number, percent = parse_amount(amount)
+        labels = self.labels
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+        chosen = []
+        for label in labels.unique():
+            members = order[labels[order] == label]
+            count = max(1, round(len(members) * number / 100)) if percent else int(number)
+            if count > len(members):
+                raise ValueError(
+                    f'{count} images of each class are requested, and {self.classes[int(label)]!r} has '
+                    f'{len(members)}; request fewer, or a percentage'
+                )
+            chosen.append(members[:count])
+        return LabelledImages(self.folder, self.indices[torch.cat(chosen).sort().values])
+
+
+def parse_amount(amount: str) -> tuple[float, bool]:
+    """Return the number of an amount of labels, '1%' or '5', and whether it is a percentage.
+
+    Raises:
+        ValueError: It is neither a percentage in (0, 100] nor a whole number above 0.
+    """
+    text, percent = amount.removesuffix('%'), amount.endswith('%')
+    valid = re.fullmatch(r'\d+(\.\d+)?' if percent else r'\d+', text) and float(text) > 0
+    if not valid or (percent and float(text) > 100):
+        raise ValueError(
+            f"{amount!r} is no amount of labels; give '1%' or '10%' of each class, or a number of images of "
+            "each class such as '5'"
+        )
+    return float(text), percent
 
 
 def _collate(samples: Sequence[tuple[Tensor, int] | None]) -> tuple[Tensor, Tensor]:

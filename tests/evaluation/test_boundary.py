@@ -71,6 +71,25 @@ def test_metric_by_hand():
     assert metric.evaluate(1) == {'boundary_acc': 100, 'interior_acc': 100, 'boundary_IoU': 100}
 
 
+def test_accuracy_of_trimaps_of_several_widths():
+    label = np.zeros((10, 40), np.int64)
+    label[:, 20:] = 1
+    label[:5] = 255
+    pred = label.copy()
+    pred[:, 20:22] = 0
+    metric = BoundaryMetric(trimap_widths=(0, 1, 4.5))
+    metric.dataset_meta = {'classes': ('left', 'right')}
+    metric.process(None, [sample(pred, label), sample(label, label)])
+    scores = metric.evaluate(2)
+    # columns 19 and 20, 18 to 21, 15 to 24; two of them wrong in one of two images
+    for width, columns, wrong in (('0', 2, 1), ('1', 4, 2), ('4.5', 10, 2)):
+        assert scores[f'trimap_acc.{width}'] == pytest.approx(100 * (1 - wrong / columns / 2))
+    metric.process(None, [sample(np.zeros((8, 8), np.int64), np.zeros((8, 8), np.int64))])
+    assert not any('trimap' in name for name in metric.evaluate(1))
+    with pytest.raises(ValueError, match=r'trimap_widths=\(1, -2\)'):
+        BoundaryMetric(trimap_widths=(1, -2))
+
+
 @pytest.mark.parametrize('void', [255, 0])
 def test_the_border_to_void_counts_for_both_maps(void):
     """A prediction that is right wherever something is known has 100, whatever it says about the rest."""

@@ -194,6 +194,24 @@ def test_linear_caches_features_by_what_they_depend_on(warm_cli, config, images,
     assert not again(*quick)['features_reused'] and again(*quick)['features_reused']
 
 
+def test_few_labels_are_evaluated_and_saved_with_the_result(config, images, tmp_path, capsys):
+    args = [str(config), 'random', '--data', str(images), '--workers', '0', '--device', 'cpu']
+    out = ['--out', str(tmp_path / 'few.json')]
+    assert main(['knn', *args, '--labels', '2', '--k', '1', *out]) == 0
+    result = json.loads((tmp_path / 'few.json').read_text())
+    assert (result['labels'], result['num_train']) == ('2', 2 * result['num_classes'])
+    work = ['--work-dir', str(tmp_path / 'work'), '--epochs', '1']
+    assert main(['linear', *args, '--labels', '50%', *work, *out]) == 0
+    result = json.loads((tmp_path / 'few.json').read_text())
+    assert result['labels'] == '50%' and result['num_train'] > result['num_classes']
+    for bad, message in (
+        (['--labels', '0'], "--labels '0' is no"),
+        (['--labels', '2', '--max-train', '9'], 'both'),
+    ):
+        assert main(['knn', *args, *bad]) != 0
+        assert message in capsys.readouterr().err
+
+
 def test_weights_of_a_model_of_a_bare_backbone_and_of_another_model(config, images, tmp_path, capsys):
     from mmssl.apis.loading import build_model
 

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from mmssl.evaluation import image_loader, labelled_images, labelled_loader
+from mmssl.evaluation.labelled import parse_amount
 
 COLOURS = {'ant': (250, 0, 0), 'bee': (0, 250, 0), 'cat': (0, 0, 250)}
 
@@ -76,6 +77,27 @@ def test_take_keeps_the_proportions_of_the_classes(folder):
     assert train.take(None) is train and train.take(99) is train
     with pytest.raises(ValueError, match='2 images cannot contain all 3 classes'):
         train.take(2)
+
+
+def test_labels_are_drawn_class_by_class(folder):
+    train, _ = labelled_images(str(folder), image_size=16)
+    assert train.take_labels(None) is train
+    few = train.take_labels('2')
+    assert few.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert torch.equal(few.indices, train.take_labels('2').indices)
+    assert any(not torch.equal(few.indices, train.take_labels('2', seed).indices) for seed in (1, 2, 3))
+    assert set(few.indices.tolist()) < set(train.take_labels('3').indices.tolist())
+    assert train.take_labels('50%').labels.bincount().tolist() == [2, 2, 3]
+    assert train.take_labels('1%').labels.tolist() == [0, 1, 2]
+    assert len(train.take_labels('100%')) == 15
+    with pytest.raises(ValueError, match="5 images of each class are requested, and 'ant' has 4"):
+        train.take_labels('5')
+
+
+@pytest.mark.parametrize('amount', ['0', '0%', '101%', '1.5', '-1', '1 %', 'nan', '', '%'])
+def test_what_is_no_amount_of_labels(amount):
+    with pytest.raises(ValueError, match='is no amount of labels'):
+        parse_amount(amount)
 
 
 def test_a_bad_file_is_left_out(folder):
