@@ -60,6 +60,72 @@ def random_masking(
     return order[:, :count], order[:, count:]
 
 
+def block_masking(
+    batch: int,
+    grid: tuple[int, int],
+    mask_ratio: float,
+    noise: Tensor | None = None,
+    device: torch.device | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Draw masks of large rectangles, see :func:`blockwise_mask` (MAE, section 4, 'Mask sampling strategy').
+
+    Every image has the same number of masked patches: those that the rectangles lack are drawn at random.
+
+    Args:
+        batch: B.
+        grid: (rows, columns) of the N patches.
+        mask_ratio: Fraction of masked patches, in (0, 1).
+        noise: (B, N), random numbers in [0, 1), which give rectangles and order; drawn on the CPU if None.
+        device: Device of the result.
+
+    Returns:
+        Indices of the visible (B, K) and the masked (B, N - K) patches, int64.
+    """
+    num_patches = grid[0] * grid[1]
+    num_masked = num_patches - num_visible(num_patches, mask_ratio)
+    noise = torch.rand(batch, num_patches) if noise is None else noise.cpu()
+    blocks = [
+        blockwise_mask(grid, num_masked, min(16, num_masked), random.Random(float(row[0]))) for row in noise
+    ]
+    # masked patches come last in the order
+    noise = noise + torch.from_numpy(np.stack(blocks)).flatten(1)
+    visible, masked = random_masking(batch, num_patches, mask_ratio, noise)
+    return visible.to(device, non_blocking=True), masked.to(device, non_blocking=True)
+
+
+def grid_masking(
+    batch: int, grid: tuple[int, int], mask_ratio: float, device: torch.device | None = None
+) -> tuple[Tensor, Tensor]:
+    """Leave every second (third, ...) patch of every second row visible (MAE, section 4, as above).
+
+    Args:
+        batch: B.
+        grid: (rows, columns) of the N patches.
+        mask_ratio: 3/4 leaves every second patch of a row visible, 8/9 every third, and so on.
+        device: Device of the result.
+
+    Returns:
+        Indices of the visible (B, K) and the masked (B, N - K) patches, int64, in their order in the image.
+
+    Raises:
+        ValueError: The ratio is not 1 - 1 / n^2 with n at least 2, or the grid has a single patch.
+    """
+    rows, columns = grid
+    num_visible(rows * columns, mask_ratio)  # checks the ratio
+    step = max(2, round((1 - mask_ratio) ** -0.5))
+    if abs(1 - step**-2 - mask_ratio) > 1e-6:
+        raise ValueError(
+            f"mask_ratio {mask_ratio} does not fit mask_sampling='grid', which leaves one patch of n x n "
+            'visible; use 0.75, or 1 - 1 / n^2'
+        )
+    index = torch.arange(rows * columns, device=device).view(rows, columns)
+    visible = index[::step, ::step].flatten()
+    hidden = (index // columns % step != 0) | (index % columns % step != 0)
+    # a stable order by the mask, whose length is known without reading it from the device
+    masked = hidden.flatten().byte().argsort(stable=True)[len(visible) :]
+    return visible.expand(batch, -1), masked.expand(batch, -1)
+
+
 def mask_of(masked: Tensor, num_patches: int) -> Tensor:
     """Convert indices (B, M) of masked patches to a float mask (B, N): 1 for masked, 0 for visible."""
     return torch.zeros(masked.shape[0], num_patches, device=masked.device).scatter_(1, masked, 1)

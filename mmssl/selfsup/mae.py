@@ -10,13 +10,15 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mmssl.layers.masking import num_visible, random_masking
+from mmssl.layers.masking import block_masking, grid_masking, num_visible, random_masking
 from mmssl.layers.patch import gather_tokens, pair, patch_grid, patchify, unpatchify
 from mmssl.layers.vit import ViT
 from mmssl.registry import MODELS, build
 from mmssl.selfsup.base import SelfSupervisor
 from mmssl.selfsup.mae_decoder import DECODER_SIZES, MAEDecoder, Masking
 from mmssl.selfsup.small import ARCH, Small, single_view
+
+MASK_SAMPLINGS = ('random', 'block', 'grid')
 
 
 @MODELS.register_module()
@@ -28,6 +30,8 @@ class MAEViT(ViT):
         img_size: As in :class:`~mmssl.layers.vit.ViT`.
         patch_size: As in :class:`~mmssl.layers.vit.ViT`.
         mask_ratio: Fraction of masked patches, in (0, 1).
+        mask_sampling: 'random'; or 'block', large rectangles, or 'grid', all but every second patch of every
+            second row (section 4, 'Mask sampling strategy').
         **kwargs: Passed on to :class:`~mmssl.layers.vit.ViT`. The position table is fixed.
     """
 
@@ -37,6 +41,7 @@ class MAEViT(ViT):
         img_size: int | tuple[int, int] = 224,
         patch_size: int | tuple[int, int] = 16,
         mask_ratio: float = 0.75,
+        mask_sampling: str = 'random',
         **kwargs,
     ):
         super().__init__(arch=arch, img_size=img_size, patch_size=patch_size, **kwargs)
@@ -46,12 +51,26 @@ class MAEViT(ViT):
                 'use_abs_pos_emb, rope_cfg and num_registers'
             )
         num_visible(self.patch_resolution[0] * self.patch_resolution[1], mask_ratio)  # checks the ratio
+        if mask_sampling not in MASK_SAMPLINGS:
+            raise ValueError(
+                f'mask_sampling={mask_sampling!r} of MAEViT is unknown; one of {", ".join(MASK_SAMPLINGS)}'
+            )
         self.mask_ratio = mask_ratio
+        self.mask_sampling = mask_sampling
+        if mask_sampling == 'grid':
+            grid_masking(1, self.patch_resolution, mask_ratio)  # checks the ratio
         self.pos_embed.requires_grad_(False)
 
     def draw_masking(self, x: Tensor, noise: Tensor | None = None) -> Masking:
-        """Draw the masked patches of images (B, 3, H, W); ``noise`` (B, N) in [0, 1) is the draw."""
+        """Draw the masked patches of images (B, 3, H, W); ``noise`` (B, N) in [0, 1) is the draw.
+
+        A grid is the same for all images.
+        """
         grid = patch_grid(x.shape[-2], x.shape[-1], self.patch_embed.patch_size)
+        if self.mask_sampling == 'grid':
+            return Masking(*grid_masking(len(x), grid, self.mask_ratio, x.device), grid)
+        if self.mask_sampling == 'block':
+            return Masking(*block_masking(len(x), grid, self.mask_ratio, noise, x.device), grid)
         return Masking(*random_masking(len(x), grid[0] * grid[1], self.mask_ratio, noise, x.device), grid)
 
     def encode_visible(self, patches: Tensor, masking: Masking) -> Tensor:
