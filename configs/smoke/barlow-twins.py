@@ -1,4 +1,4 @@
-# Ten iterations of a small Barlow Twins on the generated demo data: well under a minute on a CPU; the tests run it.
+# Ten iterations of small Barlow Twins on the generated demo data: under a minute on a CPU; the tests run it.
 #
 #   python tools/train.py configs/smoke/barlow-twins.py
 _base_ = './moco.py'
