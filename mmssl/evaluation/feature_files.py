@@ -138,6 +138,13 @@ def normalized(features: np.ndarray) -> Tensor:
     return torch.nn.functional.normalize(rows, dim=1)
 
 
+def row_norms(features: np.ndarray) -> np.ndarray:
+    """Return the lengths (N,) of features (N, D); 1 for those of length 0."""
+    starts = range(0, len(features), _ROWS)
+    norms = np.concatenate([np.linalg.norm(features[start : start + _ROWS], axis=1) for start in starts])
+    return np.where(norms > 0, norms, 1).astype(np.float32)
+
+
 def write_features(
     path: str | os.PathLike,
     parts: Iterable[tuple[list[str], np.ndarray]],

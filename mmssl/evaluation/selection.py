@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmssl.evaluation.feature_files import blocks, normalized
+from mmssl.evaluation.feature_files import blocks, normalized, row_norms
 from mmssl.evaluation.neighbours import neighbour_similarities
 from mmssl.evaluation.selection_kmeans import spherical_kmeans
 
@@ -21,6 +21,7 @@ OUTLIER_NEIGHBOURS = 10
 SMALLEST_CLUSTER = 5
 # members of a cluster among which neighbours are sought; a sample of them in larger ones
 MAX_MEMBERS = 20_000
+_ROWS = 8192
 Progress = Callable[[int], object]
 
 
@@ -55,25 +56,26 @@ def select_diverse(
     """
     check_number(number, len(features) - len(excluded))
     distances = np.full(len(features), np.inf, np.float32)
-    _cover(distances, features, list(excluded))
+    norms = row_norms(features)
+    _cover(distances, features, norms, list(excluded))
     selected: list[int] = []
     while len(selected) < number:
         row = int(distances.argmax()) if selected or len(excluded) else _most_central(features)
         selected.append(row)
         progress(1)
         if len(selected) < number:
-            _cover(distances, features, [row])
+            _cover(distances, features, norms, [row])
     return selected
 
 
-def _cover(distances: np.ndarray, features: np.ndarray, rows: list[int]) -> None:
+def _cover(distances: np.ndarray, features: np.ndarray, norms: np.ndarray, rows: list[int]) -> None:
     """Lower the distances (N,) to the nearest centre by new centres, whose own become -1."""
     for start in range(0, len(rows), 256):
-        centres = normalized(features[rows[start : start + 256]])
-        for first, block in blocks(features):
-            nearest = 1 - (block @ centres.T).amax(dim=1).numpy()
-            part = distances[first : first + len(block)]
-            np.minimum(part, np.maximum(nearest, 0), out=part)
+        centres = normalized(features[rows[start : start + 256]]).numpy()
+        for first in range(0, len(features), _ROWS):
+            part = slice(first, first + _ROWS)
+            similarities = (features[part] @ centres.T).max(axis=1) / norms[part]
+            distances[part] = np.minimum(distances[part], np.maximum(1 - similarities, 0))
     distances[rows] = -1
 
 
@@ -115,10 +117,10 @@ def select_typical(
     taken = np.bincount(clusters[list(excluded)], minlength=num_clusters)
     is_free = np.ones(len(features), bool)
     is_free[list(excluded)] = False
+    left = np.bincount(clusters[is_free], minlength=num_clusters)
     ranked: dict[int, list[int]] = {}
     selected: list[int] = []
     while len(selected) < number:
-        left = np.bincount(clusters[is_free], minlength=num_clusters)
         candidates = np.flatnonzero(left)
         # small clusters last; then by the rows that they have; then by size
         order = np.lexsort((-sizes[candidates], taken[candidates], sizes[candidates] < SMALLEST_CLUSTER))
@@ -128,7 +130,7 @@ def select_typical(
             ranked[cluster] = [int(row) for row in members[_by_typicality(features, members)] if is_free[row]]
         row = ranked[cluster].pop(0)
         selected.append(row)
-        is_free[row] = False
+        left[cluster] -= 1
         taken[cluster] += 1
         progress(1)
     return selected
