@@ -8,6 +8,7 @@ from mmssl.engine.nonfinite import NonFiniteHook
 from mmssl.engine.optim import LARC, LARS, MergedOptimWrapperConstructor
 from mmssl.engine.optim_wrapper import OptimWrapper
 from mmssl.engine.progress import ProgressHook
+from mmssl.engine.quality_hook import FeatureQualityHook
 from mmssl.engine.reconstruction_hook import ReconstructionHook
 from mmssl.engine.sanity import SanityHook
 from mmssl.engine.schedules import CosineWeightDecay, WarmupCosineLR
@@ -18,6 +19,7 @@ __all__ = [
     'AmpOptimWrapper',
     'CheckpointHook',
     'CosineWeightDecay',
+    'FeatureQualityHook',
     'KNNHook',
     'MergedOptimWrapperConstructor',
     'MethodHook',

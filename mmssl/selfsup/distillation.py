@@ -263,13 +263,12 @@ def _in_channels(backbone: nn.Module) -> int:
 
 def _width(backbone: nn.Module, level: int = -1) -> Features:
     """Numbers of channels, in place of the features themselves."""
+    size = getattr(backbone, 'img_size', 64)
     if isinstance(backbone, BaseViT):
-        size = tuple(2 * side for side in backbone.patch_embed.patch_size)
-    else:
-        size = getattr(backbone, 'img_size', 64)
-        size = (size, size) if isinstance(size, int) else tuple(size)
+        size = [2 * side for side in backbone.patch_embed.patch_size]
+    height, width = (size, size) if isinstance(size, int) else size
     tensor = next(backbone.parameters())
-    images = tensor.new_zeros(1, _in_channels(backbone), *size)
+    images = tensor.new_zeros(1, _in_channels(backbone), height, width)
     with evaluating(backbone), torch.no_grad():
         dense, pooled = features_of(backbone, images, level)
     return Features(None if dense is None else dense.shape[1], pooled.shape[1])
