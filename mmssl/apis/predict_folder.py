@@ -37,6 +37,9 @@ class RunOptions:
         cfg_options: ``KEY=VALUE`` overrides of the config.
         trust: Load a checkpoint that contains pickled code.
         progress: Show a progress line.
+        calibrate: Folder or file of labels on which the thresholds of a detector are measured; None takes
+            those that are given.
+        precision: Share of the boxes above the measured thresholds that are right.
     """
 
     device: Any = None
@@ -44,6 +47,8 @@ class RunOptions:
     cfg_options: Sequence[str] = ()
     trust: bool = False
     progress: bool = False
+    calibrate: str | None = None
+    precision: float = 0.95
 
     def __post_init__(self):
         if self.workers < 1:
@@ -64,6 +69,7 @@ class Predictions(NamedTuple):
         skipped: Number of images that were predicted by earlier runs.
         unreadable: Why images could not be read, a line each.
         losses: What the format cannot hold, a sentence each.
+        thresholds: The thresholds, those of ``calibrate`` if it was given.
     """
 
     labels: LabelSet
@@ -71,6 +77,7 @@ class Predictions(NamedTuple):
     skipped: int
     unreadable: list[str]
     losses: list[str]
+    thresholds: Thresholds
 
 
 def predict(
@@ -96,7 +103,8 @@ def predict(
         format: One of :data:`mmssl.data.label_formats.WRITABLE`; classifiers need 'label-studio' or 'cvat'.
         threshold: Lowest score of the boxes, or classes of images, that are written, 0.3 if None;
             :class:`mmssl.apis.predict_models.Thresholds` for classes of their own. Segmentors have none.
-        **options: The attributes of :class:`RunOptions`: device, workers, cfg_options, trust, progress.
+        **options: The attributes of :class:`RunOptions`: device, workers, cfg_options, trust, progress,
+            calibrate, precision.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -123,7 +131,11 @@ def predict(
     predictor = Predictor(recipe)
     thresholds.check(predictor.task, predictor.classes)
     _check_format(predictor.task, format)
+    if run.calibrate and thresholds.is_given:
+        raise UserError('--threshold and --calibrate both set the thresholds; give one of them')
     with locked(out, COMMAND):
+        if run.calibrate:
+            thresholds = _calibrated(predictor, out, run)
         pending = [job for job in jobs if read_image_labels(job) is None]
         save_settings(out, COMMAND, settings)
         unreadable = _predict_images(predictor, pending, run)
@@ -133,7 +145,16 @@ def predict(
         _check_masks(labels, format)
         losses = write_labels(labels, out, format)
     predicted = len(pending) - len(unreadable)
-    return Predictions(labels, predicted, len(jobs) - len(pending), unreadable, losses)
+    return Predictions(labels, predicted, len(jobs) - len(pending), unreadable, losses, thresholds)
+
+
+def _calibrated(predictor: Predictor, out: Path, run: RunOptions) -> Thresholds:
+    from mmssl.apis.predict_calibration import calibrate
+
+    assert run.calibrate is not None
+    return calibrate(
+        predictor, run.calibrate, out, run.precision, lambda jobs: _predict_images(predictor, jobs, run)
+    )
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
@@ -196,7 +217,7 @@ def _predict_images(predictor: Predictor, pending: list[Job], run: RunOptions) -
     from mmssl.apis.processes import run_in_processes
 
     results: Iterable = map(predictor, pending)
-    if run.workers > 1:
+    if run.workers > 1 and len(pending) > 1:
         results = run_in_processes(predictor.recipe, pending, min(run.workers, len(pending)))
     unreadable = []
     with tqdm(total=len(pending), desc='predicting', unit='image', disable=not run.progress) as bar:

@@ -1,5 +1,6 @@
 """Predictions of any classifier, detector or segmentor as labels of an image."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -132,7 +133,7 @@ class Thresholds:
         self.per_class = dict(per_class or {})
         self.is_given = default is not None or bool(self.per_class)
         for value in (self.default, *self.per_class.values()):
-            if not 0 <= value <= 1:
+            if not (0 <= value <= 1 or value == math.inf):
                 raise ValueError(f'a threshold of {value} is no score; give a number from 0 to 1')
 
     def check(self, task: str, classes: list[str]) -> None:

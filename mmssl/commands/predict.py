@@ -42,6 +42,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='lowest score of boxes or classes of images, or CLASS=T for a class (default: 0.3)',
     )
     parser.add_argument(
+        '--calibrate',
+        metavar='DIR',
+        help='labels, which the model was not trained on: measures a threshold for each class above which '
+        'boxes are right as often as --precision says',
+    )
+    parser.add_argument(
+        '--precision',
+        type=float,
+        default=0.95,
+        metavar='P',
+        help='share of right boxes for --calibrate (default: 0.95)',
+    )
+    parser.add_argument(
         '--workers',
         type=int,
         default=1,
@@ -83,9 +96,14 @@ def run(args: argparse.Namespace) -> int:
         cfg_options=args.cfg_options,
         trust=args.trust_checkpoint,
         progress=not progress_hidden(args),
+        calibrate=args.calibrate,
+        precision=args.precision,
     )
     for reason in done.unreadable:
         print(f'mmssl predict: left out: {reason}', file=sys.stderr)
+    if args.calibrate:
+        values = ', '.join(f'{name} {value:.3f}' for name, value in done.thresholds.per_class.items())
+        print(f'boxes are right in {args.precision:.0%} above: {values}')
     for loss in done.losses:
         print(f'note: {loss}')
     labels = done.labels

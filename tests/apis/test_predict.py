@@ -20,11 +20,12 @@ from mmssl.apis import (
     predict_folder,
     processes,
 )
+from mmssl.apis.predict_calibration import threshold_of
 from mmssl.apis.predict_files import plan
 from mmssl.apis.predict_models import Predictor, Recipe, Thresholds
 from mmssl.checkpoint import save_file
 from mmssl.cli import main
-from mmssl.data.label_formats import read_labels
+from mmssl.data.label_formats import read_labels, write_labels
 from mmssl.data.label_formats.convert import label_map_of
 from mmssl.errors import LabelError, UserError
 
@@ -99,6 +100,38 @@ def test_thresholds_of_classes(work, detected, found, tmp_path):
     done = predict('smoke/rfcn', work / 'rfcn.pth', work / 'images', tmp_path / 'out', 'coco', thresholds)
     assert done.skipped == 3 and not done.predicted
     assert done.labels.num_objects == ((scores >= middle) & (names != names[0])).sum() > 0
+
+
+def test_the_threshold_of_a_precision():
+    generator = np.random.default_rng(0)
+    scores = generator.random(2000)
+    right = generator.random(2000) < scores
+    threshold = threshold_of(scores, right, 0.9)
+    above = scores >= threshold
+    assert right[above].mean() >= 0.9 > right[scores >= threshold - 0.02].mean()
+    assert threshold_of(scores, ~right & (scores > 0.9), 0.9) == np.inf
+    assert threshold_of(np.array([0.5, 0.5]), np.array([True, False]), 0.9) == np.inf  # of equal scores, all
+    assert threshold_of(np.zeros(0), np.zeros(0, bool), 0.9) == np.inf
+
+
+def test_thresholds_are_measured_on_labels(work, detected, found, tmp_path, capsys):
+    shutil.copytree(detected, tmp_path / 'out')
+    copies = tmp_path / 'labels'
+    middle = float(np.median(np.concatenate([each['scores'] for each in found.values()])))
+    labels = predict(
+        'smoke/rfcn', work / 'rfcn.pth', work / 'images', tmp_path / 'out', 'labelme', threshold=middle
+    ).labels  # the better half of the boxes is the truth
+    write_labels(labels, copies, 'coco', images='copy')
+    status = run(work, 'rfcn', tmp_path / 'out', '--to', 'coco', '--calibrate', copies, '--precision', 1)
+    assert status == 0, capsys.readouterr().err
+    assert 'boxes are right in 100% above: ' in capsys.readouterr().out
+    measured = read_labels(tmp_path / 'out/annotations.json', images=[work / 'images'])
+    scores = [each.score for image in measured.images for each in image.objects]
+    assert measured.num_objects == labels.num_objects > 0 and min(scores) >= middle
+    assert run(work, 'rfcn', tmp_path / 'out', '--to', 'coco', '--calibrate', copies, '--threshold', 0.5) == 1
+    assert 'give one of them' in capsys.readouterr().err
+    assert run(work, 'gcn', tmp_path / 'gcn', '--to', 'png', '--calibrate', copies) == 1
+    assert '--calibrate measures the boxes of detectors' in capsys.readouterr().err
 
 
 def _die_after(count, work, out):
