@@ -1,6 +1,8 @@
 """``mmssl stats``: the values of each channel of a data set, and the settings that a config takes of them."""
 
 import argparse
+import contextlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
     from mmssl.apis.stats import measure
     from mmssl.commands.stats_report import as_dict, as_json, as_snippet, as_table
 
-    source = _source(args)
+    with contextlib.redirect_stdout(sys.stderr):  # the toolboxes print while they are imported and read
+        source = _source(args)
     statistics = measure(source, args.clip, args.workers, not progress_hidden(args))
     if args.out:
         from mmssl.checkpoint import write_text
@@ -124,7 +127,7 @@ def _source_of_config(args: argparse.Namespace, settings: dict) -> 'ValueSource'
     from mmssl.data.checks.settings import innermost_datasets
     from mmssl.registry import DATASETS
 
-    cfg = _load(args)
+    cfg = _load(argparse.Namespace(**vars(args), config=args.source))
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     loader = cfg.get('train_dataloader')
     if not loader or not loader.get('dataset'):

@@ -29,6 +29,7 @@ COMMANDS = {
     'print-config': 'mmssl.commands.print_config',
     'check-data': 'mmssl.commands.check_data',
     'stats': 'mmssl.commands.stats',
+    'pack': 'mmssl.commands.pack',
     'report': 'mmssl.commands.report',
     'demo-data': 'mmssl.commands.demo_data',
     'doctor': 'mmssl.commands.doctor',

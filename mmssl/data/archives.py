@@ -1,4 +1,7 @@
-"""Reading files inside zip and LMDB archives by path: ``photos.zip/inner/a.jpg`` is a path like any other."""
+"""Reading files inside archives by path: ``photos.zip/inner/a.jpg`` is a path like any other.
+
+Archives are zip files, LMDBs, tar shards and Parquet tables; each has what :class:`Archive` names.
+"""
 
 import os
 import struct
@@ -6,8 +9,12 @@ import subprocess
 import sys
 import zipfile
 import zlib
+from typing import Protocol
 
 from mmssl.checkpoint.regular_files import check_size, read_regular
+from mmssl.data.parquet import ParquetTable
+from mmssl.data.shards import TarShards, holds_shards
+from mmssl.data.suffixes import IMAGE_SUFFIXES
 
 _LOCAL_HEADER = struct.Struct('<4s22xHH')  # signature, ..., name length, extra length (APPNOTE.TXT 4.3.7)
 # an entry that is larger than the one and unpacks to more than so many times its size is no photograph
@@ -22,7 +29,25 @@ with environment.begin(buffers=True) as transaction:
     for _, value in transaction.cursor():
         bytes(value[:1]), bytes(value[-1:])
 """
+_SHARD_SUFFIXES = ('.tar', '.parquet')
+_ARCHIVE_SUFFIXES = ('.lmdb', '.mdb', *_SHARD_SUFFIXES)
 _opened: dict = {}
+
+
+class Archive(Protocol):
+    """Files by name that several processes can read at random.
+
+    Attributes:
+        path: The archive.
+    """
+
+    path: str
+
+    def names(self) -> list[str]:
+        """Return the names of the files."""
+
+    def read(self, name: str, max_bytes: int | None = None) -> bytes:
+        """Return the bytes of a file; raise KeyError for an unknown name."""
 
 
 class ZipArchive:
@@ -203,9 +228,9 @@ def split_archive(path: str) -> tuple[str, str] | None:
     inner: list[str] = []
     while head:
         if os.path.isfile(head):
-            is_archive = head.lower().endswith(('.lmdb', '.mdb')) or zipfile.is_zipfile(head)
+            is_archive = head.lower().endswith(_ARCHIVE_SUFFIXES) or _is_zip(head)
             return (head, '/'.join(reversed(inner))) if is_archive else None
-        if os.path.isfile(os.path.join(head, 'data.mdb')):
+        if os.path.isfile(os.path.join(head, 'data.mdb')) or _shards_of(head):
             return head, '/'.join(reversed(inner))
         parent, name = os.path.split(head)
         if os.path.isdir(head) or parent == head:
@@ -215,7 +240,19 @@ def split_archive(path: str) -> tuple[str, str] | None:
     return None
 
 
-def open_archive(path: str) -> ZipArchive | LmdbArchive:
+def _is_zip(path: str) -> bool:
+    """Return True for zip files that are archives of images, which an NPZ is not."""
+    return not path.lower().endswith('.npz') and zipfile.is_zipfile(path)
+
+
+def _shards_of(folder: str) -> str | None:
+    """Return '.tar' or '.parquet' if a folder holds such shards and no images."""
+    if not os.path.isdir(folder):
+        return None
+    return next((suffix for suffix in _SHARD_SUFFIXES if holds_shards(folder, suffix, IMAGE_SUFFIXES)), None)
+
+
+def open_archive(path: str) -> Archive:
     """Return the archive at ``path``, opened at most once per process."""
     archive = _opened.get(path)
     # an LMDB environment must not be used after a fork; a zip may, see ZipArchive
@@ -223,9 +260,17 @@ def open_archive(path: str) -> ZipArchive | LmdbArchive:
         archive.close()
         archive = None
     if archive is None:
-        is_zip = os.path.isfile(path) and zipfile.is_zipfile(path)
-        archive = _opened[path] = ZipArchive(path) if is_zip else LmdbArchive(path)
+        archive = _opened[path] = _kind_of(path)(path)
     return archive
+
+
+def _kind_of(path: str) -> type:
+    suffix = os.path.splitext(path)[1].lower() if os.path.isfile(path) else _shards_of(path)
+    if suffix == '.tar':
+        return TarShards
+    if suffix == '.parquet':
+        return ParquetTable
+    return ZipArchive if os.path.isfile(path) and zipfile.is_zipfile(path) else LmdbArchive
 
 
 def read_bytes(path: str, max_bytes: int | None = None) -> bytes:

@@ -81,7 +81,10 @@ def unread_files(folder: str, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> str |
     archive_and_folder = split_archive(folder)
     if not archive_and_folder:
         return _unread_message(_scan(folder, tuple(suffixes))[1])
-    names = (name for name in open_archive(archive_and_folder[0]).names() if not _is_hidden(name))
+    archive = open_archive(archive_and_folder[0])
+    if getattr(archive, 'holds_only_images', False):
+        return None
+    names = (name for name in archive.names() if not _is_hidden(name))
     return _unread_message(_other_suffixes(names, suffixes))
 
 
@@ -127,6 +130,8 @@ def _find_in_archive(
         optional: The folder that may be missing, see :func:`_stands_for_train`.
     """
     all_names = [name for name in open_archive(archive).names() if not _is_hidden(name)]
+    if getattr(open_archive(archive), 'holds_only_images', False):
+        suffixes = ('',)
     images = sorted(name for name in all_names if name.lower().endswith(tuple(suffixes)))
     other_suffixes = _other_suffixes(all_names, suffixes)
     if not images and _may_be_arrays(suffixes, other_suffixes):

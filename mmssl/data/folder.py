@@ -1,4 +1,4 @@
-"""A folder, zip file or LMDB of images as a data set, labeled by its class folders if it has any."""
+"""Images of folders, archives or lists as a data set, labeled by class folders or a table, if any."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -8,6 +8,7 @@ from mmengine.dataset import BaseDataset
 
 from mmssl.data.bad_files import BadFiles, diagnose
 from mmssl.data.find_images import find_images
+from mmssl.data.listed import ImageList, list_images
 from mmssl.data.missing import unknown_class
 from mmssl.data.reader import count_pages
 from mmssl.data.suffixes import IMAGE_SUFFIXES
@@ -22,16 +23,18 @@ class ImageFolder(BaseDataset):
     """Data set of all images below a folder or in an archive, nested or flat, sorted by path.
 
     Hidden files are ignored; links to folders are followed once, except that each link right below the root
-    is a class folder. ``data_root`` may be a zip file or an LMDB of such a folder, or lead into one
-    (``photos.zip/inner``); it is read in place. If every image is in a class folder, the first one below the
-    root, ``data_list`` has ``gt_label`` and the meta information has ``classes``.
+    is a class folder. ``data_root`` may be a zip file, an LMDB, tar shards or Parquet of such a folder, or
+    lead into one (``photos.zip/inner``); it is read in place. It may be several folders, a pattern, a list or
+    a table, see :func:`mmssl.data.listed.list_images`. If every image is in a class folder, the first one
+    below the root, ``data_list`` has ``gt_label`` and the meta information has ``classes``.
 
     A file that does not decode is skipped: another sample is drawn from NumPy's global generator, as mmengine
     does for a pipeline that returns None, and the file is counted, see
     :class:`mmssl.data.bad_files.BadFiles`. In test mode it raises an error that names the file.
 
     Args:
-        data_root: A folder, or an archive of one.
+        data_root: A folder, an archive of one, or what else :func:`mmssl.data.listed.list_images` takes; a
+            list of folders.
         data_prefix: Folder below it. If 'train' does not exist and ``data_root`` itself holds the images,
             they are used; any other prefix must exist.
         pipeline: Transforms, as in mmengine's BaseDataset.
@@ -58,7 +61,7 @@ class ImageFolder(BaseDataset):
 
     def __init__(  # noqa: PLR0913
         self,
-        data_root: str,
+        data_root: str | os.PathLike | Sequence[str],
         data_prefix: str | dict = '',
         pipeline: Sequence[dict | Callable] = (),
         extensions: Sequence[str] = IMAGE_SUFFIXES,
@@ -87,6 +90,8 @@ class ImageFolder(BaseDataset):
         if classes is not None:
             kwargs['metainfo'] = {**(kwargs.get('metainfo') or {}), 'classes': tuple(classes)}
         prefix = data_prefix if isinstance(data_prefix, str) else data_prefix.get('img_path', '')
+        if not isinstance(data_root, (str, os.PathLike)):
+            data_root = ','.join(map(os.fspath, data_root))
         super().__init__(
             data_root=os.path.expanduser(os.fspath(data_root)),
             data_prefix=dict(img_path=prefix),
@@ -109,32 +114,34 @@ class ImageFolder(BaseDataset):
             Dicts with ``img_path`` and, if there are labels, ``gt_label`` (int); with ``pages='images'`` also
             ``page`` (int).
         """
-        self.image_root, names = find_images(self.data_root, self.data_prefix['img_path'], self.extensions)
-        data_list: list[dict[str, Any]] = [dict(img_path=f'{self.image_root}/{name}') for name in names]
-        label_of = self._label_of_folder(names)
+        images = list_images(self.data_root, self.data_prefix['img_path'], self.extensions)
+        self.image_root = images.root
+        data_list: list[dict[str, Any]] = [dict(img_path=f'{images.root}/{name}') for name in images.names]
+        label_of = self._label_of_class(images)
         if label_of:
-            for info, name in zip(data_list, names, strict=True):
-                info['gt_label'] = label_of[name.split('/', 1)[0]]
+            for info, name in zip(data_list, images.classes, strict=True):
+                info['gt_label'] = label_of[name]
         if self.pages == 'images':
             data_list = [
                 {**info, 'page': page} for info in data_list for page in range(count_pages(info['img_path']))
             ]
         return data_list
 
-    def _label_of_folder(self, names: list[str]) -> dict[str, int] | None:
-        """Return the label of each class folder, or None for no labels."""
+    def _label_of_class(self, images: ImageList) -> dict[str | None, int] | None:
+        """Return the label of each class, or None for no labels."""
         if self.labels is None:
             return None
-        outside = next((name for name in names if '/' not in name), None)
-        folders = sorted({name.split('/', 1)[0] for name in names if '/' in name})
-        if outside is not None or (self.labels == 'auto' and len(folders) < 2):
+        pairs = list(zip(images.names, images.classes, strict=True))
+        outside = next((name for name, class_name in pairs if class_name is None), None)
+        names = sorted({class_name for _, class_name in pairs if class_name is not None})
+        if outside is not None or (self.labels == 'auto' and len(names) < 2):
             if self.labels == 'folder':
                 raise ValueError(
                     f'{self.image_root}/{outside} is in no class folder; move it into one, or set labels=None'
                 )
             return None
-        classes = self._metainfo.setdefault('classes', tuple(folders))
-        unknown = next((folder for folder in folders if folder not in classes), None)
+        classes = self._metainfo.setdefault('classes', tuple(names))
+        unknown = next((name for name in names if name not in classes), None)
         if unknown is not None:
             raise ValueError(unknown_class(f'{self.image_root}/{unknown}', unknown, classes))
         return {name: label for label, name in enumerate(classes)}

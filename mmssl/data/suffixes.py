@@ -41,6 +41,7 @@ SIDECAR_SUFFIXES = (
     '.md5',
     '.sha256',
     '.lock',
+    '.cls',
 )
 
 

@@ -11,7 +11,6 @@ from typing import Any
 from mmssl.config import check
 from mmssl.config.check import LOADERS
 from mmssl.engine.rank_watch import DEFAULT_TIMEOUT, LOCAL_RANK_VARIABLES, RANK_VARIABLES
-from mmssl.hints import nearest_path
 
 DEMO_DATA = 'data/demo'
 # names that have moved since 0.1: old name -> new module
@@ -165,8 +164,9 @@ def use_data(cfg: Any, data: str) -> None:
         FileNotFoundError: The folder does not exist.
         ValueError: The config has no dataset with a ``data_root``.
     """
-    if not os.path.exists(data):
-        raise FileNotFoundError(f'--data {data} does not exist{nearest_path(data)}')
+    from mmssl.data.listed import check_sources
+
+    check_sources(data)
     datasets = datasets_of(cfg)
     if not datasets:
         raise ValueError(f'--data: {cfg.filename} has no dataset with a data_root')

@@ -22,7 +22,7 @@ def write(folder, dtype, count=40, channels=3, no_data=None):
     for number in range(count):
         values = rng.gamma(2, 300, (9 + number % 5, 7, channels)) * np.arange(1, channels + 1) - 150
         if dtype == 'float32':
-            values[0, :2] = np.nan, np.inf
+            values[0, 0], values[0, 1] = np.nan, np.inf
             values[1, 0] = -0.0
         images.append(np.clip(values, 0 if dtype[0] == 'u' else -9999, 4095).astype(dtype))
         if no_data is not None:

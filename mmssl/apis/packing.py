@@ -1,0 +1,190 @@
+"""Packing images into an archive that training reads at random: tar shards, Parquet, zip or LMDB."""
+
+import io
+import json
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mmssl.data.archives import LmdbArchive, ZipArchive, read_bytes
+from mmssl.data.listed import ImageList, list_images
+from mmssl.data.parquet import ParquetTable
+from mmssl.data.shards import TarShards, read_index, scan_tar, write_index
+from mmssl.data.suffixes import IMAGE_SUFFIXES
+
+Advance = Callable[[], object]
+# images of a transaction, and of a row group, which is read as a whole for one image
+_BATCH = 256
+_ROW_GROUP = 16
+
+
+def pack(source: str, out: str, to: str = 'tar', shard_size: int = 10_000, progress: bool = False) -> int:
+    """Pack images, compare the checksum of each with its source, and return their number.
+
+    Everything is written to ``OUT.partial``, which becomes ``OUT`` when all checksums match. An interrupted
+    run continues there, at the last complete shard (tar, parquet) or transaction (lmdb); a zip begins again.
+
+    Args:
+        source: What ``data_root`` of :class:`mmssl.data.folder.ImageFolder` takes.
+        out: The folder (tar, parquet, lmdb) or file (zip) to write.
+        to: 'tar', 'parquet', 'zip' or 'lmdb'.
+        shard_size: Images in each shard (tar, parquet).
+        progress: Whether to show a progress bar.
+
+    Raises:
+        FileExistsError: ``out`` exists.
+        OSError: A source cannot be read, or a checksum differs.
+    """
+    from tqdm import tqdm
+
+    if to not in _FORMATS:
+        raise ValueError(f'to={to!r} is not one of {", ".join(_FORMATS)}')
+    if shard_size < 1:
+        raise ValueError(f'shard_size={shard_size} must be at least 1')
+    if os.path.lexists(out):
+        raise FileExistsError(f'{out} exists; remove it, or pack into another folder')
+    images = list_images(source, '', IMAGE_SUFFIXES)
+    partial = f'{out.rstrip("/")}.partial'
+    write, open_packed = _FORMATS[to]
+    with tqdm(total=2 * len(images.names), desc='packing', unit='image', disable=not progress) as bar:
+        write(images, partial, shard_size, bar.update)
+        _verify(images, open_packed(partial), bar.update)
+    os.replace(partial, out)
+    return len(images.names)
+
+
+def _source(images: ImageList, index: int) -> bytes:
+    return read_bytes(f'{images.root}/{images.names[index]}')
+
+
+def _verify(images: ImageList, packed, advance: Advance) -> None:
+    """Compare each packed image with its source."""
+    for index, name in enumerate(images.names):
+        try:
+            is_equal = zlib.crc32(packed.read(name)) == zlib.crc32(_source(images, index))
+        except KeyError:
+            is_equal = False
+        if not is_equal:
+            raise OSError(
+                f'{name} differs between {images.root} and {packed.path}: the source has changed, or was '
+                f'packed before from another one; remove {packed.path} and pack again'
+            )
+        advance()
+    if isinstance(packed, LmdbArchive):
+        packed.close()
+
+
+def _shards(images: ImageList, size: int) -> list[range]:
+    count = len(images.names)
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _write_tars(images: ImageList, folder: str, size: int, advance: Advance) -> None:
+    os.makedirs(folder, exist_ok=True)
+    for number, indices in enumerate(_shards(images, size)):
+        shard = f'{folder}/{number:05}.tar'
+        members = read_index(shard) if os.path.exists(shard) else None
+        if members is None or [member.name for member in members] != [
+            images.names[index] for index in indices
+        ]:
+            _write_tar(images, shard, indices)
+        for _ in indices:
+            advance()
+
+
+def _write_tar(images: ImageList, shard: str, indices: range) -> None:
+    checksums = {}
+    with tarfile.open(f'{shard}.tmp', 'w', format=tarfile.PAX_FORMAT) as archive:
+        for index in indices:
+            data = _source(images, index)
+            info = tarfile.TarInfo(images.names[index])
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+            checksums[info.name] = zlib.crc32(data)
+    members = [member._replace(checksum=checksums[member.name]) for member in scan_tar(f'{shard}.tmp')]
+    os.replace(f'{shard}.tmp', shard)
+    write_index(shard, members)
+
+
+def _write_parquets(images: ImageList, folder: str, size: int, advance: Advance) -> None:
+    os.makedirs(folder, exist_ok=True)
+    for number, indices in enumerate(_shards(images, size)):
+        shard = f'{folder}/{number:05}.parquet'
+        names = [images.names[index] for index in indices]
+        if not os.path.exists(shard) or ParquetTable(shard).names() != names:
+            _write_parquet(images, shard, indices)
+        for _ in indices:
+            advance()
+
+
+def _write_parquet(images: ImageList, shard: str, indices: range) -> None:
+    import pyarrow
+    from pyarrow.parquet import ParquetWriter
+
+    image = pyarrow.struct([('bytes', pyarrow.binary()), ('path', pyarrow.string())])
+    fields = [('image', image)]
+    features: dict[str, dict] = {'image': {'_type': 'Image'}}
+    names = [name for name in images.classes if name is not None]
+    has_labels = len(names) == len(images.names)
+    classes = sorted(set(names))
+    if has_labels:
+        fields.append(('label', pyarrow.int64()))
+        features['label'] = {'names': classes, '_type': 'ClassLabel'}
+    metadata = {'huggingface': json.dumps({'info': {'features': features}})}
+    schema = pyarrow.schema(fields, metadata=metadata)
+    with ParquetWriter(f'{shard}.tmp', schema, compression='none') as writer:
+        for start in range(indices.start, indices.stop, _ROW_GROUP):
+            group = range(start, min(start + _ROW_GROUP, indices.stop))
+            rows: dict[str, list] = {
+                'image': [{'bytes': _source(images, index), 'path': images.names[index]} for index in group]
+            }
+            if has_labels:
+                rows['label'] = [classes.index(names[index]) for index in group]
+            writer.write_table(pyarrow.table(rows, schema=schema))
+    os.replace(f'{shard}.tmp', shard)
+
+
+def _write_zip(images: ImageList, path: str, size: int, advance: Advance) -> None:
+    """Write a zip; its directory comes last, so that an interrupted one begins again."""
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_STORED) as archive:
+        for index, name in enumerate(images.names):
+            archive.writestr(zipfile.ZipInfo(name), _source(images, index))
+            advance()
+
+
+def _write_lmdb(images: ImageList, path: str, size: int, advance: Advance) -> None:
+    try:
+        import lmdb
+    except ImportError:
+        raise ImportError('the package lmdb is missing: pip install lmdb') from None
+    os.makedirs(path, exist_ok=True)
+    # the size of the address space, not of the file
+    with lmdb.open(path, map_size=1 << 40, lock=False) as environment:
+        for indices in _shards(images, _BATCH):
+            _write_transaction(images, environment, indices)
+            for _ in indices:
+                advance()
+    Path(path, 'lock.mdb').unlink(missing_ok=True)
+
+
+def _write_transaction(images: ImageList, environment, indices: Sequence[int]) -> None:
+    with environment.begin(write=True) as transaction:
+        for index in indices:
+            key = images.names[index].encode()
+            if len(key) > environment.max_key_size():
+                raise OSError(
+                    f'LMDB takes names of {environment.max_key_size()} bytes: {images.names[index]}'
+                )
+            if transaction.get(key) is None:
+                transaction.put(key, _source(images, index))
+
+
+_FORMATS: dict[str, tuple[Callable, Callable]] = {
+    'tar': (_write_tars, TarShards),
+    'parquet': (_write_parquets, ParquetTable),
+    'zip': (_write_zip, ZipArchive),
+    'lmdb': (_write_lmdb, LmdbArchive),
+}
