@@ -6,7 +6,7 @@
 #
 # DIR_OR_ZIP holds train/<class>/* and val/<class>/*; k-NN is measured at the start, in the middle and at the
 # end. With load_from=FILE it goes on from the DINO config's checkpoint.
-# Expected: not measured yet.
+# Expected: no figure; not measured here yet.
 _base_ = '../dino/dino_vit-mini-p8_1xb64-amp-coslr-12e_tiny-imagenet.py'
 model = dict(
     type='mmssl.DINOv2',

@@ -5,7 +5,7 @@
 #       --data DIR_OR_ZIP
 #
 # DIR_OR_ZIP holds train/<class>/* and val/<class>/*; k-NN is measured at the start and at the end.
-# Expected: not measured yet.
+# Expected: no figure; not measured here yet.
 _base_ = './ijepa_vit-huge-p14_16xb128-amp-coslr-300e_in1k.py'
 data_root = 'data/tiny-imagenet'
 model = dict(
