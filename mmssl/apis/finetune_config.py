@@ -58,8 +58,9 @@ def choose_budget(
     factor = min(MAX_BATCHES, max(1, int(gpu_gib // GIB_PER_BATCH)))
     batch_size = given.get('batch_size') or min(num_images, BATCH_SIZES[task] * factor)
     iters = given.get('iters')
-    if not iters and given.get('epochs'):
-        iters = math.ceil(given['epochs'] * num_images / batch_size)
+    epochs = given.get('epochs')
+    if not iters and epochs:
+        iters = math.ceil(epochs * num_images / batch_size)
     if not iters:
         iters = min(MAX_ITERS, max(MIN_ITERS, round(PASSES[task] * num_images / batch_size)))
     longest = given.get('size')

@@ -109,8 +109,10 @@ def finetune(
     if settings.dry_run:
         return FineTuned(None, None, str(path))
     from mmssl.apis.training import train, training_arguments
+    from mmssl.engine.screen import quiet_screen
 
-    train(training_arguments(str(path), cfg_options=list(settings.cfg_options)))
+    with quiet_screen(str(path)):
+        train(training_arguments(str(path), cfg_options=list(settings.cfg_options)))
     inferencer = _inferencer(task, path, settings)
     return FineTuned(inferencer.model, inferencer, str(path))
 

@@ -41,7 +41,8 @@ def class_attention(backbone: nn.Module, images: Tensor) -> Tensor:
         images: (B, 3, H, W), normalized, H and W divisible by the patch size.
 
     Returns:
-        (B, heads, rows, columns). With the class token's weights for itself and registers, the weights of a head sum to 1.
+        (B, heads, rows, columns). With the class token's weights for itself and registers, the weights of a
+        head sum to 1.
     """
     check_attention(backbone)
     attention = backbone.layers[-1].attn

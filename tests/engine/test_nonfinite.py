@@ -155,9 +155,7 @@ def bad_gradient(runner, step):
         ('skip', 2, None),
     ],
 )
-def test_gradients_are_read_late_and_never_saved(
-    asynchronous, tmp_path, images, policy, interval, message
-):
+def test_gradients_are_read_late_and_never_saved(asynchronous, tmp_path, images, policy, interval, message):
     runner = build(tmp_path, images, fail_on=(), clip=dict(max_norm=1.0), policy=policy)
     runner.hooks[[type(hook).__name__ for hook in runner.hooks].index('CheckpointHook')].interval = interval
     runner.hooks[[type(hook).__name__ for hook in runner.hooks].index('CheckpointHook')].by_epoch = False

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from mmssl.layers.lora import LoRALinear, add_lora, merge_lora, plain_state_dict, trained_fraction
 from mmssl.promptable.embeddings import EmbeddingCache, fingerprint
 from mmssl.promptable.image_encoder import SAMImageEncoder
-from mmssl.layers.lora import LoRALinear, add_lora, merge_lora, plain_state_dict, trained_fraction
 
 
 @pytest.fixture
