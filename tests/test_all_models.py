@@ -222,6 +222,16 @@ OTHERS = {
         lambda model, images: model(images, samples(), mode='tensor')[0][0],
         (3, 5),
     ),
+    'ViTDet': Small(
+        dict(arch=ARCH, img_size=32, patch_size=4, window_size=3, global_indices=(1,)),
+        forward,
+        (2, 32, 8, 8),
+    ),
+    'SimpleFeaturePyramid': Small(
+        dict(in_channels=12, out_channels=8, num_outs=5),
+        lambda model, images: model((images.repeat(1, 4, 1, 1)[..., ::4, ::4],))[1],
+        (2, 8, 16, 16),
+    ),
     'DilatedMobileNetV2': Small(
         dict(widen_factor=0.25),
         lambda model, images: model(images)[1],

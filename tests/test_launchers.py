@@ -84,6 +84,7 @@ def test_dist_train_defaults(tools, fake):
         '--master_addr=127.0.0.1',
         '--master_port=29500',
         '--nproc_per_node=4',
+        '--max_restarts=0',
         f'{tools}/train.py',
         'my config.py',
         '--launcher',

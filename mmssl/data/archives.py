@@ -12,7 +12,7 @@ import zlib
 from typing import Protocol
 
 from mmssl.checkpoint.regular_files import check_size, read_regular
-from mmssl.data.parquet import ParquetTable
+from mmssl.data.parquet import ParquetTable, has_images
 from mmssl.data.shards import TarShards, holds_shards
 from mmssl.data.suffixes import IMAGE_SUFFIXES
 
@@ -249,7 +249,8 @@ def _shards_of(folder: str) -> str | None:
     """Return '.tar' or '.parquet' if a folder holds such shards and no images."""
     if not os.path.isdir(folder):
         return None
-    return next((suffix for suffix in _SHARD_SUFFIXES if holds_shards(folder, suffix, IMAGE_SUFFIXES)), None)
+    suffix = next((each for each in _SHARD_SUFFIXES if holds_shards(folder, each, IMAGE_SUFFIXES)), None)
+    return None if suffix == '.parquet' and not has_images(folder) else suffix
 
 
 def open_archive(path: str) -> Archive:

@@ -101,6 +101,20 @@ class ParquetTable:
         return data
 
 
+def has_images(folder: str) -> bool:
+    """Return False if the first Parquet file of a folder has no column of images, such as one of features."""
+    try:
+        from pyarrow.parquet import read_schema
+    except ImportError:
+        return True  # what opens the file says that the package is missing
+    path = shard_files(folder, '.parquet')[0]
+    try:
+        _image_column(read_schema(path), path)
+    except Exception:
+        return False
+    return True
+
+
 def _image_column(schema: Any, path: str) -> tuple[str, bool]:
     """Return the name of the column of images, and whether it holds structs."""
     import pyarrow

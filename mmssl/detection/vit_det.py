@@ -246,6 +246,13 @@ class SimpleFeaturePyramid(BaseModule):
             for channels in (quarter, half, in_channels, in_channels)[:num_outs]
         )
 
+    def init_weights(self) -> None:
+        """Draw the convolutions as torch does."""
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+                module.reset_parameters()
+        super().init_weights()
+
     def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Make the pyramid of the last map (B, in_channels, H, W) of a backbone."""
         outs = [conv(scale(inputs[-1])) for scale, conv in zip(self.scales, self.convs, strict=True)]

@@ -6,6 +6,7 @@ import re
 import signal
 import threading
 import time
+import traceback
 import weakref
 from collections.abc import Iterator
 
@@ -214,11 +215,28 @@ def _find_death(error: BaseException) -> WorkerError | None:
         except RuntimeError as late:
             return _worker_error(re.search(_DEAD_WORKER, str(late)))
         # torch does not know of a worker whose end something else has waited for
-        ended = [process for board in _boards for process in board.ended_while_reading()]
+        ended = _ended_workers(error)
         if ended:
-            return _worker_error(re.search(_DEAD_WORKER, f'DataLoader worker (pid {ended[0]})'))
+            return _worker_error(re.search(_DEAD_WORKER, ended))
         time.sleep(0.1)
     return None
+
+
+def _ended_workers(error: BaseException) -> str:
+    """Return torch's message about a worker that has ended by itself; '' if there is none.
+
+    The iterator whose pipe has broken stands in the frames of the error, also where it has been shut down
+    since.
+    """
+    frames = [frame.f_locals.get('self') for frame, _ in traceback.walk_tb(error.__traceback__)]
+    workers = [worker for each in frames for worker in getattr(each, '_workers', ())]
+    for worker in workers:
+        exit_code = getattr(worker, 'exitcode', None)
+        if exit_code == -signal.SIGKILL or (exit_code or 0) > 0:
+            killed = ' is killed by signal: Killed' if exit_code < 0 else ''
+            return f'DataLoader worker (pid {worker.pid}){killed}'
+    ended = [process for board in _boards for process in board.ended_while_reading()]
+    return f'DataLoader worker (pid {ended[0]})' if ended else ''
 
 
 def _worker_error(message: re.Match | None) -> WorkerError:

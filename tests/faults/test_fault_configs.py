@@ -43,7 +43,7 @@ def demo(script):
         yield folder
 
 
-def test_random_mistakes_are_harmless_or_refused_in_one_line(script, demo, monkeypatch):
+def test_random_mistakes_are_harmless_or_refused_in_one_line(script, demo, forget_runs, monkeypatch):
     monkeypatch.setattr(
         logging, 'raiseExceptions', False
     )  # loggers of other tests write to streams that are closed

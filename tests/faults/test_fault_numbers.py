@@ -29,8 +29,11 @@ SYSTEMS = {
 
 
 @pytest.fixture(autouse=True)
-def no_pretty_printing(monkeypatch):
-    """A Runner formats its whole config, which is most of the time of a run of two steps."""
+def no_pretty_printing(forget_runs, monkeypatch):
+    """A Runner formats its whole config, which is most of the time of a run of two steps.
+
+    Runs of one second have the same name, by which mmengine would return the scope of the one before.
+    """
     monkeypatch.setattr('mmengine.config.Config.pretty_text', 'pass')
 
 

@@ -24,6 +24,7 @@ def dinov2(patch_head=HEAD, **settings):
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)  # the teacher differs from the student
     model.set_schedule(5, 5)
+    model.attach(torch.optim.SGD(model.parameters(), lr=0.1))
     return model.double().train()
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import multiprocessing
 
 from gpu_checks.check import Check, OutOfTimeError
+from mmssl.checkpoint import load_file
 
 CONFIG = 'smoke/mae.py'
 FSDP = ('runner_type=FlexibleRunner', 'strategy.type=mmssl.FSDPStrategy')
@@ -41,7 +42,7 @@ def _kill_and_resume(check: Check, name: str, ranks: int, options: tuple[str, ..
     saved = last_iteration(work_dir)
     train(check, work_dir, ranks, [*options, *steps(saved + INTERVAL)], resume=True)
     reached = last_iteration(work_dir)
-    state = torch.load(work_dir / f'iter_{reached}.pth', map_location='cpu', weights_only=False)
+    state = load_file(work_dir / f'iter_{reached}.pth')
     finite = all(bool(value.float().isfinite().all()) for value in state['state_dict'].values())
     check.add(
         name,
@@ -69,10 +70,7 @@ def _resume_exactly(check: Check, config: str) -> None:
     shutil.copy(whole / f'iter_{INTERVAL}.pth', resumed)
     (resumed / 'last_checkpoint').write_text(str((resumed / f'iter_{INTERVAL}.pth').resolve()))
     train(check, resumed, 0, options, config=config, resume=True)
-    states = [
-        torch.load(folder / f'iter_{2 * INTERVAL}.pth', map_location='cpu', weights_only=False)['state_dict']
-        for folder in (whole, resumed)
-    ]
+    states = [load_file(folder / f'iter_{2 * INTERVAL}.pth')['state_dict'] for folder in (whole, resumed)]
     different = [key for key, value in states[0].items() if not torch.equal(value, states[1][key])]
     check.add(config, not different, tensors=len(states[0]), different=len(different))
 
