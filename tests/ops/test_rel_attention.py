@@ -27,9 +27,18 @@ def formula(query, key, value, rel_h, rel_w, grid):
     return scores.softmax(-1) @ value
 
 
-@pytest.mark.parametrize('grad', [True, False])
-@pytest.mark.parametrize('plain', [True, False])
-@pytest.mark.parametrize('grid', [(3, 5), (1, 1), (1, 401)])
+@pytest.mark.parametrize(
+    ('grid', 'plain', 'grad'),
+    [
+        *(
+            (grid, plain, grad)
+            for grid in ((3, 5), (1, 1))
+            for plain in (True, False)
+            for grad in (True, False)
+        ),
+        ((1, 401), False, True),  # a sequence that is long enough for the other fast form
+    ],
+)
 def test_it_equals_the_formula(grid, plain, grad, monkeypatch):
     monkeypatch.setattr(switch, '_plain_only', plain)
     torch.manual_seed(0)
