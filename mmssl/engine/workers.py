@@ -231,8 +231,8 @@ def _ended_workers(error: BaseException) -> str:
     frames = [frame.f_locals.get('self') for frame, _ in traceback.walk_tb(error.__traceback__)]
     workers = [worker for each in frames for worker in getattr(each, '_workers', ())]
     for worker in workers:
-        exit_code = getattr(worker, 'exitcode', None)
-        if exit_code == -signal.SIGKILL or (exit_code or 0) > 0:
+        exit_code = getattr(worker, 'exitcode', None) or 0
+        if exit_code == -signal.SIGKILL or exit_code > 0:
             killed = ' is killed by signal: Killed' if exit_code < 0 else ''
             return f'DataLoader worker (pid {worker.pid}){killed}'
     ended = [process for board in _boards for process in board.ended_while_reading()]
