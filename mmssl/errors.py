@@ -64,6 +64,17 @@ class LabelError(UserError, ValueError):
         super().__init__(f'{path}: {reason}' if path else reason)
 
 
+class RemoteError(UserError, ConnectionError):
+    """A file behind a URL cannot be read, for a reason that is not the file's.
+
+    Args:
+        message: The URL, the reason and the cure.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(_own_message(message, 'RemoteError'))
+
+
 class BadFilesError(UserError, RuntimeError):
     """More files than allowed cannot be decoded.
 

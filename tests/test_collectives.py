@@ -23,7 +23,7 @@ def step(rank, name):
     """Start from the first rank's weights, as FSDP does, and make a training step; what it has sent."""
     from mmssl.engine.fsdp import _copy_from_first_rank
 
-    switch._has_triton = lambda: False
+    switch.HAS_TRITON = False
     torch.manual_seed(rank)
     model = MODELS.build(dict(copy.deepcopy(SMALL[name].settings), type=f'mmssl.{name}')).train()
     if hasattr(model, 'set_schedule'):

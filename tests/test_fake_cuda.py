@@ -32,7 +32,7 @@ METHODS = sorted(name for name in SMALL if issubclass(MODELS.module_dict[name], 
 @pytest.fixture(autouse=True)
 def no_triton(monkeypatch):
     """Triton's kernels need a real device."""
-    monkeypatch.setattr(switch, '_has_triton', lambda: False)
+    monkeypatch.setattr(switch, 'HAS_TRITON', False)
 
 
 def steps(model, loss: Callable[[], torch.Tensor], syncs, count: int = 2) -> list[tuple[torch.Tensor, dict]]:

@@ -20,9 +20,18 @@ FLOORS = (
 )
 SYSTEMS = FLOORS[3]
 LONGEST_FILE = 350
-# what only the switch, the fast forms, and what sets up runs or picks a device may ask about
+# what only the switch, the precision, the fast forms, and what sets up runs or picks a device may ask about
 RUN_CONDITIONS = frozenset({'is_compiling', 'is_tracing', 'is_grad_enabled', 'is_autocast_enabled'})
-MAY_ASK = ('ops/switch.py', 'ops/fast/', 'promptable/fast/', 'evaluation/fast_', 'hosts/', 'engine/', 'apis/')
+MAY_ASK = (
+    'ops/switch.py',
+    'ops/precision.py',
+    'ops/fast/',
+    'promptable/fast/',
+    'evaluation/fast_',
+    'hosts/',
+    'engine/',
+    'apis/',
+)
 
 
 def folder(module):

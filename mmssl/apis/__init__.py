@@ -16,6 +16,7 @@ _MODULES = {
     'DetectionInferencer': 'mmssl.apis.detection',
     'SegmentationInferencer': 'mmssl.apis.segmentation',
     'PromptInferencer': 'mmssl.apis.prompting',
+    'init': 'mmssl.apis.starting_config',
     'finetune': 'mmssl.apis.finetune_run',
     'predict': 'mmssl.apis.predict_folder',
     'embed': 'mmssl.apis.embedding',

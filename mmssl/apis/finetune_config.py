@@ -77,7 +77,7 @@ def config_text(task: str, data: TaskData, backbone: Backbone, budget: Budget, s
         data: Its data.
         backbone: The backbone.
         budget: Batch size and length.
-        source: 'checkpoint', 'work_dir', and 'freeze' for a frozen backbone, for comments and paths.
+        source: 'checkpoint', 'work_dir', 'freeze' for a frozen backbone, and 'seed'.
     """
     lines = [
         f'# {HEADS[task]} for {len(data.classes)} classes on the backbone of {source["checkpoint"]}, written '
@@ -90,6 +90,7 @@ def config_text(task: str, data: TaskData, backbone: Backbone, budget: Budget, s
         _assign('metainfo', dict(classes=tuple(data.classes))),
         *_WRITERS[task](data, backbone, budget),
         *_schedule(task, backbone, budget, source['freeze']),
+        f'randomness = dict(seed={source["seed"]})',
     ]
     return '\n'.join(lines) + '\n'
 
@@ -156,7 +157,7 @@ def _coco(data: TaskData, budget: Budget) -> list[str]:
     return [
         *_pipelines(dict(Resize=dict(scale=scale))),
         f'train_dataloader = dict(batch_size={budget.batch_size}, dataset=dict(',
-        f'    ann_file={data.folder + "/train.json"!r}, metainfo=metainfo,',
+        f'    ann_file={data.train_file!r}, metainfo=metainfo,',
         f'    data_prefix=dict(img={images!r}), pipeline=train_pipeline))',
         'val_dataloader = dict(dataset=dict(',
         f'    ann_file={data.folder + "/val.json"!r}, metainfo=metainfo,',
@@ -183,12 +184,13 @@ def _semantic(data: TaskData, backbone: Backbone, budget: Budget) -> list[str]:
         preprocessor['test_cfg'] = dict(size_divisor=unit)
         width = backbone.channels[0]
         model['neck'] = dict(type='Feature2Pyramid', embed_dim=width, rescales=[4, 2, 1, 0.5])
+    subset = f'ann_file={data.train_file!r}, ' if data.train_file else ''
     return [
         _assign('data_preprocessor', preprocessor),
         _assign('model', dict(data_preprocessor=preprocessor, **model)),
         *_pipelines(sizes),
         f'train_dataloader = dict(batch_size={budget.batch_size}, dataset=dict(',
-        f'    data_root={data.folder!r}, metainfo=metainfo, pipeline=train_pipeline))',
+        f'    data_root={data.folder!r}, {subset}metainfo=metainfo, pipeline=train_pipeline))',
         'val_dataloader = dict(dataset=dict(',
         f'    data_root={data.folder!r}, metainfo=metainfo, pipeline=test_pipeline))',
         'test_dataloader = val_dataloader',
@@ -207,7 +209,7 @@ def _classify(data: TaskData, backbone: Backbone, budget: Budget) -> list[str]:
         _assign('model', model),
         *_pipelines({crop: dict(scale=budget.longest) for crop in CROPS}),
         f'train_dataloader = dict(batch_size={budget.batch_size}, dataset=dict(',
-        f'    data_root={root!r}, ann_file={data.folder + "/train.txt"!r},',
+        f'    data_root={root!r}, ann_file={data.train_file!r},',
         '    metainfo=metainfo, pipeline=train_pipeline))',
         'val_dataloader = dict(dataset=dict(',
         f'    data_root={root!r}, ann_file={data.folder + "/val.txt"!r},',

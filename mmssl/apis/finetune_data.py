@@ -29,6 +29,8 @@ class TaskData:
         classes: Names of the classes of the model.
         folder: Folder of the converted labels.
         size: (longer, shorter) side of the images in pixels, of the median image.
+        train_file: The converted labels of the training part; for label maps the names of its images, or ''
+            for all images below the folder.
     """
 
     labels: LabelSet
@@ -36,6 +38,7 @@ class TaskData:
     classes: list[str]
     folder: str
     size: tuple[int, int]
+    train_file: str
 
 
 def prepare_data(data: str, task: str, work_dir: Path, options: Mapping) -> TaskData:
@@ -68,7 +71,10 @@ def prepare_data(data: str, task: str, work_dir: Path, options: Mapping) -> Task
     sizes = [(image.width, image.height) for image in split.train.images]
     longer = round(median(max(size) for size in sizes))
     shorter = round(median(min(size) for size in sizes))
-    return TaskData(labels, split, classes, os.fspath(folder), (longer, shorter))
+    endings = {'classify': 'train.txt', 'semantic': ''}
+    ending = endings.get(task, 'train.json')
+    train_file = os.fspath(folder / ending) if ending else ''
+    return TaskData(labels, split, classes, os.fspath(folder), (longer, shorter), train_file)
 
 
 def scaled_size(size: tuple[int, int], longest: int) -> tuple[int, int]:

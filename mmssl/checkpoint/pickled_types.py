@@ -81,6 +81,8 @@ def _array(dtype, content, shape, order: Literal['C', 'F']) -> np.ndarray:
 def _from_bytes(dtype, content, count: int) -> np.ndarray:
     if not isinstance(dtype, SavedDtype) or not hasattr(dtype, 'dtype'):
         raise _refuse('dtype of an array', dtype)
+    if isinstance(content, str):  # of Python 2, read with encoding='latin1'
+        content = content.encode('latin1', 'replace')
     if not isinstance(content, bytes) or len(content) != count * dtype.dtype.itemsize:
         raise pickle.UnpicklingError(f'an array of {count} {dtype.dtype} has content of another size')
     if not content:

@@ -46,7 +46,7 @@ class Outcome:
 def recorded_forms() -> Iterator[set[str]]:
     """Record which fast forms compute a result."""
     used: set[str] = set()
-    load = switch._load
+    load = switch.load_fast_form
 
     def recording(name: str) -> Callable:
         form = load(name)
@@ -59,7 +59,7 @@ def recorded_forms() -> Iterator[set[str]]:
 
         return run
 
-    with mock.patch.object(switch, '_load', recording):
+    with mock.patch.object(switch, 'load_fast_form', recording):
         yield used
 
 

@@ -4,6 +4,7 @@ import importlib
 from types import ModuleType
 
 COMMANDS = {
+    'init': 'mmssl.commands.init',
     'train': 'mmssl.commands.train',
     'test': 'mmssl.commands.test',
     'knn': 'mmssl.commands.knn',
@@ -56,7 +57,7 @@ COMPUTING = {
 }
 # headings of `mmssl --help`, by the first command below each
 HEADINGS = {
-    'train': 'train and evaluate',
+    'init': 'train and evaluate',
     'attention': 'visualize',
     'embed': 'choose by features',
     'segment': 'segment by prompts',

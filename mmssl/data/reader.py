@@ -104,6 +104,15 @@ class ImageReader:
         settings = (value_range, channels, pages, channel_axis)
         self.reads_values = any(setting is not None for setting in settings)
 
+    def unlike_rgb(self) -> str | None:
+        """Say in which way the images are not 8-bit RGB by the settings; None if they may be."""
+        if self.value_range is not None:
+            return 'images with a value_range'
+        count = len(self.channels) if isinstance(self.channels, list) else self.channels
+        if count not in (None, 3):
+            return f'images of {count} channels'
+        return "pages='channels'" if self.pages == 'channels' else None
+
     def open(self, path: str, page: int | None = None) -> OpenedImage:
         """Open an image.
 

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from mmssl.data.arguments import check_interpolation, check_probability, check_range, check_size
+from mmssl.data.bands import BANDS, BandChanges
 from mmssl.data.crops import random_resized_box
 from mmssl.data.images import planar
 from mmssl.data.pillow_like import ADJUSTMENTS, gaussian_blur, solarize, to_gray
@@ -28,6 +29,8 @@ DEFAULTS = dict(
     blur_sigma=(0.1, 2.0),
     solarize_prob=0.0,
     solarize_threshold=128,
+    bands=None,
+    bands_prob=1.0,
     local=False,
 )
 # what turns each color change off
@@ -71,6 +74,23 @@ PRESETS: dict[str, list[dict]] = {
 }
 
 
+def _of_bands(view: dict) -> dict:
+    """Return a type of view with changes of each channel by itself in place of changes of colors."""
+    colors = ('jitter', 'jitter_prob', 'gray_prob', 'gray_first', 'solarize_prob')
+    kept = {key: value for key, value in view.items() if key not in colors}
+    return dict(kept, bands=BANDS, bands_prob=view.get('jitter_prob', 1.0))
+
+
+# for images that are not 8-bit RGB, of any number of channels
+PRESETS.update(
+    {
+        f'{name}-bands': [_of_bands(view) for view in views]
+        for name, views in PRESETS.items()
+        if name != 'single'
+    }
+)
+
+
 class ViewDraw(NamedTuple):
     """Everything random about one view.
 
@@ -81,6 +101,7 @@ class ViewDraw(NamedTuple):
         gray: Whether the view is gray.
         sigma: Standard deviation of the blur; 0 for no blur.
         solarize: Whether the view is solarized.
+        bands: Seed of the changes of each channel; None for no change.
     """
 
     box: tuple[int, int, int, int]
@@ -89,6 +110,7 @@ class ViewDraw(NamedTuple):
     gray: bool
     sigma: float
     solarize: bool
+    bands: int | None = None
 
 
 class ViewSpec:
@@ -110,6 +132,8 @@ class ViewSpec:
         blur_sigma: Smallest and largest standard deviation of the blur in pixels.
         solarize_prob: Probability of solarization: values from ``solarize_threshold`` on are inverted.
         solarize_threshold: Threshold in [0, 256].
+        bands: Arguments of :class:`mmssl.data.bands.BandChanges`, changes of each channel by itself, or None.
+        bands_prob: Probability of these changes.
         local: Whether this is a small view, to which overrides with the prefix ``local_`` apply.
     """
 
@@ -118,6 +142,7 @@ class ViewSpec:
     gray_prob: float
     blur_prob: float
     solarize_prob: float
+    bands_prob: float
 
     def __init__(self, **parameters):
         for key in parameters:
@@ -140,7 +165,8 @@ class ViewSpec:
         self.blur_sigma = check_range('blur_sigma', parameters['blur_sigma'], math.inf)
         self.interpolation = check_interpolation(parameters['interpolation'])
         self.jitter = _check_jitter(parameters['jitter'])
-        for key in ('flip_prob', 'jitter_prob', 'gray_prob', 'blur_prob', 'solarize_prob'):
+        self.bands = BandChanges(**parameters['bands']) if parameters['bands'] else None
+        for key in ('flip_prob', 'jitter_prob', 'gray_prob', 'blur_prob', 'solarize_prob', 'bands_prob'):
             setattr(self, key, check_probability(key, parameters[key]))
         self.solarize_threshold = parameters['solarize_threshold']
         if not 0 <= self.solarize_threshold <= 256:
@@ -164,7 +190,9 @@ class ViewSpec:
         jitter = self._draw_jitter(rng) if self.jitter and rng.random() < self.jitter_prob else []
         gray = rng.random() < self.gray_prob
         sigma = rng.uniform(*self.blur_sigma) if rng.random() < self.blur_prob else 0.0
-        return ViewDraw(box, flip, jitter, gray, sigma, rng.random() < self.solarize_prob)
+        solarized = rng.random() < self.solarize_prob
+        bands = rng.getrandbits(64) if self.bands and rng.random() < self.bands_prob else None
+        return ViewDraw(box, flip, jitter, gray, sigma, solarized, bands)
 
     def _draw_jitter(self, rng) -> list[tuple[str, float]]:
         jitter = []
@@ -174,21 +202,25 @@ class ViewSpec:
         rng.shuffle(jitter)
         return jitter
 
-    def refuse_color_changes(self, images: str) -> None:
+    def refuse_color_changes(self, images: str, preset: str | None = None) -> None:
         """Check that the views can be made of images that are not 8-bit RGB.
 
         Args:
             images: What the images are, for the message.
+            preset: Preset of the views.
 
         Raises:
             ValueError: A view changes colors.
         """
         changes = [name for name, active in self._color_changes() if active]
         if changes:
-            off = ', '.join(changes)
+            off = ', '.join(_OFF[name] for name in changes)
+            other = (
+                f'preset={preset}-bands' if f'{preset}-bands' in PRESETS else 'bands=mmssl.data.bands.BANDS'
+            )
             raise ValueError(
-                f'{off}: color changes are for images of 8-bit RGB, not for {images}; turn them off by '
-                f'{", ".join(_OFF[name] for name in changes)}'
+                f'{", ".join(changes)}: color changes are for images of 8-bit RGB, not for {images}; take '
+                f'{other}, which changes each channel by itself, or {off}'
             )
 
     def _color_changes(self) -> list[tuple[str, bool]]:
@@ -222,6 +254,7 @@ class ViewSpec:
             pixels = ADJUSTMENTS[name](pixels, value)
         if draw.gray and not self.gray_first:
             pixels = to_gray(pixels)
+        pixels = self._change_bands(pixels, draw)
         if draw.sigma:
             pixels = gaussian_blur(pixels, draw.sigma)
         if draw.solarize:
@@ -230,12 +263,18 @@ class ViewSpec:
 
     def _augment_values(self, pixels: np.ndarray, draw: ViewDraw) -> np.ndarray:
         pixels = np.ascontiguousarray(pixels[:, ::-1] if draw.flip else pixels)
+        pixels = self._change_bands(pixels, draw)
         if draw.sigma:  # OpenCV filters at most four channels at once
             blurred = [
                 gaussian_blur(np.ascontiguousarray(band), draw.sigma) for band in pixels.transpose(2, 0, 1)
             ]
             return np.stack(blurred).transpose(1, 2, 0)
         return planar(pixels)
+
+    def _change_bands(self, pixels: np.ndarray, draw: ViewDraw) -> np.ndarray:
+        if self.bands is None or draw.bands is None:
+            return pixels
+        return self.bands(pixels, np.random.default_rng(draw.bands))
 
 
 def _check_jitter(strengths) -> list[tuple[str, float]]:

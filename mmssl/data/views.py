@@ -67,9 +67,7 @@ class LoadViews(BaseTransform):
             raise ValueError('LoadViews makes no view; give one type of view a num above 0')
         self.preset = preset
         self.reducing_gap = check_reducing_gap(reducing_gap)
-        if self.reader.value_range is not None:
-            for spec in self.specs:
-                spec.refuse_color_changes('images with a value_range')
+        _check_changes(self.specs, self.reader, preset)
 
     def transform(self, results: dict) -> dict:
         """Load the views of ``results['img_path']``.
@@ -100,6 +98,19 @@ class LoadViews(BaseTransform):
         return (
             f'{type(self).__name__}(preset={self.preset!r}, views={views}, reducing_gap={self.reducing_gap})'
         )
+
+
+def _check_changes(specs: list[ViewSpec], reader: ImageReader, preset: str | None) -> None:
+    """Refuse changes of colors for images that are not 8-bit RGB, and of channels for unscaled values."""
+    images = reader.unlike_rgb()
+    for spec in specs:
+        if images:
+            spec.refuse_color_changes(images, preset)
+        if spec.bands and isinstance(reader.value_range, str) and reader.value_range == 'raw':
+            raise ValueError(
+                "value_range='raw': changes of channels (bands=...) are for values from 0 to 255; give the "
+                'range to the loader transform'
+            )
 
 
 def _view_parameters(preset: str | None, views: list[dict] | None) -> list[dict]:

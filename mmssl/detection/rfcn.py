@@ -31,7 +31,7 @@ from mmssl.detection.samples import (
 )
 from mmssl.layers.folded_backbone import FoldedBackbone
 from mmssl.layers.memory_format import memory_format_of
-from mmssl.ops.switch import full_precision
+from mmssl.ops.precision import full_precision
 from mmssl.registry import MODELS
 
 Levels = tuple[Tensor, ...]

@@ -9,12 +9,12 @@ import functools
 import importlib.abc
 import importlib.machinery
 import importlib.util
-import os
 import re
 import sys
 import types
 
 from mmssl.hosts.distributions import DISTRIBUTIONS, UPSTREAM_SETUPTOOLS, distribution_of, version
+from mmssl.hosts.environment import switched_on
 
 EXTENSION = 'mmcv._ext'
 STAND_IN = 'mmssl.hosts.mmcv_ext'
@@ -37,7 +37,7 @@ def has_ops() -> bool:
 
 def ops_are_hidden() -> bool:
     """Whether ``MMSSL_NO_EXT=1`` asks for the stand-in even where compiled operators are installed."""
-    return os.environ.get('MMSSL_NO_EXT', '').lower() not in ('', '0', 'false', 'no')
+    return switched_on('MMSSL_NO_EXT')
 
 
 class StandInModule(types.ModuleType):

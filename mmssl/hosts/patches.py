@@ -11,10 +11,16 @@ import os
 import sys
 from typing import Any
 
-from mmssl.hosts import checkpoint_patches, file_patches, sample_patches  # noqa: F401  list their patches
+from mmssl.hosts import (  # noqa: F401  list their patches
+    checkpoint_patches,
+    file_patches,
+    sample_patches,
+    unpickling_patches,
+)
 
 # names that code written for mmssl 0.1 imports from here
 from mmssl.hosts.distributions import DISTRIBUTIONS, TOOLBOXES, distribution_of, flavour, owners_of, version
+from mmssl.hosts.environment import switched_on
 from mmssl.hosts.ops_import import has_ops, missing_operator, ops_are_hidden, ops_command, stand_in_for_ops
 from mmssl.hosts.patching import PATCHES, Patch, listed, replace
 
@@ -40,7 +46,7 @@ __all__ = [
 
 def patches_are_off() -> bool:
     """Whether ``MMSSL_NO_PATCH=1`` asks for the toolboxes as they are."""
-    return os.environ.get('MMSSL_NO_PATCH', '').lower() not in ('', '0', 'false', 'no')
+    return switched_on('MMSSL_NO_PATCH')
 
 
 def apply() -> None:

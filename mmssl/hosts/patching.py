@@ -2,9 +2,12 @@
 
 import functools
 import importlib
+import importlib.abc
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -58,3 +61,47 @@ def replace(attribute: str, modules: tuple[str, ...], make: Callable[[Callable],
         module = sys.modules.get(name)
         if getattr(module, attribute, None) is original:
             setattr(module, attribute, replacement)
+
+
+class _ImportWatcher(importlib.abc.MetaPathFinder):
+    """Finder that calls a function with each of certain modules once the module has been executed."""
+
+    def __init__(self):
+        self.functions: dict[str, list[Callable[[ModuleType], None]]] = {}
+
+    def find_spec(self, fullname: str, path=None, target=None):
+        """Return what the other finders find, with a loader that calls the function at its end."""
+        if fullname not in self.functions:
+            return None
+        others = (finder for finder in sys.meta_path if finder is not self and hasattr(finder, 'find_spec'))
+        found = (finder.find_spec(fullname, path, target) for finder in others)
+        spec = next((each for each in found if each is not None), None)
+        if spec is not None and spec.loader is not None:
+            loader: Any = spec.loader
+            execute = loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                for function in self.functions[fullname]:
+                    function(module)
+
+            loader.exec_module = exec_module
+        return spec
+
+
+_WATCHER = _ImportWatcher()
+
+
+def when_imported(name: str, function: Callable[[ModuleType], None]) -> None:
+    """Call a function with a module: now if it has been imported, else at the end of its import.
+
+    Args:
+        name: Full name of the module, which does not have to exist.
+        function: Called with the module; it may change its attributes.
+    """
+    if name in sys.modules:
+        function(sys.modules[name])
+        return
+    _WATCHER.functions.setdefault(name, []).append(function)
+    if _WATCHER not in sys.meta_path:
+        sys.meta_path.insert(0, _WATCHER)

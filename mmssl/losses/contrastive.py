@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmssl.layers.distributed import gather_with_gradient, world
-from mmssl.ops.switch import no_autocast
+from mmssl.ops.precision import no_autocast
 
 
 def info_nce(queries: Tensor, keys: Tensor, negatives: Tensor, temperature: float) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmssl.ops.switch import no_autocast
+from mmssl.ops.precision import no_autocast
 
 
 class KoLeoLoss(nn.Module):

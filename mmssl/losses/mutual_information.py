@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmssl.errors import renamed_arguments
 from mmssl.layers.distributed import gather_with_gradient, world
-from mmssl.ops.switch import no_autocast
+from mmssl.ops.precision import no_autocast
 
 LOG_2 = math.log(2)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmssl.layers.distributed import gather_with_gradient
 from mmssl.losses.dino import promote_to_float32
-from mmssl.ops.switch import no_autocast
+from mmssl.ops.precision import no_autocast
 
 
 class VICRegTerms(NamedTuple):

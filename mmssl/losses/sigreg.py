@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from mmssl.layers.distributed import gather_with_gradient, world
-from mmssl.ops.switch import no_autocast
+from mmssl.ops.precision import no_autocast
 
 
 class SIGRegLoss(nn.Module):

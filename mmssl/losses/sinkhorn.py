@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from mmssl.layers.distributed import gather
-from mmssl.ops.switch import always, fast_form, no_autocast
+from mmssl.ops.precision import no_autocast
+from mmssl.ops.switch import always, fast_form
 
 
 @torch.no_grad()

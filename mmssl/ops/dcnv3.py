@@ -7,8 +7,8 @@ from torch import Tensor
 from mmssl.ops.conv_geometry import Geometry, Pair, pair
 from mmssl.ops.deform_conv import bilinear_neighbours
 from mmssl.ops.dispatch import pick
-from mmssl.ops.switch import no_autocast
-from mmssl.ops.weighted_sum import compute_type, weighted_sum
+from mmssl.ops.precision import compute_type, no_autocast
+from mmssl.ops.weighted_sum import weighted_sum
 
 
 def dcnv3(  # noqa: PLR0913

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from mmssl.ops.conv_geometry import Geometry, Pair, check_shapes, pair
 from mmssl.ops.dispatch import pick
-from mmssl.ops.switch import cpu, eager, fast_form, no_autocast
-from mmssl.ops.weighted_sum import compute_type, weighted_sum
+from mmssl.ops.precision import compute_type, no_autocast
+from mmssl.ops.switch import cpu, eager, fast_form
+from mmssl.ops.weighted_sum import weighted_sum
 
 
 def deform_conv2d(  # noqa: PLR0913

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from mmssl.ops.dispatch import pick
+from mmssl.ops.precision import compute_type, no_autocast
 from mmssl.ops.rois import check_rois, round_half_away
-from mmssl.ops.switch import cpu, cuda_with_triton, fast_form, no_autocast
-from mmssl.ops.weighted_sum import compute_type, weighted_sum
+from mmssl.ops.switch import cpu, cuda_with_triton, fast_form
+from mmssl.ops.weighted_sum import weighted_sum
 
 
 class BinSamples(NamedTuple):

@@ -1,19 +1,31 @@
 """Choice of the implementation of an operator: ``backend='auto' | 'torch' | 'torchvision' | 'mmcv'``."""
 
+import contextlib
 import functools
 import importlib
-import os
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from mmssl.ops.switch import untraced
+from mmssl.hosts.environment import switched_on
 
 BACKENDS = ('auto', 'torch', 'torchvision', 'mmcv')
 
 
+@contextlib.contextmanager
+def _untraced() -> Iterator[None]:
+    """Suspend torch.jit.trace inside this context; torchvision, for one, cannot be imported under it."""
+    state = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(state)
+
+
 @functools.lru_cache
-@untraced()
+@_untraced()
 def _torchvision_supports(device_type: str) -> bool:
     try:
         extension = importlib.import_module('torchvision.extension')
@@ -26,9 +38,9 @@ def _torchvision_supports(device_type: str) -> bool:
 
 
 @functools.lru_cache
-@untraced()
+@_untraced()
 def _mmcv_supports(device_type: str) -> bool:
-    if os.environ.get('MMSSL_NO_EXT', '').lower() not in ('', '0', 'false', 'no'):
+    if switched_on('MMSSL_NO_EXT'):
         return False
     try:
         extension = importlib.import_module('mmcv._ext')

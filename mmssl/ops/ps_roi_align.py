@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 from mmssl.ops.dispatch import pick
+from mmssl.ops.precision import compute_type, no_autocast
 from mmssl.ops.rois import check_rois
-from mmssl.ops.switch import eager, no_autocast, tracing
-from mmssl.ops.weighted_sum import compute_type, weighted_sum
+from mmssl.ops.switch import eager, tracing
+from mmssl.ops.weighted_sum import weighted_sum
 
 
 def ps_roi_align(  # noqa: PLR0913

@@ -1,15 +1,9 @@
 """Weighted sums of rows of a table: the step in which every operator samples a map at computed positions."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmssl.ops.switch import cpu, fast_form
-
-
-def compute_type(*tensors: Tensor) -> torch.dtype:
-    """Return the data type to compute in: float64 if any tensor has it, else float32."""
-    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
 
 
 @fast_form('mmssl.ops.fast.weighted_sum:weighted_sum', when=cpu)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmssl.ops.switch import widest_float
+from mmssl.ops.precision import widest_float
 from mmssl.promptable.amg import (
     Mask,
     build_point_grid,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmssl.layers.module_state import Snapshot, settings_of
-from mmssl.ops.switch import autocast_dtype
+from mmssl.ops.precision import autocast_dtype
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -6,7 +6,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmssl.ops.switch import no_autocast
+from mmssl.ops.precision import no_autocast
 from mmssl.promptable.common import LayerNorm2d, constants, reset_weights
 from mmssl.registry import MODELS
 

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from mmssl.layers.momentum import MomentumEncoder
 from mmssl.losses.contrastive import unit
-from mmssl.ops.switch import no_autocast
+from mmssl.ops.precision import no_autocast
 from mmssl.registry import MODELS
 from mmssl.selfsup.base import ScheduledSupervisor
 from mmssl.selfsup.small import RESNET, Small

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmssl.layers.patch import patch_grid
-from mmssl.ops.switch import no_autocast
+from mmssl.ops.precision import no_autocast
 from mmssl.registry import MODELS
 from mmssl.selfsup.dalle_file import read_dalle
 from mmssl.selfsup.small import Small, forward

@@ -17,7 +17,7 @@ from mmssl.layers.base_vit import BaseViT
 from mmssl.layers.memory_format import memory_format_of
 from mmssl.layers.modes import evaluating
 from mmssl.losses.dino import promote_to_float32
-from mmssl.ops.switch import no_autocast
+from mmssl.ops.precision import no_autocast
 from mmssl.registry import MODELS
 from mmssl.selfsup.base import SelfSupervisor, _build_part
 from mmssl.selfsup.small import RESNET, Small, single_view

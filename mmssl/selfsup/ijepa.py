@@ -19,7 +19,7 @@ from mmssl.layers.pos_embed import sincos_2d
 from mmssl.layers.transformer import TransformerBlock, init_linear_xavier
 from mmssl.layers.vit import ViT
 from mmssl.losses.dino import promote_to_float32
-from mmssl.ops.switch import no_autocast
+from mmssl.ops.precision import no_autocast
 from mmssl.registry import MODELS, build
 from mmssl.selfsup.base import ScheduledSupervisor
 from mmssl.selfsup.small import ARCH, Small, forward, single_view

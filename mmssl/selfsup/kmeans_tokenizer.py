@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from mmssl.checkpoint import load_file
 from mmssl.layers.patch import pair, patch_grid, patchify
-from mmssl.ops.switch import no_autocast
+from mmssl.ops.precision import no_autocast
 from mmssl.registry import MODELS
 from mmssl.selfsup.small import Small, forward
 from mmssl.selfsup.tokenizer_base import RANDOM, Tokenizer

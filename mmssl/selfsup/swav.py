@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from mmssl.layers.distributed import world
 from mmssl.layers.queue import FeatureQueue
 from mmssl.losses.sinkhorn import check_sinkhorn, sinkhorn
-from mmssl.ops.switch import no_autocast
+from mmssl.ops.precision import no_autocast
 from mmssl.registry import MODELS
 from mmssl.selfsup.base import ScheduledSupervisor
 from mmssl.selfsup.small import RESNET, Small

@@ -132,7 +132,7 @@ def test_the_switch_takes_them_on_cuda_where_triton_is_installed(monkeypatch):
     on_gpu = SimpleNamespace(device=torch.device('cuda'))
     assert switch.cuda_with_triton([on_gpu])
     assert not switch.cuda_with_triton([on_gpu, torch.zeros(1)])
-    monkeypatch.setattr(switch, '_has_triton', lambda: False)
+    monkeypatch.setattr(switch, 'HAS_TRITON', False)
     assert not switch.cuda_with_triton([on_gpu])
 
 

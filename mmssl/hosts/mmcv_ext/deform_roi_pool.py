@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mmssl.hosts.mmcv_ext.gradients import gradients
 from mmssl.hosts.mmcv_ext.precision import as_float32
+from mmssl.ops.precision import no_autocast
 from mmssl.ops.rois import check_image_indices
-from mmssl.ops.switch import no_autocast
 from mmssl.ops.weighted_sum import weighted_sum
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mmssl.hosts.mmcv_ext.precision import as_float32
-from mmssl.ops.switch import no_autocast
+from mmssl.ops.precision import no_autocast
 
 
 def gradients(compute: Callable[..., Tensor], inputs: list[Tensor], grad_output: Tensor) -> list[Tensor]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mmssl.hosts.mmcv_ext.gradients import gradients
 from mmssl.hosts.mmcv_ext.precision import as_float32
-from mmssl.ops.switch import no_autocast
+from mmssl.ops.precision import no_autocast
 
 
 def _attend(value: Tensor, locations: Tensor, weights: Tensor, shapes: Tensor, starts: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from torch import distributed as dist
 
 from mmssl.layers.distributed import sum_over_ranks, world
 from mmssl.losses.sinkhorn import check_sinkhorn
-from mmssl.ops.switch import no_autocast
+from mmssl.ops.precision import no_autocast
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmssl.ops.fast.weighted_sum import ragged_sum, row_products
-from mmssl.ops.switch import no_autocast_backward
+from mmssl.ops.precision import no_autocast_backward
 
 # elements of the columns that are processed at a time, 4 MiB in float32
 CHUNK = 1 << 20

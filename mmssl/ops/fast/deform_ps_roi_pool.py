@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmssl.ops.deform_ps_roi_pool import BinSamples, sample_axis
-from mmssl.ops.switch import no_autocast_backward
+from mmssl.ops.precision import no_autocast_backward
 
 # elements of the sums of rows that are processed at a time, 4 MiB in float32
 CHUNK = 1 << 20

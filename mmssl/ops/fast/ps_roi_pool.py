@@ -13,8 +13,8 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mmssl.ops.precision import no_autocast_backward
 from mmssl.ops.ps_roi_pool import BinEdges
-from mmssl.ops.switch import no_autocast_backward
 
 # if the bins sum fewer pixels than this fraction of the map has, transpose only the used pixels
 # (tools/benchmarks/ops.py)

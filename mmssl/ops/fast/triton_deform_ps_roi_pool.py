@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from mmssl.ops.deform_ps_roi_pool import BinSamples
 from mmssl.ops.fast.triton_launch import launch, usable
-from mmssl.ops.switch import no_autocast_backward
+from mmssl.ops.precision import no_autocast_backward
 
 # channels and pixels that a program reads at a time
 BLOCK_CHANNELS = 32

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmssl.ops.fast.triton_launch import launch, usable
+from mmssl.ops.precision import no_autocast_backward
 from mmssl.ops.ps_roi_pool import BinEdges
-from mmssl.ops.switch import no_autocast_backward
 
 # classes and pixels that a program reads at a time
 BLOCK_CLASSES = 32

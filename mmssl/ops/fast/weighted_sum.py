@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mmssl.ops.switch import no_autocast_backward
+from mmssl.ops.precision import no_autocast_backward
 
 
 def weighted_sum(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:

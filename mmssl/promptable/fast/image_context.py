@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from mmssl.layers.module_state import Snapshot
-from mmssl.ops.switch import autocast_dtype, inference
+from mmssl.ops.precision import autocast_dtype
+from mmssl.ops.switch import inference
 from mmssl.promptable.attention import Attention
 from mmssl.promptable.common import LayerNorm2d
 from mmssl.promptable.two_way import TwoWayTransformer
