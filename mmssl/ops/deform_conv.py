@@ -8,14 +8,17 @@ with tap k at p_k of a regular grid, its learned offset dp_k, and in version 2 i
 pixels is interpolated bilinearly, and zero outside the map.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmssl.ops.bilinear import bilinear_neighbours
 from mmssl.ops.conv_geometry import Geometry, Pair, check_shapes, pair
 from mmssl.ops.dispatch import pick
 from mmssl.ops.precision import compute_type, no_autocast
-from mmssl.ops.switch import cpu, eager, fast_form
+from mmssl.ops.switch import cpu, eager, exporting_onnx, fast_form
 from mmssl.ops.weighted_sum import weighted_sum
 
 
@@ -56,67 +59,32 @@ def deform_conv2d(  # noqa: PLR0913
     """
     geometry = Geometry(pair('stride', stride), pair('padding', padding), pair('dilation', dilation))
     check_shapes(input, offset, weight, bias, mask, geometry)
-    input_dtype = input.dtype
-    dtype = compute_type(input, weight)
     # torchvision's operator is a single node of a compiled graph, for any size; in eager mode on the CPU ours
     # is faster
-    auto = 'torch' if cpu([input]) and eager() else 'torchvision'
+    auto = 'torch' if (cpu([input]) and eager()) or exporting_onnx() else 'torchvision'
     backend = pick('deform_conv2d', backend, input, ('torchvision', 'mmcv'), auto)
     compute = {'torch': _torch, 'torchvision': _torchvision, 'mmcv': _mmcv}[backend]
+    dtype = compute_type(input, weight)
+    arguments = (
+        None if tensor is None else tensor.to(dtype) for tensor in (input, offset, weight, bias, mask)
+    )
     with no_autocast(input):
-        out = compute(
-            input.to(dtype),
-            offset.to(dtype),
-            weight.to(dtype),
-            None if bias is None else bias.to(dtype),
-            None if mask is None else mask.to(dtype),
-            geometry,
-        )
-        return out.to(input_dtype)
-
-
-def bilinear_neighbours(y: Tensor, x: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Find the four pixels around positions in a map that is padded with one pixel of zeros on every side.
-
-    Positions outside the padding read zeros.
-
-    Args:
-        y: (...), 0 at the centre of the first row of the map without padding.
-        x: (...), 0 at the centre of the first column.
-        height: Height of the map without padding.
-        width: Width of the map without padding.
-
-    Returns:
-        Indices (..., 4) into the (height + 2) * (width + 2) pixels, int32, and their weights (..., 4), which
-        carry the gradient of y and x.
-    """
-    index, weight = [], []
-    for position, size in ((y, height), (x, width)):
-        # at the border of the padding the derivative is the one from outside, 0: layers begin with offsets of
-        # 0, whose outer taps are there, and trained weights depend on it
-        position = position.masked_fill(position <= -1, -1).clamp(max=size)
-        first = torch.nan_to_num(position.detach().floor()).clamp(-1, size)
-        fraction = position - first
-        first = first.to(torch.int32) + 1
-        # at exactly `size` both pixels are padding
-        index.append((first, (first + 1).clamp(max=size + 1)))
-        weight.append((1 - fraction, fraction))
-    indices = [row * (width + 2) + column for row in index[0] for column in index[1]]
-    weights = [row * column for row in weight[0] for column in weight[1]]
-    return torch.stack(indices, -1), torch.stack(weights, -1)
+        return compute(*arguments, geometry).to(input.dtype)
 
 
 def _torch(input, offset, weight, bias, mask, geometry):
     batch, channels, height, width = input.shape
     # numbers of channels and taps are constants of a compiled graph, sizes of maps are not
-    out_channels, in_group, kernel_h, kernel_w = (int(size) for size in weight.shape)
-    num_taps = kernel_h * kernel_w
+    out_channels, in_group, *kernel_size = (int(size) for size in weight.shape)
+    num_taps = kernel_size[0] * kernel_size[1]
     offset_groups = int(offset.shape[1]) // (2 * num_taps)
     groups = int(channels) // in_group
     out_size = offset.shape[2:]
 
-    y, x = _sampling_positions(offset, offset_groups, (kernel_h, kernel_w), geometry)
-    index, bilinear = bilinear_neighbours(y, x, height, width)  # (B, P, K, offset_groups, 4)
+    positions = _sampling_positions(offset, kernel_size, geometry).flatten(3).unflatten(2, (num_taps, 2))
+    # contiguous, since a compiler of unknown sizes proves little about orders of strides
+    y, x = positions.permute(3, 0, 4, 2, 1).contiguous().unbind()  # (B, P, K, offset_groups) each
+    index, bilinear = bilinear_neighbours(y, x, height, width)
     if mask is not None:
         modulation = mask.flatten(2).unflatten(1, (offset_groups, num_taps)).permute(0, 3, 2, 1)
         bilinear = bilinear * modulation.contiguous().unsqueeze(-1)
@@ -124,29 +92,24 @@ def _torch(input, offset, weight, bias, mask, geometry):
     group = torch.arange(offset_groups, device=input.device, dtype=torch.int32).view(-1, 1)
     index = (index + images * ((height + 2) * (width + 2))) * offset_groups + group
     table = F.pad(input.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).reshape(-1, channels // offset_groups)
-    kernel = weight.reshape(groups, out_channels // groups, in_group, num_taps).transpose(2, 3)
-    kernel = kernel.reshape(groups, out_channels // groups, num_taps * in_group)
+    kernel = weight.reshape(groups, out_channels // groups, in_group, num_taps).transpose(2, 3).flatten(2)
     size = batch, out_size[0] * out_size[1]
     out = sampled_product(table, index.flatten(0, 3), bilinear.flatten(0, 3), kernel, size, num_taps)
     out = out.view(batch, out_channels, *out_size)
     return out if bias is None else out + bias.view(1, -1, 1, 1)
 
 
-def _sampling_positions(
-    offset: Tensor, groups: int, kernel: tuple[int, int], geometry: Geometry
-) -> tuple[Tensor, Tensor]:
-    """y and x (B, P, K, groups) of all taps at all P output positions."""
-    num_taps = kernel[0] * kernel[1]
-    out_width = offset.shape[3]
-    # one axis of positions, and contiguous: a compiler of unknown sizes proves little about orders of strides
-    offset = offset.flatten(2).unflatten(1, (groups, num_taps, 2)).permute(3, 0, 4, 2, 1).contiguous()
-    position = torch.arange(offset.shape[2], device=offset.device).view(-1, 1)
-    tap = torch.arange(num_taps, device=offset.device)
-    rows = position // out_width * geometry.stride[0] - geometry.padding[0]
-    columns = position % out_width * geometry.stride[1] - geometry.padding[1]
-    y = rows + tap // kernel[1] * geometry.dilation[0]
-    x = columns + tap % kernel[1] * geometry.dilation[1]
-    return offset[0] + y.unsqueeze(2).to(offset.dtype), offset[1] + x.unsqueeze(2).to(offset.dtype)
+def _sampling_positions(offset: Tensor, kernel_size: Sequence[int], geometry: Geometry) -> Tensor:
+    """Positions of all taps in the map, (B, offset_groups, 2 * K, Ho, Wo), y and x in turn."""
+    num_taps = kernel_size[0] * kernel_size[1]
+    tap = torch.arange(num_taps, device=offset.device).view(-1, 1, 1)
+    row = torch.arange(offset.shape[2], device=offset.device).view(-1, 1)
+    column = torch.arange(offset.shape[3], device=offset.device)
+    (stride_y, stride_x), (padding_y, padding_x), (dilation_y, dilation_x) = geometry
+    y = row * stride_y - padding_y + tap // kernel_size[1] * dilation_y
+    x = column * stride_x - padding_x + tap % kernel_size[1] * dilation_x
+    grid = torch.stack(torch.broadcast_tensors(y, x), 1).flatten(0, 1)
+    return offset.unflatten(1, (-1, 2 * num_taps)) + grid.to(offset.dtype)
 
 
 @fast_form('mmssl.ops.fast.deform_conv:sampled_product', when=cpu)
@@ -175,23 +138,11 @@ def sampled_product(
 def _torchvision(input, offset, weight, bias, mask, geometry):
     import torchvision
 
-    offset = _without_gradient_at_border(offset, weight.shape[2:], geometry)
+    if offset.requires_grad:
+        # no gradient for taps at exactly row or column -1, where torchvision takes the one from inside
+        at_border = (_sampling_positions(offset, weight.shape[2:], geometry) == -1).flatten(1, 2)
+        offset = torch.where(at_border, offset.detach(), offset)
     return torchvision.ops.deform_conv2d(input, offset, weight, bias, *geometry, mask)
-
-
-def _without_gradient_at_border(offset: Tensor, kernel: tuple[int, int], geometry: Geometry) -> Tensor:
-    """Cut the gradient of taps at exactly row or column -1, where torchvision takes the one from inside."""
-    if not offset.requires_grad:
-        return offset
-    taps = torch.arange(kernel[0] * kernel[1], device=offset.device).view(-1, 1, 1)
-    rows = torch.arange(offset.shape[2], device=offset.device).view(-1, 1)
-    columns = torch.arange(offset.shape[3], device=offset.device)
-    y = rows * geometry.stride[0] - geometry.padding[0] + taps // kernel[1] * geometry.dilation[0]
-    x = columns * geometry.stride[1] - geometry.padding[1] + taps % kernel[1] * geometry.dilation[1]
-    grid = torch.stack(torch.broadcast_tensors(y, x), 1).flatten(0, 1).to(offset.dtype)
-    by_group = offset.unflatten(1, (-1, len(grid)))
-    at_border = by_group + grid == -1
-    return torch.where(at_border, by_group.detach(), by_group).flatten(1, 2)
 
 
 def _mmcv(input, offset, weight, bias, mask, geometry):

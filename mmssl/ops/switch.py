@@ -141,6 +141,11 @@ def eager() -> bool:
     return not torch.compiler.is_compiling() and not tracing()
 
 
+def exporting_onnx() -> bool:
+    """torch.onnx.export is tracing a module: only operators that ONNX has may be called."""
+    return tracing() and torch.onnx.is_in_onnx_export()
+
+
 def values_readable(tensor: Tensor) -> bool:
     """Whether values can be read without waiting for a device or breaking a graph: eagerly on the CPU."""
     return cpu([tensor]) and eager()

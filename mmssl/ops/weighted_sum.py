@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmssl.ops.switch import cpu, fast_form
+from mmssl.ops.switch import cpu, exporting_onnx, fast_form
 
 
 @fast_form('mmssl.ops.fast.weighted_sum:weighted_sum', when=cpu)
@@ -18,4 +18,6 @@ def weighted_sum(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     Returns:
         (M, D).
     """
+    if exporting_onnx():  # which has embedding_bag only as a loop over the rows
+        return torch.matmul(weight[:, None], table[index])[:, 0]
     return F.embedding_bag(index, table, mode='sum', per_sample_weights=weight)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmssl.layers.unused_arguments import refuse_unused
-from mmssl.ops.switch import always, fast_form
+from mmssl.ops.switch import always, fast_form, tracing
 from mmssl.registry import MODELS
 
 # from this ratio of input to output channels and this kernel size on, one matrix product is faster than the
@@ -140,7 +140,8 @@ class Upsample(nn.Module):
             target = size
         else:
             target = size or (self.factor * x.shape[-2], self.factor * x.shape[-1])
-        if target is None or tuple(x.shape[-2:]) == tuple(target):
+        # a trace has no branches: resizing to the same size changes nothing
+        if target is None or (not tracing() and tuple(x.shape[-2:]) == tuple(target)):
             return x
         return F.interpolate(x, size=tuple(target), mode='bilinear', align_corners=False)
 
