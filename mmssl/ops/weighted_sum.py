@@ -19,5 +19,5 @@ def weighted_sum(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
         (M, D).
     """
     if exporting_onnx():  # which has embedding_bag only as a loop over the rows
-        return torch.matmul(weight[:, None], table[index])[:, 0]
+        return (weight[:, None] @ table[index])[:, 0]
     return F.embedding_bag(index, table, mode='sum', per_sample_weights=weight)
