@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmssl.ops.bilinear import bilinear_neighbours
 from mmssl.ops.conv_geometry import Geometry, Pair, pair
-from mmssl.ops.deform_conv import bilinear_neighbours
 from mmssl.ops.dispatch import pick
 from mmssl.ops.precision import compute_type, no_autocast
 from mmssl.ops.weighted_sum import weighted_sum

@@ -97,31 +97,28 @@ def bin_edges(
     Returns:
         Edges with bottom >= top and right >= left.
     """
-    corners = torch.nan_to_num(rois[:, 1:])
+    # far outside of any image, and small enough that nothing overflows
+    corners = torch.nan_to_num(rois[:, 1:]).clamp(-1e9, 1e9)
     steps = torch.arange(k + 1, device=rois.device, dtype=rois.dtype)
+    height, width = map_size
     if convention == 'caffe':
         corners = round_half_away(corners)
         start = corners[:, :2] * spatial_scale
         size = ((corners[:, 2:] + 1) * spatial_scale - start).clamp(min=0.1)
         borders = steps * (size / k)[..., None]
-        first = (borders[..., :-1] + start[..., None]).floor()
-        last = (borders[..., 1:] + start[..., None]).ceil()
-        limit_y, limit_x = map_size
+        first = (borders[..., :-1] + start[..., None]).floor().long()
+        last = (borders[..., 1:] + start[..., None]).ceil().long()
     else:
         corners = round_half_away(corners * spatial_scale)
         start = corners[:, :2]
         size = (corners[:, 2:] - start).clamp(min=1)
         borders = steps * (size / k)[..., None]
-        first = borders[..., :-1].floor() + start[..., None]
-        last = borders[..., 1:].ceil() + start[..., None]
-        limit_y, limit_x = map_size[0] - 1, map_size[1] - 1
-
-    def clip(border: Tensor, limit: int) -> Tensor:
-        return torch.nan_to_num(border).clamp(0, limit).long()
-
-    left, top = clip(first[:, 0], limit_x), clip(first[:, 1], limit_y)
-    right, bottom = clip(last[:, 0], limit_x), clip(last[:, 1], limit_y)
-    return BinEdges(top, torch.maximum(bottom, top), left, torch.maximum(right, left))
+        first = (borders[..., :-1].floor() + start[..., None]).long()
+        last = (borders[..., 1:].ceil() + start[..., None]).long()
+        height, width = height - 1, width - 1
+    left, right = first[:, 0].clamp(0, width), last[:, 0].clamp(0, width)
+    top, bottom = first[:, 1].clamp(0, height), last[:, 1].clamp(0, height)
+    return BinEdges(top, bottom, left, right)
 
 
 @fast_form('mmssl.ops.fast.ps_roi_pool:pool_bins', when=cpu)
@@ -148,17 +145,13 @@ def pool_bins(features: Tensor, image: Tensor, edges: BinEdges, vote: bool) -> T
     integral = F.pad(maps.cumsum(2).cumsum(3), (0, 0, 1, 0, 1, 0)).reshape(-1, output_dim)
     bins = torch.arange(k * k, device=image.device).view(1, k, k)
     first_row = (image[:, None, None] * (k * k) + bins) * ((height + 1) * (width + 1))
-
-    def corner(y: Tensor, x: Tensor) -> Tensor:
-        return first_row + y[:, :, None] * (width + 1) + x[:, None]
-
-    index = torch.stack(
-        (corner(bottom, right), corner(top, right), corner(bottom, left), corner(top, left)), -1
-    )
+    corners = [
+        first_row + y[:, :, None] * (width + 1) + x[:, None] for y in (top, bottom) for x in (left, right)
+    ]
     num_pixels = (bottom - top)[:, :, None] * (right - left)[:, None]
     mean = (num_pixels > 0) / num_pixels.clamp(min=1).double() / (k * k if vote else 1)
+    index = torch.stack(corners, -1)
     weight = torch.stack((mean, -mean, -mean, mean), -1)
-    if vote:
-        return weighted_sum(integral, index.flatten(1), weight.flatten(1)).to(features.dtype)
-    out = weighted_sum(integral, index.reshape(-1, 4), weight.reshape(-1, 4))
-    return out.view(-1, k * k, output_dim).to(features.dtype)
+    num_terms = 4 * k * k if vote else 4
+    out = weighted_sum(integral, index.reshape(-1, num_terms), weight.reshape(-1, num_terms))
+    return (out if vote else out.view(-1, k * k, output_dim)).to(features.dtype)
