@@ -38,9 +38,12 @@ def set_training_length(cfg: Any, epochs: int | None = None, iters: int | None =
     factor = length / train_cfg[key]
     train_cfg[key] = length
     for scheduler in schedulers_of(cfg):
+        warmup, end = scheduler.get('warmup') or 0, scheduler.get('end') or 0
         for name in _LENGTHS:
             if scheduler.get(name) is not None:
                 scheduler[name] = _scaled(scheduler[name], factor)
+        if 0 < warmup < end and scheduler['warmup'] >= scheduler['end']:  # rounded up to the whole length
+            scheduler['warmup'] = warmup * factor
     _scale_method_lengths(cfg.get('model'), factor)
 
 

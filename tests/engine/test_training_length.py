@@ -84,6 +84,13 @@ def test_the_whole_schedule_is_scaled():
     assert (whole.warmup, whole.end) == (1.25, 50)
 
 
+def test_a_warmup_stays_shorter_than_the_shortest_schedule():
+    schedule = dict(type='mmssl.WarmupCosineLR', warmup=1, end=40, by_epoch=True)
+    cfg = ConfigDict(train_cfg=dict(by_epoch=True, max_epochs=40), param_scheduler=schedule)
+    set_training_length(cfg, epochs=1)
+    assert (cfg.param_scheduler.warmup, cfg.param_scheduler.end) == (1 / 40, 1)
+
+
 def test_accumulated_batches_count_for_the_learning_rate():
     weights = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
     groups = [dict(params=weights[:1], lr=0.1), dict(params=weights[1:], lr=0.2)]
