@@ -38,41 +38,23 @@ def as_maps(pred, label) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ValueError: The shapes differ, or values are not integers.
     """
-    pred_array = _as_array(pred, 'prediction')
-    label_array = _as_array(label, 'label')
-    if pred_array.shape != label_array.shape:
+    arrays = []
+    for values, name in ((pred, 'prediction'), (label, 'label')):
+        array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+        if array.dtype.kind not in 'iub':
+            raise ValueError(f'the {name} has {array.dtype} values; classes are integers')
+        arrays.append(array.view(np.uint8) if array.dtype == bool else array)
+    if arrays[0].shape != arrays[1].shape:
         raise ValueError(
-            f'the prediction has shape {pred_array.shape} and the label {label_array.shape}; both need '
+            f'the prediction has shape {arrays[0].shape} and the label {arrays[1].shape}; both need '
             'one value per pixel'
         )
-    return pred_array, label_array
-
-
-def _as_array(values, name: str) -> np.ndarray:
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-    if array.dtype == bool:
-        array = array.view(np.uint8)
-    if array.dtype.kind not in 'iu':
-        raise ValueError(f'the {name} has {array.dtype} values; classes are integers')
-    return array
+    return arrays[0], arrays[1]
 
 
 @fast_form('mmssl.evaluation.fast_confusion:count_pairs', when=always)
 def count_pairs(pred: np.ndarray, label: np.ndarray, num_classes: int, ignore_index: int) -> np.ndarray:
-    """Count how often each class is predicted for each class.
-
-    Args:
-        pred: (P,), integers.
-        label: (P,), integers.
-        num_classes: C.
-        ignore_index: Pixels whose label is this value are left out.
-
-    Returns:
-        (C, C) int64, row: label, column: prediction.
-
-    Raises:
-        ValueError: See :func:`check_values`.
-    """
+    """Count the pairs of :func:`confusion_matrix` in maps that are flattened to (P,)."""
     check_values(pred, label, num_classes, ignore_index)
     valid = label != ignore_index
     pair = num_classes * label[valid].astype(np.int64) + pred[valid].astype(np.int64)
@@ -87,9 +69,9 @@ def check_values(pred: np.ndarray, label: np.ndarray, num_classes: int, ignore_i
             ``ignore_index`` is accepted as a prediction where it is also the label.
     """
     ignored = label == ignore_index
-    for values, allowed, name in (
-        (label, ignored, 'label'),
-        (pred, ignored & (pred == ignore_index), 'prediction'),
+    for name, values, allowed in (
+        ('label', label, ignored),
+        ('prediction', pred, ignored & (pred == ignore_index)),
     ):
         invalid = values[~allowed & ((values < 0) | (values >= num_classes))]
         if len(invalid):
@@ -99,11 +81,10 @@ def check_values(pred: np.ndarray, label: np.ndarray, num_classes: int, ignore_i
 def invalid_values(name: str, values: np.ndarray, num_classes: int, ignore_index: int) -> ValueError:
     """Return the error for values that are no class."""
     listed = ', '.join(map(str, values[:5].tolist())) + (' ...' if len(values) > 5 else '')
-    classes = f'0 to {num_classes - 1}'
     if name == 'prediction':
-        return ValueError(f'the prediction holds {listed}, which is not a class, {classes}')
+        return ValueError(f'the prediction holds {listed}, which is not a class, 0 to {num_classes - 1}')
     return ValueError(
-        f'the {name} holds {listed}, which is neither a class, {classes}, nor '
+        f'the {name} holds {listed}, which is neither a class, 0 to {num_classes - 1}, nor '
         f'ignore_index={ignore_index}; check the number of classes, reduce_zero_label and the ignored value'
     )
 
@@ -114,11 +95,6 @@ def _areas(matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f'a confusion matrix is square, not {matrix.shape}')
     return np.diagonal(matrix), matrix.sum(1), matrix.sum(0)
-
-
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """(C,) float64, NaN where the denominator is 0."""
-    return np.divide(numerator, denominator, out=np.full(len(denominator), np.nan), where=denominator > 0)
 
 
 def class_scores(matrix, beta: float = 1.0) -> dict[str, np.ndarray]:
@@ -134,17 +110,18 @@ def class_scores(matrix, beta: float = 1.0) -> dict[str, np.ndarray]:
         without predicted pixels, and all scores of a class in neither map.
     """
     correct, labelled, predicted = _areas(matrix)
-    recall = _ratio(correct, labelled)
     weight = beta * beta
-    # from the counts and not from precision and recall, so that a class in only one of the maps has 0
-    return {
-        'Acc': recall,
-        'IoU': _ratio(correct, labelled + predicted - correct),
-        'Dice': _ratio(2 * correct, labelled + predicted),
-        'Fscore': _ratio((1 + weight) * correct, weight * labelled + predicted),
-        'Precision': _ratio(correct, predicted),
-        'Recall': recall,
-    }
+    with np.errstate(invalid='ignore'):  # 0 / 0 is NaN
+        recall = correct / labelled
+        # from the counts and not from precision and recall, so that a class in only one of the maps has 0
+        return {
+            'Acc': recall,
+            'IoU': correct / (labelled + predicted - correct),
+            'Dice': 2 * correct / (labelled + predicted),
+            'Fscore': (1 + weight) * correct / (weight * labelled + predicted),
+            'Precision': correct / predicted,
+            'Recall': recall,
+        }
 
 
 def pixel_accuracy(matrix) -> float:
@@ -166,10 +143,8 @@ def mean_iou(matrix) -> float:
 def frequency_weighted_iou(matrix) -> float:
     """FWIoU: the mean intersection over union of the classes, weighted by their labelled pixels."""
     _, labelled, _ = _areas(matrix)
-    present = labelled > 0
-    if not present.any():
-        return float('nan')
-    return float((labelled[present] * class_scores(matrix)['IoU'][present]).sum() / labelled.sum())
+    weighted = labelled * class_scores(matrix)['IoU']
+    return float(np.nansum(weighted) / labelled.sum()) if labelled.any() else float('nan')
 
 
 def mean_of_known(values: np.ndarray) -> float:
