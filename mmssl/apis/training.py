@@ -51,7 +51,7 @@ def train(args: argparse.Namespace) -> None:
     from mmssl.engine.work_dir import silent_log_errors, work_dir_transaction
     from mmssl.engine.work_dir_lock import work_dir_lock
 
-    with watched_signals(), silent_log_errors():
+    with watched_signals(args.launcher != 'none'), silent_log_errors():
         cfg = load_config(args.config, args.cfg_options)
         check_nested_settings(cfg)
         _forget_visualizer(cfg)

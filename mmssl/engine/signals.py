@@ -2,13 +2,14 @@
 
 import contextlib
 import os
+import select
 import signal
 import threading
 import time
 from collections.abc import Iterator
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# a launcher forwards a signal that the terminal has sent to every process already
+# a launcher forwards, once, a signal that the terminal or the scheduler has sent to every process already
 ECHO_SECONDS = 1.0
 
 
@@ -39,7 +40,8 @@ class SignalWatch:
     """Signals that this process has received.
 
     Args:
-        echo_seconds: Seconds within which a second signal is taken for an echo of the first.
+        launched: Whether a launcher has started this process. The same signal once more within
+            ``ECHO_SECONDS`` is then taken for the one that the launcher forwards.
 
     Attributes:
         signum: The signal received, None before one comes.
@@ -47,8 +49,8 @@ class SignalWatch:
             state that can be restored.
     """
 
-    def __init__(self, echo_seconds: float = 0.0):
-        self.echo_seconds = echo_seconds
+    def __init__(self, launched: bool = False):
+        self.launched = launched
         self.signum: int | None = None
         self.immediate = True
         self._read, self._write = os.pipe()
@@ -66,7 +68,7 @@ class SignalWatch:
         self.signum = signum
         if self.immediate:
             raise StopSignal(signum)
-        if os.environ.get('RANK', '0') == '0':
+        if not self.launched or os.environ.get('RANK', '0') == '0':
             write_stderr(
                 f'mmssl: {signal.Signals(signum).name}: saving after this step, then leaving; '
                 'once more to leave at once'
@@ -77,16 +79,19 @@ class SignalWatch:
 
         Runs in a thread of its own: the main one may be inside a library, where no handler is called.
         """
-        first = None
+        received: list[int] = []
+        begin = 0.0
         while signals := os.read(self._read, 1):
-            if signals[0] not in SIGNALS:
+            signum = signals[0]
+            if signum not in SIGNALS:
                 continue
             now = time.monotonic()
-            if first is None:
-                first = now
-            elif now - first >= self.echo_seconds:
-                write_stderr(f'mmssl: {signal.Signals(signals[0]).name} again: leaving at once')
-                os._exit(128 + signals[0])
+            begin = begin or now
+            is_echo = self.launched and received == [signum] and now - begin < ECHO_SECONDS
+            if received and not is_echo:
+                write_stderr(f'mmssl: {signal.Signals(signum).name} again: leaving at once')
+                os._exit(128 + signum)
+            received.append(signum)
         os.close(self._read)
 
     def close(self) -> None:
@@ -121,17 +126,21 @@ os.register_at_fork(after_in_child=_reset_in_child)
 
 
 @contextlib.contextmanager
-def watched_signals() -> Iterator[None]:
+def watched_signals(launched: bool = False) -> Iterator[None]:
     """Let the first SIGTERM or SIGINT make a runner of mmssl save and leave, and the second end the process.
 
     Before the first step there is nothing to save, and the first signal raises :class:`StopSignal` at once.
     Outside the main thread this does nothing, and signals that the process ignores stay ignored.
+
+    Args:
+        launched: Whether a launcher that forwards signals has started this process. The environment does not
+            tell: RANK may be set where there is no launcher.
     """
     global _watch
     if _watch is not None or threading.current_thread() is not threading.main_thread():
         yield
         return
-    _watch = watch = SignalWatch(ECHO_SECONDS if 'RANK' in os.environ else 0.0)
+    _watch = watch = SignalWatch(launched)
     before = {signum: signal.getsignal(signum) for signum in SIGNALS}
     descriptor = signal.set_wakeup_fd(watch.wakeup_fd, warn_on_full_buffer=False)
     thread = threading.Thread(target=watch.wait_for_second, daemon=True, name='second-signal')
@@ -157,7 +166,8 @@ def current_watch() -> SignalWatch | None:
 def write_stderr(text: str) -> None:
     """Write one line to the error stream, without buffers, from inside a signal handler or a thread.
 
-    A terminal that is gone does not matter.
+    A terminal that is gone does not matter, and nothing waits for a full pipe that nobody reads.
     """
     with contextlib.suppress(OSError):
-        os.write(2, f'{text}\n'.encode())
+        if select.select([], [2], [], 0)[1]:
+            os.write(2, f'{text}\n'.encode())

@@ -133,14 +133,14 @@ def test_one_rank_makes_the_demo_data(launcher, variable, makes, monkeypatch, tm
     monkeypatch.setattr(mmssl.data.demo, 'make_demo_data', made.append)
     for rank, expected in makes.items():
         for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'):
-            monkeypatch.delenv(name, raising=False)
+            monkeypatch.setenv(name, '')  # the function sets RANK: without this, nothing would remove it
+            monkeypatch.delenv(name)
         monkeypatch.setenv(variable, rank)
         made.clear()
         shutil.rmtree(tmp_path / 'data', ignore_errors=True)
         launch._name_rank(launcher)
         launch.make_missing_demo_data(load_config('smoke/mae.py'))
         assert made == ['data/demo'] * expected
-        monkeypatch.delenv('RANK', raising=False)
 
 
 @pytest.mark.parametrize(

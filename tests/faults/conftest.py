@@ -105,10 +105,7 @@ class Job:
         deadline = time.monotonic() + seconds
         while not self.poll():
             if time.monotonic() > deadline:
-                for rank, pid in enumerate(self.pids):
-                    if rank not in self.statuses:
-                        os.killpg(pid, signal.SIGKILL)
-                        os.waitpid(pid, 0)
+                self.kill()
                 pytest.fail(f'still there after {seconds} s: {self.text[-2000:]}')
             time.sleep(0.01)
         return (
@@ -116,6 +113,14 @@ class Job:
             if len(self.pids) == 1
             else [self.statuses[rank] for rank in range(len(self.pids))]
         )
+
+    def kill(self):
+        """End those that are still there, with the processes they have started."""
+        if not self.poll():
+            for rank, pid in enumerate(self.pids):
+                if rank not in self.statuses:
+                    os.killpg(pid, signal.SIGKILL)
+                    self.statuses[rank] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
     @property
     def text(self):
@@ -196,11 +201,7 @@ def start(toolboxes):
 
     yield start
     for job in jobs:
-        if not job.poll():
-            for rank, pid in enumerate(job.pids):
-                if rank not in job.statuses:
-                    os.killpg(pid, signal.SIGKILL)
-                    os.waitpid(pid, 0)
+        job.kill()
 
 
 @pytest.fixture

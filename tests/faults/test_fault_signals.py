@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from mmssl.engine.signals import watched_signals
+from mmssl.engine.signals import current_watch, watched_signals
 
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 SMALL = ['--cfg-options', 'train_dataloader.batch_size=2']
@@ -161,8 +161,25 @@ def test_before_the_first_step_nothing_is_left(start, at, demo_folder):
         assert not (demo_folder / 'runs').exists()
 
 
-def test_a_second_signal_ends_it_at_once(start, at, demo_folder, losses):
-    """Also where the step does not end: an endless wait stands in for it."""
+def test_a_second_signal_ends_it_at_once(start, demo_folder):
+    """Also where the step does not end: an endless wait stands in for it.
+
+    RANK without a launcher is what some clusters set: the second signal is nobody's echo.
+    """
+
+    def wait_in_second_step():
+        from mmssl.engine.runner import Runner
+
+        call_hook = Runner.call_hook
+
+        def waiting(runner, fn_name, **kwargs):
+            call_hook(runner, fn_name, **kwargs)
+            if fn_name == 'before_train_iter' and runner.iter == 1:
+                (demo_folder / 'in the step').touch()
+                time.sleep(600)
+
+        Runner.call_hook = waiting
+
     job = start(
         'train',
         'configs/smoke/mae.py',
@@ -170,15 +187,74 @@ def test_a_second_signal_ends_it_at_once(start, at, demo_folder, losses):
         'run',
         *LONG,
         cwd=demo_folder,
-        prepare=at('before_train_iter', lambda runner: time.sleep(600 if runner.iter == 1 else 0)),
+        env={'RANK': '0'},
+        prepare=wait_in_second_step,
     )
-    job.wait_for(lambda: len(losses(demo_folder / 'run')) >= 1)
+    job.wait_for((demo_folder / 'in the step').exists)
     job.send(signal.SIGTERM)
     job.wait_for(lambda: 'saving after this step' in job.text)
     sent = time.monotonic()
     job.send(signal.SIGTERM)
     assert job.wait(30) == 143 and time.monotonic() - sent < 2
     assert not list((demo_folder / 'run').glob('*.pth'))
+
+
+def code_after(signals, launched, stderr=2):
+    """Exit code of a process that receives signals, with pauses in seconds between; None if it stays."""
+    ready, set_ready = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.dup2(stderr, 2)
+        with watched_signals(launched):
+            current_watch().immediate = False
+            os.write(set_ready, b'.')
+            while True:
+                time.sleep(0.1)
+    assert os.read(ready, 1)
+    for each in signals:
+        if isinstance(each, float):
+            time.sleep(each)
+        else:
+            os.kill(pid, each)
+            time.sleep(0.1)  # two of a kind that are pending at once are one
+    deadline = time.monotonic() + 0.5
+    ended = status = 0
+    while not ended and time.monotonic() < deadline:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        time.sleep(0.01)
+    if not ended:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status) if ended else None
+
+
+@pytest.mark.parametrize(
+    'launched, signals, code',
+    [
+        (False, [signal.SIGTERM], None),
+        (False, [signal.SIGTERM, signal.SIGTERM], 143),
+        (True, [signal.SIGTERM, signal.SIGTERM], None),
+        (True, [signal.SIGTERM, signal.SIGTERM, signal.SIGTERM], 143),
+        (True, [signal.SIGTERM, signal.SIGINT], 130),
+        (True, [signal.SIGTERM, 1.0, signal.SIGTERM], 143),
+    ],
+)
+def test_a_launcher_forwards_a_signal_once(launched, signals, code):
+    """The same signal within a second is its echo; a third, another or a later one ends the process."""
+    assert code_after(signals, launched) == code
+
+
+def test_a_full_pipe_holds_nothing_up():
+    """The error stream goes to a program that has stopped reading."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(write, bytes(4096))
+    os.set_blocking(write, True)
+    assert code_after([signal.SIGTERM, signal.SIGTERM], launched=False, stderr=write) == 143
+    os.close(read)
+    os.close(write)
 
 
 def test_an_epoch_is_taken_up_in_its_middle(start, at, demo_folder, losses):
