@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from mmssl.config import RANDOM
+
 if TYPE_CHECKING:
     import torch
     from mmengine.config import Config
     from torch import nn
-
-# in place of a checkpoint: the model's own random initialization
-RANDOM = 'random'
 
 
 def pick_device(name: Any = None) -> 'torch.device':

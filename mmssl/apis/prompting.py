@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from mmssl.apis.base import Inferencer, Source, check_batch_size
-from mmssl.apis.loading import RANDOM, pick_device
+from mmssl.apis.loading import pick_device
 from mmssl.apis.sam import load_sam, make_generator
 from mmssl.apis.segmenters import PromptedSegmenter
 from mmssl.apis.sources import find_sources
+from mmssl.config import RANDOM
 
 PROMPTS = ('points', 'labels', 'boxes')
 

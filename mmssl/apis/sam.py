@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mmssl.apis.loading import RANDOM
+from mmssl.config import RANDOM
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

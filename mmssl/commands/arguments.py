@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from mmssl.apis.loading import RANDOM
+from mmssl.config import RANDOM
 from mmssl.hints import nearest_path
 
 _TRUST = 'load checkpoints that contain pickled code, which can do anything on this machine'
@@ -40,7 +40,9 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 def add_data(parser: argparse.ArgumentParser) -> None:
     """Add the folder that replaces the data of the config."""
     parser.add_argument(
-        '--data', metavar='DIR', help='use this folder (or archive) instead of the data of the config'
+        '--data',
+        metavar='DIR',
+        help='use this folder, archive, list, table, pattern or URL instead of the data of the config',
     )
 
 

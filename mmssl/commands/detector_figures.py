@@ -7,8 +7,9 @@ import numpy as np
 import torch
 
 from mmssl.apis.detection import num_classes_of
-from mmssl.apis.loading import RANDOM, build_model, load_all_weights
+from mmssl.apis.loading import build_model, load_all_weights
 from mmssl.apis.toolbox import build_pipeline, class_info, innermost_dataset
+from mmssl.config import RANDOM
 from mmssl.hints import nearest
 
 if TYPE_CHECKING:

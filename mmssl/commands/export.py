@@ -5,8 +5,8 @@ import os
 from collections import OrderedDict
 from typing import Any
 
-from mmssl.apis.loading import RANDOM
 from mmssl.commands.arguments import add_cfg_options, add_trust
+from mmssl.config import RANDOM
 
 HELP = 'write a backbone for timm, torchvision, Hugging Face or ONNX, or a checkpoint as safetensors'
 

@@ -4,11 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from mmssl.checkpoint import load_file
+from mmssl.config import RANDOM
 from mmssl.layers.patch import pair, patch_grid, patchify
 from mmssl.ops.precision import no_autocast
 from mmssl.registry import MODELS
 from mmssl.selfsup.small import Small, forward
-from mmssl.selfsup.tokenizer_base import RANDOM, Tokenizer
+from mmssl.selfsup.tokenizer_base import Tokenizer
 
 MAX_SCORES = 2**26  # that are in memory at a time
 

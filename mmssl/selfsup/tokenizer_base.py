@@ -5,7 +5,7 @@ import os
 from mmengine.model import BaseModule
 from torch import Tensor
 
-RANDOM = 'random'
+from mmssl.config import RANDOM
 
 
 class Tokenizer(BaseModule):
