@@ -1,4 +1,4 @@
-"""Random and blockwise masks of patches."""
+"""Random and blockwise masks of patches, and BERT's replacement of the masked ones."""
 
 import math
 import random
@@ -193,3 +193,60 @@ def blockwise_mask(
         else:
             break
     return mask
+
+
+def random_patch_mask(shape: tuple[int, int], num_patches: int, rng=random) -> np.ndarray:
+    """Mask patches uniformly and without replacement, the comparison in BEiT's ablation.
+
+    Args:
+        shape: (rows, columns) of patches.
+        num_patches: Number of masked patches.
+        rng: Source of random numbers: the module ``random`` or a ``random.Random``.
+
+    Returns:
+        (rows, columns), boolean, True for masked patches.
+
+    Raises:
+        ValueError: ``num_patches`` exceeds the grid.
+    """
+    total = shape[0] * shape[1]
+    if not 0 < num_patches <= total:
+        raise ValueError(f'num_patches={num_patches} of a grid of {shape[0]}x{shape[1]} patches')
+    mask = np.zeros(total, dtype=bool)
+    mask[rng.sample(range(total), num_patches)] = True
+    return mask.reshape(shape)
+
+
+def split_replacement(count: int, shares: tuple[float, float, float]) -> tuple[Tensor, Tensor]:
+    """Draw what replaces each of the masked patches (BERT, Devlin et al. 2019, section 3.1).
+
+    Args:
+        count: Number T of masked patches.
+        shares: Probabilities of the mask token, of a random other patch, and of no replacement.
+
+    Returns:
+        Two boolean tensors (T,), on the CPU: replaced by the mask token, replaced by a random patch.
+    """
+    draws = torch.rand(count)
+    by_token = draws < shares[0]
+    return by_token, ~by_token & (draws < shares[0] + shares[1])
+
+
+def copy_patches(images: Tensor, sources: Tensor, targets: Tensor, patch_size: tuple[int, int]) -> Tensor:
+    """Return images in which the pixels of some patches are those of others of the batch.
+
+    Args:
+        images: (B, C, H, W), with H and W divisible by the patch size.
+        sources: (T,), indices among all B * N patches.
+        targets: (T,), indices of the patches that receive them.
+        patch_size: (height, width) in pixels.
+
+    Returns:
+        (B, C, H, W).
+    """
+    batch, channels, height, width = images.shape
+    rows, columns = height // patch_size[0], width // patch_size[1]
+    grid = (batch, channels, rows, patch_size[0], columns, patch_size[1])
+    patches = images.view(grid).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+    patches = patches.index_copy(0, targets, patches[sources])
+    return patches.unflatten(0, (batch, rows, columns)).permute(0, 3, 1, 4, 2, 5).reshape(images.shape)

@@ -15,7 +15,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmssl.layers.beit_vit import BEiTViT, init_truncated
-from mmssl.layers.masking import blockwise_mask
+from mmssl.layers.masking import blockwise_mask, copy_patches, random_patch_mask, split_replacement
 from mmssl.layers.unused_arguments import refuse_unused
 from mmssl.registry import MODELS, build
 from mmssl.selfsup.base import SelfSupervisor
@@ -78,6 +78,10 @@ class BEiT(SelfSupervisor):
             ('approximately 40 %', section 2.3), or the same fraction of another grid.
         min_masked: Minimum area of a masked rectangle, in patches; when None 16, or ``num_masked`` if that is
             less.
+        masking: 'block' for rectangles (algorithm 1), 'random' for single patches, as many in every image.
+        replacement: Shares of the masked patches that become the mask token, another patch of the batch, or
+            stay as they are. BEiT uses the mask token only; BERT (Devlin et al. 2019, section 3.1) uses
+            (0.8, 0.1, 0.1). All of them are predicted.
         **kwargs: Passed on to :class:`~mmssl.selfsup.base.SelfSupervisor`. The images must be RGB
             (``to_rgb=True``).
 
@@ -92,6 +96,8 @@ class BEiT(SelfSupervisor):
         head: dict | None = None,
         num_masked: int | None = None,
         min_masked: int | None = None,
+        masking: str = 'block',
+        replacement: tuple[float, float, float] = (1.0, 0.0, 0.0),
         **kwargs,
     ):
         encoder = build(backbone, MODELS)
@@ -116,11 +122,17 @@ class BEiT(SelfSupervisor):
         rows, columns = encoder.patch_resolution
         self.num_masked = max(1, rows * columns * 75 // 196) if num_masked is None else num_masked
         self.min_masked = min(16, self.num_masked) if min_masked is None else min_masked
+        _check_masking(masking, replacement, min_masked)
+        self.masking = masking
+        self.replacement = tuple(replacement)
         self.draw_masks(1, (rows, columns), random.Random(0))  # refuses an impossible mask
 
     def draw_masks(self, batch: int, grid: tuple[int, int], rng=random) -> Tensor:
         """Draw a mask for each image from Python's generator: (B, rows, columns), boolean, on the CPU."""
-        masks = [blockwise_mask(grid, self.num_masked, self.min_masked, rng) for _ in range(batch)]
+        if self.masking == 'random':
+            masks = [random_patch_mask(grid, self.num_masked, rng) for _ in range(batch)]
+        else:
+            masks = [blockwise_mask(grid, self.num_masked, self.min_masked, rng) for _ in range(batch)]
         return torch.from_numpy(np.stack(masks))
 
     def loss(
@@ -150,10 +162,34 @@ class BEiT(SelfSupervisor):
             mask = torch.stack([sample.mask for sample in data_samples])
         if mask is None:
             mask = self.draw_masks(len(images), grid)
-        rows = mask.flatten().nonzero().squeeze(1).to(images.device, non_blocking=True)
+        rows = mask.flatten().nonzero().squeeze(1)
+        images, mask = self.replace_patches(images, mask, rows)
+        rows = rows.to(images.device, non_blocking=True)
         tokens = self.tokens(tokenizer_images, rows, grid)
         features = self.backbone.encode_masked(images, mask.to(images.device, non_blocking=True), rows)
         return dict(loss=self.head.loss(features, tokens))
+
+    def replace_patches(self, images: Tensor, mask: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Copy other patches over some of the masked ones, and leave some as they are.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+            mask: (B, rows, columns), True = masked.
+            rows: (T,), indices of the masked patches among all B * N.
+
+        Returns:
+            The images, and the mask of the patches that become the mask token.
+        """
+        if self.replacement[0] == 1:
+            return images, mask
+        by_token, by_patch = split_replacement(len(rows), self.replacement)
+        by_token, by_patch = by_token.to(rows.device), by_patch.to(rows.device)
+        targets = rows[by_patch].to(images.device, non_blocking=True)
+        sources = torch.randint(mask.numel(), (len(targets),)).to(images.device, non_blocking=True)
+        images = copy_patches(images, sources, targets, self.backbone.patch_embed.patch_size)
+        covered = torch.zeros_like(mask).flatten()
+        covered[rows[by_token]] = True
+        return images, covered.view_as(mask)
 
     @torch.no_grad()
     def tokens(self, view: Tensor, rows: Tensor | None = None, grid: tuple[int, int] | None = None) -> Tensor:
@@ -185,6 +221,20 @@ class BEiT(SelfSupervisor):
         # mmpretrain's TwoNormDataPreprocessor has other numbers for the tokenizer's view
         mean, std = (getattr(norm, f'second_{name}', getattr(norm, name)) for name in ('mean', 'std'))
         return torch.addcmul(mean.to(view.dtype) / 255, view, std.to(view.dtype) / 255)
+
+
+def _check_masking(masking: str, replacement: Sequence[float], min_masked: int | None) -> None:
+    if masking not in ('block', 'random'):
+        raise ValueError(f"BEiT: masking={masking!r} must be 'block' or 'random'")
+    if masking == 'random' and min_masked is not None:
+        raise ValueError(
+            f"BEiT: min_masked={min_masked} is the area of a rectangle; masking='random' has none"
+        )
+    if len(replacement) != 3 or min(replacement) < 0 or abs(sum(replacement) - 1) > 1e-6:
+        raise ValueError(
+            f'BEiT: replacement={tuple(replacement)} must be three shares that sum to 1: mask token, random '
+            'patch, unchanged; BERT has (0.8, 0.1, 0.1)'
+        )
 
 
 def _check_encoder_and_tokenizer(encoder: nn.Module, tokenizer: nn.Module) -> None:

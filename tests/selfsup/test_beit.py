@@ -2,6 +2,7 @@
 
 import math
 import random
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from runs import check_exact_resume
 
 from mmssl.layers.beit_vit import BEiTViT, resize_bias_table
+from mmssl.layers.masking import copy_patches, random_patch_mask, split_replacement
 from mmssl.registry import MODELS
 from mmssl.selfsup.beit import BEiT, blockwise_mask
 
@@ -70,6 +72,67 @@ def test_the_hosts_masks_never_reach_them():
     host = BEiTMaskGenerator(input_size=(14, 14), num_masking_patches=75, min_num_patches=16)
     theirs = np.stack([host({})['mask'] for _ in range(300)])
     assert theirs[:, -1].sum() == 0 and theirs[:, :, -1].sum() == 0 and (theirs.sum((1, 2)) == 75).all()
+
+
+def test_random_masks_have_single_patches_of_every_position():
+    rng = random.Random(0)
+    masks = np.stack([random_patch_mask((6, 8), 19, rng) for _ in range(3000)])
+    assert (masks.sum((1, 2)) == 19).all()
+    assert abs(masks.mean(0) - 19 / 48).max() < 0.04
+
+
+# BERT's replacement
+
+
+def test_shares_of_the_replacement_are_those_of_bert():
+    torch.manual_seed(0)
+    by_token, by_patch = split_replacement(50000, (0.8, 0.1, 0.1))
+    assert not (by_token & by_patch).any()
+    assert abs(by_token.float().mean() - 0.8) < 0.01 and abs(by_patch.float().mean() - 0.1) < 0.01
+
+
+def test_patches_are_copied_pixel_by_pixel():
+    images = torch.randn(2, 3, 12, 16)
+    sources, targets = torch.tensor([0, 17, 5]), torch.tensor([23, 4, 0])
+    expected = images.clone()
+    for source, target in zip(sources.tolist(), targets.tolist(), strict=True):
+        (a, i, j), (b, k, m) = ((n // 12, n % 12 // 4, n % 4) for n in (source, target))
+        expected[b, :, 4 * k : 4 * k + 4, 4 * m : 4 * m + 4] = images[
+            a, :, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4
+        ]
+    assert torch.equal(copy_patches(images, sources, targets, (4, 4)), expected)
+
+
+@pytest.mark.parametrize('shares', [(0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (0.5, 0.25, 0.25)])
+def test_loss_of_replaced_patches_by_hand(shares):
+    model = beit(replacement=shares)
+    images, mask = torch.randn(2, 3, 24, 32, dtype=F64), torch.rand(2, 3, 4) < 0.5
+    torch.manual_seed(3)
+    loss = model.loss(images, mask=mask)['loss']
+    torch.manual_seed(3)
+    rows = mask.flatten().nonzero().squeeze(1)
+    draws = torch.rand(len(rows))
+    swapped = rows[(draws >= shares[0]) & (draws < shares[0] + shares[1])]
+    seen = copy_patches(images, torch.randint(24, (len(swapped),)), swapped, (8, 8))
+    covered = torch.zeros(24, dtype=torch.bool)
+    covered[rows[draws < shares[0]]] = True
+    features = model.backbone.encode_masked(seen, covered.view(2, 3, 4), rows)
+    tokens = model.tokens(images, rows, (3, 4))  # always those of the images as they were
+    assert torch.allclose(loss, torch.nn.functional.cross_entropy(model.head(features), tokens), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(masking='grid', min_masked=None), "masking='grid' must be 'block' or 'random'"),
+        (dict(masking='random'), 'min_masked=2 is the area of a rectangle'),
+        (dict(replacement=(0.8, 0.1, 0.2)), 'must be three shares that sum to 1'),
+        (dict(replacement=(0.8, 0.2)), 'must be three shares that sum to 1'),
+    ],
+)
+def test_wrong_masking_is_refused(options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        beit(**options)
 
 
 def test_masks_follow_the_algorithm_step_by_step():
