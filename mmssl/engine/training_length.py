@@ -8,10 +8,19 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.optim.scheduler.param_scheduler import (
     INF,
     ConstantParamScheduler,
+    CosineAnnealingParamScheduler,
+    CosineRestartParamScheduler,
     LinearParamScheduler,
     MultiStepParamScheduler,
+    OneCycleParamScheduler,
+    StepParamScheduler,
 )
-from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+
+# schedules of sudden changes, whose last value is meant to stay
+_STEPS = (MultiStepParamScheduler, StepParamScheduler)
+# share by which T_max and the end may differ: many recipes forget the warm-up in T_max
+_TOLERATED = 0.1
 
 
 def scale_learning_rate(wrapper, settings: dict | None, batch_size: int, world_size: int) -> None:
@@ -52,20 +61,21 @@ def warn_of_other_length(runner) -> None:
 
     Args:
         runner: The runner, before its first step.
+
+    Raises:
+        ValueError: A schedule counts epochs in a training that counts iterations.
     """
-    schedulers = runner.param_schedulers
-    if not isinstance(schedulers, (list, tuple)):
-        return
-    schedulers = [each for each in schedulers if each.param_name in ('lr', 'weight_decay')]
     by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+    schedulers = _schedulers(runner.param_schedulers)
+    if not by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
+        _refuse_epochs(schedulers)
+    schedulers = [each for each in schedulers if each.param_name in ('lr', 'weight_decay')]
     training, unit, setting = runner.max_iters, 'iterations', 'max_iters'
     per_unit = 1
     if by_epoch:
         training, unit, setting = runner.max_epochs, 'epochs', 'max_epochs'
         per_unit = len(runner.train_dataloader)
     ends = [(each, end if each.by_epoch else end / per_unit) for each, end in _ends(schedulers)]
-    if not by_epoch:  # schedules in epochs do not advance in a loop over iterations
-        ends = [(each, end) for each, end in ends if not each.by_epoch]
     problem = _problem(ends, training, tolerance=1 / per_unit)
     if problem is None:
         return
@@ -79,32 +89,76 @@ def warn_of_other_length(runner) -> None:
     )
 
 
+def _schedulers(schedulers) -> list:
+    """Return the schedulers of one optimizer, or of several, as a list."""
+    if isinstance(schedulers, dict):
+        return [each for members in schedulers.values() for each in members]
+    return list(schedulers or ())
+
+
+def _refuse_epochs(schedulers: list) -> None:
+    """Refuse schedules that a loop over iterations never advances, as it has no epochs."""
+    for scheduler in schedulers:
+        if scheduler.by_epoch and not getattr(scheduler, 'need_val_args', False):
+            raise ValueError(
+                f'{type(scheduler).__name__} of param_scheduler counts epochs (by_epoch=True, the default), '
+                f'and the training iterations: {scheduler.param_name} would never change; set by_epoch=False '
+                'and lengths in iterations'
+            )
+
+
 def _ends(schedulers: list) -> Iterator[tuple]:
     """Yield (scheduler, step of its last change) of those that have an end."""
     for scheduler in schedulers:
-        if isinstance(scheduler, ConstantParamScheduler) or getattr(scheduler, 'need_val_args', False):
-            continue
-        if isinstance(scheduler, MultiStepParamScheduler):
-            milestones = list(scheduler.milestones)
-            if milestones:
-                yield scheduler, scheduler.end if scheduler.end < INF else scheduler.begin + max(milestones)
-            continue
-        end = getattr(scheduler, 'length', scheduler.end)
-        if end < INF:
+        end = None if getattr(scheduler, 'need_val_args', False) else _end(scheduler)
+        if end is not None:
             yield scheduler, end
+
+
+def _end(scheduler) -> float | None:
+    """Return the step of the last change of a schedule, None if it has no end."""
+    end = scheduler.end if scheduler.end < INF else None
+    length = _length_of_shape(scheduler)
+    if length is None:
+        return end
+    shape = scheduler.begin + length
+    if end is None or hasattr(scheduler, 'length'):
+        return shape
+    if isinstance(scheduler, _STEPS):
+        return max(shape, end)
+    return shape if abs(shape - end) > _TOLERATED * (end - scheduler.begin) else end
+
+
+def _length_of_shape(scheduler) -> float | None:
+    """Return the number of steps after which a schedule is complete, None if only its end says it."""
+    if isinstance(scheduler, MultiStepParamScheduler):
+        return max(scheduler.milestones, default=None)
+    if isinstance(scheduler, StepParamScheduler):
+        return scheduler.step_size
+    if isinstance(scheduler, CosineAnnealingParamScheduler):
+        return scheduler.T_max
+    if isinstance(scheduler, OneCycleParamScheduler):
+        return scheduler.total_steps
+    if isinstance(scheduler, CosineRestartParamScheduler):
+        return scheduler.cumulative_periods[-1]
+    return getattr(scheduler, 'length', None)
 
 
 def _problem(ends: list[tuple], training: float, tolerance: float) -> tuple | None:
     """Return the scheduler with the latest end, that end and what happens then; None if nothing is wrong."""
+    constant = [pair for pair in ends if isinstance(pair[0], ConstantParamScheduler)]
+    ends = [pair for pair in ends if pair not in constant]
     if not ends:
         return None
     scheduler, end = max(ends, key=lambda pair: pair[1])
     if end > training + tolerance:
         return scheduler, end, 'training stops before the schedule is complete'
-    if end >= training - tolerance:
+    if end >= training - tolerance or any(end >= training - tolerance for _, end in constant):
         return None
-    if isinstance(scheduler, MultiStepParamScheduler) and scheduler.end >= INF:
+    if isinstance(scheduler, _STEPS) and scheduler.end >= INF:
         return None  # the last rate is meant to stay
     if isinstance(scheduler, LinearParamScheduler) and scheduler.end_factor == 1:
         return None  # a warm-up only
+    if isinstance(scheduler, CosineAnnealingParamScheduler) and scheduler.end > end:
+        return scheduler, end, 'its value rises again afterwards'
     return scheduler, end, 'the rest of the training keeps the last value'

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -59,6 +60,86 @@ def test_a_training_of_its_length_is_not_warned_of(monkeypatch):
     assert not warnings_of(monkeypatch, milestones, epochs=12)
     constant = dict(type='ConstantLR', factor=1.0, end=1000, by_epoch=True)
     assert not warnings_of(monkeypatch, constant, epochs=12)
+
+
+@pytest.mark.parametrize(
+    'config,end,outcome',
+    [
+        (dict(type='CosineAnnealingLR', T_max=20, end=50), 20, 'rises again'),
+        (dict(type='CosineAnnealingLR', T_max=100, end=50), 100, 'stops before'),
+        (dict(type='CosineAnnealingLR', T_max=100), 100, 'stops before'),
+        (dict(type='OneCycleLR', eta_max=1.0, total_steps=100, end=50), 100, 'stops before'),
+        (dict(type='CosineRestartLR', periods=[30, 70], restart_weights=[1, 1], eta_min=0.0), 100, 'stops'),
+        (dict(type='CosineRestartLR', periods=[10], eta_min=0.0, end=50), 10, 'keeps the last value'),
+        (dict(type='StepLR', step_size=80, end=50), 80, 'stops before'),
+        (dict(type='MultiStepLR', milestones=[20, 70], end=50), 70, 'stops before'),
+    ],
+)
+def test_a_schedule_is_measured_by_its_shape(monkeypatch, config, end, outcome):
+    (said,) = warnings_of(monkeypatch, dict(config, by_epoch=False), iters=50)
+    assert f'after {end} iterations' in said and 'max_iters is 50' in said and outcome in said
+
+
+def test_usual_schedules_of_several_parts_are_not_warned_of(monkeypatch):
+    parts = (
+        dict(type='LinearLR', start_factor=0.1, end=5),
+        dict(type='CosineAnnealingLR', eta_min=0.0, begin=5, T_max=285, end=285),  # as YOLOX of mmdet
+        dict(type='ConstantLR', factor=1, begin=285, end=300),
+    )
+    assert not warnings_of(monkeypatch, *parts, epochs=300)
+    assert not warnings_of(monkeypatch, dict(type='StepLR', step_size=20, by_epoch=False, end=50), iters=50)
+
+
+def test_a_schedule_in_epochs_of_a_training_in_iterations_is_refused(monkeypatch):
+    with pytest.raises(ValueError, match='LinearLR .*counts epochs.* lr would never change; set by_epoch'):
+        warnings_of(monkeypatch, COSINE, dict(LINEAR), iters=50)
+    plateau = dict(type='ReduceOnPlateauLR', monitor='accuracy')  # steps after each validation
+    assert not warnings_of(monkeypatch, plateau, iters=50)
+
+
+@pytest.mark.parametrize('epochs', [1, 3, 7, 10, 33, 250])
+@pytest.mark.parametrize('convert', [True, False])
+def test_scaled_parts_follow_each_other_up_to_the_end(epochs, convert):
+    """The learning rate of the last iteration is that of the last iteration of the original."""
+    common = dict(by_epoch=True, convert_to_iter_based=convert)
+    parts = [
+        dict(type='LinearLR', start_factor=0.01, begin=0, end=5, **common),
+        dict(type='CosineAnnealingLR', T_max=95, begin=5, end=100, eta_min=0.0, **common),
+    ]
+    cfg = ConfigDict(train_cfg=dict(by_epoch=True, max_epochs=100), param_scheduler=parts)
+    set_training_length(cfg, epochs=epochs)
+    warmup, cosine = cfg.param_scheduler
+    assert warmup.begin == 0 and warmup.end == cosine.begin and cosine.end == epochs
+    assert cosine.T_max == pytest.approx(cosine.end - cosine.begin)
+    if convert:
+        assert warmup.end == pytest.approx(epochs / 20)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    built = [
+        PARAM_SCHEDULERS.build(dict(each, optimizer=optimizer, epoch_length=40)) for each in (warmup, cosine)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of schedulers that step without an optimizer
+        for step in range(epochs * 40):
+            for each in built:
+                if not each.by_epoch or step % 40 == 39:
+                    each.step()
+    assert optimizer.param_groups[0]['lr'] < 0.02
+
+
+def test_restarts_and_steps_are_scaled_by_their_positions():
+    cfg = ConfigDict(
+        train_cfg=dict(max_iters=100),
+        model=dict(type='mmssl.SwAV', queue_start_epoch=15, freeze_prototypes=5000),
+        param_scheduler=[
+            dict(type='CosineRestartLR', periods=[33, 33, 34], restart_weights=[1, 1, 1], by_epoch=False),
+            dict(type='OneCycleLR', eta_max=1.0, total_steps=100, by_epoch=False),
+            dict(type='MultiStepLR', milestones=[88, 99], by_epoch=False),
+        ],
+    )
+    set_training_length(cfg, iters=10)
+    restarts, cycle, steps = cfg.param_scheduler
+    assert (restarts.periods, cycle.total_steps, steps.milestones) == ([3, 4, 3], 10, [9, 9])
+    assert (cfg.model.queue_start_epoch, cfg.model.freeze_prototypes) == (2, 500)
 
 
 def test_the_whole_schedule_is_scaled():
