@@ -110,7 +110,7 @@ PARAM_SCHEDULERS = _child('parameter scheduler', MMENGINE_PARAM_SCHEDULERS, 'mms
 STRATEGIES = _child('strategy', MMENGINE_STRATEGIES, 'mmssl.engine.fsdp')
 
 
-# defaults of mmpretrain's classes that differ from those of ours with the same name
+# defaults of mmpretrain's classes that differ from those of mmssl's classes of the same name
 MMPRETRAIN_DEFAULTS: dict[str, dict] = {
     'MAEViT': {'out_type': 'raw'},
     'MoCoV3ViT': {'stop_grad_conv1': False},

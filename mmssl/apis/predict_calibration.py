@@ -1,4 +1,4 @@
-"""Thresholds of a detector above which its boxes are right as often as is asked for, measured on labels."""
+"""Thresholds of a detector above which a requested fraction of its boxes is right, measured on labels."""
 
 import math
 from collections.abc import Callable
@@ -22,7 +22,7 @@ CALIBRATION_FOLDER = '.calibration'
 def calibrate(
     predictor: Predictor, data: str, out: Path, precision: float, run: Callable[[list[Job]], list[str]]
 ) -> Thresholds:
-    """Return the threshold of each class above which boxes are right in a given share of the cases.
+    """Return the threshold of each class above which a given fraction of the boxes is right.
 
     A box is right if its class is, and if it covers an object that no better box covers, with an IoU of at
     least 0.5. The labels are those of the validation part, if the layout names one; they should not be those
@@ -69,7 +69,7 @@ def calibrate(
 
 
 def threshold_of(scores: np.ndarray, right: np.ndarray, precision: float) -> float:
-    """Return the lowest score above which boxes are right in at least a given share of the cases.
+    """Return the lowest score above which at least a given fraction of the boxes is right.
 
     Args:
         scores: (N,) scores of the boxes.

@@ -168,19 +168,12 @@ def _map_files(folder: LabelFolder) -> list[str]:
 def _matched(truth: Side, prediction: Side) -> list[tuple[str, str]]:
     if len(truth.files) == len(prediction.files) == 1 and os.path.isfile(truth.path):
         return list(zip(truth.files.values(), prediction.files.values(), strict=True))
-    forms = (
-        str,
-        lambda name: '/'.join(map_key(PurePosixPath(name).parts)),
-        lambda name: PurePosixPath(name).name,
-    )
-    for form in forms:
+    for form in (str, _key, _stem):
         true_names, names = (Counter(map(form, side.files)) for side in (truth, prediction))
         if true_names == names and max(names.values()) == 1:
             others = {form(name): file for name, file in prediction.files.items()}
             return [(file, others[form(name)]) for name, file in truth.files.items()]
-    stems = [
-        {PurePosixPath(name).name: file for name, file in side.files.items()} for side in (truth, prediction)
-    ]
+    stems = [{_stem(name): file for name, file in side.files.items()} for side in (truth, prediction)]
     for own, other, path in ((stems[0], stems[1], prediction.path), (stems[1], stems[0], truth.path)):
         single = sorted(own.keys() - other.keys())
         if single:

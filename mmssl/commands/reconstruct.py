@@ -15,8 +15,8 @@ HELP = 'draw input, masked input and reconstruction of images by a masked autoen
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument('config', help='config of the pre-training')
-    parser.add_argument('checkpoint', help='checkpoint of the pre-training, decoder included')
+    parser.add_argument('config', help='config of pre-training')
+    parser.add_argument('checkpoint', help='checkpoint of pre-training, decoder included')
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files')
     parser.add_argument('--out', required=True, metavar='PNG', help='figure to write')
     parser.add_argument('--mask-ratio', type=float, help="fraction of masked patches (default: the config's)")

@@ -73,7 +73,7 @@ def build(settings: PageSettings) -> Any:
         with gr.Tab('Reconstruct'):
             if settings.mae is None:
                 gr.Markdown(
-                    'Start the page with `--mae CONFIG CHECKPOINT` of a pre-training of `configs/mae`, '
+                    'Start the page with `--mae CONFIG CHECKPOINT` of a model of `configs/mae`, '
                     'decoder included. '
                     '`make demo` in a clone trains a small one in about three minutes.'
                 )

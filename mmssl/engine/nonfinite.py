@@ -30,7 +30,7 @@ class NonFiniteHook(Hook):
     the classes that check; with another runner, set ``optim_wrapper=dict(type='mmssl.OptimWrapper', ...)``.
     With a wrapper that does not check, a run stops after the step whose loss was not finite.
 
-    On CUDA the host waits for the forward pass before it queues the optimizer's step, and for nothing else:
+    On CUDA the CPU waits for the forward pass before it queues the optimizer's step, and for nothing else:
     with ``policy='stop'`` a gradient that is not finite is found one step late, after the optimizer has used
     it. Checkpoints never hold it: :class:`mmssl.engine.exact_resume.ExactResume` checks the weights of each.
 

@@ -1,4 +1,4 @@
-"""Truth values that a device computes, and that the host reads without waiting for the rest of its queue."""
+"""Truth values that a device computes, and that the CPU reads without waiting for the rest of its queue."""
 
 import torch
 from mmengine.dist import all_reduce, get_world_size
@@ -9,15 +9,15 @@ from mmssl.layers.distributed import own_part
 
 
 def is_asynchronous(tensor: Tensor) -> bool:
-    """Whether the device of a tensor computes behind the host, so that reading a value waits for it."""
+    """Whether the device of a tensor computes asynchronously, so that reading a value waits for it."""
     return tensor.device.type == 'cuda'
 
 
 class DeviceFlag:
-    """A flag on its way from a device to the host.
+    """A truth value that is copied from a device to the CPU without waiting for the device.
 
-    The copy is queued behind what the device has been given so far; reading it waits for that much, and not
-    for what is queued later. On the CPU the flag is there at once.
+    The copy is queued behind the work that the device has now; reading the value waits for that work, and
+    for nothing that is queued later. On the CPU the value is available at once.
 
     Args:
         flag: 0-dimensional, bool or an integer.

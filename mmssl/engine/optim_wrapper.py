@@ -53,7 +53,7 @@ class OptimWrapper(MMEngineOptimWrapper):
     their norm, otherwise as ``check_gradients`` says. With several ranks the outcome is reduced, so that all
     of them act alike. A rejected batch discards the whole accumulated step it belongs to.
 
-    On a GPU the host reads the outcome for the loss after the backward pass is queued, so that it waits for
+    On a GPU the CPU reads the outcome for the loss after the backward pass is queued, so that it waits for
     the forward pass only, and the outcome for the gradients one step later, unless ``gradients_first`` is
     set.
 

@@ -63,7 +63,7 @@ def warn_of_other_length(runner) -> None:
         runner: The runner, before its first step.
 
     Raises:
-        ValueError: A schedule counts epochs in a training that counts iterations.
+        ValueError: A schedule counts epochs in a run that counts iterations.
     """
     by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
     schedulers = _schedulers(runner.param_schedulers)

@@ -95,13 +95,13 @@ def _perceptual_hash(image: np.ndarray) -> np.ndarray:
         raise ImportError("duplicates need imagehash: pip install 'mmssl[features]'") from None
     from PIL import Image
 
-    picture = Image.fromarray(np.ascontiguousarray(image)).convert('L')
-    picture = picture.resize((64, 64), Image.Resampling.LANCZOS)
-    return np.packbits([imagehash.phash(picture).hash, imagehash.dhash(picture).hash])
+    gray = Image.fromarray(np.ascontiguousarray(image)).convert('L')
+    gray = gray.resize((64, 64), Image.Resampling.LANCZOS)
+    return np.packbits([imagehash.phash(gray).hash, imagehash.dhash(gray).hash])
 
 
 def is_same_picture(first: Fingerprint, second: Fingerprint, max_bits: int = MAX_BITS) -> bool:
-    """Return True if two fingerprints are of one picture, re-encoded, resized, mirrored or cut by 5 %."""
+    """True if two fingerprints are of the same picture, re-encoded, resized, mirrored or cropped by 5 %."""
     if np.abs(first.color - second.color).max() > MAX_COLOR_DIFFERENCE:
         return False
     ours = np.concatenate([first.hashes, first.mirrored])

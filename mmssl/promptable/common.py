@@ -17,7 +17,7 @@ def reset_weights(module: nn.Module) -> None:
 def constants(values: Sequence[float], like: Tensor) -> Tensor:
     """Tensor (N,) of a few numbers with the data type and device of ``like``.
 
-    It is filled on the device: a copy of a list from the host would wait for the device.
+    It is filled on the device: a copy of a list from the CPU would wait for the device.
     """
     return torch.stack([like.new_full((), value) for value in values])
 
