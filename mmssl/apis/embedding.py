@@ -17,6 +17,7 @@ from mmssl.apis.embedding_model import EmbedOptions, FeatureModel, Features, con
 from mmssl.apis.feature_images import image_paths
 from mmssl.apis.output_folder import check_settings, save_settings
 from mmssl.checkpoint import TEMPORARY_SUFFIX
+from mmssl.data.url_paths import is_url
 from mmssl.evaluation.feature_files import check_suffix, read_description, write_features
 
 COMMAND = 'embed'
@@ -167,18 +168,37 @@ def _digest_of_files(paths: Sequence[str]) -> str:
     from mmssl.data.archives import split_archive
 
     digest = _digest()
-    archives: dict[str, os.stat_result] = {}
+    archives: dict[str, str] = {}
     for path in paths:
         folder = os.path.dirname(path)
         try:
-            status = archives[folder] if folder in archives else os.stat(path)
+            state = archives[folder] if folder in archives else _state_of_file(path)
         except (NotADirectoryError, FileNotFoundError):
             archive = split_archive(path)
             if archive is None:
                 raise FileNotFoundError(f'{path} does not exist') from None
-            status = archives[folder] = os.stat(archive[0])
-        digest.update(f'{path}\0{status.st_size}\0{status.st_mtime_ns}\n'.encode(errors='surrogateescape'))
+            state = archives[folder] = _state_of_archive(archive[0])
+        digest.update(f'{path}\0{state}\n'.encode(errors='surrogateescape'))
     return digest.hexdigest()
+
+
+def _state_of_file(path: str) -> str:
+    """Return size and time of a file, or the version of one behind a URL."""
+    if is_url(path):
+        from mmssl.data.remote import version_of
+
+        return version_of(path)
+    status = os.stat(path)
+    return f'{status.st_size}\0{status.st_mtime_ns}'
+
+
+def _state_of_archive(path: str) -> str:
+    from mmssl.data.random_access import is_folder
+    from mmssl.data.remote import files_below
+
+    if not is_url(path) or not is_folder(path):
+        return _state_of_file(path)
+    return ' '.join(_state_of_file(f'{path}/{name}') for name in files_below(path))
 
 
 def _plan(count: int, folder: Path, run: EmbedOptions) -> list[Part]:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mmssl.data.url_paths import absolute_path, join_path
+
 LIST_SUFFIXES = ('.txt', '.lst')
 
 
@@ -13,8 +15,8 @@ def image_paths(data: str | os.PathLike | Iterable[str | os.PathLike]) -> list[s
     """List images, without reading any.
 
     Args:
-        data: A folder, searched with its subfolders; a zip or LMDB archive, or a folder in it; an image; a
-            list file (.txt), with a path per line, absolute or relative to the list; or several of these.
+        data: An image, or what ``data_root`` of :class:`mmssl.data.folder.ImageFolder` takes: a folder, an
+            archive, a list file or table, a pattern, a URL; or several of these.
 
     Returns:
         Absolute paths, each once; those of a folder or archive are sorted.
@@ -27,19 +29,17 @@ def image_paths(data: str | os.PathLike | Iterable[str | os.PathLike]) -> list[s
     paths = [path for item in items for path in _images_of(os.path.expanduser(os.fspath(item)))]
     if not paths:
         raise ValueError('there is no image in an empty list')
-    return list(dict.fromkeys(map(os.path.abspath, paths)))
+    return list(dict.fromkeys(map(absolute_path, paths)))
 
 
 def _images_of(item: str) -> Sequence[str]:
-    from mmssl.data.find_images import find_images
-    from mmssl.data.suffixes import is_image
+    from mmssl.data.listed import list_images
+    from mmssl.data.suffixes import IMAGE_SUFFIXES
 
     if os.path.isfile(item) and item.lower().endswith(LIST_SUFFIXES):
         return read_list(item)
-    if os.path.isfile(item) and is_image(Path(item)):
-        return [item]
-    root, names = find_images(item, '')
-    return [f'{root}/{name}' for name in names]
+    images = list_images(item, '', IMAGE_SUFFIXES)
+    return [f'{images.root}/{name}' for name in images.names]
 
 
 def read_list(path: str | os.PathLike) -> list[str]:
@@ -47,7 +47,7 @@ def read_list(path: str | os.PathLike) -> list[str]:
     from mmssl.data.label_formats.files import read_names
 
     folder = os.path.dirname(os.path.abspath(path))
-    return [os.path.abspath(os.path.join(folder, name)) for name in read_names(str(path))]
+    return [join_path(folder, name) for name in read_names(str(path))]
 
 
 def write_list(path: str | os.PathLike, paths: Sequence[str]) -> None:
@@ -76,7 +76,7 @@ def rows_of_paths(paths: Sequence[str], rows: Sequence[str], source: str) -> lis
     Raises:
         ValueError: None of them is the path of a row.
     """
-    index = {os.path.abspath(name): row for row, name in enumerate(rows)}
+    index = {absolute_path(name): row for row, name in enumerate(rows)}
     known = sorted({index[path] for path in paths if path in index})
     if paths and not known:
         raise ValueError(

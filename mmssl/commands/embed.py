@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         nargs='+',
         metavar='IMAGES',
-        help='folder, searched with its subfolders; zip or LMDB archive; list file (.txt); or images',
+        help='folder, searched with its subfolders; archive, shards, list, table, pattern or URL; or images',
     )
     parser.add_argument(
         '--out',

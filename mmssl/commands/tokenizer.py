@@ -26,7 +26,7 @@ def _add_fit_arguments(parser: argparse.ArgumentParser) -> None:
         '--data',
         required=True,
         metavar='DIR',
-        help='folder or archive of images; its train folder if it has one',
+        help='folder, archive, list or URL of images; its train folder if it has one',
     )
     parser.add_argument('--out', required=True, metavar='FILE.pth', help='file to write')
     parser.add_argument(

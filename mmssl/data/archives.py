@@ -3,23 +3,21 @@
 Archives are zip files, LMDBs, tar shards and Parquet tables; each has what :class:`Archive` names.
 """
 
+import contextlib
 import os
-import struct
 import subprocess
 import sys
 import zipfile
-import zlib
 from typing import Protocol
 
 from mmssl.checkpoint.regular_files import check_size, read_regular
 from mmssl.data.parquet import ParquetTable, has_images
+from mmssl.data.random_access import is_file, is_folder
 from mmssl.data.shards import TarShards, holds_shards
 from mmssl.data.suffixes import IMAGE_SUFFIXES
+from mmssl.data.url_paths import is_url, split_scheme
+from mmssl.data.zip_archive import ZipArchive
 
-_LOCAL_HEADER = struct.Struct('<4s22xHH')  # signature, ..., name length, extra length (APPNOTE.TXT 4.3.7)
-# an entry that is larger than the one and unpacks to more than so many times its size is no photograph
-_BOMB_BYTES = 1 << 24
-_BOMB_RATIO = 200
 # reads every page of an LMDB; a page beyond the end of the file ends the process by SIGBUS
 _READ_ALL_PAGES = """
 import os, sys, lmdb
@@ -48,99 +46,6 @@ class Archive(Protocol):
 
     def read(self, name: str, max_bytes: int | None = None) -> bytes:
         """Return the bytes of a file; raise KeyError for an unknown name."""
-
-
-class ZipArchive:
-    """A zip file that forked processes can read at the same time.
-
-    The directory is parsed once and entries are read by ``os.pread``. ``zipfile.ZipFile`` has one seek
-    position, which forked processes share, and would parse the directory again in every worker.
-
-    Args:
-        path: The zip file.
-
-    Raises:
-        OSError: The directory at the end of the file is damaged.
-    """
-
-    def __init__(self, path: str):
-        try:
-            self._entries = _zip_entries(path)
-        except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError) as error:
-            raise OSError(f'{path} is a damaged zip file: {error}; copy it again') from None
-        self._file = os.open(path, os.O_RDONLY | getattr(os, 'O_CLOEXEC', 0))
-        self._size = os.fstat(self._file).st_size
-        self.path = path
-
-    def names(self) -> list[str]:
-        """Return the names of the files; encrypted ones are left out."""
-        return list(self._entries)
-
-    def read(self, name: str, max_bytes: int | None = None) -> bytes:
-        """Return the bytes of a file.
-
-        Args:
-            name: Its name.
-            max_bytes: Largest size to unpack; None for any.
-
-        Raises:
-            KeyError: There is no such name.
-            OSError: The entry is damaged, too large, or unpacks to far more than an image could.
-        """
-        offset, packed_size, size, method, checksum = self._entries[name]
-        label = f'the entry {name!r} of {self.path}'
-        if max_bytes is not None:
-            check_size(label, max(size, packed_size), max_bytes)
-        if size > _BOMB_BYTES and size > _BOMB_RATIO * packed_size:
-            raise OSError(
-                f'{label} unpacks {packed_size} bytes to {size}, more than {_BOMB_RATIO}-fold; if it is an '
-                'image, repack the archive as stored'
-            )
-        packed = self._read_packed(label, offset, packed_size)
-        data = _unpack(label, packed, size, method)
-        if len(data) != size or zlib.crc32(data) != checksum:
-            raise OSError(f'{label} is damaged: its checksum does not match')
-        return data
-
-    def _read_packed(self, label: str, offset: int, packed_size: int) -> bytes:
-        # os.pread reserves as much memory as it is asked for, so the sizes are checked before
-        damaged = OSError(f'{label} is damaged: the archive ends before it, or has something else there')
-        if not 0 <= offset <= self._size - _LOCAL_HEADER.size:
-            raise damaged
-        header = os.pread(self._file, _LOCAL_HEADER.size, offset)
-        signature, name_length, extra_length = _LOCAL_HEADER.unpack(header)
-        start = offset + _LOCAL_HEADER.size + name_length + extra_length
-        if signature != b'PK\x03\x04' or start + packed_size > self._size:
-            raise damaged
-        return os.pread(self._file, packed_size, start)
-
-
-def _zip_entries(path: str) -> dict[str, tuple[int, int, int, int, int]]:
-    """Return offset, packed size, size, method and checksum of the files in a zip that are not encrypted."""
-    with zipfile.ZipFile(path) as archive:
-        return {
-            info.filename: (
-                info.header_offset,
-                info.compress_size,
-                info.file_size,
-                info.compress_type,
-                info.CRC,
-            )
-            for info in archive.infolist()
-            if not info.is_dir() and not info.flag_bits & 1
-        }
-
-
-def _unpack(label: str, packed: bytes, size: int, method: int) -> bytes:
-    if method == zipfile.ZIP_STORED:
-        return packed
-    if method != zipfile.ZIP_DEFLATED:
-        raise OSError(f'{label} is compressed by method {method}; repack the archive as stored or deflated')
-    try:
-        # at most one byte more than the directory states, so that a forged entry cannot fill the memory
-        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, size + 1)
-    except zlib.error as error:
-        raise OSError(f'{label} is damaged: {error}') from None
 
 
 class LmdbArchive:
@@ -224,6 +129,8 @@ def split_archive(path: str) -> tuple[str, str] | None:
         The archive's path and the name inside it ('' for the archive itself); None if no part of the path is
         an archive.
     """
+    if is_url(path):
+        return _split_url(path)
     head = path.rstrip('/')
     inner: list[str] = []
     while head:
@@ -240,6 +147,20 @@ def split_archive(path: str) -> tuple[str, str] | None:
     return None
 
 
+def _split_url(url: str) -> tuple[str, str] | None:
+    scheme, rest = split_scheme(url.rstrip('/'))
+    parts = rest.split('/')
+    for count in range(len(parts), 0, -1):
+        head = scheme + '/'.join(parts[:count])
+        suffix = os.path.splitext(parts[count - 1])[1].lower()
+        if suffix in ('.zip', *_ARCHIVE_SUFFIXES) and is_file(head):
+            return head, '/'.join(parts[count:])
+        with contextlib.suppress(PermissionError):  # to list the folders above
+            if suffix not in IMAGE_SUFFIXES and _shards_of(head):
+                return head, '/'.join(parts[count:])
+    return None
+
+
 def _is_zip(path: str) -> bool:
     """Return True for zip files that are archives of images, which an NPZ is not."""
     return not path.lower().endswith('.npz') and zipfile.is_zipfile(path)
@@ -247,7 +168,7 @@ def _is_zip(path: str) -> bool:
 
 def _shards_of(folder: str) -> str | None:
     """Return '.tar' or '.parquet' if a folder holds such shards and no images."""
-    if not os.path.isdir(folder):
+    if not is_folder(folder):
         return None
     suffix = next((each for each in _SHARD_SUFFIXES if holds_shards(folder, each, IMAGE_SUFFIXES)), None)
     return None if suffix == '.parquet' and not has_images(folder) else suffix
@@ -266,11 +187,15 @@ def open_archive(path: str) -> Archive:
 
 
 def _kind_of(path: str) -> type:
-    suffix = os.path.splitext(path)[1].lower() if os.path.isfile(path) else _shards_of(path)
+    suffix = os.path.splitext(path)[1].lower() if is_file(path) else _shards_of(path)
     if suffix == '.tar':
         return TarShards
     if suffix == '.parquet':
         return ParquetTable
+    if is_url(path):
+        if suffix == '.zip':
+            return ZipArchive
+        raise ValueError(f'{path}: an LMDB is read from disk only; copy it, or pack images with --to tar')
     return ZipArchive if os.path.isfile(path) and zipfile.is_zipfile(path) else LmdbArchive
 
 
@@ -286,13 +211,32 @@ def read_bytes(path: str, max_bytes: int | None = None) -> bytes:
         OSError: It cannot be read (a folder, a FIFO or device, no permission, a damaged archive) or is too
             large.
     """
+    if is_url(path):
+        return _read_url(path, max_bytes)
     try:
         return read_regular(path, max_bytes)
     except (FileNotFoundError, NotADirectoryError):
         archive_and_name = _split_open_archive(path) or split_archive(path)
         if not archive_and_name:
             raise
-    archive, name = archive_and_name
+    return _read_entry(*archive_and_name, max_bytes)
+
+
+def _read_url(url: str, max_bytes: int | None) -> bytes:
+    from mmssl.data.remote import read_url
+
+    archive_and_name = _split_open_archive(url)
+    try:
+        if not archive_and_name:
+            return read_url(url, max_bytes)
+    except FileNotFoundError:
+        archive_and_name = split_archive(url)
+        if not archive_and_name:
+            raise
+    return _read_entry(*archive_and_name, max_bytes)
+
+
+def _read_entry(archive: str, name: str, max_bytes: int | None) -> bytes:
     try:
         return open_archive(archive).read(name, max_bytes)
     except KeyError:
@@ -301,6 +245,6 @@ def read_bytes(path: str, max_bytes: int | None = None) -> bytes:
 
 def _split_open_archive(path: str) -> tuple[str, str] | None:
     """Do what :func:`split_archive` does for archives that are open already, without reading the disk."""
-
-    archive = next((archive for archive in _opened if path.startswith(archive + '/')), None)
+    # the longest: a shard may be open, and the folder of all shards
+    archive = max((each for each in _opened if path.startswith(f'{each}/')), key=len, default=None)
     return (archive, path[len(archive) + 1 :]) if archive else None

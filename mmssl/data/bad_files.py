@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 
 from mmssl.data.eight_bits import ImageSettingError
 from mmssl.data.images import BadImageError, decode, open_image
-from mmssl.errors import BadFilesError
+from mmssl.errors import BadFilesError, RemoteError
 from mmssl.registry import HOOKS
 
 LIST_NAME = 'bad_files.txt'
@@ -170,6 +170,8 @@ def diagnose(path: str, max_pixels: int | None = None) -> str | None:
         return None
     except BadImageError as error:
         return error.reason
+    except RemoteError:
+        raise
     except OSError as error:
         return str(error)
     return None
@@ -193,6 +195,8 @@ def _drop_repaired(path: str) -> None:
         try:
             decode(open_image(name))
         except (FileNotFoundError, ImageSettingError):
+            continue
+        except RemoteError:  # the image itself may be right
             continue
         except (BadImageError, OSError):
             still_bad[name] = reason

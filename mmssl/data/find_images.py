@@ -10,7 +10,9 @@ from mmengine.logging import print_log
 from mmssl.checkpoint.regular_files import special_file
 from mmssl.data.archives import open_archive, split_archive
 from mmssl.data.missing import closest, no_images, no_such_folder, no_such_folder_in_archive
+from mmssl.data.random_access import is_folder
 from mmssl.data.suffixes import ARRAY_SUFFIXES, IMAGE_SUFFIXES, SIDECAR_SUFFIXES
+from mmssl.data.url_paths import is_url
 
 
 def find_images(
@@ -19,7 +21,7 @@ def find_images(
     """Find the images of a folder or an archive.
 
     Args:
-        data_root: A folder or an archive.
+        data_root: A folder or an archive; on disk or behind a URL.
         prefix: Folder below it, or ''.
         suffixes: Lower-case suffixes with their dot. The default also finds NPY, NPZ and DICOM files where
             there are no other images.
@@ -40,6 +42,8 @@ def find_images(
         return _find_in_archive(
             archive, folder, suffixes, optional=prefix if split_archive(data_root) else ''
         )
+    if is_url(root):
+        return _find_behind_url(data_root, prefix, suffixes)
     if os.path.isfile(root):
         raise ValueError(f'{root} is a file, neither a folder of images nor a zip or LMDB archive of one')
     if os.path.lexists(root) and not os.path.isdir(root):
@@ -56,6 +60,33 @@ def find_images(
         raise ValueError(no_images(root, suffixes, other_suffixes))
     log_unread(root, other_suffixes)
     return root, names
+
+
+def _find_behind_url(data_root: str, prefix: str, suffixes: Sequence[str]) -> tuple[str, list[str]]:
+    from mmssl.data.remote import entries_of, files_below
+
+    root = f'{data_root}/{prefix}' if prefix else data_root
+    if not is_folder(root):
+        folders = entries_of(data_root)
+        if not (prefix and folders and stands_for_train(prefix, folders)):
+            raise FileNotFoundError(
+                f'{data_root} has no {prefix!r}; it has {", ".join(folders[:5]) or "nothing"}'
+                if prefix
+                else f'{root} does not exist'
+            )
+        print_log(f'{root} does not exist; using the images of {data_root}', logger='current')
+        root = data_root
+    names = [name for name in files_below(root) if not _is_hidden(name)]
+    images = [name for name in names if name.lower().endswith(tuple(suffixes))]
+    other_suffixes = _other_suffixes(names, suffixes)
+    if not images and _may_be_arrays(suffixes, other_suffixes):
+        return _find_behind_url(data_root, prefix, ARRAY_SUFFIXES)
+    if not images and '.mdb' in other_suffixes:
+        raise ValueError(f'{root}: an LMDB is read from disk only; copy it, or pack images with --to tar')
+    if not images:
+        raise ValueError(no_images(root, suffixes, other_suffixes))
+    log_unread(root, other_suffixes)
+    return root, images
 
 
 def _may_be_arrays(suffixes: Sequence[str], other_suffixes: Counter) -> bool:
@@ -78,6 +109,8 @@ def unread_files(folder: str, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> str |
         folder: A folder, or an archive or a folder in it, as :func:`find_images` returns it.
         suffixes: As in :func:`find_images`.
     """
+    if is_url(folder):
+        return None  # it was logged; listing it again takes long
     archive_and_folder = split_archive(folder)
     if not archive_and_folder:
         return _unread_message(_scan(folder, tuple(suffixes))[1])
@@ -127,7 +160,7 @@ def _find_in_archive(
         archive: Path of the archive.
         folder: Folder inside it, or ''.
         suffixes: As in :func:`find_images`.
-        optional: The folder that may be missing, see :func:`_stands_for_train`.
+        optional: The folder that may be missing, see :func:`stands_for_train`.
     """
     all_names = [name for name in open_archive(archive).names() if not _is_hidden(name)]
     if getattr(open_archive(archive), 'holds_only_images', False):
@@ -149,7 +182,7 @@ def _find_in_archive(
         if names:
             return f'{archive}/{candidate}', names
     top_folders = [name.split('/', 1)[0] for name in images if '/' in name]
-    if optional and folder == optional and _stands_for_train(optional, top_folders):
+    if optional and folder == optional and stands_for_train(optional, top_folders):
         print_log(f'{archive} has no folder {folder!r}; using all of its images', logger='current')
         return _find_in_archive(archive, '', suffixes)
     raise FileNotFoundError(no_such_folder_in_archive(archive, folder, images))
@@ -166,10 +199,10 @@ def _may_skip_prefix(data_root: str, prefix: str, suffixes: Sequence[str]) -> bo
     if not os.path.isdir(data_root):
         return False
     folders = [entry.name for entry in os.scandir(data_root) if entry.is_dir()]
-    return _stands_for_train(prefix, folders) and _has_images(data_root, tuple(suffixes))
+    return stands_for_train(prefix, folders) and _has_images(data_root, tuple(suffixes))
 
 
-def _stands_for_train(prefix: str, folders: Sequence[str]) -> bool:
+def stands_for_train(prefix: str, folders: Sequence[str]) -> bool:
     """Return True if a root with these folders may replace its missing folder ``prefix``.
 
     Only a training set may be replaced, and only if no other split and no similar name exists: a validation

@@ -12,7 +12,7 @@ from mmssl.data.listed import ImageList, list_images
 from mmssl.data.missing import unknown_class
 from mmssl.data.reader import count_pages
 from mmssl.data.suffixes import IMAGE_SUFFIXES
-from mmssl.errors import BadImageError
+from mmssl.errors import BadImageError, RemoteError
 from mmssl.registry import DATASETS
 
 __all__ = ['ImageFolder', 'find_images']
@@ -166,11 +166,14 @@ class ImageFolder(BaseDataset):
         Raises:
             BadFilesError: More files are bad than allowed.
             BadImageError: The file is bad, in test mode.
+            RemoteError: A file behind a URL cannot be read.
         """
         info = self.get_data_info(idx)
         path = info['img_path']
         try:
             return self.pipeline(info)
+        except RemoteError:
+            raise
         except BadImageError as error:
             reason = error.reason
             if self.test_mode:

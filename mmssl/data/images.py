@@ -21,7 +21,7 @@ from PIL import Image
 
 from mmssl.data.archives import read_bytes
 from mmssl.data.eight_bits import refuse_lossy, unknown_format
-from mmssl.errors import BadImageError
+from mmssl.errors import BadImageError, RemoteError
 
 # Pillow's own limit; larger images raise an error that names them before any pixel is decoded
 MAX_PIXELS = 178_956_970
@@ -125,7 +125,7 @@ def read_file(path: str, max_pixels: int = MAX_PIXELS) -> bytes:
     """
     try:
         data = read_bytes(path, _METADATA_BYTES + _BYTES_PER_PIXEL * max_pixels)
-    except (FileNotFoundError, PermissionError):
+    except (FileNotFoundError, PermissionError, RemoteError):
         raise
     except IsADirectoryError:
         raise BadImageError('is a folder', path) from None

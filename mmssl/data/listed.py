@@ -1,12 +1,15 @@
-"""Images that lie in several folders, match a pattern, or are listed in a file."""
+"""Images in several folders, images that match a pattern, and images listed in a file."""
 
 import csv
 import glob
+import io
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mmssl.data.find_images import find_images
+from mmssl.data.find_images import find_images, stands_for_train
+from mmssl.data.random_access import is_file, open_stream
+from mmssl.data.url_paths import common_folder, is_url, join_path
 from mmssl.hints import nearest_path
 
 _LISTS = ('.txt', '.lst')
@@ -35,8 +38,9 @@ def list_images(data_root: str, prefix: str, suffixes: Sequence[str]) -> ImageLi
     Args:
         data_root: A folder or an archive; several of them with commas between; a pattern such as
             ``photos/*/2024``; a file with a path in each line (.txt); or a table with the columns path and
-            label (.csv, .tsv). Paths in files are relative to the file.
-        prefix: Folder below each folder or archive, or ''.
+            label (.csv, .tsv). Paths in files are relative to the file. All of them may be URLs.
+        prefix: Folder below each folder or archive, or ''. Of a list or a table, the images in this folder
+            below the one that all have in common.
         suffixes: Lower-case suffixes of images with their dot.
 
     Raises:
@@ -44,11 +48,16 @@ def list_images(data_root: str, prefix: str, suffixes: Sequence[str]) -> ImageLi
         ValueError: There are no images.
     """
     suffix = os.path.splitext(data_root)[1].lower()
-    if os.path.isfile(data_root) and (suffix in _LISTS or suffix in _TABLES):
-        return _read_table(data_root, _TABLES.get(suffix))
+    if is_listing(data_root):
+        return _below_prefix(_read_table(data_root, _TABLES.get(suffix)), prefix, data_root)
     roots = split_sources(data_root)
     parts = [_part(root, prefix, suffixes) for root in roots]
     return parts[0] if len(parts) == 1 else _join(parts)
+
+
+def is_listing(data_root: str) -> bool:
+    """Return True for a list file or a table."""
+    return os.path.splitext(data_root)[1].lower() in (*_LISTS, *_TABLES) and is_file(data_root)
 
 
 def split_sources(data_root: str) -> list[str]:
@@ -61,6 +70,9 @@ def split_sources(data_root: str) -> list[str]:
         return [data_root]
     sources: list[str] = []
     for part in data_root.split(','):
+        if is_url(part):
+            sources += _urls(part)
+            continue
         if not glob.has_magic(part) or os.path.lexists(part):
             sources.append(part)
             continue
@@ -71,6 +83,17 @@ def split_sources(data_root: str) -> list[str]:
     return sources
 
 
+def _urls(part: str) -> list[str]:
+    if '*' not in part:  # a question mark begins the query of a URL
+        return [part]
+    from mmssl.data.remote import urls_like
+
+    matches = urls_like(part)
+    if not matches:
+        raise FileNotFoundError(f'nothing matches the pattern {part}')
+    return matches
+
+
 def check_sources(data: str) -> None:
     """Check that what ``--data`` names exists.
 
@@ -78,15 +101,19 @@ def check_sources(data: str) -> None:
         FileNotFoundError: A folder does not exist, or nothing matches a pattern.
     """
     for source in split_sources(data):
-        if not os.path.exists(source):
+        if is_url(source):
+            from mmssl.data.remote import check_url
+
+            check_url(source)
+        elif not os.path.exists(source):
             raise FileNotFoundError(f'--data {source} does not exist{nearest_path(source)}')
 
 
 def _part(root: str, prefix: str, suffixes: Sequence[str]) -> ImageList:
-    if os.path.isfile(root) and root.lower().endswith(tuple(suffixes)):
+    if root.lower().endswith(tuple(suffixes)) and is_file(root):
         return ImageList(os.path.dirname(root) or '.', [os.path.basename(root)], [None])
     folder, names = find_images(root, prefix, suffixes)
-    return ImageList(folder, names, [name.split('/', 1)[0] if '/' in name else None for name in names])
+    return ImageList(folder, names, class_folders(names))
 
 
 def _join(parts: Sequence[ImageList]) -> ImageList:
@@ -94,25 +121,24 @@ def _join(parts: Sequence[ImageList]) -> ImageList:
     classes: dict[str, str | None] = {}
     for part in parts:
         for name, class_name in zip(part.names, part.classes, strict=True):
-            classes.setdefault(os.path.normpath(f'{part.root}/{name}'), class_name)
+            classes.setdefault(join_path(part.root, name), class_name)
     return _below_common_root(list(classes), list(classes.values()))
 
 
 def _read_table(path: str, delimiter: str | None) -> ImageList:
     folder = os.path.dirname(path)
-    with open(path, encoding='utf-8-sig', newline='') as file:
+    with io.TextIOWrapper(open_stream(path), encoding='utf-8-sig', newline='') as file:
         if delimiter is None:
             rows = [[line.strip('\r\n')] for line in file]
         else:
             rows = list(csv.reader(file, delimiter=delimiter))
     rows = [row for row in rows if row and row[0].strip()]
     path_column, label_column, rows = _columns(path, rows, delimiter is not None)
-    paths = [os.path.normpath(os.path.join(folder, row[path_column])) for row in rows]
+    paths = [join_path(folder, row[path_column]) for row in rows]
     if not paths:
         raise ValueError(f'{path} is a file, neither a folder of images nor a list: it lists no images')
-    if label_column is None:
-        return _below_common_root(paths, [None] * len(paths))
-    return _below_common_root(paths, [row[label_column] for row in rows])
+    labels = None if label_column is None else [row[label_column] for row in rows]
+    return _below_common_root(paths, labels)
 
 
 def _columns(path: str, rows: list[list[str]], is_table: bool) -> tuple[int, int | None, list[list[str]]]:
@@ -132,7 +158,32 @@ def _columns(path: str, rows: list[list[str]], is_table: bool) -> tuple[int, int
     return paths[0], labels[0] if labels else None, body
 
 
-def _below_common_root(paths: list[str], classes: list[str | None]) -> ImageList:
-    root = os.path.commonpath([os.path.dirname(path) for path in paths]) if len(paths) else ''
-    names = [os.path.relpath(path, root) if root else path for path in paths]
-    return ImageList(root or '.', names, classes)
+def _below_common_root(paths: list[str], classes: Sequence[str | None] | None) -> ImageList:
+    root = common_folder(paths)
+    names = [path[len(root) :].lstrip('/') for path in paths]
+    return ImageList(root or '.', names, class_folders(names) if classes is None else list(classes))
+
+
+def _below_prefix(images: ImageList, prefix: str, source: str) -> ImageList:
+    """Return the images of a list that are in a folder of their common one."""
+    prefix = prefix.strip('/')
+    if not prefix:
+        return images
+    selected = [index for index, name in enumerate(images.names) if name.startswith(f'{prefix}/')]
+    if not selected:
+        tops = sorted({name.split('/', 1)[0] for name in images.names if '/' in name})
+        if stands_for_train(prefix, tops):
+            return images
+        raise FileNotFoundError(
+            f'{source} has no image in a folder {prefix!r} of {images.root}, only in '
+            f'{", ".join(tops[:5]) or "that one itself"}'
+        )
+    names = [images.names[index].removeprefix(f'{prefix}/') for index in selected]
+    has_labels = images.classes != class_folders(images.names)
+    classes = [images.classes[index] for index in selected] if has_labels else class_folders(names)
+    return ImageList(f'{images.root}/{prefix}', names, classes)
+
+
+def class_folders(names: Sequence[str]) -> list[str | None]:
+    """Return the first folder of each path; None for a path without one."""
+    return [name.split('/', 1)[0] if '/' in name else None for name in names]

@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from mmssl.checkpoint.regular_files import check_size
+from mmssl.data.random_access import is_folder, open_ranges
 from mmssl.data.shards import shard_files
 
 _LABELS = ('label', 'labels')
@@ -35,7 +36,7 @@ class ParquetTable:
                 f'{path} is Parquet and the package pyarrow is missing: pip install pyarrow'
             ) from None
         self.path = path
-        self._paths = shard_files(path, '.parquet') if os.path.isdir(path) else [path]
+        self._paths = shard_files(path, '.parquet') if is_folder(path) else [path]
         self._parquet = pyarrow.parquet
         self._tables: dict[int, Any] = {}
         self._process = os.getpid()
@@ -71,7 +72,9 @@ class ParquetTable:
             self._tables, self._group, self._process = {}, None, os.getpid()
         if number not in self._tables:
             try:
-                self._tables[number] = self._parquet.ParquetFile(self._paths[number])
+                self._tables[number] = self._parquet.ParquetFile(open_ranges(self._paths[number]))
+            except (ImportError, ConnectionError):
+                raise
             except Exception as error:  # pyarrow's errors are of several types
                 raise OSError(
                     f'{self._paths[number]} is a damaged Parquet file: {error}; copy it again'
@@ -89,6 +92,8 @@ class ParquetTable:
         if self._group is None or self._group[:2] != (number, group):
             try:
                 column = table.read_row_group(group, [self.column], use_threads=False)[self.column]
+            except ConnectionError:
+                raise
             except Exception as error:
                 raise OSError(f'the row group {group} of {self._paths[number]} is damaged: {error}') from None
             self._group = number, group, column
@@ -109,7 +114,9 @@ def has_images(folder: str) -> bool:
         return True  # what opens the file says that the package is missing
     path = shard_files(folder, '.parquet')[0]
     try:
-        _image_column(read_schema(path), path)
+        _image_column(read_schema(open_ranges(path)), path)
+    except ConnectionError:
+        raise
     except Exception:
         return False
     return True

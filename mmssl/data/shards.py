@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mmssl.checkpoint.regular_files import check_size
+from mmssl.data.random_access import RandomAccessFile, is_folder, open_stream, size_of_file
+from mmssl.data.url_paths import is_url
 
 INDEX_SUFFIX = '.index.json'
 
@@ -19,7 +21,7 @@ class Member(NamedTuple):
         name: Its name.
         offset: Where its bytes begin.
         size: Number of bytes.
-        checksum: CRC-32 of the bytes; None if the shard has no index of ours.
+        checksum: CRC-32 of the bytes; None if the shard has no index written by mmssl.
     """
 
     name: str
@@ -43,9 +45,9 @@ class TarShards:
 
     def __init__(self, path: str):
         self.path = path
-        self._shards = shard_files(path, '.tar') if os.path.isdir(path) else [path]
-        self._files: dict[int, int] = {}
-        members = [read_index(shard) or scan_tar(shard) for shard in self._shards]
+        self._shards = shard_files(path, '.tar') if is_folder(path) else [path]
+        self._files: dict[int, RandomAccessFile] = {}
+        members = [read_index(shard) or _scan(shard) for shard in self._shards]
         self._entries: dict[str, tuple[int, Member]] = {}
         is_unique = len({member.name for shard in members for member in shard}) == sum(map(len, members))
         for number, shard in enumerate(members):
@@ -74,9 +76,8 @@ class TarShards:
             check_size(label, member.size, max_bytes)
         file = self._files.get(number)
         if file is None:
-            flags = os.O_RDONLY | getattr(os, 'O_CLOEXEC', 0)
-            file = self._files[number] = os.open(self._shards[number], flags)
-        data = os.pread(file, member.size, member.offset)
+            file = self._files[number] = RandomAccessFile(self._shards[number])
+        data = file.read_at(member.offset, member.size)
         if len(data) != member.size or (member.checksum is not None and zlib.crc32(data) != member.checksum):
             raise OSError(f'{label} is damaged: its checksum does not match')
         return data
@@ -84,8 +85,13 @@ class TarShards:
 
 def shard_files(folder: str, suffix: str) -> list[str]:
     """Return the shards of a folder, sorted by name."""
-    names = (name for name in os.listdir(folder) if name.lower().endswith(suffix) and name[0] != '.')
-    return [os.path.join(folder, name) for name in sorted(names)]
+    if is_url(folder):
+        from mmssl.data.remote import entries_of
+
+        names = entries_of(folder)
+    else:
+        names = sorted(os.listdir(folder))
+    return [f'{folder}/{name}' for name in names if name.lower().endswith(suffix) and name[0] != '.']
 
 
 def holds_shards(folder: str, suffix: str, others: tuple[str, ...]) -> bool:
@@ -96,6 +102,13 @@ def holds_shards(folder: str, suffix: str, others: tuple[str, ...]) -> bool:
         suffix: '.tar' or '.parquet'.
         others: Endings of images.
     """
+    if is_url(folder):
+        from mmssl.data.remote import entries_of
+
+        names = [name.lower() for name in entries_of(folder)]
+        return any(name.endswith(suffix) for name in names) and not any(
+            name.endswith(others) for name in names
+        )
     is_holding = False
     try:
         with os.scandir(folder) as entries:
@@ -111,6 +124,27 @@ def holds_shards(folder: str, suffix: str, others: tuple[str, ...]) -> bool:
     return is_holding and not name.endswith(others)
 
 
+def _read_text(path: str) -> str:
+    if is_url(path):
+        from mmssl.data.remote import read_url
+
+        return read_url(path).decode()
+    with open(path, encoding='utf-8') as file:
+        return file.read()
+
+
+def _scan(shard: str) -> list[Member]:
+    """Return the members of a tar without an index, those of a tar behind a URL from the cache."""
+    if not is_url(shard):
+        return scan_tar(shard)
+    from mmssl.data.remote import cached_bytes, version_of
+
+    content = cached_bytes(
+        f'{shard}@{version_of(shard)}#members', lambda: json.dumps(scan_tar(shard)).encode()
+    )
+    return [Member(*member) for member in json.loads(content)]
+
+
 def index_path(shard: str) -> str:
     """Return the path of a shard's index."""
     return os.path.splitext(shard)[0] + INDEX_SUFFIX
@@ -119,9 +153,8 @@ def index_path(shard: str) -> str:
 def read_index(shard: str) -> list[Member] | None:
     """Return the members of a shard by its index; None without an index of a file of this size."""
     try:
-        with open(index_path(shard), encoding='utf-8') as file:
-            content = json.load(file)
-        if content['size'] != os.path.getsize(shard):
+        content = json.loads(_read_text(index_path(shard)))
+        if content['size'] != size_of_file(shard):
             return None
         return [Member(*member) for member in content['members']]
     except (OSError, ValueError, KeyError, TypeError):
@@ -134,9 +167,9 @@ def scan_tar(shard: str) -> list[Member]:
     Raises:
         OSError: The tar is damaged or truncated.
     """
-    size = os.path.getsize(shard)
+    size = size_of_file(shard)
     try:
-        with tarfile.open(shard, 'r:') as archive:
+        with open_stream(shard) as stream, tarfile.open(fileobj=stream, mode='r:') as archive:
             members = [
                 Member(info.name.removeprefix('./'), info.offset_data, info.size, None)
                 for info in archive

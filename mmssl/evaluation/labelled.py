@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -22,7 +23,7 @@ class LabelledImages(Dataset):
     """Dataset of images and labels as plain tensors, in which each image occurs once.
 
     Args:
-        folder: A ``mmssl.ImageFolder`` with labels, whose pipeline returns 'img' (H, W, 3).
+        folder: A ``mmssl.ImageFolder`` with labels, whose pipeline returns 'img' (H, W, C).
         indices: Indices of the images to use; all if None.
     """
 
@@ -37,7 +38,7 @@ class LabelledImages(Dataset):
         return len(self.indices)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int] | None:
-        """Return an image (3, H, W), uint8, BGR, and its label; None for a file that cannot be decoded."""
+        """Return an image (C, H, W) as the loader has it, and its label; None for a file that is skipped."""
         results = self.folder.prepare_data(int(self.indices[index]))
         if results is None:
             return None
@@ -126,14 +127,18 @@ def _collate(samples: Sequence[tuple[Tensor, int] | None]) -> tuple[Tensor, Tens
     return torch.stack([image for image, _ in readable]), labels
 
 
-def labelled_images(data: str, image_size: int = 224) -> tuple[LabelledImages, LabelledImages]:
+def labelled_images(
+    data: str, image_size: int = 224, **reading: Any
+) -> tuple[LabelledImages, LabelledImages]:
     """Find the training and validation images of a dataset.
 
     Args:
         data: Folder or archive with ``train/<class>/`` and ``val/<class>/`` (or 'validation', 'valid',
             'test'), or with class folders only, of which a fixed fifth of each class becomes the validation
-            set; this is logged.
+            set; this is logged. Shards, list files, tables and URLs may have the same folders in their paths;
+            the label column of a table comes before its folders.
         image_size: Side of the central crop in pixels; the short edge is resized to 256 / 224 of it.
+        **reading: value_range, channels, pages, channel_axis: see :class:`mmssl.data.reader.ImageReader`.
 
     Returns:
         Training and validation set, whose labels are indices of the classes of the training set.
@@ -143,12 +148,13 @@ def labelled_images(data: str, image_size: int = 224) -> tuple[LabelledImages, L
         ValueError: There are no images, images outside of class folders, a single class, or a class that the
             training set lacks.
     """
-    from mmssl.data.archives import split_archive
-    from mmssl.data.folder import ImageFolder, find_images
+    from mmssl.data.folder import ImageFolder
+    from mmssl.data.listed import list_images
+    from mmssl.data.suffixes import IMAGE_SUFFIXES
     from mmssl.data.transforms import LoadCenterCrop
 
     data = os.path.expanduser(os.fspath(data))
-    pipeline = [LoadCenterCrop(scale=image_size)]
+    pipeline = [LoadCenterCrop(scale=image_size, **reading)]
     train = ImageFolder(data, 'train', pipeline, labels='folder')
     train.full_init()
     classes = train.metainfo['classes']
@@ -157,12 +163,11 @@ def labelled_images(data: str, image_size: int = 224) -> tuple[LabelledImages, L
             f'{train.image_root} has a single class ({classes[0]!r}); a classifier needs at least two class '
             'folders'
         )
-    whole_root = find_images(data, '')[0] if split_archive(data) else data.rstrip('/')
-    if train.image_root == whole_root:
+    if _is_whole(data, train):
         return _split(train)
     for name in VAL_FOLDERS:
         try:
-            find_images(data, name)
+            list_images(data, name, IMAGE_SUFFIXES)
         except FileNotFoundError:
             continue
         val = ImageFolder(data, name, pipeline, labels='folder', classes=classes)
@@ -173,6 +178,18 @@ def labelled_images(data: str, image_size: int = 224) -> tuple[LabelledImages, L
         f'{os.path.join(data, "train")}, '
         'which is then split'
     )
+
+
+def _is_whole(data: str, train) -> bool:
+    """Return True if there is no training set: these are all images."""
+    if os.path.isdir(data) and train.image_root == data.rstrip('/'):
+        return True
+    from mmssl.data.listed import list_images
+    from mmssl.data.suffixes import IMAGE_SUFFIXES
+
+    if os.path.isdir(os.path.join(data, 'train')):
+        return False
+    return len(list_images(data, '', IMAGE_SUFFIXES).names) == len(train)
 
 
 def _split(folder) -> tuple[LabelledImages, LabelledImages]:
