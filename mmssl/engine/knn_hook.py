@@ -1,6 +1,7 @@
 """Hook that measures the k-NN accuracy of the features during training."""
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from mmssl.evaluation.labelled import LabelledImages
 
 RESULTS = 'knn.json'
+# passes of the linear probe over the features; the command `mmssl linear` takes more
+PROBE_EPOCHS = 20
 
 
 @HOOKS.register_module()
@@ -27,6 +30,10 @@ class KNNHook(Hook):
     modes of all modules are left as they were, so that a run with the hook trains exactly as one without it.
     Results go to the message hub and the visualizer as ``knn/top1`` and ``knn/top5`` and are appended to
     ``<work_dir>/knn.json``.
+
+    With ``at_start`` every result is compared with the first: a warning with the numbers follows where fewer
+    images are classified correctly than at the start, by more than chance explains (two standard errors), as
+    where a run makes released weights worse.
 
     Args:
         data: Folder or archive with labels, see :func:`mmssl.evaluation.labelled_images`.
@@ -43,6 +50,8 @@ class KNNHook(Hook):
         max_val: Maximum number of validation images, likewise.
         batch_size: Batch size of the loaders.
         num_workers: Workers of each loader.
+        linear: Fit a linear classifier to the same features too (:func:`mmssl.evaluation.linear_probe`), and
+            record its accuracy as ``linear/top1``.
 
     Raises:
         ValueError: An argument is out of range, or the model is sharded (FSDP), so that the ranks cannot
@@ -63,6 +72,7 @@ class KNNHook(Hook):
         max_val: int | None = None,
         batch_size: int = 64,
         num_workers: int = 0,
+        linear: bool = False,
     ):
         for name, value, minimum in (
             ('interval', interval, 1),
@@ -88,6 +98,7 @@ class KNNHook(Hook):
         self.max_val = max_val
         self.batch_size = batch_size
         self.num_workers = num_workers
+        self.linear = linear
         # images that vote, and images to classify
         self._images: tuple[LabelledImages, LabelledImages] | None = None
         self._evaluated_at = -1
@@ -100,12 +111,12 @@ class KNNHook(Hook):
                 'mmssl.KNNHook cannot evaluate a sharded model (FSDP); remove the hook and run `mmssl knn` '
                 'on the checkpoint'
             )
+        from mmssl.data.reader_settings import reader_settings
         from mmssl.evaluation import labelled_images
         from mmssl.evaluation.features import image_size_of
 
-        train, val = labelled_images(
-            self.data, self.image_size or image_size_of(bare_model(runner.model), runner.cfg)
-        )
+        image_size = self.image_size or image_size_of(bare_model(runner.model), runner.cfg)
+        train, val = labelled_images(self.data, image_size, **reader_settings(runner.cfg))
         self._images = train.take(self.max_train), val.take(self.max_val)
         if is_main_process():
             path = Path(runner.work_dir) / RESULTS
@@ -144,7 +155,7 @@ class KNNHook(Hook):
 
     def _compute(self, model) -> dict | None:
         """Return the accuracies and counts, on the first rank; None on the others."""
-        from mmssl.evaluation import knn_accuracy
+        from mmssl.evaluation import knn_accuracy, linear_probe
 
         start = time.monotonic()
         assert self._images is not None
@@ -158,6 +169,11 @@ class KNNHook(Hook):
         scores = knn_accuracy(
             bank.to(device), bank_labels, features.to(device), labels, k, self.temperature, len(train.classes)
         )
+        if self.linear:
+            probe = linear_probe(
+                bank.to(device), bank_labels, features.to(device), labels, epochs=PROBE_EPOCHS
+            )
+            scores['linear_top1'] = probe['top1']
         return dict(
             **scores,
             k=k,
@@ -193,8 +209,35 @@ class KNNHook(Hook):
             f'top5 {result["top5"]:.2f} % ({result["num_val"]} images against {result["num_train"]}, '
             f'{result["seconds"]:.1f} s)'
         )
-        for name in ('top1', 'top5'):
-            runner.message_hub.update_scalar(f'knn/{name}', result[name])
-            runner.visualizer.add_scalar(f'knn/{name}', result[name], step=result['iter'])
+        values = {f'knn/{name}': result[name] for name in ('top1', 'top5')}
+        if self.linear:
+            values['linear/top1'] = result['linear_top1']
+            runner.logger.info(f'linear probe: top1 {result["linear_top1"]:.2f} %')
+        for name, value in values.items():
+            runner.message_hub.update_scalar(name, value)
+            runner.visualizer.add_scalar(name, value, step=result['iter'])
         self._history = [entry for entry in self._history if entry['iter'] != result['iter']] + [result]
         write_text(Path(runner.work_dir) / RESULTS, json.dumps(self._history, indent=2) + '\n')
+        message = compare_with_start(self._history[0], result) if self.at_start else ''
+        if message:
+            runner.logger.warning(f'after {result["iter"]} iterations {message}')
+
+
+def compare_with_start(start: dict, now: dict) -> str:
+    """Say that features classify fewer images correctly than at the start; empty if chance may explain it.
+
+    The difference of two shares p and q of n images counts from two standard errors,
+    2 sqrt((p (1 - p) + q (1 - q)) / n).
+
+    Args:
+        start: ``top1`` in percent and ``num_val`` at the start.
+        now: The same of the present features.
+    """
+    shares = [entry['top1'] / 100 for entry in (start, now)]
+    error = math.sqrt(sum(share * (1 - share) for share in shares) / now['num_val'])
+    if shares[0] - shares[1] <= 2 * error:
+        return ''
+    return (
+        f'the features are worse than at the start: k-NN {now["top1"]:.2f} % ({start["top1"]:.2f} % at the '
+        f'start, {now["num_val"]} images); lower the learning rate'
+    )

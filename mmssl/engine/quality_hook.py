@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmssl.engine.bare_model import bare_model, is_sharded
+from mmssl.layers.modes import evaluating
 from mmssl.registry import HOOKS
 
 RESULTS = 'feature_quality.json'
@@ -22,8 +23,9 @@ class FeatureQualityHook(Hook):
 
     See :mod:`mmssl.evaluation.quality`. The images are the same in every measurement: drawn once from the
     training data with its pipeline; of several views the first is taken. The first rank measures. A run with
-    the hook trains exactly as one without it. Results go to the message hub and the visualizer as
-    ``quality/rankme`` and so on, and to ``<work_dir>/feature_quality.json``.
+    the hook trains exactly as one without it. A ViT with a class token also has the entropy of its attention
+    in the last block, which falls to 0 where every head looks at a single patch. Results go to the message
+    hub and the visualizer as ``quality/rankme`` and so on, and to ``<work_dir>/feature_quality.json``.
 
     Every measurement is compared with the one at the start, which is that of the released weights in a run
     that goes on from them. A warning with the numbers follows where RankMe or the standard deviation is less
@@ -130,6 +132,9 @@ class FeatureQualityHook(Hook):
         result = feature_quality(views[:, 0])
         if self.views > 1:
             result['lidar'] = lidar(views)
+        entropy = self._attention_entropy(bare_model(runner.model))
+        if entropy is not None:
+            result['attention_entropy'] = entropy
         runner.logger.info(
             f'features after {iteration} iterations: '
             + ', '.join(f'{name} {value:.4g}' for name, value in result.items())
@@ -144,6 +149,23 @@ class FeatureQualityHook(Hook):
         message = compare_with_start(self._history[0], result, self.collapse, self.worse)
         if message:
             runner.logger.warning(f'after {iteration} iterations {message}')
+
+    @torch.no_grad()
+    def _attention_entropy(self, model: nn.Module) -> float | None:
+        """Return the entropy of the class token's attention in the last block; None without such a token."""
+        from mmssl.evaluation.quality import attention_entropy
+        from mmssl.visualization.attention import backbone_of, check_attention, class_attention
+
+        assert self._batch is not None
+        backbone = backbone_of(model)
+        try:
+            check_attention(backbone)
+        except ValueError:
+            return None
+        images = self._batch[:: self.views][: self.batch_size]
+        with evaluating(model):
+            inputs = model.data_preprocessor(dict(inputs=images, data_samples=None), False)['inputs']
+            return attention_entropy(class_attention(backbone, inputs))
 
 
 def compare_with_start(start: dict, now: dict, collapse: float, worse: float) -> str:

@@ -1,5 +1,7 @@
 """Quality of features without labels: rank, spread, uniformity."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -88,6 +90,25 @@ def lidar(views: Tensor, delta: float = 1e-3, eps: float = 1e-7) -> float:
         return 0.0
     shares = spectrum / total + eps
     return float(torch.exp(-(shares * shares.log()).sum()))
+
+
+def attention_entropy(weights: Tensor) -> float:
+    """Entropy of attention over the patches as a share of its maximum, mean of images and heads.
+
+    1 where every patch has the same weight, near 0 where a head looks at a single patch; heads of which all
+    end at 0 have collapsed (Zhai et al., ICML 2023, arXiv:2303.06296, section 3).
+
+    Args:
+        weights: (B, heads, ...), not negative; they are normalised to sum to 1 over the patches.
+
+    Raises:
+        ValueError: There is a single patch.
+    """
+    weights = weights.detach().double().flatten(2)
+    if weights.shape[2] < 2:
+        raise ValueError(f'attention over {weights.shape[2]} patch has no entropy; give larger images')
+    shares = weights / weights.sum(dim=2, keepdim=True)
+    return float(-torch.xlogy(shares, shares).sum(dim=2).mean() / math.log(weights.shape[2]))
 
 
 def feature_quality(features: Tensor) -> dict[str, float]:

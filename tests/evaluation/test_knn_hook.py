@@ -1,15 +1,17 @@
 """The hook inside real training runs of a small MAE on generated images."""
 
 import json
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from PIL import Image
 
-from mmssl.engine.knn_hook import KNNHook
+from mmssl.engine.knn_hook import KNNHook, compare_with_start
 
 pytest.importorskip('mmssl.selfsup.mae')
 SIZES = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)
@@ -114,6 +116,46 @@ def test_a_resumed_run_goes_on_with_the_list(data, tmp_path):
     run(config(data, tmp_path, dict(interval=1, at_start=True), epochs=2, resume=True), 'hook-resumed')
     entries = json.loads((tmp_path / 'knn.json').read_text())
     assert entries[:1] == first and [entry['iter'] for entry in entries] == [4, 8]
+
+
+def test_the_linear_probe_is_recorded_and_equals_the_one_by_hand(data, tmp_path):
+    from mmssl.evaluation import extract_features, image_loader, labelled_images, linear_probe
+
+    runner = run(config(data, tmp_path, dict(linear=True, interval=10), epochs=1), 'linear')
+    train, val = labelled_images(str(data), 32)
+    parts = [extract_features(runner.model, image_loader(part, 64, 0), None) for part in (train, val)]
+    expected = linear_probe(*parts[0], *parts[1], epochs=20)['top1']
+    recorded = json.loads((tmp_path / 'knn.json').read_text())
+    assert [entry['linear_top1'] for entry in recorded] == [pytest.approx(expected)]
+    assert runner.message_hub.get_scalar('linear/top1').current() == pytest.approx(expected)
+
+
+def test_worse_features_than_at_the_start_are_said_with_the_numbers():
+    start = dict(top1=40.0, num_val=1000)
+    message = compare_with_start(start, dict(top1=30.0, num_val=1000))
+    assert 'k-NN 30.00 % (40.00 % at the start, 1000 images)' in message and 'learning rate' in message
+    # two standard errors of this difference are 4.3 points
+    assert compare_with_start(start, dict(top1=35.5, num_val=1000))
+    assert not compare_with_start(start, dict(top1=36.0, num_val=1000))
+    assert not compare_with_start(start, dict(top1=60.0, num_val=1000))
+
+
+def test_a_run_that_makes_features_worse_is_warned_about(data, tmp_path):
+    hook = dict(at_start=True, interval=1)
+    cfg = config(data, tmp_path, hook, epochs=1)
+    with (
+        mock.patch.object(
+            KNNHook,
+            '_compute',
+            side_effect=[
+                dict(top1=top1, top5=100.0, k=5, num_train=16, num_val=400, seconds=0.0)
+                for top1 in (90.0, 50.0)
+            ],
+        ),
+        mock.patch.object(MMLogger, 'warning') as warning,
+    ):
+        run(cfg, 'worse')
+    assert any('the features are worse than at the start' in str(call) for call in warning.call_args_list)
 
 
 def test_a_wrong_folder_ends_the_run_before_the_first_step(data, tmp_path):
