@@ -114,7 +114,9 @@ def deform_ps_roi_pool(  # noqa: PLR0913
             num_samples=sample_per_part,
         )
         classes = 1 if trans is None else trans.shape[1] // 2
-        maps = features.to(dtype).unflatten(1, (classes, output_dim // classes, group_size * group_size))
+        # not unflatten, with which an ONNX graph holds the size of the traced map
+        shape = features.shape[0], classes, output_dim // classes, group_size * group_size
+        maps = features.to(dtype).reshape(*shape, *features.shape[2:])
         return pool_samples(maps, samples, vote).to(features.dtype)
 
 
