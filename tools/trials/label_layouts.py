@@ -515,6 +515,59 @@ def csv_of_widths_and_heights(root):
 
 
 @layout
+def coco_ids_with_a_point(root):
+    pictures(root / 'images')
+    content = coco()
+    for entry in content['images']:
+        entry['id'] = float(entry['id'])
+    coco_file(root / 'labels.json', content)
+
+
+@layout
+def coco_names_as_in_urls(root):
+    pictures(root / 'my pictures')
+    coco_file(root / 'labels.json', coco('my%20pictures/{}.jpg'.format))
+
+
+@layout
+def coco_names_beside_folders_of_the_same_names(root):
+    pictures(root / 'images')
+    for stem in OBJECTS:
+        picture(root / f'images/old/{stem}.jpg', (9, 9))
+    coco_file(root / 'labels.json', coco())
+
+
+@layout
+def yolo_classes_with_a_point(root):
+    yolo_folder(root)
+    for path in (root / 'labels').iterdir():
+        rows = [line.split() for line in path.read_text().splitlines()]
+        path.write_text('\n'.join(' '.join([f'{row[0]}.0', *row[1:]]) for row in rows))
+
+
+@layout
+def yolo_texts_of_two_bytes_a_character(root):
+    yolo_folder(root)
+    for path in (root / 'labels').iterdir():
+        path.write_text(path.read_text(), 'utf-16')
+
+
+@layout
+def yolo_numbers_with_exponents(root):
+    yolo_folder(root, 'train: images\nval: images\nnames: {"0": cat, "1": dog}\n')
+    for path in (root / 'labels').iterdir():
+        rows = [line.split() for line in path.read_text().splitlines()]
+        lines = [' '.join([row[0], *(f'{float(value):.8e}' for value in row[1:])]) for row in rows]
+        path.write_text('\n'.join(lines))
+
+
+@layout(error="line 1 is 'cat 0.5 0.5 0.1 0.1'")
+def yolo_names_in_place_of_numbers(root):
+    yolo_folder(root)
+    text(root / 'labels/a.txt', 'cat 0.5 0.5 0.1 0.1')
+
+
+@layout
 def coco_outline_of_two_points(root):
     pictures(root / 'images')
     content = coco()

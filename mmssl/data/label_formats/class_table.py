@@ -1,5 +1,7 @@
 """Tables of classes beside label maps: names, with values or colours if the files have them."""
 
+import csv
+import io
 import itertools
 import os
 import re
@@ -95,7 +97,8 @@ def read_table(path: str) -> list[TableRow]:
         with entries_of(path):
             rows = _json_rows(read_json(path), path)
     else:
-        rows = _text_rows(read_text(path))
+        text = read_text(path)
+        rows = _column_rows(text) or _text_rows(text)
     return _checked([row for row in rows if row.name], path)
 
 
@@ -110,6 +113,23 @@ def _checked(rows: list[TableRow], path: str) -> list[TableRow]:
     if len({row.color is None for row in rows}) > 1:
         name = next(row.name for row in rows if row.color is None)
         raise LabelError(f'{name!r} has no colour, others have; give a colour to each class or to none', path)
+    return rows
+
+
+def _column_rows(text: str) -> list[TableRow]:
+    """Return the rows of a CSV table with the columns name, r, g and b; none of other texts."""
+    lines = list(csv.reader(io.StringIO(text), skipinitialspace=True))
+    header = [field.strip().lower() for field in lines[0]] if lines else []
+    if not {'name', 'r', 'g', 'b'} <= set(header):
+        return []
+    name, *channels = (header.index(column) for column in ('name', 'r', 'g', 'b'))
+    rows = []
+    for fields in filter(any, lines[1:]):
+        try:
+            red, green, blue = (int(fields[index]) for index in channels)
+        except (IndexError, ValueError):
+            return []
+        rows.append(TableRow(fields[name].strip(), color=(red, green, blue)))
     return rows
 
 

@@ -8,14 +8,14 @@ from typing import Any
 from mmssl.data.label_formats.builder import LabelSetBuilder
 from mmssl.data.label_formats.files import LabelFolder, entries_of, split_name
 from mmssl.data.label_formats.records import Box, ImageLabels, LabelSet, ObjectLabel
-from mmssl.data.label_formats.shapes import as_rle, mask_area, polygons_box, rle_box, shortest
+from mmssl.data.label_formats.shapes import as_rle, mask_area, polygons_box, rle_box, shortest, written
 from mmssl.errors import LabelError
 
 # parts of the names of COCO's other files, which are read only if there is nothing else
 OTHER_FILES = ('caption', 'keypoint', 'panoptic', 'stuff', 'image_info', 'unlabeled')
 
-# relative rounding errors of a sum
-NOISE = 1e-12
+# relative rounding error of a sum of rounded numbers
+NOISE = 1e-15
 
 
 def is_coco(content: Any) -> bool:
@@ -67,8 +67,9 @@ def _check_entries(content: dict, file: str) -> None:
             if not isinstance(entry, dict):
                 raise LabelError(f'{key} holds {entry!r:.60}, which is no entry; correct it', file)
             for name in ids:
-                value = entry.get(name)
-                if isinstance(value, str) and value.strip().isdigit():
+                value: Any = entry.get(name)
+                is_text = isinstance(value, str) and value.strip().isdigit()
+                if is_text or (isinstance(value, float) and value.is_integer()):  # as pandas writes them
                     entry[name] = int(value)
                 elif not isinstance(value, int) or isinstance(value, bool):
                     raise LabelError(
@@ -222,6 +223,11 @@ def _sum(first: float, second: float) -> float:
     return shortest(first + second, NOISE * max(1.0, abs(first), abs(second)))
 
 
+def _extent(first: float, last: float) -> float:
+    """Return the length that :func:`_sum` adds to the first end to give the last one exactly."""
+    return written(_sum(last, -first), last, lambda length: _sum(first, length))
+
+
 def _segmentation(
     builder: LabelSetBuilder, value: Any, image: ImageLabels
 ) -> tuple[list[list[float]], dict | None]:
@@ -269,7 +275,7 @@ def _annotation(each: ObjectLabel, image: ImageLabels, image_id: int, number: in
         id=number,
         image_id=image_id,
         category_id=each.label + 1,
-        bbox=[left, top, _sum(right, -left), _sum(bottom, -top)],
+        bbox=[left, top, _extent(left, right), _extent(top, bottom)],
         area=area,
         iscrowd=int(each.crowd),
     )

@@ -75,7 +75,12 @@ def write_segmentation(labels: LabelSet, out: str | os.PathLike, split: str) -> 
 
 def map_classes(labels: LabelSet) -> list[str]:
     """Return the classes of the label maps of labels; objects stand before a background."""
-    return labels.classes if labels.format == 'png' else [BINARY_CLASSES[0], *labels.classes]
+    if labels.format == 'png':
+        return labels.classes
+    background = BINARY_CLASSES[0]
+    while background in labels.classes:  # objects of a class of that name
+        background = f'_{background}_'
+    return [background, *labels.classes]
 
 
 def label_map_of(labels: LabelSet, image: ImageLabels) -> np.ndarray:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 from PIL import Image
 
@@ -85,8 +86,9 @@ class LabelFolder:
         """Find an image by the name that a label file gives it.
 
         The name may be a path of another machine, may have separators of Windows, another case or another
-        suffix. The path itself goes first, relative to the label file or to the root; then the image whose
-        path ends with the longest part of the name.
+        suffix. The path itself goes first, relative to the label file, to the root or to a folder of images;
+        then the image whose path ends with the longest part of the name, and of several that in the folder
+        which holds those of all others.
 
         Args:
             name: The name in the label file.
@@ -99,15 +101,13 @@ class LabelFolder:
         Raises:
             LabelError: Several images fit equally well.
         """
-        name = name.strip().replace('\\', '/')
-        for folder in (near or self.root, self.root):
-            path = os.path.normpath(os.path.join(folder, name))
-            if is_image(path) and os.path.isfile(path):
-                return path
-        basename = PurePosixPath(name).name.casefold()
-        candidates = self._by_name.get(basename) or self._by_stem.get(
-            os.path.splitext(basename)[0] if is_image(basename) else basename, []
-        )
+        name = name.replace('\\', '/')
+        path = self._at(name, near)
+        if path:
+            return path
+        names = dict.fromkeys([name, name.strip(), unquote(name)])
+        name = next(filter(self._named_alike, names), name)
+        candidates = self._named_alike(name)
         if len(candidates) > 1:
             candidates = _longest_match(name, candidates)
         if len(candidates) > 1 and split:
@@ -122,6 +122,25 @@ class LabelFolder:
                 self.root,
             )
         return candidates[0] if candidates else None
+
+    def _named_alike(self, name: str) -> list[str]:
+        """Return the images of the same file name, or else those that differ in their endings only."""
+        basename = PurePosixPath(name).name.casefold()
+        stem = os.path.splitext(basename)[0] if is_image(basename) else basename
+        return self._by_name.get(basename) or self._by_stem.get(stem, [])
+
+    def _at(self, name: str, near: str) -> str | None:
+        """Return the image at a path relative to a folder that may be meant; None if there is none."""
+        for folder in dict.fromkeys([near or self.root, *self._image_roots]):
+            path = os.path.normpath(os.path.join(folder, name))
+            if is_image(path) and os.path.isfile(path):
+                return path
+        return None
+
+    def below_images(self, path: str) -> str:
+        """Return the path of an image relative to the folder that it was found in, with '/'."""
+        roots = [root for root in self._image_roots if Path(path).is_relative_to(root)]
+        return Path(path).relative_to(max(roots, key=len, default=self.root)).as_posix()
 
     def split_of(self, path: str) -> str | None:
         """Return the split that the folders of a path name, the innermost first; None if they name none."""
@@ -163,7 +182,7 @@ def split_name(text: str) -> str | None:
 
 
 def _longest_match(name: str, candidates: Sequence[str]) -> list[str]:
-    """Return the paths that have the most trailing parts in common with a name."""
+    """Return the paths that have the most trailing parts in common with a name; that above all others."""
     parts = [part.casefold() for part in reversed(PurePosixPath(name).parts)]
 
     def common(path: str) -> int:
@@ -172,7 +191,14 @@ def _longest_match(name: str, candidates: Sequence[str]) -> list[str]:
         return next((index for index, (a, b) in enumerate(pairs) if a != b), len(parts) - 1)
 
     most = max(map(common, candidates))
-    return [path for path in candidates if common(path) == most]
+    candidates = [path for path in candidates if common(path) == most]
+    folders = [Path(path).parents[most] for path in candidates]
+    tops = [
+        path
+        for path, top in zip(candidates, folders, strict=True)
+        if all(folder.is_relative_to(top) for folder in folders)
+    ]
+    return tops if len(tops) == 1 else candidates
 
 
 def _nearest(folder: str, candidates: Sequence[str]) -> list[str]:

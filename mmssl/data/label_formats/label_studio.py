@@ -11,7 +11,7 @@ from mmssl.data.label_formats.builder import LabelSetBuilder
 from mmssl.data.label_formats.cvat import rotated
 from mmssl.data.label_formats.files import LabelFolder, entries_of
 from mmssl.data.label_formats.records import Box, ImageLabels, LabelSet, ObjectLabel
-from mmssl.data.label_formats.shapes import encode, object_mask, polygons_box, rle_box, shortest
+from mmssl.data.label_formats.shapes import encode, object_mask, polygons_box, rle_box, shortest, written
 from mmssl.data.label_formats.xml_files import read_xml
 from mmssl.errors import LabelError
 
@@ -235,7 +235,7 @@ def _values(each: ObjectLabel, image: ImageLabels) -> list[tuple[str, dict]]:
                 'polygonlabels',
                 dict(
                     points=[
-                        [100 * x / sizes[0], 100 * y / sizes[1]]
+                        [_percent(x, sizes[0]), _percent(y, sizes[1])]
                         for x, y in zip(outline[0::2], outline[1::2], strict=True)
                     ],
                     closed=True,
@@ -243,15 +243,21 @@ def _values(each: ObjectLabel, image: ImageLabels) -> list[tuple[str, dict]]:
             )
             for outline in each.polygons
         ]
-    left, top, right, bottom = each.box
-    value = dict(
-        x=100 * left / sizes[0],
-        y=100 * top / sizes[1],
-        width=100 * (right - left) / sizes[0],
-        height=100 * (bottom - top) / sizes[1],
-        rotation=0,
+    (x, width), (y, height) = (
+        _percent_and_length(each.box[axis], each.box[axis + 2], size) for axis, size in enumerate(sizes)
     )
+    value = dict(x=x, y=y, width=width, height=height, rotation=0)
     return [('rectanglelabels', value)]
+
+
+def _percent(value: float, size: int) -> float:
+    return written(100 * value / size, value, lambda percent: _pixels(percent, size))
+
+
+def _percent_and_length(first: float, last: float, size: int) -> tuple[float, float]:
+    start = _percent(first, size)
+    length = written(100 * (last - first) / size, last, lambda length: _pixels(start + length, size))
+    return start, length
 
 
 def label_config(labels: LabelSet) -> str:

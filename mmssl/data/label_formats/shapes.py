@@ -1,6 +1,7 @@
 """Outlines, run lengths and masks of objects, and numbers as files round them."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,8 @@ import numpy as np
 from mmssl.data.label_formats.records import Box, ImageLabels, ObjectLabel
 from mmssl.errors import LabelError
 
-MAX_DECIMALS = 12
+# decimals of positions that people and tools write; others are not rounded
+MAX_DECIMALS = 6
 
 
 def polygons_box(polygons: Sequence[Sequence[float]]) -> Box:
@@ -114,10 +116,31 @@ def shortest(value: float, tolerance: float) -> float:
     """Return the number with the fewest decimals within a tolerance of a value.
 
     Files of relative coordinates round them; the pixel position that was written is the one with the fewest
-    decimals among those that give the same digits.
+    decimals among those that give the same digits. A value with more than six decimals stays as it is.
     """
-    for decimals in range(MAX_DECIMALS):
+    for decimals in range(MAX_DECIMALS + 1):
         rounded = round(value, decimals)
         if abs(rounded - value) <= tolerance:
             return float(rounded)
     return float(value)
+
+
+def neighbours(value: float) -> Iterator[float]:
+    """Yield a value and the four floating-point numbers next to it, the nearest first."""
+    below = above = value
+    yield value
+    for _ in range(2):
+        below, above = math.nextafter(below, -math.inf), math.nextafter(above, math.inf)
+        yield below
+        yield above
+
+
+def written(value: float, target: float, read: Callable[[float], float]) -> float:
+    """Return the number next to a value that is read as a target; the value if there is none.
+
+    Args:
+        value: The number to write.
+        target: What it stands for.
+        read: How the reader of the format computes it.
+    """
+    return next((candidate for candidate in neighbours(value) if read(candidate) == target), value)

@@ -51,9 +51,9 @@ def read(folder: LabelFolder, files: list[str], need_images: bool = True) -> Lab
 
 def _read_file(builder: LabelSetBuilder, file: str, splits: Mapping[str, str]) -> None:
     folder, root = builder.folder, read_xml(file)
-    stem = os.path.splitext(os.path.basename(file))[0]
-    name = folder.below(file).rpartition('.')[0].rpartition('Annotations/')[2]
-    image = _add_image(builder, root, file, splits.get(name) or splits.get(stem, ''))
+    name = folder.below(file).rpartition('.')[0]
+    name = name.partition('Annotations/')[2] or name
+    image = _add_image(builder, root, file, name, splits)
     if image is None:
         return
     if not splits:
@@ -91,12 +91,19 @@ def read_split_lists(folder: LabelFolder) -> dict[str, str]:
     return splits
 
 
-def _add_image(builder: LabelSetBuilder, root: Element, file: str, split: str) -> ImageLabels | None:
-    stem = os.path.splitext(os.path.basename(file))[0]
+def _add_image(
+    builder: LabelSetBuilder, root: Element, file: str, name: str, splits: Mapping[str, str]
+) -> ImageLabels | None:
+    folder, _, stem = name.rpartition('/')
+    split = splits.get(name) or splits.get(stem, '')
     near = os.path.dirname(file)
     stated = (root.findtext('filename') or '').strip()
-    own = builder.folder.find_image(stem, near, split)
-    other = builder.folder.find_image(stated, near, split) if stated else None
+    other = None
+    if is_image(stated) and os.path.splitext(stated)[0].casefold() == stem.casefold():
+        name = f'{folder}/{stated}' if folder else stated
+    elif stated:
+        other = builder.folder.find_image(stated, near, split)
+    own = builder.folder.find_image(name, near, split)
     if own and other and os.path.realpath(own) != os.path.realpath(other):
         raise LabelError(
             f'<filename> is {stated}, which exists, as does {os.path.basename(own)}; rename the XML file, or '

@@ -1,5 +1,7 @@
 """Writes labels in the formats of labelling tools; a format says what it cannot hold."""
 
+import csv
+import io
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -7,6 +9,7 @@ from pathlib import Path
 
 from mmssl.checkpoint import write_json, write_text
 from mmssl.data.colors import class_color
+from mmssl.data.label_formats.class_table import IGNORED_NAMES
 from mmssl.data.label_formats.coco import coco_content
 from mmssl.data.label_formats.convert import label_map_of, link, map_classes, save_png
 from mmssl.data.label_formats.cvat import cvat_xml
@@ -78,6 +81,10 @@ def losses(labels: LabelSet, format: str) -> list[str]:
             notes.append(f'yolo holds no crowds: {crowds} are not written')
     if format == 'png' and objects:
         notes.append('png holds classes, not objects: masks are joined, larger ones below smaller ones')
+    if format == 'png':
+        void = [name for name in labels.classes if name.lower() in IGNORED_NAMES]
+        if void:
+            notes.append(f'png ignores the pixels of a class of the name {void[0]!r}; rename the class')
     if format not in ('label-studio', 'cvat') and any(image.label is not None for image in labels.images):
         notes.append(f'{format} holds no classes of whole images')
     return notes
@@ -164,9 +171,13 @@ def _write_png(labels: LabelSet, out: Path, with_images: bool) -> None:
 
 def write_class_table(classes: list[str], out: str | os.PathLike) -> None:
     """Write ``classes.csv``, the names and colours of the label maps of :func:`class_palette`."""
-    rows = [*zip(classes, class_palette(len(classes)), strict=False), ('void', IGNORED_COLOR)]
-    lines = [','.join([name, *map(str, color)]) + '\n' for name, color in rows]
-    _write(Path(out) / 'classes.csv', ''.join(['name,r,g,b\n', *lines]))
+    ignored = next((name for name in IGNORED_NAMES if name not in classes), IGNORED_NAMES[0])
+    rows = [*zip(classes, class_palette(len(classes)), strict=False), (ignored, IGNORED_COLOR)]
+    text = io.StringIO()
+    csv.writer(text, lineterminator='\n').writerows(
+        [('name', 'r', 'g', 'b'), *((name, *color) for name, color in rows)]
+    )
+    _write(Path(out) / 'classes.csv', text.getvalue())
 
 
 def _write_labelme(labels: LabelSet, out: Path, with_images: bool) -> None:

@@ -3,19 +3,20 @@
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from mmssl.data.label_formats.builder import LabelSetBuilder
 from mmssl.data.label_formats.files import LabelFolder, read_names, read_text
 from mmssl.data.label_formats.records import Box, ImageLabels, LabelSet
-from mmssl.data.label_formats.shapes import largest_outline, polygons_box, shortest
+from mmssl.data.label_formats.shapes import largest_outline, neighbours, polygons_box, shortest, written
 from mmssl.data.label_formats.yolo_yaml import find_yaml, images_of_splits, yaml_classes
 from mmssl.errors import LabelError
 
 NAME_FILES = ('classes.txt', 'obj.names', 'class.names', 'classes.names', 'coco.names', 'labels.txt')
-# digits that converters usually write, and those of :func:`yolo_text`
+# digits that converters usually write
 USUAL_DIGITS = 6
-DIGITS = 10
+# error of a position in pixels that is computed from fractions with all digits
+MIN_TOLERANCE = 1e-9
 # how far outside 0 to 1 a coordinate may lie of an object that reaches over the border; pixels lie further
 SLACK = 0.5
 # folders that stand for each other in the paths of images and labels
@@ -24,11 +25,13 @@ _PARALLEL = ('images', 'labels', 'image', 'label', 'img', 'txt', 'annotations', 
 
 def is_label_file(path: str) -> bool:
     """Whether the first line of a text file is a label of YOLO's."""
-    with open(path, encoding='utf-8', errors='replace') as file:
-        for line in file:
-            fields = line.replace('\ufeff', '').split()
-            if fields:
-                return len(fields) >= 5 and fields[0].isdigit() and _numbers(fields[1:]) is not None
+    data = Path(path).read_bytes()
+    encoding = 'utf-16' if data[:2] in (b'\xff\xfe', b'\xfe\xff') else 'utf-8-sig'
+    for line in data.decode(encoding, errors='replace').splitlines():
+        fields = line.split()
+        if fields and fields[0][0] != '#':
+            numbers = _numbers(fields)
+            return numbers is not None and len(numbers) >= 5 and numbers[0].is_integer() and numbers[0] >= 0
     return False
 
 
@@ -112,7 +115,15 @@ def _label_files(folder: LabelFolder) -> list[str]:
     names = {*NAME_FILES, 'train.txt', 'val.txt', 'test.txt', 'readme.txt', 'readme.dataset.txt'}
     names |= {'readme.roboflow.txt', 'requirements.txt', 'notes.txt'}
     texts = [file for file in folder.with_suffix('.txt') if os.path.basename(file).lower() not in names]
-    return [file for file in texts if os.path.getsize(file) == 0 or is_label_file(file) or _is_blank(file)]
+    stems = {os.path.splitext(os.path.basename(path))[0] for path in folder.images}
+    return [
+        file
+        for file in texts
+        if os.path.splitext(os.path.basename(file))[0] in stems  # wrong lines of such a file are errors
+        or os.path.getsize(file) == 0
+        or is_label_file(file)
+        or _is_blank(file)
+    ]
 
 
 def _is_blank(path: str) -> bool:
@@ -130,9 +141,8 @@ def _classes(
     name_file = folder.named(*NAME_FILES)
     if name_file:
         return read_names(name_file)
-    numbers = {
-        int(line.split()[0]) for file in label_files for line in _lines(file) if line.split()[0].isdigit()
-    }
+    firsts = (_numbers(line.split()[:1]) for file in label_files for line in _lines(file))
+    numbers = {int(first[0]) for first in firsts if first and first[0].is_integer() and first[0] >= 0}
     if not numbers:
         raise LabelError(
             f'the {len(label_files)} text files hold no object, and there is no data.yaml that names the '
@@ -158,8 +168,24 @@ def _by_stem(folder: LabelFolder, label_files: Sequence[str]) -> dict[str, list[
     return by_stem
 
 
+def _parallel_path(
+    folder: LabelFolder, path: str, by_stem: Mapping[str, list[tuple[tuple, str]]]
+) -> str | None:
+    """Return the text file in the folder ``labels`` in place of ``images``, the last first, or beside it."""
+    stem = os.path.splitext(path)[0]
+    parts = stem.split(os.sep)
+    known = {file for _, file in by_stem.get(parts[-1].casefold(), ())}
+    places = [index for index, part in enumerate(parts[:-1]) if part.lower() in ('images', 'jpegimages')]
+    stems = [os.sep.join([*parts[:place], 'labels', *parts[place + 1 :]]) for place in reversed(places)]
+    stems += [os.path.join(folder.root, 'labels', os.path.splitext(folder.below_images(path))[0]), stem]
+    return next((f'{each}.txt' for each in stems if f'{each}.txt' in known), None)
+
+
 def _label_file(folder: LabelFolder, path: str, by_stem: Mapping[str, list[tuple[tuple, str]]]) -> str | None:
     """Return the text file of an image: that at the parallel path, or of a path that ends like it."""
+    parallel = _parallel_path(folder, path, by_stem)
+    if parallel:
+        return parallel
     key = _key(folder, path)
     matches = []
     for other, file in by_stem.get(key[0], ()):
@@ -188,9 +214,16 @@ def _numbers(fields: Sequence[str]) -> list[float] | None:
         return None
 
 
+def _decimals(field: str) -> int:
+    """Return the number of decimals of a number, without zeros at its end."""
+    digits, _, exponent = field.lower().partition('e')
+    shift = int(exponent) if exponent.lstrip('+-').isdigit() else 0
+    return max(0, len(digits.partition('.')[2].rstrip('0')) - shift)
+
+
 def _read_lines(builder: LabelSetBuilder, image: ImageLabels) -> None:
     rows = [line.split() for line in _lines(image.source)]
-    digits = max([len(field.partition('.')[2]) for row in rows for field in row[1:5]], default=0)
+    digits = max([_decimals(field) for row in rows for field in row[1:5]], default=0)
     for number, fields in enumerate(rows, 1):
         values = _numbers(fields)
         if values is None or len(values) < 5 or values[0] != int(values[0]) or values[0] < 0:
@@ -223,22 +256,34 @@ def _shape(values: list[float], image: ImageLabels, digits: int) -> tuple[Box, l
     Positions are those with the fewest decimals that the digits of the file allow, so that whole pixels come
     back as they were.
     """
-    width, height = image.width, image.height
-    error = 10.0**-digits
-    across, down = max(0.75 * error * width, 1e-9), max(0.75 * error * height, 1e-9)
+    sizes = (image.width, image.height)
+    tolerances = [max(0.75 * 10.0**-digits * size, MIN_TOLERANCE) for size in sizes]
     if len(values) == 4:
-        x, y, w, h = values
-        return (
-            shortest((x - w / 2) * width, across),
-            shortest((y - h / 2) * height, down),
-            shortest((x + w / 2) * width, across),
-            shortest((y + h / 2) * height, down),
-        ), []
+        left, right, top, bottom = (
+            shortest((values[axis] + sign * values[2 + axis] / 2) * sizes[axis], tolerances[axis])
+            for axis in (0, 1)
+            for sign in (-1, 1)
+        )
+        return (left, top, right, bottom), []
     outline = [
-        shortest(value * (height if index % 2 else width), down if index % 2 else across)
-        for index, value in enumerate(values)
+        shortest(value * sizes[index % 2], tolerances[index % 2]) for index, value in enumerate(values)
     ]
     return polygons_box([outline]), [outline]
+
+
+def _fraction(value: float, size: int) -> float:
+    return written(value / size, value, lambda fraction: shortest(fraction * size, MIN_TOLERANCE))
+
+
+def _center_and_length(first: float, last: float, size: int) -> tuple[float, float]:
+    """Return the fractions of which :func:`_shape` makes two ends exactly, where there are such."""
+    center, length = (first + last) / 2 / size, (last - first) / size
+    for candidate in neighbours(length):
+        for middle in neighbours(center):
+            ends = ((middle + sign * candidate / 2) * size for sign in (-1, 1))
+            if [shortest(end, MIN_TOLERANCE) for end in ends] == [first, last]:
+                return middle, candidate
+    return center, length
 
 
 def yolo_text(image: ImageLabels) -> str:
@@ -250,14 +295,16 @@ def yolo_text(image: ImageLabels) -> str:
     for each in image.objects:
         if each.crowd:
             continue
-        outline = largest_outline(each, image)
+        outline, sizes = largest_outline(each, image), (image.width, image.height)
         if outline:
-            values = [value / (image.width, image.height)[index % 2] for index, value in enumerate(outline)]
+            values = [_fraction(value, sizes[index % 2]) for index, value in enumerate(outline)]
         else:
-            left, top, right, bottom = each.box
-            values = [(left + right) / 2 / image.width, (top + bottom) / 2 / image.height]
-            values += [(right - left) / image.width, (bottom - top) / image.height]
-        fields = [str(each.label), *(f'{value:.{DIGITS}f}' for value in values)]
+            (x, width), (y, height) = (
+                _center_and_length(each.box[axis], each.box[axis + 2], size)
+                for axis, size in enumerate(sizes)
+            )
+            values = [x, y, width, height]
+        fields = [str(each.label), *(repr(float(value)) for value in values)]
         if each.score is not None:
             fields.append(repr(float(each.score)))
         lines.append(' '.join(fields))

@@ -38,7 +38,8 @@ def find_yaml(folder: LabelFolder) -> tuple[str, dict] | None:
 def yaml_classes(path: str, content: dict) -> list[str]:
     names = content['names']
     if isinstance(names, dict):
-        numbers = sorted(names)
+        names = {int(key) if str(key).strip().isdigit() else key: name for key, name in names.items()}
+        numbers = sorted(names, key=lambda key: (isinstance(key, str), key))
         if numbers != list(range(len(names))):
             raise LabelError(f'names has the numbers {numbers[:8]}; they must go from 0 without gaps', path)
         names = [names[number] for number in numbers]

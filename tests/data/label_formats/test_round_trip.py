@@ -4,10 +4,20 @@ import json
 
 import numpy as np
 import pytest
-from label_files import comparable, label_set
+from label_files import comparable, label_set, mask, write_image
 from PIL import Image
 
-from mmssl.data.label_formats import ImageLabels, describe, losses, read_labels, write_labels
+from mmssl.data.label_formats import (
+    ImageLabels,
+    LabelSet,
+    ObjectLabel,
+    describe,
+    label_map_of,
+    losses,
+    read_labels,
+    write_labels,
+)
+from mmssl.data.label_formats.shapes import encode
 
 BOXES = ('coco', 'yolo', 'voc', 'labelme', 'cvat', 'label-studio')
 SEVERAL = ('coco', 'labelme', 'cvat', 'label-studio')
@@ -31,6 +41,53 @@ def test_labels_come_back_as_they_were(tmp_path, format, kinds, images):
     assert result.classes == labels.classes
     assert comparable(result) == comparable(labels)
     assert not list((tmp_path / 'out').rglob('.*'))
+
+
+ODD_NAMES = {
+    'equal base names': ['1.png', 'a/1.png', 'b/1.png', 'a/b/1.png', 'b/a/1.png'],
+    'folders of labels': ['images/x.png', 'labels/x.png', 'img/images/x.png', 'masks/x.png'],
+    'endings of label maps': ['a.png', 'a_mask.png', 'b.png', 'b_image.png', 'b..png'],
+    'punctuation': ['a,b;c.png', 'q"uo\'te.png', '日本&<x>.png', '100%+#?=.png', ' a.png', 'b .png'],
+}
+ODD_CLASSES = ['a,b', 'q"x"', "it's", '日本 語', 'a/b', 'no', '1.0', 'a 1 2 3', '#x', 'Ärger']
+
+
+@pytest.mark.parametrize('names', ODD_NAMES.values(), ids=ODD_NAMES)
+@pytest.mark.parametrize('format', [*BOXES, 'png'])
+@pytest.mark.parametrize('images', ['link', 'none'])
+def test_odd_names_of_images_and_classes_come_back(tmp_path, names, format, images):
+    root = tmp_path / 'source'
+    of_images = []
+    for index, name in enumerate(sorted(names)):
+        path = write_image(root / name, value=index)
+        each = ObjectLabel(index, (index + 1.5, 2.0, 9.1234, 12.5))
+        if format == 'png':
+            each = ObjectLabel(index, (2.0, 2.0, 9.0, 9.0), rle=encode(mask(2, 2, 9, 9)))
+        of_images.append(ImageLabels(name, str(path), 40, 30, [each] if index != 1 else []))
+    labels = LabelSet(str(root), 'coco', ODD_CLASSES, of_images, str(root))
+    write_labels(labels, tmp_path / 'out', format, images)
+    result = read_labels(tmp_path / 'out', images=[root] if images == 'none' else [])
+    if format == 'png':
+        assert result.classes == ['background', *ODD_CLASSES]
+        assert [image.name for image in result.images] == sorted(names)
+        for image, other in zip(labels.images, result.images, strict=True):
+            np.testing.assert_array_equal(label_map_of(labels, image), label_map_of(result, other))
+        return
+    assert result.classes == ODD_CLASSES
+    assert comparable(result) == comparable(labels)
+
+
+@pytest.mark.parametrize('format', BOXES)
+def test_positions_come_back_to_the_last_digit(tmp_path, format):
+    labels = label_set(tmp_path / 'source', 'boxes')
+    generator = np.random.default_rng(0)
+    for image in labels.images:
+        for _ in range(100):
+            left, right = sorted(generator.uniform(0, 40, 2).round(4).tolist())
+            top, bottom = sorted(generator.uniform(0, 30, 2).round(4).tolist())
+            image.objects.append(ObjectLabel(0, (left, top, right, bottom), score=float(generator.random())))
+    write_labels(labels, tmp_path / 'out', format, 'link')
+    assert comparable(read_labels(tmp_path / 'out')) == comparable(labels)
 
 
 @pytest.mark.parametrize('format', SEVERAL)
