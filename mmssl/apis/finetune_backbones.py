@@ -1,57 +1,23 @@
-"""Backbones of pre-trainings, with the settings that the recipes of fine-tuning need."""
+"""Pre-trained backbones, with the settings that the fine-tuning recipes need."""
 
 import ast
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from mmssl.apis.finetune_architecture import Backbone
+from mmssl.apis.finetune_transformers import BEITS, SWINS, VITS, beit, swin, vit
 from mmssl.errors import CheckpointError, UserError
 
 RESNETS = ('ResNet', 'ResNetV1c', 'ResNetV1d')
 MOBILENETS = ('MobileNetV2', 'DilatedMobileNetV2')
-VITS = ('ViT', 'MAEViT', 'DINOViT', 'DINOv2ViT', 'MoCoV3ViT', 'IJEPAViT')
 _RESNET_KEYS = ('depth', 'stem_channels', 'base_channels', 'deep_stem', 'avg_down', 'style')
-_VIT_KEYS = (
-    'arch',
-    'img_size',
-    'patch_size',
-    'qkv_bias',
-    'norm_cfg',
-    'with_cls_token',
-    'layer_cfgs',
-    'layer_scale_init_value',
-    'num_registers',
-    'use_abs_pos_emb',
-    'rope_cfg',
-)
 _MOBILENET_CHANNELS = (24, 32, 96, 320)
 _TOOLBOX = {'classify': 'mmpretrain', 'detect': 'mmdet', 'instance': 'mmdet', 'semantic': 'mmseg'}
 
 
-@dataclass
-class Backbone:
-    """A backbone for a task.
-
-    Attributes:
-        settings: Its config.
-        channels: Channels of the maps that it returns.
-        strides: Their strides in pixels.
-        image_size: Side of the images it was pre-trained on; None if any size is as good.
-        is_vit: Whether it is a Vision Transformer.
-        num_stages: Number of stages or layers, all of which ``frozen_stages`` freezes.
-    """
-
-    settings: dict[str, Any]
-    channels: list[int]
-    strides: list[int] = field(default_factory=lambda: [4, 8, 16, 32])
-    image_size: int | None = None
-    is_vit: bool = False
-    num_stages: int = 4
-
-
 def pretraining_config(checkpoint: str, backbone_config: str | None, trust: bool = False) -> dict[str, Any]:
-    """Return the config of a pre-training.
+    """Return the config that a model was pre-trained with.
 
     Args:
         checkpoint: Its checkpoint, or 'random'.
@@ -108,11 +74,11 @@ def _value(node: ast.expr) -> Any:
 
 
 def backbone_for(task: str, pretraining: Mapping[str, Any], checkpoint: str, freeze: bool) -> Backbone:
-    """Return the backbone of a pre-training for a task.
+    """Return a pre-trained backbone for a task.
 
     Args:
         task: 'classify', 'detect', 'instance' or 'semantic'.
-        pretraining: The config of the pre-training.
+        pretraining: The config of pre-training.
         checkpoint: Its checkpoint, from which the weights are initialised; or 'random'.
         freeze: Freeze all of the backbone.
 
@@ -126,21 +92,19 @@ def backbone_for(task: str, pretraining: Mapping[str, Any], checkpoint: str, fre
             'the config of the pre-training has no model.backbone; give another --backbone-config'
         )
     name = str(settings.get('type')).rpartition('.')[2]
-    builders = {**dict.fromkeys(RESNETS, _resnet), **dict.fromkeys(MOBILENETS, _mobilenet)}
-    if name in VITS and task != 'instance':
-        builders[name] = _vit
-    if name not in builders:
-        known = ', '.join((*RESNETS, *MOBILENETS, *(VITS if task != 'instance' else ())))
+    if name not in _BUILDERS:
         raise UserError(
-            f'no recipe takes the backbone {name} to the task {task}; those that it takes are {known}. '
-            'mmssl train takes any config'
+            f'no recipe takes the backbone {name} to the task {task}; those that it takes are '
+            f'{", ".join(_BUILDERS)}. mmssl train takes any config'
         )
-    backbone = builders[name](task, name, settings)
+    backbone = _BUILDERS[name](task, name, settings)
     if freeze:
         backbone.settings['frozen_stages'] = backbone.num_stages
     if checkpoint != 'random':
-        path = os.path.abspath(checkpoint)
-        backbone.settings['init_cfg'] = dict(type='Pretrained', checkpoint=path, prefix='backbone.')
+        backbone.checkpoint = os.path.abspath(checkpoint)
+        backbone.settings['init_cfg'] = dict(
+            type='Pretrained', checkpoint=backbone.checkpoint, prefix='backbone.'
+        )
     return backbone
 
 
@@ -169,32 +133,10 @@ def _mobilenet(task: str, name: str, settings: Mapping[str, Any]) -> Backbone:
     return Backbone(chosen, list(_MOBILENET_CHANNELS), num_stages=7)
 
 
-def _vit(task: str, name: str, settings: Mapping[str, Any]) -> Backbone:
-    from mmssl.layers.vit import resolve_arch
-
-    chosen = {key: settings[key] for key in _VIT_KEYS if key in settings}
-    if name == 'IJEPAViT':
-        chosen['with_cls_token'] = False
-    if name == 'MoCoV3ViT' and str(chosen.get('arch')).lower() in ('s', 'small'):
-        from mmssl.selfsup.mocov3 import VIT_SMALL
-
-        chosen['arch'] = dict(VIT_SMALL)
-    sizes = resolve_arch(chosen.get('arch', 'base'))
-    depth, width = sizes['num_layers'], sizes['embed_dims']
-    patch = chosen.get('patch_size', 16)
-    if not isinstance(patch, int):
-        raise UserError(f'no recipe takes a ViT with patches of {patch}; only square ones')
-    chosen = dict(type='mmssl.ViT', **chosen, final_norm=False, drop_path_rate=0.1)
-    size = settings.get('img_size', 224)
-    side = size if isinstance(size, int) else max(size)
-    if task == 'classify':
-        chosen['out_type'] = 'avg_featmap'
-        return Backbone(chosen, [width], [patch], side, True, depth)
-    if task == 'detect':
-        indices: tuple[int, ...] = (min(2 * depth // 3, depth - 2), depth - 1)
-    elif depth < 4:
-        raise UserError(f'no recipe takes a ViT of {depth} layers to the task {task}; of at least 4')
-    else:
-        indices = tuple(depth * part // 4 - 1 for part in (1, 2, 3, 4))
-    chosen['out_indices'] = indices
-    return Backbone(chosen, [width] * len(indices), [patch] * len(indices), side, True, depth)
+_BUILDERS = {
+    **dict.fromkeys(RESNETS, _resnet),
+    **dict.fromkeys(MOBILENETS, _mobilenet),
+    **dict.fromkeys(VITS, vit),
+    **dict.fromkeys(BEITS, beit),
+    **dict.fromkeys(SWINS, swin),
+}

@@ -4,19 +4,21 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from mmssl.apis.finetune_backbones import Backbone
-from mmssl.apis.finetune_data import TaskData, anchor_scales, scaled_size
+from mmssl.apis.finetune_architecture import Backbone
+from mmssl.apis.finetune_data import TaskData, anchor_scales, pyramid_scale, scaled_size
 
 # images of a step on a CPU, for which the rates of the base configs are made; passes over the data, and the
 # longest side of images, on a CPU and on a GPU
-BATCH_SIZES = {'classify': 32, 'detect': 4, 'instance': 4, 'semantic': 6}
-PASSES = {'classify': 30, 'detect': 30, 'instance': 30, 'semantic': 60}
+BATCH_SIZES = {'classify': 32, 'detect': 4, 'instance': 4, 'semantic': 6, 'sam-lora': 2}
+PASSES = {'classify': 30, 'detect': 30, 'instance': 30, 'semantic': 60, 'sam-lora': 10}
 LONGEST = {'detect': (480, 1000), 'instance': (480, 1000), 'semantic': (480, 1024)}
 MIN_ITERS, MAX_ITERS = 300, 20000
-RATES = {'classify': 5e-4, 'detect': 5e-4, 'instance': 2e-4, 'semantic': 1e-3}
-VIT_RATES = {'classify': 5e-4, 'detect': 2e-4, 'semantic': 2e-4}
+RATES = {'classify': 5e-4, 'detect': 5e-4, 'instance': 2e-4, 'semantic': 1e-3, 'sam-lora': 2e-4}
+VIT_RATES = {'classify': 5e-4, 'detect': 2e-4, 'instance': 2e-4, 'semantic': 2e-4}
 LINEAR_RATE = 1e-2
 LAYER_DECAY = 0.75
+# maps of the feature pyramid
+LEVELS = 5
 GIB_PER_BATCH = 16
 MAX_BATCHES = 4
 MAX_COLUMNS = 100
@@ -26,7 +28,7 @@ HEADS = {'classify': 'linear classifier', 'detect': 'R-FCN', 'instance': 'Mask R
 
 @dataclass
 class Budget:
-    """Batch size, length and sizes of a training.
+    """Batch size, length and image sizes of a training run.
 
     Attributes:
         batch_size: Images of a step.
@@ -65,7 +67,8 @@ def choose_budget(
         iters = min(MAX_ITERS, max(MIN_ITERS, round(PASSES[task] * num_images / batch_size)))
     longest = given.get('size')
     if not longest:
-        longest = (backbone.image_size or 224) if task == 'classify' else LONGEST[task][gpu_gib > 0]
+        sides = LONGEST.get(task)
+        longest = sides[gpu_gib > 0] if sides else backbone.image_size or 224
     return Budget(batch_size, iters, longest)
 
 
@@ -73,21 +76,20 @@ def config_text(task: str, data: TaskData, backbone: Backbone, budget: Budget, s
     """Return the text of the config.
 
     Args:
-        task: The task.
+        task: The task, or the recipe if it is not the usual one.
         data: Its data.
         backbone: The backbone.
         budget: Batch size and length.
         source: 'checkpoint', 'work_dir', 'freeze' for a frozen backbone, and 'seed'.
     """
     lines = [
-        f'# {HEADS[task]} for {len(data.classes)} classes on the backbone of {source["checkpoint"]}, written '
-        'by `mmssl finetune`.',
+        f'# {_title(task, data)} {source["checkpoint"]}, written by `mmssl finetune`.',
         f'# Edit it and train it again: mmssl train {source["work_dir"]}/config.py',
         f'# Data: {data.labels.root}, {len(data.split.train)} training and {len(data.split.val)} validation '
         f'images; {data.split.rule}.',
-        f"_base_ = ['mmssl::_base_/finetune/{task}.py']",
+        f"_base_ = ['mmssl::_base_/finetune/{task.replace('-', '_')}.py']",
         f'work_dir = {source["work_dir"]!r}',
-        _assign('metainfo', dict(classes=tuple(data.classes))),
+        *([] if task == 'sam-lora' else [_assign('metainfo', dict(classes=tuple(data.classes)))]),
         *_WRITERS[task](data, backbone, budget),
         *_schedule(task, backbone, budget, source['freeze']),
         f'randomness = dict(seed={source["seed"]})',
@@ -95,13 +97,20 @@ def config_text(task: str, data: TaskData, backbone: Backbone, budget: Budget, s
     return '\n'.join(lines) + '\n'
 
 
+def _title(task: str, data: TaskData) -> str:
+    if task == 'sam-lora':
+        return 'Masks from boxes, by low-rank updates of'
+    return f'{HEADS[task]} for {len(data.classes)} classes on the backbone of'
+
+
 def _schedule(task: str, backbone: Backbone, budget: Budget, freeze: bool) -> list[str]:
-    rates = VIT_RATES if backbone.is_vit else RATES
+    rates = VIT_RATES if backbone.kind in ('vit', 'swin') else RATES
     base = LINEAR_RATE if freeze and task == 'classify' else rates[task]
     rate = float(f'{base * budget.batch_size / BATCH_SIZES[task]:.6g}')
     warmup = max(1, budget.iters // 20)
     wrapper: dict[str, Any] = dict(optimizer=dict(lr=rate))
-    if backbone.is_vit and task == 'classify' and not freeze:
+    # random weights need the full rate in all layers
+    if backbone.is_vit and backbone.is_pretrained and task == 'classify' and not freeze:
         wrapper['paramwise_cfg'] = dict(layer_decay_rate=LAYER_DECAY)
     return [
         f'# the rate of the recipe, {base:g} for {BATCH_SIZES[task]} images, scaled to {budget.batch_size}',
@@ -125,10 +134,11 @@ def _detect(data: TaskData, backbone: Backbone, budget: Budget) -> list[str]:
     stride = backbone.strides[0]
     scales = anchor_scales(data, budget.longest, stride)
     head = dict(in_channels=backbone.channels[-1], num_classes=len(data.classes))
-    if stride != 16:
-        head['stride'] = stride
+    if backbone.strides[-1] != 16:
+        head['stride'] = backbone.strides[-1]
     anchors = dict(scales=scales, strides=[stride])
     model = dict(
+        **_padding(backbone),
         backbone=_own(backbone),
         rpn_head=dict(in_channels=backbone.channels[0], anchor_generator=anchors),
         roi_head=dict(bbox_head=head),
@@ -143,12 +153,43 @@ def _detect(data: TaskData, backbone: Backbone, budget: Budget) -> list[str]:
 
 def _instance(data: TaskData, backbone: Backbone, budget: Budget) -> list[str]:
     count = len(data.classes)
+    first = backbone.strides[0]
+    neck: dict[str, Any] = dict(in_channels=backbone.channels)
+    if backbone.is_vit:
+        first /= 4
+        neck = dict(_delete_=True, type='mmssl.SimpleFeaturePyramid', in_channels=backbone.channels[-1])
+    strides = [_plain(first * 2**level) for level in range(LEVELS)]
+    scale = pyramid_scale(data, budget.longest, strides)
+    extractors = {
+        f'{name}_roi_extractor': dict(featmap_strides=strides[:-1])
+        for name in (('bbox', 'mask') if strides[0] != 4 else ())
+    }
+    heads = dict(bbox_head=dict(num_classes=count), mask_head=dict(num_classes=count))
     model = dict(
+        **_padding(backbone),
         backbone=_own(backbone),
-        neck=dict(in_channels=backbone.channels),
-        roi_head=dict(bbox_head=dict(num_classes=count), mask_head=dict(num_classes=count)),
+        neck=neck,
+        rpn_head=dict(anchor_generator=dict(scales=[scale], strides=strides)),
+        roi_head=dict(**extractors, **heads),
     )
-    return [_assign('model', model), *_coco(data, budget)]
+    sides = ', '.join(f'{scale * stride:g}' for stride in strides)
+    return [
+        f'# anchors of {sides} pixels, the sizes of the boxes',
+        _assign('model', model),
+        *_coco(data, budget),
+    ]
+
+
+def _padding(backbone: Backbone) -> dict[str, Any]:
+    """Return the padding that patches of other sizes than 4, 8, 16 and 32 need."""
+    unit = 2 * backbone.strides[0]
+    if not backbone.is_vit or 32 % unit == 0:
+        return {}
+    return dict(data_preprocessor=dict(pad_size_divisor=unit))
+
+
+def _plain(value: float) -> float:
+    return int(value) if value == int(value) else value
 
 
 def _coco(data: TaskData, budget: Budget) -> list[str]:
@@ -165,6 +206,24 @@ def _coco(data: TaskData, budget: Budget) -> list[str]:
         'test_dataloader = val_dataloader',
         f'val_evaluator = dict(ann_file={data.folder + "/val.json"!r})',
         'test_evaluator = val_evaluator',
+    ]
+
+
+def _sam_lora(data: TaskData, backbone: Backbone, budget: Budget) -> list[str]:
+    preprocessor = dict(pad_size_divisor=budget.longest)
+    images = data.labels.image_root
+    return [
+        _assign('data_preprocessor', preprocessor),
+        _assign('model', dict(data_preprocessor=preprocessor, model=backbone.settings)),
+        *([f'load_from = {backbone.checkpoint!r}'] if backbone.checkpoint else []),
+        *_pipelines({'mmssl.ResizeLongest': dict(scale=budget.longest)}),
+        f'train_dataloader = dict(batch_size={budget.batch_size}, dataset=dict(',
+        f'    ann_file={data.train_file!r},',
+        f'    data_prefix=dict(img_path={images!r}), pipeline=train_pipeline))',
+        'val_dataloader = dict(dataset=dict(',
+        f'    ann_file={data.folder + "/val.json"!r},',
+        f'    data_prefix=dict(img_path={images!r}), pipeline=test_pipeline))',
+        'test_dataloader = val_dataloader',
     ]
 
 
@@ -245,4 +304,10 @@ def _code(value: Any, indent: int, used: int) -> str:
     return f'dict(\n{"".join(parts)}{" " * indent})'
 
 
-_WRITERS = {'classify': _classify, 'detect': _detect, 'instance': _instance, 'semantic': _semantic}
+_WRITERS = {
+    'classify': _classify,
+    'detect': _detect,
+    'instance': _instance,
+    'semantic': _semantic,
+    'sam-lora': _sam_lora,
+}

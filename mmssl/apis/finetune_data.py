@@ -1,8 +1,8 @@
-"""Own labels as the data of a fine-tuning: read, split, and written as the toolboxes' data sets read them."""
+"""The user's labels as training data: read, split, and written in the formats that the toolboxes read."""
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -21,7 +21,7 @@ from mmssl.errors import LabelError
 
 @dataclass
 class TaskData:
-    """The data of a fine-tuning.
+    """The data of a fine-tuning run.
 
     Attributes:
         labels: All labels.
@@ -94,6 +94,34 @@ def anchor_scales(data: TaskData, longest: int, stride: int) -> list[float]:
         longest: Longer side of the images as the model gets them.
         stride: Stride of the map of the region proposal network.
     """
+    ends = _side_range(data, longest)
+    if ends is None:
+        return [2, 4, 8]
+    low, high = (math.log2(max(1.0, side) / stride) for side in ends)
+    first, last = math.floor(low + 0.5), math.ceil(high)
+    return [2.0**power if power < 0 else 2**power for power in range(first, max(first + 1, last) + 1)][:6]
+
+
+def pyramid_scale(data: TaskData, longest: int, strides: Sequence[float]) -> int:
+    """Return the scale of the anchors of a feature pyramid, which has one size per map: a power of two.
+
+    The middle map gets the geometric mean of the 5th and the 95th percentile of the objects' sides; 2 to 8.
+
+    Args:
+        data: The data.
+        longest: Longer side of the images as the model gets them.
+        strides: Strides of the maps.
+    """
+    ends = _side_range(data, longest)
+    if ends is None:
+        return 8
+    middle = math.sqrt(max(1.0, ends[0]) * max(1.0, ends[1]))
+    power = round(math.log2(middle / strides[len(strides) // 2]))
+    return 2 ** min(3, max(1, power))
+
+
+def _side_range(data: TaskData, longest: int) -> tuple[float, float] | None:
+    """Return the 5th and the 95th percentile of the sides of the objects; None without objects."""
     sides = []
     for image in data.split.train.images:
         factor = min(1.0, longest / max(image.width, image.height))
@@ -104,7 +132,5 @@ def anchor_scales(data: TaskData, longest: int, stride: int) -> list[float]:
                 sides.append(factor * math.sqrt(area))
     sides.sort()
     if not sides:
-        return [2, 4, 8]
-    low, high = (math.log2(max(1.0, sides[int(part * (len(sides) - 1))]) / stride) for part in (0.05, 0.95))
-    first, last = math.floor(low + 0.5), math.ceil(high)
-    return [2.0**power if power < 0 else 2**power for power in range(first, max(first + 1, last) + 1)][:6]
+        return None
+    return sides[int(0.05 * (len(sides) - 1))], sides[int(0.95 * (len(sides) - 1))]

@@ -1,14 +1,15 @@
-"""From own labels to a trained model: a config is written, and the config is what runs."""
+"""From labels to a trained model: a config is written, and the config is what runs."""
 
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mmssl.apis.finetune_backbones import Backbone, backbone_for, pretraining_config
-from mmssl.apis.finetune_config import choose_budget, config_text
+from mmssl.apis.finetune_config import Budget, choose_budget, config_text
 from mmssl.apis.finetune_data import TaskData, prepare_data
-from mmssl.apis.finetune_options import CONFIG_FILE, RANDOM, Options
+from mmssl.apis.finetune_options import CONFIG_FILE, Options
 from mmssl.checkpoint import write_text
+from mmssl.config import RANDOM
 from mmssl.data.label_formats import TASKS, describe
 from mmssl.errors import UserError
 from mmssl.hints import nearest, nearest_path
@@ -44,7 +45,7 @@ def finetune(
     work_dir: str | os.PathLike | None = None,
     **options: Any,
 ) -> FineTuned:
-    """Train a model for a task on own labels, from a pre-trained backbone.
+    """Train a model for a task on your labels, from a pre-trained backbone.
 
     The labels are read whatever their format, split unless their layout is, and converted below the work
     directory. ``work_dir/config.py`` is written, and trained as ``mmssl train`` would train it. With
@@ -52,7 +53,7 @@ def finetune(
     folder of its own; runs that have ended are not trained again.
 
     Args:
-        checkpoint: Checkpoint of the pre-training; 'random' for random weights.
+        checkpoint: Pre-trained checkpoint; 'random' for random weights.
         task: 'classify', 'detect', 'instance' or 'semantic'.
         data: Folder or file of the labels.
         work_dir: Work directory; ``work_dirs/finetune-TASK-DATA`` if None.
@@ -70,25 +71,42 @@ def finetune(
         >>> finetune('epoch_40.pth', 'detect', 'cells/', labels='10,50,all', compare='random').curve.rows
     """
     settings = Options(**options)
-    checkpoint, data = os.path.expanduser(os.fspath(checkpoint)), os.fspath(data)
-    _check(task, settings)
-    start = read_start(checkpoint, task, settings)
-    name = Path(os.path.abspath(data)).stem
-    folder = Path(work_dir or Path('work_dirs') / f'finetune-{task}-{name}').absolute()
+    checkpoint, data = os.fspath(checkpoint), os.fspath(data)
+    curve = None
     if settings.is_curve:
         from mmssl.apis.finetune_curve import train_curve
 
-        starts = [start] + ([read_start(settings.compare, task, settings)] if settings.compare else [])
-        path, curve = train_curve(starts, task, data, folder, settings)
+        path, curve = train_curve(checkpoint, task, data, work_dir, settings)
     else:
-        prepared = read_data(data, task, folder, settings)
-        path, curve = write_config(start, task, prepared, folder, settings, settings.seeds[0]), None
+        path = write_config(checkpoint, task, data, work_dir, settings)
         if not settings.dry_run:
             train_config(path, settings)
     if settings.dry_run:
         return FineTuned(None, None, str(path))
     inferencer = _inferencer(settings.recipe or task, path, settings)
     return FineTuned(inferencer.model, inferencer, str(path), curve)
+
+
+def write_config(
+    checkpoint: str, task: str, data: str, work_dir: str | os.PathLike | None, settings: Options
+) -> Path:
+    """Read the labels, convert them, and write the config of one run; see :func:`finetune`."""
+    check_options(task, settings)
+    start = read_start(checkpoint, task, settings)
+    folder = work_folder(task, data, work_dir)
+    prepared = read_data(data, task, folder, settings)
+    text, budget = run_config(start, task, prepared, folder, settings, settings.seeds[0])
+    path = folder / CONFIG_FILE
+    write_text(path, text)
+    if settings.report:
+        settings.report(f'{path}: {budget.iters} steps of {budget.batch_size} images')
+    return path
+
+
+def work_folder(task: str, data: str, work_dir: str | os.PathLike | None) -> Path:
+    """Return the work directory, by default ``work_dirs/finetune-TASK-DATA``."""
+    name = Path(os.path.abspath(data)).stem
+    return Path(work_dir or Path('work_dirs') / f'finetune-{task}-{name}').absolute()
 
 
 class Start(NamedTuple):
@@ -103,7 +121,8 @@ class Start(NamedTuple):
     backbone: Backbone
 
 
-def _check(task: str, settings: Options) -> None:
+def check_options(task: str, settings: Options) -> None:
+    """Raise an error if options do not fit the task."""
     if task not in TASKS:
         raise ValueError(f'task {task!r} does not exist{nearest(task, TASKS) or f"; one of {TASKS}"}')
     if settings.freeze and task != 'classify':
@@ -113,10 +132,14 @@ def _check(task: str, settings: Options) -> None:
         raise UserError(f'--recipe {settings.recipe} is none of --task {task}; there is {", ".join(known)}')
 
 
-def read_start(checkpoint: str, task: str, settings: Options) -> Start:
+def read_start(checkpoint: str, task: str, settings: Options, architecture: str | None = None) -> Start:
     """Return the start that a checkpoint is, with the backbone that the recipe needs.
 
-    A random start that is compared with a checkpoint has the backbone of that checkpoint.
+    Args:
+        checkpoint: Pre-trained checkpoint, or 'random'.
+        task: The task.
+        settings: The options.
+        architecture: Checkpoint whose config names the backbone; None for the same one.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -125,7 +148,14 @@ def read_start(checkpoint: str, task: str, settings: Options) -> Start:
     checkpoint = os.path.expanduser(checkpoint)
     if checkpoint != RANDOM and not os.path.isfile(checkpoint):
         raise FileNotFoundError(f'checkpoint {checkpoint} does not exist{nearest_path(checkpoint)}')
-    pretraining = pretraining_config(checkpoint, settings.backbone_config, settings.trust)
+    if settings.recipe == SAM_LORA:
+        from mmssl.apis.finetune_sam import sam_start
+
+        return Start(
+            checkpoint, sam_start(checkpoint, settings.backbone_config, settings.size, settings.trust)
+        )
+    source = os.path.expanduser(architecture or checkpoint)
+    pretraining = pretraining_config(source, settings.backbone_config, settings.trust)
     return Start(checkpoint, backbone_for(task, pretraining, checkpoint, settings.freeze))
 
 
@@ -139,10 +169,10 @@ def read_data(data: str, task: str, folder: Path, settings: Options) -> TaskData
     return prepared
 
 
-def write_config(
+def run_config(
     start: Start, task: str, data: TaskData, folder: Path, settings: Options, seed: int
-) -> Path:
-    """Write the config of a run, and report its length.
+) -> tuple[str, Budget]:
+    """Return the text of the config of a run, and its length.
 
     Args:
         start: Its start.
@@ -152,19 +182,15 @@ def write_config(
         settings: The options.
         seed: Seed of the run.
     """
-    budget = choose_budget(task, len(data.split.train), start.backbone, _gpu_memory(), vars(settings))
+    recipe = settings.recipe or task
+    budget = choose_budget(recipe, len(data.split.train), start.backbone, _gpu_memory(), vars(settings))
     source = dict(
         checkpoint=os.path.basename(start.checkpoint),
         work_dir=str(folder),
         freeze=settings.freeze,
         seed=seed,
     )
-    path = folder / CONFIG_FILE
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(path, config_text(task, data, start.backbone, budget, source))
-    if settings.report:
-        settings.report(f'{path}: {budget.iters} steps of {budget.batch_size} images')
-    return path
+    return config_text(recipe, data, start.backbone, budget, source), budget
 
 
 def train_config(path: Path, settings: Options, resume: str | None = None) -> None:
@@ -190,6 +216,8 @@ def _inferencer(recipe: str, path: Path, settings: Options) -> Any:
     from mmssl.checkpoint import find_resume_checkpoint
     from mmssl.config.load import load_config
 
+    if recipe == SAM_LORA:
+        return apis.PromptInferencer(path, path.parent / 'sam.pth', trust=settings.trust)
     names = {'classify': 'FeatureInferencer', 'semantic': 'SegmentationInferencer'}
     cfg = load_config(str(path), list(settings.cfg_options))
     inferencer = getattr(apis, names.get(recipe, 'DetectionInferencer'))

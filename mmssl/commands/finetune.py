@@ -1,4 +1,4 @@
-"""``mmssl finetune``: from own labels to a trained model, by a config that is written and then trained."""
+"""``mmssl finetune``: from labels to a trained model, by a config that is written and then trained."""
 
 import argparse
 
@@ -11,7 +11,7 @@ FORMATS = ('coco', 'voc', 'yolo', 'png', 'classes', 'csv', 'labelme', 'cvat', 'l
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='checkpoint of a pre-training, or random')
+    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='pre-trained checkpoint, or random')
     parser.add_argument(
         '--task', required=True, choices=TASKS, metavar='TASK', help=f'one of {", ".join(TASKS)}'
     )
@@ -24,6 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--backbone-config',
         metavar='CONFIG',
         help='config that names the backbone, if the checkpoint does not hold it',
+    )
+    parser.add_argument(
+        '--recipe',
+        metavar='RECIPE',
+        help='sam-lora: masks from boxes by Segment Anything, of the task instance (default: the usual one)',
     )
     parser.add_argument('--freeze', action='store_true', help='train the classifier only (linear probing)')
     parser.add_argument('--epochs', type=int, metavar='N', help='passes over the images')
@@ -46,6 +51,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--by-folder', action='store_true', help='split by folders: a video or a patient stays in one part'
     )
+    parser.add_argument(
+        '--labels',
+        metavar='N,N,...',
+        help='few-label curve: a run for each number of training images, such as 10,50,1%%,10%%,all',
+    )
+    parser.add_argument('--seeds', metavar='N,N,...', default='0', help='a run for each seed (default: 0)')
+    parser.add_argument(
+        '--compare',
+        metavar='CHECKPOINT',
+        help='train from this start too: random, or another pre-trained checkpoint',
+    )
     add_cfg_options(parser, 'the written config')
     add_trust(parser)
 
@@ -60,7 +76,8 @@ def run(args: argparse.Namespace) -> None:
     """
     from mmssl.apis.finetune_run import finetune
 
-    names = ('backbone_config', 'freeze', 'epochs', 'iters', 'batch_size', 'size', 'format', 'by_folder')
+    names = ('backbone_config', 'recipe', 'freeze', 'epochs', 'iters', 'batch_size', 'size', 'format')
+    names += ('by_folder', 'labels', 'compare')
     finetune(
         args.checkpoint,
         args.task,
@@ -68,8 +85,18 @@ def run(args: argparse.Namespace) -> None:
         args.work_dir,
         **{name: getattr(args, name) for name in names},
         ignore=tuple(args.ignore),
+        seeds=_numbers(args.seeds),
         trust=args.trust_checkpoint,
         cfg_options=tuple(args.cfg_options),
         dry_run=args.dry_run,
         report=print,
     )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    from mmssl.errors import UserError
+
+    try:
+        return tuple(int(part) for part in text.split(','))
+    except ValueError:
+        raise UserError(f'--seeds {text} must be whole numbers with commas between them') from None

@@ -5,18 +5,22 @@ import shutil
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from PIL import Image
 
 from mmssl.apis import finetune, get_model
 from mmssl.apis.finetune_backbones import backbone_for, pretraining_config
 from mmssl.apis.finetune_config import choose_budget
 from mmssl.apis.models import scope_of
+from mmssl.apis.training import train, training_arguments
 from mmssl.checkpoint import load_file, save_file
 from mmssl.cli import main
 from mmssl.config.load import load_config
 from mmssl.errors import CheckpointError, LabelError, UserError
+from mmssl.promptable import SamPredictor, build_sam
 from mmssl.registry import MODELS, build
 
 pytestmark = pytest.mark.slow
@@ -26,6 +30,11 @@ VIT = """
 default_scope = 'mmpretrain'
 model = dict(type='mmssl.MAE', backbone=dict(type='mmssl.MAEViT', img_size=32, patch_size=8, mask_ratio=0.75,
     arch=dict(embed_dims=16, num_layers=4, num_heads=2, feedforward_channels=32)))
+"""
+BEIT = VIT.replace('mmssl.MAEViT', 'mmssl.BEiTViT').replace(', mask_ratio=0.75', '')
+SWIN = """
+model = dict(type='mmssl.MoBY', backbone=dict(type='mmpretrain.SwinTransformer', img_size=32, window_size=4,
+    arch=dict(embed_dims=16, depths=[1, 1, 1, 1], num_heads=[2, 2, 2, 2])))
 """
 # no processes, and no validation, which needs a second
 FAST = (
@@ -40,6 +49,14 @@ FEW_PROPOSALS = (
     'model.train_cfg.rpn_proposal.max_per_img=20',
     'model.train_cfg.rcnn.sampler.num=16',
     'model.rpn_head.feat_channels=16',
+)
+
+FEW_MASKS = (
+    'model.train_cfg.rpn_proposal.nms_pre=50',
+    'model.test_cfg.rpn.max_per_img=20',
+    'model.test_cfg.rcnn.max_per_img=3',
+    'model.roi_head.mask_head.num_convs=1',
+    'model.roi_head.bbox_head.fc_out_channels=16',
 )
 
 
@@ -66,7 +83,16 @@ def work(tmp_path_factory, data_root):
     torch.manual_seed(3)
     model = get_model(cfg)
     save_file({'state_dict': model.state_dict(), 'meta': {'cfg': cfg.pretty_text}}, folder / 'moco.pth')
-    (folder / 'vit.py').write_text(VIT)
+    for name, text in (('vit', VIT), ('beit', BEIT), ('swin', SWIN)):
+        (folder / f'{name}.py').write_text(text)
+    content = json.loads((data_root / 'coco_mini/annotations/instances_train2017.json').read_text())
+    content['images'] = content['images'][:6]
+    ids = {image['id'] for image in content['images']}
+    content['annotations'] = [each for each in content['annotations'] if each['image_id'] in ids]
+    (folder / 'shapes').mkdir()
+    (folder / 'shapes/labels.json').write_text(json.dumps(content))
+    for image in content['images']:
+        shutil.copy(data_root / 'coco_mini/train2017' / image['file_name'], folder / 'shapes')
     return folder
 
 
@@ -81,6 +107,14 @@ def quiet(*arguments, **options):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         return finetune(*arguments, **options)
+
+
+def losses_again(config, options, work_dir):
+    """Losses of ``mmssl train`` with a written config."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        train(training_arguments(config, cfg_options=list(options), work_dir=str(work_dir)))
+    return losses(work_dir)
 
 
 def test_the_command_and_train_of_its_config_have_the_same_losses(work, tmp_path, capsys):
@@ -125,6 +159,7 @@ def test_segmentation_from_a_vit_in_python(work, tmp_path):
     (result,) = tuned.inferencer(image)
     assert result['pred_sem_seg'].shape == (360, 480)
     assert len(losses(tmp_path)) == 2
+    assert losses_again(tuned.config, FAST, tmp_path / 'again') == losses(tmp_path)
 
 
 @pytest.mark.parametrize('freeze', [False, True])
@@ -140,20 +175,63 @@ def test_classification(work, tmp_path, freeze):
         if name.startswith('backbone.') and not torch.equal(value.cpu(), start[name])
     ]
     assert bool(changed) is not freeze
+    if freeze:
+        assert losses_again(tuned.config, FAST, tmp_path / 'again') == losses(tmp_path)
     (result,) = tuned.inferencer(next((work / 'things/val').rglob('*.JPEG')))
     assert result['pred_class'] in sorted(path.name for path in (work / 'things/val').iterdir())
+
+
+@pytest.mark.parametrize('backbone', ['vit.py', 'swin.py'])
+def test_masks_from_transformers_that_return_to_their_losses(work, tmp_path, backbone):
+    options = [*FAST, *FEW_PROPOSALS, *FEW_MASKS]
+    tuned = quiet(
+        'random', 'instance', work / 'shapes', tmp_path, backbone_config=work / backbone,
+        iters=2, batch_size=2, size=96, cfg_options=options,
+    )  # fmt: skip
+    assert len(losses(tmp_path)) == 2
+    if backbone == 'vit.py':
+        assert losses_again(tuned.config, options, tmp_path / 'again') == losses(tmp_path)
+    assert tuned.inferencer(next((work / 'shapes').glob('*.jpg')))[0]['masks'] is not None
+
+
+def test_masks_from_boxes_by_updates_of_segment_anything(work, tmp_path):
+    cfg = load_config('smoke/sam')
+    torch.manual_seed(3)
+    start = get_model(cfg).state_dict()
+    save_file({'state_dict': start, 'meta': {'cfg': cfg.pretty_text}}, tmp_path / 'start.pth')
+    options = [*FAST, 'optim_wrapper.optimizer.lr=0.01']
+    tuned = quiet(
+        tmp_path / 'start.pth', 'instance', work / 'shapes', tmp_path / 'run', recipe='sam-lora',
+        iters=2, batch_size=2, cfg_options=options,
+    )  # fmt: skip
+    assert losses_again(tuned.config, options, tmp_path / 'again') == losses(tmp_path / 'run')
+    image = next((work / 'shapes').glob('*.jpg'))
+    box = [20, 30, 150, 140]
+    (result,) = tuned.inferencer(image, prompts=dict(boxes=[box]))
+    # the file beside the config is a plain Segment Anything checkpoint
+    parts = {key: value for key, value in cfg.model.model.to_dict().items() if key != 'type'}
+    sam = build_sam(parts, tmp_path / 'run/sam.pth')
+    predictor = SamPredictor(sam)
+    predictor.set_image(np.asarray(Image.open(image).convert('RGB')))
+    masks, _, _ = predictor.predict(box=np.array(box), multimask_output=False)
+    assert np.array_equal(masks, np.asarray(result['masks'])[:1])
+    changed = {name for name, value in sam.state_dict().items() if not torch.equal(value, start[name])}
+    encoder = {name for name in changed if name.startswith('image_encoder.')}
+    assert encoder == {f'image_encoder.blocks.{index}.attn.qkv.weight' for index in (0, 1)}
+    assert any(name.startswith('mask_decoder.') for name in changed)
 
 
 @pytest.mark.parametrize(
     ('task', 'data', 'backbone'),
     [
         ('instance', 'coco_mini', 'moco.pth'),
+        ('instance', 'coco_mini', 'beit.py'),
         ('detect', 'bccd', 'vit.py'),
         ('classify', 'imagenette', 'vit.py'),
     ],
 )
 def test_configs_build_and_start_from_the_backbone(work, data_root, tmp_path, task, data, backbone):
-    is_random = backbone == 'vit.py'
+    is_random = backbone.endswith('.py')
     tuned = quiet(
         'random' if is_random else work / backbone,
         task,
@@ -188,7 +266,9 @@ def test_mistakes_say_why_and_write_nothing(work, tmp_path, capsys):
     bare = tmp_path / 'bare.pth'
     save_file({'state_dict': load_file(work / 'moco.pth')['state_dict']}, bare)
     swin = tmp_path / 'swin.py'
-    swin.write_text("model = dict(type='X', backbone=dict(type='mmpretrain.SwinTransformer'))\n")
+    swin.write_text("model = dict(backbone=dict(type='SwinTransformer', arch='Tiny'))\n")
+    own = tmp_path / 'own.py'
+    own.write_text("model = dict(backbone=dict(type='mmssl.InfoMaxEncoder'))\n")
     out = tmp_path / 'out'
     for arguments, options, error, words in (
         ((bare, 'detect', 'cells'), {}, CheckpointError, 'give it with --backbone-config'),
@@ -196,8 +276,17 @@ def test_mistakes_say_why_and_write_nothing(work, tmp_path, capsys):
         (('random', 'detect', 'cells'), {}, UserError, 'no checkpoint says which backbone'),
         ((work / 'moco.pht', 'detect', 'cells'), {}, FileNotFoundError, 'moco.pht does not exist'),
         ((work / 'moco.pth', 'instance', 'cells'), {}, LabelError, "cannot be used for the task 'instance'"),
-        (('random', 'instance', 'cells'), dict(backbone_config=work / 'vit.py'), UserError, 'MAEViT'),
-        (('random', 'detect', 'cells'), dict(backbone_config=swin), UserError, 'SwinTransformer'),
+        (('random', 'instance', 'cells'), dict(backbone_config=own), UserError, 'InfoMaxEncoder'),
+        (('random', 'detect', 'cells'), dict(backbone_config=swin), UserError, "of arch 'Tiny'"),
+        ((work / 'moco.pth', 'detect', 'cells'), dict(recipe='sam-lora'), UserError, 'for --task instance'),
+        (('random', 'instance', 'cells'), dict(recipe='sam-lora'), UserError, 'configs/sam'),
+        (
+            (work / 'moco.pth', 'instance', 'cells'),
+            dict(recipe='sam-lora'),
+            CheckpointError,
+            'no image_encoder',
+        ),
+        ((work / 'moco.pth', 'detect', 'cells'), dict(seeds=(1, 1)), UserError, 'different numbers'),
         ((work / 'moco.pth', 'detect', 'cells'), dict(freeze=True), UserError, 'is for the task classify'),
         ((work / 'moco.pth', 'detect', 'cells'), dict(epochs=1, iters=1), UserError, 'two lengths'),
         ((work / 'moco.pth', 'detect', 'cells'), dict(size=0), UserError, '--size 0 must be at least 1'),
