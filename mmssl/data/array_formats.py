@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from mmssl.data.eight_bits import ImageSettingError, format_of_values
+from mmssl.data.heif import bits_of, decode_deep, is_heic, register_heic
 from mmssl.data.images import MAX_PIXELS
 from mmssl.errors import BadImageError
 
@@ -199,6 +200,8 @@ class PillowFile(ArrayFile):
     pages = 1
 
     def __init__(self, data: bytes):
+        if is_heic(data):
+            register_heic()
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             self._image = Image.open(io.BytesIO(data))
@@ -216,6 +219,8 @@ class PillowFile(ArrayFile):
         if image.format == 'PNG' and self._data[24] == 16:
             Image.open(io.BytesIO(self._data)).verify()  # the checksums, which OpenCV does not compare
             return _sixteen_bit_png(self._data)
+        if image.format in ('HEIF', 'AVIF') and bits_of(self._data) > 8:
+            return _with_channels(decode_deep(self._data))
         if image.format == 'JPEG2000':
             import imagecodecs
 
@@ -335,7 +340,8 @@ def _load_numpy(data: bytes) -> np.ndarray:
 def image_error(error: Exception, path: str) -> Exception:
     """Return the error that names the file."""
     if isinstance(error, ImportError):
-        return ImportError(f"{path}: {error}; pip install 'mmssl[images]'")
+        cure = '' if 'pip install' in str(error) else "; pip install 'mmssl[images]'"
+        return ImportError(f'{path}: {error}{cure}')
     if isinstance(error, BadImageError):
         return type(error)(error.reason, path)
     if isinstance(error, Image.UnidentifiedImageError):

@@ -5,6 +5,7 @@ import warnings
 
 from PIL import Image
 
+from mmssl.data.heif import bits_of, is_avif
 from mmssl.errors import BadImageError
 
 RANGE_HINT = 'measure it by `mmssl stats DIR` and set value_range=(low, high) in the loader transform'
@@ -53,7 +54,11 @@ def _bits(header: Image.Image, data: bytes) -> int:
         return data[24]  # IHDR begins at byte 16: width, height, bit depth
     if header.format == 'TIFF':
         return max(_numbers(header, _BITS, 1))
+    if header.format in ('HEIF', 'AVIF'):
+        return bits_of(data)
     if header.format == 'JPEG2000':
+        if data[:4] == b'\xff\x4f\xff\x51':  # a bare codestream: ISO/IEC 15444-1, A.5.1
+            return 1 + (data[42] & 0x7F)
         start = data.find(b'ihdr', 0, 256)  # height, width, components (2 bytes), bits - 1
         return 1 + (data[start + 14] & 0x7F) if start >= 0 else 8
     return 8
@@ -94,6 +99,8 @@ def _count_pages(data: bytes) -> int:
 
 def unknown_format(data: bytes, path: str) -> BadImageError:
     """Return the error for a file that Pillow does not identify."""
+    if is_avif(data):
+        return BadImageError('AVIF, which Pillow reads from version 11.3 on; pip install -U pillow', path)
     name = format_of_values(data)
     if name is None:
         return BadImageError('no known image format', path)

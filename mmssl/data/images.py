@@ -21,6 +21,7 @@ from PIL import Image
 
 from mmssl.data.archives import read_bytes
 from mmssl.data.eight_bits import refuse_lossy, unknown_format
+from mmssl.data.heif import is_heic, register_heic
 from mmssl.errors import BadImageError, RemoteError
 
 # Pillow's own limit; larger images raise an error that names them before any pixel is decoded
@@ -91,6 +92,7 @@ def open_image(path: str, max_pixels: int = MAX_PIXELS) -> EncodedImage:
         FileNotFoundError: There is no such file.
         BadImageError: The file is empty, a folder, a FIFO or device, of an unknown format, or larger than
             ``max_pixels``.
+        ImportError: It is HEIC, and pillow-heif is missing.
     """
     data = read_file(path, max_pixels)
     try:
@@ -101,6 +103,8 @@ def open_image(path: str, max_pixels: int = MAX_PIXELS) -> EncodedImage:
         orientation = header.getexif().get(_ORIENTATION_TAG, 1)
     except BadImageError:
         raise
+    except ImportError as error:
+        raise ImportError(f'{path}: {error}') from None
     except Image.UnidentifiedImageError:
         raise unknown_format(data, path) from None
     except Exception as error:  # Pillow's parsers raise all kinds of errors on damaged headers
@@ -139,6 +143,8 @@ def read_file(path: str, max_pixels: int = MAX_PIXELS) -> bytes:
 
 def _read_header(data: bytes) -> Image.Image:
     """Return Pillow's image, not decoded."""
+    if is_heic(data):
+        register_heic()
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         try:

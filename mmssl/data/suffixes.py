@@ -16,6 +16,11 @@ IMAGE_SUFFIXES = (
     '.ppm',
     '.pgm',
     '.jp2',
+    '.j2k',
+    '.heic',
+    '.heif',
+    '.hif',
+    '.avif',
 )
 # read as images where a folder has none of the above: arrays beside photographs are seldom images
 ARRAY_SUFFIXES = ('.npy', '.npz', '.dcm', '.dicom')
