@@ -1,6 +1,7 @@
 """Fixtures of all tests: the real test data, commands in a subprocess, functions in two processes."""
 
 import fcntl
+import gc
 import json
 import logging
 import os
@@ -23,6 +24,18 @@ if os.environ.get('MMSSL_DATA'):
     os.environ['MMSSL_DATA'] = os.path.abspath(os.environ['MMSSL_DATA'])
 
 ROOT = Path(__file__).resolve().parents[1]
+# variables of torchrun; mmssl and mmengine set some of them themselves
+OF_LAUNCHERS = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'LOCAL_WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
+
+
+# collecting the tests makes millions of objects that stay: looking through them takes half of the time
+gc.disable()
+
+
+def pytest_collection_finish():
+    """Leave what the imports have made out of later garbage collections, here and in forks."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_configure(config):
@@ -172,6 +185,18 @@ def with_demo(demo_data):
         return folder
 
     return link
+
+
+@pytest.fixture(autouse=True)
+def no_rank_left_behind():
+    """Restore the variables of launchers: a run in a later test would take itself for a rank."""
+    before = {name: os.environ.get(name) for name in OF_LAUNCHERS}
+    yield
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 @pytest.fixture(scope='module', autouse=True)

@@ -6,6 +6,7 @@ nothing that registers types, so that a command still has to import everything i
 
 import atexit
 import contextlib
+import gc
 import json
 import os
 import runpy
@@ -130,9 +131,12 @@ def cache_formatting() -> None:
 
 def serve() -> None:
     """Serve requests until the input ends."""
+    gc.disable()
     for name in LIBRARIES:
         with contextlib.suppress(ImportError):
             __import__(name)
+    gc.freeze()  # forks share the memory of what no collection visits
+    gc.enable()
     cache_formatting()
     for line in sys.stdin:
         request = json.loads(line)

@@ -3,83 +3,120 @@
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
+import traceback
 from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
+from torch import distributed
 
 from mmssl.engine import launch
-
-PROGRAM = """
-import os, signal, sys, time
-import torch.distributed as dist
 from mmssl.engine.rank_watch import watched_ranks
-dist.init_process_group('gloo')
-rank = dist.get_rank()
-with watched_ranks(4):
-    dist.barrier()
-    if sys.argv[1] == 'slow' and rank == 1:
-        time.sleep(6)
-    if sys.argv[1] == f'stop{rank}':
-        print('stopping', flush=True)
-        os.kill(os.getpid(), signal.SIGSTOP)
-    dist.barrier()
-print('done', flush=True)
-"""
+
+TIMEOUT = 3
 
 
-def start(case):
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, '-c', PROGRAM, case],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={
-                **os.environ,
-                'RANK': str(rank),
-                'WORLD_SIZE': '2',
-                'MASTER_ADDR': '127.0.0.1',
-                'MASTER_PORT': str(port),
-                'OMP_NUM_THREADS': '1',
-                'CUDA_VISIBLE_DEVICES': '',
-            },
-        )
-        for rank in range(2)
-    ]
-    return ranks
+def run(rank, case):
+    """Meet at a barrier, then stop or wait on one rank, then meet again."""
+    with watched_ranks(TIMEOUT):
+        distributed.barrier()
+        if case == 'slow' and rank == 1:
+            time.sleep(TIMEOUT + 1)
+        if case == f'stop{rank}':
+            print('stopping', flush=True)
+            os.kill(os.getpid(), signal.SIGSTOP)
+        distributed.barrier()
+    print('done', flush=True)
+
+
+class Rank:
+    """A rank in a fork of this process, with its output in a file."""
+
+    def __init__(self, rank, case, port, folder):
+        self.output = folder / f'rank{rank}.txt'
+        self.status = None
+        self.pid = os.fork()
+        if self.pid:
+            return
+        code = 1
+        try:
+            output = os.open(self.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            sys.stdout, sys.stderr = (os.fdopen(number, 'w', closefd=False) for number in (1, 2))
+            os.environ.update(RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+            distributed.init_process_group('gloo')
+            run(rank, case)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+    @property
+    def text(self):
+        """All it has written."""
+        return self.output.read_text() if self.output.exists() else ''
+
+    def wait(self, seconds=60):
+        """Return its exit code; fail if it is still running then."""
+        deadline = time.monotonic() + seconds
+        while self.status is None:
+            assert time.monotonic() < deadline, self.text
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            if ended:
+                self.status = os.waitstatus_to_exitcode(status)
+            time.sleep(0.01)
+        return self.status
+
+    def kill(self):
+        """End it, stopped or not."""
+        if self.status is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.wait()
+
+
+@pytest.fixture
+def start(tmp_path):
+    """``start(case)`` starts two ranks, which end with the test."""
+    ranks = []
+
+    def start(case):
+        with socket.socket() as free:
+            free.bind(('127.0.0.1', 0))
+            port = str(free.getsockname()[1])
+        ranks.extend(Rank(rank, case, port, tmp_path) for rank in range(2))
+        return ranks
+
+    yield start
+    for rank in ranks:
+        rank.kill()
 
 
 @pytest.mark.processes
 @pytest.mark.parametrize('stopped', [0, 1])
-def test_a_stopped_rank_is_named(stopped):
+def test_a_stopped_rank_is_named(stopped, start):
     ranks = start(f'stop{stopped}')
-    try:
-        assert 'stopping' in next(line for line in ranks[stopped].stdout if 'stopping' in line)
-        begin = time.monotonic()
-        output, _ = ranks[1 - stopped].communicate(timeout=60)
-        assert time.monotonic() - begin < 15
-        assert ranks[1 - stopped].returncode == 1 and 'done' not in output
-        assert f'rank {stopped}' in output and 'env_cfg.dist_cfg.timeout=4' in output, output
-        if stopped == 1:
-            assert f'(process {ranks[1].pid} on {socket.gethostname()})' in output
-    finally:
-        for rank in ranks:
-            rank.send_signal(signal.SIGKILL)
-            rank.wait()
+    deadline = time.monotonic() + 60
+    while 'stopping' not in ranks[stopped].text:
+        assert time.monotonic() < deadline, ranks[stopped].text
+        time.sleep(0.01)
+    begin = time.monotonic()
+    other = ranks[1 - stopped]
+    assert other.wait() == 1 and time.monotonic() - begin < 15
+    assert 'done' not in other.text
+    assert f'rank {stopped}' in other.text and f'env_cfg.dist_cfg.timeout={TIMEOUT}' in other.text, other.text
+    if stopped == 1:
+        assert f'(process {ranks[1].pid} on {socket.gethostname()})' in other.text
 
 
 @pytest.mark.processes
-def test_a_slow_rank_is_waited_for():
+def test_a_slow_rank_is_waited_for(start):
     for rank in start('slow'):
-        output, _ = rank.communicate(timeout=60)
-        assert rank.returncode == 0 and 'done' in output, output
+        assert rank.wait() == 0 and 'done' in rank.text, rank.text
 
 
 @pytest.mark.parametrize(('timeout', 'expected'), [(None, 600), (90, 90)])

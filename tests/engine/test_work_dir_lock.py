@@ -2,8 +2,7 @@
 
 import os
 import signal
-import subprocess
-import sys
+import time
 
 import pytest
 
@@ -11,29 +10,38 @@ from mmssl.cli import main
 from mmssl.engine.work_dir import work_dir_transaction
 from mmssl.engine.work_dir_lock import LOCK_NAME, WorkDirInUseError, work_dir_lock
 
-HOLD = """
-import sys, time
-from mmssl.engine.work_dir_lock import work_dir_lock
-with work_dir_lock(sys.argv[1]):
-    print('locked', flush=True)
-    time.sleep(600)
-"""
-
 
 @pytest.fixture
 def holder(tmp_path):
+    """A work directory and the process that holds its lock, which ends with the test."""
     work_dir = tmp_path / 'run'
-    process = subprocess.Popen([sys.executable, '-c', HOLD, str(work_dir)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == 'locked\n'
-    yield work_dir, process
-    process.kill()
-    process.wait()
+    locked, set_locked = os.pipe()
+    pid = os.fork()
+    if not pid:
+        with work_dir_lock(str(work_dir)):
+            os.write(set_locked, b'.')
+            time.sleep(600)
+        os._exit(1)
+    os.close(set_locked)
+    assert os.read(locked, 1) == b'.'
+    os.close(locked)
+    yield work_dir, pid
+    end(pid)
+
+
+def end(pid):
+    """Kill a child, unless that has been done."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass
 
 
 def test_the_second_run_is_refused_by_name_unless_forced(holder):
-    work_dir, process = holder
+    work_dir, pid = holder
     (work_dir / 'epoch_1.pth').write_bytes(b'x')
-    expected = rf'run is in use by process {process.pid} on .*; wait .* --work-dir, .* --force'
+    expected = rf'run is in use by process {pid} on .*; wait .* --work-dir, .* --force'
     with (
         pytest.raises(WorkDirInUseError, match=expected),
         work_dir_transaction(str(work_dir)),
@@ -48,9 +56,8 @@ def test_the_second_run_is_refused_by_name_unless_forced(holder):
 
 
 def test_a_dead_process_holds_no_lock(holder):
-    work_dir, process = holder
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    work_dir, pid = holder
+    end(pid)
     assert (work_dir / LOCK_NAME).exists()
     with work_dir_lock(str(work_dir)):
         assert str(os.getpid()) in (work_dir / LOCK_NAME).read_text()
