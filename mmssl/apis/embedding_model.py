@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmssl.apis.features import FeatureInferencer
 from mmssl.apis.models import read_config, scope_of
+from mmssl.data.reader_settings import reader_settings
 from mmssl.data.transforms import LoadCenterCrop
 from mmssl.errors import BadImageError
 from mmssl.evaluation.features import extract_features, image_size_of
@@ -96,7 +97,8 @@ class FeatureModel:
             inferencer = FeatureInferencer(cfg, checkpoint, options.device, options.trust, options.pool)
         self.cfg = cfg
         self.model = inferencer.model
-        self.crop = LoadCenterCrop(scale=options.image_size or image_size_of(self.model, cfg))
+        image_size = options.image_size or image_size_of(self.model, cfg)
+        self.crop = LoadCenterCrop(scale=image_size, **reader_settings(cfg))
 
     def parts(self, paths: Sequence[str], parts: Sequence[range]) -> Iterator[Features]:
         """Yield the features of parts of images; the batches of a part do not depend on other parts.

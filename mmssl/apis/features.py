@@ -74,6 +74,7 @@ class FeatureInferencer(ToolboxInferencer):
 
     def prepare(self, checkpoint: str | None, trust: bool) -> None:
         """Create the model and what reads its images, and find the classes."""
+        from mmssl.data.reader_settings import reader_settings
         from mmssl.data.transforms import LoadCenterCrop
         from mmssl.evaluation.features import image_size_of
 
@@ -83,7 +84,8 @@ class FeatureInferencer(ToolboxInferencer):
             num_classes = getattr(self.model.head, 'num_classes', None)
             self.classes = class_info(content, self.test_dataset(), num_classes).names
         else:
-            self.crop = LoadCenterCrop(scale=self.image_size or image_size_of(self.model, self.cfg))
+            image_size = self.image_size or image_size_of(self.model, self.cfg)
+            self.crop = LoadCenterCrop(scale=image_size, **reader_settings(self.cfg))
 
     def predict(self, sources: Sequence[Source], files: Sequence[Path], **options: Any) -> list[dict]:
         """Compute features and classes; see the class."""

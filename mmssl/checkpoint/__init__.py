@@ -1,5 +1,6 @@
 """Checkpoints: read without executing code, written whole or not at all, matched to a model with a report."""
 
+from mmssl.checkpoint.channels import grow_channels, grown_channels
 from mmssl.checkpoint.dtypes import check_dtypes
 from mmssl.checkpoint.files import (
     TEMPORARY_SUFFIX,
@@ -25,6 +26,8 @@ __all__ = [
     'UnsafeCheckpointError',
     'check_dtypes',
     'find_resume_checkpoint',
+    'grow_channels',
+    'grown_channels',
     'load_file',
     'load_matching',
     'load_weights',

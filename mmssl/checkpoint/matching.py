@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from mmssl.checkpoint.channels import Bands, fit_channels
 from mmssl.checkpoint.dtypes import check_dtypes
 from mmssl.checkpoint.files import load_file
 from mmssl.checkpoint.keys import select_prefix, shortened, strip_module, strip_wrappers, weights_of
@@ -63,7 +64,7 @@ class MatchReport:
         return '\n'.join(lines)
 
 
-def load_weights(
+def load_weights(  # noqa: PLR0913  options of a public function
     model: nn.Module,
     source,
     prefix: str | None = None,
@@ -71,6 +72,7 @@ def load_weights(
     map_location='cpu',
     trust: bool = False,
     logger='current',
+    bands: Bands | None = None,
 ) -> MatchReport:
     """Copy weights into a model and report what matched.
 
@@ -84,6 +86,8 @@ def load_weights(
         map_location: As for :func:`mmssl.checkpoint.load_file`.
         trust: As for :func:`mmssl.checkpoint.load_file`.
         logger: Logger of the report, as for mmengine's ``print_log``; None prints.
+        bands: Which channel of the model is which color of weights of RGB, if it reads other channels; see
+            :func:`mmssl.checkpoint.channels.grow_channels`.
 
     Returns:
         MatchReport.
@@ -96,7 +100,7 @@ def load_weights(
     weights = weights_of(load_file(source, map_location, trust) if is_name else source, name)
     if prefix:
         weights = select_prefix(strip_module(weights), prefix, name)
-    return load_matching(model, weights, strict=strict, source=name, logger=logger)
+    return load_matching(model, weights, strict=strict, source=name, logger=logger, bands=bands)
 
 
 def load_matching(
@@ -105,6 +109,7 @@ def load_matching(
     strict: bool = False,
     source: str = 'the checkpoint',
     logger='current',
+    bands: Bands | None = None,
 ) -> MatchReport:
     """Copy the entries of a state dict that fit into a model.
 
@@ -114,6 +119,7 @@ def load_matching(
         strict: Raise unless everything fits.
         source: Name of the file, for the messages.
         logger: As for mmengine's ``print_log``.
+        bands: As for :func:`load_weights`.
 
     Returns:
         The report, which is logged as well.
@@ -129,6 +135,7 @@ def load_matching(
     notes = 'current' if logger == 'silent' else logger
     state_dict = strip_wrappers(state_dict, tensors, source, notes)
     check_dtypes(state_dict, tensors, source, notes)
+    state_dict = fit_channels(model, state_dict, source, bands, notes)
     report = _copy(model, state_dict, source)
     # a counter of Python, which no file has to hold, is neither
     own = {_outside(name, wrappers) for name, _ in (*model.named_parameters(), *model.named_buffers())}

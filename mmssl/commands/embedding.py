@@ -5,7 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmssl.commands.arguments import check_minimums, check_output_suffix, make_parent
-from mmssl.commands.features import add_model_arguments, check_model_arguments, features_of, image_size_for
+from mmssl.commands.features import (
+    add_model_arguments,
+    check_model_arguments,
+    features_of,
+    image_size_for,
+    reading_of,
+)
 
 if TYPE_CHECKING:
     from mmssl.evaluation.labelled import LabelledImages
@@ -62,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     check_method(args.method)
     device = pick_device(args.device)
     model, _ = build_model(args.config, args.checkpoint, args.cfg_options, args.seed, args.trust_checkpoint)
-    images = labelled_images(args.data, image_size_for(args, model))[args.split == 'val']
+    images = labelled_images(args.data, image_size_for(args, model), **reading_of(args))[args.split == 'val']
     images = _select_classes(images, args.classes).take(args.max_images, args.seed)
     features, labels = features_of(model, images, args, device)
     method = METHODS[args.method][0]

@@ -32,7 +32,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         '--data',
         required=True,
         metavar='DIR',
-        help='folder or archive with train/<class> and val/<class>, or with class folders only',
+        help='folder, archive, list, table or URL with train/<class> and val/<class>, or with classes only',
     )
     parser.add_argument(
         '--pool',
@@ -109,6 +109,14 @@ def image_size_for(args: argparse.Namespace, model: 'nn.Module') -> int:
     from mmssl.evaluation.features import image_size_of
 
     return args.image_size or image_size_of(model, load_config(args.config, list(args.cfg_options)))
+
+
+def reading_of(args: argparse.Namespace) -> dict:
+    """Return the settings with which the config reads images: value_range, channels, pages."""
+    from mmssl.config.load import load_config
+    from mmssl.data.reader_settings import reader_settings
+
+    return reader_settings(load_config(args.config, list(args.cfg_options)))
 
 
 def features_of(

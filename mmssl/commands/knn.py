@@ -9,6 +9,7 @@ from mmssl.commands.features import (
     check_evaluation_arguments,
     features_of,
     image_size_for,
+    reading_of,
     save_result,
 )
 
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     device = pick_device(args.device)
     model, _ = build_model(args.config, args.checkpoint, args.cfg_options, args.seed, args.trust_checkpoint)
     image_size = image_size_for(args, model)
-    train, val = labelled_images(args.data, image_size)
+    train, val = labelled_images(args.data, image_size, **reading_of(args))
     num_classes = len(train.classes)
     train = train.take(args.max_train, args.seed).take_labels(args.labels, args.seed)
     val = val.take(args.max_val, args.seed)

@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmssl.commands.arguments import (
     add_cfg_options,
@@ -125,6 +125,7 @@ def _source_of_config(args: argparse.Namespace, settings: dict) -> 'ValueSource'
     from mmssl.apis.stats import source_of_dataset
     from mmssl.commands.check_data import _load
     from mmssl.data.checks.settings import innermost_datasets
+    from mmssl.data.reader_settings import settings_of_pipeline
     from mmssl.registry import DATASETS
 
     cfg = _load(argparse.Namespace(**vars(args), config=args.source))
@@ -133,16 +134,8 @@ def _source_of_config(args: argparse.Namespace, settings: dict) -> 'ValueSource'
     if not loader or not loader.get('dataset'):
         raise ValueError(f'{args.source} has no train_dataloader')
     dataset_settings = next(iter(innermost_datasets(loader.dataset.to_dict())))
-    own = _reader_settings(dataset_settings.get('pipeline') or [])
+    own = settings_of_pipeline(dataset_settings.get('pipeline') or [])
+    own.pop('value_range', None)
     dataset = DATASETS.build({**dataset_settings, 'pipeline': []})
     given = {key: value for key, value in settings.items() if value is not None}
     return source_of_dataset(dataset, args.no_data, **{**own, **given})
-
-
-def _reader_settings(pipeline: list) -> dict[str, Any]:
-    """Return channels, pages and channel_axis of the loader transform of a pipeline."""
-    names = ('channels', 'pages', 'channel_axis')
-    for step in pipeline:
-        if isinstance(step, dict) and any(name in step for name in names):
-            return {name: step[name] for name in names if name in step}
-    return {}

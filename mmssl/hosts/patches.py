@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 from mmssl.hosts import (  # noqa: F401  list their patches
+    channel_patches,
     checkpoint_patches,
     file_patches,
     sample_patches,

@@ -157,6 +157,7 @@ class SAMImageEncoder(BaseModule):
         arch: 'vit_b', 'vit_l' or 'vit_h' instead of embed_dim, depth, num_heads and global_attn_indexes.
         init_cfg: Passed on to mmengine's BaseModule. ``dict(type='Pretrained', checkpoint=...,
             prefix='backbone.')`` also takes a plain ViT, such as an MAE encoder.
+        in_channels: ``in_chans`` under the name that it has in other backbones.
 
     Raises:
         ValueError: An unknown ``arch``, an image size that is not divisible by the patch size, or a global
@@ -184,8 +185,10 @@ class SAMImageEncoder(BaseModule):
         with_cp: bool = False,
         arch: str | None = None,
         init_cfg: dict | list | None = None,
+        in_channels: int | None = None,
     ):
         super().__init__(init_cfg)
+        in_chans = in_channels or in_chans
         if arch is not None:
             if arch not in ARCHS:
                 raise ValueError(f'arch {arch!r} is unknown; one of {", ".join(ARCHS)}')

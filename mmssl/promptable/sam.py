@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmssl.layers.input_channels import input_channels
 from mmssl.promptable.several_images import decode_prompts
 from mmssl.registry import MODELS, build
 
@@ -73,6 +74,12 @@ class SAM(BaseModule):
             raise ValueError(
                 f'image encoder, prompt encoder and mask decoder are {widths[0]}, {widths[1]} and '
                 f'{widths[2]} wide; set out_chans, embed_dim and transformer_dim to the same'
+            )
+        channels = input_channels(encoder)
+        if {len(pixel_mean), len(pixel_std)} - {1, channels}:
+            raise ValueError(
+                f'pixel_mean has {len(pixel_mean)} values, pixel_std {len(pixel_std)}, and the image encoder '
+                f'reads {channels} channels; give both {channels} values'
             )
         self.register_buffer('pixel_mean', torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer('pixel_std', torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)

@@ -254,6 +254,7 @@ class SAMTinyViT(BaseModule):
         out_chans: Channels of the result.
         with_cp: Keep only the input of each block for the backward pass and compute the block again.
         init_cfg: Passed on to mmengine's BaseModule.
+        in_channels: ``in_chans`` under the name that it has in other backbones.
     """
 
     def __init__(  # noqa: PLR0913  the arguments of the official class
@@ -272,8 +273,10 @@ class SAMTinyViT(BaseModule):
         out_chans: int = 256,
         with_cp: bool = False,
         init_cfg: dict | list | None = None,
+        in_channels: int | None = None,
     ):
         super().__init__(init_cfg)
+        in_chans = in_channels or in_chans
         if img_size % 16:
             raise ValueError(f'img_size {img_size} does not divide by 16; take {-(-img_size // 16) * 16}')
         self.img_size = img_size

@@ -186,9 +186,9 @@ class PatchDraw(NamedTuple):
 
     Attributes:
         corners: (B, 9, 2) top and left of every patch, pixels.
-        channel: (B, 9) the color channel that stays where two are dropped.
-        dropped: (B, 9) bool, where two are dropped.
-        noise: (B * 9, 3, P, P) from N(0, 1), which replaces dropped channels.
+        channel: (B, 9) the channel that stays where the others are dropped.
+        dropped: (B, 9) bool, where all others are dropped.
+        noise: (B * 9, C, P, P) from N(0, 1), which replaces dropped channels.
     """
 
     corners: Tensor
@@ -211,8 +211,8 @@ class RelativeLocation(PretextTask):
         patch_size: Side of a patch, pixels; the paper has 96.
         gap: Pixels between neighbours before jitter; the paper has 48.
         jitter: Maximum shift of every patch in each direction, pixels; the paper has 7.
-        drop_prob: Probability that two of a patch's three channels are replaced by noise with 1/100 of the
-            standard deviation of the third; the paper drops in every patch.
+        drop_prob: Probability that all but one of a patch's channels are replaced by noise with 1/100 of the
+            standard deviation of that one; the paper drops in every patch.
         **kwargs: Passed on to :class:`PretextTask`.
     """
 
@@ -264,9 +264,10 @@ class RelativeLocation(PretextTask):
         shift = torch.randint(2 * self.jitter + 1, (batch, 9, 2), device=device)
         steps = torch.arange(3, device=device) * (self.patch_size + self.gap)
         corners = torch.stack([top, left], dim=2) + shift + torch.cartesian_prod(steps, steps)
-        channel = torch.randint(3, (batch, 9), device=device)
+        channel = torch.randint(images.shape[1], (batch, 9), device=device)
         dropped = torch.rand(batch, 9, device=device) < self.drop_prob
-        noise = torch.randn(batch * 9, 3, self.patch_size, self.patch_size, dtype=images.dtype, device=device)
+        shape = batch * 9, images.shape[1], self.patch_size, self.patch_size
+        noise = torch.randn(shape, dtype=images.dtype, device=device)
         return PatchDraw(corners, channel, dropped, noise)
 
     def patches(self, images: Tensor, draw: PatchDraw) -> Tensor:
@@ -279,7 +280,7 @@ class RelativeLocation(PretextTask):
         patches = images[batch, :, rows, columns].flatten(0, 1).permute(0, 3, 1, 2)
         channel = draw.channel.view(-1, 1)
         deviation = patches.flatten(2).std(dim=2).gather(1, channel)
-        unchanged = (channel == torch.arange(3, device=images.device)) | ~draw.dropped.view(-1, 1)
+        unchanged = (channel == torch.arange(images.shape[1], device=images.device)) | ~draw.dropped.view(-1, 1)
         noise = 0.01 * deviation[..., None, None] * draw.noise
         patches = torch.where(unchanged[..., None, None], patches, noise)
         return patches.contiguous(memory_format=self.memory_format)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmssl.layers.input_channels import input_channels
 from mmssl.layers.unused_arguments import refuse_unused
 from mmssl.registry import MODELS, build
 from mmssl.selfsup.base import SelfSupervisor
@@ -181,9 +182,8 @@ class PixelTask(SelfSupervisor):
         **kwargs: Passed on to :class:`~mmssl.selfsup.base.SelfSupervisor`.
     """
 
-    out_channels = 3
-
     def __init__(self, backbone: dict, head: dict, **kwargs):
+        self.out_channels = self.channels_to_predict(_channels(backbone))
         if isinstance(head, dict):
             head = {'out_channels': self.out_channels, **head}
         refuse_unused(type(self).__name__, kwargs, {'neck': None}, 'the head reads the backbone')
@@ -194,8 +194,12 @@ class PixelTask(SelfSupervisor):
                 f'{self.out_channels} channels'
             )
 
+    def channels_to_predict(self, in_channels: int) -> int:
+        """Return the number of channels to predict of images of ``in_channels``."""
+        return in_channels
+
     def predict_pixels(self, images: Tensor) -> Tensor:
-        """Predict (B, out_channels, H, W) from images (B, 3, H, W)."""
+        """Predict (B, out_channels, H, W) from images (B, C, H, W)."""
         return self.head(self.backbone(images), images.shape[2:])
 
 
@@ -210,9 +214,19 @@ class Colorization(PixelTask):
         backbone: As for :class:`PixelTask`; it gets the lightness three times.
         head: As for :class:`PixelTask`.
         **kwargs: Passed on to :class:`PixelTask`.
+
+    Raises:
+        ValueError: The backbone does not read three channels.
     """
 
-    out_channels = 2
+    def channels_to_predict(self, in_channels: int) -> int:
+        """Return 2."""
+        if in_channels != 3:
+            raise ValueError(
+                f'the backbone of Colorization has in_channels={in_channels}: it predicts the colors of RGB; take '
+                'Inpainting for other images'
+            )
+        return 2
 
     def loss(self, inputs: Tensor | list[Tensor], data_samples: list | None = None) -> dict[str, Tensor]:
         """Compute the loss of a batch.
@@ -280,6 +294,10 @@ class Inpainting(PixelTask):
         hole = self.draw(images) if hole is None else hole
         error = (self.predict_pixels(images.masked_fill(hole, 0)) - images).square() * hole
         return dict(loss=error.sum() / (images.shape[1] * hole.sum()))
+
+
+def _channels(backbone: dict | nn.Module) -> int:
+    return backbone.get('in_channels', 3) if isinstance(backbone, dict) else input_channels(backbone)
 
 
 def _small_loss(model: SelfSupervisor, images: Tensor) -> Tensor:
