@@ -103,8 +103,53 @@ def _layer_depths(module: torch.nn.Module) -> Callable[[str], tuple[int, int]]:
     return functools.partial(backbone.get_layer_depth, prefix='backbone.')
 
 
+class _ScaledSGD(torch.optim.Optimizer):
+    """SGD with momentum, v = momentum * v + u and p -= lr * v, whose updates u a subclass scales by layer.
+
+    Args:
+        params: Parameters or groups.
+        **settings: Settings of a group: ``lr``, ``weight_decay``, ``momentum``, ``trust_coefficient``, and
+            those of the subclass.
+
+    Raises:
+        ValueError: One of these four is negative.
+    """
+
+    def __init__(self, params: Iterable, **settings: float):
+        for name in ('lr', 'weight_decay', 'momentum', 'trust_coefficient'):
+            if not settings[name] >= 0:
+                raise ValueError(f'{type(self).__name__}: {name}={settings[name]} must not be negative')
+        super().__init__(params, settings)
+
+    def updates(self, group: dict, parameters: list[Tensor]) -> list[Tensor]:
+        """Return u of every parameter."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def step(self, closure=None) -> Tensor | None:
+        """Update the parameters; return the loss that ``closure`` returns."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            trained = [parameter for parameter in group['params'] if parameter.grad is not None]
+            if not trained:
+                continue
+            updates = self.updates(group, trained)
+            states = [self.state[parameter] for parameter in trained]
+            for state, parameter in zip(states, trained, strict=True):
+                if 'momentum_buffer' not in state:
+                    state['momentum_buffer'] = torch.zeros_like(parameter)
+            velocities = [state['momentum_buffer'] for state in states]
+            torch._foreach_mul_(velocities, group['momentum'])
+            torch._foreach_add_(velocities, updates)
+            torch._foreach_add_(trained, velocities, alpha=-group['lr'])
+        return loss
+
+
 @OPTIMIZERS.register_module()
-class LARS(torch.optim.Optimizer):
+class LARS(_ScaledSGD):
     """Layer-wise adaptive rate scaling (arXiv:1708.03888) as MAE, MoCo v3 and SwAV use it.
 
     Parameters with more than one dimension: u = g + weight_decay * p, scaled by trust_coefficient * |p| /
@@ -133,54 +178,30 @@ class LARS(torch.optim.Optimizer):
         momentum: float = 0.9,
         trust_coefficient: float = 0.001,
     ):
-        for name, value in (
-            ('lr', lr),
-            ('weight_decay', weight_decay),
-            ('momentum', momentum),
-            ('trust_coefficient', trust_coefficient),
-        ):
-            if not value >= 0:
-                raise ValueError(f'LARS: {name}={value} must not be negative')
         super().__init__(
-            params,
-            {
-                'lr': lr,
-                'weight_decay': weight_decay,
-                'momentum': momentum,
-                'trust_coefficient': trust_coefficient,
-            },
+            params, lr=lr, weight_decay=weight_decay, momentum=momentum, trust_coefficient=trust_coefficient
         )
 
-    @torch.no_grad()
-    def step(self, closure=None) -> Tensor | None:
-        """Update the parameters; return the loss that ``closure`` returns."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            trained = [parameter for parameter in group['params'] if parameter.grad is not None]
-            scaled = [parameter for parameter in trained if parameter.ndim > 1]
-            updates = {id(parameter): parameter.grad for parameter in trained}
-            if scaled:
-                decayed = torch._foreach_add(
-                    [parameter.grad for parameter in scaled], scaled, alpha=group['weight_decay']
-                )
-                norms = torch.stack(torch._foreach_norm(scaled))
-                update_norms = torch.stack(torch._foreach_norm(decayed))
-                trust = torch.where(
-                    (norms > 0) & (update_norms > 0), group['trust_coefficient'] * norms / update_norms, 1.0
-                )
-                scale_each_(decayed, trust)
-                updates.update(
-                    (id(parameter), update) for parameter, update in zip(scaled, decayed, strict=True)
-                )
-            _momentum_step(self, group, trained, [updates[id(parameter)] for parameter in trained])
-        return loss
+    def updates(self, group: dict, parameters: list[Tensor]) -> list[Tensor]:
+        """Return the gradients, decayed and scaled for parameters with more than one dimension."""
+        updates = {id(parameter): parameter.grad for parameter in parameters}
+        scaled = [parameter for parameter in parameters if parameter.ndim > 1]
+        if scaled:
+            decayed = torch._foreach_add(
+                [parameter.grad for parameter in scaled], scaled, alpha=group['weight_decay']
+            )
+            norms = torch.stack(torch._foreach_norm(scaled))
+            update_norms = torch.stack(torch._foreach_norm(decayed))
+            trust = torch.where(
+                (norms > 0) & (update_norms > 0), group['trust_coefficient'] * norms / update_norms, 1.0
+            )
+            scale_each_(decayed, trust)
+            updates.update(zip(map(id, scaled), decayed, strict=True))
+        return list(updates.values())
 
 
 @OPTIMIZERS.register_module()
-class LARC(torch.optim.Optimizer):
+class LARC(_ScaledSGD):
     """SGD with layer-wise rates from the norms of weights and gradients: NVIDIA apex's LARC, as SwAV uses it.
 
     For every tensor, biases too: r = trust_coefficient * |p| / (|g| + weight_decay * |p| + eps); with
@@ -210,63 +231,26 @@ class LARC(torch.optim.Optimizer):
         eps: float = 1e-8,
         clip: bool = False,
     ):
-        for name, value in (
-            ('lr', lr),
-            ('weight_decay', weight_decay),
-            ('momentum', momentum),
-            ('trust_coefficient', trust_coefficient),
-        ):
-            if not value >= 0:
-                raise ValueError(f'LARC: {name}={value} must not be negative')
         super().__init__(
             params,
-            {
-                'lr': lr,
-                'weight_decay': weight_decay,
-                'momentum': momentum,
-                'trust_coefficient': trust_coefficient,
-                'eps': eps,
-                'clip': clip,
-            },
+            lr=lr,
+            weight_decay=weight_decay,
+            momentum=momentum,
+            trust_coefficient=trust_coefficient,
+            eps=eps,
+            clip=clip,
         )
 
-    @torch.no_grad()
-    def step(self, closure=None) -> Tensor | None:
-        """Update the parameters; return the loss that ``closure`` returns."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            trained = [parameter for parameter in group['params'] if parameter.grad is not None]
-            if not trained:
-                continue
-            gradients = [parameter.grad for parameter in trained]
-            decay = group['weight_decay']
-            norms = torch.stack(torch._foreach_norm(trained))
-            gradient_norms = torch.stack(torch._foreach_norm(gradients))
-            rates = group['trust_coefficient'] * norms / (gradient_norms + decay * norms + group['eps'])
-            if group['clip']:
-                rates = (rates / group['lr']).clamp(max=1.0)
-            usual = (norms > 0) & (gradient_norms > 0)
-            updates = scale_each_(torch._foreach_mul(trained, decay), usual.to(norms.dtype))
-            torch._foreach_add_(updates, gradients)
-            scale_each_(updates, torch.where(usual, rates, 1.0))
-            _momentum_step(self, group, trained, updates)
-        return loss
-
-
-def _momentum_step(
-    optimizer: torch.optim.Optimizer, group: dict, parameters: list[Tensor], updates: list[Tensor]
-) -> None:
-    """Update with momentum: v = momentum * v + u, p -= lr * v."""
-    if not parameters:
-        return
-    states = [optimizer.state[parameter] for parameter in parameters]
-    for state, parameter in zip(states, parameters, strict=True):
-        if 'momentum_buffer' not in state:
-            state['momentum_buffer'] = torch.zeros_like(parameter)
-    velocities = [state['momentum_buffer'] for state in states]
-    torch._foreach_mul_(velocities, group['momentum'])
-    torch._foreach_add_(velocities, updates)
-    torch._foreach_add_(parameters, velocities, alpha=-group['lr'])
+    def updates(self, group: dict, parameters: list[Tensor]) -> list[Tensor]:
+        """Return the gradients, decayed and scaled."""
+        gradients = [parameter.grad for parameter in parameters]
+        decay = group['weight_decay']
+        norms = torch.stack(torch._foreach_norm(parameters))
+        gradient_norms = torch.stack(torch._foreach_norm(gradients))
+        rates = group['trust_coefficient'] * norms / (gradient_norms + decay * norms + group['eps'])
+        if group['clip']:
+            rates = (rates / group['lr']).clamp(max=1.0)
+        usual = (norms > 0) & (gradient_norms > 0)
+        updates = scale_each_(torch._foreach_mul(parameters, decay), usual.to(norms.dtype))
+        torch._foreach_add_(updates, gradients)
+        return scale_each_(updates, torch.where(usual, rates, 1.0))
