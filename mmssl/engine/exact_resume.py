@@ -21,6 +21,7 @@ from mmssl.engine.nonfinite_flag import refuse_nonfinite_weights
 from mmssl.engine.plain_types import make_checkpoint_plain, restore_history_buffers, to_plain
 from mmssl.engine.run_state import gather_rng_states, rng_state, seed_all, set_rng_state
 from mmssl.engine.runtime_info import read_scalars
+from mmssl.engine.schedule_resume import check_optimizer
 from mmssl.errors import CheckpointError, MismatchError
 from mmssl.layers.distributed import whole
 
@@ -177,6 +178,7 @@ class ExactResume:
                     'resume from another one, or start from its weights with load_from'
                 )
         _check_shapes(self.runner.model, checkpoint.get('state_dict') or {})
+        check_optimizer(self.runner.optim_wrapper, checkpoint.get('optimizer'))
         self.saved = (meta['iter'], copy.deepcopy(checkpoint.get('param_schedulers')))
         self._loaded = _Loaded(meta, checkpoint.pop('gradients', None))
         metainfo = getattr(self.runner.train_dataloader.dataset, 'metainfo', None)

@@ -86,8 +86,17 @@ def _plain_scalar(value, name: str, arrays: str):
 
 def make_checkpoint_plain(checkpoint: dict) -> None:
     """Convert every entry of a checkpoint of mmengine to plain types, in place."""
+    if checkpoint.get('param_schedulers'):
+        checkpoint['param_schedulers'] = _without_functions(checkpoint['param_schedulers'])
     for key in list(checkpoint):
         checkpoint[key] = to_plain(checkpoint[key], key, 'list' if key == 'meta' else 'tensor')
+
+
+def _without_functions(states: Any) -> Any:
+    """Leave out functions among the attributes of schedulers, such as OneCycleLR has."""
+    if isinstance(states, dict):
+        return {key: _without_functions(value) for key, value in states.items() if not callable(value)}
+    return [_without_functions(each) for each in states] if isinstance(states, list) else states
 
 
 def restore_history_buffers(checkpoint: dict) -> None:

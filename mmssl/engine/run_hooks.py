@@ -7,7 +7,7 @@ from mmssl.engine.progress import note_beginning
 from mmssl.engine.screen import current_screen
 from mmssl.engine.signals import current_watch
 from mmssl.engine.stop import Stopper
-from mmssl.engine.training_length import warn_of_other_length
+from mmssl.engine.training_length import refuse_endless_epochs, warn_of_other_length
 
 
 class FirstHook(Hook):
@@ -30,6 +30,7 @@ class FirstHook(Hook):
 
     def before_train(self, runner) -> None:
         """Compare the length of the training with that of its schedules."""
+        refuse_endless_epochs(runner)
         warn_of_other_length(runner)
 
     def before_train_epoch(self, runner) -> None:

@@ -13,10 +13,16 @@ from typing import Any
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop
 
+from mmssl.errors import MismatchError
+
 # attributes of a scheduler that say where it stands
 _POSITION = {'last_step', '_global_step', '_last_value', 'verbose'}
 # the same of ReduceOnPlateau, whose values follow the validation and cannot be computed from a step
 _PLATEAU_POSITION = _POSITION | {'best', 'num_bad_epochs', 'cooldown_counter'}
+# hyperparameters by which the kind of an optimizer shows
+_KINDS = ('momentum', 'betas', 'alpha', 'dampening', 'trust_coefficient', 'rho', 'max_iter')
+# prefixes of the values between which a schedule moves
+_BOUNDS = ('initial_', 'max_', 'min_')
 # hyperparameters of parameter groups; an optimizer may keep a state of its own beside them
 _HYPERPARAMETERS = {
     'lr',
@@ -50,7 +56,7 @@ class ConfiguredSchedules:
         """Copy those of a runner, before a checkpoint is loaded."""
         return cls(
             [_hyperparameters(group) for group in _groups(runner.optim_wrapper)],
-            [copy.deepcopy(scheduler.state_dict()) for scheduler in _schedulers(runner.param_schedulers)],
+            [_state(scheduler) for scheduler in _schedulers(runner.param_schedulers)],
         )
 
     def restore(self, runner, saved, same_position: bool) -> None:
@@ -93,6 +99,7 @@ class ConfiguredSchedules:
                 plateau = getattr(scheduler, 'need_val_args', False)
                 observed = {key: scheduler.__dict__[key] for key in _PLATEAU_POSITION} if plateau else {}
                 scheduler.__dict__ = {
+                    **_functions(scheduler),
                     'optimizer': scheduler.optimizer,
                     **copy.deepcopy(configured),
                     **observed,
@@ -103,6 +110,39 @@ class ConfiguredSchedules:
                 for _ in range(steps if followed[by_epoch] else 0):
                     for scheduler in followed[by_epoch]:
                         scheduler.step()
+
+
+def check_optimizer(wrapper, saved: Any) -> None:
+    """Check that the optimizer of the config can take the state of a checkpoint.
+
+    Args:
+        wrapper: The optimizer wrapper of the run, or its settings.
+        saved: ``optimizer`` of the checkpoint: a state dict, or one for each name.
+
+    Raises:
+        MismatchError: The state is of another kind of optimizer, or of other parameter groups.
+    """
+    if not isinstance(saved, dict) or isinstance(wrapper, dict):
+        return
+    parts = (
+        [saved] if 'param_groups' in saved else [each for each in saved.values() if isinstance(each, dict)]
+    )
+    before = [group for part in parts for group in part.get('param_groups') or ()]
+    now = _groups(wrapper)
+    if not before:
+        return
+    kinds = [[key for key in _KINDS if key in groups[0]] for groups in (before, now)]
+    if kinds[0] != kinds[1]:
+        described = [', '.join(kind) or 'none of these' for kind in kinds]
+        reason = f'of an optimizer with {described[0]}, and that of the config has {described[1]}'
+    elif len(before) != len(now):
+        reason = f'of {len(before)} parameter groups, and that of the config has {len(now)}'
+    else:
+        return
+    raise MismatchError(
+        f'the state of the optimizer in the checkpoint is {reason}: the run cannot be resumed; use its '
+        'optim_wrapper, or start from the weights with load_from, without --resume'
+    )
 
 
 def _groups(wrapper) -> list[dict]:
@@ -118,11 +158,21 @@ def _schedulers(schedulers) -> list:
     return list(schedulers)
 
 
+def _functions(scheduler) -> dict[str, Any]:
+    """Return the functions among the attributes of a scheduler, which are no part of its state."""
+    return {key: value for key, value in scheduler.__dict__.items() if callable(value)}
+
+
+def _state(scheduler) -> dict[str, Any]:
+    functions = _functions(scheduler)
+    return copy.deepcopy({k: v for k, v in scheduler.state_dict().items() if k not in functions})
+
+
 def _hyperparameters(group: dict) -> dict[str, Any]:
     return {
         key: copy.deepcopy(value)
         for key, value in group.items()
-        if key in _HYPERPARAMETERS or key.startswith('initial_')
+        if key in _HYPERPARAMETERS or key.startswith(_BOUNDS)
     }
 
 

@@ -17,6 +17,8 @@ from mmengine.optim.scheduler.param_scheduler import (
 )
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
+from mmssl.engine.seeding import is_endless
+
 # schedules of sudden changes, whose last value is meant to stay
 _STEPS = (MultiStepParamScheduler, StepParamScheduler)
 # share by which T_max and the end may differ: many recipes forget the warm-up in T_max
@@ -54,6 +56,24 @@ def scale_learning_rate(wrapper, settings: dict | None, batch_size: int, world_s
         )
         for group in each.param_groups:
             group['lr'] = group['lr'] * factor
+
+
+def refuse_endless_epochs(runner) -> None:
+    """Refuse a training in epochs whose sampler never ends one.
+
+    Args:
+        runner: The runner, before its first step.
+
+    Raises:
+        ValueError: The training counts epochs, and its sampler is without end.
+    """
+    loader = runner.train_dataloader
+    if isinstance(runner.train_loop, EpochBasedTrainLoop) and is_endless(loader):
+        raise ValueError(
+            'the sampler of train_dataloader has no end, as InfiniteSampler, so the first epoch would not '
+            "end; use sampler=dict(type='DefaultSampler', shuffle=True), or count iterations: "
+            "train_cfg=dict(type='IterBasedTrainLoop', max_iters=...)"
+        )
 
 
 def warn_of_other_length(runner) -> None:

@@ -201,6 +201,19 @@ class Rates(toy.Hook):
             ),
             'other shapes, such as .* in the file',
         ),
+        (
+            lambda checkpoint: [
+                (group.pop('betas'), group.update(momentum=0.9))
+                for group in checkpoint['optimizer']['param_groups']
+            ],
+            'of an optimizer with momentum, and that of the config has betas',
+        ),
+        (
+            lambda checkpoint: checkpoint['optimizer']['param_groups'].append(
+                dict(checkpoint['optimizer']['param_groups'][0], params=[])
+            ),
+            'of 2 parameter groups, and that of the config has 1',
+        ),
     ],
 )
 @pytest.mark.parametrize('runner_type', ['Runner', 'FlexibleRunner'])
@@ -219,3 +232,36 @@ def test_a_file_that_cannot_be_continued_is_refused(interrupted, tmp_path, chang
             ema=False,
             resume=tmp_path / 'changed.pth',
         )
+
+
+def test_one_cycle_is_saved_as_plain_types_and_follows_the_config(interrupted, tmp_path):
+    """A OneCycleLR holds a bound method, which must neither reach the checkpoint nor be lost by it."""
+    rates = []
+    for name, highest, epochs, resume in (
+        ('first', 0.1, 2, None),
+        ('whole', 0.2, 4, None),
+        ('second', 0.2, 4, tmp_path / 'first' / 'iter_10.pth'),
+    ):
+        cfg = toy.config(
+            tmp_path / name,
+            interrupted / 'images',
+            loop='epoch',
+            sampler='DefaultSampler',
+            epochs=epochs,
+            ema=False,
+            validate=False,
+            resume=resume,
+        )
+        cfg['param_scheduler'] = [
+            dict(type='OneCycleLR', by_epoch=False, eta_max=highest, total_steps=5 * epochs)
+        ]
+        runner = toy.Runner.from_cfg(cfg)
+        rates.append([])
+        runner.register_hook(Rates(rates[-1]))
+        runner.train()
+    assert rates[2] == pytest.approx(rates[1][10:]) and max(rates[1]) == pytest.approx(0.2)
+
+
+def test_a_sampler_without_end_is_refused_for_epochs(interrupted, tmp_path):
+    with pytest.raises(ValueError, match='the sampler of train_dataloader has no end, .* count iterations'):
+        toy.train(tmp_path, interrupted / 'images', loop='epoch', sampler='InfiniteSampler', ema=False)
