@@ -14,6 +14,7 @@ from mmssl.data.listed import ImageList, list_images
 from mmssl.data.parquet import ParquetTable
 from mmssl.data.shards import TarShards, read_index, scan_tar, write_index
 from mmssl.data.suffixes import IMAGE_SUFFIXES
+from mmssl.data.zip_archive import complete_entries
 
 Advance = Callable[[], object]
 # images of a transaction, and of a row group, which is read as a whole for one image
@@ -25,7 +26,7 @@ def pack(source: str, out: str, to: str = 'tar', shard_size: int = 10_000, progr
     """Pack images, compare the checksum of each with its source, and return their number.
 
     Everything is written to ``OUT.partial``, which becomes ``OUT`` when all checksums match. An interrupted
-    run continues there, at the last complete shard (tar, parquet) or transaction (lmdb); a zip begins again.
+    run continues there, at the last complete shard (tar, parquet), transaction (lmdb) or image (zip).
 
     Args:
         source: What ``data_root`` of :class:`mmssl.data.folder.ImageFolder` takes.
@@ -148,10 +149,13 @@ def _write_parquet(images: ImageList, shard: str, indices: range) -> None:
 
 
 def _write_zip(images: ImageList, path: str, size: int, advance: Advance) -> None:
-    """Write a zip; its directory comes last, so that an interrupted one begins again."""
-    with zipfile.ZipFile(path, 'w', zipfile.ZIP_STORED) as archive:
+    """Write a zip, after the entries that an interrupted run has left."""
+    entries = complete_entries(path, images.names)
+    with zipfile.ZipFile(path, 'a', zipfile.ZIP_STORED) as archive:
+        archive.infolist().extend(entries)
         for index, name in enumerate(images.names):
-            archive.writestr(zipfile.ZipInfo(name), _source(images, index))
+            if index >= len(entries):
+                archive.writestr(zipfile.ZipInfo(name), _source(images, index))
             advance()
 
 

@@ -1,12 +1,17 @@
 """Zip files that forked processes read at the same time."""
 
+import os
 import struct
 import zipfile
 import zlib
+from collections.abc import Sequence
+from typing import BinaryIO
 
 from mmssl.checkpoint.regular_files import check_size
 from mmssl.data.random_access import RandomAccessFile, open_stream
 
+# with the method, the checksum and both sizes
+_STORED_HEADER = struct.Struct('<4s4xH4xIIIHH')
 _LOCAL_HEADER = struct.Struct('<4s22xHH')  # signature, ..., name length, extra length (APPNOTE.TXT 4.3.7)
 # the extra field of a local header may be longer than that in the directory
 _EXTRA_BYTES = 64
@@ -109,3 +114,49 @@ def _unpack(label: str, packed: bytes, size: int, method: int) -> bytes:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, size + 1)
     except zlib.error as error:
         raise OSError(f'{label} is damaged: {error}') from None
+
+
+def complete_entries(path: str, names: Sequence[str]) -> list[zipfile.ZipInfo]:
+    """Return the entries at the start of an unfinished zip, without compression, and cut off what follows.
+
+    Args:
+        path: The file; an absent one has no entries.
+        names: Names that the first entries must have.
+    """
+    if not os.path.exists(path):
+        return []
+    entries: list[zipfile.ZipInfo] = []
+    with open(path, 'r+b') as file:
+        end = 0
+        for name in names:
+            entry = _entry_at(file, end)
+            if entry is None or entry.filename != name:
+                break
+            entries.append(entry)
+            end = file.tell()
+        file.truncate(end)
+    return entries
+
+
+def _entry_at(file: BinaryIO, offset: int) -> zipfile.ZipInfo | None:
+    """Return the entry whose local header is at an offset; None for anything else or a part of one."""
+    file.seek(offset)
+    header = file.read(_STORED_HEADER.size)
+    if len(header) < _STORED_HEADER.size:
+        return None
+    signature, method, checksum, packed, size, name_length, extra_length = _STORED_HEADER.unpack(header)
+    if signature != b'PK\x03\x04' or method != zipfile.ZIP_STORED or packed != size:
+        return None
+    name = file.read(name_length)
+    file.seek(extra_length, os.SEEK_CUR)
+    data = file.read(size)
+    if len(data) != size or zlib.crc32(data) != checksum:
+        return None
+    try:
+        entry = zipfile.ZipInfo(name.decode())
+    except UnicodeDecodeError:
+        return None
+    entry.external_attr = 0o600 << 16  # as ZipFile.writestr has it
+    entry.header_offset, entry.CRC = offset, checksum
+    entry.compress_size = entry.file_size = size
+    return entry

@@ -1,6 +1,9 @@
 """Shards, Parquet, lists, tables, patterns and several folders give what the folder gives."""
 
+import multiprocessing
+import os
 import random
+import signal
 import tarfile
 
 import numpy as np
@@ -90,9 +93,49 @@ def test_an_interrupted_run_continues(folder, expected, tmp_path, to, monkeypatc
     reads += [''] * 100
     assert pack(str(folder), str(out), to, 3) == 14
     assert not (tmp_path / 'out.partial').exists()
-    if to != 'zip':
-        assert len(reads) - 100 - 14 == 14 - written // 3 * 3  # the rest, and all for their checksums
+    batch = 1 if to == 'zip' else 3
+    assert len(reads) - 100 - 14 == 14 - written // batch * batch  # the rest, and all for their checksums
     assert same(expected[0], batches(out, 0))
+
+
+@pytest.mark.parametrize('cut', [0, 1, 100, 900, -1, -400])
+def test_a_zip_that_ends_anywhere_is_completed_to_the_same_bytes(folder, tmp_path, cut):
+    out = packed(folder, tmp_path, 'zip')
+    content = out.read_bytes()
+    (tmp_path / 'again.partial').write_bytes(content[:cut])
+    assert pack(str(folder), str(tmp_path / 'again'), 'zip') == 14
+    assert (tmp_path / 'again').read_bytes() == content
+    (tmp_path / 'other.partial').write_bytes(bytes(range(256)) * 10 + content[:cut])
+    pack(str(folder), str(tmp_path / 'other'), 'zip')
+    assert (tmp_path / 'other').read_bytes() == content
+
+
+@pytest.mark.parametrize('to', FORMATS)
+def test_a_killed_run_continues_to_the_same_result(folder, expected, tmp_path, to):
+    """SIGKILL after 0, 7 and 13 of 14 images, as often as the run is started."""
+    out = tmp_path / 'out'
+    for count in (0, 7, 13):
+        process = multiprocessing.get_context('fork').Process(
+            target=pack_and_die, args=(str(folder), str(out), to, count)
+        )
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL and not out.exists()
+    assert pack(str(folder), str(out), to, 3) == 14
+    assert same(expected[0], batches(out, 0)) and not (tmp_path / 'out.partial').exists()
+
+
+def pack_and_die(folder, out, to, count):
+    reads = []
+
+    def read(path):
+        reads.append(path)
+        if len(reads) > count:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read_bytes(path)
+
+    packing.read_bytes = read
+    pack(folder, out, to, 3)
 
 
 def test_a_damaged_shard_and_a_changed_source_are_named(folder, tmp_path):
