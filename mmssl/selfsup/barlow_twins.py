@@ -31,7 +31,7 @@ class BarlowTwins(SelfSupervisor):
         off_diagonal_weight: float = 0.0051,
         **kwargs,
     ):
-        cure = 'the loss is its own, with off_diagonal_weight=...'
+        cure = 'its loss is built in, with off_diagonal_weight=...'
         refuse_unused('BarlowTwins', kwargs, {'head': None}, cure)
         super().__init__(backbone, neck, **kwargs)
         self.barlow_twins = BarlowTwinsLoss(off_diagonal_weight)

@@ -124,7 +124,7 @@ class MoCo(ScheduledSupervisor):
         bn_groups: int = 1,
         **kwargs,
     ):
-        refuse_unused('MoCo', kwargs, {'head': None}, 'the loss is its own, with temperature=...')
+        refuse_unused('MoCo', kwargs, {'head': None}, 'its loss is built in, with temperature=...')
         super().__init__(backbone=backbone, neck=neck, **kwargs)
         _check_settings(temperature, bn_groups, momentum)
         width = getattr(self.backbone, 'feat_dim', self.neck.in_channels)

@@ -26,7 +26,7 @@ class SimCLR(SelfSupervisor):
     def __init__(
         self, backbone: dict | nn.Module, neck: dict | nn.Module, temperature: float = 0.1, **kwargs
     ):
-        refuse_unused('SimCLR', kwargs, {'head': None}, 'the loss is its own, with temperature=...')
+        refuse_unused('SimCLR', kwargs, {'head': None}, 'its loss is built in, with temperature=...')
         super().__init__(backbone, neck, **kwargs)
         self.nt_xent = NTXentLoss(temperature)
 

@@ -35,7 +35,7 @@ class VICReg(SelfSupervisor):
         covariance_weight: float = 1.0,
         **kwargs,
     ):
-        refuse_unused('VICReg', kwargs, {'head': None}, 'the loss is its own, with invariance_weight=...')
+        refuse_unused('VICReg', kwargs, {'head': None}, 'its loss is built in, with invariance_weight=...')
         super().__init__(backbone, neck, **kwargs)
         self.vicreg = VICRegLoss(invariance_weight, variance_weight, covariance_weight)
 

@@ -1,6 +1,7 @@
 """Shared by the tests of the methods: random views, training on a part of each batch, short runs."""
 
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -9,7 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
+from mmssl.layers.sync_bn import convert_sync_batchnorm
+
 ROOT = Path(__file__).resolve().parents[2]
+
+
+class Dense(nn.Module):
+    """A backbone of one layer, (B, 3, 2, 2) to (B, 5)."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(12, 5)
+
+    def forward(self, x):
+        return (self.layer(x.flatten(1)).tanh(),)
 
 
 def random_views(batch: int = 4, count: int = 2, size: int = 9, seed: int = 0) -> list[Tensor]:
@@ -43,7 +57,8 @@ def train_on_part(
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=lr)
-    model.attach(optimizer)
+    if hasattr(model, 'attach'):
+        model.attach(optimizer)
     losses = []
     for batch in batches:
         loss = model.loss([view.chunk(world)[rank] for view in batch])['loss']
@@ -58,6 +73,26 @@ def train_on_part(
         optimizer.step()
         losses.append(total.item())
     return losses, {key: value.clone() for key, value in model.state_dict().items()}
+
+
+def train_rank(
+    rank: int, build: Callable[[], nn.Module], batches: list[list[Tensor]], lr: float
+) -> tuple[list[float], dict[str, Tensor]]:
+    """Train on one of two ranks, with batch norms over both."""
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(build())
+    convert_sync_batchnorm(model)
+    return train_on_part(model, batches, rank, world=2, lr=lr)
+
+
+def check_two_processes(
+    two_ranks: Callable, build: Callable[[], nn.Module], steps: int = 3, lr: float = 0.3
+) -> tuple[list[float], dict[str, Tensor]]:
+    """Check that two processes train as a single one with all images does; return what that one gives."""
+    batches = [random_views(6, size=2, seed=seed) for seed in range(steps)]
+    expected = train_on_part(build(), batches, lr=lr)
+    for result in two_ranks(train_rank, build, batches, lr):
+        assert_same_training(result, expected)
+    return expected
 
 
 def assert_same_training(result: tuple, expected: tuple, tolerance: float = 1e-12) -> None:

@@ -4,23 +4,11 @@ import math
 
 import pytest
 import torch
-from runs import assert_same_training, check_exact_resume, random_views, train_on_part
+from runs import Dense, check_exact_resume, check_two_processes, random_views
 from torch import nn
 
 from mmssl.layers.mlp import MLP
-from mmssl.layers.sync_bn import convert_sync_batchnorm
 from mmssl.selfsup.byol import BYOL, regression_loss
-
-
-class Dense(nn.Module):
-    """A backbone of one layer, (B, 3, 2, 2) to (B, 5)."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(12, 5)
-
-    def forward(self, x):
-        return (self.layer(x.flatten(1)).tanh(),)
 
 
 def byol(steps=5, **settings):
@@ -135,17 +123,8 @@ def test_the_loss_is_computed_in_float32_under_autocast():
     assert loss.dtype == torch.float32 and loss.item() == pytest.approx(exact, abs=0.1)
 
 
-def train_rank(rank, batches):
-    model = nn.SyncBatchNorm.convert_sync_batchnorm(byol())
-    convert_sync_batchnorm(model)
-    return train_on_part(model, batches, rank, world=2)
-
-
 def test_two_processes_equal_a_single_process_with_all_images(two_ranks):
-    batches = [random_views(6, size=2, seed=seed) for seed in range(3)]
-    expected = train_on_part(byol(), batches)
-    for result in two_ranks(train_rank, batches):
-        assert_same_training(result, expected)
+    check_two_processes(two_ranks, byol)
 
 
 def test_a_run_is_resumed_exactly(tmp_path):

@@ -5,11 +5,10 @@ import math
 import pytest
 import torch
 from mmengine.config import Config
-from runs import assert_same_training, check_exact_resume, random_views, train_on_part
+from runs import check_exact_resume, check_two_processes, random_views
 from torch import nn
 
 from mmssl.layers.mlp import MLP
-from mmssl.layers.sync_bn import convert_sync_batchnorm
 from mmssl.registry import MODELS
 from mmssl.selfsup.moby import MoBY
 from mmssl.selfsup.views import project_views
@@ -300,21 +299,15 @@ def test_views_pass_the_backbone_together_unless_batch_norm_would_mix_them(backb
     assert model.extract_feat(images[0])[-1].shape[:2] == (4, width)
 
 
-def train_rank(rank, batches):
-    model = nn.SyncBatchNorm.convert_sync_batchnorm(moby()).train()
-    convert_sync_batchnorm(model)
+def scheduled_moby():
+    model = moby().train()
     model.set_schedule(3, 3)
-    return train_on_part(model, batches, rank, world=2)
+    return model
 
 
 def test_two_processes_equal_a_single_process_with_the_joined_batch(two_ranks):
-    batches = [random_views(6, size=2, seed=seed) for seed in range(3)]
-    model = moby().train()
-    model.set_schedule(3, 3)
-    expected = train_on_part(model, batches)
-    assert expected[1]['queue1.queue_ptr'].tolist() == [18 % QUEUE]
-    for result in two_ranks(train_rank, batches):
-        assert_same_training(result, expected)
+    _, state = check_two_processes(two_ranks, scheduled_moby)
+    assert state['queue1.queue_ptr'].tolist() == [18 % QUEUE]
 
 
 def test_a_run_is_resumed_exactly(tmp_path):

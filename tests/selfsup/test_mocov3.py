@@ -1,15 +1,15 @@
 """MoCo v3 against loops over the paper's formulas, mmpretrain and two processes; a resumed run; refusals."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from mmengine.model import BaseModule
-from runs import assert_same_training, check_exact_resume, random_views, train_on_part
+from runs import assert_same_training, check_exact_resume, random_views, train_on_part, train_rank
 from torch import nn
 
 from mmssl.layers.mlp import MLP
-from mmssl.layers.sync_bn import convert_sync_batchnorm
 from mmssl.selfsup.mocov3 import MoCoV3, MoCoV3Head, MoCoV3ViT
 
 ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
@@ -398,18 +398,14 @@ def test_mmpretrain_agrees_in_all_but_the_statistics_of_the_key_encoder(backbone
 PAIR = ((Convolution, 6), (vit, 16))
 
 
-def train_rank(rank, batches):
-    results = []
-    for backbone, width in PAIR:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(mocov3(backbone, width=width))
-        convert_sync_batchnorm(model)
-        results.append(train_on_part(model, batches, rank, world=2, lr=0.1))
-    return results
+def train_both(rank, batches):
+    builds = (partial(mocov3, backbone, width=width) for backbone, width in PAIR)
+    return [train_rank(rank, build, batches, lr=0.1) for build in builds]
 
 
 def test_two_processes_equal_a_single_process_with_the_joined_batch(two_ranks):
     batches = [random_views(6, size=16, seed=seed) for seed in range(3)]
-    ranks = two_ranks(train_rank, batches)
+    ranks = two_ranks(train_both, batches)
     for index, (backbone, width) in enumerate(PAIR):
         expected = train_on_part(mocov3(backbone, width=width), batches, lr=0.1)
         for results in ranks:

@@ -1,32 +1,20 @@
 """VICReg and Barlow Twins as methods: the loss of the projections, a step, two processes against one."""
 
+from functools import partial
+
 import pytest
 import torch
-from runs import assert_same_training, random_views, train_on_part
-from torch import nn
+from runs import Dense, check_two_processes, random_views
 
 from mmssl.layers.mlp import MLP
-from mmssl.layers.sync_bn import convert_sync_batchnorm
 from mmssl.losses import BarlowTwinsLoss, VICRegLoss
 from mmssl.selfsup.barlow_twins import BarlowTwins
 from mmssl.selfsup.vicreg import VICReg
 
 
-class Dense(nn.Module):
-    """A backbone of one layer, (B, 3, 2, 2) to (B, 5)."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(12, 5)
-
-    def forward(self, x):
-        return (self.layer(x.flatten(1)).tanh(),)
-
-
 def make(method, **settings):
     torch.manual_seed(0)
     model = method(Dense(), MLP((5, 7, 4)), **settings)
-    model.attach = lambda optimizer: None  # the shared loop calls it; these methods need none
     return model.double().train()
 
 
@@ -50,18 +38,9 @@ def test_loss_is_that_of_the_projections_and_a_step_reduces_it(method, settings,
     assert model.loss(views)['loss'] < expected
 
 
-def train_rank(rank, method, batches):
-    model = nn.SyncBatchNorm.convert_sync_batchnorm(make(method))
-    convert_sync_batchnorm(model)
-    return train_on_part(model, batches, rank, world=2, lr=0.02)
-
-
 @pytest.mark.parametrize('method', [VICReg, BarlowTwins])
 def test_two_processes_equal_a_single_process_with_all_images(method, two_ranks):
-    batches = [random_views(6, size=2, seed=seed) for seed in range(2)]
-    expected = train_on_part(make(method), batches, lr=0.02)
-    for result in two_ranks(train_rank, method, batches):
-        assert_same_training(result, expected)
+    check_two_processes(two_ranks, partial(make, method), steps=2, lr=0.02)
 
 
 def test_wrong_inputs_and_heads_are_refused():
