@@ -2,7 +2,8 @@
 # its ablation, on 64x64 photographs and a CPU.
 #
 #   python tools/train.py \
-#       configs/beit/beit_vit-mini-p8_1xb64-kmeans-random-masks-amp-coslr-18e_tiny-imagenet.py --data DIR_OR_ZIP
+#       configs/beit/beit_vit-mini-p8_1xb64-kmeans-random-masks-amp-coslr-18e_tiny-imagenet.py \
+#       --data DIR_OR_ZIP
 #
 # Expected: not measured here. The paper found rectangles better.
 _base_ = './beit_vit-mini-p8_1xb64-kmeans-amp-coslr-18e_tiny-imagenet.py'

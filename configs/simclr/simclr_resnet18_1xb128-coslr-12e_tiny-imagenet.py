@@ -6,20 +6,10 @@
 #
 # DIR_OR_ZIP holds train/<class>/* and val/<class>/*; k-NN is measured at the start and at the end.
 # Expected: see docs/results/selfsup.md, measured here.
-_base_ = './simclr_resnet50_8xb512-coslr-200e_in1k.py'
-data_root = 'data/tiny-imagenet'
+_base_ = '../_base_/tiny-imagenet_resnet18.py'
 model = dict(
-    backbone=dict(
-        depth=18,
-        stem_channels=32,
-        base_channels=32,
-        num_stages=3,
-        strides=(1, 2, 2),
-        dilations=(1, 1, 1),
-        out_indices=(2,),
-        zero_init_residual=False,
-    ),
-    neck=dict(dims=(128, 256, 128)),
+    type='mmssl.SimCLR',
+    neck=dict(type='mmssl.MLP', dims=(128, 256, 128), last_bn=True),
     temperature=0.2,
 )
 train_pipeline = [
@@ -34,16 +24,4 @@ train_pipeline = [
     ),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(
-    batch_size=128,
-    num_workers=1,
-    dataset=dict(data_root=data_root, data_prefix='train', pipeline=train_pipeline),
-)
-optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=2e-3, weight_decay=0.05, fused=True))
-param_scheduler = dict(warmup=1, end=12)
-train_cfg = dict(max_epochs=12)
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=4, max_keep_ckpts=1))
-custom_hooks = _base_.custom_hooks + [
-    dict(type='mmssl.KNNHook', data=data_root, interval=12, at_start=True, batch_size=256, num_workers=1)
-]
-auto_scale_lr = dict(base_batch_size=128)
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -2,12 +2,10 @@
 # it.
 #
 #   python tools/train.py configs/smoke/moco.py
-_base_ = '../_base_/smoke.py'
+_base_ = '../_base_/smoke_resnet18.py'
 model = dict(
     type='mmssl.MoCo',
-    backbone=dict(
-        type='mmpretrain.ResNet', depth=18, stem_channels=16, base_channels=16, zero_init_residual=False
-    ),
+    backbone=dict(zero_init_residual=False),
     neck=dict(type='mmssl.MoCoV2Neck', in_channels=128, hid_channels=128, out_channels=32),
     queue_len=64,
     momentum=0.99,
@@ -19,9 +17,3 @@ train_pipeline = [
     dict(type='PackInputs'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-optim_wrapper = dict(
-    type='OptimWrapper',
-    constructor='mmssl.MergedOptimWrapperConstructor',
-    optimizer=dict(type='SGD', lr=0.03, momentum=0.9, weight_decay=1e-4, fused=True),
-)
-param_scheduler = dict(warmup=0)
