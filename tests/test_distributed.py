@@ -1,4 +1,4 @@
-"""Two processes of tools/dist_train.sh and dist_test.sh against one process and against the formula."""
+"""Two processes of tools/dist_train.sh and ``mmssl test`` against one process and the formula."""
 
 import json
 import os
@@ -202,7 +202,7 @@ def metrics(work_dir):
     return {key: value for key, value in json.loads(path.read_text()).items() if key.startswith('accuracy')}
 
 
-def test_two_ranks_test_as_one(repo_root, folder, straight, warm_cli):
+def test_two_ranks_test_as_one(folder, straight, warm_cli):
     """37 images on two ranks: one of them is padded, and must not count twice."""
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
@@ -222,9 +222,11 @@ def test_two_ranks_test_as_one(repo_root, folder, straight, warm_cli):
         shutil.copy(path, target)
     arguments = ['classify.py', 'classifier.pth']
     options = ['--data', 'odd', '--out']
-    launch(repo_root, 'dist_test.sh', *arguments, 2, *options, 'two.pkl', '--work-dir', 'two', cwd=folder)
-    alone = warm_cli('test', *arguments, *options, 'one.pkl', '--work-dir', 'one', cwd=folder)
-    assert alone.returncode == 0, alone.stderr[-3000:]
+    for name, ranks in (('two', 2), ('one', 1)):
+        done = warm_cli(
+            'test', *arguments, *options, f'{name}.pkl', '--work-dir', name, cwd=folder, ranks=ranks
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
     one, two = metrics(folder / 'one'), metrics(folder / 'two')
     assert one == two and set(one) == {'accuracy/top1', 'accuracy/top5'}
     assert 0 < one['accuracy/top5'] < 100

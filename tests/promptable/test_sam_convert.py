@@ -88,10 +88,10 @@ def test_a_file_of_transformers_that_does_not_fit_is_refused():
         from_official('sam-hf', released)
 
 
-def test_the_command_converts_and_build_sam_reads(tmp_path, run_cli):
+def test_the_command_converts_and_build_sam_reads(tmp_path, warm_cli):
     model = small_sam()
     torch.save(to_official('sam-hf', model.state_dict()), tmp_path / 'hf.bin.pth')
-    done = run_cli('convert', 'sam-hf', 'hf.bin.pth', 'sam.pth', cwd=tmp_path)
+    done = warm_cli('convert', 'sam-hf', 'hf.bin.pth', 'sam.pth', cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     loaded = build_sam(SIZES, tmp_path / 'sam.pth')
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in loaded.state_dict().items())

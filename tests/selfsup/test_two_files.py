@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -54,8 +53,40 @@ def test_nothing_else_in_the_package_names_the_method(method):
     assert named == []
 
 
+# all in one process, which has to import the libraries once
+PROGRAM = """
+import contextlib, io, json, sys
+
+import torch
+
+import mmssl.selfsup
+from mmssl.cli import main
+from mmssl.registry import MODELS
+from mmssl.selfsup import TwoFileMethod
+from mmssl.selfsup.two_file_method import SMALL
+
+model = MODELS.build(dict(SMALL['TwoFileMethod'].settings, type='mmssl.TwoFileMethod'))
+facts = dict(
+    file=mmssl.__file__,
+    exported='TwoFileMethod' in mmssl.selfsup.__all__,
+    loss=SMALL['TwoFileMethod'].run(model, torch.randn(2, 3, 32, 32)).item(),
+)
+for name, arguments in json.loads(sys.argv[1]).items():
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        code = main(arguments)
+    facts[name] = [code, output.getvalue()]
+with open('facts.json', 'w') as file:
+    json.dump(facts, file)
+"""
+COMMANDS = dict(
+    model=['list', 'two*file*'],
+    type=['list', 'TwoFileMethod'],
+    train=['train', 'configs/two-file-method/two-file-method_resnet18.py', '--work-dir', 'run'],
+)
+
+
 @pytest.fixture(scope='module')
-def tree(tmp_path_factory):
+def tree(tmp_path_factory, with_demo):
     """A copy of the package and its configs with a method of two files and a metafile."""
     root = tmp_path_factory.mktemp('tree')
     subprocess.run(['cp', '-r', ROOT / 'mmssl', ROOT / 'configs', root], check=True)
@@ -64,51 +95,37 @@ def tree(tmp_path_factory):
     folder.mkdir()
     (folder / 'two-file-method_resnet18.py').write_text(CONFIG)
     (folder / 'metafile.yml').write_text(METAFILE)
-    return root
+    return with_demo(root)
 
 
-def run(tree, *command):
-    done = subprocess.run(
-        [sys.executable, *map(str, command)],
-        capture_output=True,
-        text=True,
-        cwd=tree,
-        env={'PYTHONPATH': str(tree), 'PATH': '/usr/bin:/bin', 'OMP_NUM_THREADS': '1'},
-        timeout=200,
-    )
+@pytest.fixture(scope='module')
+def facts(tree, warm_cli):
+    """What a process finds in the copy: it imports the package from the folder of its program."""
+    (tree / 'program.py').write_text(PROGRAM)
+    done = warm_cli(json.dumps(COMMANDS), program=tree / 'program.py', cwd=tree)
     assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    facts = json.loads((tree / 'facts.json').read_text())
+    assert Path(facts['file']).is_relative_to(tree)
+    return facts
 
 
-def test_the_registry_and_the_package_have_it(tree):
-    code = (
-        'from mmssl.selfsup import TwoFileMethod\n'
-        'import mmssl.selfsup, torch\n'
-        'from mmssl.registry import MODELS\n'
-        'from mmssl.selfsup.two_file_method import SMALL\n'
-        'assert "TwoFileMethod" in mmssl.selfsup.__all__\n'
-        'model = MODELS.build(dict(SMALL["TwoFileMethod"].settings, type="mmssl.TwoFileMethod"))\n'
-        'print(SMALL["TwoFileMethod"].run(model, torch.randn(2, 3, 32, 32)).item() > 0)\n'
-    )
-    assert run(tree, '-c', code).strip().endswith('True')
+def test_the_registry_and_the_package_have_it(facts):
+    assert facts['exported'] and facts['loss'] > 0
 
 
-def test_the_list_has_its_config_and_its_class(tree):
-    listed = run(tree, '-m', 'mmssl.cli', 'list', 'two*file*')
-    assert re.search(
+def test_the_list_has_its_config_and_its_class(facts):
+    code, listed = facts['model']
+    assert code == 0 and re.search(
         r'Two files \[mmpretrain\]: A method in two.*\n'
         r' +two-file-method/two-file-method_resnet18\.py +1\.23 M',
         listed,
     )
-    listed = run(tree, '-m', 'mmssl.cli', 'list', 'TwoFileMethod')
-    assert re.search(r'mmssl\.TwoFileMethod +MODELS +Two views with equal projections', listed)
+    code, listed = facts['type']
+    assert code == 0 and re.search(r'mmssl\.TwoFileMethod +MODELS +Two views with equal projections', listed)
 
 
-def test_it_trains(tree, demo_data):
-    (tree / 'data').mkdir()
-    (tree / 'data/demo').symlink_to(demo_data, target_is_directory=True)
-    config = 'configs/two-file-method/two-file-method_resnet18.py'
-    run(tree, '-m', 'mmssl.cli', 'train', config, '--work-dir', 'run')
+def test_it_trains(facts, tree):
+    assert facts['train'][0] == 0
     (log,) = (tree / 'run').glob('*/vis_data/scalars.json')
     losses = [json.loads(line)['loss'] for line in log.read_text().splitlines() if '"loss"' in line]
     assert len(losses) == 10 and all(loss > 0 for loss in losses)
