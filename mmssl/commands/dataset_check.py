@@ -91,6 +91,7 @@ def check_dataset(settings: Mapping, model: Mapping, args: argparse.Namespace) -
         )
         errors += coco_errors
         warnings += coco_warnings
+    errors += _color_changes(settings)
     tiles, pipeline_errors = sample_tiles(findings, args.number)
     errors += pipeline_errors
     return DatasetReport(
@@ -103,6 +104,16 @@ def check_dataset(settings: Mapping, model: Mapping, args: argparse.Namespace) -
         tiles=tiles,
         inspector=inspector,
     )
+
+
+def _color_changes(settings: Mapping) -> list[str]:
+    from mmssl.data.photometric import refuse_color_changes
+
+    try:
+        refuse_color_changes(dict(dataset=settings))
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 def _title(settings: Mapping, ann_file: str) -> str:

@@ -10,6 +10,7 @@ from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.runner import _SlicedDataset
 from torch.utils.data import DataLoader, IterableDataset
 
+from mmssl.data.photometric import refuse_color_changes
 from mmssl.engine import seeding
 from mmssl.engine.workers import StartWorker, WorkerBoard
 
@@ -27,10 +28,12 @@ def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool =
             still the same on all ranks.
 
     Raises:
-        ValueError: The data set is empty, or too small for one batch.
+        ValueError: The data set is empty, or too small for one batch, or a pipeline changes the colors of
+            images that are not 8-bit RGB.
     """
     if isinstance(dataloader, DataLoader):
         return dataloader
+    refuse_color_changes(dataloader)
     cfg = _without_worker_options(dict(copy.deepcopy(dataloader)))
     # the only place that sets it: pinned memory needs CUDA, and torch warns where there is none
     cfg['pin_memory'] = cfg.get('pin_memory', True) and torch.cuda.is_available()

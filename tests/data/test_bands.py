@@ -7,8 +7,10 @@ import pytest
 import tifffile
 
 from mmssl.data.bands import BANDS, BandChanges, BandJitter
+from mmssl.data.photometric import refuse_color_changes
 from mmssl.data.view_specs import PRESETS, ViewSpec
 from mmssl.data.views import LoadViews
+from mmssl.engine.dataloader import build_dataloader
 
 
 @pytest.fixture
@@ -117,3 +119,38 @@ def test_three_channels_of_eight_bits_may_change_colors():
 def test_changes_of_channels_need_scaled_values():
     with pytest.raises(ValueError, match="value_range='raw'.*give the range to the loader"):
         LoadViews(preset='moco-v2-bands', value_range='raw')
+
+
+FIVE = dict(type='mmssl.LoadImage', channels=5, value_range=(0, 4095))
+REFUSED = {
+    'mmseg': dict(type='PhotoMetricDistortion'),
+    'mmdet': dict(type='mmdet.YOLOXHSVRandomAug'),
+    'mmcv': dict(type='RandomGrayscale', prob=0.2),
+    'torchvision': dict(type='torchvision/ColorJitter', brightness=0.4),
+    'nested': dict(type='RandomApply', transforms=[dict(type='ColorJitter', hue=0.1)]),
+    'policies by name': dict(type='RandAugment', policies='timm_increasing'),
+    'policies by default': dict(type='mmdet.RandAugment'),
+    'listed policies': dict(type='RandAugment', policies=[dict(type='Rotate'), dict(type='Solarize')]),
+    'albumentations': dict(type='Albu', transforms=[dict(type='HueSaturationValue')]),
+}
+
+
+@pytest.mark.parametrize('step', REFUSED.values(), ids=REFUSED)
+def test_transforms_of_colors_are_refused_before_the_data_set_is_built(step):
+    dataset = dict(type='RepeatDataset', dataset=dict(type='NoSuchDataset', pipeline=[FIVE, step]))
+    with pytest.raises(ValueError, match=r"changes the colors of 8-bit RGB.*dict\(type='mmssl.BandJitter'\)"):
+        build_dataloader(dict(dataset=dataset, batch_size=1))
+
+
+@pytest.mark.parametrize(
+    ('loading', 'step'),
+    [
+        (dict(type='mmssl.LoadImage'), REFUSED['mmseg']),
+        (dict(type='mmssl.LoadImage', channels=3), REFUSED['mmseg']),
+        (FIVE, dict(type='RandAugment', policies=[dict(type='Rotate')])),
+        (FIVE, dict(type='mmssl.BandJitter')),
+        (FIVE, dict(type='RandomFlip', prob=0.5)),
+    ],
+)
+def test_other_transforms_pass(loading, step):
+    refuse_color_changes(dict(dataset=dict(pipeline=[loading, step])))
