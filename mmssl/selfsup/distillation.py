@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmssl.layers.base_vit import BaseViT
+from mmssl.layers.input_channels import input_channels
 from mmssl.layers.memory_format import memory_format_of
 from mmssl.layers.modes import evaluating
 from mmssl.losses.dino import promote_to_float32
@@ -21,6 +22,7 @@ from mmssl.ops.precision import no_autocast
 from mmssl.registry import MODELS
 from mmssl.selfsup.base import SelfSupervisor, _build_part
 from mmssl.selfsup.small import RESNET, Small, single_view
+from mmssl.selfsup.teacher_cache import TeacherCache
 
 CRITERIA = ('cosine', 'smooth_l1')
 
@@ -106,6 +108,8 @@ class Distillation(SelfSupervisor):
         level: Index of the student's output for the loss on maps: the level that the task reads.
         teacher_channels: Indices of the channels of the images that the teachers get, in their order; all
             when None. The teachers get them as the data preprocessor normalises them.
+        teacher_cache: Folder in which the teachers' features of each image are kept, for pipelines whose
+            views come again in every epoch; see :class:`~mmssl.selfsup.teacher_cache.TeacherCache`.
         **kwargs: Passed on to :class:`~mmssl.selfsup.base.SelfSupervisor`.
 
     Raises:
@@ -122,6 +126,7 @@ class Distillation(SelfSupervisor):
         global_weight: float = 1.0,
         level: int = -1,
         teacher_channels: Sequence[int] | None = None,
+        teacher_cache: str | None = None,
         **kwargs,
     ):
         super().__init__(backbone, **kwargs)
@@ -139,6 +144,10 @@ class Distillation(SelfSupervisor):
         for part in self.teachers:
             part.to(memory_format=memory_format_of(part))
             self._check_channels(part)
+
+        self._caches = None
+        if teacher_cache:
+            self._caches = [TeacherCache(teacher_cache, part, features_of) for part in self.teachers]
 
         student, *targets = self._widths()
         if dense_weight and None in (student.dense, *(target.dense for target in targets)):
@@ -158,7 +167,7 @@ class Distillation(SelfSupervisor):
         return [_width(self.backbone, self.level), *(_width(teacher) for teacher in self.teachers)]
 
     def _check_channels(self, teacher: nn.Module) -> None:
-        images, required = _in_channels(self.backbone), _in_channels(teacher)
+        images, required = input_channels(self.backbone), input_channels(teacher)
         if self.teacher_channels is None:
             agrees = images == required
         else:
@@ -200,6 +209,8 @@ class Distillation(SelfSupervisor):
         if self.teacher_channels is not None:
             # slices, as a list of indices makes the CPU wait for the GPU
             inputs = torch.cat([inputs[:, index : index + 1] for index in self.teacher_channels], dim=1)
+        if self._caches:
+            return [Features(*cache(inputs)) for cache in self._caches]
         return [features_of(teacher, inputs) for teacher in self.teachers]
 
     def loss(self, inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
@@ -256,11 +267,6 @@ def _check_settings(
         raise ValueError(f'criterion={criterion!r} of Distillation is unknown; one of {", ".join(CRITERIA)}')
 
 
-def _in_channels(backbone: nn.Module) -> int:
-    convolution = next((part for part in backbone.modules() if isinstance(part, nn.Conv2d)), None)
-    return 3 if convolution is None else convolution.in_channels
-
-
 def _width(backbone: nn.Module, level: int = -1) -> Features:
     """Numbers of channels, in place of the features themselves."""
     size = getattr(backbone, 'img_size', 64)
@@ -268,7 +274,7 @@ def _width(backbone: nn.Module, level: int = -1) -> Features:
         size = [2 * side for side in backbone.patch_embed.patch_size]
     height, width = (size, size) if isinstance(size, int) else size
     tensor = next(backbone.parameters())
-    images = tensor.new_zeros(1, _in_channels(backbone), height, width)
+    images = tensor.new_zeros(1, input_channels(backbone), height, width)
     with evaluating(backbone), torch.no_grad():
         dense, pooled = features_of(backbone, images, level)
     return Features(None if dense is None else dense.shape[1], pooled.shape[1])
