@@ -23,6 +23,8 @@ _MODULES = {
     'select': 'mmssl.apis.selection',
     'find_duplicates': 'mmssl.apis.duplicates',
     'search': 'mmssl.apis.neighbours',
+    'stats': 'mmssl.apis.channel_stats',
+    'pack': 'mmssl.apis.packing',
     'export_backbone': 'mmssl.apis.export',
 }
 __all__ = list(_MODULES)

@@ -38,6 +38,10 @@ def pack(source: str, out: str, to: str = 'tar', shard_size: int = 10_000, progr
     Raises:
         FileExistsError: ``out`` exists.
         OSError: A source cannot be read, or a checksum differs.
+
+    Examples:
+        >>> from mmssl.apis import pack
+        >>> pack('photos/', 'shards', 'tar', shard_size=10_000)
     """
     from tqdm import tqdm
 

@@ -17,7 +17,7 @@ from mmssl.commands.arguments import (
 )
 
 if TYPE_CHECKING:
-    from mmssl.apis.stats import ValueSource
+    from mmssl.apis.channel_stats import ValueSource
 
 HELP = 'measure the values of each channel of images: range, percentiles, mean, std, no data'
 DESCRIPTION = (
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f'--clip {args.clip:g} must be below 50: it is a share in percent at each end')
     if args.out and Path(args.out).suffix != '.py':
         raise ValueError(f'--out {args.out}: give a name that ends in .py')
-    from mmssl.apis.stats import measure
+    from mmssl.apis.channel_stats import measure
     from mmssl.commands.stats_report import as_dict, as_json, as_snippet, as_table
 
     with contextlib.redirect_stdout(sys.stderr):  # the toolboxes print while they are imported and read
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _source(args: argparse.Namespace) -> 'ValueSource':
-    from mmssl.apis.stats import source_of_folder
+    from mmssl.apis.channel_stats import source_of_folder
 
     settings = dict(
         channels=_channels(args.channels), pages=_pages(args.pages), channel_axis=args.channel_axis
@@ -122,7 +122,7 @@ def _pages(text: str | None) -> int | str | None:
 def _source_of_config(args: argparse.Namespace, settings: dict) -> 'ValueSource':
     from mmengine.registry import init_default_scope
 
-    from mmssl.apis.stats import source_of_dataset
+    from mmssl.apis.channel_stats import source_of_dataset
     from mmssl.commands.check_data import _load
     from mmssl.data.checks.settings import innermost_datasets
     from mmssl.data.reader_settings import settings_of_pipeline

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from mmssl.apis.stats import DataStatistics
+    from mmssl.apis.channel_stats import DataStatistics
 
 
 def as_dict(statistics: 'DataStatistics') -> dict[str, Any]:

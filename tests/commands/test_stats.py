@@ -7,7 +7,7 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from mmssl.apis.stats import measure, source_of_folder
+from mmssl.apis.channel_stats import measure, source_of_folder
 from mmssl.cli import main
 
 tifffile = pytest.importorskip('tifffile')
@@ -146,3 +146,16 @@ def test_images_that_differ_in_channels_are_refused(tmp_path, capsys):
         np.save(tmp_path / f'{channels}.npy', np.zeros((70, 70, channels), np.uint16))
     assert main(['stats', str(tmp_path), '--workers', '0']) != 0
     assert 'images of 4 and of 5 channels' in capsys.readouterr().err
+
+
+def test_the_function_returns_what_the_command_prints(tmp_path, capsys):
+    from mmssl.apis import stats
+
+    write(tmp_path, 'uint16', count=5)
+    assert main(['stats', str(tmp_path), '--workers', '0', '--json']) == 0
+    printed = json.loads(capsys.readouterr().out)
+    result = stats(tmp_path)
+    assert result.value_range.tolist() == printed['value_range'] and result.images == 5
+    assert stats(tmp_path, channels=[2, 0]).mean.tolist() == result.mean[[2, 0]].tolist()
+    with pytest.raises(ValueError, match='clip=50 must be from 0 to 50'):
+        stats(tmp_path, clip=50)

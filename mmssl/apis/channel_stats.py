@@ -88,6 +88,41 @@ class ValueSource:
         return values, image.no_data if self.no_data is None else self.no_data
 
 
+def stats(
+    data: str | os.PathLike,
+    clip: float = 0.1,
+    workers: int = 0,
+    no_data: float | None = None,
+    progress: bool = False,
+    **reading: Any,
+) -> DataStatistics:
+    """Measure the channels of images: ``mmssl stats`` from Python.
+
+    Args:
+        data: What ``data_root`` of :class:`mmssl.data.folder.ImageFolder` takes.
+        clip: Percent of the values below, and above, the range that is proposed; 0 to 50.
+        workers: Number of processes that read images; 0 reads them here. The result is the same.
+        no_data: A value that stands for no data.
+        progress: Whether to show a progress bar.
+        **reading: channels, pages and channel_axis of the loader transform; ``pages='images'`` measures
+            every page.
+
+    Returns:
+        The statistics; ``value_range``, ``scaled_mean`` and ``scaled_std`` are what a config takes.
+
+    Raises:
+        FileNotFoundError, ValueError: There are no such images, or ``clip`` is out of range.
+        BadImageError: No image can be read, or the images differ in their number of channels.
+
+    Examples:
+        >>> from mmssl.apis import stats
+        >>> stats('scans/').value_range
+    """
+    if not 0 <= clip < 50:
+        raise ValueError(f'clip={clip} must be from 0 to 50: a share in percent at each end')
+    return measure(source_of_folder(data, no_data, **reading), clip, workers, progress)
+
+
 def measure(
     source: ValueSource, clip: float = 0.1, workers: int = 0, progress: bool = False
 ) -> DataStatistics:
