@@ -92,6 +92,11 @@ def backbone_for(task: str, pretraining: Mapping[str, Any], checkpoint: str, fre
             'the config of the pre-training has no model.backbone; give another --backbone-config'
         )
     name = str(settings.get('type')).rpartition('.')[2]
+    if settings.get('in_channels', 3) != 3:
+        raise UserError(
+            f'no recipe takes a backbone of {settings["in_channels"]} channels; of 3. '
+            'mmssl train takes any config'
+        )
     if name not in _BUILDERS:
         raise UserError(
             f'no recipe takes the backbone {name} to the task {task}; those that it takes are '

@@ -156,7 +156,13 @@ def read_start(checkpoint: str, task: str, settings: Options, architecture: str 
         )
     source = os.path.expanduser(architecture or checkpoint)
     pretraining = pretraining_config(source, settings.backbone_config, settings.trust)
-    return Start(checkpoint, backbone_for(task, pretraining, checkpoint, settings.freeze))
+    backbone = backbone_for(task, pretraining, checkpoint, settings.freeze)
+    size, patch = settings.size, backbone.strides[0]
+    if task == 'classify' and backbone.is_vit and size and size % patch:
+        raise UserError(
+            f'--size {size} does not divide by {patch}, the side of a patch; take {-(-size // patch) * patch}'
+        )
+    return Start(checkpoint, backbone)
 
 
 def read_data(data: str, task: str, folder: Path, settings: Options) -> TaskData:

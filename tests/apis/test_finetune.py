@@ -267,6 +267,8 @@ def test_mistakes_say_why_and_write_nothing(work, tmp_path, capsys):
     save_file({'state_dict': load_file(work / 'moco.pth')['state_dict']}, bare)
     swin = tmp_path / 'swin.py'
     swin.write_text("model = dict(backbone=dict(type='SwinTransformer', arch='Tiny'))\n")
+    bands = tmp_path / 'bands.py'
+    bands.write_text("model = dict(backbone=dict(type='ResNet', depth=18, in_channels=4))\n")
     own = tmp_path / 'own.py'
     own.write_text("model = dict(backbone=dict(type='mmssl.InfoMaxEncoder'))\n")
     out = tmp_path / 'out'
@@ -287,6 +289,13 @@ def test_mistakes_say_why_and_write_nothing(work, tmp_path, capsys):
             'no image_encoder',
         ),
         ((work / 'moco.pth', 'detect', 'cells'), dict(seeds=(1, 1)), UserError, 'different numbers'),
+        (
+            ('random', 'classify', 'things'),
+            dict(backbone_config=work / 'vit.py', size=60),
+            UserError,
+            'take 64',
+        ),
+        (('random', 'detect', 'cells'), dict(backbone_config=bands), UserError, 'of 4 channels'),
         ((work / 'moco.pth', 'detect', 'cells'), dict(freeze=True), UserError, 'is for the task classify'),
         ((work / 'moco.pth', 'detect', 'cells'), dict(epochs=1, iters=1), UserError, 'two lengths'),
         ((work / 'moco.pth', 'detect', 'cells'), dict(size=0), UserError, '--size 0 must be at least 1'),
