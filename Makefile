@@ -79,7 +79,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	mv $(UNFINISHED) $(STAMP)
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache docs/_build
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache docs/_build htmlcov .coverage .coverage.*
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean
