@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmssl.checkpoint.position_tables import describe_pos_embed, described_layout, infer_layout
+from mmssl.ops.switch import tracing
 
 __all__ = [
     'describe_pos_embed',
@@ -89,7 +90,8 @@ def resize_pos_embed(
     Returns:
         (1, num_extra_tokens + target rows * columns, C); ``table`` itself if the grids are equal.
     """
-    if tuple(source) == tuple(target):
+    # a trace has no branches, and resizing to the same size changes nothing
+    if tuple(source) == tuple(target) and not (tracing() and mode == 'bicubic'):
         return table
     extra = table[:, :num_extra_tokens]
     patches = table[:, num_extra_tokens:]

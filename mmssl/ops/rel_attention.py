@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmssl.ops.switch import always, cpu_constant, cuda_with_flex_attention, fast_form
+from mmssl.ops.switch import always, cpu_constant, cuda_with_flex_attention, fast_form, tracing
 
 
 def resize_rel_pos(rel_pos: Tensor, length: int) -> Tensor:
     """Resize a table of offsets (L, D) to (length, D) by linear interpolation."""
-    if rel_pos.shape[0] == length:
+    if not tracing() and rel_pos.shape[0] == length:  # a trace has no branches
         return rel_pos
     return F.interpolate(rel_pos.t()[None].float(), size=length, mode='linear')[0].t().to(rel_pos.dtype)
 
@@ -122,11 +122,11 @@ def window_attention(
     """
     batch, height, width, channels = qkv.shape
     dim = channels // 3 // num_heads
-    rows = -(-height // window_size)
-    columns = -(-width // window_size)
+    rows = (height + window_size - 1) // window_size
+    columns = (width + window_size - 1) // window_size
     below = rows * window_size - height
     right = columns * window_size - width
-    if below or right:
+    if tracing() or below or right:
         qkv = F.pad(qkv, (0, 0, 0, right, 0, below))
         if padding is not None:
             real = torch.ones(1, height, width, 1, dtype=torch.bool, device=qkv.device)
