@@ -128,7 +128,7 @@ def run_parts(args: argparse.Namespace) -> None:
     # forks come first: autograd does not survive one
     parts = sorted(args.parts, key=lambda part: part not in 'df') if args.quick else args.parts
     for index, part in enumerate(parts):
-        left = deadline - time.monotonic()
+        left = max(deadline - time.monotonic(), 0.0)
         seconds = left * PARTS[part].share / sum(PARTS[later].share for later in parts[index:])
         print(f'\n{part}  {PARTS[part].title}, at most {seconds:.0f} seconds', flush=True)
         if args.quick:

@@ -59,8 +59,8 @@ def deform_conv2d(  # noqa: PLR0913
     """
     geometry = Geometry(pair('stride', stride), pair('padding', padding), pair('dilation', dilation))
     check_shapes(input, offset, weight, bias, mask, geometry)
-    # torchvision's operator is a single node of a compiled graph, for any size; in eager mode on the CPU ours
-    # is faster
+    # torchvision's operator is a single node of a compiled graph, for any size; in eager mode on the CPU the
+    # form in this file is faster
     auto = 'torch' if (cpu([input]) and eager()) or exporting_onnx() else 'torchvision'
     backend = pick('deform_conv2d', backend, input, ('torchvision', 'mmcv'), auto)
     compute = {'torch': _torch, 'torchvision': _torchvision, 'mmcv': _mmcv}[backend]

@@ -54,6 +54,8 @@ def page_of(content: dict[str, Any]) -> str:
     driver = f', driver {content["driver"]}' if content.get('driver') else ''
     lines = ['# On a GPU', '', f'`{content["command"]}`', '']
     lines += [f'{content["date"]}, {content["device"]}{driver}; {versions}.', '']
+    if '--quick' in content['command'].split():
+        lines += ['The sizes are the smallest (`--quick`), so that times and ratios say nothing.', '']
     parts = content.get('parts', {})
     lines += comparisons(parts.get('e', {}).get('rows', []))
     for _, values in sorted(parts.items()):
