@@ -40,7 +40,9 @@ def test_all_parts_run_on_a_cpu_and_give_a_page(warm_cli, with_demo, tmp_path):
     assert content['versions']['torch'] == torch.__version__.partition('+')[0]
     text = page.page_of(content)
     assert all(f'## {part.title}' in text for part in gpu_check.PARTS.values())
-    assert '`python tools/gpu_check.py --device cpu --quick' in text and 'times and ratios say nothing' in text
+    assert (
+        '`python tools/gpu_check.py --device cpu --quick' in text and 'times and ratios say nothing' in text
+    )
 
 
 def test_the_file_is_complete_after_every_row(check):
