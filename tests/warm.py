@@ -33,6 +33,11 @@ LIBRARIES = (
     'transformers',
     'timm',
     'torch.distributed.fsdp',
+    # what the toolboxes import
+    'sklearn.gaussian_process',
+    'numba',
+    'imgaug',
+    'shapely.geometry',
 )
 
 

@@ -1,5 +1,6 @@
 """Processes for the trials of kills, signals and full disks: forks of this one, with all imports done."""
 
+import gc
 import importlib
 import json
 import os
@@ -168,6 +169,7 @@ def toolboxes():
     import torch
 
     torch.set_num_threads(1)
+    gc.freeze()
     from yapf.yapflib import yapf_api
 
     plain, known = yapf_api.FormatCode, {}
