@@ -26,6 +26,7 @@ _MODULES = {
     'stats': 'mmssl.apis.channel_stats',
     'pack': 'mmssl.apis.packing',
     'export_backbone': 'mmssl.apis.export',
+    'export_model': 'mmssl.apis.onnx_models.run',
 }
 __all__ = list(_MODULES)
 

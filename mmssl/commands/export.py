@@ -1,4 +1,4 @@
-"""``mmssl export backbone`` and ``mmssl export weights``: backbones and weights for other programs."""
+"""``mmssl export``: whole models as ONNX, backbones and weights for other programs."""
 
 import argparse
 import os
@@ -8,7 +8,7 @@ from typing import Any
 from mmssl.commands.arguments import add_cfg_options, add_trust
 from mmssl.config import RANDOM
 
-HELP = 'write a backbone for timm, torchvision, Hugging Face or ONNX, or a checkpoint as safetensors'
+HELP = 'write a model as ONNX, a backbone for timm, torchvision or Hugging Face, a checkpoint as safetensors'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='PREFIX',
         help='write only the keys with this prefix, without it: --prefix backbone.',
     )
-    for subparser in (backbone, weights):
+    text = 'write a classifier, segmentor or detector as ONNX, compare it with PyTorch, and write a script'
+    model = subparsers.add_parser('model', help=text, description=f'{text.capitalize()} that runs it.')
+    _add_model_arguments(model)
+    for subparser in (backbone, weights, model):
         subparser.add_argument('--force', action='store_true', help='replace OUT if it is an existing file')
         add_trust(subparser)
 
@@ -53,14 +56,32 @@ def _add_backbone_arguments(parser: argparse.ArgumentParser) -> None:
     add_cfg_options(parser)
 
 
+def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('config', metavar='CONFIG', help='name of a config (mmssl list), or its path')
+    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='weights of the model, or random')
+    parser.add_argument('out', metavar='OUT.onnx', help='file to write; the script is OUT.py beside it')
+    parser.add_argument(
+        '--images',
+        metavar='DIR',
+        help='images to compare with PyTorch, 20 of a folder; without it three made-up ones',
+    )
+    parser.add_argument('--fp16', action='store_true', help='weights in half precision; inputs stay float32')
+    parser.add_argument('--no-script', action='store_true', help='write the graph only')
+    add_cfg_options(parser)
+
+
 def run(args: argparse.Namespace) -> None:
     """Export.
 
     Raises:
         FileNotFoundError: The config or the checkpoint does not exist.
         FileExistsError: OUT exists.
-        ValueError: The library has no such network, the checkpoint does not fit, or no key has the prefix.
+        ValueError: The library has no such network, the checkpoint does not fit, no key has the prefix, or
+            the model cannot be exported.
     """
+    if args.what == 'model':
+        print(f'{args.out}: {_export_model(args)}')
+        return
     if os.path.isdir(args.out):
         raise FileExistsError(f'{args.out} exists; name another folder')
     if os.path.exists(args.out) and not args.force:
@@ -102,3 +123,20 @@ def _export_backbone(args: argparse.Namespace) -> str:
     assert checkpoint is not None
     model, _ = build_model(str(entry.path), checkpoint, args.cfg_options, trust=args.trust_checkpoint)
     return export_backbone(model.eval(), args.out, args.to, args.force)
+
+
+def _export_model(args: argparse.Namespace) -> str:
+    from mmssl.apis.onnx_models.run import export_model
+
+    exported = export_model(
+        args.config,
+        None if args.checkpoint == RANDOM else args.checkpoint,
+        args.out,
+        images=args.images,
+        fp16=args.fp16,
+        script=not args.no_script,
+        force=args.force,
+        trust=args.trust_checkpoint,
+        options=args.cfg_options or (),
+    )
+    return str(exported)

@@ -1,0 +1,1 @@
+"""Whole models as ONNX graphs: classifiers, segmentors and two-stage detectors."""
