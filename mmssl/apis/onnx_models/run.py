@@ -13,7 +13,7 @@ from torch import nn
 from mmssl.apis.onnx_models.compare import Agreement, Comparison
 from mmssl.apis.onnx_models.graph_file import SIZES, write_graph
 from mmssl.apis.onnx_models.preprocessing import image_lines, largest_size, pad_lines
-from mmssl.apis.onnx_models.samples import crop_sample, flip_sample, made_up_images, pad_sample
+from mmssl.apis.onnx_models.samples import flip_sample, made_up_images, pad_sample, resized_sample
 from mmssl.apis.onnx_models.script import ScriptSettings, script_text
 from mmssl.errors import UserError
 
@@ -203,7 +203,7 @@ class _Export:
         mask_threshold = cfg.rcnn.get('mask_thr_binary', 0.5) if self.task == 'instance' else 0.5
         comparison = Comparison(self.path, self.model, self.task, self.dtype, mask_threshold)
         if 2 in self.axes:
-            comparison.add([crop_sample(sample)], f'{name}, a part of it')
+            comparison.add([resized_sample(sample, self.task != 'classify')], f'{name} in another size')
         if 0 in self.axes:
             comparison.add([sample, flip_sample(sample)], f'{name} and its mirror image as a batch')
         return comparison

@@ -29,10 +29,19 @@ def _with_pixels(sample: dict, pixels: torch.Tensor) -> dict[str, Any]:
     return {**sample, 'inputs': pixels, 'data_samples': data_sample}
 
 
-def crop_sample(sample: dict) -> dict[str, Any]:
-    """Return the upper left part of a sample, which has another size and another ratio of the sides."""
-    height, width = sample['inputs'].shape[1:]
-    return _with_pixels(sample, sample['inputs'][:, : max(64, height * 3 // 5), : max(64, width * 3 // 4)])
+def resized_sample(sample: dict, is_smaller: bool) -> dict[str, Any]:
+    """Return a sample of another size and another ratio of the sides.
+
+    Args:
+        sample: Output of a test pipeline.
+        is_smaller: Cut out the upper left part; otherwise repeat the image, to a size that is divided by
+            the patches of a ViT if that of the image is.
+    """
+    pixels = sample['inputs']
+    height, width = pixels.shape[1:]
+    if is_smaller:
+        return _with_pixels(sample, pixels[:, : height * 3 // 5 + 1, : width * 3 // 4 + 1])
+    return _with_pixels(sample, pixels.repeat(1, 2, 2)[:, :, : width * 3 // 2])
 
 
 def flip_sample(sample: dict) -> dict[str, Any]:
