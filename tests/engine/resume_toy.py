@@ -154,12 +154,13 @@ def config(
     wrapper='OptimWrapper',
     randomness=None,
     ema=True,
+    dataset=None,
     **wrapper_args,
 ) -> dict:
     by_epoch = loop == 'epoch'
     steps = epochs * NUM_IMAGES // BATCH
     loader = dict(
-        dataset=dict(type='ToyImages', root=str(images), fail_on=fail_on),
+        dataset=dataset or dict(type='ToyImages', root=str(images), fail_on=fail_on),
         num_workers=workers,
         sampler=dict(type=sampler, shuffle=True),
         batch_size=batch_size,

@@ -1,9 +1,12 @@
 """Resident memory of all processes over a long run, and over an evaluation.
 
     python tools/trials/memory.py --iterations 5000 --output docs/trials/memory.md
+    python tools/trials/memory.py --iterations 5000 --sources folder tar parquet memory \
+        --output docs/trials/memory_sources.md
 
 Trains the smoke configs with two workers as ``mmssl train`` does, with logs and checkpoints, and records the
-memory of every process (``VmRSS`` of proc(5)). Growth compares the mean over the last tenth with the mean
+memory of every process (``VmRSS`` of proc(5)); with ``--sources``, MAE on images that are packed or behind a
+URL. Growth compares the mean over the last tenth with the mean
 over a tenth from iteration 500 on. Then tests models on 50 and on 500 images, and passes predictions of
 realistic size to metrics.
 """
@@ -27,6 +30,12 @@ SYSTEMS = {
     'gcn': 'segmentation (GCN)',
     'rfcn': 'detection (R-FCN)',
     'sam': 'prompting (Segment Anything)',
+}
+SOURCES = {
+    'folder': 'MAE on a folder',
+    'tar': 'MAE on three tar shards',
+    'parquet': 'MAE on three Parquet files',
+    'memory': 'MAE on memory://, with a cache of 1 MB',
 }
 START = 500
 
@@ -74,7 +83,39 @@ def settings_of(name: str, folder: Path, work_dir: str, *options: str):
     return cfg
 
 
-def training(name: str, folder: Path, iterations: int, workers: int = 2, every: int = 25) -> Curve:
+def data_root(source: str, folder: Path) -> str:
+    """Return the demo data of MAE, packed or put behind a URL."""
+    from mmssl.apis.packing import pack
+
+    images = folder / 'data/demo/imagenet'
+    if source == 'folder':
+        return str(images)
+    if source == 'memory':
+        import fsspec
+
+        os.environ.update(MMSSL_CACHE_DIR=str(folder / 'cache'), MMSSL_CACHE_SIZE='1M')
+        fsspec.filesystem('memory').put(str(images), '/images', recursive=True)
+        return 'memory://images'
+    out = folder / f'packed-{source}'
+    count = sum(path.is_file() for path in images.rglob('*'))
+    pack(str(images), str(out), source, -(-count // 3))
+    return str(out)
+
+
+def training_on(source: str, folder: Path, iterations: int) -> Curve:
+    """Train MAE's smoke config on a source and record the memory."""
+    root = f'train_dataloader.dataset.data_root={data_root(source, folder)}'
+    return training('mae', folder, iterations, options=(root,))
+
+
+def training(
+    name: str,
+    folder: Path,
+    iterations: int,
+    workers: int = 2,
+    every: int = 25,
+    options: tuple[str, ...] = (),
+) -> Curve:
     """Train a smoke config and record the memory.
 
     Args:
@@ -83,6 +124,7 @@ def training(name: str, folder: Path, iterations: int, workers: int = 2, every: 
         iterations: Number of iterations.
         workers: Workers of the data loader.
         every: Iterations between readings.
+        options: Further settings, KEY=VALUE.
     """
     from mmengine.hooks import Hook
 
@@ -98,6 +140,7 @@ def training(name: str, folder: Path, iterations: int, workers: int = 2, every: 
         'default_hooks.logger.interval=50',
         f'default_hooks.checkpoint.interval={max(1, iterations // 5)}',
         'default_hooks.checkpoint.max_keep_ckpts=2',
+        *options,
     )
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = cfg.test_cfg = cfg.test_dataloader = (
         cfg.test_evaluator
@@ -221,6 +264,13 @@ def feeding(build, images: tuple[int, int] = (50, 500)) -> list[float]:
     return readings
 
 
+METRICS = {
+    'SegmentationMetric, 512x512, 150 classes': segmentation_metric,
+    'ClickMetric, 30 objects of 20 clicks': click_metric,
+    "mmdet's CocoMetric, 100 boxes": coco_metric,
+}
+
+
 def in_a_fork(function, *arguments):
     """Return the result of a function that runs in a forked process, which frees its memory."""
     receiver, sender = multiprocessing.Pipe(False)
@@ -249,7 +299,7 @@ def report(curves: dict, tests: dict, metrics: dict, iterations: int, seconds: f
     lines = [
         '# Memory',
         '',
-        f'`python tools/trials/memory.py --iterations {iterations}`, {seconds / 60:.0f} minutes, two '
+        f'`python tools/trials/memory.py {" ".join(sys.argv[1:])}`, {seconds / 60:.0f} minutes, two '
         f'workers, batches of 4. Resident MiB; growth from the tenth after iteration {start} to the last.',
         '',
         '| training | process | at the start | at the end | largest | growth |',
@@ -259,10 +309,13 @@ def report(curves: dict, tests: dict, metrics: dict, iterations: int, seconds: f
         first = next(index for index, step in enumerate(curve.iterations) if step >= start)
         for index, (values, growth) in enumerate(zip(curve.processes, curve.growth(start), strict=True)):
             process = f'worker {index}' if index else 'main'
+            row = f'{(SYSTEMS | SOURCES)[name]}, {curve.iterations[-1]} iterations'
             lines.append(
-                f'| {SYSTEMS[name]}, {curve.iterations[-1]} iterations | {process} | {values[first]:.1f} | '
+                f'| {row} | {process} | {values[first]:.1f} | '
                 f'{values[-1]:.1f} | {max(values[first:]):.1f} | {100 * growth:+.2f} % |'
             )
+    if not metrics:
+        return '\n'.join(lines) + '\n'
     lines += ['', '| evaluation | after 50 images | after 500 | growth |', '|---|---|---|---|']
     evaluations = {f'test of {SYSTEMS[name]}': readings for name, readings in tests.items()}
     for name, (few, many) in {**evaluations, **metrics}.items():
@@ -276,6 +329,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--iterations', type=int, default=5000)
     parser.add_argument('--systems', nargs='+', default=list(SYSTEMS), choices=list(SYSTEMS))
+    parser.add_argument('--sources', nargs='+', choices=list(SOURCES), help='MAE on these, and nothing else')
     parser.add_argument('--output', type=Path, help='Markdown file')
     args = parser.parse_args()
     os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -286,15 +340,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         make_demo_data(folder / 'data/demo')
-        metrics = {
-            'SegmentationMetric, 512x512, 150 classes': in_a_fork(feeding, segmentation_metric),
-            'ClickMetric, 30 objects of 20 clicks': in_a_fork(feeding, click_metric),
-            "mmdet's CocoMetric, 100 boxes": in_a_fork(feeding, coco_metric),
-        }
-        tests = {name: in_a_fork(testing, name, folder) for name in args.systems if name != 'mae'}
+        systems = [] if args.sources else args.systems
+        metrics = {} if args.sources else {name: in_a_fork(feeding, make) for name, make in METRICS.items()}
+        tests = {name: in_a_fork(testing, name, folder) for name in systems if name != 'mae'}
         curves = {}
-        for name in args.systems:
-            curves[name] = in_a_fork(training, name, folder, args.iterations)
+        for name in args.sources or systems:
+            train = training_on if args.sources else training
+            curves[name] = in_a_fork(train, name, folder, args.iterations)
             growth = curves[name].growth(min(START, args.iterations // 2))
             print(name, [f'{100 * value:+.2f} %' for value in growth], flush=True)
     text = report(curves, tests, metrics, args.iterations, time.monotonic() - start)
