@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmssl.errors import UserError
+from mmssl.ops.precision import autocast_dtype
 
 # types of attributes that change what a network computes, such as its out_indices
 _SETTINGS = (bool, int, float, str, tuple, list)
@@ -68,8 +69,7 @@ class TeacherCache:
     def _paths(self, images: Tensor) -> list[Path]:
         if self._digest is None:
             self._digest = digest_of(self.network)
-        device = images.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else images.dtype
+        dtype = autocast_dtype(images.device.type) or images.dtype
         setting = f'{tuple(images.shape[1:])} {images.dtype} {dtype}'.encode() + self._digest
         names = [
             hashlib.blake2b(_bytes(image) + setting, digest_size=20).hexdigest() for image in images.cpu()
