@@ -106,6 +106,7 @@ def test_other_leading_tokens_are_never_patches():
     ],
 )
 def test_our_files_say_the_grid_of_their_table(source, target, tmp_path):
+    pytest.importorskip('safetensors')
     sizes = [tuple(16 * side for side in grid) for grid in (source, target)]
     first, second = (ViT(arch=ARCH, patch_size=16, img_size=size) for size in sizes)
     torch.nn.init.normal_(first.pos_embed)

@@ -55,6 +55,7 @@ def test_images_of_any_sizes_equal_mmengines():
 
 @pytest.mark.parametrize('training', [True, False])
 def test_detection_equals_mmdets(training):
+    pytest.importorskip('mmdet')
     from mmdet.models.data_preprocessors import DetDataPreprocessor
     from mmdet.structures import DetDataSample
 
@@ -75,6 +76,7 @@ def test_detection_equals_mmdets(training):
 
 @pytest.mark.parametrize('training', [True, False])
 def test_segmentation_equals_mmsegs(training):
+    pytest.importorskip('mmseg')
     from mmengine.structures import PixelData
     from mmseg.models import SegDataPreProcessor
     from mmseg.structures import SegDataSample
