@@ -9,9 +9,11 @@ from collections import Counter
 
 from mmdet.datasets import XMLDataset, xml_style
 from mmdet.datasets.api_wrappers import COCO
+from mmdet.datasets.transforms import LoadAnnotations
+from mmdet.evaluation import CocoMetric
 
 from mmssl.detection.annotations import category_ids, check_xml_names, check_xml_objects, log
-from mmssl.hosts.coco_files import prepare_coco, read_json
+from mmssl.hosts.coco_files import check_evaluated_image, prepare_coco, read_json
 from mmssl.hosts.patches import patches_are_off
 from mmssl.hosts.patching import listed
 
@@ -26,6 +28,8 @@ def apply() -> None:
     check_coco_files()
     number_coco_categories_by_class()
     check_xml_files()
+    check_image_sizes()
+    check_evaluated_images()
 
 
 @listed(
@@ -141,6 +145,48 @@ def check_xml_files() -> None:
     XMLDataset.load_data_list = load_data_list
     XMLDataset.parse_data_info = parse_data_info
     XMLDataset._parse_instance_info = parse_instance_info
+
+
+@listed(
+    reason='boxes and masks of an image of another size than the annotations say are used as they are',
+    versions=VERSIONS,
+    until='LoadAnnotations compares the sizes',
+)
+def check_image_sizes() -> None:
+    """Compare the size of each image with that in its annotations when these are loaded."""
+    original = LoadAnnotations.transform
+
+    @functools.wraps(original)
+    def transform(self, results: dict) -> dict:
+        stated = results.get('width'), results.get('height')
+        shape = results.get('ori_shape')
+        if shape is not None and all(stated) and tuple(stated) != (shape[1], shape[0]):
+            raise ValueError(
+                f'{results.get("img_path")} has {shape[1]}x{shape[0]} pixels, but its annotations are for '
+                f'{stated[0]}x{stated[1]}; use the image that was annotated, or correct its size and boxes'
+            )
+        return original(self, results)
+
+    LoadAnnotations.transform = transform
+
+
+@listed(
+    reason='CocoMetric compares the boxes of an image with those of another one that has its id in ann_file',
+    versions=VERSIONS,
+    until='CocoMetric compares the names of the files',
+)
+def check_evaluated_images() -> None:
+    """Check that the images of a test are those of the metric's annotation file."""
+    original = CocoMetric.process
+
+    @functools.wraps(original)
+    def process(self, data_batch: dict, data_samples) -> None:
+        images = getattr(getattr(self, '_coco_api', None), 'imgs', None)
+        for sample in data_samples if images else ():
+            check_evaluated_image(sample, images, getattr(self._coco_api, 'file', None) or 'ann_file')
+        original(self, data_batch, data_samples)
+
+    CocoMetric.process = process
 
 
 def _has_area(x1: float, y1: float, x2: float, y2: float) -> bool:

@@ -13,7 +13,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmssl.data.folder import ImageFolder
 from mmssl.data.label_values import LABEL_LOADERS, missing_beside_ignored
 from mmssl.engine import seeding
+from mmssl.hosts.coco_files import check_evaluated_image
 
+# images whose names are compared with a metric's file before training
+MAX_IMAGES = 500
 # label maps that are read before training
 MAX_LABEL_MAPS = 50
 
@@ -83,6 +86,26 @@ def limit_topk(metrics: Sequence[Any], num_classes: int, monitored: str | None =
             raise ValueError(f'{text}; set topk of val_evaluator and test_evaluator, for example to (1,)')
         metric.topk = possible
         print_log(f'{text}; it is left out', logger='current', level=logging.WARNING)
+
+
+def check_evaluated_files(dataset: Any, metrics: Sequence[Any]) -> None:
+    """Compare the first images of a data set with the annotation file of each metric that reads one.
+
+    Args:
+        dataset: A built data set.
+        metrics: Metrics of its evaluator.
+
+    Raises:
+        ValueError: An image is another one in the file, or none.
+    """
+    apis = [api for metric in metrics if (api := getattr(metric, '_coco_api', None)) is not None]
+    parts = list(with_inner_datasets(dataset))
+    if not apis or any('datasets' in vars(part) for part in parts) or not hasattr(parts[-1], 'get_data_info'):
+        return
+    for index in range(min(len(parts[-1]), MAX_IMAGES)):
+        info = parts[-1].get_data_info(index)
+        for api in apis:
+            check_evaluated_image(info, api.imgs, getattr(api, 'file', None) or 'ann_file')
 
 
 def check_last_batch(model: Any, loader: Any) -> None:

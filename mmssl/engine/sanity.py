@@ -7,7 +7,13 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 
 from mmssl.engine.bare_model import bare_model
-from mmssl.engine.run_checks import check_label_maps, check_last_batch, limit_topk, number_folders_by_name
+from mmssl.engine.run_checks import (
+    check_evaluated_files,
+    check_label_maps,
+    check_last_batch,
+    limit_topk,
+    number_folders_by_name,
+)
 from mmssl.registry import HOOKS
 
 HEADS = ('head', 'decode_head', 'auxiliary_head', 'bbox_head', 'mask_head')
@@ -237,4 +243,5 @@ class SanityHook(Hook):
         if not model_heads:
             return
         check_same_classes(_classes_of(getattr(dataset, 'metainfo', None)), self._classes, where, same_run)
+        check_evaluated_files(dataset, loop.evaluator.metrics)
         limit_topk(loop.evaluator.metrics, model_heads[0][1].num_classes, _monitored(runner))

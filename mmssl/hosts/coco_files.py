@@ -16,9 +16,7 @@ from os import PathLike
 from typing import Any
 
 from mmssl.checkpoint.regular_files import read_regular
-
-MAX_LISTED = 5
-BOX = '[left, top, width, height] in pixels'
+from mmssl.hosts.coco_boxes import BOX, beyond, left_out, listed
 
 
 def read_json(path: str | PathLike) -> Any:
@@ -51,7 +49,8 @@ def prepare_coco(content: Any) -> list[str]:
 
     Raises:
         ValueError: An entry lacks what has no default, ids repeat or do not refer to an entry, a box is not
-            four finite numbers, or none of the boxes can be used. The message names the entry and the cure.
+            four finite numbers, none of the boxes can be used, or they are corners. The message names the
+            entry and the cure.
     """
     images = {entry['id']: entry for entry in entries_of(content, 'images')}
     for image in images.values():
@@ -70,7 +69,8 @@ def prepare_coco(content: Any) -> list[str]:
     for annotation in annotations:
         _complete_annotation(annotation, images[annotation['image_id']], completed)
     notes = [f'{count} annotations {text}' for text, count in completed.items()]
-    return notes + [f'boxes left out: {text}' for text in _left_out(annotations, images)]
+    notes += [f'boxes left out: {text}' for text in left_out(annotations, images)]
+    return notes + beyond(annotations, images)
 
 
 def _numbered(content: dict) -> list[dict]:
@@ -81,29 +81,6 @@ def _numbered(content: dict) -> list[dict]:
         for number, entry in enumerate(annotations, 1):
             entry['id'] = number
     return entries_of(content, 'annotations')
-
-
-def _left_out(annotations: list[dict], images: dict) -> list[str]:
-    """Describe the boxes that mmdet leaves out of training; raise ValueError if these are all."""
-    ids_by_reason: dict[str, list] = {}
-    for annotation in annotations:
-        reason = _reason_left_out(annotation, images[annotation['image_id']])
-        if reason:
-            ids_by_reason.setdefault(reason, []).append(annotation['id'])
-    texts = [f'{len(ids)} {reason} (annotations {listed(ids)})' for reason, ids in ids_by_reason.items()]
-    if annotations and sum(map(len, ids_by_reason.values())) == len(annotations):
-        shares = all(max(map(abs, annotation['bbox'])) <= 1 for annotation in annotations)
-        hint = '; multiply them by the size of the image' if shares else ''
-        raise ValueError(
-            f'none of the {len(annotations)} boxes can be used: {"; ".join(texts)}. Boxes are {BOX}{hint}'
-        )
-    return texts
-
-
-def listed(values: Iterable) -> str:
-    """Join the first values with commas, followed by '...' if there are more."""
-    texts = list(map(str, values))
-    return ', '.join(texts[:MAX_LISTED]) + (', ...' if len(texts) > MAX_LISTED else '')
 
 
 def first_repeated(values: Iterable) -> Any:
@@ -147,6 +124,30 @@ def check_image(image: dict) -> None:
                 'pixels is needed'
             )
         image[key] = int(value)
+
+
+def check_evaluated_image(sample: Any, images: dict, file: str) -> None:
+    """Check that an image of a test is the one of its id in the annotation file of a metric.
+
+    Args:
+        sample: Mapping with ``img_id`` and ``img_path``.
+        images: Id -> image of the annotation file.
+        file: Name of the annotation file, for the error.
+
+    Raises:
+        ValueError: The file has no such id, or another image under it.
+    """
+    path = sample.get('img_path')
+    if not isinstance(path, str):
+        return
+    name, image = os.path.basename(path), images.get(sample.get('img_id'))
+    found = os.path.basename(str((image or {}).get('file_name', name)))
+    if image is None or found != name:
+        where = 'has no such image' if image is None else f'names it {found}'
+        raise ValueError(
+            f'the evaluated image {sample.get("img_id")} is {name}, but {file} of the metric {where}; give '
+            'the evaluator and the data set the same ann_file'
+        )
 
 
 def link(annotations: list[dict], key: str, entries: dict, name: str, completed: Counter) -> None:
@@ -261,20 +262,6 @@ def _mask_area_and_box(annotation: dict, image: dict) -> tuple[float, list[float
         raise ValueError(
             f'annotation {annotation["id"]} has a segmentation that cannot be read: {text}'
         ) from None
-
-
-def _reason_left_out(annotation: dict, image: dict) -> str:
-    """Return why mmdet leaves an object out of training; empty if it does not."""
-    left, top, width, height = annotation['bbox']
-    if annotation.get('ignore'):
-        return 'with ignore=1'
-    if width <= 0 or height <= 0:
-        return 'without area'
-    if width < 1 or height < 1:
-        return 'smaller than a pixel'
-    if left >= image['width'] or top >= image['height'] or left + width <= 0 or top + height <= 0:
-        return 'outside of their image'
-    return 'without area' if annotation['area'] <= 0 else ''
 
 
 def compare_classes(content: dict, names: Iterable[str]) -> list[str]:

@@ -102,7 +102,7 @@ def test_detection(scenes, capsys):
 
     content = coco(scenes, change)
     status, out, _ = check(capsys, 'smoke/rfcn.py', '--data', scenes, '--out', scenes / 'out')
-    assert status == 0, out
+    assert status == 1, out
     assert (
         'box beyond the image' in out
         and 'the annotations say 240x320, the file is 320x240' in out

@@ -104,6 +104,45 @@ def test_coco_metric_numbers_likewise(coco, said, tmp_path):
         assert metric.evaluate(1)['coco/bbox_mAP'] == pytest.approx(1.0)
 
 
+def test_annotations_of_another_size_than_the_image_are_refused():
+    from mmdet.datasets.transforms import LoadAnnotations
+
+    load = LoadAnnotations(with_bbox=True)
+    results = dict(img_path='a.jpg', ori_shape=(80, 100), height=80, width=100, instances=[])
+    assert load(dict(results))['gt_bboxes_labels'].shape == (0,)
+    assert load(dict(results, height=0, width=0)) is not None  # as some tools write for unknown
+    for size in (dict(height=100, width=80), dict(height=40, width=50)):
+        with pytest.raises(
+            ValueError, match=r'a\.jpg has 100x80 pixels, but its annotations are for \d+x\d+'
+        ):
+            load(dict(results, **size))
+
+
+def test_a_metric_of_another_file_is_refused(coco, tmp_path):
+    """Ids are often 1 to N in several files, whose images are not the same."""
+    from types import SimpleNamespace
+
+    from mmdet.evaluation import CocoMetric
+
+    from mmssl.engine.run_checks import check_evaluated_files
+
+    dataset, _ = coco(NAMES)
+    metric = CocoMetric(ann_file=str(tmp_path / 'boxes.json'), metric='bbox')
+    check_evaluated_files(dataset, [metric])
+    content = json.loads((tmp_path / 'boxes.json').read_text())
+    for change, words in (
+        (dict(file_name='b/other.jpg'), 'names it other.jpg'),
+        (dict(id=2), 'has no such image'),
+    ):
+        other = dict(content, images=[dict(content['images'][0], **change)], annotations=[])
+        (tmp_path / 'other.json').write_text(json.dumps(other))
+        metric = CocoMetric(ann_file=str(tmp_path / 'other.json'), metric='bbox')
+        with pytest.raises(ValueError, match=rf'image 1 is a\.jpg, but .*other\.json of the metric {words}'):
+            check_evaluated_files(SimpleNamespace(dataset=dataset), [metric])
+        with pytest.raises(ValueError, match=words):  # as in a test
+            metric.process({}, [dict(img_id=1, img_path='x/a.jpg')])
+
+
 def voc(tmp_path, objects, classes, test_mode=False):
     (tmp_path / 'Annotations').mkdir(exist_ok=True)
     boxes = ''.join(

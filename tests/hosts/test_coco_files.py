@@ -133,6 +133,21 @@ def test_boxes_that_mmdet_leaves_out():
         prepare_coco(content)
 
 
+def test_corners_instead_of_sizes():
+    """[10, 20, 40, 60] as corners is the box [10, 20, 30, 40]; as sizes it may even fit into the image."""
+    content = copy.deepcopy(CONTENT)
+    boxes = ([40, 50, 90, 70], [10, 20, 40, 60])
+    for entry, box in zip(content['annotations'], boxes, strict=True):
+        entry['bbox'] = list(box)
+    refused = r'1 of 2 boxes reach beyond their image \(annotations 7\), and all are within .* convert them'
+    with pytest.raises(ValueError, match=refused):
+        prepare_coco(content)
+    content = changed(bbox=[40, 50, 90, 40])  # no corners: 40 is above 50
+    (note,) = prepare_coco(content)
+    assert note.startswith('1 of 2 boxes reach beyond their image (annotations 7); boxes are [left, top')
+    assert prepare_coco(changed(bbox=[70.5, 20, 30, 61])) == []  # a pixel is rounding
+
+
 def test_shares_of_the_image():
     content = copy.deepcopy(CONTENT)
     for entry in content['annotations']:

@@ -65,7 +65,8 @@ def check_boxes(
     width, height = record.size
     stated = info.get('width'), info.get('height')
     if None not in stated and stated != record.size:
-        warnings.append(f'the annotations say {stated[0]}x{stated[1]}, the file is {width}x{height}')
+        text = f'the annotations say {stated[0]}x{stated[1]}, the file is {width}x{height}'
+        (errors if all(stated) else warnings).append(text)  # some tools write 0x0
     for instance in instances:
         left, top, right, bottom = map(float, instance['bbox'])
         if not all(map(math.isfinite, (left, top, right, bottom))):
