@@ -20,6 +20,8 @@ from mmssl.apis.sources import Source, find_sources
 if TYPE_CHECKING:
     from mmengine.config import Config
 
+    from mmssl.data.pictures import PictureSettings
+
 
 class Inferencer:
     """Base class of the inferencers of all systems.
@@ -34,10 +36,12 @@ class Inferencer:
         model: The model, in evaluation mode.
         device: Its device.
         classes: Names of the classes; () for models without classes.
+        pictures: How images that are not 8-bit RGB are drawn.
     """
 
     model: Any
     cfg: 'Config'
+    pictures: 'PictureSettings'
     classes: tuple[str, ...] = ()
 
     def __init__(
@@ -50,10 +54,13 @@ class Inferencer:
         import warnings
 
         from mmssl.apis.models import find_weights, read_config, scope_of
+        from mmssl.data.pictures import settings_of_config
+        from mmssl.data.reader_settings import reader_settings
 
         self.device = pick_device(device)
         self.cfg, entry = read_config(config)
         self.check_config(entry.name)
+        self.pictures = settings_of_config(reader_settings(self.cfg))
         path = find_weights(checkpoint, entry)
         if path is None:
             warnings.warn(f'{entry.name} runs with random weights: no checkpoint was given', stacklevel=3)

@@ -78,11 +78,11 @@ class DetectionInferencer(ToolboxInferencer):
         import numpy as np
 
         from mmssl.data.colors import class_color
-        from mmssl.data.images import read_rgb
+        from mmssl.data.pictures import read_rgb
         from mmssl.visualization.detection import draw_detections
         from mmssl.visualization.files import write_image
 
-        image = read_rgb(file)
+        image = read_rgb(file, self.pictures)
         shown = result['scores'] >= self.score_thr
         if 'masks' in result:
             from mmssl.visualization.promptable import overlay_rles

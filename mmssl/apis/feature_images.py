@@ -93,7 +93,7 @@ def read_picture(path: str) -> np.ndarray:
         FileNotFoundError: The image has moved.
         BadImageError: It cannot be read.
     """
-    from mmssl.data.images import read_rgb
+    from mmssl.data.pictures import read_rgb
 
     try:
         return read_rgb(path)

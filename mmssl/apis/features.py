@@ -143,14 +143,14 @@ class FeatureInferencer(ToolboxInferencer):
 
     def save(self, source: Source, file: Path, result: dict, folder: Path) -> None:
         """Write the image with its best classes; nothing without a classifier."""
-        from mmssl.data.images import read_rgb
+        from mmssl.data.pictures import read_rgb
         from mmssl.visualization.files import write_image
 
         if 'pred_scores' not in result:
             return
         best = np.argsort(-result['pred_scores'], kind='stable')[:TOP]
         names = [self.class_name(label) for label in best]
-        drawing = draw_scores(read_rgb(file), names, result['pred_scores'][best])
+        drawing = draw_scores(read_rgb(file, self.pictures), names, result['pred_scores'][best])
         write_image(drawing, folder / 'pictures' / f'{source.name}.png')
 
 

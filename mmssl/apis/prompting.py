@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from mmssl.apis.sam import load_sam, make_generator
 from mmssl.apis.segmenters import PromptedSegmenter
 from mmssl.apis.sources import find_sources
 from mmssl.config import RANDOM
+
+if TYPE_CHECKING:
+    from mmssl.data.pictures import PictureSettings
 
 PROMPTS = ('points', 'labels', 'boxes')
 
@@ -28,6 +31,8 @@ class PromptInferencer(Inferencer):
         device: 'cpu', 'cuda:0', ...; a GPU if there is one when None.
         trust: Load a checkpoint that contains pickled code.
         multimask: Return all three masks of a prompted object, not only the best.
+        pictures: How images that are not 8-bit RGB are read, such as
+            ``PictureSettings(value_range=(0, 4095), page=0)`` of :mod:`mmssl.data.pictures`.
         **generator: Settings of the automatic masks, passed on to
             :class:`mmssl.promptable.SamAutomaticMaskGenerator` (``points_per_side=16``), and ``tile`` for
             large images.
@@ -51,14 +56,17 @@ class PromptInferencer(Inferencer):
         device: Any = None,
         trust: bool = False,
         multimask: bool = False,
+        pictures: 'PictureSettings | None' = None,
         **generator: Any,
     ):
         from mmengine.config import Config
 
         from mmssl.apis.models import scope_of
+        from mmssl.data.pictures import PictureSettings
 
         self.device = pick_device(device)
         self.multimask = multimask
+        self.pictures = pictures or PictureSettings()
         name, path = _find_model(config, checkpoint)
         if path is None:
             warnings.warn(f'{config} runs with random weights: no checkpoint was given', stacklevel=2)
@@ -132,11 +140,11 @@ class PromptInferencer(Inferencer):
         self, sources: Sequence[Source], files: Sequence[Path], objects: Sequence = (), **options: Any
     ) -> list[dict]:
         """Segment images; see the class."""
-        from mmssl.data.images import read_rgb
+        from mmssl.data.pictures import read_rgb
 
         results: list[dict] = []
         for source, file in zip(sources, files, strict=True):
-            pixels = read_rgb(file)
+            pixels = read_rgb(file, self.pictures)
             prompts = objects[source.input_index]
             if prompts is None:
                 records = self.generator.generate(pixels)
@@ -166,7 +174,7 @@ class PromptInferencer(Inferencer):
         from PIL import Image
 
         from mmssl.data.annotations import coco_masks
-        from mmssl.data.images import read_rgb
+        from mmssl.data.pictures import read_rgb
         from mmssl.visualization.files import write_image
         from mmssl.visualization.promptable import draw_prompts, overlay_rles
 
@@ -174,7 +182,7 @@ class PromptInferencer(Inferencer):
         for index, record in enumerate(records):
             mask = Image.fromarray(coco_masks().decode(record['segmentation']) * 255)
             write_image(mask, folder / 'masks' / source.name / f'{index:03d}.png')
-        drawing = overlay_rles(read_rgb(file), [record['segmentation'] for record in records])
+        drawing = overlay_rles(read_rgb(file, self.pictures), [record['segmentation'] for record in records])
         if 'masks' in result:
             by_object = {record['object']: record for record in records}.values()
             points = np.array([point for record in by_object for point in record.get('point_coords', [])])

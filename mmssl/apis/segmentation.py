@@ -64,12 +64,14 @@ class SegmentationInferencer(ToolboxInferencer):
         """Write the map of classes, and the image beside it with a legend."""
         from PIL import Image
 
-        from mmssl.data.images import read_rgb
+        from mmssl.data.pictures import read_rgb
         from mmssl.visualization.files import write_image
         from mmssl.visualization.segmentation import segmentation_figure
 
         labels = result['pred_sem_seg']
         mask = Image.fromarray(labels if labels.dtype == np.uint8 else labels.astype(np.int32))
         write_image(mask, folder / 'masks' / f'{source.name}.png')
-        drawing = segmentation_figure(read_rgb(file), {'prediction': labels}, self.classes, self.palette)
+        drawing = segmentation_figure(
+            read_rgb(file, self.pictures), {'prediction': labels}, self.classes, self.palette
+        )
         write_image(drawing, folder / 'pictures' / f'{source.name}.png')

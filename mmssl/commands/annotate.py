@@ -8,6 +8,7 @@ from pathlib import Path
 from mmssl.commands.annotate_folder import parse_part, settings_of
 from mmssl.commands.annotate_workers import Annotator, Recipe
 from mmssl.commands.arguments import check_minimums, check_output_folder, progress_hidden
+from mmssl.commands.picture_arguments import add_picture_arguments, picture_settings
 from mmssl.commands.sam_arguments import (
     NO_MASKS,
     add_generator_arguments,
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'their ids)',
     )
     add_model_arguments(parser)
+    add_picture_arguments(parser)
     add_generator_arguments(parser)
 
 
@@ -88,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
         str(pick_device(args.device)),
         args.overlay,
         args.cache_dir,
+        picture_settings(args),
     )
     check_settings(out, 'annotate', settings_of(recipe))
     # load the model before anything is written; with several workers, each process loads its own later

@@ -23,4 +23,17 @@ def settings_of(recipe: Recipe) -> dict:
         **file_identity(recipe.checkpoint),
         cfg_options=list(recipe.options),
         **recipe.settings,
+        **_shown(recipe),
+    )
+
+
+def _shown(recipe: Recipe) -> dict:
+    """Return how images that are not 8-bit RGB are read; nothing for folders of 8-bit RGB."""
+    if not recipe.pictures:
+        return {}
+    bands, value_range, page, _ = recipe.pictures
+    return dict(
+        bands=list(bands) if bands else None,
+        value_range=list(value_range) if isinstance(value_range, tuple) else value_range,
+        page=page,
     )

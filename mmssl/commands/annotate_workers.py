@@ -7,10 +7,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mmssl.data.annotations import Job
+    from mmssl.data.pictures import PictureSettings
 
 
 class Recipe(NamedTuple):
-    """What a process needs: the arguments of ``load_sam``, settings of the generator, device and folders."""
+    """What a process needs: arguments of ``load_sam``, settings of masks and pictures, device, folders."""
 
     model: str
     checkpoint: str
@@ -20,6 +21,7 @@ class Recipe(NamedTuple):
     device: str
     overlay: str | None
     cache_dir: str | None = None
+    pictures: 'PictureSettings | None' = None
 
     def build(self, device: str) -> 'Annotator':
         """Return the annotator of a process, with its model on a device."""
@@ -39,14 +41,16 @@ class Annotator:
         model = load_sam(recipe.model, recipe.checkpoint, recipe.options, recipe.trust).to(recipe.device)
         self.generator = make_generator(model, recipe.settings, recipe.cache_dir)
         self.overlay = recipe.overlay
+        self.pictures = recipe.pictures
 
     def __call__(self, job: 'Job') -> tuple[int, str | None]:
         """Return the number of masks, and why the image could not be read (else None)."""
         from mmssl.data import annotations
-        from mmssl.data.images import BadImageError, read_rgb
+        from mmssl.data.pictures import read_rgb
+        from mmssl.errors import BadImageError
 
         try:
-            pixels = read_rgb(job.image)
+            pixels = read_rgb(job.image, self.pictures)
         except (BadImageError, OSError) as error:
             return 0, str(error)
         records = self.generator.generate(pixels)

@@ -11,6 +11,7 @@ from mmssl.commands.arguments import (
     checkpoint_files,
     make_parent,
 )
+from mmssl.commands.picture_arguments import add_bands, reading_and_pictures
 
 HELP = 'draw the attention of the class token of a vision transformer over images'
 
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='side to resize images to; a larger one gives finer maps (default: that of the backbone)',
     )
     parser.add_argument('--seed', type=int, default=0, help='seed of random weights (default: 0)')
+    add_bands(parser)
     add_cfg_options(parser)
     add_trust(parser)
 
@@ -46,6 +48,7 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from mmssl.apis.loading import build_model
+    from mmssl.data.pictures import showing
     from mmssl.visualization.attention import attention_rows, backbone_of, check_attention
     from mmssl.visualization.layout import image_grid
     from mmssl.visualization.reconstruction import read_image
@@ -62,8 +65,10 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(
             f'--image-size {args.image_size} is less than a patch of {patch_size[0]}x{patch_size[1]} pixels'
         )
-    images = torch.stack([read_image(path, size) for path in args.images])
-    rows, titles = attention_rows(model, images)
+    reading, pictures = reading_and_pictures(args)
+    images = torch.stack([read_image(path, size, **reading) for path in args.images])
+    with showing(pictures):
+        rows, titles = attention_rows(model, images)
     figure = image_grid(rows, titles, height=224 if len(titles) <= 8 else 160)
     make_parent(args.out)
     figure.save(args.out)

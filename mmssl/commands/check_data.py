@@ -15,6 +15,7 @@ from mmssl.commands.arguments import (
     check_output_folder,
 )
 from mmssl.commands.check_labels import check_labels, is_label_path
+from mmssl.commands.picture_arguments import add_bands, parse_bands
 
 HELP = 'check the data of a config before training: counts, sizes, bad files, labels'
 SPLITS = ('train', 'val', 'test')
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--max-images', type=int, metavar='N', help='check only N images, evenly spaced over the dataset'
     )
+    add_bands(parser)
     add_workers(parser)
     add_progress(parser)
     add_cfg_options(parser)
@@ -59,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from mmssl.data.checks.settings import innermost_datasets
 
     check_minimums(args, number=1, workers=0, max_images=1)
+    parse_bands(args.bands)
     if is_label_path(args.config):
         return check_labels(args)
     cfg = _load(args)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmssl.commands.arguments import progress_hidden
 from mmssl.commands.dataset_report import format_report, report_rows
+from mmssl.commands.picture_arguments import parse_bands
 
 if TYPE_CHECKING:
     from mmssl.data.checks.findings import Findings
@@ -66,6 +67,7 @@ def check_dataset(settings: Mapping, model: Mapping, args: argparse.Namespace) -
     from mmssl.data.checks.coco import coco_problems
     from mmssl.data.checks.findings import Findings
     from mmssl.data.checks.inspector import DatasetInspector
+    from mmssl.data.pictures import settings_of_config
 
     ann_file = os.path.join(settings.get('data_root') or '', settings.get('ann_file') or '')
     title = _title(settings, ann_file)
@@ -92,7 +94,8 @@ def check_dataset(settings: Mapping, model: Mapping, args: argparse.Namespace) -
         errors += coco_errors
         warnings += coco_warnings
     errors += _color_changes(settings)
-    tiles, pipeline_errors = sample_tiles(findings, args.number)
+    pictures = settings_of_config(inspector.reading, parse_bands(args.bands))
+    tiles, pipeline_errors = sample_tiles(findings, args.number, pictures)
     errors += pipeline_errors
     return DatasetReport(
         title=title,
@@ -163,8 +166,26 @@ def _facts(findings: 'Findings') -> dict:
         without_labels=findings.unlabeled,
         objects=objects,
         sizes=dict(least=sizes[0], median=sizes[len(sizes) // 2], largest=sizes[-1]) if sizes else None,
+        channels=_channels(findings),
         classes={str(name): findings.counts[index] for index, name in enumerate(inspector.classes)},
     )
+
+
+def _channels(findings: 'Findings') -> list[dict] | None:
+    bands = findings.bands
+    if bands is None:
+        return None
+    return [
+        dict(
+            range=bands.edges[channel].tolist(),
+            histogram=bands.histogram[channel].tolist(),
+            values=[None if value != value else value for value in bands.extremes[:, channel].tolist()],
+            beyond=int(bands.beyond[channel]),
+            no_data=int(bands.missing[channel]),
+            pixels=bands.total,
+        )
+        for channel in range(len(bands.edges))
+    ]
 
 
 def inspect_images(inspector: 'DatasetInspector', args: argparse.Namespace) -> 'list[ImageRecord]':

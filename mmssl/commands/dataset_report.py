@@ -42,6 +42,7 @@ def report_rows(findings: 'Findings') -> list[tuple[str, str]]:
     rows = [('images', f'{checked:,}' + (f' of {total:,} checked' if checked < total else ''))]
     if len(findings.sizes):
         rows.append(('size', _size_text(findings)))
+    rows += _band_rows(findings)
     unreadable = findings.unreadable
     rows.append(('bad files', str(len(unreadable))))
     rows += [('', f'{record.path}: {record.reason}') for record in unreadable[:MAX_LINES]]
@@ -52,6 +53,23 @@ def report_rows(findings: 'Findings') -> list[tuple[str, str]]:
     rows += _label_rows(findings)
     if findings.inspector.label_type != 'masks':
         rows += _class_rows(findings)
+    return rows
+
+
+def _band_rows(findings: 'Findings') -> list[tuple[str, str]]:
+    """Return a row for each channel with its range and histogram."""
+    from mmssl.data.checks.bands import histogram_bars
+
+    bands = findings.bands
+    if bands is None:
+        return []
+    levels = ' ▁▂▃▄▅▆▇█' if _can_print('▁█') else ' .:-=+*#'
+    rows = []
+    for channel, (low, high) in enumerate(bands.edges):
+        bars = histogram_bars(bands.histogram[channel], levels)
+        least, most = bands.extremes[:, channel]
+        text = f'{channel}  {low:g} |{bars}| {high:g}, values {least:g} to {most:g}'
+        rows.append(('channels' if channel == 0 else '', text))
     return rows
 
 

@@ -10,16 +10,20 @@ if TYPE_CHECKING:
 
     from mmssl.data.checks.findings import Findings
     from mmssl.data.checks.inspector import DatasetInspector
+    from mmssl.data.pictures import PictureSettings
 
 
-def sample_tiles(findings: 'Findings', count: int) -> 'tuple[list[tuple[Image.Image, str, str]], list[str]]':
+def sample_tiles(
+    findings: 'Findings', count: int, pictures: 'PictureSettings | None' = None
+) -> 'tuple[list[tuple[Image.Image, str, str]], list[str]]':
     """Draw samples that are spread over the dataset, and pass them through the pipeline of the config.
 
     Returns:
         The tiles (image, file name, line about its labels), and errors of the pipeline.
     """
     from mmssl.config.error_text import explained_error
-    from mmssl.data.images import BadImageError, read_rgb
+    from mmssl.data.pictures import read_rgb
+    from mmssl.errors import BadImageError
     from mmssl.visualization.contact_sheet import class_colors, draw_sample
 
     inspector = findings.inspector
@@ -32,7 +36,7 @@ def sample_tiles(findings: 'Findings', count: int) -> 'tuple[list[tuple[Image.Im
         info = inspector.info(index)
         path = info['img_path']
         try:
-            pixels = read_rgb(path)
+            pixels = read_rgb(path, pictures, info.get('page'))
         except (BadImageError, OSError):
             continue
         line, labels = _labels(inspector, info, classes)

@@ -12,6 +12,7 @@ from mmssl.commands.arguments import (
     add_trust,
     check_minimums,
 )
+from mmssl.commands.picture_arguments import add_picture_arguments, picture_settings
 from mmssl.commands.sam_arguments import MODELS, add_generator_arguments, generator_settings
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--no-browser', action='store_true', help='do not open a browser')
     add_cfg_options(parser, 'the config of --model')
     add_trust(parser)
+    add_picture_arguments(parser)
     add_generator_arguments(parser)
 
 
@@ -133,6 +135,7 @@ def _load_models(args: argparse.Namespace, generator: dict, notice: str) -> 'Pag
         generator=generator,
         max_pixels=int(args.max_pixels * 1e6),
         cache_dir=args.cache_dir,
+        pictures=picture_settings(args),
     )
     if args.model:
         print(f'loading {args.model} with {args.checkpoint}', flush=True)
@@ -203,6 +206,7 @@ def check_arguments(args: argparse.Namespace) -> dict:
     from mmssl.apis.sam import check_checkpoint
     from mmssl.hints import nearest_path
 
+    picture_settings(args)
     if bool(args.model) != bool(args.checkpoint):
         present, missing = ('--model', '--checkpoint') if args.model else ('--checkpoint', '--model')
         model = args.model or 'vit_b'

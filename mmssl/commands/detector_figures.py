@@ -10,6 +10,7 @@ from mmssl.apis.detection import num_classes_of
 from mmssl.apis.loading import build_model, load_all_weights
 from mmssl.apis.toolbox import build_pipeline, class_info, innermost_dataset
 from mmssl.config import RANDOM
+from mmssl.data.pictures import show_pixels
 from mmssl.hints import nearest
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Detector:
             results = None
         if results is None:
             raise ValueError(f'{path} cannot be decoded')
-        original = results['img'][..., ::-1].copy()
+        original = show_pixels(results['img'])
         for step in self.pipeline[1:]:
             results = step(results)
         return original, dict(inputs=[results['inputs']], data_samples=[results['data_samples']])
@@ -74,8 +75,7 @@ class Detector:
         Returns:
             (H, W, 3) RGB without padding, its (x, y) scale, and its height with padding.
         """
-        image = batch['inputs'][0].permute(1, 2, 0).numpy()[..., ::-1]
-        image = image.round().clip(0, 255).astype('uint8').copy()
+        image = show_pixels(batch['inputs'][0].permute(1, 2, 0).numpy())
         height, width = batch['data_samples'][0].ori_shape[:2]
         padded = self.model.data_preprocessor(dict(inputs=list(batch['inputs'])), False)['inputs'].shape[2]
         return image, (image.shape[1] / width, image.shape[0] / height), padded

@@ -9,6 +9,7 @@ from mmssl.commands.arguments import (
     check_output_suffix,
     make_parent,
 )
+from mmssl.commands.picture_arguments import add_bands, reading_and_pictures
 
 HELP = 'draw input, masked input and reconstruction of images by a masked autoencoder'
 
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', required=True, metavar='PNG', help='figure to write')
     parser.add_argument('--mask-ratio', type=float, help="fraction of masked patches (default: the config's)")
     parser.add_argument('--seed', type=int, default=0, help='seed of the masks (default: 0)')
+    add_bands(parser)
     add_cfg_options(parser)
     add_trust(parser)
 
@@ -37,16 +39,20 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from mmssl.apis.loading import load_mae
+    from mmssl.data.pictures import showing
     from mmssl.visualization.layout import image_grid
     from mmssl.visualization.reconstruction import TITLES, read_image, reconstruction_rows
 
     model = load_mae(args.config, args.checkpoint, args.cfg_options, args.trust_checkpoint)
     if args.mask_ratio is not None:
         model.backbone.mask_ratio = args.mask_ratio
-    images = torch.stack([read_image(path, model.backbone.img_size) for path in args.images])
+    reading, pictures = reading_and_pictures(args)
+    size = model.backbone.img_size
+    images = torch.stack([read_image(path, size, **reading) for path in args.images])
     rows, columns = model.backbone.patch_resolution
     noise = torch.rand(len(images), rows * columns, generator=torch.Generator().manual_seed(args.seed))
-    figure = image_grid(reconstruction_rows(model, images, noise), TITLES)
+    with showing(pictures):
+        figure = image_grid(reconstruction_rows(model, images, noise), TITLES)
     make_parent(args.out)
     figure.save(args.out)
     print(f'{args.out}: {len(images)} images, {model.backbone.mask_ratio:.0%} of the patches masked')

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmssl.commands.arguments import check_output_folder, progress_hidden
+from mmssl.commands.picture_arguments import add_picture_arguments, picture_settings
 from mmssl.commands.sam_arguments import NO_MASKS, add_generator_arguments, add_model_arguments
 from mmssl.commands.segment_prompts import check_images, check_mode, find_images, parse_prompts
 
@@ -58,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--force', action='store_true', help='replace existing results in DIR')
     add_model_arguments(parser)
+    add_picture_arguments(parser)
     add_generator_arguments(parser)
 
 
@@ -75,13 +77,15 @@ def run(args: argparse.Namespace) -> int:
     """
     from mmssl.apis.sam import check_checkpoint
     from mmssl.data import annotations
+    from mmssl.data.pictures import showing
 
     objects = parse_prompts(args)
     settings = check_mode(args, objects)
     check_checkpoint(args.checkpoint)
     out = Path(args.out)
     paths = find_images(args.images, exclude=(out / 'masks', out / 'overlays'))
-    check_images(args, objects, paths)
+    pictures = picture_settings(args)
+    check_images(args, objects, paths, pictures)
     result = out / 'annotations.json'
     check_output_folder(out)
     if result.exists() and not args.force:
@@ -91,7 +95,8 @@ def run(args: argparse.Namespace) -> int:
     root, names = annotations.output_names(paths)
     results = _Results(out, root)
     try:
-        _segment_all(results, segmenter, dict(zip(names, paths, strict=True)), progress_hidden(args))
+        with showing(pictures):
+            _segment_all(results, segmenter, dict(zip(names, paths, strict=True)), progress_hidden(args))
     finally:
         if results.images:
             annotations.write_json(result, annotations.coco_content(results.images, results.annotations))
@@ -154,7 +159,8 @@ def _segment_all(
 ) -> None:
     from tqdm import tqdm
 
-    from mmssl.data.images import BadImageError, read_rgb
+    from mmssl.data.pictures import read_rgb
+    from mmssl.errors import BadImageError
 
     for name, path in tqdm(paths.items(), desc='segmenting', unit='image', disable=hidden):
         try:

@@ -4,10 +4,14 @@ import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmssl.commands.arguments import option_name
 from mmssl.commands.sam_arguments import generator_settings
 from mmssl.hints import nearest_path
+
+if TYPE_CHECKING:
+    from mmssl.data.pictures import PictureSettings
 
 
 def parse_numbers(option: str, text: str, form: str) -> list[float]:
@@ -140,27 +144,28 @@ def find_images(inputs: Sequence[str], exclude: Sequence[Path] = ()) -> list[Pat
     return unique(paths)
 
 
-def check_images(args: argparse.Namespace, objects: Sequence[dict], paths: Sequence[Path]) -> None:
+def check_images(
+    args: argparse.Namespace, objects: Sequence[dict], paths: Sequence[Path], pictures: 'PictureSettings'
+) -> None:
     """Check the headers of the images and that the prompts lie inside, before anything is written.
 
     Raises:
         FileNotFoundError: The mask does not exist.
         ValueError: A file is not an image, or a prompt is outside of an image.
     """
-    from mmssl.data.images import open_image
+    from mmssl.data.pictures import picture_size
 
     if args.mask and not Path(args.mask).is_file():
         raise FileNotFoundError(f'--mask {args.mask} does not exist{nearest_path(args.mask)}')
     if args.mask and len(paths) > 1:
         raise ValueError(f'--mask {args.mask} is of one image, not of {len(paths)}')
     for path in paths:
-        image = open_image(str(path))
+        width, height = picture_size(path, pictures)
         for prompts in objects:
-            outside = _first_outside(prompts, image.width, image.height)
+            outside = _first_outside(prompts, width, height)
             if outside:
                 raise ValueError(
-                    f'{outside} is outside of {path}, which is {image.width}x{image.height} pixels (width x '
-                    'height)'
+                    f'{outside} is outside of {path}, which is {width}x{height} pixels (width x height)'
                 )
 
 

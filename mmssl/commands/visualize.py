@@ -12,6 +12,7 @@ from mmssl.commands.arguments import (
     checkpoint_files,
     make_parent,
 )
+from mmssl.commands.picture_arguments import add_bands, reading_and_pictures
 
 HELP = (
     'draw detections, score maps of a class, sampling points of a deformable convolution, or training curves'
@@ -67,6 +68,7 @@ def _add_detector_arguments(parser: argparse.ArgumentParser, figure: str) -> Non
     else:
         _add_sampling_arguments(parser)
     parser.add_argument('--seed', type=int, default=0, help='seed of random weights (default: 0)')
+    add_bands(parser)
     add_cfg_options(parser)
     add_trust(parser)
 
@@ -108,9 +110,11 @@ def run(args: argparse.Namespace) -> None:
     if args.what == 'sampling':
         check_minimums(args, levels=1)
     from mmssl.commands.detector_figures import Detector, draw_detections, draw_sampling, draw_scores
+    from mmssl.data.pictures import showing
 
     draw = {'detections': draw_detections, 'scores': draw_scores, 'sampling': draw_sampling}[args.what]
-    figure, text = draw(Detector(args), args)
+    with showing(reading_and_pictures(args)[1]):
+        figure, text = draw(Detector(args), args)
     make_parent(args.out)
     figure.save(args.out)
     print(f'{args.out}: {text}')

@@ -34,6 +34,7 @@ class PageSettings:
         samples: Images to try the page with.
         max_pixels: Largest image to accept.
         cache_dir: Folder for embeddings of images; None for no cache.
+        pictures: How images that are not 8-bit RGB are shown.
     """
 
     model: Any = None
@@ -44,6 +45,7 @@ class PageSettings:
     samples: Sequence[str | Path] = field(default_factory=list)
     max_pixels: int = 40_000_000
     cache_dir: str | None = None
+    pictures: Any = None
 
 
 def build(settings: PageSettings) -> Any:
@@ -57,7 +59,7 @@ def build(settings: PageSettings) -> Any:
     busy = Busy()
 
     def start_session() -> Session:
-        return Session(settings.model, settings.generator, busy, settings.cache_dir)
+        return Session(settings.model, settings.generator, busy, settings.cache_dir, settings.pictures)
 
     # files that no event has taken are removed too, once a minute
     cleaning = dict(delete_cache=(60, IDLE_SECONDS))

@@ -4,12 +4,15 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mmssl.demo_page.detector import Detect, box_ious
 from mmssl.demo_page.mask_files import coco_content_of, index_image
+
+if TYPE_CHECKING:
+    from mmssl.data.pictures import PictureSettings
 
 MODES = ('object', 'background', 'box')
 MASK_COLOR = (30, 144, 255)
@@ -37,19 +40,21 @@ class Prompts(NamedTuple):
     corner: tuple[float, float] | None
 
 
-def check_size(path: str | Path, name: str, max_pixels: int | None) -> None:
+def check_size(
+    path: str | Path, name: str, max_pixels: int | None, pictures: 'PictureSettings | None' = None
+) -> None:
     """Check the size of an image by its header.
 
     Raises:
         BadImageError: The file is not an image.
         ValueError: The image is too large.
     """
-    from mmssl.data.images import open_image
+    from mmssl.data.pictures import PictureSettings, picture_size
 
-    header = open_image(str(path))
-    if max_pixels is not None and header.width * header.height > max_pixels:
+    width, height = picture_size(path, pictures or PictureSettings())
+    if max_pixels is not None and width * height > max_pixels:
         raise ValueError(
-            f'{name} has {header.width}x{header.height} pixels, and this page takes {max_pixels / 1e6:g} '
+            f'{name} has {width}x{height} pixels, and this page takes {max_pixels / 1e6:g} '
             'million; '
             'make it smaller, or start the page with --max-pixels'
         )
@@ -63,6 +68,7 @@ class Session:
         generator: Arguments of ``SamAutomaticMaskGenerator``.
         busy: Lock of the model.
         cache_dir: Folder for embeddings of images; None for no cache.
+        pictures: How images that are not 8-bit RGB are shown.
 
     Attributes:
         image: (H, W, 3) uint8, RGB; None before the first image.
@@ -80,11 +86,13 @@ class Session:
         generator: dict | None = None,
         busy: Busy | None = None,
         cache_dir: str | Path | None = None,
+        pictures: 'PictureSettings | None' = None,
     ):
         from mmssl.promptable import SamPredictor
 
         self.predictor = SamPredictor(model, cache_dir=cache_dir)
         self.generator = dict(generator or {})
+        self.pictures = pictures
         self.busy = busy or Busy()
         self.name = ''
         self.note = ''
@@ -103,10 +111,10 @@ class Session:
             BadImageError: The file is not an image, or a broken one.
             ValueError: The image is too large.
         """
-        from mmssl.data.images import read_rgb
+        from mmssl.data.pictures import read_rgb
 
-        check_size(path, name or Path(path).name, max_pixels)
-        image = read_rgb(path)
+        check_size(path, name or Path(path).name, max_pixels, self.pictures)
+        image = read_rgb(path, self.pictures)
         _, seconds = self.busy(self.predictor.set_image, image)
         self.name = Path(name or path).name
         self.image = image

@@ -44,6 +44,7 @@ class ReconstructionHook(Hook):
             )
         if not is_main_process():
             return
+        from mmssl.data.reader_settings import reader_settings
         from mmssl.visualization.reconstruction import read_image
 
         paths = self.images
@@ -53,7 +54,9 @@ class ReconstructionHook(Hook):
             paths = [
                 dataset.get_data_info(index * len(dataset) // count)['img_path'] for index in range(count)
             ]
-        self._pixels = torch.stack([read_image(path, model.backbone.img_size) for path in paths])
+        reading = reader_settings(runner.cfg)
+        size = model.backbone.img_size
+        self._pixels = torch.stack([read_image(path, size, **reading) for path in paths])
         rows, columns = model.backbone.patch_resolution
         self._noise = torch.rand(
             len(paths), rows * columns, generator=torch.Generator().manual_seed(self.seed)

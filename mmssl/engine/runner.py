@@ -15,6 +15,8 @@ from mmengine.runner import FlexibleRunner as MMEngineFlexibleRunner
 from mmengine.runner import Runner as MMEngineRunner
 
 from mmssl.checkpoint import find_resume_checkpoint, seed_from_checkpoint
+from mmssl.data.pictures import settings_of_config, showing
+from mmssl.data.reader_settings import reader_settings
 from mmssl.engine.dataloader import build_dataloader
 from mmssl.engine.exact_resume import ExactResume
 from mmssl.engine.launch import device_settings
@@ -92,7 +94,7 @@ class _ResumableRunner(_Base):
         """Train; a run that is resumed takes the checkpoint's seed before its samplers are built."""
         self._take_resumed_seed()
         try:
-            with named_worker_deaths(), self._watched_ranks():
+            with named_worker_deaths(), self._watched_ranks(), self._pictures():
                 return super().train()
         except StopSignal as stop:
             self.stopper.leave(stop)
@@ -103,12 +105,15 @@ class _ResumableRunner(_Base):
 
     def test(self):
         """Test."""
-        with named_worker_deaths(), self._watched_ranks():
+        with named_worker_deaths(), self._watched_ranks(), self._pictures():
             return super().test()
 
     def _watched_ranks(self):
         distributed = (self.cfg.get('env_cfg') or {}).get('dist_cfg') or {}
         return watched_ranks(distributed.get('timeout'))
+
+    def _pictures(self):
+        return showing(settings_of_config(reader_settings(self.cfg)))
 
     def _take_resumed_seed(self) -> None:
         if not self._resume:

@@ -210,7 +210,7 @@ class SegmentationMetric(AccumulatingMetric):
         Image.fromarray(classes.astype(dtype)).save(file)
 
     def _draw(self, folder: Path, pred, sample: dict) -> None:
-        from mmssl.data.images import read_rgb
+        from mmssl.data.pictures import read_rgb
         from mmssl.visualization.segmentation import segmentation_figure
 
         folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmssl.data.pictures import shown_channels
 from mmssl.layers.modes import evaluating
 from mmssl.layers.transformer import Attention
 from mmssl.layers.vit import ViT
@@ -69,7 +70,7 @@ def attention_rows(model: nn.Module, images: Tensor) -> tuple[np.ndarray, list[s
 
     Args:
         model: An algorithm whose data preprocessor has mean and standard deviation, see :func:`backbone_of`.
-        images: (B, 3, H, W), RGB, 0 to 255.
+        images: (B, C, H, W), RGB or of any channels, 0 to 255.
 
     Returns:
         (B, 2 + heads, H, W, 3) uint8, and the titles of the columns.
@@ -81,7 +82,8 @@ def attention_rows(model: nn.Module, images: Tensor) -> tuple[np.ndarray, list[s
     low, high = maps.amin(dim=(2, 3), keepdim=True), maps.amax(dim=(2, 3), keepdim=True)
     maps = (maps - low) / (high - low).clamp(min=1e-12)
     heat = F.interpolate(maps, size=images.shape[-2:], mode='bilinear', align_corners=False)
-    pixels = images.permute(0, 2, 3, 1).cpu().numpy().astype(np.float64)[:, None]
+    shown = images[:, shown_channels(images.shape[1])]
+    pixels = shown.permute(0, 2, 3, 1).cpu().numpy().astype(np.float64)[:, None]
     overlays = overlay_heat(pixels, heat.clamp(0, 1).numpy(), HEAT_OPACITY)
     rows = np.concatenate([pixels, overlays], axis=1)
     titles = ['input', 'mean', *(f'head {head}' for head in range(1, maps.shape[1]))]

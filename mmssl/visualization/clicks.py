@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mmssl.data.colors import class_color
-from mmssl.data.images import read_rgb
+from mmssl.data.pictures import read_rgb
 from mmssl.visualization.layout import image_grid
 from mmssl.visualization.promptable import draw_prompts, overlay_masks
 

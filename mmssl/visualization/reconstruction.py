@@ -1,10 +1,15 @@
 """Reconstructions of a masked autoencoder: input, masked input, output."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from mmssl.data.crops import crop_resized
+from mmssl.data.pictures import read_rgb, shown_channels
+from mmssl.data.reader import ImageReader, decode_pixels
 from mmssl.layers.modes import evaluating
 from mmssl.visualization.layout import image_grid
 
@@ -17,7 +22,7 @@ def reconstruction_rows(model, images: Tensor, noise: Tensor | None = None) -> n
 
     Args:
         model: An ``MAE`` whose data preprocessor has mean and standard deviation.
-        images: (B, 3, H, W), RGB, 0 to 255.
+        images: (B, C, H, W), RGB or of any channels, 0 to 255.
         noise: (B, N) in [0, 1), from which the mask is drawn.
 
     Returns:
@@ -34,6 +39,7 @@ def reconstruction_rows(model, images: Tensor, noise: Tensor | None = None) -> n
     mask = grid.repeat_interleave(patch_height, 1).repeat_interleave(patch_width, 2).unsqueeze(1)
     masked = images * (1 - mask) + 255 * MASK_GRAY * mask
     rows = torch.stack([images, masked, reconstruction.float() * std + mean], dim=1)
+    rows = rows[:, :, shown_channels(rows.shape[2])]
     return rows.round().clamp(0, 255).byte().permute(0, 1, 3, 4, 2).cpu().numpy()
 
 
@@ -49,7 +55,7 @@ def draw_reconstructions(model, images: Tensor, noise: Tensor | None = None) -> 
 
 
 def pixel_statistics(model) -> tuple[Tensor, Tensor]:
-    """Return (3, 1, 1) mean and standard deviation by which a model normalizes RGB pixels.
+    """Return (C, 1, 1) mean and standard deviation by which a model normalizes pixels.
 
     Raises:
         ValueError: Its data preprocessor does not normalize.
@@ -62,17 +68,30 @@ def pixel_statistics(model) -> tuple[Tensor, Tensor]:
     return preprocessor.mean.view(-1, 1, 1), preprocessor.std.view(-1, 1, 1)
 
 
-def read_image(path: str, size: tuple[int, int]) -> Tensor:
+def read_image(path: str, size: tuple[int, int], **reading: Any) -> Tensor:
     """Read an image file, resized and center-cropped to the model's size.
 
     Args:
         path: The file.
         size: (H, W) of the result.
+        **reading: Settings of :class:`mmssl.data.reader.ImageReader`, for images that are not 8-bit RGB.
 
     Returns:
-        (3, H, W) uint8, RGB.
+        (3, H, W) uint8, RGB, or (C, H, W) from 0 to 255 with settings.
     """
-    from mmssl.data.images import read_rgb
-
+    if reading:
+        return _read_values(path, size, ImageReader(**reading))
     image = ImageOps.fit(Image.fromarray(read_rgb(path)), (size[1], size[0]), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _read_values(path: str, size: tuple[int, int], reader: ImageReader) -> Tensor:
+    image = reader.open(path)
+    scale = min(image.width / size[1], image.height / size[0])
+    width, height = round(size[1] * scale), round(size[0] * scale)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    box = left, top, left + width, top + height
+    pixels, _ = crop_resized(image, decode_pixels(image), 1, box, size[::-1], 'bicubic')
+    if pixels.shape[2] == 3:  # BGR
+        pixels = pixels[..., ::-1]
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmssl.data.bad_files import BadFiles
+from mmssl.data.checks.bands import band_warnings, merge_bands
 from mmssl.data.checks.inspector import DatasetInspector
 from mmssl.data.checks.records import COUNTED, ImageRecord, abbreviated
 from mmssl.data.label_values import missing_beside_ignored
@@ -25,6 +26,7 @@ class Findings:
         counts: Label -> number of objects, pixels or images with it.
         unlabeled: Number of images without labels.
         ignored: Number of pixels without a class.
+        bands: Counts of the values of each channel; None if images differ in channels, or have no range.
         sizes: (N, 2) widths and heights, sorted by area.
     """
 
@@ -51,6 +53,9 @@ class Findings:
         )
         self._add_missing_labels()
         self._add_duplicates()
+        self.bands = merge_bands(record.bands for record in records if record.size)
+        if self.bands is not None:
+            self.warnings += band_warnings(self.bands)
 
     def _add_file_errors(self) -> None:
         if not self.records:

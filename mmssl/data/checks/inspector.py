@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from mmssl.data.checks.bands import count_bands
 from mmssl.data.checks.labels import (
     LabelRange,
     check_boxes,
@@ -14,8 +15,10 @@ from mmssl.data.checks.labels import (
 )
 from mmssl.data.checks.records import ImageRecord
 from mmssl.data.checks.settings import head_settings
-from mmssl.data.images import BadImageError, decode, open_image
 from mmssl.data.label_values import LABEL_LOADERS
+from mmssl.data.reader import ImageReader, ValuesImage, decode_pixels
+from mmssl.data.reader_settings import settings_of_pipeline
+from mmssl.errors import BadImageError
 
 # the head that reads each type of label
 HEAD_OF_LABELS = {'pixels': 'decode_head', 'objects': 'bbox_head', 'images': 'head'}
@@ -31,6 +34,7 @@ class DatasetInspector:
     Attributes:
         entries: Entries that remain for training.
         filtered: Number of entries that the data set's filter removes.
+        reading: Settings of the loader transform for images that are not 8-bit RGB.
         label_type: A key of :data:`mmssl.data.checks.records.COUNTED`.
     """
 
@@ -38,6 +42,8 @@ class DatasetInspector:
         from mmengine.registry import DATASETS
 
         settings = dict(settings)
+        self.reading = settings_of_pipeline(settings.get('pipeline') or ())
+        self.reader = ImageReader(**self.reading)
         self.dataset = DATASETS.build({**settings, 'lazy_init': True})
         self._load_entries()
         self.classes = tuple(self.dataset.metainfo.get('classes') or ())
@@ -69,8 +75,8 @@ class DatasetInspector:
             pixels = np.asarray(info.get('img'))
             return self._check_labels(ImageRecord(f'image {index}', (pixels.shape[1], pixels.shape[0])), info)
         try:
-            image = open_image(path)
-            decode(image)
+            image = self.reader.open(path, info.get('page'))
+            pixels = decode_pixels(image)
         except BadImageError as error:
             return ImageRecord(path, reason=error.reason)
         except FileNotFoundError:
@@ -78,7 +84,13 @@ class DatasetInspector:
         except OSError as error:
             return ImageRecord(path, reason=error.strerror or str(error))
         digest = hashlib.blake2b(image.data, digest_size=12).hexdigest()
-        return self._check_labels(ImageRecord(path, (image.width, image.height), digest=digest), info)
+        bands = count_bands(
+            pixels[..., ::-1] if pixels.shape[2] == 3 else pixels,  # BGR
+            self.reader.value_range,
+            image.no_data if isinstance(image, ValuesImage) else None,
+        )
+        record = ImageRecord(path, (image.width, image.height), digest=digest, bands=bands)
+        return self._check_labels(record, info)
 
     def _load_entries(self) -> None:
         dataset = self.dataset

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from mmssl.data.checks.bands import BandCounts
+
 # what is counted for each type of label
 COUNTED = {'objects': 'objects', 'masks': 'masks', 'pixels': 'pixels', 'images': 'images', 'none': ''}
 
@@ -20,6 +22,7 @@ class ImageRecord(NamedTuple):
         errors: Problems that break training.
         warnings: Problems that do not.
         digest: Hash of the file's bytes.
+        bands: Counts of the values of each channel; None for floats without a range.
     """
 
     path: str
@@ -31,6 +34,7 @@ class ImageRecord(NamedTuple):
     errors: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     digest: str = ''
+    bands: BandCounts | None = None
 
 
 def abbreviated(values: Iterable, limit: int = 3) -> str:
