@@ -2,6 +2,7 @@
 
 from mmssl.engine.amp import AmpOptimWrapper
 from mmssl.engine.checkpoint_hook import CheckpointHook
+from mmssl.engine.freeze_hook import FreezeBackboneHook
 from mmssl.engine.knn_hook import KNNHook
 from mmssl.engine.method_hook import MethodHook
 from mmssl.engine.nonfinite import NonFiniteHook
@@ -20,6 +21,7 @@ __all__ = [
     'CheckpointHook',
     'CosineWeightDecay',
     'FeatureQualityHook',
+    'FreezeBackboneHook',
     'KNNHook',
     'MergedOptimWrapperConstructor',
     'MethodHook',
