@@ -135,7 +135,7 @@ def _own(backbone: Backbone) -> dict[str, Any]:
 def _detect(data: TaskData, backbone: Backbone, budget: Budget) -> list[str]:
     stride = backbone.strides[0]
     scales = anchor_scales(data, budget.longest, stride)
-    head = dict(in_channels=backbone.channels[-1], num_classes=len(data.classes))
+    head: dict[str, Any] = dict(in_channels=backbone.channels[-1], num_classes=len(data.classes))
     if backbone.strides[-1] != 16:
         head['stride'] = backbone.strides[-1]
     if scales[0] < SMALL_SCALE:
@@ -158,7 +158,7 @@ def _detect(data: TaskData, backbone: Backbone, budget: Budget) -> list[str]:
 
 def _instance(data: TaskData, backbone: Backbone, budget: Budget) -> list[str]:
     count = len(data.classes)
-    first = backbone.strides[0]
+    first: float = backbone.strides[0]
     neck: dict[str, Any] = dict(in_channels=backbone.channels)
     if backbone.is_vit:
         first /= 4

@@ -76,8 +76,19 @@ def run(args: argparse.Namespace) -> None:
     """
     from mmssl.apis.finetune_run import finetune
 
-    names = ('backbone_config', 'recipe', 'freeze', 'epochs', 'iters', 'batch_size', 'size', 'format')
-    names += ('by_folder', 'labels', 'compare')
+    names = [
+        'backbone_config',
+        'recipe',
+        'freeze',
+        'epochs',
+        'iters',
+        'batch_size',
+        'size',
+        'format',
+        'by_folder',
+        'labels',
+        'compare',
+    ]
     finetune(
         args.checkpoint,
         args.task,
