@@ -116,12 +116,12 @@ def _hash(seed: int, name: str) -> bytes:
 def _classes(labels: LabelSet, image: ImageLabels, task: str) -> set[int]:
     """Return the classes of an image; those of the pixels of a label map."""
     if task == 'classify':
-        found = {image.label} if image.label is not None else set()
+        labels_present = {image.label} if image.label is not None else set()
     elif image.mask_file:
-        found = {int(value) for value in np.unique(label_map_of(labels, image))} - {IGNORE_INDEX}
+        labels_present = {int(value) for value in np.unique(label_map_of(labels, image))} - {IGNORE_INDEX}
     else:
-        found = {each.label for each in image.objects if not each.crowd}
-    return found or {_EMPTY}
+        labels_present = {each.label for each in image.objects if not each.crowd}
+    return labels_present or {_EMPTY}
 
 
 def write_subset(

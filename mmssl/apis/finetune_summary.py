@@ -208,8 +208,8 @@ def table_lines(curve: LabelCurve) -> list[str]:
     header = ['labels', *curve.starts, *(['gain', f'labels that {curve.starts[1]} needs'] if gains else [])]
     table = [header]
     for count in curve.counts:
-        cells = [rows.get((start, count)) for start in curve.starts]
-        line = [f'{count:,}', *('-' if row is None else shown(row.mean, row.std) for row in cells)]
+        group = [rows.get((start, count)) for start in curve.starts]
+        line = [f'{count:,}', *('-' if row is None else shown(row.mean, row.std) for row in group)]
         gain = gains.get(count)
         if gain:
             line += [shown(gain['mean'], gain['std'], '+'), _equivalent(gain['equivalent'], curve.counts[-1])]
