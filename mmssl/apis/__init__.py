@@ -25,6 +25,7 @@ _MODULES = {
     'search': 'mmssl.apis.neighbours',
     'stats': 'mmssl.apis.channel_stats',
     'pack': 'mmssl.apis.packing',
+    'frames': 'mmssl.apis.video_frames',
     'export_backbone': 'mmssl.apis.export',
     'export_model': 'mmssl.apis.onnx_models.run',
 }

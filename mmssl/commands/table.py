@@ -31,6 +31,7 @@ COMMANDS = {
     'check-data': 'mmssl.commands.check_data',
     'stats': 'mmssl.commands.stats',
     'pack': 'mmssl.commands.pack',
+    'frames': 'mmssl.commands.frames',
     'report': 'mmssl.commands.report',
     'demo-data': 'mmssl.commands.demo_data',
     'doctor': 'mmssl.commands.doctor',

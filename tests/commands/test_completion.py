@@ -52,6 +52,7 @@ CASES = {
     'mmssl convert sw': {'swav', 'swin'},
     'mmssl completion ': {'bash', 'zsh', 'fish'},
     'mmssl report pho': {'photos'},
+    'mmssl frames --skip': {'--skip-similar'},
 }
 
 
