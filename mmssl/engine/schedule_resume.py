@@ -128,7 +128,8 @@ def check_optimizer(wrapper, saved: Any) -> None:
         [saved] if 'param_groups' in saved else [each for each in saved.values() if isinstance(each, dict)]
     )
     before = [group for part in parts for group in part.get('param_groups') or ()]
-    now = _groups(wrapper)
+    # without the settings that mmengine's wrappers add to their param_groups
+    now = [group for each in _wrappers(wrapper) for group in each.optimizer.param_groups]
     if not before:
         return
     kinds = [[key for key in _KINDS if key in groups[0]] for groups in (before, now)]
@@ -145,9 +146,12 @@ def check_optimizer(wrapper, saved: Any) -> None:
     )
 
 
+def _wrappers(wrapper) -> list:
+    return list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+
+
 def _groups(wrapper) -> list[dict]:
-    wrappers = list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
-    return [group for each in wrappers for group in each.param_groups]
+    return [group for each in _wrappers(wrapper) for group in each.param_groups]
 
 
 def _schedulers(schedulers) -> list:
