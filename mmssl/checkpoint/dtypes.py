@@ -23,7 +23,7 @@ def check_dtypes(weights: Mapping, tensors: Mapping[str, Tensor], source: str, l
 
     Raises:
         MismatchError: Integers or complex numbers are given for floats, or the other way round; a tensor is
-            sparse.
+            sparse, or has several values for a scalar.
     """
     from mmengine.logging import print_log
 
@@ -34,6 +34,8 @@ def check_dtypes(weights: Mapping, tensors: Mapping[str, Tensor], source: str, l
         if not isinstance(value, Tensor) or value.is_meta:
             continue
         _refuse_other_kind(name, value, target.dtype, source)
+        if target.ndim == 0 and value.ndim == 1 and len(value) != 1:  # torch would take the first value
+            raise MismatchError(f'{source}: {name} has {len(value)} values, and the model takes a single one')
         if value.is_floating_point() and target.is_floating_point():
             if value.dtype != target.dtype:
                 casts.setdefault((value.dtype, target.dtype), []).append(name)

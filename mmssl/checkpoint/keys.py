@@ -37,6 +37,35 @@ def weights_of(checkpoint, source='the checkpoint') -> Mapping[str, torch.Tensor
     return checkpoint
 
 
+def only_part(checkpoint: Mapping, source='the checkpoint', logger='current') -> Mapping:
+    """Return the weights under the only key that has some, such as ``teacher``; a dict of weights as it is.
+
+    Args:
+        checkpoint: Weights by name, or parts by name that are such dicts.
+        source: Name of the file, for messages.
+        logger: As for mmengine's ``print_log``.
+
+    Raises:
+        MismatchError: Several parts have weights.
+    """
+    from mmengine.logging import print_log
+
+    if any(isinstance(value, torch.Tensor) for value in checkpoint.values()):
+        return checkpoint
+    parts = [key for key, value in checkpoint.items() if isinstance(value, Mapping) and _has_tensors(value)]
+    if not parts:
+        return checkpoint
+    if len(parts) > 1:
+        names = ', '.join(map(repr, parts))
+        raise MismatchError(f'{source} has weights under {names}; save one of these as a file of its own')
+    print_log(f'{source}: the weights under {parts[0]!r} are taken', logger)
+    return checkpoint[parts[0]]
+
+
+def _has_tensors(part: Mapping) -> bool:
+    return any(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in part.items())
+
+
 def strip_prefix(state_dict: Mapping, prefix: str) -> OrderedDict:
     """Return the entries under a prefix, without it, together with the ``_metadata`` of their modules."""
     stripped: Any = OrderedDict(

@@ -12,7 +12,14 @@ from torch import nn
 from mmssl.checkpoint.channels import Bands, fit_channels
 from mmssl.checkpoint.dtypes import check_dtypes
 from mmssl.checkpoint.files import load_file
-from mmssl.checkpoint.keys import select_prefix, shortened, strip_module, strip_wrappers, weights_of
+from mmssl.checkpoint.keys import (
+    only_part,
+    select_prefix,
+    shortened,
+    strip_module,
+    strip_wrappers,
+    weights_of,
+)
 from mmssl.errors import MismatchError
 
 # keys shown in each section of a report
@@ -98,6 +105,7 @@ def load_weights(  # noqa: PLR0913  options of a public function
     is_name = isinstance(source, (str, os.PathLike))
     name = str(source) if is_name else 'the given weights'
     weights = weights_of(load_file(source, map_location, trust) if is_name else source, name)
+    weights = only_part(weights, name, logger)
     if prefix:
         weights = select_prefix(strip_module(weights), prefix, name)
     return load_matching(model, weights, strict=strict, source=name, logger=logger, bands=bands)

@@ -49,6 +49,27 @@ def test_prefixes_are_removed_and_said(prefix, tmp_path, capfd):
     assert 'removed from the names of the weights' in text
 
 
+def test_weights_under_another_key(capfd):
+    source, target = net(1), net(2)
+    load_weights(target, dict(ema=source.state_dict(), epoch=3), logger=None)
+    assert torch.equal(target[0].weight, source[0].weight)
+    assert "the weights under 'ema' are taken" in ''.join(capfd.readouterr())
+    two = dict(teacher=source.state_dict(), student=net(3).state_dict(), epoch=3)
+    with pytest.raises(ValueError, match="has weights under 'teacher', 'student'; save one of these"):
+        load_weights(target, two)
+
+
+def test_several_values_for_a_scalar_are_refused():
+    """torch takes the first of them, as files of its version 0.3 hold scalars as vectors of one value."""
+    target = net(2)
+    target.scale = nn.Parameter(torch.zeros(()))
+    weights = target.state_dict()
+    load_weights(target, dict(weights, scale=torch.full((1,), 2.0)))
+    assert target.scale.item() == 2
+    with pytest.raises(ValueError, match='scale has 5 values, and the model takes a single one'):
+        load_weights(target, dict(weights, scale=torch.arange(5.0)))
+
+
 def test_a_compiled_part_and_further_weights(tmp_path):
     source, target = net(1), nn.ModuleDict(dict(backbone=net(2)))
     weights = prefixed(source.state_dict(), 'model.backbone._orig_mod.') | {'criterion.weight': torch.ones(1)}
