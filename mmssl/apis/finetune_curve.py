@@ -6,8 +6,7 @@ from pathlib import Path
 
 from mmssl.apis.finetune_data import TaskData
 from mmssl.apis.finetune_options import Options
-from mmssl.apis.finetune_results import CurveRun, file_hash, labels_hash
-from mmssl.apis.finetune_run import (
+from mmssl.apis.finetune_plan import (
     Start,
     check_options,
     read_data,
@@ -15,6 +14,7 @@ from mmssl.apis.finetune_run import (
     run_config,
     work_folder,
 )
+from mmssl.apis.finetune_results import CurveRun, file_hash, labels_hash
 from mmssl.apis.finetune_subsets import RULE, drawing_order, parse_labels, write_subset
 from mmssl.apis.finetune_summary import METRICS, LabelCurve, Score, shown, write_summary
 from mmssl.config import RANDOM

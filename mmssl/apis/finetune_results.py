@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from mmssl.apis.finetune_data import TaskData
 from mmssl.apis.finetune_options import CONFIG_FILE, Options
-from mmssl.apis.finetune_run import train_config
+from mmssl.apis.finetune_plan import train_config
 from mmssl.apis.finetune_summary import METRICS
 from mmssl.checkpoint import find_resume_checkpoint, load_file, write_json, write_text
 from mmssl.config import RANDOM
