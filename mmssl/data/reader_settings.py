@@ -33,9 +33,9 @@ def settings_of_pipeline(pipeline: Sequence) -> dict[str, Any]:
     """Return the settings of the reader that the first transform with any of them has."""
     for step in pipeline:
         if isinstance(step, Mapping):
-            found = {key: step[key] for key in READER_SETTINGS if step.get(key) is not None}
-            if found:
-                return found
+            settings = {key: step[key] for key in READER_SETTINGS if step.get(key) is not None}
+            if settings:
+                return settings
     return {}
 
 

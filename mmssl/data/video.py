@@ -186,10 +186,10 @@ class SimilarityFilter:
         Args:
             pixels: (H, W, 3) uint8.
         """
-        cells = cv2.resize(pixels, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.int16)
+        averages = cv2.resize(pixels, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.int16)
         if self._last is not None:
-            changed = (np.abs(cells - self._last).max(axis=2) > _CHANGED_LEVELS).mean()
+            changed = (np.abs(averages - self._last).max(axis=2) > _CHANGED_LEVELS).mean()
             if 100 * changed < self.percent:
                 return True
-        self._last = cells
+        self._last = averages
         return False

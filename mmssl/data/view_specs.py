@@ -77,8 +77,8 @@ PRESETS: dict[str, list[dict]] = {
 def _of_bands(view: dict) -> dict:
     """Return a type of view with changes of each channel by itself in place of changes of colors."""
     colors = ('jitter', 'jitter_prob', 'gray_prob', 'gray_first', 'solarize_prob')
-    kept = {key: value for key, value in view.items() if key not in colors}
-    return dict(kept, bands=BANDS, bands_prob=view.get('jitter_prob', 1.0))
+    unchanged = {key: value for key, value in view.items() if key not in colors}
+    return dict(unchanged, bands=BANDS, bands_prob=view.get('jitter_prob', 1.0))
 
 
 # for images that are not 8-bit RGB, of any number of channels

@@ -226,16 +226,16 @@ class KNNHook(Hook):
 def compare_with_start(start: dict, now: dict) -> str:
     """Say that features classify fewer images correctly than at the start; empty if chance may explain it.
 
-    The difference of two shares p and q of n images counts from two standard errors,
+    The difference of two accuracies p and q of n images counts from two standard errors,
     2 sqrt((p (1 - p) + q (1 - q)) / n).
 
     Args:
         start: ``top1`` in percent and ``num_val`` at the start.
         now: The same of the present features.
     """
-    shares = [entry['top1'] / 100 for entry in (start, now)]
-    error = math.sqrt(sum(share * (1 - share) for share in shares) / now['num_val'])
-    if shares[0] - shares[1] <= 2 * error:
+    accuracies = [entry['top1'] / 100 for entry in (start, now)]
+    error = math.sqrt(sum(accuracy * (1 - accuracy) for accuracy in accuracies) / now['num_val'])
+    if accuracies[0] - accuracies[1] <= 2 * error:
         return ''
     return (
         f'the features are worse than at the start: k-NN {now["top1"]:.2f} % ({start["top1"]:.2f} % at the '

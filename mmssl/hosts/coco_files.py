@@ -141,9 +141,9 @@ def check_evaluated_image(sample: Any, images: dict, file: str) -> None:
     if not isinstance(path, str):
         return
     name, image = os.path.basename(path), images.get(sample.get('img_id'))
-    found = os.path.basename(str((image or {}).get('file_name', name)))
-    if image is None or found != name:
-        where = 'has no such image' if image is None else f'names it {found}'
+    stated = os.path.basename(str((image or {}).get('file_name', name)))
+    if image is None or stated != name:
+        where = 'has no such image' if image is None else f'names it {stated}'
         raise ValueError(
             f'the evaluated image {sample.get("img_id")} is {name}, but {file} of the metric {where}; give '
             'the evaluator and the data set the same ann_file'

@@ -74,8 +74,8 @@ class _ImportWatcher(importlib.abc.MetaPathFinder):
         if fullname not in self.functions:
             return None
         others = (finder for finder in sys.meta_path if finder is not self and hasattr(finder, 'find_spec'))
-        found = (finder.find_spec(fullname, path, target) for finder in others)
-        spec = next((each for each in found if each is not None), None)
+        specs = (finder.find_spec(fullname, path, target) for finder in others)
+        spec = next((each for each in specs if each is not None), None)
         if spec is not None and spec.loader is not None:
             loader: Any = spec.loader
             execute = loader.exec_module

@@ -103,8 +103,8 @@ def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float
     """
     counted = torch.where(scores >= 0, boxes.amax(2), torch.zeros_like(scores))
     shift = groups.to(boxes.dtype) * (counted.amax(1, keepdim=True) + 1)
-    kept = NonMaxSuppression.apply(boxes + shift[..., None], scores, iou_threshold)
-    image, index = kept[:, 0], kept[:, 1]
+    selected = NonMaxSuppression.apply(boxes + shift[..., None], scores, iou_threshold)
+    image, index = selected[:, 0], selected[:, 1]
     return torch.full_like(scores, REMOVED).index_put((image, index), scores[image, index])
 
 

@@ -60,8 +60,8 @@ class Agreement(NamedTuple):
     def __str__(self) -> str:
         counted = f'{self.images} images' + (f' with {self.objects} objects' if self.objects else '')
         counted += f', {self.ties} ties' if self.ties else ''
-        found = ', '.join(f'{name} {value:.2g}' for name, value in self.differences.items())
-        return f'{counted}: largest difference from PyTorch: {found or "none"}'
+        listed = ', '.join(f'{name} {value:.2g}' for name, value in self.differences.items())
+        return f'{counted}: largest difference from PyTorch: {listed or "none"}'
 
 
 class Comparison:
@@ -141,10 +141,10 @@ class Comparison:
     def _record(self, name: str, value: float) -> None:
         self.differences[name] = max(self.differences.get(name, 0.0), float(value))
 
-    def _compare_logits(self, found: np.ndarray, expected: Tensor, name: str) -> None:
-        if found.shape != tuple(expected.shape):
-            raise UserError(f'{name}: the graph returns {found.shape}, PyTorch {tuple(expected.shape)}')
-        difference = np.abs(found - expected.numpy()).max() / max(1.0, float(expected.abs().max()))
+    def _compare_logits(self, result: np.ndarray, expected: Tensor, name: str) -> None:
+        if result.shape != tuple(expected.shape):
+            raise UserError(f'{name}: the graph returns {result.shape}, PyTorch {tuple(expected.shape)}')
+        difference = np.abs(result - expected.numpy()).max() / max(1.0, float(expected.abs().max()))
         self._record('logits', difference)
         if not difference <= self.tolerance.logit:
             raise UserError(
@@ -161,10 +161,10 @@ class Comparison:
                 result['masks'] = masks[0][rows]
             self._compare_image(result, reference, name)
 
-    def _compare_image(self, found: dict, reference: dict, name: str) -> None:
-        partners = _partners(found, reference, self.tolerance)
+    def _compare_image(self, result: dict, reference: dict, name: str) -> None:
+        partners = _partners(result, reference, self.tolerance)
         has_partner = partners >= 0
-        is_tie = _ties(found, reference, partners)
+        is_tie = _ties(result, reference, partners)
         if is_tie.sum() > MAX_TIES * len(partners):  # no chance
             is_tie[:] = False
         # which of two objects with the lowest score is returned depends on its last digits
@@ -174,26 +174,26 @@ class Comparison:
         allowed = self.tolerance.missing * count
         self.objects += matched
         self.ties += int(is_tie.sum())
-        if is_missing.sum() > allowed or abs(len(found['scores']) - count) > max(1, allowed):
+        if is_missing.sum() > allowed or abs(len(result['scores']) - count) > max(1, allowed):
             raise UserError(
                 f'{name}: the graph returns {matched} of the {count} objects of PyTorch, within '
-                f'{self.tolerance.score:g} of the score, and {len(found["scores"])} in all; nothing was '
+                f'{self.tolerance.score:g} of the score, and {len(result["scores"])} in all; nothing was '
                 'written'
             )
         for key, label in (('scores', 'scores'), ('bboxes', 'boxes in pixels')):
-            pair = found[key][partners[has_partner]], reference[key][has_partner]
+            pair = result[key][partners[has_partner]], reference[key][has_partner]
             self._record(label, np.abs(np.subtract(*pair)).max(initial=0))
-        if 'masks' in found:
-            self._compare_masks(found, reference, partners, name)
+        if 'masks' in result:
+            self._compare_masks(result, reference, partners, name)
 
-    def _compare_masks(self, found: dict, reference: dict, partners: np.ndarray, name: str) -> None:
+    def _compare_masks(self, result: dict, reference: dict, partners: np.ndarray, name: str) -> None:
         """Compare the pixels of the masks; those whose probability is about the threshold may differ."""
         for index, partner in enumerate(partners):
             if partner < 0:
                 continue
             expected = reference['masks'][index]
             box = reference['bboxes'][index]
-            probability = paste_mask(found['masks'][partner], box, expected.shape[::-1])
+            probability = paste_mask(result['masks'][partner], box, expected.shape[::-1])
             differs = (probability >= self.mask_threshold) != expected
             distance = np.abs(probability - self.mask_threshold)[differs].max(initial=0)
             self._record('masks from their threshold', distance)
@@ -204,16 +204,16 @@ class Comparison:
                 )
 
 
-def _partners(found: dict, reference: dict, tolerance: Tolerance) -> np.ndarray:
+def _partners(result: dict, reference: dict, tolerance: Tolerance) -> np.ndarray:
     """Return for each object of the reference the index of the same object in the graph's, -1 for none."""
-    edge = max(1.0, *(each['bboxes'].max(initial=0) for each in (reference, found)))
+    edge = max(1.0, *(each['bboxes'].max(initial=0) for each in (reference, result)))
     partners = np.full(len(reference['scores']), -1)
-    is_free = np.ones(len(found['scores']), bool)
+    is_free = np.ones(len(result['scores']), bool)
     for index, (box, score, label) in enumerate(
         zip(reference['bboxes'], reference['scores'], reference['labels'], strict=True)
     ):
-        distance = np.abs(found['bboxes'] - box).max(1, initial=0)
-        fits = is_free & (found['labels'] == label) & (np.abs(found['scores'] - score) <= tolerance.score)
+        distance = np.abs(result['bboxes'] - box).max(1, initial=0)
+        fits = is_free & (result['labels'] == label) & (np.abs(result['scores'] - score) <= tolerance.score)
         fits &= distance <= tolerance.box * edge
         if fits.any():
             best = np.flatnonzero(fits)[distance[fits].argmin()]
@@ -222,20 +222,20 @@ def _partners(found: dict, reference: dict, tolerance: Tolerance) -> np.ndarray:
     return partners
 
 
-def _ties(found: dict, reference: dict, partners: np.ndarray) -> np.ndarray:
+def _ties(result: dict, reference: dict, partners: np.ndarray) -> np.ndarray:
     """Return for each object without a partner whether an overlapping one of equal score is in its place.
 
     R-FCN rounds regions to pixels of the map, which gives several of them one and the same score; which of
     them suppresses the others is chance.
     """
     is_tie = np.zeros(len(partners), bool)
-    is_free = np.ones(len(found['scores']), bool)
+    is_free = np.ones(len(result['scores']), bool)
     is_free[partners[partners >= 0]] = False
     for index in np.flatnonzero(partners < 0):
         box = reference['bboxes'][index]
-        fits = is_free & (found['labels'] == reference['labels'][index])
-        fits &= np.abs(found['scores'] - reference['scores'][index]) <= SAME_SCORE
-        corners = np.maximum(found['bboxes'][:, :2], box[:2]), np.minimum(found['bboxes'][:, 2:], box[2:])
+        fits = is_free & (result['labels'] == reference['labels'][index])
+        fits &= np.abs(result['scores'] - reference['scores'][index]) <= SAME_SCORE
+        corners = np.maximum(result['bboxes'][:, :2], box[:2]), np.minimum(result['bboxes'][:, 2:], box[2:])
         fits &= (corners[0] < corners[1]).all(1)
         if fits.any():
             is_tie[index] = True

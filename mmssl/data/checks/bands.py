@@ -130,14 +130,14 @@ def band_warnings(counts: BandCounts) -> list[str]:
             'value_range in the loader transform'
         )
     if (beyond > MAX_BEYOND).any():
-        shares = ', '.join(f'{share:.1f} %' for share in beyond[beyond > MAX_BEYOND])
+        percentages = ', '.join(f'{percent:.1f} %' for percent in beyond[beyond > MAX_BEYOND])
         texts.append(
-            f'{_named(beyond > MAX_BEYOND)} with values beyond value_range, which are clipped: {shares}'
+            f'{_named(beyond > MAX_BEYOND)} with values beyond value_range, which are clipped: {percentages}'
         )
     partly = ~empty & (counts.missing > 0)
     if partly.any():
-        shares = ', '.join(f'{share:.2g} %' for share in 100 * counts.missing[partly] / counts.total)
-        texts.append(f'{_named(partly)} with pixels without data: {shares}')
+        percentages = ', '.join(f'{percent:.2g} %' for percent in 100 * counts.missing[partly] / counts.total)
+        texts.append(f'{_named(partly)} with pixels without data: {percentages}')
     return texts
 
 

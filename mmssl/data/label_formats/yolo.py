@@ -175,8 +175,10 @@ def _parallel_path(
     stem = os.path.splitext(path)[0]
     parts = stem.split(os.sep)
     known = {file for _, file in by_stem.get(parts[-1].casefold(), ())}
-    places = [index for index, part in enumerate(parts[:-1]) if part.lower() in ('images', 'jpegimages')]
-    stems = [os.sep.join([*parts[:place], 'labels', *parts[place + 1 :]]) for place in reversed(places)]
+    positions = [index for index, part in enumerate(parts[:-1]) if part.lower() in ('images', 'jpegimages')]
+    stems = [
+        os.sep.join([*parts[:position], 'labels', *parts[position + 1 :]]) for position in reversed(positions)
+    ]
     stems += [os.path.join(folder.root, 'labels', os.path.splitext(folder.below_images(path))[0]), stem]
     return next((f'{each}.txt' for each in stems if f'{each}.txt' in known), None)
 
