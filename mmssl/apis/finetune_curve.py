@@ -15,7 +15,7 @@ from mmssl.apis.finetune_plan import (
     work_folder,
 )
 from mmssl.apis.finetune_results import CurveRun, file_hash, labels_hash
-from mmssl.apis.finetune_subsets import RULE, drawing_order, parse_labels, write_subset
+from mmssl.apis.finetune_subsets import RULE, drawing_order, image_classes, parse_labels, write_subset
 from mmssl.apis.finetune_summary import METRICS, LabelCurve, Score, shown, write_summary
 from mmssl.config import RANDOM
 from mmssl.errors import UserError
@@ -123,7 +123,8 @@ def _plan(
     """Write the subsets, and return the runs, those with few labels first."""
     checkpoints = {name: file_hash(start.checkpoint) for name, start in starts.items()}
     shared = dict(val=labels_hash(task, data, 'val'), cfg_options=list(settings.cfg_options))
-    orders = {seed: drawing_order(data, task, seed) for seed in settings.seeds}
+    classes = image_classes(data, task)
+    orders = {seed: drawing_order(data, classes, seed) for seed in settings.seeds}
     runs = []
     for entry, count in counts.items():
         for seed, order in orders.items():

@@ -68,22 +68,26 @@ def _count(entry: str, num_images: int) -> int:
     return max(1, round(num_images * percent / 100))
 
 
-def drawing_order(data: TaskData, task: str, seed: int) -> list[ImageLabels]:
+def image_classes(data: TaskData, task: str) -> list[set[int]]:
+    """Return the classes of each training image, for :func:`drawing_order`; label maps are read for them."""
+    return [_classes(data.labels, image, task) for image in data.split.train.images]
+
+
+def drawing_order(data: TaskData, classes: Sequence[set[int]], seed: int) -> list[ImageLabels]:
     """Order the training images so that the first N are a subset of N for every N; see :data:`RULE`.
 
-    All classes come before any comes a second time, the rarest first, and then in proportion. Images without
-    an object come last where all classes have come equally far.
+    While a class is missing, an image that has it is next, the rarest class first; then the classes follow in
+    proportion. Images without an object are last among those that are equally far.
 
     Args:
         data: The data.
-        task: The task.
+        classes: Those of :func:`image_classes`.
         seed: Seed of the order.
     """
-    images = sorted(data.split.train.images, key=lambda image: _hash(seed, image.name))
+    images = data.split.train.images
     members: dict[int, list[int]] = {}
-    classes = [_classes(data.labels, image, task) for image in images]
-    for index, labels in enumerate(classes):
-        for label in labels:
+    for index in sorted(range(len(images)), key=lambda index: _hash(seed, images[index].name)):
+        for label in classes[index]:
             members.setdefault(label, []).append(index)
     drawn: Counter[int] = Counter()
     heap = [(0.0, label == _EMPTY, len(indices), label) for label, indices in members.items()]

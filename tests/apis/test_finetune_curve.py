@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmssl.apis import finetune, finetune_results
 from mmssl.apis.finetune_data import prepare_data
-from mmssl.apis.finetune_subsets import drawing_order, parse_labels
+from mmssl.apis.finetune_subsets import drawing_order, image_classes, parse_labels
 from mmssl.apis.finetune_summary import LabelCurve, Score, answers, labels_for, table_lines, write_summary
 from mmssl.apis.training import train, training_arguments
 from mmssl.cli import main
@@ -120,10 +120,11 @@ def test_dry_run_of_the_command_writes_subsets_and_configs(things, tmp_path, cap
 @pytest.mark.parametrize(('data', 'task'), [('bccd', 'detect'), ('coco_mini', 'instance')])
 def test_subsets_cover_the_classes_and_follow_their_rule(data_root, tmp_path, data, task):
     prepared = prepare_data(str(data_root / data), task, tmp_path, {})
-    order = drawing_order(prepared, task, 0)
+    classes = image_classes(prepared, task)
+    order = drawing_order(prepared, classes, 0)
     names = [image.name for image in order]
     assert sorted(names) == sorted(image.name for image in prepared.split.train.images)
-    assert names != [image.name for image in drawing_order(prepared, task, 1)]
+    assert names != [image.name for image in drawing_order(prepared, classes, 1)]
     members = {}
     for image in order:
         for label in {each.label for each in image.objects if not each.crowd} or {-1}:
