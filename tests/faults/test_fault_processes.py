@@ -13,6 +13,7 @@ import torch
 
 from mmssl.checkpoint import find_resume_checkpoint, load_file
 
+pytestmark = pytest.mark.slow
 SYSTEMS = ('mae', 'rfcn', 'gcn', 'sam')
 SHORT = [
     '--cfg-options',

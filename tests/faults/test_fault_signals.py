@@ -12,6 +12,7 @@ import torch
 
 from mmssl.engine.signals import current_watch, watched_signals
 
+pytestmark = pytest.mark.slow
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 SMALL = ['--cfg-options', 'train_dataloader.batch_size=2']
 # saves only when it is told to
