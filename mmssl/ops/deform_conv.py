@@ -8,7 +8,7 @@ with tap k at p_k of a regular grid, its learned offset dp_k, and in version 2 i
 pixels is interpolated bilinearly, and zero outside the map.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -63,7 +63,7 @@ def deform_conv2d(  # noqa: PLR0913
     # form in this file is faster
     auto = 'torch' if (cpu([input]) and eager()) or exporting_onnx() else 'torchvision'
     backend = pick('deform_conv2d', backend, input, ('torchvision', 'mmcv'), auto)
-    compute = {'torch': _torch, 'torchvision': _torchvision, 'mmcv': _mmcv}[backend]
+    compute: Callable[..., Tensor] = {'torch': _torch, 'torchvision': _torchvision, 'mmcv': _mmcv}[backend]
     dtype = compute_type(input, weight)
     arguments = (
         None if tensor is None else tensor.to(dtype) for tensor in (input, offset, weight, bias, mask)
