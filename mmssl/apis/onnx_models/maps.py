@@ -52,15 +52,16 @@ class SegmentorGraph(nn.Module):
         from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 
         super().__init__()
-        head = getattr(segmentor, 'decode_head', None)
         if type(segmentor).__name__ != 'EncoderDecoder':
             raise UserError(
                 f'{type(segmentor).__name__} cannot be exported to ONNX; supported: EncoderDecoder'
             )
-        base = BaseDecodeHead
-        if type(head).predict is not base.predict or type(head).predict_by_feat is not base.predict_by_feat:
+        base: Any = BaseDecodeHead
+        head = segmentor.decode_head
+        own: Any = type(head)
+        if own.predict is not base.predict or own.predict_by_feat is not base.predict_by_feat:
             raise UserError(
-                f'decode_head is a {type(head).__name__}, which has a way of its own to predict; heads that '
+                f'decode_head is a {own.__name__}, which has a way of its own to predict; heads that '
                 'return a logit for each class and pixel can be exported, such as GlobalConvHead, DUCHead, '
                 'FCNHead, PSPHead, ASPPHead and UPerHead'
             )

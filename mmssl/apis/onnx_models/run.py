@@ -153,22 +153,26 @@ class _Export:
         sizes = (1, 3, *(self.size or (0, 0)))
         return f'({", ".join(self.axes.get(axis, str(size)) for axis, size in enumerate(sizes))})'
 
+    @property
+    def mask_threshold(self) -> float:
+        """Lowest probability of the pixels of a mask."""
+        return self.model.test_cfg.rcnn.mask_thr_binary if self.task == 'instance' else 0.5
+
     def script(self, name: str) -> str:
         """Return the text of the script that runs the graph."""
         lines = image_lines(self.pipeline)
         if self.is_padded:
             assert self.size is not None
             lines += pad_lines(*self.size, self.padding_color)
-        cfg = self.model.test_cfg if hasattr(self.model, 'test_cfg') else None
-        threshold, mask_threshold = None, 0.5
+        threshold = None
         if self.task in ('detect', 'instance'):
             threshold = DEFAULT_THRESHOLD
-            mask_threshold = cfg.rcnn.get('mask_thr_binary', 0.5) if cfg else 0.5
         elif self.task == 'semantic' and self.model.out_channels == 1:
             threshold = float(torch.logit(torch.tensor(float(self.model.decode_head.threshold))))
         config = Path(self.infer.cfg.filename or 'a config').name
         classes = self.infer.classes
-        return script_text(ScriptSettings(self.task, config, classes, lines, threshold, mask_threshold), name)
+        settings = ScriptSettings(self.task, config, classes, lines, threshold, self.mask_threshold)
+        return script_text(settings, name)
 
     def run(self, samples: list[dict], names: list[str]) -> Agreement:
         """Write the graph with as many dynamic axes as agree, and compare it on all images."""
@@ -199,9 +203,7 @@ class _Export:
         example = sample['inputs'].flip(0).float()[None]
         metadata = {'task': self.task, 'classes': '\n'.join(self.infer.classes), 'producer': 'mmssl'}
         write_graph(self.graph, example, self.path, self.axes, metadata)
-        cfg = getattr(self.model, 'test_cfg', None)
-        mask_threshold = cfg.rcnn.get('mask_thr_binary', 0.5) if self.task == 'instance' else 0.5
-        comparison = Comparison(self.path, self.model, self.task, self.dtype, mask_threshold)
+        comparison = Comparison(self.path, self.model, self.task, self.dtype, self.mask_threshold)
         if 2 in self.axes:
             comparison.add([resized_sample(sample, self.task != 'classify')], f'{name} in another size')
         if 0 in self.axes:

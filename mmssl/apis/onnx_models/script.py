@@ -2,7 +2,7 @@
 
 import inspect
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from mmssl.apis.onnx_models.runtime import paste_mask, resize
@@ -101,7 +101,7 @@ def script_text(settings: ScriptSettings, name: str) -> str:
         name: Its file name.
     """
     uses_resize = settings.task == 'semantic' or any('resize(image' in line for line in settings.steps)
-    used = [resize] if uses_resize else []
+    used: list[Callable] = [resize] if uses_resize else []
     used += [paste_mask] if settings.task == 'instance' else []
     head = HEAD.format(
         title=TITLES[settings.task],
