@@ -1,13 +1,12 @@
 """COCO files and SA-1B's as masks: entries are checked, and what is no mask is left out by its reason."""
 
-import itertools
-import math
 from collections import Counter
 from typing import Any
 
 import numpy as np
 
 from mmssl.hosts.coco_files import check_image, entries_of, finite_number, flag, link
+from mmssl.hosts.coco_segments import check_segment
 
 
 def prepare_masks(content: Any) -> list[str]:
@@ -102,48 +101,9 @@ def decode_segment(segment: dict | list, size: tuple[int, int]) -> np.ndarray:
     """
     from pycocotools import mask as coco
 
+    check_segment(segment, size)
     if isinstance(segment, list):
-        _check_polygons(segment)
         return coco.decode(coco.merge(coco.frPyObjects(segment, *size))).astype(bool)
-    if tuple(segment['size']) != tuple(size):
-        raise ValueError(
-            f'run lengths of a {segment["size"][0]}x{segment["size"][1]} image, but this one is '
-            f'{size[0]}x{size[1]} (height x width)'
-        )
-    counts = segment['counts']
-    lengths = np.array(counts) if isinstance(counts, list) else _decompress(counts)
-    if lengths.dtype.kind != 'i' or (lengths < 0).any() or lengths.sum() != math.prod(size):
-        raise ValueError(f'run lengths that do not add up to the {math.prod(size)} pixels of the image')
-    if isinstance(counts, list):
+    if isinstance(segment['counts'], list):
         segment = coco.frPyObjects(segment, *size)
     return coco.decode(segment).astype(bool)
-
-
-def _decompress(text: str | bytes) -> np.ndarray:
-    """Return the run lengths of a compressed mask, which pycocotools decodes whatever they add up to.
-
-    A character has five bits of a number and one that says whether it goes on; from the fourth on, numbers
-    are differences from the last but one (rleFrString in maskApi.c of pycocotools).
-    """
-    data = np.frombuffer(text.encode() if isinstance(text, str) else text, np.uint8).astype(np.int64) - 48
-    ends = np.flatnonzero(data & 32 == 0)
-    if not len(ends) or ends[-1] != len(data) - 1 or data.min() < 0 or data.max() > 63:
-        raise ValueError('compressed run lengths that end in the middle, or have other characters')
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    sizes = ends - starts + 1
-    if sizes.max() > 8:
-        raise ValueError('compressed run lengths with a number that is too large')
-    bits = 5 * (np.arange(len(data)) - np.repeat(starts, sizes))
-    lengths = np.add.reduceat((data & 31) << bits, starts)
-    lengths -= np.where(data[ends] & 16, 1 << (5 * sizes), 0)
-    lengths[1::2] = lengths[1::2].cumsum()
-    lengths[2::2] = lengths[2::2].cumsum()
-    return lengths
-
-
-def _check_polygons(polygons: list[list]) -> None:
-    for value in itertools.chain.from_iterable(polygons):
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1 << 24:
-            raise ValueError(f'a polygon with the coordinate {value!r:.40}; numbers of pixels are needed')
-    if any(len(polygon) % 2 for polygon in polygons):
-        raise ValueError('a polygon with an odd number of coordinates; it needs x, y, x, y, ...')

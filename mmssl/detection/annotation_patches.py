@@ -14,6 +14,7 @@ from mmdet.evaluation import CocoMetric
 
 from mmssl.detection.annotations import category_ids, check_xml_names, check_xml_objects, log
 from mmssl.hosts.coco_files import check_evaluated_image, prepare_coco, read_json
+from mmssl.hosts.coco_segments import check_segment
 from mmssl.hosts.patches import patches_are_off
 from mmssl.hosts.patching import listed
 
@@ -29,6 +30,7 @@ def apply() -> None:
     number_coco_categories_by_class()
     check_xml_files()
     check_image_sizes()
+    check_segmentations()
     check_evaluated_images()
 
 
@@ -168,6 +170,28 @@ def check_image_sizes() -> None:
         return original(self, results)
 
     LoadAnnotations.transform = transform
+
+
+@listed(
+    reason='run lengths of another size or of a wrong sum are decoded to wrong masks, or to several of an '
+    'object; polygons that are no numbers end the process',
+    versions=VERSIONS,
+    until='LoadAnnotations checks segmentations',
+)
+def check_segmentations() -> None:
+    """Check the segmentation of each object when masks are loaded."""
+    original = LoadAnnotations._process_masks
+
+    @functools.wraps(original)
+    def process_masks(self, results: dict) -> list:
+        for number, instance in enumerate(results.get('instances', []), 1):
+            try:
+                check_segment(instance.get('mask'), results['ori_shape'])
+            except ValueError as error:
+                raise ValueError(f'{results.get("img_path")}: object {number} has {error}') from None
+        return original(self, results)
+
+    LoadAnnotations._process_masks = process_masks
 
 
 @listed(

@@ -17,6 +17,7 @@ from typing import Any
 
 from mmssl.checkpoint.regular_files import read_regular
 from mmssl.hosts.coco_boxes import BOX, beyond, left_out, listed
+from mmssl.hosts.coco_segments import refuse_polygons_elsewhere
 
 
 def read_json(path: str | PathLike) -> Any:
@@ -70,7 +71,9 @@ def prepare_coco(content: Any) -> list[str]:
         _complete_annotation(annotation, images[annotation['image_id']], completed)
     notes = [f'{count} annotations {text}' for text, count in completed.items()]
     notes += [f'boxes left out: {text}' for text in left_out(annotations, images)]
-    return notes + beyond(annotations, images)
+    notes += beyond(annotations, images)
+    refuse_polygons_elsewhere(annotations)
+    return notes
 
 
 def _numbered(content: dict) -> list[dict]:

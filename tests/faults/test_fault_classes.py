@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 
+import numpy as np
 import pytest
 
 pytest.importorskip('mmdet')
@@ -116,6 +117,37 @@ def test_annotations_of_another_size_than_the_image_are_refused():
             ValueError, match=r'a\.jpg has 100x80 pixels, but its annotations are for \d+x\d+'
         ):
             load(dict(results, **size))
+
+
+def test_masks_that_pycocotools_decodes_wrongly_are_refused():
+    """It makes four masks of the run lengths of an image of twice the size, and ends the process on a NaN."""
+    from mmdet.datasets.transforms import LoadAnnotations
+
+    load = LoadAnnotations(with_bbox=False, with_label=False, with_mask=True)
+
+    def masks(segmentation):
+        instance = dict(bbox=[10, 5, 30, 20], bbox_label=0, ignore_flag=0, mask=segmentation)
+        results = dict(img_path='a.jpg', ori_shape=(30, 40), height=30, width=40, instances=[instance])
+        return load(results)['gt_masks'].masks
+
+    runs = [10 * 30 + 5, *[15, 15] * 19, 15]
+    runs.append(30 * 40 - sum(runs))
+    expected = np.zeros((30, 40), np.uint8)
+    expected[5:20, 10:30] = 1
+    polygon = [[10, 5, 30, 5, 30, 20, 10, 20]]
+    for good in (polygon, dict(size=[30, 40], counts=runs)):
+        assert np.array_equal(masks(good), expected[None])
+    for bad, words in (
+        (dict(size=[40, 30], counts=runs), 'of a 40x30 image, but this one is 30x40'),
+        (dict(size=[60, 80], counts=[0, 4800]), 'of a 60x80 image'),
+        (dict(size=[30, 40], counts=runs[:-1]), 'do not add up to the 1200 pixels'),
+        ([[10, 5, float('nan'), 5, 30, 20]], 'the coordinate nan'),
+        ([[10, 5, 30, 5, 30, 20, 10]], 'an odd number of coordinates'),
+        (polygon[0], 'a list for each part of the object'),
+        (None, 'the segmentation None; it needs polygons'),
+    ):
+        with pytest.raises(ValueError, match=rf'a\.jpg: object 1 has .*{words}'):
+            masks(bad)
 
 
 def test_a_metric_of_another_file_is_refused(coco, tmp_path):

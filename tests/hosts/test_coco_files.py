@@ -148,6 +148,18 @@ def test_corners_instead_of_sizes():
     assert prepare_coco(changed(bbox=[70.5, 20, 30, 61])) == []  # a pixel is rounding
 
 
+@pytest.mark.parametrize('polygon', [[5, 70, 5, 90, 15, 90, 15, 70], [0.7, 0.06, 0.9, 0.06, 0.9, 0.2]])
+def test_polygons_elsewhere_than_their_boxes(polygon):
+    """x and y exchanged, and shares of the image; a single one of three is left alone."""
+    box, good = [70, 5, 20, 10], [[70, 5, 90, 5, 90, 15, 70, 15]]
+    assert prepare_coco(changed(bbox=box, segmentation=good)) == []
+    content = changed(bbox=box, segmentation=[polygon])
+    with pytest.raises(ValueError, match='polygons of 1 of 1 compared annotations are elsewhere than their'):
+        prepare_coco(copy.deepcopy(content))
+    content['annotations'] += [dict(content['annotations'][0], id=n, segmentation=good) for n in (9, 10)]
+    assert prepare_coco(content) == []
+
+
 def test_shares_of_the_image():
     content = copy.deepcopy(CONTENT)
     for entry in content['annotations']:

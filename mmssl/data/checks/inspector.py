@@ -50,6 +50,7 @@ class DatasetInspector:
         self.palette = self.dataset.metainfo.get('palette')
         self.heads = list(head_settings(model))
         self.label_type = self._label_type()
+        self.reads_masks = any(step.get('with_mask') for step in settings.get('pipeline') or ())
         self._load_label_map = _label_map_loader(settings) if self.label_type == 'pixels' else None
         self.ignore_index = self._ignore_index()
         self.valid_labels = LabelRange(
@@ -133,7 +134,7 @@ class DatasetInspector:
             if self.label_type == 'images':
                 return check_image_labels(record, info, self.valid_labels)
             if self.label_type == 'objects':
-                return check_boxes(record, info, self.valid_labels, self.classes)
+                return check_boxes(record, info, self.valid_labels, self.classes, self.reads_masks)
             if self.label_type == 'masks':
                 return check_masks(record, info)
             if self.label_type == 'pixels':

@@ -12,6 +12,7 @@ from PIL import Image
 
 from mmssl.checkpoint.regular_files import read_regular
 from mmssl.data.checks.records import ImageRecord
+from mmssl.hosts.coco_segments import check_segment
 
 
 class LabelRange(NamedTuple):
@@ -48,7 +49,7 @@ def check_image_labels(record: ImageRecord, info: dict, valid: LabelRange) -> Im
 
 
 def check_boxes(
-    record: ImageRecord, info: dict, valid: LabelRange, classes: Sequence[str] = ()
+    record: ImageRecord, info: dict, valid: LabelRange, classes: Sequence[str] = (), masks: bool = False
 ) -> ImageRecord:
     """Check the boxes and labels of a detection data set.
 
@@ -57,6 +58,7 @@ def check_boxes(
         info: Entry of mmdet's data set.
         valid: Valid labels.
         classes: Names of the classes, to which the names in a PASCAL VOC file are compared.
+        masks: Whether the masks of the objects are read too.
     """
     assert record.size is not None
     instances = [instance for instance in info['instances'] if not instance.get('ignore_flag')]
@@ -67,6 +69,11 @@ def check_boxes(
     if None not in stated and stated != record.size:
         text = f'the annotations say {stated[0]}x{stated[1]}, the file is {width}x{height}'
         (errors if all(stated) else warnings).append(text)  # some tools write 0x0
+    for number, instance in enumerate(info['instances'] if masks else (), 1):
+        try:
+            check_segment(instance.get('mask'), (height, width))
+        except ValueError as error:
+            errors.append(f'object {number} has {error}')
     for instance in instances:
         left, top, right, bottom = map(float, instance['bbox'])
         if not all(map(math.isfinite, (left, top, right, bottom))):
