@@ -1,12 +1,13 @@
-"""A first config for own images, and the command that trains it."""
+"""A first config for the user's images, and the command that trains it."""
 
 import os
 import shlex
 from pathlib import Path
 from typing import NamedTuple
 
-from mmssl.apis.finetune_run import RANDOM, Options, write_config
+from mmssl.apis.finetune_run import Options, write_config
 from mmssl.checkpoint import write_text
+from mmssl.config import RANDOM
 from mmssl.data.label_formats import TASKS, read_labels
 from mmssl.data.label_formats.files import LabelFolder
 from mmssl.data.label_formats.find import find_formats
@@ -81,7 +82,7 @@ def init(
     Args:
         data: Folder of images, or folder or file of labels.
         goal: 'pretrain', 'classify', 'detect', 'instance' or 'semantic'; None asks :func:`suggest_goal`.
-        start: A key of :data:`METHODS` for 'pretrain'; else the checkpoint of a pre-training, or 'random', a
+        start: A key of :data:`METHODS` for 'pretrain'; else a pre-trained checkpoint, or 'random', a
             ResNet-18 of half the width that knows nothing yet.
         epochs: Passes over the images; None for the length of the recipe.
         out: Folder of the config, and of the run; ``work_dirs/GOAL-DATA`` if None.

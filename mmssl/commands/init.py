@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--start',
         metavar='START',
-        help='moco, mae or dino to pre-train by; for labels, the checkpoint of a pre-training, or random',
+        help='moco, mae or dino to pre-train by; for labels, a pre-trained checkpoint, or random',
     )
     parser.add_argument('--epochs', type=int, metavar='N', help='passes over the images')
     parser.add_argument(
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
         goal = _ask(f'What do you want ({", ".join(GOALS)})?', goal)
     start = args.start or suggest_start(goal)
     if asked and not args.start:
-        choices = ', '.join(METHODS) if goal == PRETRAIN else 'checkpoint of a pre-training, or random'
+        choices = ', '.join(METHODS) if goal == PRETRAIN else 'a pre-trained checkpoint, or random'
         start = _ask(f'Start from ({choices})?', start)
     epochs = args.epochs
     if asked and epochs is None:

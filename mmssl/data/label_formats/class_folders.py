@@ -11,7 +11,7 @@ from mmssl.errors import LabelError
 
 
 def is_class_folders(folder: LabelFolder) -> bool:
-    """Whether the images lie in two folders or more that may be classes."""
+    """Whether the images are in two or more folders that may be classes."""
     names = {name for _, _, name in _located(folder) if name}
     return len(names) > 1
 

@@ -28,7 +28,7 @@ _TASK_FORMATS = {
     'instance': ('coco', 'yolo', 'labelme', 'cvat', 'label-studio'),
     'semantic': ('png', 'coco', 'yolo', 'labelme', 'cvat', 'label-studio'),
 }
-# JSON files of a folder of which the kind is asked; a folder of labelme has one for each image
+# JSON files of a folder that are opened to recognise its format; a labelme folder has one for each image
 _MAX_SNIFFED = 20
 _UNREADABLE = 'unreadable'
 
