@@ -172,7 +172,10 @@ def _nothing(folder: LabelFolder) -> str:
         if archives:
             return f'holds no image, but {os.path.basename(archives[0])}; unpack it'
         return f'holds neither images nor labels; formats that are read: {known}'
-    return f'holds {len(folder.images)} images and no labels that are read: {known}; `mmssl init` pre-trains without'
+    return (
+        f'holds {len(folder.images)} images and no labels that are read: {known}; `mmssl init` pre-trains '
+        'without'
+    )
 
 
 def _unsupported(labels: LabelSet, task: str) -> str:
