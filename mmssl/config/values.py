@@ -1,6 +1,7 @@
 """Checks of the numbers and switches of a config, before a run writes anything."""
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Any
@@ -149,6 +150,8 @@ def check_values(cfg: Any) -> None:
         _check_model(cfg.get(key), key)
     for section, rules in _SECTIONS.items():
         _check(cfg.get(section), section, rules)
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        _check_classes(cfg.get(loader), loader)
     for scheduler in schedulers_of(cfg):
         _check(scheduler, f'param_scheduler {scheduler["type"]}', _SCHEDULE)
     _check_wrapper(cfg.get('optim_wrapper'), 'optim_wrapper')
@@ -185,6 +188,28 @@ def _check_normalisation(settings: Mapping, path: str) -> None:
             f'{path}.mean = {list(mean)} and std = {list(std)} must be those of values from 0 to 255; these '
             'are of values from 0 to 1: multiply them by 255'
         )
+
+
+def _check_classes(settings: Any, path: str) -> None:
+    """Check the names of classes anywhere in the settings of a data loader."""
+    if isinstance(settings, (list, tuple)):
+        for index, item in enumerate(settings):
+            _check_classes(item, f'{path}.{index}')
+    if not isinstance(settings, Mapping):
+        return
+    metainfo = settings.get('metainfo')
+    classes = metainfo.get('classes') if isinstance(metainfo, Mapping) else None
+    name = f'{path}.metainfo.classes'
+    if isinstance(classes, str) and not os.path.splitext(classes)[1]:  # mmengine reads names from a file
+        raise ValueError(
+            f'{name} = {classes!r} must be a list of names; a single one needs a comma: ({classes!r},)'
+        )
+    if isinstance(classes, (list, tuple)):
+        repeated = next((each for each in classes if classes.count(each) > 1), None)
+        if repeated is not None:
+            raise ValueError(f'{name} has {repeated!r} twice; every name must be unique')
+    for key, item in settings.items():
+        _check_classes(item, f'{path}.{key}')
 
 
 def _check_wrapper(wrapper: Any, path: str) -> None:

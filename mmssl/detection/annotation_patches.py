@@ -110,16 +110,19 @@ def check_xml_files() -> None:
     @functools.wraps(original_load)
     def load_data_list(self) -> list[dict]:
         self._object_counts = Counter()
-        self._flat_boxes = 0
+        self._flat_boxes = self._boxes_beyond = 0
         data_list = original_load(self)
         check_xml_names(self._object_counts, self._metainfo['classes'], self.ann_file, self._flat_boxes)
+        _log_boxes_beyond(self.ann_file, self._boxes_beyond)
         return data_list
 
     @functools.wraps(original_parse)
     def parse_data_info(self, img_info: dict) -> dict:
         path = img_info.get('xml_path')
         try:
-            return original_parse(self, img_info)
+            info = original_parse(self, img_info)
+            self._boxes_beyond = getattr(self, '_boxes_beyond', 0) + _num_beyond(info)
+            return info
         except FileNotFoundError as error:
             if path is None or os.path.exists(path):
                 raise
@@ -211,6 +214,20 @@ def check_evaluated_images() -> None:
         original(self, data_batch, data_samples)
 
     CocoMetric.process = process
+
+
+def _log_boxes_beyond(file: str, number: int) -> None:
+    if number:
+        log(f'{file}: {number} boxes reach beyond their image; they are xmin, ymin, xmax, ymax in pixels')
+
+
+def _num_beyond(info) -> int:
+    """Number of boxes that reach more than a pixel beyond their image; 0 where its size is unknown."""
+    if not isinstance(info, dict) or not info.get('width') or not info.get('height'):
+        return 0
+    limits = (info['width'] + 1, info['height'] + 1)
+    boxes = [instance['bbox'] for instance in info.get('instances', ())]
+    return sum(min(box[:2]) < -2 or box[2] > limits[0] or box[3] > limits[1] for box in boxes)
 
 
 def _has_area(x1: float, y1: float, x2: float, y2: float) -> bool:

@@ -226,6 +226,20 @@ def test_other_types_and_signs_are_refused(settings):
         check_values(settings)
 
 
+@pytest.mark.parametrize(
+    'classes,message',
+    [('cat', r"'cat' must be a list of names; .* \('cat',\)"), (('a', 'b', 'a'), "has 'a' twice")],
+)
+def test_names_of_classes_are_a_list_of_different_ones(classes, message):
+    """('cat') without a comma is a text, whose letters would be the classes."""
+    inner = dict(type='CocoDataset', metainfo=dict(classes=classes))
+    for dataset in (inner, dict(type='RepeatDataset', times=2, dataset=inner), dict(datasets=[inner])):
+        with pytest.raises(ValueError, match=rf'train_dataloader\.dataset.*\.metainfo\.classes.*{message}'):
+            check_values(dict(train_dataloader=dict(dataset=dataset)))
+    for usual in (('cat',), ['a', 'b'], 'names/classes.txt'):
+        check_values(dict(train_dataloader=dict(dataset=dict(metainfo=dict(classes=usual)))))
+
+
 def test_usual_normalisations_and_initialisers_are_taken():
     for mean, std in (
         ([0, 0, 0], [1, 1, 1]),

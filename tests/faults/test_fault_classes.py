@@ -205,6 +205,18 @@ def voc_dataset(tmp_path, classes, test_mode=False):
     )
 
 
+def test_xml_of_boxes_beyond_the_image_is_logged(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr('mmssl.detection.annotation_patches.log', lines.append)
+    (tmp_path / 'VOC2007').mkdir()
+    voc(tmp_path, [('cat', (2, 3, 51, 41)), ('cat', (0, 0, 20, 30))], NAMES)  # a pixel is rounding
+    assert lines == []
+    voc(tmp_path, [('cat', (2, 3, 90, 30)), ('dog', (-5, 3, 20, 30)), ('cat', (2, 3, 20, 30))], NAMES)
+    assert [line.partition(': ')[2] for line in lines] == [
+        '2 boxes reach beyond their image; they are xmin, ymin, xmax, ymax in pixels'
+    ]
+
+
 def test_xml_of_other_names_and_of_boxes_without_area(tmp_path, said):
     (tmp_path / 'VOC2007').mkdir()
     whole, flat = (2, 3, 20, 30), (5, 5, 5, 30)
