@@ -50,7 +50,9 @@ def read_regular(path: str, max_bytes: int | None = None) -> bytes:
         if max_bytes is None:
             return file.read()
         check_size(path, status.st_size, max_bytes)
-        data = file.read(max_bytes + 1)  # a file of /proc has no size, and another process may extend it
+        data = file.read(status.st_size + 1)  # read() reserves as much memory as it is asked for
+        if len(data) > status.st_size:  # a file of /proc has no size, and another process may extend it
+            data += file.read(max_bytes + 1 - len(data))
     check_size(path, len(data), max_bytes)
     return data
 

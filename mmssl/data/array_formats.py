@@ -4,25 +4,23 @@ TIFF is read by tifffile and imagecodecs, DICOM by pydicom, NPY and NPZ by NumPy
 bits by OpenCV, and all else by Pillow.
 """
 
-import abc
 import io
-import math
 import warnings
 import zipfile
-from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
 
+from mmssl.data.array_file import ArrayFile
 from mmssl.data.eight_bits import ImageSettingError, format_of_values
 from mmssl.data.heif import bits_of, decode_deep, is_heic, register_heic
 from mmssl.data.images import MAX_PIXELS
+from mmssl.data.tiff_file import TiffFile
 from mmssl.errors import BadImageError
 
 MAX_CHANNELS = 64
 _ORIENTATION = 0x0112
-_GDAL_NO_DATA = 42113
 _MAX_BYTES = 1 << 33
 _EXACT_IN_FLOAT32 = 1 << 24
 _PILLOW_MODES = {
@@ -34,89 +32,6 @@ _PILLOW_MODES = {
     'HSV': 'RGB',
     'RGBX': 'RGB',
 }
-
-
-class ArrayFile(abc.ABC):
-    """The pages of an open file, each an array of values.
-
-    Attributes:
-        pages: Number of pages: pages of a TIFF, frames of a DICOM file, arrays of a stack.
-        orientation: EXIF orientation, 1 to 8.
-        no_data: Value that stands for no data (GDAL's tag of GeoTIFF), or None.
-    """
-
-    pages: int
-    orientation: int = 1
-    no_data: float | None = None
-
-    @abc.abstractmethod
-    def size(self, page: int) -> tuple[int, int]:
-        """Return height and width of a page without decoding it."""
-
-    @abc.abstractmethod
-    def read(self, page: int) -> np.ndarray:
-        """Return the values of a page, (H, W, C)."""
-
-
-class TiffFile(ArrayFile):
-    """A TIFF or BigTIFF, without its thumbnails, overviews and masks.
-
-    Args:
-        data: Bytes of the file.
-    """
-
-    def __init__(self, data: bytes):
-        import tifffile
-
-        self._file = tifffile.TiffFile(io.BytesIO(data))
-        self._pages: list[Any] = [
-            page for page in self._file.pages if not int(getattr(page, 'subfiletype', 0)) & 0b101
-        ]
-        self._size = len(data)
-        self.pages = len(self._pages)
-        self._stack = None
-        tag = self._pages[0].tags.get(_ORIENTATION)
-        self.orientation = int(tag.value) if tag and tag.value in range(1, 9) else 1
-        self.no_data = _no_data(self._pages[0])
-        series = self._file.series[0] if self._file.series else None
-        shape = self._pages[0].shape
-        # ImageJ and tifffile write the pages of an uncompressed stack after one another with one directory
-        if self.pages == 1 and series is not None and math.prod(series.shape) > math.prod(shape):
-            self._stack = series.asarray().reshape(-1, *shape)
-            self.pages = len(self._stack)
-
-    def size(self, page: int) -> tuple[int, int]:
-        """Return height and width of a page without decoding it."""
-        selected = self._pages[0 if self._stack is not None else page]
-        return selected.imagelength, selected.imagewidth
-
-    def read(self, page: int) -> np.ndarray:
-        """Return the values of a page, (H, W, C)."""
-        if self._stack is not None:
-            return _channels_last(self._stack[page], self._pages[0].axes)
-        selected = self._pages[page]
-        ends = map(sum, zip(selected.dataoffsets, selected.databytecounts, strict=True))
-        if max(ends, default=0) > self._size:
-            raise ValueError('truncated: the file ends before the last of its strips or tiles')
-        return _channels_last(selected.asarray(), selected.axes)
-
-
-def _no_data(page: Any) -> float | None:
-    tag = page.tags.get(_GDAL_NO_DATA)
-    try:
-        value = float(tag.value) if tag else math.nan
-    except (TypeError, ValueError):
-        return None
-    return None if math.isnan(value) else value
-
-
-def _channels_last(values: np.ndarray, axes: str) -> np.ndarray:
-    """Return a page (H, W, C) whose axes are 'YX', 'YXS' (interleaved) or 'SYX' (planar)."""
-    if axes == 'YX':
-        return values[..., None]
-    if axes not in ('YXS', 'SYX'):
-        raise ValueError(f'a page with the axes {axes} is no image; save its slices as pages')
-    return values if axes == 'YXS' else values.transpose(1, 2, 0)
 
 
 class NumpyFile(ArrayFile):

@@ -317,6 +317,10 @@ def resize(
         return _resize_lanczos(pixels, size)
     if pixels.shape[:2] == tuple(size):
         return pixels
+    if pixels.dtype != np.uint8:  # which torch resizes faster by planes
+        planes = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+        pixels = F.interpolate(planes, size, mode=interpolation, antialias=True)[0].permute(1, 2, 0).numpy()
+        return np.ascontiguousarray(pixels) if interleaved else pixels
     # permuted after adding the batch axis, the tensor is channels_last to torch, which takes its fast path
     batch = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
     pixels = F.interpolate(batch, size, mode=interpolation, antialias=True)[0].permute(1, 2, 0).numpy()

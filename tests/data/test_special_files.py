@@ -164,7 +164,7 @@ def test_an_lmdb_without_unused_pages_at_its_end_is_read(database):
 
 
 def test_endings_that_are_not_read_are_counted_and_named(folder, tmp_path, caplog):
-    for name in ('a.heic', 'b.HEIC', 'c.avif', 'd.npy', 'notes.txt'):
+    for name in ('a.xcf', 'b.XCF', 'c.psd', 'd.npy', 'notes.txt'):
         (folder / name).write_bytes(b'x')
     with caplog.at_level('WARNING'):
         messages = []
@@ -180,7 +180,7 @@ def test_endings_that_are_not_read_are_counted_and_named(folder, tmp_path, caplo
             module.print_log = original
     assert len(messages) == 3
     for message in messages:
-        assert '4 files are not read' in message and '2 .heic, 1 .avif, 1 .npy' in message, message
+        assert '4 files are not read' in message and '2 .xcf, 1 .psd, 1 .npy' in message, message
 
 
 def test_class_folders_that_link_to_the_same_folder_stay_classes(folder, tmp_path):

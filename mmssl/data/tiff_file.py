@@ -1,0 +1,82 @@
+"""TIFF and BigTIFF, read by tifffile and imagecodecs."""
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+
+from mmssl.data.array_file import ArrayFile
+
+_ORIENTATION = 0x0112
+_GDAL_NO_DATA = 42113
+
+
+class TiffFile(ArrayFile):
+    """A TIFF or BigTIFF, without its thumbnails, overviews and masks.
+
+    Args:
+        data: Bytes of the file.
+    """
+
+    def __init__(self, data: bytes):
+        import tifffile
+
+        self._file = tifffile.TiffFile(io.BytesIO(data))
+        self._pages: list[Any] = [
+            page for page in self._file.pages if not int(getattr(page, 'subfiletype', 0)) & 0b101
+        ]
+        self._data = data
+        self.pages = len(self._pages)
+        self._stack = None
+        tag = self._pages[0].tags.get(_ORIENTATION)
+        self.orientation = int(tag.value) if tag and tag.value in range(1, 9) else 1
+        self.no_data = _no_data(self._pages[0])
+        series = self._file.series[0] if self._file.series else None
+        shape = self._pages[0].shape
+        # ImageJ and tifffile write the pages of an uncompressed stack after one another with one directory
+        if self.pages == 1 and series is not None and math.prod(series.shape) > math.prod(shape):
+            self._stack = series.asarray().reshape(-1, *shape)
+            self.pages = len(self._stack)
+
+    def size(self, page: int) -> tuple[int, int]:
+        """Return height and width of a page without decoding it."""
+        selected = self._pages[0 if self._stack is not None else page]
+        return selected.imagelength, selected.imagewidth
+
+    def read(self, page: int) -> np.ndarray:
+        """Return the values of a page, (H, W, C)."""
+        if self._stack is not None:
+            return _channels_last(self._stack[page], self._pages[0].axes)
+        selected = self._pages[page]
+        ends = map(sum, zip(selected.dataoffsets, selected.databytecounts, strict=True))
+        if max(ends, default=0) > len(self._data):
+            raise ValueError('truncated: the file ends before the last of its strips or tiles')
+        values = self._uncopied(selected)
+        return _channels_last(selected.asarray() if values is None else values, selected.axes)
+
+    def _uncopied(self, page: Any) -> np.ndarray | None:
+        """Return the values of an uncompressed page in the memory of the file, read-only; None for others."""
+        dtype = page.dtype and page.dtype.newbyteorder(self._file.byteorder)
+        if not page.is_final or not page.dataoffsets or dtype is None or dtype == np.uint8:
+            return None  # arrays of bytes may be wanted as tensors, which have to be writable
+        values = np.frombuffer(self._data, dtype, math.prod(page.shape), page.dataoffsets[0])
+        return values.reshape(page.shape)
+
+
+def _no_data(page: Any) -> float | None:
+    tag = page.tags.get(_GDAL_NO_DATA)
+    try:
+        value = float(tag.value) if tag else math.nan
+    except (TypeError, ValueError):
+        return None
+    return None if math.isnan(value) else value
+
+
+def _channels_last(values: np.ndarray, axes: str) -> np.ndarray:
+    """Return a page (H, W, C) whose axes are 'YX', 'YXS' (interleaved) or 'SYX' (planar)."""
+    if axes == 'YX':
+        return values[..., None]
+    if axes not in ('YXS', 'SYX'):
+        raise ValueError(f'a page with the axes {axes} is no image; save its slices as pages')
+    return values if axes == 'YXS' else values.transpose(1, 2, 0)
