@@ -180,7 +180,8 @@ def test_endings_that_are_not_read_are_counted_and_named(folder, tmp_path, caplo
             module.print_log = original
     assert len(messages) == 3
     for message in messages:
-        assert '4 files are not read' in message and '2 .xcf, 1 .psd, 1 .npy' in message, message
+        assert '4 files are not read' in message, message
+        assert all(count in message for count in ('2 .xcf', '1 .psd', '1 .npy')), message
 
 
 def test_class_folders_that_link_to_the_same_folder_stay_classes(folder, tmp_path):
@@ -244,12 +245,12 @@ def test_an_animation_above_pillows_limit_decodes(tmp_path, monkeypatch):
 def test_check_data_names_special_files_and_unread_endings(folder, capsys):
     pytest.importorskip('mmpretrain')
     os.mkfifo(folder / 'pipe.jpg')
-    for name in ('a.heic', 'b.npy'):
+    for name in ('a.xcf', 'b.npy'):
         (folder / name).write_bytes(b'x')
     main(['check-data', '--data', str(folder), 'smoke/mae.py', '--workers', '0'])
     output = capsys.readouterr().out
     assert 'pipe.jpg: is a FIFO, not a regular file' in output
-    assert '2 files are not read' in output and '1 .heic, 1 .npy' in output
+    assert '2 files are not read' in output and '1 .xcf, 1 .npy' in output
 
 
 def test_masks_of_special_files_are_refused(folder):
