@@ -46,6 +46,17 @@ def locked(out: Path, command: str, part: tuple[int, int] | None = None) -> Iter
         yield
 
 
+@contextlib.contextmanager
+def waiting(out: Path, command: str) -> Iterator[None]:
+    """Wait for the processes of a command that are in the same block with the folder."""
+    with open(out / f'.{command}-merge', 'w') as file:
+        with contextlib.suppress(ImportError):  # not on this system
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def check_settings(out: Path, command: str, settings: Mapping[str, Any]) -> None:
     """Check that a folder was started with the same settings.
 

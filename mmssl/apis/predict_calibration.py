@@ -1,7 +1,7 @@
 """Thresholds of a detector above which a requested fraction of its boxes is right, measured on labels."""
 
 import math
-from collections.abc import Callable
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mmssl.apis.predict_files import Job, plan, read_image_labels
-from mmssl.apis.predict_models import Predictor, Thresholds
+from mmssl.apis.predict_models import Predictor
 from mmssl.data.label_formats import LabelSet, read_labels
 from mmssl.data.label_formats.coco import coco_content
 from mmssl.errors import LabelError, UserError
@@ -19,53 +19,64 @@ from mmssl.evaluation.average_precision import evaluate_coco
 CALIBRATION_FOLDER = '.calibration'
 
 
-def calibrate(
-    predictor: Predictor, data: str, out: Path, precision: float, run: Callable[[list[Job]], list[str]]
-) -> Thresholds:
-    """Return the threshold of each class above which a given fraction of the boxes is right.
+def calibration_truth(predictor: Predictor, data: str, precision: float) -> LabelSet:
+    """Return the labels to measure thresholds on, with the classes of the model.
 
-    A box is right if its class is, and if it covers an object that no better box covers, with an IoU of at
-    least 0.5. The labels are those of the validation part, if the layout names one; they should not be those
-    that the detector was trained on.
+    They are those of the validation part, if the layout names one; they should not be those that the
+    detector was trained on.
 
     Args:
         predictor: The detector.
         data: Folder or file of the labels.
-        out: Output folder, which also keeps the predictions on the labelled images.
-        precision: The share, above 0 and up to 1.
-        run: Predicts the images of jobs, and returns why some could not be read.
-
-    Returns:
-        Thresholds by class; infinity for a class that reaches the share at no threshold.
+        precision: Share of right boxes to reach, above 0 and up to 1.
 
     Raises:
         LabelError: There are no boxes, or they have other classes.
-        UserError: The model is no detector, or an image cannot be read.
+        UserError: The model is no detector.
+        ValueError: The share is out of range.
     """
     if predictor.task != 'detect':
         raise UserError(f'--calibrate measures the boxes of detectors; this model is for {predictor.task}')
     if not 0 < precision <= 1:
         raise ValueError(f'--precision {precision} must be above 0, and at most 1')
-    truth = _truth(data, predictor.classes)
-    _, jobs = plan([image.path for image in truth.images], out / CALIBRATION_FOLDER)
-    unreadable = run([job for job in jobs if read_image_labels(job) is None])
-    if unreadable:
-        raise UserError(f'--calibrate: {unreadable[0]}')
-    predicted = {str(job.image.resolve()): read_image_labels(job) for job in jobs}
+    return _truth(data, predictor.classes)
+
+
+def calibration_jobs(truth: LabelSet, out: Path) -> list[Job]:
+    """Return the labelled images as jobs; their predictions stay in the output folder, too."""
+    return plan([image.path for image in truth.images], out / CALIBRATION_FOLDER)[1]
+
+
+def calibrate(truth: LabelSet, jobs: list[Job], precision: float) -> dict[str, float]:
+    """Return the threshold of each class above which boxes are right in a given share of the cases.
+
+    A box is right if its class is, and if it covers an object that no better box covers, with an IoU of at
+    least 0.5.
+
+    Args:
+        truth: The labels.
+        jobs: Their images, which have been predicted.
+        precision: The share.
+
+    Returns:
+        Thresholds by class; infinity for a class that reaches the share at no threshold.
+
+    Raises:
+        UserError: An image could not be read.
+    """
+    predicted = {os.path.realpath(job.image): read_image_labels(job) for job in jobs}
     images = []
     for image in truth.images:
-        prediction = predicted[str(Path(image.path).resolve())]
-        assert prediction is not None
+        prediction = predicted[os.path.realpath(image.path)]
+        if prediction is None:
+            raise UserError(f'--calibrate: {image.path} cannot be predicted; repair or remove it')
         images.append(replace(image, objects=prediction.objects))
     annotations = coco_content(replace(truth, images=images))['annotations']
     evaluation = evaluate_coco(coco_content(truth), annotations, 'bbox')
-    return Thresholds(
-        None,
-        {
-            name: threshold_of(*_matches(evaluation, index), precision)
-            for index, name in enumerate(predictor.classes)
-        },
-    )
+    return {
+        name: threshold_of(*_matches(evaluation, index), precision)
+        for index, name in enumerate(truth.classes)
+    }
 
 
 def threshold_of(scores: np.ndarray, right: np.ndarray, precision: float) -> float:

@@ -3,14 +3,13 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmssl.apis.loading import pick_device
-from mmssl.apis.output_folder import check_settings, file_identity, locked, save_settings
-from mmssl.apis.predict_files import Job, plan, read_image_labels
+from mmssl.apis.output_folder import check_settings, file_identity, locked, save_settings, waiting
+from mmssl.apis.predict_calibration import calibrate, calibration_jobs, calibration_truth
+from mmssl.apis.predict_files import Job, plan, read_failure, read_image_labels
 from mmssl.apis.predict_models import (
     IGNORE_INDEX,
     Predictor,
@@ -18,6 +17,7 @@ from mmssl.apis.predict_models import (
     Thresholds,
     objects_of_maps,
 )
+from mmssl.apis.predict_options import RunOptions
 from mmssl.data.label_formats import WRITABLE, LabelSet, write_labels
 from mmssl.errors import UserError
 from mmssl.hints import nearest
@@ -27,49 +27,17 @@ COMMAND = 'predict'
 CLASS_FORMATS = ('label-studio', 'cvat')
 
 
-@dataclass
-class RunOptions:
-    """How predictions are made.
-
-    Attributes:
-        device: 'cpu', 'cuda', 'cuda:1', ...; a GPU if there is one when None.
-        workers: Processes, each with its own model; with 'cuda' distributed over the GPUs.
-        cfg_options: ``KEY=VALUE`` overrides of the config.
-        trust: Load a checkpoint that contains pickled code.
-        progress: Show a progress line.
-        calibrate: Folder or file of labels on which the thresholds of a detector are measured; None takes
-            those that are given.
-        precision: Share of the boxes above the measured thresholds that are right.
-    """
-
-    device: Any = None
-    workers: int = 1
-    cfg_options: Sequence[str] = ()
-    trust: bool = False
-    progress: bool = False
-    calibrate: str | None = None
-    precision: float = 0.95
-
-    def __post_init__(self):
-        if self.workers < 1:
-            raise ValueError(f'workers={self.workers} must be at least 1')
-
-    def recipe(self, config: Any, checkpoint: str | os.PathLike | None) -> Recipe:
-        """Return the recipe of a model with these options."""
-        path = None if checkpoint is None else os.path.expanduser(os.fspath(checkpoint))
-        return Recipe(config, path, tuple(self.cfg_options), self.trust, str(pick_device(self.device)))
-
-
 class Predictions(NamedTuple):
     """What :func:`predict` has written.
 
     Attributes:
         labels: The labels, as they are in the files.
         predicted: Number of images that this run has predicted.
-        skipped: Number of images that were predicted by earlier runs.
+        skipped: Number of images that were predicted by earlier runs or other processes.
         unreadable: Why images could not be read, a line each.
         losses: What the format cannot hold, a sentence each.
         thresholds: The thresholds, those of ``calibrate`` if it was given.
+        pending: Number of images that other processes have not finished; the last one writes the labels.
     """
 
     labels: LabelSet
@@ -78,6 +46,7 @@ class Predictions(NamedTuple):
     unreadable: list[str]
     losses: list[str]
     thresholds: Thresholds
+    pending: int = 0
 
 
 def predict(
@@ -93,18 +62,22 @@ def predict(
 
     The predictions of each image go to a file in ``out/.predict`` as soon as they are made; at the end all
     of them are written in the format. A run that was interrupted, even by SIGKILL, continues with the images
-    that have no file; another format or threshold needs no new predictions.
+    that have no file; another format or threshold needs no new predictions. Several processes, each with its
+    ``rank``, take shares of the images, and the last to finish writes the labels. They need no connection,
+    but a common file system.
 
     Args:
         config: A name of :func:`mmssl.apis.list_models`, a path, or a ``mmengine.Config``.
         checkpoint: Weights of the model; random if None.
-        images: A folder, an image, a list file (.txt) with a path per line, or several of these.
+        images: A folder, an image, a list file (.txt) with a path per line, an archive, shards, a table, a
+            pattern or a URL of images, a video, whose frames are written to ``out/images``, or several of
+            these.
         out: Output folder.
         format: One of :data:`mmssl.data.label_formats.WRITABLE`; classifiers need 'label-studio' or 'cvat'.
         threshold: Lowest score of the boxes, or classes of images, that are written, 0.3 if None;
-            :class:`mmssl.apis.predict_models.Thresholds` for classes of their own. Segmentors have none.
-        **options: The attributes of :class:`RunOptions`: device, workers, cfg_options, trust, progress,
-            calibrate, precision.
+            :class:`mmssl.apis.predict_models.Thresholds` for classes of their own. Pixels whose class has a
+            lower probability are ignored; of segmentors, None keeps all.
+        **options: The attributes of :class:`mmssl.apis.predict_options.RunOptions`.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -123,38 +96,48 @@ def predict(
     if format not in WRITABLE:
         hint = nearest(format, WRITABLE) or f'; one of {", ".join(WRITABLE)}'
         raise ValueError(f'format {format!r} cannot be written{hint}')
-    root, jobs = plan(images, out)
-    _check_out(out, root, format)
-    recipe = run.recipe(config, checkpoint)
+    if run.calibrate and thresholds.is_given:
+        raise UserError('--threshold and --calibrate both set the thresholds; give one of them')
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f'--out {out} is a file; name a folder')
+    recipe = run.recipe(config, checkpoint, thresholds.is_given)
     settings = _settings(recipe)
     check_settings(out, COMMAND, settings)
     predictor = Predictor(recipe)
+    thresholds = thresholds.keeping(run.keep_uncertain)
     thresholds.check(predictor.task, predictor.classes)
     _check_format(predictor.task, format)
-    if run.calibrate and thresholds.is_given:
-        raise UserError('--threshold and --calibrate both set the thresholds; give one of them')
-    with locked(out, COMMAND):
-        if run.calibrate:
-            thresholds = _calibrated(predictor, out, run)
-        pending = [job for job in jobs if read_image_labels(job) is None]
+    truth = calibration_truth(predictor, run.calibrate, run.precision) if run.calibrate else None
+    root, jobs = plan(images, out, run.every)
+    _check_out(out, root, format)
+    measured = calibration_jobs(truth, out) if truth else []
+    with locked(out, COMMAND, run.part):
         save_settings(out, COMMAND, settings)
-        unreadable = _predict_images(predictor, pending, run)
-        labels = _collect(predictor, root, jobs, thresholds)
-        if predictor.task == 'semantic' and format != 'png':
-            labels = objects_of_maps(labels)
-        _check_masks(labels, format)
-        losses = write_labels(labels, out, format)
-    predicted = len(pending) - len(unreadable)
-    return Predictions(labels, predicted, len(jobs) - len(pending), unreadable, losses, thresholds)
+        first, count = run.part
+        own = [job for job in [*measured, *jobs][first - 1 :: count] if not _is_done(job, recipe)]
+        unreadable = _predict_images(predictor, own, run)
+        predicted = len([job for job in own if job in set(jobs)]) - len(unreadable)
+        with waiting(out, COMMAND):
+            missing = [job for job in [*measured, *jobs] if not _is_done(job, recipe)]
+            failures = {job: read_failure(job) for job in missing}
+            pending = sum(reason is None for reason in failures.values())
+            skipped = len(jobs) - predicted - len(missing)
+            if pending:
+                empty = LabelSet(root, 'coco', predictor.classes, [])
+                return Predictions(empty, predicted, skipped, unreadable, [], thresholds, pending)
+            if truth:
+                thresholds = thresholds.measured(calibrate(truth, measured, run.precision))
+            labels = _collect(predictor, root, jobs, thresholds)
+            if predictor.task == 'semantic' and format != 'png':
+                labels = objects_of_maps(labels)
+            _check_masks(labels, format)
+            losses = write_labels(labels, out, format)
+    reasons = [reason for reason in failures.values() if reason]
+    return Predictions(labels, predicted, skipped, reasons, losses, thresholds)
 
 
-def _calibrated(predictor: Predictor, out: Path, run: RunOptions) -> Thresholds:
-    from mmssl.apis.predict_calibration import calibrate
-
-    assert run.calibrate is not None
-    return calibrate(
-        predictor, run.calibrate, out, run.precision, lambda jobs: _predict_images(predictor, jobs, run)
-    )
+def _is_done(job: Job, recipe: Recipe) -> bool:
+    return read_image_labels(job, recipe.with_confidence) is not None
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
@@ -166,7 +149,8 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     identity = dict(checkpoint='random')
     if recipe.checkpoint is not None:
         identity = {**file_identity(recipe.checkpoint), 'checkpoint_digest': _file_digest(recipe.checkpoint)}
-    return dict(config=entry.name, config_digest=_digest(content.encode()), **identity)
+    tiles = {} if recipe.tiling is None else dict(tile=recipe.tiling.size, overlap=recipe.tiling.overlap)
+    return dict(config=entry.name, config_digest=_digest(content.encode()), **identity, **tiles)
 
 
 def _digest(content: bytes) -> str:
@@ -185,8 +169,6 @@ def _file_digest(path: str) -> str:
 
 
 def _check_out(out: Path, root: str, format: str) -> None:
-    if out.exists() and not out.is_dir():
-        raise NotADirectoryError(f'--out {out} is a file; name a folder')
     if format == 'png' and out.resolve().is_relative_to(Path(root).resolve()):
         raise UserError(
             f'--out {out} is inside the folder of images, where masks would be taken for images; name '
@@ -230,8 +212,15 @@ def _predict_images(predictor: Predictor, pending: list[Job], run: RunOptions) -
 
 def _collect(predictor: Predictor, root: str, jobs: list[Job], thresholds: Thresholds) -> LabelSet:
     """Return the labels of all images that could be read."""
-    read = [read_image_labels(job) for job in jobs]
-    images = [thresholds.apply(image, predictor.classes) for image in read if image is not None]
+    images = []
+    for job in jobs:
+        image = read_image_labels(job)
+        if image is None:
+            continue
+        image = thresholds.apply(image, predictor.classes)
+        if image.mask_file and thresholds.is_given:
+            image.mask_file = thresholds.apply_to_pixels(job, predictor.classes)
+        images.append(image)
     if predictor.task != 'semantic':
         return LabelSet(root, 'coco', predictor.classes, images, image_root=root)
     label_map: dict = {index: index for index in range(len(predictor.classes))}

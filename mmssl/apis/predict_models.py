@@ -1,14 +1,20 @@
 """Predictions of any classifier, detector or segmentor as labels of an image."""
 
+import copy
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
-from mmssl.apis.predict_files import Job, write_image_labels
+from mmssl.apis.predict_files import Job, write_failure, write_image_labels
+from mmssl.apis.predict_pixels import PixelScores
+from mmssl.apis.predict_tiles import Tiling, detect_in_tiles, segment_in_tiles
+from mmssl.data.images import read_rgb
 from mmssl.data.label_formats.convert import save_png
 from mmssl.data.label_formats.files import image_size
 from mmssl.data.label_formats.records import ImageLabels, LabelSet, ObjectLabel
@@ -19,10 +25,14 @@ from mmssl.hints import nearest
 
 IGNORE_INDEX = 255
 DEFAULT_THRESHOLD = 0.3
+# score from which predictions below the threshold are worth a look
+UNCERTAIN = 0.1
+# of the positions of boxes, so that every format holds them exactly
+DECIMALS = 4
 
 
 class Recipe(NamedTuple):
-    """A model and how to load it; can be sent to other processes.
+    """A model and how to predict with it; can be sent to other processes.
 
     Attributes:
         config: Name, path or ``mmengine.Config`` of the model.
@@ -30,6 +40,8 @@ class Recipe(NamedTuple):
         options: ``KEY=VALUE`` overrides of the config.
         trust: Load a checkpoint that contains pickled code.
         device: Device of the model.
+        tiling: Tiles of large images; None predicts images whole.
+        with_confidence: Write the probabilities of the classes of pixels, too.
     """
 
     config: Any
@@ -37,6 +49,8 @@ class Recipe(NamedTuple):
     options: tuple[str, ...]
     trust: bool
     device: str
+    tiling: Tiling | None = None
+    with_confidence: bool = False
 
     def build(self, device: str) -> 'Predictor':
         """Return the predictor of a process, with its model on a device."""
@@ -66,6 +80,8 @@ class Predictor:
         self.task = _TASKS[type(self.infer).__name__]
         if self.task == 'classify' and not self.infer.is_classifier:
             raise UserError(f'{entry.name} has no classifier; `mmssl finetune` adds one and trains it')
+        if self.task == 'classify' and recipe.tiling:
+            raise UserError('--tile is for boxes and label maps; a class is one of the whole image')
         self.classes = list(self.infer.classes)
 
     def __call__(self, job: Job) -> tuple[int, str | None]:
@@ -73,23 +89,57 @@ class Predictor:
         try:
             image = self.labels_of(job)
         except (BadImageError, LabelError, OSError) as error:
+            write_failure(str(error), job)
             return 0, str(error)
         write_image_labels(image, job)
         return len(image.objects) or 1, None
 
     def labels_of(self, job: Job) -> ImageLabels:
         """Return the labels of an image; the label map of a segmentor is written beside the job's file."""
-        width, height = image_size(str(job.image))
-        (result,) = self.infer.stream([job.image], progress=False)
-        image = ImageLabels(job.name, os.path.abspath(job.image), width, height)
-        if self.task == 'classify':
-            image.label, image.score = result['pred_label'], result['pred_score']
-        elif self.task == 'semantic':
-            image.mask_file = os.path.abspath(job.file.with_suffix('.png'))
-            save_png(result['pred_sem_seg'], image.mask_file)
+        is_file = os.path.isfile(job.image)
+        width, height = image_size(job.image) if is_file else (0, 0)
+        tiling = self.recipe.tiling
+        in_tiles = bool(tiling and (not is_file or tiling.applies(width, height)))
+        pixels = None
+        if in_tiles or not is_file:
+            pixels = np.ascontiguousarray(read_rgb(job.image)[..., ::-1])
+            height, width = pixels.shape[:2]
+            in_tiles = bool(tiling and tiling.applies(width, height))
+        image = ImageLabels(job.name, job.image if is_file else '', width, height)
+        source = Path(job.image) if pixels is None else pixels
+        if self.task == 'semantic':
+            image.mask_file = os.path.abspath(job.map_file)
+            self._write_maps(job, source, tiling if in_tiles else None)
+        elif in_tiles:
+            assert tiling is not None and pixels is not None  # set together with in_tiles
+            image.objects = _objects(detect_in_tiles(pixels, tiling, self._result), width, height)
+        elif self.task == 'detect':
+            image.objects = _objects(self._result(source), width, height)
         else:
-            image.objects = _objects(result, width, height)
+            result = self._result(source)
+            image.label, image.score = result['pred_label'], result['pred_score']
         return image
+
+    def _result(self, source: Path | np.ndarray) -> dict[str, Any]:
+        (result,) = self.infer.stream([source], progress=False)
+        return result
+
+    def _write_maps(self, job: Job, source: Path | np.ndarray, tiling: Tiling | None) -> None:
+        """Write the label map of an image, and the probabilities of its classes if they are needed."""
+        confidence = None
+        if tiling is None and not self.recipe.with_confidence:
+            classes = self._result(source)['pred_sem_seg']
+        else:
+            scores_of = PixelScores(self.infer)
+            bands: Any = [scores_of(source)] if tiling is None else []
+            if tiling is not None:
+                assert isinstance(source, np.ndarray)
+                bands = segment_in_tiles(source, tiling, scores_of)
+            pairs = [scores_of.classes_and_confidence(band) for band in bands]
+            classes, confidence = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+        if confidence is not None and self.recipe.with_confidence:
+            save_png(confidence, job.confidence_file)
+        save_png(classes, job.map_file)
 
 
 _TASKS = {
@@ -114,7 +164,7 @@ def _objects(result: Mapping[str, Any], width: int, height: int) -> list[ObjectL
     boxes = np.minimum(np.maximum(result['bboxes'], 0), limits)
     masks = result.get('masks') or [None] * len(boxes)
     for box, label, score, mask in zip(boxes, result['labels'], result['scores'], masks, strict=True):
-        left, top, right, bottom = map(float, box)
+        left, top, right, bottom = (round(float(value), DECIMALS) for value in box)
         if right > left and bottom > top:
             objects.append(ObjectLabel(int(label), (left, top, right, bottom), rle=mask, score=float(score)))
     return objects
@@ -126,7 +176,13 @@ class Thresholds:
     Args:
         default: For all classes without one of their own; 0.3 if None.
         per_class: By the name of the class.
+
+    Attributes:
+        is_given: Whether any was given.
+        keep_uncertain: Keep objects with lower scores, from 0.1, as crowds, which are never trained on.
     """
+
+    keep_uncertain = False
 
     def __init__(self, default: float | None = None, per_class: Mapping[str, float] | None = None):
         self.default = DEFAULT_THRESHOLD if default is None else default
@@ -137,13 +193,23 @@ class Thresholds:
                 raise ValueError(f'a threshold of {value} is no score; give a number from 0 to 1')
 
     def check(self, task: str, classes: list[str]) -> None:
-        """Raise ValueError if the task has no scores, or a name is not one of the classes."""
-        if task == 'semantic' and self.is_given:
-            raise ValueError('--threshold: the classes of pixels have no scores; leave it out')
+        """Raise ValueError if a name is not one of the classes, or nothing can be kept as uncertain."""
+        if task != 'detect' and self.keep_uncertain:
+            raise ValueError(f'--keep-uncertain is for boxes and masks; this model is for {task}')
         for name in self.per_class:
             if name not in classes:
                 hint = nearest(name, classes) or f'; the model predicts {", ".join(classes[:8])}'
                 raise ValueError(f'--threshold {name}=...: the model has no class {name!r}{hint}')
+
+    def keeping(self, keep_uncertain: bool) -> 'Thresholds':
+        """Return the same thresholds with another ``keep_uncertain``."""
+        result = copy.copy(self)
+        result.keep_uncertain = keep_uncertain
+        return result
+
+    def measured(self, per_class: Mapping[str, float]) -> 'Thresholds':
+        """Return other thresholds of the classes."""
+        return Thresholds(None, per_class).keeping(self.keep_uncertain)
 
     def of(self, name: str) -> float:
         """Return the threshold of a class."""
@@ -155,10 +221,24 @@ class Thresholds:
         def reaches(label: int, score: float | None) -> bool:
             return score is None or score >= self.of(classes[label])
 
-        objects = [each for each in image.objects if reaches(each.label, each.score)]
+        objects = []
+        for each in image.objects:
+            if reaches(each.label, each.score):
+                objects.append(each)
+            elif self.keep_uncertain and each.score is not None and each.score >= UNCERTAIN:
+                objects.append(replace(each, crowd=True))
         if image.label is not None and not reaches(image.label, image.score):
             return replace(image, objects=objects, label=None, score=None)
         return replace(image, objects=objects)
+
+    def apply_to_pixels(self, job: Job, classes: list[str]) -> str:
+        """Write a label map without the pixels whose class has a lower probability, and return its path."""
+        labels, confidence = (np.array(Image.open(path)) for path in (job.map_file, job.confidence_file))
+        lowest = np.array([255 * min(self.of(name), 2) for name in classes])
+        labels[confidence < lowest[labels]] = IGNORE_INDEX
+        path = job.file.with_suffix('.certain.png')
+        save_png(labels, path)
+        return str(path.absolute())
 
 
 def parse_thresholds(texts: list[str]) -> Thresholds:

@@ -10,6 +10,13 @@ from mmssl.config import RANDOM
 from mmssl.hints import nearest_path
 
 _TRUST = 'load checkpoints that contain pickled code, which can do anything on this machine'
+# launcher -> variables of the rank, the number of processes and the rank on this machine
+LAUNCHERS = {
+    'none': None,
+    'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
+    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
+    'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
+}
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -75,6 +82,41 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--workers', type=int, default=2, metavar='N', help='processes that read images (default: 2)'
     )
+
+
+def add_launcher(parser: argparse.ArgumentParser) -> None:
+    """Add the launcher that has started the processes of a command."""
+    parser.add_argument(
+        '--launcher',
+        choices=list(LAUNCHERS),
+        help='job launcher, whose processes take turns at the images (default: pytorch under torchrun)',
+    )
+
+
+def process_of(launcher: str | None, device: str | None) -> tuple[int, int, str | None]:
+    """Return the rank, the number of processes, and the device of this process.
+
+    Raises:
+        ValueError: The launcher has not started this process.
+    """
+    if launcher is None:
+        launcher = 'pytorch' if {'RANK', 'WORLD_SIZE'} <= set(os.environ) else 'none'
+    variables = LAUNCHERS[launcher]
+    if variables is None:
+        return 0, 1, device
+    missing = [name for name in variables[:2] if name not in os.environ]
+    if missing:
+        raise ValueError(
+            f'--launcher {launcher}: {missing[0]} is not set; start the command with that launcher'
+        )
+    rank, world_size = (int(os.environ[name]) for name in variables[:2])
+    if device in (None, 'cuda'):
+        import torch
+
+        if torch.cuda.is_available():
+            local_rank = int(os.environ.get(variables[2], rank))
+            device = f'cuda:{local_rank % torch.cuda.device_count()}'
+    return rank, world_size, device
 
 
 def progress_hidden(args: argparse.Namespace) -> bool:

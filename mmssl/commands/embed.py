@@ -1,7 +1,6 @@
 """``mmssl embed``: features of images in a file."""
 
 import argparse
-import os
 import sys
 
 from mmssl.commands.arguments import (
@@ -9,23 +8,18 @@ from mmssl.commands.arguments import (
     add_cfg_options,
     add_config,
     add_device,
+    add_launcher,
     add_progress,
     add_trust,
     add_workers,
     check_files,
     check_minimums,
     checkpoint_files,
+    process_of,
     progress_hidden,
 )
 
 HELP = 'write the features of images to a Parquet file or array; continues where it stopped'
-# launcher -> variables of the rank, the number of processes and the rank on this machine
-LAUNCHERS = {
-    'none': None,
-    'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
-    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
-    'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,11 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--batch-size', type=int, default=64, metavar='N', help='images per batch (default: 64)'
     )
-    parser.add_argument(
-        '--launcher',
-        choices=list(LAUNCHERS),
-        help='job launcher, whose processes take turns at the images (default: pytorch under torchrun)',
-    )
+    add_launcher(parser)
     add_workers(parser)
     add_device(parser)
     parser.add_argument('--seed', type=int, default=0, help='seed of random weights (default: 0)')
@@ -87,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     """
     check_minimums(args, batch_size=1, workers=0, image_size=1)
     check_files(checkpoint_files(args.checkpoint))
-    rank, world_size, device = _process(args.launcher, args.device)
+    rank, world_size, device = process_of(args.launcher, args.device)
     from mmssl.apis.embedding import embed
 
     done = embed(
@@ -117,29 +107,3 @@ def run(args: argparse.Namespace) -> int:
     notes += f'; {len(done.unreadable)} could not be read' if done.unreadable else ''
     print(f'{args.out}: {done.images - len(done.unreadable)} images{notes}')
     return int(bool(done.unreadable))
-
-
-def _process(launcher: str | None, device: str | None) -> tuple[int, int, str | None]:
-    """Return the rank, the number of processes, and the device of this process.
-
-    Raises:
-        ValueError: The launcher has not started this process.
-    """
-    if launcher is None:
-        launcher = 'pytorch' if {'RANK', 'WORLD_SIZE'} <= set(os.environ) else 'none'
-    variables = LAUNCHERS[launcher]
-    if variables is None:
-        return 0, 1, device
-    missing = [name for name in variables[:2] if name not in os.environ]
-    if missing:
-        raise ValueError(
-            f'--launcher {launcher}: {missing[0]} is not set; start the command with that launcher'
-        )
-    rank, world_size = (int(os.environ[name]) for name in variables[:2])
-    if device in (None, 'cuda'):
-        import torch
-
-        if torch.cuda.is_available():
-            local_rank = int(os.environ.get(variables[2], rank))
-            device = f'cuda:{local_rank % torch.cuda.device_count()}'
-    return rank, world_size, device

@@ -7,11 +7,13 @@ from mmssl.commands.arguments import (
     add_cfg_options,
     add_config,
     add_device,
+    add_launcher,
     add_progress,
     add_trust,
     check_files,
     check_minimums,
     checkpoint_files,
+    process_of,
     progress_hidden,
 )
 
@@ -27,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'images',
         nargs='+',
         metavar='IMAGES',
-        help='folder of images, searched with its subfolders; list file (.txt), a path per line; or images',
+        help='folder of images, searched with its subfolders; list file (.txt), a path per line; archive, '
+        'shards, table, pattern or URL; video; or images',
     )
     parser.add_argument(
         '--to', required=True, choices=FORMATS, metavar='FORMAT', help=f'format: {", ".join(FORMATS)}'
@@ -39,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action='extend',
         default=[],
         metavar='T',
-        help='lowest score of boxes or classes of images, or CLASS=T for a class (default: 0.3)',
+        help='lowest score of boxes or classes of images, or CLASS=T for a class (default: 0.3); lowest '
+        'probability of the classes of pixels, others are ignored (default: none)',
     )
     parser.add_argument(
         '--calibrate',
@@ -55,12 +59,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='share of right boxes for --calibrate (default: 0.95)',
     )
     parser.add_argument(
+        '--keep-uncertain',
+        action='store_true',
+        help='write boxes below the threshold, from a score of 0.1, as crowds, which are not trained on',
+    )
+    parser.add_argument(
+        '--tile',
+        type=int,
+        metavar='PIXELS',
+        help='cut larger images into tiles of this side (default: whole)',
+    )
+    parser.add_argument(
+        '--overlap',
+        type=int,
+        default=128,
+        metavar='PIXELS',
+        help='pixels that neighbouring tiles share: at least the size of the objects (default: 128)',
+    )
+    parser.add_argument(
+        '--every', type=int, default=1, metavar='N', help='predict one of N frames of videos (default: 1)'
+    )
+    parser.add_argument(
         '--workers',
         type=int,
         default=1,
         metavar='N',
         help='processes, each with its own model; with --device cuda distributed over the GPUs (default: 1)',
     )
+    add_launcher(parser)
     add_device(parser)
     add_cfg_options(parser)
     add_progress(parser)
@@ -79,8 +105,9 @@ def run(args: argparse.Namespace) -> int:
             started with another model.
         OSError: Another run writes into the folder.
     """
-    check_minimums(args, workers=1)
+    check_minimums(args, workers=1, tile=1, overlap=0, every=1)
     check_files(checkpoint_files(args.checkpoint))
+    rank, world_size, device = process_of(args.launcher, args.device)
     from mmssl.apis import predict
     from mmssl.apis.predict_models import parse_thresholds
 
@@ -91,16 +118,25 @@ def run(args: argparse.Namespace) -> int:
         args.out,
         args.to,
         parse_thresholds(args.threshold),
-        device=args.device,
+        device=device,
         workers=args.workers,
         cfg_options=args.cfg_options,
         trust=args.trust_checkpoint,
         progress=not progress_hidden(args),
         calibrate=args.calibrate,
         precision=args.precision,
+        keep_uncertain=args.keep_uncertain,
+        tile=args.tile,
+        overlap=args.overlap,
+        every=args.every,
+        rank=rank,
+        world_size=world_size,
     )
     for reason in done.unreadable:
         print(f'mmssl predict: left out: {reason}', file=sys.stderr)
+    if done.pending:
+        print(f'{args.out}: {done.pending} images are left to other processes')
+        return int(bool(done.unreadable))
     if args.calibrate:
         values = ', '.join(f'{name} {value:.3f}' for name, value in done.thresholds.per_class.items())
         print(f'boxes are right in {args.precision:.0%} above: {values}')

@@ -67,11 +67,11 @@ def _check_entries(content: dict, file: str) -> None:
             if not isinstance(entry, dict):
                 raise LabelError(f'{key} holds {entry!r:.60}, which is no entry; correct it', file)
             for name in ids:
-                value: Any = entry.get(name)
-                is_text = isinstance(value, str) and value.strip().isdigit()
-                if is_text or (isinstance(value, float) and value.is_integer()):  # as pandas writes them
-                    entry[name] = int(value)
-                elif not isinstance(value, int) or isinstance(value, bool):
+                value = entry.get(name)
+                number = _whole_number(value)
+                if number is not None:
+                    entry[name] = number
+                else:
                     raise LabelError(
                         f'{name} of an entry of {key} is {value!r:.60}; it must be a number', file
                     )
@@ -79,6 +79,16 @@ def _check_entries(content: dict, file: str) -> None:
             nameless = [entry for entry in content[key] if not isinstance(entry.get('file_name'), str)]
             if nameless:
                 raise LabelError(f'the image {nameless[0]!r:.60} has no file_name', file)
+
+
+def _whole_number(value: Any) -> int | None:
+    """Return an id that may be a text, or a float as pandas writes it; None for others."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        return int(value) if value.strip().isdigit() else None
+    is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return int(value) if is_whole else None
 
 
 def _drop_unions(folder: LabelFolder, contents: dict[str, dict], splits: dict[str, str | None]) -> list[str]:
@@ -268,14 +278,15 @@ def coco_content(labels: LabelSet, with_scores: bool = True) -> dict:
 
 def _annotation(each: ObjectLabel, image: ImageLabels, image_id: int, number: int, with_scores: bool) -> dict:
     left, top, right, bottom = each.box
+    width, height = _extent(left, right), _extent(top, bottom)
     area = each.area
     if area is None:
-        area = mask_area(each, image) if each.has_mask else (right - left) * (bottom - top)
+        area = mask_area(each, image) if each.has_mask else width * height
     content = dict(
         id=number,
         image_id=image_id,
         category_id=each.label + 1,
-        bbox=[left, top, _extent(left, right), _extent(top, bottom)],
+        bbox=[left, top, width, height],
         area=area,
         iscrowd=int(each.crowd),
     )
