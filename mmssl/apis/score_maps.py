@@ -10,8 +10,8 @@ import numpy as np
 
 from mmssl.data.label_formats.class_table import find_table
 from mmssl.data.label_formats.files import LabelFolder
-from mmssl.data.label_formats.map_values import MapValues, scan_maps
 from mmssl.data.label_formats.map_pairs import find_pairs, map_key
+from mmssl.data.label_formats.map_values import MapValues, scan_maps
 from mmssl.data.label_formats.maps import map_meaning, read_mapped
 from mmssl.data.label_maps import read_label_map
 from mmssl.data.label_values import BINARY_CLASSES
