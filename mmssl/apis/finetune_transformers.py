@@ -27,6 +27,8 @@ _SWIN_KEYS = ('arch', 'img_size', 'patch_size', 'window_size', 'use_abs_pos_embe
 # side of the windows of attention in detectors, in patches (arXiv:2203.16527)
 WINDOW_SIZE = 14
 GLOBAL_LAYERS = 4
+# 'small' is another network there
+_MMPRETRAIN_SMALL = dict(embed_dims=768, num_layers=8, num_heads=8, feedforward_channels=2304)
 _SWIN_ARCHS = {
     **dict.fromkeys(('t', 'tiny'), (96, 4)),
     **dict.fromkeys(('s', 'small'), (96, 4)),
@@ -44,15 +46,18 @@ def vit(task: str, name: str, settings: Mapping[str, Any]) -> Backbone:
     chosen = {key: settings[key] for key in _VIT_KEYS if key in settings}
     if name == 'IJEPAViT':
         chosen['with_cls_token'] = False
-    if name == 'MoCoV3ViT' and str(chosen.get('arch')).lower() in ('s', 'small'):
-        from mmssl.selfsup.mocov3 import VIT_SMALL
+    if str(chosen.get('arch')).lower() in ('s', 'small'):
+        if name == 'VisionTransformer':
+            chosen['arch'] = dict(_MMPRETRAIN_SMALL)
+        elif name == 'MoCoV3ViT':
+            from mmssl.selfsup.mocov3 import VIT_SMALL
 
-        chosen['arch'] = dict(VIT_SMALL)
+            chosen['arch'] = dict(VIT_SMALL)
     chosen = dict(type='mmssl.ViT', **chosen, final_norm=False, drop_path_rate=0.1)
     plain = not any(chosen.get(key) for key in ('num_registers', 'rope_cfg', 'layer_cfgs'))
     if task == 'instance' and plain and chosen.get('qkv_bias') != 'qv_bias':
         chosen.pop('with_cls_token', None)
-        depth = _sizes(settings)[0]
+        depth = _sizes(chosen)[0]
         chosen.update(
             type='mmssl.ViTDet',
             window_size=WINDOW_SIZE,
