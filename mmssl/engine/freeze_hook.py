@@ -1,6 +1,7 @@
 """Hook that trains the heads alone at the start, on a backbone that keeps its released weights."""
 
 from mmengine.hooks import Hook
+from torch.utils.hooks import RemovableHandle
 
 from mmssl.engine.bare_model import bare_model
 from mmssl.registry import HOOKS
@@ -27,7 +28,7 @@ class FreezeBackboneHook(Hook):
             raise ValueError(f'FreezeBackboneHook: iters={iters!r} must be a whole number, at least 1')
         self.iters = iters
         self.part = part
-        self._handle = None
+        self._handle: RemovableHandle | None = None
 
     def before_train(self, runner) -> None:
         """Discard the gradients of the part before every step of the optimizer."""
@@ -47,4 +48,5 @@ class FreezeBackboneHook(Hook):
 
     def after_train(self, runner) -> None:
         """Leave the optimizer as it was."""
+        assert self._handle is not None
         self._handle.remove()

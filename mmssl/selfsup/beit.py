@@ -124,7 +124,8 @@ class BEiT(SelfSupervisor):
         self.min_masked = min(16, self.num_masked) if min_masked is None else min_masked
         _check_masking(masking, replacement, min_masked)
         self.masking = masking
-        self.replacement = tuple(replacement)
+        by_token, by_patch, unchanged = replacement
+        self.replacement = (by_token, by_patch, unchanged)
         self.draw_masks(1, (rows, columns), random.Random(0))  # refuses an impossible mask
 
     def draw_masks(self, batch: int, grid: tuple[int, int], rng=random) -> Tensor:

@@ -58,10 +58,12 @@ class TeacherCache:
         missing = [index for index, row in enumerate(rows) if row is None]
         if missing:
             encoded = self.encode(self.network, images[missing])
-            for row, index in enumerate(missing):
-                rows[index] = tuple(None if part is None else part[row].clone() for part in encoded)
-                self._write(paths[index], rows[index])
-        return tuple(None if parts[0] is None else torch.stack(parts) for parts in zip(*rows, strict=True))
+            for number, index in enumerate(missing):
+                row = tuple(None if part is None else part[number].clone() for part in encoded)
+                self._write(paths[index], row)
+                rows[index] = row
+        found = [row for row in rows if row is not None]
+        return tuple(None if parts[0] is None else torch.stack(parts) for parts in zip(*found, strict=True))
 
     def _forget(self, network: nn.Module, keys: object) -> None:
         self._digest = None
