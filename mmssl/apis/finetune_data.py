@@ -2,11 +2,13 @@
 
 import math
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from mmssl.apis.pseudo_labels import join_pseudo_labels, read_pseudo_labels, with_pseudo_images
 from mmssl.data.label_formats import (
     LabelSet,
     Split,
@@ -49,7 +51,8 @@ def prepare_data(data: str, task: str, work_dir: Path, options: Mapping) -> Task
         task: 'classify', 'detect', 'instance' or 'semantic'.
         work_dir: The work directory, which also gets the lists of the parts.
         options: 'format' and 'ignore' of :func:`mmssl.data.label_formats.read_labels`, 'by_folder' of
-            :func:`mmssl.data.label_formats.split_labels`.
+            :func:`mmssl.data.label_formats.split_labels`, 'pseudo' of
+            :func:`mmssl.apis.pseudo_labels.read_pseudo_labels`.
 
     Raises:
         LabelError: There are no labels for the task, or a part has none.
@@ -59,11 +62,21 @@ def prepare_data(data: str, task: str, work_dir: Path, options: Mapping) -> Task
     for part, name in ((split.train, 'training'), (split.val, 'validation')):
         if not part.images or not part.supports(task):
             raise LabelError(f'the {name} part has no labels for the task {task!r}', labels.root)
+    pseudo = None
+    if options.get('pseudo'):
+        pseudo = read_pseudo_labels(options['pseudo'], task, labels)
+        if task != 'semantic':
+            labels, split = join_pseudo_labels(labels, split, pseudo)
     folder = work_dir.absolute() / 'data'
+    for name in ('images', 'labels'):  # of an earlier run, with other labels
+        shutil.rmtree(folder / name, ignore_errors=True)
     classes = labels.classes
     for part, name in ((split.train, 'train'), (split.val, 'val')):
         if task == 'semantic':
             classes = write_segmentation(part, folder, name)
+            if pseudo and name == 'train':
+                write_segmentation(pseudo, folder, name)
+                split = with_pseudo_images(split, pseudo)
         elif task == 'classify':
             write_class_list(part, folder / f'{name}.txt')
         else:

@@ -28,6 +28,8 @@ class Options:
         labels: Numbers of training images of a few-label curve, such as '10,50,1%,10%,all'.
         seeds: A run per seed; more than one makes a curve.
         compare: Another start of the curve: 'random', or another pre-trained checkpoint.
+        pseudo: Folder or file of predictions that are trained on, too, see
+            :func:`mmssl.apis.pseudo_labels.read_pseudo_labels`.
         dry_run: Write the config and do not train.
         report: Receives the lines about the data and the config; None for silence.
     """
@@ -47,6 +49,7 @@ class Options:
     labels: str | None = None
     seeds: tuple[int, ...] = (0,)
     compare: str | None = None
+    pseudo: str | None = None
     dry_run: bool = False
     report: Callable[[str], None] | None = None
 
@@ -57,6 +60,8 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f'--{name.replace("_", "-")} {value} must be at least 1')
+        if self.pseudo and self.labels:
+            raise UserError('--pseudo adds images to all labelled ones; leave out --labels')
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f'--seeds {",".join(map(str, self.seeds))}: give different numbers from 0')
 

@@ -19,6 +19,7 @@ from mmssl.hints import nearest_path
 
 # folder of the files inside the output folder
 PROGRESS_FOLDER = '.predict'
+ROOT_FILE = 'images.json'
 # folder of the frames of videos inside the output folder
 FRAMES_FOLDER = 'images'
 
@@ -165,6 +166,19 @@ def read_image_labels(job: Job, with_confidence: bool = False) -> ImageLabels | 
     image.mask_file = os.path.abspath(job.map_file)  # the output folder may have moved
     needed = [job.map_file, *([job.confidence_file] if with_confidence else [])]
     return image if all(map(os.path.isfile, needed)) else None
+
+
+def save_image_root(out: Path, root: str) -> None:
+    """Write which folder the predicted images are below."""
+    write_json(out / PROGRESS_FOLDER / ROOT_FILE, dict(image_root=root))
+
+
+def read_image_root(out: Path) -> str | None:
+    """Return the folder that the images of predictions are below; None for labels of another origin."""
+    try:
+        return json.loads((out / PROGRESS_FOLDER / ROOT_FILE).read_bytes())['image_root']
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _identity(path: str) -> dict[str, Any]:

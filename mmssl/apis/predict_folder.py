@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from mmssl.apis.output_folder import check_settings, file_identity, locked, save_settings, waiting
 from mmssl.apis.predict_calibration import calibrate, calibration_jobs, calibration_truth
-from mmssl.apis.predict_files import Job, plan, read_failure, read_image_labels
+from mmssl.apis.predict_files import Job, plan, read_failure, read_image_labels, save_image_root
 from mmssl.apis.predict_models import (
     IGNORE_INDEX,
     Predictor,
@@ -132,6 +132,7 @@ def predict(
                 labels = objects_of_maps(labels)
             _check_masks(labels, format)
             losses = write_labels(labels, out, format)
+            save_image_root(out, root)
     reasons = [reason for reason in failures.values() if reason]
     return Predictions(labels, predicted, skipped, reasons, losses, thresholds)
 

@@ -62,6 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='CHECKPOINT',
         help='train from this start too: random, or another pre-trained checkpoint',
     )
+    parser.add_argument(
+        '--pseudo',
+        metavar='FILE',
+        help='predictions of mmssl predict on images without labels, which are trained on, too; those it '
+        'marks as uncertain are ignored',
+    )
     add_cfg_options(parser, 'the written config')
     add_trust(parser)
 
@@ -88,6 +94,7 @@ def run(args: argparse.Namespace) -> None:
         'by_folder',
         'labels',
         'compare',
+        'pseudo',
     ]
     finetune(
         args.checkpoint,

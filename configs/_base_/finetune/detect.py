@@ -21,12 +21,15 @@ model = dict(
             ),
         ),
     ),
+    # nothing inside a crowd is background
     train_cfg=dict(
+        rpn=dict(assigner=dict(ignore_iof_thr=0.5)),
         rcnn=dict(
+            assigner=dict(ignore_iof_thr=0.5),
             sampler=dict(
                 type='RandomSampler', num=128, pos_fraction=0.25, neg_pos_ub=-1, add_gt_as_proposals=True
-            )
-        )
+            ),
+        ),
     ),
 )
 train_pipeline = [

@@ -10,7 +10,9 @@ data_preprocessor = dict(
     pad_mask=True,
     pad_size_divisor=32,
 )
-model = dict(data_preprocessor=data_preprocessor)
+# nothing inside a crowd is background
+ignored = dict(assigner=dict(ignore_iof_thr=0.5))
+model = dict(data_preprocessor=data_preprocessor, train_cfg=dict(rpn=ignored, rcnn=ignored))
 train_pipeline = [
     dict(type='mmssl.LoadImage'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
