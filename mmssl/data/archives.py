@@ -211,29 +211,26 @@ def read_bytes(path: str, max_bytes: int | None = None) -> bytes:
         OSError: It cannot be read (a folder, a FIFO or device, no permission, a damaged archive) or is too
             large.
     """
-    if is_url(path):
-        return _read_url(path, max_bytes)
+    opened = _split_open_archive(path)
+    if opened:
+        # a name that it does not hold may be a file beside shards
+        with contextlib.suppress(KeyError):
+            return open_archive(opened[0]).read(opened[1], max_bytes)
     try:
-        return read_regular(path, max_bytes)
+        return _read_file(path, max_bytes)
     except (FileNotFoundError, NotADirectoryError):
-        archive_and_name = _split_open_archive(path) or split_archive(path)
+        archive_and_name = split_archive(path)
         if not archive_and_name:
             raise
     return _read_entry(*archive_and_name, max_bytes)
 
 
-def _read_url(url: str, max_bytes: int | None) -> bytes:
-    from mmssl.data.remote import read_url
+def _read_file(path: str, max_bytes: int | None) -> bytes:
+    if is_url(path):
+        from mmssl.data.remote import read_url
 
-    archive_and_name = _split_open_archive(url)
-    try:
-        if not archive_and_name:
-            return read_url(url, max_bytes)
-    except FileNotFoundError:
-        archive_and_name = split_archive(url)
-        if not archive_and_name:
-            raise
-    return _read_entry(*archive_and_name, max_bytes)
+        return read_url(path, max_bytes)
+    return read_regular(path, max_bytes)
 
 
 def _read_entry(archive: str, name: str, max_bytes: int | None) -> bytes:

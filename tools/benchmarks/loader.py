@@ -1,13 +1,16 @@
 """Images per second of one worker process: our MAE input pipeline against mmpretrain's.
 
     python tools/benchmarks/loader.py [--images 200] [--rounds 9] [--data DIR]
+    python tools/benchmarks/loader.py --sources [--before CHECKOUT]
 
 500x375 JPEGs of quality 92 (ImageNet's most frequent size) made from real photographs; both pipelines as in
 the MAE recipe: crop 0.2 to 1, 224x224, bicubic with antialiasing, flip, packed as uint8. The peer's is
 configs/_base_/datasets/imagenet_bs512_mae.py of mmpretrain. Rounds are interleaved, files are in the page
-cache; the table gives medians, and the ratio is the median of the rounds' ratios.
+cache; the table gives medians, and the ratio is the median of the rounds' ratios. ``--sources`` measures what
+``loader_sources.py`` names in place of that.
 """
 
+import argparse
 import os
 import random
 import statistics
@@ -17,9 +20,8 @@ from pathlib import Path
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
-import numpy as np
 from PIL import Image
-from timing import ROOT, Results, parser_of, report, seconds_of, table, use_threads
+from timing import ROOT, Results, parser_of, quartiles, report, seconds_of, table, use_threads
 from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(ROOT))
@@ -92,10 +94,17 @@ def read_all(samples) -> None:
             samples[index]
 
 
-def quartiles(values: list[float]) -> str:
-    """Return 'median (lower quartile - upper quartile)'."""
-    low, middle, high = np.percentile(values, (25, 50, 75))
-    return f'{middle:.0f} ({low:.0f} - {high:.0f})'
+def measure_sources(args: argparse.Namespace) -> None:
+    """Measure what ``loader_sources.py`` names, for a page of its own."""
+    from loader_sources import measure
+
+    if args.out == str(ROOT / 'docs/benchmarks/loader.md'):
+        args.out = str(ROOT / 'docs/benchmarks/sources.md')
+    with tempfile.TemporaryDirectory() as folder:
+        jpegs = Path(folder, 'jpegs')
+        jpegs.mkdir()
+        make_images(args.data, jpegs, args.images)
+        measure(args, jpegs, Path(folder))
 
 
 def main() -> None:
@@ -109,8 +118,18 @@ def main() -> None:
         default=Path(data, 'coco_mini') if data else None,
         help='photographs to use (default: $MMSSL_DATA/coco_mini, else those of installed packages)',
     )
+    parser.add_argument('--sources', action='store_true', help='TIFF, tar shards and Parquet instead')
+    parser.add_argument(
+        '--before',
+        type=Path,
+        metavar='CHECKOUT',
+        help='with --sources, compare 8-bit JPEGs with this checkout',
+    )
     args = parser.parse_args()
     use_threads(args.threads)
+    if args.sources:
+        measure_sources(args)
+        return
     from mmengine.registry import init_default_scope
     from mmpretrain.utils import register_all_modules
 

@@ -125,6 +125,12 @@ def counted(number: int, noun: str) -> str:
     return f'{number} {noun}' if number == 1 else f'{number} {noun}s'
 
 
+def quartiles(values: list[float]) -> str:
+    """Return 'median (lower quartile - upper quartile)'."""
+    low, middle, high = statistics.quantiles(values * 2 if len(values) == 1 else values, method='inclusive')
+    return f'{middle:.0f} ({low:.0f} - {high:.0f})'
+
+
 def table(header: list[str], rows: list[list[object]]) -> list[str]:
     """Return the lines of a Markdown table, followed by an empty line."""
     lines = [header, ['---'] * len(header), *rows]
