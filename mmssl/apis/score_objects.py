@@ -4,6 +4,8 @@ import math
 import os
 from typing import Any
 
+import numpy as np
+
 from mmssl.data.label_formats import ImageLabels, LabelSet, ObjectLabel, read_labels
 from mmssl.data.label_formats.coco import box_corners, coco_content, is_coco
 from mmssl.data.label_formats.files import LabelFolder, read_json
@@ -11,10 +13,13 @@ from mmssl.data.label_formats.matching import match_images, part_of
 from mmssl.data.label_formats.shapes import as_rle, object_rle, rle_box
 from mmssl.errors import LabelError
 from mmssl.evaluation.average_precision import (
+    class_matches,
     class_precisions,
     coco_scores,
     evaluate_coco,
     precision_intervals,
+    ratios,
+    right_and_total,
 )
 
 # formats that write nothing for an image without objects
@@ -55,6 +60,7 @@ def score_objects(
     evaluation = evaluate_coco(content, results, 'segm' if task == 'instance' else 'bbox')
     intervals = precision_intervals(evaluation, resamples, seed)
     precisions = class_precisions(evaluation)
+    found = [right_and_total(each, len(pairs)).sum(1) for each in class_matches(evaluation)]
     per_class = {}
     counts = [0] * len(true_labels.classes)
     for image in true_labels.images:
@@ -64,14 +70,25 @@ def score_objects(
         ap, ap50 = precisions[index + 1]
         if counts[index]:
             interval = intervals['class_ap'][index] if intervals['class_ap'] else None
-            per_class[name] = {'ap': ap, 'ap50': ap50, 'objects': counts[index], 'interval': {'ap': interval}}
+            per_class[name] = {
+                'ap': ap,
+                'ap50': ap50,
+                **_numbers_of(ratios(found[index])),
+                'objects': counts[index],
+                'interval': {'ap': interval},
+            }
     return {
         **coco_scores(evaluation),
+        **_numbers_of(ratios(np.sum(found, axis=0))),
         'per_class': per_class,
-        'interval': {'ap': intervals['ap'], 'ap50': intervals['ap50']},
+        'interval': {name: intervals[name] for name in ('ap', 'ap50', 'precision', 'recall')},
         'images': len(pairs),
         'notes': [*(f'truth: {note}' for note in true_labels.notes), *notes],
     }
+
+
+def _numbers_of(values: dict[str, np.ndarray]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items()}
 
 
 def _predictions(prediction, truth: LabelSet, task: str) -> tuple[LabelSet, list[str]]:

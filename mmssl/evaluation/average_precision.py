@@ -143,9 +143,37 @@ def resampled_precision(matches: ClassMatches, counts: np.ndarray, recalls: np.n
     return result
 
 
+def right_and_total(matches: ClassMatches, num_images: int) -> np.ndarray:
+    """Return how many detections of a class are right, how many there are, and how many objects.
+
+    A detection is right if it covers, with an IoU of at least 0.5, an object that no better one covers;
+    those on crowds do not count.
+
+    Args:
+        matches: The detections.
+        num_images: Number of images.
+
+    Returns:
+        (3, N), for each image.
+    """
+    counted = ~matches.ignored[0]
+    right = matches.matched[0] & counted
+    counts = [np.bincount(matches.image[kind], minlength=num_images) for kind in (right, counted)]
+    return np.stack([*counts, matches.num_objects]).astype(np.float64)
+
+
+def ratios(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Return 'precision' and 'recall' of (..., 3) counts of :func:`right_and_total`; NaN without any."""
+    right, total, objects = np.moveaxis(counts, -1, 0)
+    with np.errstate(divide='ignore', invalid='ignore'):
+        return {'precision': right / total, 'recall': right / objects}
+
+
 def precision_intervals(evaluation: Any, resamples: int, seed: int) -> dict[str, Any]:
-    """Return the 95 % intervals of 'ap' and 'ap50', and 'class_ap' for each category."""
+    """Return the 95 % intervals of 'ap', 'ap50', 'precision' and 'recall', and 'class_ap' per category."""
     matches = class_matches(evaluation)
+    images = len(evaluation.params.imgIds)
+    counted = sum(right_and_total(each, images) for each in matches)
     recalls = evaluation.params.recThrs
 
     def scores(counts: np.ndarray) -> dict[str, np.ndarray]:
@@ -154,6 +182,7 @@ def precision_intervals(evaluation: Any, resamples: int, seed: int) -> dict[str,
         number = np.maximum(known.sum(1), 1)
         total = np.where(known[..., None], per_class, 0).sum(1) / number[:, None]
         total[known.sum(1) == 0] = np.nan
-        return {'ap': total.mean(1), 'ap50': total[:, 0], 'class_ap': per_class.mean(2)}
+        results = {'ap': total.mean(1), 'ap50': total[:, 0], 'class_ap': per_class.mean(2)}
+        return {**results, **ratios(counts @ counted.T)}
 
     return bootstrap_intervals(scores, len(evaluation.params.imgIds), resamples, seed)

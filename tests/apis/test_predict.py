@@ -134,7 +134,7 @@ def test_thresholds_are_measured_on_labels(work, detected, found, tmp_path, caps
     assert '--calibrate measures the boxes of detectors' in capsys.readouterr().err
 
 
-def _die_after(count, work, out):
+def _die_after(count, work, out, **options):
     write = predict_folder.Predictor.__call__
     calls = []
 
@@ -145,7 +145,28 @@ def _die_after(count, work, out):
         return write(self, job)
 
     predict_folder.Predictor.__call__ = call
-    predict('smoke/rfcn', work / 'rfcn.pth', work / 'images', out, threshold=0.0, device='cpu')
+    predict('smoke/rfcn', work / 'rfcn.pth', work / 'images', out, threshold=0.0, device='cpu', **options)
+
+
+def test_a_killed_process_of_two_is_started_again(work, detected, tmp_path):
+    out = tmp_path / 'out'
+    context = multiprocessing.get_context('fork')
+    options = dict(rank=0, world_size=2)
+    process = context.Process(target=_die_after, args=(1, work, out), kwargs=options)
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+
+    def again(rank):
+        return predict(
+            'smoke/rfcn', work / 'rfcn.pth', work / 'images', out, threshold=0.0, device='cpu',
+            rank=rank, world_size=2,
+        )  # fmt: skip
+
+    assert again(1).pending == 1 and not (out / 'annotations.json').exists()
+    done = again(0)
+    assert (done.predicted, done.skipped, done.pending) == (1, 2, 0)
+    assert (out / 'annotations.json').read_bytes() == (detected / 'annotations.json').read_bytes()
 
 
 def test_a_killed_run_continues(work, detected, tmp_path):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mmssl.apis.score import score
 from mmssl.cli import main
-from mmssl.data.label_formats import LabelSet, ObjectLabel, read_labels, write_labels
+from mmssl.data.label_formats import ImageLabels, LabelSet, ObjectLabel, read_labels, write_labels
 from mmssl.evaluation.average_precision import class_matches, evaluate_coco, resampled_precision
 from mmssl.evaluation.boundary import BoundaryMetric
 from mmssl.evaluation.segmentation import SegmentationMetric
@@ -290,6 +290,28 @@ def test_boxes_equal_pycocotools(coco, tmp_path):
     assert low < result['ap'] < high
     write_labels(predicted, tmp_path, 'voc')
     assert score(file, tmp_path, 'detect', resamples=1)['ap'] == result['ap']
+
+
+def test_precision_and_recall_of_the_boxes_as_they_are(tmp_path):
+    """By hand: of a class one box is right, one its double, one nowhere, and one on a crowd does not count."""
+    image = ImageLabels('a.png', '', 100, 100)
+    image.objects = [
+        ObjectLabel(0, (0.0, 0.0, 10.0, 10.0)),
+        ObjectLabel(0, (50.0, 0.0, 60.0, 10.0)),
+        ObjectLabel(0, (0.0, 50.0, 40.0, 90.0), crowd=True),
+        ObjectLabel(1, (80.0, 80.0, 90.0, 90.0)),
+    ]
+    truth = LabelSet('', 'coco', ['a', 'b'], [image])
+    boxes = [(0.0, 0.0, 10.0, 9.0), (0.0, 0.0, 9.0, 10.0), (30.0, 30.0, 40.0, 40.0), (5.0, 55.0, 15.0, 65.0)]
+    objects = [ObjectLabel(0, box, score=0.9 - 0.1 * index) for index, box in enumerate(boxes)]
+    objects.append(ObjectLabel(1, (80.0, 80.0, 90.0, 90.0), score=0.5))
+    predicted = ImageLabels('a.png', '', 100, 100, objects)
+    write_labels(truth, tmp_path / 'truth', 'coco')
+    write_labels(LabelSet('', 'coco', ['a', 'b'], [predicted]), tmp_path / 'out', 'coco')
+    result = score(tmp_path / 'truth', tmp_path / 'out', 'detect', resamples=1)
+    assert (result['precision'], result['recall']) == (2 / 4, 2 / 3)
+    assert (result['per_class']['a']['precision'], result['per_class']['a']['recall']) == (1 / 3, 1 / 2)
+    assert (result['per_class']['b']['precision'], result['per_class']['b']['recall']) == (1, 1)
 
 
 def test_yolo_predictions_of_boxes(coco, tmp_path):
