@@ -293,7 +293,7 @@ def test_boxes_equal_pycocotools(coco, tmp_path):
 
 
 def test_precision_and_recall_of_the_boxes_as_they_are(tmp_path):
-    """By hand: of a class one box is right, one its double, one nowhere, and one on a crowd does not count."""
+    """By hand: of a class one box is right, one its double, one nowhere, one on a crowd does not count."""
     image = ImageLabels('a.png', '', 100, 100)
     image.objects = [
         ObjectLabel(0, (0.0, 0.0, 10.0, 10.0)),
