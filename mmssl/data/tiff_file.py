@@ -1,6 +1,7 @@
 """TIFF and BigTIFF, read by tifffile and imagecodecs."""
 
 import io
+import json
 import math
 from typing import Any
 
@@ -32,10 +33,25 @@ class TiffFile(ArrayFile):
         tag = self._pages[0].tags.get(_ORIENTATION)
         self.orientation = int(tag.value) if tag and tag.value in range(1, 9) else 1
         self.no_data = _no_data(self._pages[0])
+        if self.pages == 1 and self._may_be_stack():
+            self._read_stack()
+
+    def _may_be_stack(self) -> bool:
+        """Return False if the only page with a directory is all there is: then nothing has to be searched."""
+        page = self._pages[0]
+        if page.is_shaped:  # {"shape": [5, 512, 512]}, as tifffile describes an array
+            try:
+                return math.prod(json.loads(page.is_shaped)['shape']) > math.prod(page.shape)
+            except (ValueError, TypeError, KeyError):
+                return True
+        rest = len(self._data) - sum(page.databytecounts)
+        return bool(page.is_imagej) or (page.is_contiguous and rest >= page.nbytes)
+
+    def _read_stack(self) -> None:
+        """Read the pages of an uncompressed stack that follow one another with one directory."""
         series = self._file.series[0] if self._file.series else None
         shape = self._pages[0].shape
-        # ImageJ and tifffile write the pages of an uncompressed stack after one another with one directory
-        if self.pages == 1 and series is not None and math.prod(series.shape) > math.prod(shape):
+        if series is not None and math.prod(series.shape) > math.prod(shape):
             self._stack = series.asarray().reshape(-1, *shape)
             self.pages = len(self._stack)
 
