@@ -64,6 +64,14 @@ def test_there_is_a_method_for_every_entry():
     )
 
 
+@pytest.mark.parametrize(('part', 'name'), [('neck', 'in_chans'), ('head', 'in_channels')])
+def test_parts_of_mae_agree_on_the_channels(part, name):
+    settings = with_channels(SETTINGS['MAE'].settings)
+    settings[part] = {**settings[part], name: 3}
+    with pytest.raises(ValueError, match='backbone has in_channels=5.*set all of them'):
+        build(dict(type='mmssl.MAE', **settings), MODELS)
+
+
 def test_colors_are_predicted_of_rgb_only():
     with pytest.raises(ValueError, match='in_channels=5.*Inpainting'):
         build(dict(type='mmssl.Colorization', **with_channels(SETTINGS['Colorization'].settings)), MODELS)

@@ -275,6 +275,14 @@ def _check_parts(encoder: MAEViT, decoder: MAEDecoder, head: MAEHead) -> None:
             f'backbone, neck and head have patch sizes {sizes[0]}, {sizes[1]}, {sizes[2]}; '
             'give all the same patch_size'
         )
+    channels = encoder.patch_embed.projection.in_channels
+    height, width = decoder.patch_size
+    predicted = decoder.decoder_pred.out_features // (height * width)
+    if {predicted, head.in_channels} - {channels}:
+        raise ValueError(
+            f'backbone has in_channels={channels}, neck in_chans={predicted} and head '
+            f'in_channels={head.in_channels}; set all of them to the number of channels of the images'
+        )
     if decoder.decoder_embed.in_features != encoder.embed_dims:
         raise ValueError(
             f'neck has embed_dim={decoder.decoder_embed.in_features}, but the backbone has '
