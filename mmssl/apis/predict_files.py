@@ -69,11 +69,11 @@ def plan(
         UserError: There are images and videos.
     """
     items = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
-    items = [os.path.expanduser(os.fspath(item)) for item in items]
-    paths = list(dict.fromkeys(absolute_path(path) for item in items for path in _paths_of(item)))
+    names = [os.path.expanduser(os.fspath(item)) for item in items]
+    paths = list(dict.fromkeys(absolute_path(path) for name in names for path in _paths_of(name)))
     if not paths:
         endings = ', '.join(IMAGE_SUFFIXES)
-        raise LabelError(f'holds no image ({endings})', items[0] if items else 'the list of images')
+        raise LabelError(f'holds no image ({endings})', names[0] if names else 'the list of images')
     videos = [path for path in paths if is_video(path)]
     if videos and len(videos) < len(paths):
         raise UserError(
@@ -85,8 +85,8 @@ def plan(
         frames = [extract_frames(path, root, out, FRAMES_FOLDER, every) for path in videos]
         root = os.path.abspath(out / FRAMES_FOLDER)
         paths = [path for of_video in frames for path in of_video]
-    elif len(items) == 1 and os.path.isdir(items[0]):
-        root = os.path.abspath(items[0])
+    elif len(names) == 1 and os.path.isdir(names[0]):
+        root = os.path.abspath(names[0])
     return root, _jobs(paths, root, out)
 
 

@@ -69,9 +69,9 @@ def detect_in_tiles(
             ]
     all_boxes, all_labels = np.concatenate(boxes), np.concatenate(labels)
     all_scores = np.concatenate(scores)
-    kept = suppress(all_boxes, all_scores, all_labels, NMS_IOU)
-    merged = {'bboxes': all_boxes[kept], 'labels': all_labels[kept], 'scores': all_scores[kept]}
-    return {**merged, 'masks': [masks[index] for index in kept]} if masks else merged
+    best = suppress(all_boxes, all_scores, all_labels, NMS_IOU)
+    merged = {'bboxes': all_boxes[best], 'labels': all_labels[best], 'scores': all_scores[best]}
+    return {**merged, 'masks': [masks[index] for index in best]} if masks else merged
 
 
 def segment_in_tiles(
@@ -124,14 +124,14 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, iou: flo
     from torchvision.ops import nms
 
     order = np.argsort(-scores, kind='stable')
-    kept = np.zeros(len(order), bool)
+    is_best = np.zeros(len(order), bool)
     for label in np.unique(labels):
         (of_class,) = np.nonzero(labels[order] == label)
         chosen = order[of_class]
         corners, values = (torch.from_numpy(each[chosen].astype(np.float32)) for each in (boxes, scores))
         indices = nms(corners, values, iou)
-        kept[of_class[indices.numpy()]] = True
-    return order[kept]
+        is_best[of_class[indices.numpy()]] = True
+    return order[is_best]
 
 
 def _tiles(image: np.ndarray, tiling: Tiling) -> Iterator[tuple[int, int, np.ndarray]]:

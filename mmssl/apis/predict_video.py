@@ -44,7 +44,7 @@ def extract_frames(path: str, root: str, out: Path, folder: str, every: int) -> 
     status = os.stat(path)
     video = dict(video=os.path.basename(path), bytes=status.st_size, modified=status.st_mtime_ns, every=every)
     stem = os.path.abspath(out / folder / name)
-    with _one_process(record):
+    with _locked_record(record):
         content = _read(record)
         if {**content, 'frames': None} != {**video, 'frames': None}:
             content = video
@@ -57,7 +57,7 @@ def extract_frames(path: str, root: str, out: Path, folder: str, every: int) -> 
 
 
 @contextlib.contextmanager
-def _one_process(record: Path) -> Iterator[None]:
+def _locked_record(record: Path) -> Iterator[None]:
     record.parent.mkdir(parents=True, exist_ok=True)
     with open(record.with_suffix('.lock'), 'w') as file:
         with contextlib.suppress(ImportError):  # not on this system

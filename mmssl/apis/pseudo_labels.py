@@ -68,9 +68,9 @@ def join_pseudo_labels(labels: LabelSet, split: Split, pseudo: LabelSet) -> tupl
     root = sort_and_name([*train, *val, *others])
     train = sorted([*train, *others], key=lambda image: image.name)
     notes = [*labels.notes, *pseudo.notes]
-    parts = [replace(labels, images=images, image_root=root, notes=notes) for images in (train, val)]
     everything = replace(labels, images=[*train, *val], image_root=root, notes=notes)
-    return everything, Split(*parts, _rule(split, pseudo))
+    parts = replace(everything, images=train), replace(everything, images=val)
+    return everything, Split(parts[0], parts[1], _rule(split, pseudo))
 
 
 def with_pseudo_images(split: Split, pseudo: LabelSet) -> Split:

@@ -60,7 +60,7 @@ def score_objects(
     evaluation = evaluate_coco(content, results, 'segm' if task == 'instance' else 'bbox')
     intervals = precision_intervals(evaluation, resamples, seed)
     precisions = class_precisions(evaluation)
-    found = [right_and_total(each, len(pairs)).sum(1) for each in class_matches(evaluation)]
+    outcomes = [right_and_total(each, len(pairs)).sum(1) for each in class_matches(evaluation)]
     per_class = {}
     counts = [0] * len(true_labels.classes)
     for image in true_labels.images:
@@ -73,13 +73,13 @@ def score_objects(
             per_class[name] = {
                 'ap': ap,
                 'ap50': ap50,
-                **_numbers_of(ratios(found[index])),
+                **_numbers_of(ratios(outcomes[index])),
                 'objects': counts[index],
                 'interval': {'ap': interval},
             }
     return {
         **coco_scores(evaluation),
-        **_numbers_of(ratios(np.sum(found, axis=0))),
+        **_numbers_of(ratios(np.sum(outcomes, axis=0))),
         'per_class': per_class,
         'interval': {name: intervals[name] for name in ('ap', 'ap50', 'precision', 'recall')},
         'images': len(pairs),

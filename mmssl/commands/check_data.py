@@ -19,6 +19,7 @@ from mmssl.commands.picture_arguments import add_bands, parse_bands
 
 HELP = 'check the data of a config before training: counts, sizes, bad files, labels'
 SPLITS = ('train', 'val', 'test')
+TASKS = ('classify', 'detect', 'instance', 'semantic')
 MAX_SWATCHES = 60
 
 
@@ -28,6 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'config', help='path of a config, or its name below configs/; or a folder of labels of any format'
     )
     parser.add_argument('--format', metavar='NAME', help='format of the labels of a folder that has several')
+    parser.add_argument(
+        '--task',
+        choices=TASKS,
+        metavar='TASK',
+        help=f'read a folder of labels as mmssl finetune does for a task: {", ".join(TASKS)}',
+    )
     parser.add_argument('--split', choices=SPLITS, default='train', help='split to check (default: train)')
     add_data(parser)
     parser.add_argument(

@@ -33,7 +33,7 @@ def check_labels(args: argparse.Namespace) -> int:
 
     if args.data or args.cfg_options:
         raise ValueError(f'{args.config} is no config, so that --data and --cfg-options have no meaning')
-    labels = read_labels(args.config, format=args.format)
+    labels = read_labels(args.config, args.task, args.format)
     print(describe(labels))
     warnings = _beyond_images(labels)
     unreadable = _unreadable(labels, args)

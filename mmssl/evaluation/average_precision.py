@@ -173,7 +173,7 @@ def precision_intervals(evaluation: Any, resamples: int, seed: int) -> dict[str,
     """Return the 95 % intervals of 'ap', 'ap50', 'precision' and 'recall', and 'class_ap' per category."""
     matches = class_matches(evaluation)
     images = len(evaluation.params.imgIds)
-    counted = sum(right_and_total(each, images) for each in matches)
+    counted = np.sum([right_and_total(each, images) for each in matches], axis=0)
     recalls = evaluation.params.recThrs
 
     def scores(counts: np.ndarray) -> dict[str, np.ndarray]:

@@ -64,3 +64,17 @@ def test_labels_that_cannot_be_read_end_in_a_line(folder, tmp_path, capsys):
     assert status == 1 and 'is no config' in err
     status, _, err = check(capsys, folder, '--format', 'coco')
     assert status == 1 and "holds no labels of the format 'coco'; formats there: classes" in err
+
+
+def test_a_task_decides_between_formats_as_in_finetune(folder, capsys):
+    for name in ('1.png', '2.png'):
+        path = folder / 'masks/cat' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new('L', (8, 8)).save(path)
+    Image.new('L', (8, 8), 1).save(folder / 'masks/cat/1.png')
+    (folder / 'boxes.csv').write_text('path,x1,y1,x2,y2,label\ncat/1.png,0,0,4,4,cat\n')
+    for task, title in (('detect', 'CSV'), ('semantic', 'label maps')):
+        status, out, _ = check(capsys, folder, '--task', task)
+        assert status == 0 and title in out.splitlines()[0], out
+    status, _, err = check(capsys, folder, '--task', 'instance')
+    assert status == 1 and 'which cannot be used for the task' in err
