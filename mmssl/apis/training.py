@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def _apply_options(cfg: Any, args: argparse.Namespace) -> None:
     if args.amp:
         cfg.optim_wrapper = _amp_wrapper(cfg.optim_wrapper, args.amp)
     if args.auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise ValueError(
                 f'--auto-scale-lr: {args.config} does not state the batch size of its learning rate; '
                 'add auto_scale_lr = dict(base_batch_size=...)'
@@ -172,15 +173,27 @@ def _amp_wrapper(wrapper: dict, dtype: str) -> dict:
     return {**settings, 'type': 'mmssl.AmpOptimWrapper', 'dtype': dtype}
 
 
+def _begin_or_resume(cfg: Any, checkpoint: Any) -> None:
+    """Resume from the newest checkpoint; a run that has none begins, with the weights of ``load_from``."""
+    from mmengine.logging import print_log
+
+    if checkpoint is not None:
+        cfg.resume, cfg.load_from = True, None
+        return
+    cfg.resume = False
+    begin = f'from the weights of {cfg.load_from}' if cfg.get('load_from') else 'from its initial weights'
+    if os.environ.get('RANK', '0') == '0':
+        print_log(f'no checkpoint in {cfg.work_dir} to resume from: the run begins {begin}', logger=None)
+
+
 def _apply_resume(cfg: Any, resume: str | None) -> None:
     """Set the checkpoint to resume from, and the seed of its run, which samplers need before it is loaded."""
     from mmssl.checkpoint import find_resume_checkpoint, seed_from_checkpoint
 
     checkpoint = None
     if resume == 'auto' or (resume is None and cfg.get('resume') and not cfg.get('load_from')):
-        cfg.resume = True
-        cfg.load_from = None
         checkpoint = find_resume_checkpoint(cfg.work_dir, quiet=True)
+        _begin_or_resume(cfg, checkpoint)
     elif resume:
         cfg.resume = True
         cfg.load_from = resume

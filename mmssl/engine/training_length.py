@@ -86,6 +86,13 @@ def warn_of_other_length(runner) -> None:
         ValueError: A schedule counts epochs in a run that counts iterations.
     """
     by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+    if runner.iter >= runner.max_iters > 0:
+        print_log(
+            f'nothing is trained: the checkpoint stands after iteration {runner.iter}, and the training ends '
+            f'after {runner.max_iters}; give --epochs or --iters, or a longer train_cfg, to go on',
+            'current',
+            level=logging.WARNING,
+        )
     schedulers = _schedulers(runner.param_schedulers)
     if not by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
         _refuse_epochs(schedulers)

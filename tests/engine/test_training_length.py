@@ -7,12 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
 import mmssl.registry  # noqa: F401
+from mmssl.apis.training import _apply_resume
 from mmssl.config.length import set_training_length
 from mmssl.config.values import check_values
 from mmssl.engine import training_length
@@ -20,7 +21,7 @@ from mmssl.engine.schedules import WarmupCosineLR  # noqa: F401
 from mmssl.selfsup.base import ScheduledSupervisor
 
 
-def warnings_of(monkeypatch, *configs, epochs=None, iters=None):
+def warnings_of(monkeypatch, *configs, epochs=None, iters=None, done=0):
     said = []
     monkeypatch.setattr(training_length, 'print_log', lambda text, *_, **__: said.append(text))
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
@@ -29,6 +30,7 @@ def warnings_of(monkeypatch, *configs, epochs=None, iters=None):
         SimpleNamespace(
             param_schedulers=[PARAM_SCHEDULERS.build(dict(each, optimizer=optimizer)) for each in configs],
             train_loop=loop.__new__(loop),
+            iter=done,
             max_epochs=epochs,
             max_iters=iters or epochs * 7,
             train_dataloader=range(7),
@@ -78,6 +80,27 @@ def test_a_training_of_its_length_is_not_warned_of(monkeypatch):
 def test_a_schedule_is_measured_by_its_shape(monkeypatch, config, end, outcome):
     (said,) = warnings_of(monkeypatch, dict(config, by_epoch=False), iters=50)
     assert f'after {end} iterations' in said and 'max_iters is 50' in said and outcome in said
+
+
+def test_a_run_that_is_at_its_end_is_said(monkeypatch):
+    for iters in (50, 30):
+        said = warnings_of(monkeypatch, dict(COSINE, end=iters), iters=iters, done=50)
+        assert said[0].startswith('nothing is trained: the checkpoint stands after')
+        assert f'after iteration 50, and the training ends after {iters};' in said[0]
+
+
+def test_a_run_without_checkpoint_keeps_the_weights_it_begins_with(tmp_path, capfd):
+    """--resume is given to runs that may be new; mmengine drops load_from, and they begin at random."""
+    settings = dict(work_dir=str(tmp_path), load_from='mae.pth', resume=False)
+    cfg = Config(settings)
+    _apply_resume(cfg, 'auto')
+    assert (cfg.resume, cfg.load_from) == (False, 'mae.pth')
+    assert 'resume from: the run begins from the weights of mae.pth' in ''.join(capfd.readouterr())
+    torch.save(dict(meta=dict(iter=3), state_dict={}), tmp_path / 'iter_3.pth')
+    (tmp_path / 'last_checkpoint').write_text('iter_3.pth')
+    cfg = Config(settings)
+    _apply_resume(cfg, 'auto')
+    assert (cfg.resume, cfg.load_from) == (True, None)
 
 
 def test_usual_schedules_of_several_parts_are_not_warned_of(monkeypatch):
