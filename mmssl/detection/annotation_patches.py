@@ -210,7 +210,7 @@ def check_evaluated_images() -> None:
     def process(self, data_batch: dict, data_samples) -> None:
         images = getattr(getattr(self, '_coco_api', None), 'imgs', None)
         for sample in data_samples if images else ():
-            check_evaluated_image(sample, images, getattr(self._coco_api, 'file', None) or 'ann_file')
+            check_evaluated_image(sample, images or {}, getattr(self._coco_api, 'file', None) or 'ann_file')
         original(self, data_batch, data_samples)
 
     CocoMetric.process = process

@@ -63,7 +63,7 @@ def check_boxes(
     assert record.size is not None
     instances = [instance for instance in info['instances'] if not instance.get('ignore_flag')]
     labels = [int(instance['bbox_label']) for instance in instances]
-    errors, warnings = list(valid.errors(labels)), []
+    errors, warnings = list(valid.errors(labels)), list[str]()
     width, height = record.size
     stated = info.get('width'), info.get('height')
     if None not in stated and stated != record.size:
