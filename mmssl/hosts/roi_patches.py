@@ -8,7 +8,7 @@ from mmssl.hosts.patching import listed, when_imported
 @listed(
     reason='the compiled RoIAlign reads maps in channels-last format as if they were contiguous, and returns '
     'wrong features without an error',
-    versions='onedl-mmcv 2.3.6',
+    versions='mmcv 2.3.6 (OneDL)',
     until='mmcv makes the maps contiguous, or reads their strides',
 )
 def align_contiguous_maps() -> None:
