@@ -29,7 +29,7 @@ class TiffFile(ArrayFile):
         ]
         self._data = data
         self.pages = len(self._pages)
-        self._stack = None
+        self._stack: np.ndarray | None = None
         tag = self._pages[0].tags.get(_ORIENTATION)
         self.orientation = int(tag.value) if tag and tag.value in range(1, 9) else 1
         self.no_data = _no_data(self._pages[0])
