@@ -17,8 +17,6 @@ RATES = {'classify': 5e-4, 'detect': 5e-4, 'instance': 2e-4, 'semantic': 1e-3, '
 VIT_RATES = {'classify': 5e-4, 'detect': 2e-4, 'instance': 2e-4, 'semantic': 2e-4}
 LINEAR_RATE = 1e-2
 LAYER_DECAY = 0.75
-# boxes of fewer cells of the map are pooled bilinearly: rounded to whole cells they hardly differ
-SMALL_SCALE = 4
 # maps of the feature pyramid
 LEVELS = 5
 GIB_PER_BATCH = 16
@@ -138,8 +136,6 @@ def _detect(data: TaskData, backbone: Backbone, budget: Budget) -> list[str]:
     head: dict[str, Any] = dict(in_channels=backbone.channels[-1], num_classes=len(data.classes))
     if backbone.strides[-1] != 16:
         head['stride'] = backbone.strides[-1]
-    if scales[0] < SMALL_SCALE:
-        head['convention'] = 'align'
     anchors = dict(scales=scales, strides=[stride])
     model = dict(
         **_padding(backbone),
@@ -150,7 +146,6 @@ def _detect(data: TaskData, backbone: Backbone, budget: Budget) -> list[str]:
     sides = ', '.join(f'{scale * stride:g}' for scale in scales)
     return [
         f'# anchors of {sides} pixels, the sizes of the boxes',
-        *(['# bilinear bins, as some boxes are only a few cells of the map'] if 'convention' in head else []),
         _assign('model', model),
         *_coco(data, budget),
     ]
