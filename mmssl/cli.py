@@ -82,7 +82,10 @@ def _print_overview(argv: list[str]) -> int:
     parser.add_argument('-h', '--help', action='store_true', help=argparse.SUPPRESS)
     parser.add_argument('--version', action='version', version=f'mmssl {__version__}')
     args = parser.parse_args(argv)
-    print(overview(terminal_width()))
+    try:
+        print(overview(terminal_width()), flush=True)
+    except BrokenPipeError:  # `mmssl --help | head`; Python would complain once more while it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0 if args.help else 2
 
 

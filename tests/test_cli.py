@@ -114,3 +114,16 @@ def test_fault_of_ours_keeps_its_traceback(monkeypatch):
     monkeypatch.setitem(COMMANDS, 'raising', 'mmssl.commands.raising')
     with pytest.raises(AssertionError, match='a bug'):
         main(['raising'])
+
+
+def test_a_reader_that_leaves_gets_no_traceback(repo_root):
+    """As `mmssl --help | head -1`."""
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'mmssl.cli', '--help'],
+        cwd=repo_root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == '' and process.wait(30) == 0
