@@ -133,6 +133,9 @@ def gram_loss(features: Tensor, reference: Tensor) -> Tensor:
 class DINOv2(ScheduledSupervisor):
     """DINOv2: ``DINOv2(backbone=mmssl.DINOv2ViT, head=mmssl.DINOHead)``.
 
+    With ``centering='center'`` each process has the same weight in the centre of the patches, whatever its
+    number of masked patches.
+
     Args:
         backbone: Config, or built.
         head: Head of the class token: config, or built.

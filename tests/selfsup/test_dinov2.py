@@ -1,5 +1,6 @@
-"""DINOv2: the masks, the losses against the formulas, three steps, two processes, an exact resume."""
+"""DINOv2: the masks, three steps against the formulas and lightly, two processes, an exact resume."""
 
+import copy
 import math
 import random
 
@@ -9,10 +10,10 @@ import torch.nn.functional as F
 from runs import check_exact_resume
 from torch import nn
 
-from mmssl.losses import KoLeoLoss, sinkhorn
 from mmssl.selfsup.dinov2 import DINOv2, MaskedPatches, draw_masked_patches, gram_loss
 
 ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=24)
+TEMPERATURE = 0.0625  # of the teacher; lightly rounds others to float32
 HEAD = dict(type='mmssl.DINOHead', out_dim=6, hidden_dim=12, bottleneck_dim=4, norm_last_layer=False)
 
 
@@ -20,6 +21,7 @@ def dinov2(patch_head=HEAD, **settings):
     torch.manual_seed(0)
     backbone = dict(type='mmssl.DINOv2ViT', arch=ARCH, img_size=16, patch_size=4)
     options = dict(num_crops=3, warmup_teacher_temp_epochs=0, freeze_last_layer=0, momentum=0.9)
+    options['teacher_temp'] = TEMPERATURE
     model = DINOv2(backbone, HEAD, patch_head, **{**options, **settings})
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)  # the teacher differs from the student
@@ -62,47 +64,179 @@ def test_masked_patches_do_not_reach_the_student():
     assert not torch.equal(model.backbone.encode(x)[0], model.backbone.encode(changed)[0])
 
 
-def expected_losses(model, inputs, masked):
-    """The losses one pair of crops and one patch at a time."""
-    backbone, head, patch_head = model.teacher.module
-    crops = torch.cat(inputs[:2])
-    cls_tokens, patches = backbone.encode(crops)
-    if model.centering == 'sinkhorn':
-        cls_targets = sinkhorn(head(cls_tokens), 0.07)
-        patch_targets = sinkhorn(patch_head(patches[masked.image, masked.patch]), 0.07)
-    else:
-        cls_targets = (head(cls_tokens) / 0.07).softmax(1)
-        patch_targets = (patch_head(patches[masked.image, masked.patch]) / 0.07).softmax(1)
-    tokens, student_patches = model.backbone.encode(crops, masked)
-    outputs = [*model.head(tokens).chunk(2), model.head(model.backbone.encode(inputs[2])[0])]
-    pairs = [
-        -(q * F.log_softmax(output / 0.1, dim=1)).sum(1).mean()
-        for i, q in enumerate(cls_targets.chunk(2))
-        for j, output in enumerate(outputs)
-        if i != j
-    ]
-    patch_loss = torch.zeros((), dtype=torch.float64)
-    for image in range(len(crops)):
-        rows = (masked.image == image).nonzero()[:, 0].tolist()
-        for row in rows:
-            logits = model.patch_head(student_patches[image, masked.patch[row]][None])[0]
-            patch_loss -= (patch_targets[row] * F.log_softmax(logits / 0.1, dim=0)).sum() / len(rows)
-    koleo = sum(KoLeoLoss()(part) for part in tokens.chunk(2))
-    return dict(loss_cls=sum(pairs) / 4, loss_patch=patch_loss / len(crops), loss_koleo=0.1 * koleo)
+def classic_sinkhorn(logits):
+    """Sinkhorn-Knopp on exponentials (SwAV, appendix A), (B, K) to codes (B, K)."""
+    codes = (logits / TEMPERATURE).exp()
+    for _ in range(3):
+        codes = codes / codes.sum(dim=0, keepdim=True)
+        codes = codes / codes.sum(dim=1, keepdim=True)
+    return codes
+
+
+class Formula:
+    """The losses of the papers, one pair of crops, one patch and one distance at a time."""
+
+    def __init__(self, centering, world=1):
+        self.sinkhorn, self.world = centering == 'sinkhorn', world
+        self.centers = [torch.zeros(6, dtype=torch.float64) for _ in range(2)]
+
+    def targets(self, index, logits, image):
+        if self.sinkhorn:
+            return classic_sinkhorn(logits)
+        targets = ((logits - self.centers[index]) / TEMPERATURE).softmax(1)
+        rank = image % 4 * self.world // 4  # processes count alike, whatever their number of patches
+        mean = sum(logits[rank == i].mean(0) for i in range(self.world)) / self.world
+        self.centers[index] = 0.9 * self.centers[index] + 0.1 * mean
+        return targets
+
+    def cls(self, teacher, student):
+        targets = self.targets(0, teacher, torch.arange(8)).chunk(2)
+        pairs = [
+            -(q * F.log_softmax(output / 0.1, dim=1)).sum(1).mean()
+            for i, q in enumerate(targets)
+            for j, output in enumerate(student)
+            if i != j
+        ]
+        return sum(pairs) / len(pairs)
+
+    def patch(self, teacher, student, masked):
+        targets, total = self.targets(1, teacher, masked.image), 0
+        for image in masked.image.unique():
+            rows = (masked.image == image).nonzero()[:, 0]
+            entropies = [-(targets[row] * F.log_softmax(student[row] / 0.1, dim=0)).sum() for row in rows]
+            total = total + sum(entropies) / len(entropies)
+        return total / 8
+
+    def koleo(self, tokens):
+        x = tokens / tokens.norm(dim=1, keepdim=True)
+        far = 9 * torch.eye(len(x), dtype=x.dtype)  # no feature is its own neighbour
+        squares = (x.unsqueeze(1) - x.unsqueeze(0)).square().sum(2) + far
+        return -squares.amin(1).sqrt().log().mean()
+
+
+class Lightly:
+    """The same losses by lightly's modules."""
+
+    def __init__(self, centering):
+        loss = pytest.importorskip('lightly.loss')
+        from lightly.loss.swav_loss import sinkhorn
+
+        self.sinkhorn = sinkhorn if centering == 'sinkhorn' else None
+        momentum = 1.0 if self.sinkhorn else 0.9  # at 1 the centre stays at 0
+        settings = dict(teacher_temp=TEMPERATURE, center_momentum=momentum)
+        self.dino = loss.DINOLoss(6, warmup_teacher_temp_epochs=0, **settings).double()
+        self.ibot = loss.IBOTPatchLoss(6, **settings).double()
+        self.koleo = loss.KoLeoLoss()
+
+    def logits(self, logits):
+        """Logits of which the softmax is the code."""
+        return self.sinkhorn(logits, 3, TEMPERATURE).log() * TEMPERATURE if self.sinkhorn else logits
+
+    def cls(self, teacher, student):
+        return self.dino(list(self.logits(teacher).chunk(2)), list(student))
+
+    def patch(self, teacher, student, masked):
+        mask = torch.zeros(8, 4, 4, dtype=torch.bool)
+        mask.view(8, 16)[masked.image, masked.patch] = True
+        order = (masked.image * 16 + masked.patch).argsort()  # lightly weights patches in the mask's order
+        return self.ibot(self.logits(teacher)[order], student[order], mask)
+
+
+class ReferenceRun:
+    """Training by hand: plain descent, moving average of the teacher, losses of ``losses``.
+
+    ``world`` is the number of processes, of which each has a KoLeo of its own.
+    """
+
+    def __init__(self, model, losses, world=1):
+        self.student = copy.deepcopy(model.student)
+        self.teacher = copy.deepcopy(model.teacher.module)
+        self.losses, self.world = losses, world
+
+    def step(self, number):
+        inputs, masked = views(seed=number), masks(seed=number)
+        crops = torch.cat(inputs[:2])
+        with torch.no_grad():
+            backbone, head, patch_head = self.teacher
+            tokens, patches = backbone.encode(crops)
+            teacher, teacher_patches = head(tokens), patch_head(patches[masked.image, masked.patch])
+        backbone, head, patch_head = self.student
+        tokens, patches = backbone.encode(crops, masked)
+        student = [*head(tokens).chunk(2), head(backbone.encode(inputs[2])[0])]
+        parts = [part for crop in tokens.chunk(2) for part in crop.chunk(self.world)]
+        losses = dict(
+            loss_cls=self.losses.cls(teacher, student),
+            loss_patch=self.losses.patch(
+                teacher_patches, patch_head(patches[masked.image, masked.patch]), masked
+            ),
+            loss_koleo=0.1 * sum(self.losses.koleo(part) for part in parts) / self.world,
+        )
+        trained = list(self.student.parameters())
+        gradients = torch.autograd.grad(sum(losses.values()), trained)
+        momentum = 1 - 0.1 * (math.cos(math.pi * number / 5) + 1) / 2
+        with torch.no_grad():
+            for value, gradient, average in zip(trained, gradients, self.teacher.parameters(), strict=True):
+                value -= 0.1 * gradient
+                average.copy_(momentum * average + (1 - momentum) * value)
+        return [value.item() for value in losses.values()], gradients
+
+
+def train(model, rank=0, world=1):
+    """Three steps of the method; losses and gradients of each, the teacher at the end."""
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    model.attach(optimizer)
+    steps = []
+    for number in range(3):
+        inputs = [view.chunk(world)[rank] for view in views(seed=number)]
+        optimizer.zero_grad()
+        losses = model.loss(inputs, masked=part_of(masks(seed=number), rank, len(inputs[0])))
+        sum(losses.values()).backward()
+        values = torch.stack([value.detach() for value in losses.values()])
+        gradients = [parameter.grad for parameter in model.student.parameters()]
+        for tensor in [values, *gradients] if world > 1 else []:
+            torch.distributed.all_reduce(tensor)
+            tensor /= world
+        steps.append((values.tolist(), [gradient.clone() for gradient in gradients]))
+        optimizer.step()
+    return steps, [parameter.clone() for parameter in model.teacher.parameters()]
+
+
+def part_of(masked, rank, batch):
+    """Masked patches of a process: its part of the first global crop, then of the second."""
+    crop, image = masked.image // 4, masked.image % 4
+    own = image // batch == rank
+    return MaskedPatches((crop * batch + image % batch)[own], masked.patch[own])
+
+
+def check_three_steps(result, reference):
+    steps, teacher = result
+    for number, (losses, gradients) in enumerate(steps):
+        expected, expected_gradients = reference.step(number)
+        assert losses == pytest.approx(expected, abs=1e-6)
+        for ours, gradient in zip(gradients, expected_gradients, strict=True):
+            torch.testing.assert_close(ours, gradient, atol=1e-6, rtol=0)
+    for ours, average in zip(teacher, reference.teacher.parameters(), strict=True):
+        torch.testing.assert_close(ours, average.detach(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize('losses', [Formula, Lightly])
+@pytest.mark.parametrize('centering', ['sinkhorn', 'center'])
+def test_three_steps(centering, losses):
+    model = dinov2(centering=centering)
+    reference = ReferenceRun(model, losses(centering))
+    check_three_steps(train(model), reference)
+
+
+def train_on_ranks(rank, centering):
+    steps, teacher = train(dinov2(centering=centering), rank, 2)
+    return steps, [value.detach() for value in teacher]
 
 
 @pytest.mark.parametrize('centering', ['sinkhorn', 'center'])
-def test_losses_and_gradients_by_the_formula(centering):
-    model, inputs, masked = dinov2(centering=centering), views(), masks()
-    expected = expected_losses(model, inputs, masked)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    gradients = torch.autograd.grad(sum(expected.values()), trained)
-    losses = model.loss(inputs, masked=masked)
-    assert losses.keys() == expected.keys()
-    for name, value in expected.items():
-        assert losses[name].item() == pytest.approx(value.item(), abs=1e-10), name
-    for ours, gradient in zip(torch.autograd.grad(sum(losses.values()), trained), gradients, strict=True):
-        torch.testing.assert_close(ours, gradient, atol=1e-10, rtol=0)
+def test_three_steps_of_two_processes(two_ranks, centering):
+    for result in two_ranks(train_on_ranks, centering):
+        losses = Formula(centering, world=2)
+        check_three_steps(result, ReferenceRun(dinov2(centering=centering), losses, world=2))
 
 
 def test_the_centres_follow_the_teacher():
@@ -143,35 +277,6 @@ def test_gram_loss_by_hand_and_in_the_method():
     model = dinov2(gram_weight=2.0)
     assert 'loss_gram' in model.loss(views(), masked=masks())
     assert not any(parameter.requires_grad for parameter in model.gram_teacher.parameters())
-
-
-def gradients(rank, world):
-    model = dinov2(koleo_weight=0.0)
-    masked = masks(8)
-    inputs = [view.chunk(world)[rank] for view in views()]
-    batch = len(inputs[0])
-    # crops of this rank: its part of the first global crop, then of the second
-    own = torch.cat([torch.arange(batch) + rank * batch + crop * 4 for crop in range(2)])
-    chosen = [
-        (own.tolist().index(image), patch)
-        for image, patch in zip(*(index.tolist() for index in masked), strict=True)
-        if image in own
-    ]
-    part = MaskedPatches(*torch.tensor(chosen).T)
-    sum(model.loss(inputs, masked=part).values()).backward()
-    result = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    for gradient in result:
-        if world > 1:
-            torch.distributed.all_reduce(gradient)
-            gradient /= world
-    return result
-
-
-def test_two_processes_train_as_one(two_ranks):
-    first, second = two_ranks(gradients, 2)
-    for one, a, b in zip(gradients(0, 1), first, second, strict=True):
-        torch.testing.assert_close(a, one, atol=1e-8, rtol=0)
-        assert torch.equal(a, b)
 
 
 def test_wrong_settings_are_refused():
