@@ -11,6 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
+import finished_runs
 import pytest
 import ranks
 
@@ -185,6 +186,12 @@ def with_demo(demo_data):
         return folder
 
     return link
+
+
+@pytest.fixture
+def forget_runs():
+    """No logger or visualizer of a test before writes for the runs of this one."""
+    finished_runs.forget()
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,11 @@ pytestmark = pytest.mark.slow
 
 CONFIG = 'configs/mae/mae_vit-large-p16_8xb512-fsdp-amp-coslr-1600e_in1k.py'
 MODEL = [
-    'model.backbone.arch=tiny',
+    'model.backbone.arch._delete_=True',
+    'model.backbone.arch.embed_dims=192',
+    'model.backbone.arch.num_layers=2',
+    'model.backbone.arch.num_heads=3',
+    'model.backbone.arch.feedforward_channels=384',
     'model.backbone.img_size=32',
     'model.backbone.patch_size=8',
     'model.neck.patch_size=8',

@@ -3,12 +3,13 @@
 import json
 import math
 import random
+import types
 from unittest import mock
 
 import numpy as np
 import pytest
 import torch
-from mmengine.runner import Runner
+from mmengine.runner import Runner, loops
 
 from mmssl.engine.quality_hook import FeatureQualityHook, compare_with_start
 from mmssl.evaluation.quality import feature_std, lidar, rank_me, uniformity
@@ -131,7 +132,9 @@ def run(work_dir, lr, *hooks):
     )
     warnings = []
     runner.logger.addFilter(lambda record: warnings.append((record.levelname, record.getMessage())) or True)
-    runner.train()
+    # the loops sleep two seconds whenever a finite loader starts again
+    with mock.patch.object(loops, 'time', types.SimpleNamespace(sleep=id, time=loops.time.time)):
+        runner.train()
     return runner, [text for level, text in warnings if level == 'WARNING' and 'features' in text]
 
 

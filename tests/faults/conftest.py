@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import finished_runs
 import pytest
 
 from mmssl.cli import main
@@ -56,7 +57,7 @@ class Job:
         status = 1
         try:
             os.setpgid(0, 0)
-            _forget_runs()
+            finished_runs.forget()
             output = os.open(self.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(output, 1)
             os.dup2(output, 2)
@@ -140,23 +141,6 @@ class Job:
             assert not self.poll(), f'ended with {self.statuses}: {self.text[-3000:]}'
             assert time.monotonic() < deadline, self.text[-3000:]
             time.sleep(0.005)
-
-
-def _forget_runs():
-    """Drop the loggers, visualizers and scopes that tests before have left in this process."""
-    from mmengine.utils.manager import ManagerMixin
-
-    kinds = [ManagerMixin]
-    while kinds:
-        kind = kinds.pop()
-        kind._instance_dict.clear()
-        kinds += kind.__subclasses__()
-
-
-@pytest.fixture
-def forget_runs():
-    """No logger or visualizer of a test before writes for the runs of this one."""
-    _forget_runs()
 
 
 @pytest.fixture(scope='session')
