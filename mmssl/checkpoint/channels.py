@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -119,7 +120,7 @@ def fit_channels(
         _log(f'{source}: {key} grown from {old} to {new} channels: {rule} times {old}/{new}', logger)
     if not grown:
         return state_dict
-    changed: Any = type(state_dict)(state_dict)
+    changed: Any = OrderedDict(state_dict)
     changed.update(grown)
     metadata = getattr(state_dict, '_metadata', None)
     if metadata is not None:
