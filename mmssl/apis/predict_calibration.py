@@ -74,9 +74,48 @@ def calibrate(truth: LabelSet, jobs: list[Job], precision: float) -> dict[str, f
     annotations = coco_content(replace(truth, images=images))['annotations']
     evaluation = evaluate_coco(coco_content(truth), annotations, 'bbox')
     return {
-        name: threshold_of(*_matches(evaluation, index), precision)
+        name: smooth_threshold_of(*_matches(evaluation, index), precision)
         for index, name in enumerate(truth.classes)
     }
+
+
+def smooth_threshold_of(scores: np.ndarray, right: np.ndarray, precision: float) -> float:
+    """Return the lowest score above which boxes are right in a given share, measured and by a smooth curve.
+
+    The lowest of many scores at which the measured share is high enough is where chance has favoured it, so
+    that other images have less. The curve is a logistic one of the logit of the score (Platt, 1999,
+    "Probabilistic outputs for support vector machines"). A share of 1, which it never reaches, is measured
+    only.
+
+    Args:
+        scores: (N,) scores of the boxes.
+        right: (N,) bool, whether each is right.
+        precision: The share.
+
+    Returns:
+        The threshold; infinity if there is none.
+    """
+    measured = threshold_of(scores, right, precision)
+    if precision >= 1 or not math.isfinite(measured):
+        return measured
+    order = np.argsort(-scores, kind='stable')
+    shares = np.cumsum(_probabilities(scores, right)[order]) / np.arange(1, len(order) + 1)
+    (reached,) = np.nonzero(shares >= precision)
+    return max(measured, float(scores[order][reached[-1]])) if len(reached) else math.inf
+
+
+def _probabilities(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return the probabilities of a logistic curve that is fitted by Newton's method, (N,)."""
+    clipped = scores.clip(1e-6, 1 - 1e-6)
+    inputs = np.stack([np.log(clipped / (1 - clipped)), np.ones(len(scores))], axis=1)
+    weights = np.array([1.0, 0.0])
+    for _ in range(50):
+        probabilities = 1 / (1 + np.exp(-(inputs @ weights).clip(-30, 30)))
+        curvature = probabilities * (1 - probabilities) + 1e-6
+        gradient = inputs.T @ (right - probabilities) - 1e-4 * weights
+        hessian = inputs.T @ (curvature[:, None] * inputs) + 1e-4 * np.eye(2)
+        weights = weights + np.linalg.solve(hessian, gradient)
+    return 1 / (1 + np.exp(-(inputs @ weights).clip(-30, 30)))
 
 
 def threshold_of(scores: np.ndarray, right: np.ndarray, precision: float) -> float:

@@ -314,6 +314,18 @@ def test_precision_and_recall_of_the_boxes_as_they_are(tmp_path):
     assert (result['per_class']['b']['precision'], result['per_class']['b']['recall']) == (1, 1)
 
 
+def test_images_are_not_needed_wherever_others_of_the_same_name_lie(coco, tmp_path):
+    file, predicted, _ = coco
+    for format in ('coco', 'voc', 'labelme', 'cvat', 'label-studio'):
+        write_labels(predicted, tmp_path / format, format)
+    for folder in ('one', 'two'):
+        save(tmp_path / folder / predicted.images[0].name, np.zeros((2, 2)))
+    (tmp_path / 'coco/annotations.json').rename(tmp_path / 'found.json')
+    expected = score(file, tmp_path / 'found.json', 'detect', resamples=1)['ap']
+    for format in ('voc', 'labelme', 'cvat', 'label-studio'):
+        assert score(file, tmp_path / format, 'detect', resamples=1)['ap'] == expected
+
+
 def test_yolo_predictions_of_boxes(coco, tmp_path):
     file, predicted, _ = coco
     write_labels(predicted, tmp_path, 'yolo')

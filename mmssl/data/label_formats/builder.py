@@ -66,7 +66,7 @@ class LabelSetBuilder:
         Raises:
             LabelError: Its size differs from the stated one, or it has been there before.
         """
-        path = self.folder.find_image(name, near, split)
+        path = self.find_image(name, near, split)
         stated = size if size and all(size) else None
         if not self.read_sizes:
             stated = stated or (0, 0)
@@ -96,6 +96,15 @@ class LabelSetBuilder:
         self._paths[key] = image
         self.images.append(image)
         return image
+
+    def find_image(self, name: str, near: str = '', split: str | None = None) -> str | None:
+        """Find an image as :meth:`LabelFolder.find_image` does; None for several if none is needed."""
+        try:
+            return self.folder.find_image(name, near, split)
+        except LabelError:
+            if self.need_images:
+                raise
+            return None
 
     def label_of(self, name: str, source: str) -> int:
         """Return the index of a class, which is added unless the format lists the classes.

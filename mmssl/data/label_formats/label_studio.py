@@ -79,10 +79,10 @@ def _read_task(builder: LabelSetBuilder, task: Mapping, file: str) -> None:
     )
     near = os.path.dirname(file)
     name = _file_name(url)
-    if builder.folder.find_image(name, near) is None:
+    if builder.find_image(name, near) is None:
         stem = name.rpartition('/')[2]
         shortened = stem[_UPLOAD_PREFIX + 1 :] if stem[_UPLOAD_PREFIX : _UPLOAD_PREFIX + 1] == '-' else ''
-        if shortened and builder.folder.find_image(shortened, near):
+        if shortened and builder.find_image(shortened, near):
             name = shortened
     image = builder.add_image(name, file, size, data.get('split'), near)
     if image is not None:

@@ -102,8 +102,8 @@ def _add_image(
     if is_image(stated) and os.path.splitext(stated)[0].casefold() == stem.casefold():
         name = f'{folder}/{stated}' if folder else stated
     elif stated:
-        other = builder.folder.find_image(stated, near, split)
-    own = builder.folder.find_image(name, near, split)
+        other = builder.find_image(stated, near, split)
+    own = builder.find_image(name, near, split)
     if own and other and os.path.realpath(own) != os.path.realpath(other):
         raise LabelError(
             f'<filename> is {stated}, which exists, as does {os.path.basename(own)}; rename the XML file, or '
