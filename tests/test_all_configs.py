@@ -18,6 +18,7 @@ from mmssl.config.catalogue import alias_target
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
+STEPS = 4  # of the ten of every smoke config
 FILES = sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
 NAMES = [path.relative_to(ROOT).as_posix() for path in FILES if alias_target(path) is None]
 ALIASES = [path.relative_to(ROOT).as_posix() for path in FILES if alias_target(path)]
@@ -228,15 +229,16 @@ def test_metafiles_name_configs_that_exist():
 @pytest.mark.parametrize('name', SMOKE)
 def test_smoke_config_trains(name, warm_cli, with_demo, tmp_path):
     with_demo(tmp_path)
-    done = warm_cli('train', ROOT / name, '--work-dir', tmp_path / 'run', cwd=tmp_path, timeout=300)
+    short = ['--cfg-options', f'train_cfg.max_iters={STEPS}']
+    done = warm_cli('train', ROOT / name, '--work-dir', tmp_path / 'run', *short, cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     (log,) = (tmp_path / 'run').glob('*/vis_data/scalars.json')
     losses = [json.loads(line)['loss'] for line in log.read_text().splitlines() if '"loss"' in line]
-    assert len(losses) == 10 and all(map(math.isfinite, losses))
+    assert len(losses) == STEPS and all(map(math.isfinite, losses))
     checkpoint = torch.load(
         tmp_path / 'run' / (tmp_path / 'run/last_checkpoint').read_text(), weights_only=True
     )
-    assert checkpoint['meta']['iter'] == 10
+    assert checkpoint['meta']['iter'] == STEPS
     assert all(
         bool(torch.isfinite(value).all())
         for value in checkpoint['state_dict'].values()

@@ -27,9 +27,9 @@ def source(net, tmp_path):
     return tmp_path / 'timm.pth'
 
 
-def test_round_trip_through_both_file_formats(run_cli, warm_cli, net, source, tmp_path):
+def test_round_trip_through_both_file_formats(warm_cli, net, source, tmp_path):
     ours, back = tmp_path / 'new' / 'ours.pth', tmp_path / 'back.safetensors'
-    done = run_cli('convert', 'timm-vit', source, ours)
+    done = warm_cli('convert', 'timm-vit', source, ours)
     assert done.returncode == 0, done.stderr
     values = sum(parameter.numel() for parameter in net.parameters())
     assert f'30 keys, {values:,} values' in done.stdout and 'backbone' in done.stdout

@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -277,12 +275,3 @@ def test_wrong_arguments_are_named(config, images, tmp_path, capsys):
     ]:
         assert main([str(arg) for arg in args]) == 1, args
         assert message in capsys.readouterr().err, args
-
-
-def test_evaluation_imports_no_toolbox():
-    code = (
-        'import sys, mmssl.evaluation, mmssl.convert; '
-        "print([name for name in ('mmdet', 'mmseg', 'mmpretrain', 'mmcv') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert done.stdout.strip() == '[]', done.stdout + done.stderr

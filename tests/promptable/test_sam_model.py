@@ -198,8 +198,9 @@ def test_compiled_parts_give_the_same():
 
 
 def test_importing_needs_no_toolbox(repo_root):
+    """Nor does what evaluates and converts."""
     code = (
-        'import sys, mmssl.promptable\n'
+        'import sys, mmssl.promptable, mmssl.evaluation, mmssl.convert\n'
         'packages = ("mmdet", "mmseg", "mmpretrain", "mmcv", "segment_anything", "onnx")\n'
         'print([package for package in packages if package in sys.modules])'
     )
