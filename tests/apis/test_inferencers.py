@@ -6,6 +6,7 @@ import warnings
 
 import cv2
 import numpy as np
+import pillow_heif
 import pytest
 import torch
 from PIL import Image
@@ -343,6 +344,8 @@ def test_what_trains_is_found_by_commands_and_inferencers(suffix, tmp_path):
     from mmssl.data.annotations import plan
     from mmssl.data.folder import ImageFolder
 
+    if suffix in ('.heic', '.heif', '.hif'):
+        pillow_heif.register_heif_opener(thumbnails=False)  # Pillow alone cannot write them
     folder = tmp_path / 'images'
     folder.mkdir()
     path = folder / f'photo{suffix.upper()}'

@@ -13,7 +13,7 @@ from mmengine.visualization import Visualizer
 
 from mmssl.cli import main
 
-TRIALS = 12
+TRIALS = 8
 # one of every kind of file that a model may begin with, and of both kinds of loops; the script takes every
 # config there is
 STEPS = (
