@@ -62,8 +62,8 @@ class TeacherCache:
                 row = tuple(None if part is None else part[number].clone() for part in encoded)
                 self._write(paths[index], row)
                 rows[index] = row
-        found = [row for row in rows if row is not None]
-        return tuple(None if parts[0] is None else torch.stack(parts) for parts in zip(*found, strict=True))
+        features = [row for row in rows if row is not None]
+        return tuple(None if parts[0] is None else torch.stack(parts) for parts in zip(*features, strict=True))
 
     def _forget(self, network: nn.Module, keys: object) -> None:
         self._digest = None
