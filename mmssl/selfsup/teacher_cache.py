@@ -63,7 +63,9 @@ class TeacherCache:
                 self._write(paths[index], row)
                 rows[index] = row
         features = [row for row in rows if row is not None]
-        return tuple(None if parts[0] is None else torch.stack(parts) for parts in zip(*features, strict=True))
+        return tuple(
+            None if parts[0] is None else torch.stack(parts) for parts in zip(*features, strict=True)
+        )
 
     def _forget(self, network: nn.Module, keys: object) -> None:
         self._digest = None
