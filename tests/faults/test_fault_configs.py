@@ -38,9 +38,8 @@ def script(repo_root):
 
 
 @pytest.fixture(scope='module')
-def demo(script):
-    with script.demo_folder() as folder:
-        yield folder
+def demo(tmp_path_factory, with_demo):
+    return with_demo(tmp_path_factory.mktemp('configs'))
 
 
 def test_random_mistakes_are_harmless_or_refused_in_one_line(script, demo, forget_runs, monkeypatch):
