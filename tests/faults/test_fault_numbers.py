@@ -13,7 +13,6 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 
 from mmssl.config.load import load_config
-from mmssl.data.demo import make_demo_data
 from mmssl.engine.launch import prepare
 from mmssl.engine.nonfinite import NonFiniteError
 from mmssl.engine.runner import build_dataloader, runner_class
@@ -38,8 +37,8 @@ def no_pretty_printing(forget_runs, monkeypatch):
 
 
 @pytest.fixture(scope='module')
-def demo(tmp_path_factory):
-    return make_demo_data(tmp_path_factory.mktemp('demo') / 'data/demo')
+def demo(tmp_path_factory, with_demo):
+    return with_demo(tmp_path_factory.mktemp('demo')) / 'data/demo'
 
 
 def settings_of(name, demo, work_dir, monkeypatch, *options):

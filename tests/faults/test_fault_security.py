@@ -209,12 +209,8 @@ def test_no_command_runs_code(arguments, evil, demo, tmp_path, monkeypatch, caps
 
 
 @pytest.fixture(scope='module')
-def demo(tmp_path_factory):
-    from mmssl.data.demo import make_demo_data
-
-    folder = tmp_path_factory.mktemp('demo')
-    make_demo_data(folder / 'data/demo')
-    return folder
+def demo(tmp_path_factory, with_demo):
+    return with_demo(tmp_path_factory.mktemp('demo'))
 
 
 def test_a_resumed_folder_passes_over_such_a_file(evil, tmp_path):
