@@ -294,12 +294,18 @@ def test_objects_that_differ_are_found():
     judge = compare.Comparison.__new__(compare.Comparison)
     judge.tolerance = compare.TOLERANCES[torch.float32]
     judge.objects, judge.ties, judge.differences = 0, 0, {}
+    judge.max_objects, judge.score_threshold, judge.has_ties = 100, 0.05, False
     judge._compare_image(copy.deepcopy(reference), reference, 'image')
     assert judge.objects == 3
     for key, value in (('bboxes', 1.0), ('scores', 0.001), ('labels', 1)):
         wrong = copy.deepcopy(reference)
         wrong[key][:2] += value
         with pytest.raises(UserError, match='returns 1 of the 3 objects'):
+            judge._compare_image(wrong, reference, 'image')
+    for index in range(3):  # the score is right, and so are the other boxes
+        wrong = copy.deepcopy(reference)
+        wrong['bboxes'][index] += 1
+        with pytest.raises(UserError, match='returns 2 of the 3 objects'):
             judge._compare_image(wrong, reference, 'image')
 
 
