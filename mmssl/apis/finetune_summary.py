@@ -308,7 +308,7 @@ def picture(curve: LabelCurve) -> Any:
     first = (gains[0]['labels'], gains[0]['mean']) if gains else None
     savings = [
         (each['labels'], each['equivalent'], dict(curve.points(curve.starts[0]))[each['labels']])
-        for each in gains[1:] or gains
+        for each in gains
         if each['equivalent'] and each['equivalent'] > 1.2 * each['labels']
     ]
     best = max(savings, key=lambda each: each[1] / each[0], default=None)
