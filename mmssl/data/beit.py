@@ -78,8 +78,8 @@ class LoadBEiTViews(BaseTransform):
         self.reader = ImageReader(max_pixels, **reading)
         if self.reader.reads_values and jitter:
             raise ValueError(
-                f'jitter={jitter!r} is for images of 8-bit RGB; set jitter=0 beside {", ".join(reading)}, and '
-                'take mmssl.BandJitter, which changes each channel by itself'
+                f'jitter={jitter!r} is for images of 8-bit RGB; set jitter=0 beside {", ".join(reading)}, '
+                'and take mmssl.BandJitter, which changes each channel by itself'
             )
 
     def transform(self, results: dict) -> dict:

@@ -280,7 +280,8 @@ class RelativeLocation(PretextTask):
         patches = images[batch, :, rows, columns].flatten(0, 1).permute(0, 3, 1, 2)
         channel = draw.channel.view(-1, 1)
         deviation = patches.flatten(2).std(dim=2).gather(1, channel)
-        unchanged = (channel == torch.arange(images.shape[1], device=images.device)) | ~draw.dropped.view(-1, 1)
+        unchanged = channel == torch.arange(images.shape[1], device=images.device)
+        unchanged = unchanged | ~draw.dropped.view(-1, 1)
         noise = 0.01 * deviation[..., None, None] * draw.noise
         patches = torch.where(unchanged[..., None, None], patches, noise)
         return patches.contiguous(memory_format=self.memory_format)

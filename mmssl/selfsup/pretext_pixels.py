@@ -223,8 +223,8 @@ class Colorization(PixelTask):
         """Return 2."""
         if in_channels != 3:
             raise ValueError(
-                f'the backbone of Colorization has in_channels={in_channels}: it predicts the colors of RGB; take '
-                'Inpainting for other images'
+                f'the backbone of Colorization has in_channels={in_channels}: it predicts the colors of RGB; '
+                'take Inpainting for other images'
             )
         return 2
 
