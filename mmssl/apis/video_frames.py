@@ -91,7 +91,7 @@ def frames(
     with locked(out, COMMAND):
         save_settings(out, COMMAND, settings)
         for name, path in by_name.items():
-            results.append(_Video(path, out / name, to).extract(interval, skip_similar, progress))
+            results.append(_Video(path, out / name, to).write_frames(interval, skip_similar, progress))
     written, existing, similar = (sum(counts) for counts in zip(*(each[:3] for each in results), strict=True))
     return ExtractedFrames(len(by_name), written, existing, similar, [line for *_, line in results if line])
 
@@ -158,7 +158,7 @@ class _Video:
         self.folder = folder
         self.to = to
 
-    def extract(self, interval, skip_similar: float, progress: bool) -> tuple[int, int, int, str]:
+    def write_frames(self, interval, skip_similar: float, progress: bool) -> tuple[int, int, int, str]:
         """Return the number of images written, existing before, and similar, and a line about damage."""
         from mmssl.checkpoint import write_json
 
