@@ -41,6 +41,8 @@ else:
 
 # of torch.set_float32_matmul_precision: 'high' is TF32 on GPUs that have it
 MATMUL_PRECISIONS = ('highest', 'high', 'medium')
+# seconds at which runs of this process have started, as mmengine names folders
+_starts: set[str] = set()
 __all__ = ['FlexibleRunner', 'Runner', 'build_dataloader', 'runner_class']
 
 
@@ -167,10 +169,19 @@ class Runner(_ResumableRunner, MMEngineRunner):
     """mmengine's Runner with an exact resume, an orderly end after a signal, and ``sync_bn`` on the CPU."""
 
     def setup_env(self, env_cfg: dict) -> None:
-        """Set up as mmengine does, with the process group bound to the GPU of this rank."""
+        """Set up as mmengine does, with the process group bound to the GPU of this rank.
+
+        mmengine keeps logger, visualizer and scope of a run by its second of start, so that a second run of
+        the same process and second would write into the folder of the first one: it gets a number.
+        """
         distributed = dict(env_cfg.get('dist_cfg') or {})
         device = device_settings(self.launcher, distributed.get('backend', 'nccl'))
         super().setup_env({**env_cfg, 'dist_cfg': {**device, **distributed}})
+        second, number = self._timestamp, 1
+        while self._timestamp in _starts:
+            number += 1
+            self._timestamp = f'{second}_{number}'
+        _starts.add(self._timestamp)
 
     def build_optim_wrapper(self, optim_wrapper):
         """Build the optimizer wrapper, of a class that checks losses and gradients if it is mmengine's."""
