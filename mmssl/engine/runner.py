@@ -168,6 +168,8 @@ class _ResumableRunner(_Base):
 class Runner(_ResumableRunner, MMEngineRunner):
     """mmengine's Runner with an exact resume, an orderly end after a signal, and ``sync_bn`` on the CPU."""
 
+    _timestamp: str
+
     def setup_env(self, env_cfg: dict) -> None:
         """Set up as mmengine does, with the process group bound to the GPU of this rank.
 
@@ -177,7 +179,7 @@ class Runner(_ResumableRunner, MMEngineRunner):
         distributed = dict(env_cfg.get('dist_cfg') or {})
         device = device_settings(self.launcher, distributed.get('backend', 'nccl'))
         super().setup_env({**env_cfg, 'dist_cfg': {**device, **distributed}})
-        second, number = self._timestamp, 1
+        second, number = self.timestamp, 1
         while self._timestamp in _starts:
             number += 1
             self._timestamp = f'{second}_{number}'
