@@ -17,6 +17,9 @@ author = 'The mmssl authors'
 copyright = 'The mmssl authors, Apache 2.0'
 release = version = __version__
 
+# the signatures that Sphinx reads again from the source are those of the toolboxes as they are
+os.environ['MMSSL_NO_PATCH'] = '1'
+
 extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon']
 exclude_patterns = ['_build']
 myst_enable_extensions = ['colon_fence', 'deflist']
