@@ -59,7 +59,7 @@ def scale_learning_rate(wrapper, settings: dict | None, batch_size: int, world_s
 
 
 def refuse_endless_epochs(runner) -> None:
-    """Refuse a training in epochs whose sampler never ends one.
+    """Refuse an epoch loop whose sampler never ends an epoch.
 
     Args:
         runner: The runner, before its first step.

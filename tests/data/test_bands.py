@@ -153,4 +153,4 @@ def test_transforms_of_colors_are_refused_before_the_data_set_is_built(step):
     ],
 )
 def test_other_transforms_pass(loading, step):
-    refuse_color_changes(dict(dataset=dict(pipeline=[loading, step])))
+    assert refuse_color_changes(dict(dataset=dict(pipeline=[loading, step]))) is None

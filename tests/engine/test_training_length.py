@@ -113,7 +113,7 @@ def test_usual_schedules_of_several_parts_are_not_warned_of(monkeypatch):
     assert not warnings_of(monkeypatch, dict(type='StepLR', step_size=20, by_epoch=False, end=50), iters=50)
 
 
-def test_a_schedule_in_epochs_of_a_training_in_iterations_is_refused(monkeypatch):
+def test_a_schedule_in_epochs_is_refused_in_an_iteration_loop(monkeypatch):
     with pytest.raises(ValueError, match='LinearLR .*counts epochs.* lr would never change; set by_epoch'):
         warnings_of(monkeypatch, COSINE, dict(LINEAR), iters=50)
     plateau = dict(type='ReduceOnPlateauLR', monitor='accuracy')  # steps after each validation
