@@ -90,6 +90,6 @@ def scale_values(values: np.ndarray, value_range: np.ndarray) -> np.ndarray:
     """
     low = value_range[:, 0].astype(np.float32)
     factor = (255 / (value_range[:, 1] - value_range[:, 0])).astype(np.float32)
-    out = np.subtract(values, low, dtype=np.float32)
-    out *= factor
+    shifted = np.subtract(values, low, dtype=np.float32) if low.any() else values
+    out = np.multiply(shifted, factor, dtype=np.float32)
     return np.clip(out, 0, 255, out=out)
