@@ -11,11 +11,16 @@ SLACK = 1e-3
 # how far a box may reach out of an image: a share of the longest side, or as many pixels if that is more
 BOX_MARGIN = 0.05
 MIN_BOX_MARGIN = 8
-LABELS = (-1, 0, 1, 2, 3)
+LABELS = (-1, 0, 1)
 
 
-def check_image(image: np.ndarray) -> None:
-    """Raise TypeError or ValueError unless an image is a (H, W, 3) uint8 array with pixels."""
+def check_image(image: np.ndarray, channels: int = 3) -> None:
+    """Raise TypeError or ValueError unless an image is a (H, W, C) uint8 array with pixels.
+
+    Args:
+        image: The image.
+        channels: C, the channels that the model reads.
+    """
     if not isinstance(image, np.ndarray):
         raise TypeError(
             f'an image of type {type(image).__name__}; give an array (H, W, 3) of uint8: np.asarray(image) '
@@ -23,8 +28,9 @@ def check_image(image: np.ndarray) -> None:
         )
     if image.size == 0:
         raise ValueError(f'an empty image of shape {image.shape}; was the file read?')
-    if image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f'an image of shape {image.shape}; give (H, W, 3): {_shape_hint(image)}')
+    if image.ndim != 3 or image.shape[2] != channels:
+        hint = _shape_hint(image) if channels == 3 else f'the model reads {channels} channels'
+        raise ValueError(f'an image of shape {image.shape}; give (H, W, {channels}): {hint}')
     if image.dtype == np.uint8:
         return
     if image.dtype.kind not in 'fiub':
@@ -53,19 +59,22 @@ def _shape_hint(image: np.ndarray) -> str:
     return 'one image at a time'
 
 
-def check_resized_image(image: Tensor, original_size: Sequence[int], img_size: int) -> None:
-    """Raise ValueError unless a tensor is a resized image (1, 3, H, W) of pixels from 0 to 255.
+def check_resized_image(
+    image: Tensor, original_size: Sequence[int], img_size: int, channels: int = 3
+) -> None:
+    """Raise ValueError unless a tensor is a resized image (1, C, H, W) of pixels from 0 to 255.
 
     Args:
         image: The tensor.
         original_size: (height, width) before resizing.
         img_size: Longest side in pixels that the model encodes.
+        channels: C, the channels that the model reads.
     """
     shape = tuple(image.shape)
-    if len(shape) != 4 or shape[:2] != (1, 3) or min(shape) < 1 or max(shape[2:]) != img_size:
+    if len(shape) != 4 or shape[:2] != (1, channels) or min(shape) < 1 or max(shape[2:]) != img_size:
         raise ValueError(
-            f'an image of shape {shape}; give (1, 3, H, W) with {img_size} as the longer of H and W, as '
-            'predictor.transform.apply_image resizes it, or call set_image'
+            f'an image of shape {shape}; give (1, {channels}, H, W) with {img_size} as the longer of H and '
+            'W, as predictor.transform.apply_image resizes it, or call set_image'
         )
     if len(original_size) != 2 or min(original_size) < 1:
         raise ValueError(
@@ -108,11 +117,17 @@ def check_points_and_labels(coords, labels) -> None:
 
 
 def check_labels(labels: np.ndarray) -> None:
-    """Raise ValueError if a label is neither 1, 0 or -1 nor that of a corner of a box, 2 or 3."""
+    """Raise ValueError if a label is not 1, 0 or -1.
+
+    Labels 2 and 3 are corners of a box to the exported decoder, and nothing to the predictor of
+    ``segment_anything``.
+    """
     wrong = labels[~np.isin(labels, LABELS)]
     if wrong.size:
+        hint = '; corners of a box are given as box or boxes' if np.isin(wrong.flat[0], (2, 3)) else ''
         raise ValueError(
             f'a point has the label {wrong.flat[0]}; give 1 for foreground, 0 for background, -1 for no point'
+            f'{hint}'
         )
 
 

@@ -284,6 +284,10 @@ def test_wrong_prompts_are_named(model):
         (dict(point_coords=item, point_labels=[1, 0]), r'shape \(1, 2\) with point_labels of shape \(2,\)'),
         (dict(point_coords=item[0], point_labels=[1]), r'give \(N, 2\) and \(N,\)'),
         (dict(point_coords=item, point_labels=[5]), 'a point has the label 5; give 1 for foreground'),
+        (
+            dict(point_coords=item, point_labels=[2]),
+            'the label 2; .*; corners of a box are given as box or boxes',
+        ),
         (dict(box=[0, 0, 120, 10]), r'corner of a box \(120, 10\) is outside'),
         (dict(box=[50, 50, 40, 60]), r'box \[50, 50, 40, 60\] ends before it begins'),
         (dict(box=[box, box]), 'Several boxes go to predict_torch'),
