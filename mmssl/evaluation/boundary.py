@@ -7,7 +7,8 @@ import numpy as np
 from mmengine.logging import MMLogger
 
 from mmssl.evaluation.accumulating import AccumulatingMetric
-from mmssl.evaluation.confusion import as_maps, check_values, mean_of_known
+from mmssl.evaluation.class_maps import as_maps, check_values
+from mmssl.evaluation.confusion import mean_of_known
 from mmssl.evaluation.segmentation import naming_file
 from mmssl.registry import METRICS
 

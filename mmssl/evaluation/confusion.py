@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmssl.evaluation.class_maps import as_maps, check_values
 from mmssl.ops.switch import always, fast_form
 
 
@@ -32,26 +33,6 @@ def confusion_matrix(pred, label, num_classes: int, ignore_index: int = 255):
     return torch.from_numpy(counts) if isinstance(pred, Tensor) else counts
 
 
-def as_maps(pred, label) -> tuple[np.ndarray, np.ndarray]:
-    """Return prediction and label as arrays of integers.
-
-    Raises:
-        ValueError: The shapes differ, or values are not integers.
-    """
-    arrays = []
-    for values, name in ((pred, 'prediction'), (label, 'label')):
-        array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-        if array.dtype.kind not in 'iub':
-            raise ValueError(f'the {name} has {array.dtype} values; classes are integers')
-        arrays.append(array.view(np.uint8) if array.dtype == bool else array)
-    if arrays[0].shape != arrays[1].shape:
-        raise ValueError(
-            f'the prediction has shape {arrays[0].shape} and the label {arrays[1].shape}; both need '
-            'one value per pixel'
-        )
-    return arrays[0], arrays[1]
-
-
 @fast_form('mmssl.evaluation.fast_confusion:count_pairs', when=always)
 def count_pairs(pred: np.ndarray, label: np.ndarray, num_classes: int, ignore_index: int) -> np.ndarray:
     """Count the pairs of :func:`confusion_matrix` in maps that are flattened to (P,)."""
@@ -59,34 +40,6 @@ def count_pairs(pred: np.ndarray, label: np.ndarray, num_classes: int, ignore_in
     valid = label != ignore_index
     pair = num_classes * label[valid].astype(np.int64) + pred[valid].astype(np.int64)
     return np.bincount(pair, minlength=num_classes**2).reshape(num_classes, num_classes)
-
-
-def check_values(pred: np.ndarray, label: np.ndarray, num_classes: int, ignore_index: int) -> None:
-    """Check the values of a prediction and of its label, arrays of one shape.
-
-    Raises:
-        ValueError: A label is neither a class nor ``ignore_index``, or a prediction is not a class;
-            ``ignore_index`` is accepted as a prediction where it is also the label.
-    """
-    ignored = label == ignore_index
-    for name, values, allowed in (
-        ('label', label, ignored),
-        ('prediction', pred, ignored & (pred == ignore_index)),
-    ):
-        invalid = values[~allowed & ((values < 0) | (values >= num_classes))]
-        if len(invalid):
-            raise invalid_values(name, np.unique(invalid), num_classes, ignore_index)
-
-
-def invalid_values(name: str, values: np.ndarray, num_classes: int, ignore_index: int) -> ValueError:
-    """Return the error for values that are no class."""
-    listed = ', '.join(map(str, values[:5].tolist())) + (' ...' if len(values) > 5 else '')
-    if name == 'prediction':
-        return ValueError(f'the prediction holds {listed}, which is not a class, 0 to {num_classes - 1}')
-    return ValueError(
-        f'the {name} holds {listed}, which is neither a class, 0 to {num_classes - 1}, nor '
-        f'ignore_index={ignore_index}; check the number of classes, reduce_zero_label and the ignored value'
-    )
 
 
 def _areas(matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import torch
 
-from mmssl.evaluation.confusion import invalid_values
+from mmssl.evaluation.class_maps import invalid_values
 
 NUM_BYTES = 256
 # pixels that are processed at a time, so that they stay in the cache
