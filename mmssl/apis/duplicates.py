@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mmssl.apis.duplicates_parts import Found, Parts
 from mmssl.apis.feature_images import read_picture, write_list, write_sheet
 from mmssl.apis.neighbours import MODEL_KEYS
 from mmssl.checkpoint import write_json
@@ -30,11 +31,13 @@ class Duplicates(NamedTuple):
         pairs: (path, path, cosine similarity of their features), sorted by path.
         dropped: Paths without which no duplicates are left; of two files, of the first.
         unreadable: Why candidates could not be compared, a line each.
+        complete: False if these are only those of one of several processes; the last one merges all.
     """
 
     pairs: list[tuple[str, str, float]]
     dropped: list[str]
     unreadable: list[str]
+    complete: bool = True
 
 
 def find_duplicates(
@@ -45,11 +48,14 @@ def find_duplicates(
     drop: str | os.PathLike | None = None,
     sheet: str | os.PathLike | None = None,
     progress: bool = False,
+    **processes: int,
 ) -> Duplicates:
     """Find exact and near duplicates: images re-encoded, resized, mirrored or cut by up to 5 %.
 
     Candidates have similar features; a perceptual hash of their pixels confirms them, so that images of the
-    same kind are no duplicates.
+    same kind are no duplicates. Several processes, each with its ``rank``, take turns at the rows, and the
+    last to finish merges the pairs; a process that was killed is started again. They need no connection, but
+    a common file system.
 
     Args:
         features: A file of :func:`mmssl.apis.embed`.
@@ -61,6 +67,7 @@ def find_duplicates(
             files, the images of ``features`` that ``other`` has too.
         sheet: PNG file with the first pairs to write.
         progress: Show a progress line.
+        **processes: rank, which of the processes this is, and world_size, their number.
 
     Raises:
         FileNotFoundError: There is no such file, or the images have moved.
@@ -71,36 +78,78 @@ def find_duplicates(
         >>> from mmssl.apis import find_duplicates
         >>> find_duplicates('train.parquet', 'val.parquet').pairs
     """
+    rank, world_size = _share_of(**processes)
     if not -1 <= threshold <= 1:
         raise ValueError(f'threshold={threshold} must be a cosine similarity, from -1 to 1')
     first = read_features(features)
     second = first if other is None else read_features(other)
     _check_same_model(first, second, features, other)
     unreadable: dict[str, str] = {}
-    first_prints = _Fingerprints(first.paths, unreadable)
-    second_prints = first_prints if other is None else _Fingerprints(second.paths, unreadable)
-    with _progress_line(len(first.paths), progress) as advance:
-        candidates = candidate_pairs(
-            first.features, None if other is None else second.features, threshold, progress=advance
-        )
-        confirmed = sorted(confirm(candidates, first_prints, second_prints))
-    if other is None:
-        dropped = rows_to_drop(confirmed, lambda row: first_prints.cache[row].pixels)
-    else:
-        dropped = sorted({pair.first for pair in confirmed})
-    pairs = [(first.paths[pair.first], second.paths[pair.second], pair.similarity) for pair in confirmed]
-    result = Duplicates(pairs, [first.paths[row] for row in dropped], list(unreadable.values()))
-    if sheet is not None:
-        _draw(sheet, result)
-    if drop is not None:
-        write_list(drop, result.dropped)
-    if out is not None:
-        write_json(out, dict(pairs=[list(pair) for pair in pairs]))
+    first_prints = Fingerprints(first.paths, unreadable)
+    second_prints = first_prints if other is None else Fingerprints(second.paths, unreadable)
+
+    def compare() -> Found:
+        with progress_line(len(first.paths), progress and rank == 0) as advance:
+            candidates = candidate_pairs(
+                first.features,
+                None if other is None else second.features,
+                threshold,
+                progress=advance,
+                share=(rank, world_size),
+            )
+            pairs = sorted(confirm(candidates, first_prints, second_prints))
+        pixels = {row: each.pixels for row, each in first_prints.cache.items()}
+        rows = {row for pair in pairs for row in (pair[:2] if other is None else pair[:1])}
+        return Found(pairs, {row: pixels[row] for row in rows}, unreadable)
+
+    def write(found: Found) -> Duplicates:
+        result = _named(found, first, second, other is None)
+        if sheet is not None:
+            draw_pairs(sheet, result)
+        if drop is not None:
+            write_list(drop, result.dropped)
+        if out is not None:
+            write_json(out, dict(pairs=[list(pair) for pair in result.pairs]))
+        return result
+
+    if world_size == 1:
+        return write(compare())
+    if out is None:
+        raise ValueError(f'{world_size} processes need a file to merge into: give out')
+    key = [first.paths, second.paths, first.description, second.description, threshold]
+    parts = Parts(out, key, world_size)
+    found = parts.read(rank) or compare()
+    parts.write(rank, found)
+    with parts.alone():
+        merged = parts.merge()
+        if merged is None:
+            return _named(found, first, second, other is None)._replace(complete=False)
+        result = write(merged)
+        parts.remove()
     return result
 
 
-class _Fingerprints:
-    """Fingerprints of images, made when first compared."""
+def _share_of(rank: int = 0, world_size: int = 1) -> tuple[int, int]:
+    return rank, world_size
+
+
+def _named(found: Found, first: FeatureSet, second: FeatureSet, is_one_file: bool) -> Duplicates:
+    """Return the pairs with the paths of their rows."""
+    if is_one_file:
+        dropped = rows_to_drop(found.pairs, lambda row: found.pixels[row])
+    else:
+        dropped = sorted({pair.first for pair in found.pairs})
+    pairs = [(first.paths[pair.first], second.paths[pair.second], pair.similarity) for pair in found.pairs]
+    return Duplicates(pairs, [first.paths[row] for row in dropped], list(found.unreadable.values()))
+
+
+class Fingerprints:
+    """Fingerprints of images, made when first compared.
+
+    Args:
+        paths: Paths of the images.
+        unreadable: Receives why images cannot be read, by their paths.
+    """
 
     def __init__(self, paths: Sequence[str], unreadable: dict[str, str]):
         self.paths = paths
@@ -108,6 +157,7 @@ class _Fingerprints:
         self.cache: dict[int, Fingerprint] = {}
 
     def __call__(self, row: int) -> Fingerprint | None:
+        """Return the fingerprint of an image; None if it cannot be read."""
         path = self.paths[row]
         if row not in self.cache and path not in self.unreadable:
             try:
@@ -118,7 +168,8 @@ class _Fingerprints:
 
 
 @contextlib.contextmanager
-def _progress_line(total: int, shown: bool) -> Iterator[Callable[[int], object]]:
+def progress_line(total: int, shown: bool) -> Iterator[Callable[[int], object]]:
+    """Show a line of the images that are compared; yields what advances it by a number of images."""
     from tqdm import tqdm
 
     with tqdm(total=total, desc='comparing', unit='image', disable=not shown) as bar:
@@ -136,7 +187,8 @@ def _check_same_model(first: FeatureSet, second: FeatureSet, features: object, o
         )
 
 
-def _draw(sheet: str | os.PathLike, result: Duplicates) -> None:
+def draw_pairs(sheet: str | os.PathLike, result: Duplicates) -> None:
+    """Write a contact sheet of the first pairs."""
     tiles = [
         ((first, second), f'{similarity:.3f}', f'{Path(first).name}, {Path(second).name}')
         for first, second, similarity in result.pairs[:MAX_TILES]

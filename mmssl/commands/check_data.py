@@ -15,6 +15,7 @@ from mmssl.commands.arguments import (
     check_output_folder,
 )
 from mmssl.commands.check_labels import check_labels, is_label_path
+from mmssl.commands.check_leaks import add_duplicates, config_leaks
 from mmssl.commands.picture_arguments import add_bands, parse_bands
 
 HELP = 'check the data of a config before training: counts, sizes, bad files, labels'
@@ -46,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--max-images', type=int, metavar='N', help='check only N images, evenly spaced over the dataset'
     )
+    add_duplicates(parser)
     add_bands(parser)
     add_workers(parser)
     add_progress(parser)
@@ -72,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     if is_label_path(args.config):
         return check_labels(args)
     cfg = _load(args)
-    dataset = _dataset_settings(cfg, args)
+    dataset = _dataset_settings(cfg, args.config, args.split)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     with contextlib.redirect_stdout(io.StringIO()):  # the toolboxes print while they are imported and read
         reports = [
@@ -82,6 +84,10 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         _write(args, reports)
     errors = sum(len(report.errors) for report in reports)
+    if args.duplicates is not None:
+        print()
+        parts = [_dataset_settings(cfg, args.config, split) for split in ('train', 'val')]
+        errors += bool(config_leaks(parts[0], parts[1], cfg.model.to_dict(), args))
     plural = 's' if errors > 1 else ''
     verdict = f'{errors} problem{plural} to fix before training' if errors else 'no problem for training'
     print(f'\n{args.config}, {args.split}: {verdict}')
@@ -101,14 +107,14 @@ def _load(args: argparse.Namespace) -> Any:
     return cfg
 
 
-def _dataset_settings(cfg: Any, args: argparse.Namespace) -> dict:
+def _dataset_settings(cfg: Any, config: str, split: str) -> dict:
     from mmssl.config.check import LOADERS
     from mmssl.engine.launch import make_missing_demo_data
 
-    loader = cfg.get(f'{args.split}_dataloader')
+    loader = cfg.get(f'{split}_dataloader')
     if not loader or not loader.get('dataset'):
         loaders = ', '.join(name for name in LOADERS if cfg.get(name)) or 'no data at all'
-        raise ValueError(f'{args.config} has no {args.split}_dataloader; it has {loaders}')
+        raise ValueError(f'{config} has no {split}_dataloader; it has {loaders}')
     make_missing_demo_data(cfg)
     return loader.dataset.to_dict()
 

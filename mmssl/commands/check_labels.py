@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmssl.commands.arguments import check_output_folder, progress_hidden
+from mmssl.commands.check_leaks import label_leaks
 
 if TYPE_CHECKING:
     from mmssl.data.label_formats import LabelSet
@@ -21,7 +22,7 @@ def check_labels(args: argparse.Namespace) -> int:
     """Read the labels of a folder, decode its images, and print what is there.
 
     Returns:
-        1 if an image cannot be read, else 0.
+        1 if an image cannot be read, or if training and validation share one; else 0.
 
     Raises:
         LabelError: The labels cannot be read or mean more than one thing.
@@ -48,9 +49,12 @@ def check_labels(args: argparse.Namespace) -> int:
         content = dict(root=labels.root, facts=facts, notes=[*labels.notes, *warnings], unreadable=unreadable)
         write_json(out / 'check.json', content)
         write_text(out / 'bad_files.txt', ''.join(list_line(path, reason) for path, reason in unreadable))
+    leaks = 0 if args.duplicates is None else label_leaks(labels, args)
     verdict = f'{len(unreadable)} images cannot be read' if unreadable else 'all images can be read'
+    if leaks:
+        verdict += f'; {leaks} training images are validation images, too'
     print(f'\n{args.config}: {verdict}')
-    return int(bool(unreadable))
+    return int(bool(unreadable or leaks))
 
 
 def _beyond_images(labels: 'LabelSet') -> list[str]:

@@ -3,7 +3,13 @@
 import argparse
 import sys
 
-from mmssl.commands.arguments import add_progress, check_files, progress_hidden
+from mmssl.commands.arguments import (
+    add_launcher,
+    add_progress,
+    check_files,
+    process_of,
+    progress_hidden,
+)
 from mmssl.commands.select import add_features, add_sheet, check_sheet
 
 HELP = 'find exact and near duplicates among images, or between two sets of them'
@@ -31,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='list file to write: all but the largest image of each group; of two files, images of the first',
     )
     add_sheet(parser)
+    add_launcher(parser)
     add_progress(parser)
 
 
@@ -48,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     if args.threshold is not None and not -1 <= args.threshold <= 1:
         raise ValueError(f'--threshold {args.threshold} must be a cosine similarity, from -1 to 1')
     check_files(filter(None, [args.features, args.other]))
+    rank, world_size, _ = process_of(args.launcher, 'cpu')
     from mmssl.apis.duplicates import find_duplicates
 
     threshold = {} if args.threshold is None else {'threshold': args.threshold}
@@ -58,9 +66,16 @@ def run(args: argparse.Namespace) -> int:
         drop=args.drop,
         sheet=args.sheet,
         progress=not progress_hidden(args),
+        rank=rank,
+        world_size=world_size,
         **threshold,
     )
     for reason in result.unreadable:
         print(f'mmssl duplicates: not compared: {reason}', file=sys.stderr)
+    if not result.complete:
+        print(
+            f'{len(result.pairs)} pairs in this share; the last of {world_size} processes writes {args.out}'
+        )
+        return int(bool(result.unreadable))
     print(f'{args.out}: {len(result.pairs)} pairs; without {len(result.dropped)} images none is left')
     return int(bool(result.unreadable))

@@ -15,6 +15,8 @@ SIMILARITY = 0.8
 MAX_BITS = 20
 # difference of the mean colors, of 255: the hash is of gray values, and says nothing of flat images
 MAX_COLOR_DIFFERENCE = 24.0
+HASH_BITS = 128
+_BIT_COUNTS = np.array([value.bit_count() for value in range(1 << 16)], dtype=np.uint8)
 # (left, top, right, bottom) margins of the windows that are hashed
 _CUT = 0.05
 WINDOWS = (
@@ -115,6 +117,7 @@ def candidate_pairs(
     threshold: float = SIMILARITY,
     block_rows: int = BLOCK_ROWS,
     progress: Callable[[int], object] = lambda rows: None,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[Pair]:
     """Yield the pairs of rows whose cosine similarity reaches a threshold, block by block.
 
@@ -127,9 +130,12 @@ def candidate_pairs(
         threshold: Smallest similarity.
         block_rows: Rows of a block.
         progress: Called with the number of rows done.
+        share: (K, N) takes the K-th of N blocks of rows of ``features``, counted from 0, and so on.
     """
     second_features = features if others is None else others
     for start, block in blocks(features, block_rows):
+        if start // block_rows % share[1] != share[0]:
+            continue
         skipped = start if others is None else 0
         for offset, other in blocks(second_features[skipped:], block_rows):
             similarities = block @ other.T
@@ -160,6 +166,41 @@ def confirm(
         first, second = first_prints(pair.first), second_prints(pair.second)
         if first is not None and second is not None and is_same_picture(first, second, max_bits):
             yield pair
+
+
+def matching_pairs(
+    first: Sequence[Fingerprint | None], others: Sequence[Fingerprint | None], max_bits: int = MAX_BITS
+) -> Iterator[Pair]:
+    """Yield the pairs of a first and another image that are one picture, without any features.
+
+    All pairs are compared: time N M, memory for the hashes.
+
+    Args:
+        first: N fingerprints; None for images that cannot be read.
+        others: M fingerprints.
+        max_bits: As for :func:`is_same_picture`.
+
+    Yields:
+        The rows, and the fraction of the bits that agree.
+    """
+    rows = np.array([row for row, each in enumerate(others) if each is not None], dtype=int)
+    known = [each for each in others if each is not None]
+    if not known:
+        return
+    # 16-bit words, whose bits a table counts
+    hashes = np.stack([each.hashes for each in known]).view(np.uint16)
+    colors = np.stack([each.color for each in known])
+    for row, each in enumerate(first):
+        if each is None:
+            continue
+        (close,) = np.nonzero(np.abs(colors - each.color).max(axis=1) <= MAX_COLOR_DIFFERENCE)
+        words = np.concatenate([each.hashes, each.mirrored]).view(np.uint16)
+        for start in range(0, len(close), BLOCK_ROWS):
+            block = close[start : start + BLOCK_ROWS]
+            differing = _BIT_COUNTS[words[:, None, None] ^ hashes[block]].sum(axis=-1)
+            bits = differing.min(axis=(0, 2))
+            for index in np.flatnonzero(bits <= max_bits):
+                yield Pair(row, int(rows[block[index]]), 1 - int(bits[index]) / HASH_BITS)
 
 
 def rows_to_drop(pairs: Sequence[Pair], pixels: Callable[[int], int]) -> list[int]:
