@@ -1,12 +1,13 @@
 """Packing images into an archive that training reads at random: tar shards, Parquet, zip or LMDB."""
 
+import contextlib
 import io
 import json
 import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from mmssl.data.archives import LmdbArchive, ZipArchive, read_bytes
@@ -17,16 +18,30 @@ from mmssl.data.suffixes import IMAGE_SUFFIXES
 from mmssl.data.zip_archive import complete_entries
 
 Advance = Callable[[], object]
+Shards = Sequence[tuple[int, range]]  # numbers and images
+# formats of several files, which several processes may write
+_SHARDED = ('tar', 'parquet')
 # images of a transaction, and of a row group, which is read as a whole for one image
 _BATCH = 256
 _ROW_GROUP = 16
 
 
-def pack(source: str, out: str, to: str = 'tar', shard_size: int = 10_000, progress: bool = False) -> int:
+def pack(
+    source: str,
+    out: str,
+    to: str = 'tar',
+    shard_size: int = 10_000,
+    progress: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
+) -> int:
     """Pack images, compare the checksum of each with its source, and return their number.
 
     Everything is written to ``OUT.partial``, which becomes ``OUT`` when all checksums match. An interrupted
-    run continues there, at the last complete shard (tar, parquet), transaction (lmdb) or image (zip).
+    run continues there, at the last complete shard (tar, parquet), transaction (lmdb) or image (zip). Several
+    processes, each with its ``rank``, take turns at the shards, and the last to finish compares the
+    checksums; a zip file or an LMDB is written by the first one. They need no connection, but a common file
+    system.
 
     Args:
         source: What ``data_root`` of :class:`mmssl.data.folder.ImageFolder` takes.
@@ -34,6 +49,11 @@ def pack(source: str, out: str, to: str = 'tar', shard_size: int = 10_000, progr
         to: 'tar', 'parquet', 'zip' or 'lmdb'.
         shard_size: Images in each shard (tar, parquet).
         progress: Whether to show a progress bar.
+        rank: Which of the processes this is.
+        world_size: Number of processes.
+
+    Returns:
+        Number of images; 0 if other processes are left to finish.
 
     Raises:
         FileExistsError: ``out`` exists.
@@ -49,16 +69,72 @@ def pack(source: str, out: str, to: str = 'tar', shard_size: int = 10_000, progr
         raise ValueError(f'to={to!r} is not one of {", ".join(_FORMATS)}')
     if shard_size < 1:
         raise ValueError(f'shard_size={shard_size} must be at least 1')
-    if os.path.lexists(out):
+    if os.path.lexists(out) and world_size == 1:
         raise FileExistsError(f'{out} exists; remove it, or pack into another folder')
     images = list_images(source, '', IMAGE_SUFFIXES)
     partial = f'{out.rstrip("/")}.partial'
     write, open_packed = _FORMATS[to]
-    with tqdm(total=2 * len(images.names), desc='packing', unit='image', disable=not progress) as bar:
-        write(images, partial, shard_size, bar.update)
-        _verify(images, open_packed(partial), bar.update)
-    os.replace(partial, out)
-    return len(images.names)
+    count = len(images.names)
+    if os.path.lexists(out):  # other processes may have finished
+        return _check_packed(images, out, open_packed)
+    if rank and to not in _SHARDED:
+        return 0
+    shards = [*enumerate(_shards(images, shard_size))][rank::world_size]
+    with tqdm(total=2 * count, desc='packing', unit='image', disable=not progress or rank > 0) as bar:
+        if shards:  # without any, another process may have renamed the folder already
+            write(images, partial, shards, bar.update)
+        with _alone(partial, world_size):
+            if os.path.lexists(out):
+                return _check_packed(images, out, open_packed)
+            if to in _SHARDED and not all(
+                _is_packed(images, partial, to, *shard) for shard in enumerate(_shards(images, shard_size))
+            ):
+                return 0
+            _verify(images, open_packed(partial), bar.update)
+            os.replace(partial, out)
+            Path(f'{partial}.lock').unlink(missing_ok=True)
+    return count
+
+
+@contextlib.contextmanager
+def _alone(partial: str, world_size: int) -> Iterator[None]:
+    """Wait for other processes that are in this block."""
+    if world_size == 1:
+        yield
+        return
+    with open(f'{partial}.lock', 'w') as file:
+        with contextlib.suppress(ImportError):  # not on this system
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _check_packed(images: ImageList, out: str, open_packed: Callable) -> int:
+    """Return the number of images of a complete archive.
+
+    Raises:
+        FileExistsError: It is one of other images.
+    """
+    try:
+        names = sorted(open_packed(out).names())
+    except (OSError, ValueError, KeyError):
+        names = []
+    if names != sorted(images.names):
+        raise FileExistsError(f'{out} exists; remove it, or pack into another folder')
+    return len(names)
+
+
+def _is_packed(images: ImageList, folder: str, to: str, number: int, indices: range) -> bool:
+    """Return True if a shard holds its images."""
+    shard = f'{folder}/{number:05}.{to}'
+    if not os.path.exists(shard):
+        return False
+    if to == 'parquet':
+        names = ParquetTable(shard).names()
+    else:
+        names = [member.name for member in read_index(shard) or ()]
+    return names == [images.names[index] for index in indices]
 
 
 def _source(images: ImageList, index: int) -> bytes:
@@ -87,15 +163,11 @@ def _shards(images: ImageList, size: int) -> list[range]:
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def _write_tars(images: ImageList, folder: str, size: int, advance: Advance) -> None:
+def _write_tars(images: ImageList, folder: str, shards: Shards, advance: Advance) -> None:
     os.makedirs(folder, exist_ok=True)
-    for number, indices in enumerate(_shards(images, size)):
-        shard = f'{folder}/{number:05}.tar'
-        members = read_index(shard) if os.path.exists(shard) else None
-        if members is None or [member.name for member in members] != [
-            images.names[index] for index in indices
-        ]:
-            _write_tar(images, shard, indices)
+    for number, indices in shards:
+        if not _is_packed(images, folder, 'tar', number, indices):
+            _write_tar(images, f'{folder}/{number:05}.tar', indices)
         for _ in indices:
             advance()
 
@@ -114,13 +186,11 @@ def _write_tar(images: ImageList, shard: str, indices: range) -> None:
     write_index(shard, members)
 
 
-def _write_parquets(images: ImageList, folder: str, size: int, advance: Advance) -> None:
+def _write_parquets(images: ImageList, folder: str, shards: Shards, advance: Advance) -> None:
     os.makedirs(folder, exist_ok=True)
-    for number, indices in enumerate(_shards(images, size)):
-        shard = f'{folder}/{number:05}.parquet'
-        names = [images.names[index] for index in indices]
-        if not os.path.exists(shard) or ParquetTable(shard).names() != names:
-            _write_parquet(images, shard, indices)
+    for number, indices in shards:
+        if not _is_packed(images, folder, 'parquet', number, indices):
+            _write_parquet(images, f'{folder}/{number:05}.parquet', indices)
         for _ in indices:
             advance()
 
@@ -152,7 +222,7 @@ def _write_parquet(images: ImageList, shard: str, indices: range) -> None:
     os.replace(f'{shard}.tmp', shard)
 
 
-def _write_zip(images: ImageList, path: str, size: int, advance: Advance) -> None:
+def _write_zip(images: ImageList, path: str, shards: Shards, advance: Advance) -> None:
     """Write a zip, after the entries that an interrupted run has left."""
     entries = complete_entries(path, images.names)
     with zipfile.ZipFile(path, 'a', zipfile.ZIP_STORED) as archive:
@@ -163,7 +233,7 @@ def _write_zip(images: ImageList, path: str, size: int, advance: Advance) -> Non
             advance()
 
 
-def _write_lmdb(images: ImageList, path: str, size: int, advance: Advance) -> None:
+def _write_lmdb(images: ImageList, path: str, shards: Shards, advance: Advance) -> None:
     try:
         import lmdb
     except ImportError:

@@ -2,7 +2,13 @@
 
 import argparse
 
-from mmssl.commands.arguments import add_progress, check_minimums, progress_hidden
+from mmssl.commands.arguments import (
+    add_launcher,
+    add_progress,
+    check_minimums,
+    process_of,
+    progress_hidden,
+)
 
 HELP = 'pack images into tar shards, Parquet, zip or LMDB'
 DESCRIPTION = (
@@ -19,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--shard-size', type=int, default=10_000, metavar='N', help='images in a shard (default: 10000)'
     )
+    add_launcher(parser)
     add_progress(parser)
 
 
@@ -32,5 +39,9 @@ def run(args: argparse.Namespace) -> None:
     check_minimums(args, shard_size=1)
     from mmssl.apis.packing import pack
 
-    count = pack(args.source, args.out, args.to, args.shard_size, not progress_hidden(args))
+    rank, world_size, _ = process_of(args.launcher, 'cpu')
+    count = pack(args.source, args.out, args.to, args.shard_size, not progress_hidden(args), rank, world_size)
+    if not count:
+        print(f'{args.out}: other processes are left to finish')
+        return
     print(f'{args.out}: {count} images, all checksums match; read it with --data {args.out}')
