@@ -22,6 +22,7 @@ COMMANDS = {
     'search': 'mmssl.commands.search',
     'segment': 'mmssl.commands.segment',
     'annotate': 'mmssl.commands.annotate',
+    'loop': 'mmssl.commands.loop',
     'demo': 'mmssl.commands.demo',
     'tokenizer': 'mmssl.commands.tokenizer',
     'convert': 'mmssl.commands.convert',
@@ -53,8 +54,18 @@ COMPUTING = {
     'search',
     'segment',
     'annotate',
+    'loop',
     'demo',
     'tokenizer',
+}
+# command -> model of the package for a command line without CONFIG and CHECKPOINT
+DEFAULT_MODELS = {
+    'knn': 'dino-mini',
+    'linear': 'dino-mini',
+    'attention': 'dino-mini',
+    'embedding': 'dino-mini',
+    'embed': 'dino-mini',
+    'reconstruct': 'mae-mini',
 }
 # headings of `mmssl --help`, by the first command below each
 HEADINGS = {
