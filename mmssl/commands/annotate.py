@@ -1,13 +1,17 @@
-"""``mmssl annotate``: automatic masks of a folder of images in the format of SA-1B."""
+"""``mmssl annotate``: masks of a folder of images in the format of SA-1B, and as a COCO file."""
 
 import argparse
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
-from mmssl.commands.annotate_folder import parse_part, settings_of
-from mmssl.commands.annotate_workers import Annotator, Recipe
-from mmssl.commands.arguments import check_minimums, check_output_folder, progress_hidden
+from mmssl.commands.arguments import (
+    add_launcher,
+    check_minimums,
+    check_output_folder,
+    process_of,
+    progress_hidden,
+)
+from mmssl.commands.default_models import find_sam
 from mmssl.commands.picture_arguments import add_picture_arguments, picture_settings
 from mmssl.commands.sam_arguments import (
     NO_MASKS,
@@ -16,7 +20,7 @@ from mmssl.commands.sam_arguments import (
     generator_settings,
 )
 
-HELP = 'write automatic masks of a folder of images in the format of SA-1B; continues where it stopped'
+HELP = 'write masks of a folder of images, automatic or from prompts; continues where it stopped'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,15 +42,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--part', default='1/1', metavar='K/N', help='K-th of N parts of the images, for several machines'
     )
+    add_launcher(parser)
     parser.add_argument(
         '--overlay',
         metavar='DIR',
         help='folder for NAME.png, the image with its masks and their numbers (the last four digits of '
         'their ids)',
     )
+    _add_stages(parser)
     add_model_arguments(parser)
     add_picture_arguments(parser)
     add_generator_arguments(parser)
+
+
+def _add_stages(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('prompts, classes and confidence')
+    group.add_argument(
+        '--prompts',
+        metavar='LABELS',
+        help='segment these boxes, of any format, or the points of a COCO file, instead of everything',
+    )
+    group.add_argument(
+        '--classes',
+        metavar='LABELS',
+        help='labelled masks, a handful per class, from which masks get classes',
+    )
+    group.add_argument(
+        '--class-method',
+        choices=('knn', 'linear'),
+        default='knn',
+        help='vote of the nearest examples, or logistic regression (default: knn)',
+    )
+    group.add_argument('--coco', metavar='FILE', help='COCO file to write when all images are done')
+    group.add_argument(
+        '--calibrate',
+        metavar='LABELS',
+        help='labelled images that measure which confidence is enough: --coco gets the masks above it, '
+        'FILE-uncertain.json the others',
+    )
+    group.add_argument(
+        '--precision',
+        type=float,
+        default=0.95,
+        metavar='P',
+        help='share of right masks above it (default: 0.95)',
+    )
+    group.add_argument(
+        '--min-iou', type=float, default=0.75, metavar='X', help='IoU of right masks (default: 0.75)'
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,72 +104,102 @@ def run(args: argparse.Namespace) -> int:
             settings.
         OSError: Another run writes into the folder.
     """
-    from mmssl.apis.loading import pick_device
-    from mmssl.apis.output_folder import check_settings, locked, save_settings
-    from mmssl.apis.processes import run_in_processes
-    from mmssl.apis.sam import check_checkpoint, load_sam
-    from mmssl.data import annotations
-
     check_minimums(args, workers=1)
-    part = parse_part(args.part)
+    rank, world_size, device = process_of(args.launcher, args.device)
+    part = _part_of(args, rank, world_size)
+    find_sam(args, automatic=not args.prompts)
     settings = generator_settings(args)
-    check_checkpoint(args.checkpoint)
-    out = Path(args.out)
-    check_output_folder(out)
-    jobs = annotations.plan(args.images, out, part)
+    from mmssl.apis.annotate import AnnotateOptions, annotate
+
+    check_output_folder(Path(args.out))
     if args.overlay and Path(args.overlay).resolve().is_relative_to(Path(args.images).resolve()):
         raise ValueError(
             f'--overlay {args.overlay} is inside the folder of images, where overlays would be taken for '
-            'images; name '
-            'another folder'
+            'images; name another folder'
         )
-    annotations.coco_masks()
+    options = AnnotateOptions(
+        coco=args.coco,
+        calibrate=args.calibrate,
+        precision=args.precision,
+        min_iou=args.min_iou,
+        workers=args.workers,
+        part=part,
+        progress=not progress_hidden(args),
+    )
+    done = annotate(args.images, args.out, _recipe(args, settings, device), options)
+    for reason in done.unreadable:
+        print(f'mmssl annotate: left out: {reason}', file=sys.stderr)
+    print(
+        f'{args.out}: {done.masks} masks of {done.images} images'
+        + (f', {done.skipped} images were done before and skipped' if done.skipped else '')
+        + (f', {len(done.unreadable)} could not be read' if done.unreadable else '')
+        + (NO_MASKS if done.images and not done.masks and not args.prompts else '')
+    )
+    _report_coco(args, done)
+    return int(bool(done.unreadable))
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """Parse 'K/N' with 1 <= K <= N.
+
+    Raises:
+        ValueError: The text does not have this form.
+    """
+    part, _, count = text.partition('/')
+    if not (part.isdigit() and count.isdigit() and 1 <= int(part) <= int(count)):
+        raise ValueError(f'--part {text} is not K/N with K from 1 to N, as 1/4')
+    return int(part), int(count)
+
+
+def _part_of(args: argparse.Namespace, rank: int, world_size: int) -> tuple[int, int]:
+    part = parse_part(args.part)
+    if world_size == 1:
+        return part
+    if part != (1, 1):
+        raise ValueError(f'--part {args.part}: the {world_size} processes of the launcher share the images')
+    return rank + 1, world_size
+
+
+def _recipe(args: argparse.Namespace, settings: dict, device: str | None):
+    """Return the model with its prompts and classes."""
+    from mmssl.apis.annotate_workers import Recipe
+    from mmssl.apis.loading import pick_device
+    from mmssl.apis.mask_classes import learn_classes
+    from mmssl.apis.mask_prompts import read_prompts
+    from mmssl.apis.sam import load_sam
+
     recipe = Recipe(
         args.model,
         args.checkpoint,
         tuple(args.cfg_options),
         args.trust_checkpoint,
         settings,
-        str(pick_device(args.device)),
+        str(pick_device(device)),
         args.overlay,
         args.cache_dir,
         picture_settings(args),
     )
-    check_settings(out, 'annotate', settings_of(recipe))
-    # load the model before anything is written; with several workers, each process loads its own later
-    annotator = Annotator(recipe) if args.workers == 1 else None
-    if annotator is None:
-        load_sam(recipe.model, recipe.checkpoint, recipe.options, recipe.trust)
-    with locked(out, 'annotate', part):
-        pending = [job for job in jobs if not annotations.is_done(job.file)]
-        save_settings(out, 'annotate', settings_of(recipe))
-        if annotator is not None:
-            results: Iterable = map(annotator, pending)
-        else:
-            results = run_in_processes(recipe, pending, min(args.workers, len(pending)))
-        images, masks, unreadable = _collect(results, len(pending), progress_hidden(args))
-    skipped = len(jobs) - len(pending)
-    print(
-        f'{out}: {masks} masks of {images} images'
-        + (f', {skipped} images were done before and skipped' if skipped else '')
-        + (f', {unreadable} could not be read' if unreadable else '')
-        + (NO_MASKS if images and not masks else '')
-    )
-    return int(unreadable > 0)
+    if args.prompts:
+        recipe = recipe._replace(prompts=read_prompts(args.prompts, args.images))
+    if args.classes:
+        from mmssl.promptable import SamPredictor
+
+        model = load_sam(recipe.model, recipe.checkpoint, recipe.options, recipe.trust).to(recipe.device)
+        predictor = SamPredictor(model, recipe.cache_dir)
+        classes = learn_classes(predictor, args.classes, args.class_method, recipe.pictures)
+        recipe = recipe._replace(classes=classes)
+    return recipe
 
 
-def _collect(results: Iterable, total: int, hidden: bool) -> tuple[int, int, int]:
-    """Consume the results with a progress line; return the numbers of images, masks and unreadable files."""
-    from tqdm import tqdm
-
-    images = masks = unreadable = 0
-    with tqdm(total=total, desc='annotating', unit='image', disable=hidden) as bar:
-        for count, reason in results:
-            bar.update()
-            if reason:
-                unreadable += 1
-                tqdm.write(f'mmssl annotate: left out: {reason}', file=sys.stderr)
-            else:
-                images += 1
-                masks += count
-    return images, masks, unreadable
+def _report_coco(args: argparse.Namespace, done) -> None:
+    if args.coco and done.pending:
+        print(f'{args.coco}: {done.pending} images are left to other processes')
+    if done.labels is None:
+        return
+    classes = '' if len(done.labels.classes) == 1 else f' of {len(done.labels.classes)} classes'
+    print(f'{args.coco}: {done.labels.num_objects} masks{classes}')
+    if done.uncertain is not None:
+        print(
+            f'{done.uncertain.num_objects} uncertain masks are left to people; the others have a confidence '
+            f'of at least {done.threshold:.3f}, above which {args.precision:.0%} are right'
+        )

@@ -141,19 +141,22 @@ def sa1b_content(name: str, size: tuple[int, int], records: Sequence[Mapping]) -
     Args:
         name: Path of the image below the root.
         size: (H, W).
-        records: Records of ``SamAutomaticMaskGenerator`` with ``output_mode='coco_rle'``.
+        records: Records of ``SamAutomaticMaskGenerator`` with ``output_mode='coco_rle'``, or of
+            :class:`mmssl.apis.segmenters.PromptedSegmenter`.
 
     Returns:
         'image' with 'image_id', 'width', 'height', 'file_name', and 'annotations' with 'id', whose last four
-        digits count from 1 in an image, 'bbox', 'area', 'segmentation', 'predicted_iou', 'stability_score',
-        'point_coords', 'crop_box'.
+        digits count from 1 in an image, 'bbox', 'area', 'segmentation', 'predicted_iou' and those of
+        'stability_score', 'point_coords', 'crop_box', 'point_labels', 'box', 'category' and 'category_score'
+        that the records have.
     """
     identity = image_id(name)
     keys = ('bbox', 'area', 'segmentation', 'predicted_iou', 'stability_score', 'point_coords', 'crop_box')
+    keys += ('point_labels', 'box', 'category', 'category_score')
     return dict(
         image=dict(image_id=identity, width=size[1], height=size[0], file_name=Path(name).name),
         annotations=[
-            dict(id=identity * IDS + rank, **{key: record[key] for key in keys})
+            dict(id=identity * IDS + rank, **{key: record[key] for key in keys if key in record})
             for rank, record in enumerate(records, 1)
         ],
     )

@@ -9,10 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mmssl.apis import output_folder, processes
+from mmssl.apis import annotate_workers, output_folder, processes
 from mmssl.apis.sam import load_sam
 from mmssl.cli import main
-from mmssl.commands import annotate_workers
 from mmssl.data import annotations
 from mmssl.data.images import read_rgb
 from mmssl.data.mask_datasets import SA1BDataset, decode_segment
@@ -192,7 +191,7 @@ def test_processes_write_every_file_once(folder, annotated, tmp_path):
     (images / '1/photo_2.jpg').unlink()
     (images / '1/photo_2.jpg').write_bytes(b'no image')
     results = list(processes.run_in_processes(recipe, jobs, 2, start_method='fork'))
-    bad = [reason for _, reason in results if reason]
+    bad = [reason for _, _, reason in results if reason]
     assert len(results) == 12 and len(bad) == 1 and '1/photo_2.jpg: no known image format' in bad[0]
     files = list((tmp_path / 'out').rglob('*'))
     assert (
