@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmssl.apis.finetune_images import ImageSettings
+
 
 @dataclass
 class Backbone:
@@ -16,6 +18,7 @@ class Backbone:
         kind: 'cnn', 'vit' for one map size, 'swin' for transformers with stages.
         num_stages: Number of stages or layers, all of which ``frozen_stages`` freezes.
         checkpoint: Absolute path of its weights; None for random ones.
+        images: How images that are not 8-bit RGB are read; None for those.
     """
 
     settings: dict[str, Any]
@@ -25,6 +28,7 @@ class Backbone:
     kind: str = 'cnn'
     num_stages: int = 4
     checkpoint: str | None = None
+    images: ImageSettings | None = None
 
     @property
     def is_vit(self) -> bool:

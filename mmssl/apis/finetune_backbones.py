@@ -1,12 +1,13 @@
 """Pre-trained backbones, with the settings that the fine-tuning recipes need."""
 
-import ast
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from mmssl.apis.finetune_architecture import Backbone
+from mmssl.apis.finetune_images import image_settings
 from mmssl.apis.finetune_transformers import BEITS, SWINS, VITS, beit, swin, vit
+from mmssl.config.literals import literals
 from mmssl.errors import CheckpointError, UserError
 
 RESNETS = ('ResNet', 'ResNetV1c', 'ResNetV1d')
@@ -45,35 +46,16 @@ def pretraining_config(checkpoint: str, backbone_config: str | None, trust: bool
             f'{checkpoint} does not hold the config of its training, which names the backbone; give it with '
             '--backbone-config'
         )
-    return _literals(text) if isinstance(text, str) else dict(text)
+    return literals(text) if isinstance(text, str) else dict(text)
 
 
-def _literals(text: str) -> dict[str, Any]:
-    """Return the assignments of a config in text form, which is not run: only values and ``dict(...)``."""
-    content = {}
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            try:
-                content[node.targets[0].id] = _value(node.value)
-            except ValueError:  # an object that text does not hold; not part of a backbone
-                continue
-    return content
-
-
-def _value(node: ast.expr) -> Any:
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict':
-        return {str(keyword.arg): _value(keyword.value) for keyword in node.keywords}
-    if isinstance(node, ast.Dict):
-        pairs = zip(node.keys, node.values, strict=True)
-        return {ast.literal_eval(key): _value(value) for key, value in pairs if key is not None}
-    if isinstance(node, ast.List):
-        return [_value(each) for each in node.elts]
-    if isinstance(node, ast.Tuple):
-        return tuple(_value(each) for each in node.elts)
-    return ast.literal_eval(node)
-
-
-def backbone_for(task: str, pretraining: Mapping[str, Any], checkpoint: str, freeze: bool) -> Backbone:
+def backbone_for(
+    task: str,
+    pretraining: Mapping[str, Any],
+    checkpoint: str,
+    freeze: bool,
+    statistics: str | None = None,
+) -> Backbone:
     """Return a pre-trained backbone for a task.
 
     Args:
@@ -81,6 +63,7 @@ def backbone_for(task: str, pretraining: Mapping[str, Any], checkpoint: str, fre
         pretraining: The config of pre-training.
         checkpoint: Its checkpoint, from which the weights are initialised; or 'random'.
         freeze: Freeze all of the backbone.
+        statistics: As for :func:`mmssl.apis.finetune_images.image_settings`.
 
     Raises:
         UserError: There is no recipe for this backbone and task.
@@ -92,17 +75,15 @@ def backbone_for(task: str, pretraining: Mapping[str, Any], checkpoint: str, fre
             'the config of the pre-training has no model.backbone; give another --backbone-config'
         )
     name = str(settings.get('type')).rpartition('.')[2]
-    if settings.get('in_channels', 3) != 3:
-        raise UserError(
-            f'no recipe takes a backbone of {settings["in_channels"]} channels; of 3. '
-            'mmssl train takes any config'
-        )
     if name not in _BUILDERS:
         raise UserError(
             f'no recipe takes the backbone {name} to the task {task}; those that it takes are '
             f'{", ".join(_BUILDERS)}. mmssl train takes any config'
         )
     backbone = _BUILDERS[name](task, name, settings)
+    backbone.images = image_settings(pretraining, settings.get('in_channels', 3), statistics)
+    if backbone.images and backbone.images.channels != 3:
+        backbone.settings['in_channels'] = backbone.images.channels
     if freeze:
         backbone.settings['frozen_stages'] = backbone.num_stages
     if checkpoint != 'random':

@@ -6,6 +6,7 @@ from typing import Any
 
 from mmssl.apis.finetune_architecture import Backbone
 from mmssl.apis.finetune_data import TaskData, anchor_scales, pyramid_scale, scaled_size
+from mmssl.apis.finetune_images import ImageSettings
 
 # images of a step on a CPU, for which the rates of the base configs are made; passes over the data, and the
 # longest side of images, on a CPU and on a GPU
@@ -138,7 +139,7 @@ def _detect(data: TaskData, backbone: Backbone, budget: Budget) -> list[str]:
         head['stride'] = backbone.strides[-1]
     anchors = dict(scales=scales, strides=[stride])
     model = dict(
-        **_padding(backbone),
+        **_preprocessor(backbone),
         backbone=_own(backbone),
         rpn_head=dict(in_channels=backbone.channels[0], anchor_generator=anchors),
         roi_head=dict(bbox_head=head),
@@ -147,7 +148,7 @@ def _detect(data: TaskData, backbone: Backbone, budget: Budget) -> list[str]:
     return [
         f'# anchors of {sides} pixels, the sizes of the boxes',
         _assign('model', model),
-        *_coco(data, budget),
+        *_coco(data, backbone, budget),
     ]
 
 
@@ -166,7 +167,7 @@ def _instance(data: TaskData, backbone: Backbone, budget: Budget) -> list[str]:
     }
     heads = dict(bbox_head=dict(num_classes=count), mask_head=dict(num_classes=count))
     model = dict(
-        **_padding(backbone),
+        **_preprocessor(backbone),
         backbone=_own(backbone),
         neck=neck,
         rpn_head=dict(anchor_generator=dict(scales=[scale], strides=strides)),
@@ -176,27 +177,32 @@ def _instance(data: TaskData, backbone: Backbone, budget: Budget) -> list[str]:
     return [
         f'# anchors of {sides} pixels, the sizes of the boxes',
         _assign('model', model),
-        *_coco(data, budget),
+        *_coco(data, backbone, budget),
     ]
 
 
-def _padding(backbone: Backbone) -> dict[str, Any]:
-    """Return the padding that patches of other sizes than 4, 8, 16 and 32 need."""
+def _preprocessor(backbone: Backbone) -> dict[str, Any]:
+    """Return mean and std, and the padding that patches of other sizes than 4, 8, 16 and 32 need."""
     unit = 2 * backbone.strides[0]
-    if not backbone.is_vit or 32 % unit == 0:
-        return {}
-    return dict(data_preprocessor=dict(pad_size_divisor=unit))
+    settings = _normalization(backbone)
+    if backbone.is_vit and 32 % unit:
+        settings['pad_size_divisor'] = unit
+    return dict(data_preprocessor=settings) if settings else {}
+
+
+def _normalization(backbone: Backbone) -> dict[str, Any]:
+    return backbone.images.preprocessor if backbone.images else {}
 
 
 def _plain(value: float) -> float:
     return int(value) if value == int(value) else value
 
 
-def _coco(data: TaskData, budget: Budget) -> list[str]:
+def _coco(data: TaskData, backbone: Backbone, budget: Budget) -> list[str]:
     scale = scaled_size(data.size, budget.longest)
     images = data.labels.image_root
     return [
-        *_pipelines(dict(Resize=dict(scale=scale))),
+        *_pipelines(backbone, dict(Resize=dict(scale=scale))),
         f'train_dataloader = dict(batch_size={budget.batch_size}, dataset=dict(',
         f'    ann_file={data.train_file!r}, metainfo=metainfo,',
         f'    data_prefix=dict(img={images!r}), pipeline=train_pipeline))',
@@ -210,13 +216,14 @@ def _coco(data: TaskData, budget: Budget) -> list[str]:
 
 
 def _sam_lora(data: TaskData, backbone: Backbone, budget: Budget) -> list[str]:
-    preprocessor = dict(pad_size_divisor=budget.longest)
+    preprocessor = dict(pad_size_divisor=budget.longest, **_normalization(backbone))
     images = data.labels.image_root
+    frozen = dict(tune='decoder') if backbone.kind == 'sam-frozen' else {}
     return [
         _assign('data_preprocessor', preprocessor),
-        _assign('model', dict(data_preprocessor=preprocessor, model=backbone.settings)),
+        _assign('model', dict(data_preprocessor=preprocessor, model=backbone.settings, **frozen)),
         *([f'load_from = {backbone.checkpoint!r}'] if backbone.checkpoint else []),
-        *_pipelines({'mmssl.ResizeLongest': dict(scale=budget.longest)}),
+        *_pipelines(backbone, {'mmssl.ResizeLongest': dict(scale=budget.longest)}),
         f'train_dataloader = dict(batch_size={budget.batch_size}, dataset=dict(',
         f'    ann_file={data.train_file!r},',
         f'    data_prefix=dict(img_path={images!r}), pipeline=train_pipeline))',
@@ -231,10 +238,12 @@ def _semantic(data: TaskData, backbone: Backbone, budget: Budget) -> list[str]:
     scale = scaled_size(data.size, budget.longest)
     unit = 4 * backbone.strides[0] if backbone.is_vit else 32
     crop = max(unit, min(512 if budget.longest > 512 else 256, scale[1]) // unit * unit)
-    preprocessor: dict[str, Any] = dict(size=(crop, crop))
+    preprocessor: dict[str, Any] = dict(size=(crop, crop), **_normalization(backbone))
     sizes: dict[str, dict[str, Any]] = dict(
         RandomResize=dict(scale=scale), RandomCrop=dict(crop_size=(crop, crop)), Resize=dict(scale=scale)
     )
+    if backbone.images is not None:  # colors are changed in RGB only
+        sizes['PhotoMetricDistortion'] = dict(type='mmssl.BandJitter')
     model = dict(
         backbone=_own(backbone),
         decode_head=dict(in_channels=backbone.channels, num_classes=len(data.classes)),
@@ -247,7 +256,7 @@ def _semantic(data: TaskData, backbone: Backbone, budget: Budget) -> list[str]:
     return [
         _assign('data_preprocessor', preprocessor),
         _assign('model', dict(data_preprocessor=preprocessor, **model)),
-        *_pipelines(sizes),
+        *_pipelines(backbone, sizes),
         f'train_dataloader = dict(batch_size={budget.batch_size}, dataset=dict(',
         f'    data_root={data.folder!r}, {subset}metainfo=metainfo, pipeline=train_pipeline))',
         'val_dataloader = dict(dataset=dict(',
@@ -264,9 +273,9 @@ def _classify(data: TaskData, backbone: Backbone, budget: Budget) -> list[str]:
         model['neck'] = dict(type='GlobalAveragePooling')
     root = data.labels.image_root
     return [
-        f'data_preprocessor = dict(num_classes={len(data.classes)})',
+        _assign('data_preprocessor', dict(num_classes=len(data.classes), **_normalization(backbone))),
         _assign('model', model),
-        *_pipelines({crop: dict(scale=budget.longest) for crop in CROPS}),
+        *_pipelines(backbone, {crop: dict(scale=budget.longest) for crop in CROPS}),
         f'train_dataloader = dict(batch_size={budget.batch_size}, dataset=dict(',
         f'    data_root={root!r}, ann_file={data.train_file!r},',
         '    metainfo=metainfo, pipeline=train_pipeline))',
@@ -277,14 +286,32 @@ def _classify(data: TaskData, backbone: Backbone, budget: Budget) -> list[str]:
     ]
 
 
-def _pipelines(sizes: dict[str, dict[str, Any]]) -> list[str]:
-    """Return the pipelines of the base with other sizes of some transforms, by their types."""
+def _pipelines(backbone: Backbone, sizes: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the pipelines of the base with other settings of some transforms, by their types."""
+    if backbone.images is None:
+        name, lines = 'sizes', [f'sizes = {sizes!r}  # in pixels']
+    else:
+        name, lines = 'changes', _image_changes(backbone.images, sizes)
     return [
-        f'sizes = {sizes!r}  # in pixels',
+        *lines,
         *(
-            f"{name} = [dict(step, **sizes.get(step['type'], {{}})) for step in _base_.{name}]"
-            for name in ('train_pipeline', 'test_pipeline')
+            f"{pipeline} = [dict(step, **{name}.get(step['type'], {{}})) for step in _base_.{pipeline}]"
+            for pipeline in ('train_pipeline', 'test_pipeline')
         ),
+    ]
+
+
+def _image_changes(images: ImageSettings, sizes: dict[str, dict[str, Any]]) -> list[str]:
+    """Return what differs from the base for images that are not 8-bit RGB."""
+    loaders = [name for name in sizes if name in CROPS] or ['mmssl.LoadImage']
+    entries = {name: f'dict(reading, **{sizes[name]!r})' if name in sizes else 'reading' for name in loaders}
+    entries.update((name, repr(size)) for name, size in sizes.items() if name not in loaders)
+    return [
+        '# how images are read, and other settings of transforms of the base, sizes in pixels',
+        _assign('reading', images.loader),
+        'changes = {',
+        *(f'    {name!r}: {entry},' for name, entry in entries.items()),
+        '}',
     ]
 
 

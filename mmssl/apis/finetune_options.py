@@ -20,6 +20,8 @@ class Options:
         iters: Number of steps, in place of ``epochs``.
         batch_size: Images of a step.
         size: Longest side of the images as the model gets them, in pixels.
+        stats: File of ``mmssl stats --out``: channels, range, mean and std of images that are not 8-bit RGB.
+            None reads them as for pre-training.
         format: Format of the labels, if the folder holds several.
         ignore: Values of label maps to ignore, besides 255 and those named void.
         by_folder: Split by folders instead of files, so that a video or a patient stays in one part.
@@ -41,6 +43,7 @@ class Options:
     iters: int | None = None
     batch_size: int | None = None
     size: int | None = None
+    stats: str | None = None
     format: str | None = None
     ignore: tuple[int, ...] = ()
     by_folder: bool = False

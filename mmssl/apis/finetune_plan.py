@@ -84,11 +84,12 @@ def read_start(checkpoint: str, task: str, settings: Options, architecture: str 
         from mmssl.apis.finetune_sam import sam_start
 
         return Start(
-            checkpoint, sam_start(checkpoint, settings.backbone_config, settings.size, settings.trust)
+            checkpoint,
+            sam_start(checkpoint, settings.backbone_config, settings.size, settings.trust, settings.stats),
         )
     source = os.path.expanduser(architecture or checkpoint)
     pretraining = pretraining_config(source, settings.backbone_config, settings.trust)
-    backbone = backbone_for(task, pretraining, checkpoint, settings.freeze)
+    backbone = backbone_for(task, pretraining, checkpoint, settings.freeze, settings.stats)
     size, patch = settings.size, backbone.strides[0]
     if task == 'classify' and backbone.is_vit and size and size % patch:
         raise UserError(

@@ -5,17 +5,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmssl.apis.finetune_architecture import Backbone
+from mmssl.apis.finetune_images import image_settings
 from mmssl.config import RANDOM
 from mmssl.errors import CheckpointError, UserError
 
 PATCH_SIZE = 16
 # encoders by the width of their patch embedding
 _KINDS = {768: 'vit_b', 1024: 'vit_l', 1280: 'vit_h'}
+# encoders whose attention gets low-rank updates; others stay frozen
 _ATTENTION = ('SAMImageEncoder', 'SAMTinyViT')
 
 
 def sam_start(
-    checkpoint: str, backbone_config: str | None, size: int | None = None, trust: bool = False
+    checkpoint: str,
+    backbone_config: str | None,
+    size: int | None = None,
+    trust: bool = False,
+    statistics: str | None = None,
 ) -> Backbone:
     """Return the model of a Segment Anything checkpoint, with its config and the side of its images.
 
@@ -27,10 +33,11 @@ def sam_start(
         backbone_config: Name or path of a config of :class:`mmssl.InteractiveSAM`, or None.
         size: Side of the images; None for that of the checkpoint.
         trust: As for :func:`mmssl.checkpoint.load_file`.
+        statistics: As for :func:`mmssl.apis.finetune_images.image_settings`.
 
     Raises:
         CheckpointError: The file is of another model, or does not say of which.
-        UserError: The encoder cannot be tuned, or the size does not fit it.
+        UserError: The size does not fit the encoder.
     """
     from mmssl.checkpoint import load_file, strip_module, weights_of
 
@@ -42,25 +49,26 @@ def sam_start(
     content = load_file(checkpoint, trust=trust)
     weights = strip_module(weights_of(content, checkpoint))
     _check_weights(weights, checkpoint)
-    settings = _settings(content, weights, checkpoint, backbone_config)
+    settings, pretraining = _settings(content, weights, checkpoint, backbone_config)
     encoder = dict(settings['image_encoder'])
     name = str(encoder.get('type', 'SAMImageEncoder')).rpartition('.')[2]
-    if name not in _ATTENTION:
-        raise UserError(
-            f'no low-rank updates for the encoder {name}; they are for {" and ".join(_ATTENTION)}'
-        )
     native = encoder.get('img_size', 1024)
     if size is not None and size % PATCH_SIZE:
         raise UserError(f'--size {size} must be divisible by {PATCH_SIZE}, the side of a patch')
     if size is not None and size != native:
         encoder['img_size'] = size
+    images = image_settings(pretraining, encoder.get('in_channels', 3), statistics)
+    if images is not None:
+        encoder['in_channels'] = images.channels
+        settings = {**settings, 'pixel_mean': images.mean, 'pixel_std': images.std}
     return Backbone(
         {**settings, 'image_encoder': encoder},
         [],
         [PATCH_SIZE],
         image_size=size or native,
-        kind='sam',
+        kind='sam' if name in _ATTENTION else 'sam-frozen',
         checkpoint=os.path.abspath(checkpoint),
+        images=images,
     )
 
 
@@ -87,8 +95,8 @@ def _check_weights(weights: Mapping[str, Any], checkpoint: str) -> None:
 
 def _settings(
     content: Mapping[str, Any], weights: Mapping[str, Any], checkpoint: str, backbone_config: str | None
-) -> dict[str, Any]:
-    """Return the settings of :class:`mmssl.SAM`."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings of :class:`mmssl.SAM`, and the config, empty for a released file."""
     from mmssl.apis.finetune_backbones import pretraining_config
 
     has_config = bool((content.get('meta') or {}).get('cfg')) if isinstance(content, Mapping) else False
@@ -101,8 +109,9 @@ def _settings(
                 f'{backbone_config or checkpoint} is no config of Segment Anything: its model has no '
                 'image_encoder; give another --backbone-config'
             )
-        return {'type': 'mmssl.SAM', **{key: value for key, value in model.items() if key != 'init_cfg'}}
-    return {'type': 'mmssl.SAM', 'image_encoder': _released_encoder(weights, checkpoint)}
+        model = {key: value for key, value in model.items() if key != 'init_cfg'}
+        return {'type': 'mmssl.SAM', **model}, config
+    return {'type': 'mmssl.SAM', 'image_encoder': _released_encoder(weights, checkpoint)}, {}
 
 
 def _released_encoder(weights: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:

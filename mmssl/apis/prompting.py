@@ -25,14 +25,16 @@ class PromptInferencer(Inferencer):
     """Segment prompted objects, or everything, with Segment Anything.
 
     Args:
-        config: 'vit_b', 'vit_l', 'vit_h', 'vit_t'; a name of ``list_models(system='promptable')``; or the
-            path of a config.
-        checkpoint: File in the official names, or written by a training run; random weights if None.
+        config: 'sam-mini', a small model in the package; 'vit_b', 'vit_l', 'vit_h', 'vit_t'; a name of
+            ``list_models(system='promptable')``; or the path of a config.
+        checkpoint: File in the official names, or written by a training run; 'auto' for the released file,
+            which is downloaded. None: that of 'sam-mini', random weights for other models.
         device: 'cpu', 'cuda:0', ...; a GPU if there is one when None.
         trust: Load a checkpoint that contains pickled code.
         multimask: Return all three masks of a prompted object, not only the best.
         pictures: How images that are not 8-bit RGB are read, such as
-            ``PictureSettings(value_range=(0, 4095), page=0)`` of :mod:`mmssl.data.pictures`.
+            ``PictureSettings(value_range=(0, 4095), page=0)`` of :mod:`mmssl.data.pictures`. As the config
+            says, if None.
         **generator: Settings of the automatic masks, passed on to
             :class:`mmssl.promptable.SamAutomaticMaskGenerator` (``points_per_side=16``), and ``tile`` for
             large images.
@@ -62,19 +64,20 @@ class PromptInferencer(Inferencer):
         from mmengine.config import Config
 
         from mmssl.apis.models import scope_of
-        from mmssl.data.pictures import PictureSettings
+        from mmssl.layers.input_channels import input_channels
 
         self.device = pick_device(device)
         self.multimask = multimask
-        self.pictures = pictures or PictureSettings()
         name, path = _find_model(config, checkpoint)
+        self.pictures = pictures or _settings_of(name)
         if path is None:
             warnings.warn(f'{config} runs with random weights: no checkpoint was given', stacklevel=2)
         self.cfg = Config(dict(default_scope='mmpretrain'))
         with scope_of(self.cfg):
             self.model = load_sam(name, path or RANDOM, trust=trust)
         self.model.to(self.device)
-        self.generator = make_generator(self.model, generator)
+        self.channels = input_channels(self.model.image_encoder)
+        self.generator = make_generator(self.model, {**_automatic_settings(config, checkpoint), **generator})
 
     def __call__(
         self,
@@ -140,11 +143,9 @@ class PromptInferencer(Inferencer):
         self, sources: Sequence[Source], files: Sequence[Path], objects: Sequence = (), **options: Any
     ) -> list[dict]:
         """Segment images; see the class."""
-        from mmssl.data.pictures import read_rgb
-
         results: list[dict] = []
         for source, file in zip(sources, files, strict=True):
-            pixels = read_rgb(file, self.pictures)
+            pixels = self._read(file)
             prompts = objects[source.input_index]
             if prompts is None:
                 records = self.generator.generate(pixels)
@@ -156,6 +157,14 @@ class PromptInferencer(Inferencer):
             except ValueError as error:
                 raise ValueError(f'{source.path or source.name}: {error}') from error
         return results
+
+    def _read(self, file: Path) -> np.ndarray:
+        """Return an image as the model reads it, (H, W, C) uint8."""
+        from mmssl.data.pictures import read_channels, read_rgb
+
+        if self.channels == 3:
+            return read_rgb(file, self.pictures)
+        return read_channels(file, self.channels, self.pictures)
 
     def _segment(self, pixels: np.ndarray, prompts: list[dict]) -> dict:
         from mmssl.data.annotations import coco_masks
@@ -192,9 +201,29 @@ class PromptInferencer(Inferencer):
         write_image(Image.fromarray(drawing), folder / 'pictures' / f'{source.name}.png')
 
 
+def _settings_of(name: str) -> 'PictureSettings':
+    """Return how the images of a config are read; the defaults for the name of a model."""
+    from mmssl.config.load import load_config
+    from mmssl.data.pictures import PictureSettings, settings_of_config
+    from mmssl.data.reader_settings import reader_settings
+    from mmssl.promptable.build import KINDS
+
+    return PictureSettings() if name in KINDS else settings_of_config(reader_settings(load_config(name)))
+
+
+def _automatic_settings(config: Any, checkpoint: Any) -> dict[str, Any]:
+    """Return the settings of automatic masks that suit weights in the package; none for others."""
+    from mmssl.config.packaged import find_packaged
+
+    packaged = find_packaged(str(config)) if checkpoint in (None, True, 'auto') else None
+    return packaged.automatic if packaged else {}
+
+
 def _find_model(config: Any, checkpoint: Any) -> tuple[str, str | None]:
     """Return the name or path that :func:`mmssl.apis.sam.load_sam` takes, and the checkpoint or None."""
     from mmssl.apis.models import Entry, find_entry, find_weights
+    from mmssl.checkpoint.packaged import AUTO, automatic_file
+    from mmssl.config.packaged import find_packaged
     from mmssl.hints import nearest
     from mmssl.promptable.build import KINDS
 
@@ -203,10 +232,13 @@ def _find_model(config: Any, checkpoint: Any) -> tuple[str, str | None]:
             f'a config of type {type(config).__name__}; give one of {", ".join(KINDS)}, a name of '
             "mmssl.apis.list_models(system='promptable'), or a path"
         )
+    packaged = find_packaged(str(config))
+    if checkpoint == AUTO or (packaged is not None and config == packaged.name and checkpoint is None):
+        return packaged.config if packaged else str(config), automatic_file(str(config))
     if config in KINDS:
         if checkpoint is True:
             raise ValueError(
-                f"{config}'s weights are Meta's or MobileSAM's release: download the file and give its path"
+                f"{config}'s weights are Meta's or MobileSAM's release: checkpoint='auto' downloads them"
             )
         released = Entry(str(config), Path(config), 'promptable', None)
         return str(config), find_weights(checkpoint, released)

@@ -32,7 +32,10 @@ class AutomaticSegmenter:
         cache_dir: str | None = None,
         show_progress: bool = False,
     ):
+        from mmssl.layers.input_channels import input_channels
+
         self.generator = make_generator(model, settings, cache_dir)
+        self.channels = input_channels(model.image_encoder)
         self.show_progress = show_progress
 
     def __call__(self, pixels: 'np.ndarray') -> list[dict]:
@@ -82,6 +85,7 @@ class PromptedSegmenter:
         from mmssl.promptable import SamPredictor
 
         self.predictor = SamPredictor(model, cache_dir)
+        self.channels = self.predictor.channels
         self.objects = list(objects)
         self.multimask = multimask
         self.mask = mask

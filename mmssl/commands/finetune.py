@@ -38,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--size', type=int, metavar='N', help='longest side of the images as the model gets them, in pixels'
     )
     parser.add_argument(
+        '--stats',
+        metavar='FILE.py',
+        help='what mmssl stats --out has written of images that are not 8-bit RGB: channels, range, mean and '
+        'std (default: as for pre-training)',
+    )
+    parser.add_argument(
         '--format', choices=FORMATS, metavar='FORMAT', help='format of the labels, if there are several'
     )
     parser.add_argument(
@@ -90,6 +96,7 @@ def run(args: argparse.Namespace) -> None:
         'iters',
         'batch_size',
         'size',
+        'stats',
         'format',
         'by_folder',
         'labels',

@@ -7,8 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmssl.commands.arguments import check_output_folder, progress_hidden
+from mmssl.commands.default_models import find_sam
 from mmssl.commands.picture_arguments import add_picture_arguments, picture_settings
-from mmssl.commands.sam_arguments import NO_MASKS, add_generator_arguments, add_model_arguments
+from mmssl.commands.sam_arguments import (
+    NO_MASKS,
+    add_generator_arguments,
+    add_model_arguments,
+    generator_settings,
+)
 from mmssl.commands.segment_prompts import check_images, check_mode, find_images, parse_prompts
 
 if TYPE_CHECKING:
@@ -80,7 +86,9 @@ def run(args: argparse.Namespace) -> int:
     from mmssl.data.pictures import showing
 
     objects = parse_prompts(args)
-    settings = check_mode(args, objects)
+    check_mode(args, objects)
+    find_sam(args, args.auto)
+    settings = generator_settings(args)
     check_checkpoint(args.checkpoint)
     out = Path(args.out)
     paths = find_images(args.images, exclude=(out / 'masks', out / 'overlays'))
@@ -159,16 +167,17 @@ def _segment_all(
 ) -> None:
     from tqdm import tqdm
 
-    from mmssl.data.pictures import read_rgb
+    from mmssl.data.pictures import read_channels, read_rgb
     from mmssl.errors import BadImageError
 
     for name, path in tqdm(paths.items(), desc='segmenting', unit='image', disable=hidden):
         try:
             pixels = read_rgb(path)
+            values = None if segmenter.channels == 3 else read_channels(path, segmenter.channels)
         except (BadImageError, OSError) as error:
             results.unreadable.append(str(error))
             continue
-        records = segmenter(pixels)
+        records = segmenter(pixels if values is None else values)
         masks = [record for record in records if record['area']]
         results.empty += len(records) - len(masks)
         _save(results.out, name, pixels, masks, segmenter)

@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         from mmssl.checkpoint import write_text
 
         make_parent(args.out)
-        write_text(Path(args.out), as_snippet(statistics, args.source))
+        write_text(Path(args.out), as_snippet(statistics, args.source, source.settings))
     print(as_json(as_dict(statistics)) if args.json else as_table(statistics, args.source))
     if args.out and not args.json:
         print(f'\n{args.out}: value_range, mean and std for the _base_ of a config')

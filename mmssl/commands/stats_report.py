@@ -1,6 +1,7 @@
 """What ``mmssl stats`` writes: a table, JSON, and a config's settings."""
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,8 +89,14 @@ def _warnings(statistics: 'DataStatistics') -> list[str]:
     return [*warnings, ''] if warnings else []
 
 
-def as_snippet(statistics: 'DataStatistics', source: str) -> str:
-    """Return the settings as a file for the ``_base_`` of a config."""
+def as_snippet(statistics: 'DataStatistics', source: str, reading: Mapping[str, Any] | None = None) -> str:
+    """Return the settings as a file for the ``_base_`` of a config.
+
+    Args:
+        statistics: The statistics.
+        source: What was measured.
+        reading: channels, pages and channel_axis that it was read with, if they are needed.
+    """
     name = ' '.join(source.split())
     types = ', '.join(statistics.types)
     return '\n'.join(
@@ -98,6 +105,7 @@ def as_snippet(statistics: 'DataStatistics', source: str) -> str:
             '# For the _base_ of a config with value_range=_base_.value_range in the loader transform and',
             '# data_preprocessor = dict(mean=_base_.mean, std=_base_.std), on the scale of 0 to 255.',
             *_settings(statistics),
+            *([f'reading = {dict(reading)!r}'] if reading else []),
             '',
         ]
     )

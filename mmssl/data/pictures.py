@@ -111,6 +111,36 @@ def read_rgb(
         raise _with_options(error, path) from None
 
 
+def read_channels(
+    path: str | os.PathLike, num_channels: int, settings: PictureSettings | None = None
+) -> np.ndarray:
+    """Read all channels of an image, upright.
+
+    Args:
+        path: Path of a file, or a path that leads through an archive.
+        num_channels: C; another number is an error.
+        settings: How to read it, without ``bands``; those of :func:`showing` by default.
+
+    Returns:
+        (H, W, C) uint8, in the order of the file.
+
+    Raises:
+        FileNotFoundError, BadImageError: As for :func:`read_rgb`.
+    """
+    settings = _CURRENT.get() if settings is None else settings
+    path = os.fspath(path)
+    reading = {'channels': num_channels, **settings.reading}
+    try:
+        image = ImageReader(value_range=settings.value_range, pages=settings.page, **reading).open(path)
+        pixels = orient(in_range(decode_pixels(image), image), image.orientation)
+    except ImageSettingError as error:
+        raise _with_options(error, path) from None
+    pixels = pixels[..., ::-1] if num_channels == 3 else pixels
+    if pixels.shape[2] != num_channels:
+        raise BadImageError(f'has {pixels.shape[2]} channels, and the model reads {num_channels}', path)
+    return np.ascontiguousarray(np.rint(pixels).clip(0, 255).astype(np.uint8))
+
+
 def shown_channels(num_channels: int, settings: PictureSettings | None = None) -> list[int]:
     """Return the three of the channels of an array that are shown as red, green and blue.
 

@@ -126,7 +126,7 @@ class SamAutomaticMaskGenerator:
             TypeError: As in :meth:`SamPredictor.set_image`.
             ValueError: As in :meth:`SamPredictor.set_image`.
         """
-        check_image(image)
+        check_image(image, self.predictor.channels)
         size = image.shape[:2]
         return self.records(self.masks(image, batch_counter(progress, self.num_batches(size))), size)
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmssl.layers.input_channels import input_channels
 from mmssl.layers.modes import evaluating
 from mmssl.promptable.checks import (
     check_boxes,
@@ -44,6 +45,7 @@ class SamPredictor:
         original_size: (height, width) of the original image.
         input_size: (height, width) of the resized image.
         is_image_set: Whether there is an image.
+        channels: Channels of the images that the model reads; 3 unless it was built for others.
     """
 
     def __init__(self, sam_model: nn.Module, cache_dir: str | Path | None = None):
@@ -55,6 +57,7 @@ class SamPredictor:
                 'mmssl.promptable.build_sam'
             )
         self.transform = ResizeLongestSide(self.model.image_encoder.img_size)
+        self.channels = input_channels(self.model.image_encoder)
         self.cache = EmbeddingCache(cache_dir, torch.float32) if cache_dir else None
         self.reset_image()
 
@@ -94,8 +97,8 @@ class SamPredictor:
         """Encode an image.
 
         Args:
-            image: (H, W, 3) uint8, 0 to 255.
-            image_format: Order of its channels, 'RGB' or 'BGR'.
+            image: (H, W, 3) uint8, 0 to 255; of as many channels as the model reads.
+            image_format: Order of three channels, 'RGB' or 'BGR'.
 
         Raises:
             TypeError: Not an array, or not of uint8.
@@ -103,8 +106,8 @@ class SamPredictor:
         """
         if image_format not in FORMATS:
             raise ValueError(f"image_format={image_format!r}; give 'RGB' or 'BGR', the order of the channels")
-        check_image(image)
-        if image_format != self.model.image_format:
+        check_image(image, self.channels)
+        if self.channels == 3 and image_format != self.model.image_format:
             image = image[..., ::-1]
         pixels = torch.from_numpy(self.transform.apply_image(image)).to(self.device)
         self.set_torch_image(pixels.permute(2, 0, 1).contiguous()[None], image.shape[:2])
@@ -121,7 +124,7 @@ class SamPredictor:
             ValueError: Another shape, or values out of range.
         """
         encoder = self.model.image_encoder
-        check_resized_image(transformed_image, original_image_size, encoder.img_size)
+        check_resized_image(transformed_image, original_image_size, encoder.img_size, self.channels)
         self.reset_image()
         self.original_size = _int_pair(original_image_size)
         self.input_size = _int_pair(transformed_image.shape[2:])

@@ -31,7 +31,7 @@ class ResizeLongestSide:
         return self.get_preprocess_shape(size[0], size[1], self.target_length)
 
     def apply_image(self, image: np.ndarray) -> np.ndarray:
-        """Resize (H, W, 3), (H, W, 1) or (H, W) uint8, bilinear with antialiasing as in Pillow.
+        """Resize (H, W, C) or (H, W) uint8, bilinear with antialiasing as in Pillow.
 
         Images of one channel become (h, w), as in the official class.
         """
@@ -40,6 +40,8 @@ class ResizeLongestSide:
         height, width = self._resized(image.shape[:2])
         if (height, width) == image.shape[:2]:
             return np.array(image)
+        if image.ndim == 3 and image.shape[2] > 4:
+            return np.stack([self.apply_image(image[..., index]) for index in range(image.shape[2])], axis=-1)
         pillow = Image.fromarray(np.ascontiguousarray(image))
         return np.array(pillow.resize((width, height), Image.Resampling.BILINEAR))
 

@@ -72,7 +72,7 @@ class TiledMaskGenerator:
             TypeError: As in :meth:`SamPredictor.set_image`.
             ValueError: As in :meth:`SamPredictor.set_image`.
         """
-        check_image(image)
+        check_image(image, self.generator.predictor.channels)
         size = image.shape[:2]
         after_batch = None if progress is None else batch_counter(progress, self.num_batches(size))
         return self.generator.records(self.masks(image, after_batch), size)
@@ -87,7 +87,7 @@ class TiledMaskGenerator:
 
     def masks(self, image: np.ndarray, after_batch: Callable[[], None] | None = None) -> list[Mask]:
         """As :meth:`generate`, as run lengths; ``after_batch`` is called after each batch of points."""
-        check_image(image)
+        check_image(image, self.generator.predictor.channels)
         size = image.shape[:2]
         callbacks = () if after_batch is None else (after_batch,)
         rows, columns = (spans(length, self.tile, self.overlap) for length in size)

@@ -271,6 +271,8 @@ def test_mistakes_say_why_and_write_nothing(work, tmp_path, capsys):
     bands.write_text("model = dict(backbone=dict(type='ResNet', depth=18, in_channels=4))\n")
     own = tmp_path / 'own.py'
     own.write_text("model = dict(backbone=dict(type='mmssl.InfoMaxEncoder'))\n")
+    five = tmp_path / 'five.py'
+    five.write_text(f'mean = {[100.0] * 5}\nstd = {[50.0] * 5}\n')
     out = tmp_path / 'out'
     for arguments, options, error, words in (
         ((bare, 'detect', 'cells'), {}, CheckpointError, 'give it with --backbone-config'),
@@ -295,7 +297,14 @@ def test_mistakes_say_why_and_write_nothing(work, tmp_path, capsys):
             UserError,
             'take 64',
         ),
-        (('random', 'detect', 'cells'), dict(backbone_config=bands), UserError, 'of 4 channels'),
+        (
+            ('random', 'detect', 'cells'),
+            dict(backbone_config=bands, stats=five),
+            UserError,
+            'checkpoint of 4;',
+        ),
+        ((work / 'moco.pth', 'detect', 'cells'), dict(stats=bands), UserError, 'no mean and std'),
+        ((work / 'moco.pth', 'detect', 'cells'), dict(stats='fvie.py'), FileNotFoundError, 'fvie.py does'),
         ((work / 'moco.pth', 'detect', 'cells'), dict(freeze=True), UserError, 'is for the task classify'),
         ((work / 'moco.pth', 'detect', 'cells'), dict(epochs=1, iters=1), UserError, 'two lengths'),
         ((work / 'moco.pth', 'detect', 'cells'), dict(size=0), UserError, '--size 0 must be at least 1'),

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from PIL import Image
 
 from mmssl.data.suffixes import IMAGE_SUFFIXES, is_image
-from mmssl.errors import LabelError
+from mmssl.errors import BadImageError, LabelError
 from mmssl.hints import nearest_path
 
 _SPLITS = {'train': 'train', 'val': 'val', 'test': 'test'}
@@ -272,11 +272,27 @@ def image_size(path: str) -> tuple[int, int]:
         with Image.open(path) as image:
             width, height = image.size
             turned = image.getexif().get(_ORIENTATION_TAG, 1) >= 5
+    except Image.UnidentifiedImageError:
+        return _size_of_values(path)
     except Exception as error:  # Pillow's parsers raise all kinds of errors on damaged headers
         raise LabelError(
             f'not a readable image ({type(error).__name__}); remove or replace it', path
         ) from None
     return (height, width) if turned else (width, height)
+
+
+def _size_of_values(path: str) -> tuple[int, int]:
+    """Return (width, height) of a file that Pillow does not know, such as a TIFF of many bands."""
+    from mmssl.data.array_formats import open_array
+    from mmssl.data.images import read_file
+
+    try:
+        file = open_array(read_file(path), path, channel_axis=-1)
+        height, width = file.size(0)
+    except (BadImageError, OSError) as error:
+        reason = getattr(error, 'reason', str(error))
+        raise LabelError(f'not a readable image ({reason}); remove or replace it', path) from None
+    return (height, width) if file.orientation >= 5 else (width, height)
 
 
 def no_images(folder: LabelFolder, labels: str) -> LabelError:
