@@ -21,9 +21,9 @@ def add_picture_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('images that are not 8-bit RGB')
     group.add_argument(
         '--value-range',
-        metavar='LOW,HIGH|image',
-        help='values that become black and white, or image for percentiles of each image; `mmssl stats DIR` '
-        'measures it',
+        metavar='LOW,HIGH|image|window',
+        help='values that become black and white, image for percentiles of each image, or window for that of '
+        'DICOM files; `mmssl stats DIR` measures it',
     )
     group.add_argument('--page', type=int, metavar='N', help='page of a stack, from 0')
     add_bands(group)  # type: ignore[arg-type]
@@ -47,16 +47,18 @@ def parse_value_range(text: str | None) -> Any:
     """Return the range of ``--value-range``.
 
     Raises:
-        ValueError: It is neither two numbers, the first one below the second, nor 'image'.
+        ValueError: It is neither two numbers, the first one below the second, nor 'image' or 'window'.
     """
-    if text in (None, 'image'):
+    if text in (None, 'image', 'window'):
         return text
     try:
         low, high = (float(part) for part in text.split(','))
     except ValueError:
         low = high = 0.0
     if not low < high:
-        raise ValueError(f'--value-range {text}: give LOW,HIGH with LOW below HIGH, as 0,4095, or image')
+        raise ValueError(
+            f'--value-range {text}: give LOW,HIGH with LOW below HIGH, as 0,4095, image or window'
+        )
     return low, high
 
 

@@ -25,3 +25,7 @@ class ArrayFile(abc.ABC):
     @abc.abstractmethod
     def read(self, page: int) -> np.ndarray:
         """Return the values of a page, (H, W, C)."""
+
+    def window(self, page: int) -> tuple[float, float] | None:
+        """Return the values that a viewer shows as black and as white, if the file says so."""
+        return None

@@ -5,6 +5,7 @@ bits by OpenCV, and all else by Pillow.
 """
 
 import io
+import struct
 import warnings
 import zipfile
 
@@ -13,16 +14,19 @@ import numpy as np
 from PIL import Image
 
 from mmssl.data.array_file import ArrayFile
-from mmssl.data.eight_bits import ImageSettingError, format_of_values
+from mmssl.data.dicom_file import DicomFile
+from mmssl.data.eight_bits import ImageSettingError, format_of_values, netpbm_maximum
 from mmssl.data.heif import bits_of, decode_deep, is_heic, register_heic
 from mmssl.data.images import MAX_PIXELS
 from mmssl.data.tiff_file import TiffFile
 from mmssl.errors import BadImageError
 
 MAX_CHANNELS = 64
+_FEW_CHANNELS = 4
 _ORIENTATION = 0x0112
 _MAX_BYTES = 1 << 33
 _EXACT_IN_FLOAT32 = 1 << 24
+_BYTE = 255
 _PILLOW_MODES = {
     '1': 'L',
     'P': 'RGB',
@@ -40,7 +44,7 @@ class NumpyFile(ArrayFile):
     Args:
         values: The array.
         channel_axis: -1 if channels are last and 0 if they are first; None takes the one of the two that has
-            at most 64 entries.
+            at most 4 entries, or at most 64.
     """
 
     def __init__(self, values: np.ndarray, channel_axis: int | None = None):
@@ -67,42 +71,14 @@ class NumpyFile(ArrayFile):
 
 
 def _channel_axis(shape: tuple[int, ...]) -> int:
-    axes = [axis for axis in (0, -1) if shape[axis] <= MAX_CHANNELS]
+    few = [axis for axis in (0, -1) if shape[axis] <= _FEW_CHANNELS]
+    axes = few or [axis for axis in (0, -1) if shape[axis] <= MAX_CHANNELS]
     if len(axes) != 1:
         raise ImageSettingError(
             f'an array of shape {shape} may have its channels first or last; set channel_axis=-1 (last) or 0 '
             'in the loader transform'
         )
     return axes[0]
-
-
-class DicomFile(ArrayFile):
-    """A DICOM file, its modality LUT or rescale slope and intercept applied: CT in Hounsfield units.
-
-    Args:
-        data: Bytes of the file.
-    """
-
-    def __init__(self, data: bytes):
-        import pydicom
-
-        self._dataset = pydicom.dcmread(io.BytesIO(data))
-        self.pages = int(self._dataset.get('NumberOfFrames', None) or 1)
-
-    def size(self, page: int) -> tuple[int, int]:
-        """Return height and width of a frame without decoding it."""
-        return self._dataset.Rows, self._dataset.Columns
-
-    def read(self, page: int) -> np.ndarray:
-        """Return the values of a frame, (H, W, C)."""
-        from pydicom.pixels import apply_modality_lut, convert_color_space, pixel_array
-
-        dataset = self._dataset
-        values = pixel_array(dataset, index=page, raw=True)
-        if values.ndim == 3:
-            space = dataset.PhotometricInterpretation
-            return convert_color_space(values, space, 'RGB') if space.startswith('YBR_FULL') else values
-        return apply_modality_lut(values, dataset)[..., None]
 
 
 class PillowFile(ArrayFile):
@@ -136,14 +112,51 @@ class PillowFile(ArrayFile):
             return _sixteen_bit_png(self._data)
         if image.format in ('HEIF', 'AVIF') and bits_of(self._data) > 8:
             return _with_channels(decode_deep(self._data))
+        if image.format == 'PPM' and netpbm_maximum(self._data) > _BYTE:
+            return _netpbm(self._data)
         if image.format == 'JPEG2000':
-            import imagecodecs
-
-            return _with_channels(imagecodecs.jpeg2k_decode(self._data))
+            return _jpeg2000(self._data)
         if image.mode == 'CMYK':
             image = image.convert('RGB')
         mode = _PILLOW_MODES.get(image.mode)
         return _with_channels(np.asarray(image.convert(mode) if mode else image))
+
+
+class Jpeg2000File(ArrayFile):
+    """A JPEG 2000 of bands that Pillow does not know.
+
+    Args:
+        data: Bytes of the file.
+    """
+
+    pages = 1
+
+    def __init__(self, data: bytes):
+        self._data = data
+
+    def size(self, page: int) -> tuple[int, int]:
+        """Return height and width without decoding anything: marker SIZ of ISO/IEC 15444-1, A.5.1."""
+        start = self._data.index(b'\xff\x4f\xff\x51')
+        right, bottom, left, top = struct.unpack('>4I', self._data[start + 8 : start + 24])
+        return bottom - top, right - left
+
+    def read(self, page: int) -> np.ndarray:
+        """Return the values, (H, W, C)."""
+        return _jpeg2000(self._data)
+
+
+def _jpeg2000(data: bytes) -> np.ndarray:
+    import imagecodecs
+
+    return _with_channels(imagecodecs.jpeg2k_decode(data))
+
+
+def _netpbm(data: bytes) -> np.ndarray:
+    """Return the values of a PGM or PPM of 16 bits, which Pillow scales, and reduces to 8 bits in color."""
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None:
+        raise ValueError('undecodable')
+    return _with_channels(values if values.ndim == 2 else values[..., ::-1])
 
 
 def _sixteen_bit_png(data: bytes) -> np.ndarray:
@@ -181,9 +194,18 @@ def open_array(data: bytes, path: str, channel_axis: int | None = None) -> Array
             return DicomFile(data)
         if name in ('NPY', 'NPZ'):
             return NumpyFile(_load_numpy(data), channel_axis)
+        if name == 'JPEG2000':
+            return _of_jpeg2000(data)
         return PillowFile(data)
     except Exception as error:  # the parsers raise all kinds of errors on damaged headers
         raise image_error(error, path) from None
+
+
+def _of_jpeg2000(data: bytes) -> ArrayFile:
+    try:
+        return PillowFile(data)
+    except (Image.UnidentifiedImageError, OSError):
+        return Jpeg2000File(data)
 
 
 def read_page(file: ArrayFile, page: int, path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -261,4 +283,4 @@ def image_error(error: Exception, path: str) -> Exception:
         return type(error)(error.reason, path)
     if isinstance(error, Image.UnidentifiedImageError):
         return BadImageError('no known image format', path)
-    return BadImageError(f'undecodable: {error}', path)
+    return BadImageError(f'undecodable: {" ".join(str(error).split())}', path)

@@ -1,6 +1,7 @@
 """Checks that an image is 8-bit grey or RGB, so that converting it to RGB loses no bits, bands or pages."""
 
 import io
+import re
 import warnings
 
 from PIL import Image
@@ -14,6 +15,7 @@ CHANNELS_HINT = (
     "(pip install 'mmssl[images]')"
 )
 PAGES_HINT = "set pages=0 for the first, or pages='channels' to load all of them, in the loader transform"
+_DEPTH = 32997
 _PHOTOMETRIC, _BITS, _SAMPLES, _EXTRA_SAMPLES, _SUBFILE_TYPE = 262, 258, 277, 338, 254
 _GRAY, _RGB, _YCBCR, _LAB = (0, 1), 2, 6, 8
 _ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA = 1, 2
@@ -46,6 +48,8 @@ def refuse_lossy(header: Image.Image, data: bytes, path: str) -> None:
 
 def _bits(header: Image.Image, data: bytes) -> int:
     """Return the bits per value."""
+    if header.format == 'PPM' and header.mode != 'F':
+        return netpbm_maximum(data).bit_length()
     if header.mode in ('I', 'F') and header.format != 'PNG':
         return 32
     if header.mode.startswith('I'):
@@ -65,7 +69,7 @@ def _bits(header: Image.Image, data: bytes) -> int:
 
 
 def _refuse_lossy_tiff(header: Image.Image, data: bytes, path: str) -> None:
-    pages = _count_pages(data) if getattr(header, 'n_frames', 1) > 1 else 1
+    pages = _count_pages(data) if getattr(header, 'n_frames', 1) > 1 else _numbers(header, _DEPTH, 1)[0]
     if pages > 1:
         raise ImageSettingError(f'a TIFF of {pages} pages; {PAGES_HINT}', path)
     samples = _numbers(header, _SAMPLES, 1)[0]
@@ -113,11 +117,19 @@ def unknown_format(data: bytes, path: str) -> BadImageError:
 
 
 def format_of_values(data: bytes) -> str | None:
-    """Return 'TIFF', 'NPY', 'NPZ' or 'DICOM' by the first bytes of a file; None for anything else."""
+    """Return 'TIFF', 'NPY', 'NPZ', 'DICOM' or 'JPEG2000' by the first bytes of a file; None for others."""
     if data[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'):
         return 'TIFF'
     if data[:6] == b'\x93NUMPY':
         return 'NPY'
     if data[:4] == b'PK\x03\x04':
         return 'NPZ'
+    if data[4:12] == b'jP  \r\n\x87\n' or data[:4] == b'\xff\x4f\xff\x51':
+        return 'JPEG2000'
     return 'DICOM' if data[128:132] == b'DICM' else None
+
+
+def netpbm_maximum(data: bytes) -> int:
+    """Return the largest value that the header of a PGM or PPM states; 1 for a bitmap (PBM)."""
+    tokens = re.sub(rb'#[^\n]*\n', b' ', data[:1024]).split()
+    return int(tokens[3]) if tokens[0] in (b'P2', b'P3', b'P5', b'P6') else 1

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmssl.data.array_formats import ArrayFile, open_array, read_page
+from mmssl.data.array_formats import ArrayFile, image_error, open_array, read_page
 from mmssl.data.eight_bits import PAGES_HINT, RANGE_HINT, ImageSettingError
 from mmssl.data.images import MAX_PIXELS, EncodedImage, decode, open_image, read_file
 from mmssl.data.value_range import (
@@ -76,8 +76,8 @@ class ImageReader:
     Args:
         max_pixels: Largest image to accept, width times height.
         value_range: Values that become 0 and 255: (low, high), such a pair for each channel, 'image' for
-            percentiles of each image, or 'raw' to leave the scaling to the data preprocessor. None is enough
-            for 8 bits.
+            percentiles of each image, 'window' for the window of a DICOM file, or 'raw' to leave the scaling
+            to the data preprocessor. None is enough for 8 bits.
         channels: Number of channels that every image has, or indices of those to load.
         pages: Which page of a TIFF, frame of a DICOM file or entry of a stack to load, from 0; 'channels'
             joins all of them as channels.
@@ -130,7 +130,7 @@ class ImageReader:
         file = open_array(data, path, self.channel_axis)
         values = self._values(file, path, page)
         stored_height, stored_width = values.shape[:2]
-        value_range = self._range(values, file.no_data, path)
+        value_range = self._range(values, file, self.pages if page is None else page, path)
         if value_range is not None:
             values = fill_missing(values, value_range, file.no_data)
         if values.shape[2] == 3:  # BGR to the toolboxes, whose data preprocessors reverse them again
@@ -159,17 +159,33 @@ class ImageReader:
             values = np.concatenate(each, axis=2)
         return select_channels(values, self.channels, path)
 
-    def _range(self, values: np.ndarray, no_data: float | None, path: str) -> np.ndarray | None:
+    def _range(
+        self, values: np.ndarray, file: ArrayFile, pages: int | str | None, path: str
+    ) -> np.ndarray | None:
         value_range = self.value_range
         if value_range is None and values.dtype != np.uint8:
             raise ImageSettingError(f'{values.dtype} values have no known range; {RANGE_HINT}', path)
         if value_range is None or isinstance(value_range, str):
-            return range_of_image(values, no_data) if value_range == 'image' else None
+            if value_range == 'window':
+                return _window(file, pages, path)
+            return range_of_image(values, file.no_data) if value_range == 'image' else None
         if len(value_range) not in (1, values.shape[2]):
             raise BadImageError(
                 f'has {values.shape[2]} channels, and value_range has {len(value_range)} pairs', path
             )
         return value_range
+
+
+def _window(file: ArrayFile, pages: int | str | None, path: str) -> np.ndarray:
+    """Return the window of a page, or of each of the pages that are channels, as (1 or C, 2)."""
+    numbers = range(file.pages) if pages == 'channels' else [pages or 0]
+    try:
+        windows = [file.window(int(number)) for number in numbers]
+    except Exception as error:  # values of other types than the standard says
+        raise image_error(error, path) from None
+    if None in windows:
+        raise ImageSettingError(f"has no window, and value_range='window' is set; {RANGE_HINT}", path)
+    return np.asarray(windows, np.float64)
 
 
 def decode_pixels(image: OpenedImage, reduction: int = 1) -> np.ndarray:

@@ -11,6 +11,7 @@ from mmssl.data.array_file import ArrayFile
 
 _ORIENTATION = 0x0112
 _GDAL_NO_DATA = 42113
+_PALETTE = 3
 
 
 class TiffFile(ArrayFile):
@@ -33,7 +34,10 @@ class TiffFile(ArrayFile):
         tag = self._pages[0].tags.get(_ORIENTATION)
         self.orientation = int(tag.value) if tag and tag.value in range(1, 9) else 1
         self.no_data = _no_data(self._pages[0])
-        if self.pages == 1 and self._may_be_stack():
+        if self.pages == 1 and self._pages[0].axes == 'ZYX':  # slices of a volume in one page
+            self._stack = self._pages[0].asarray()
+            self.pages = len(self._stack)
+        elif self.pages == 1 and self._may_be_stack():
             self._read_stack()
 
     def _may_be_stack(self) -> bool:
@@ -63,13 +67,20 @@ class TiffFile(ArrayFile):
     def read(self, page: int) -> np.ndarray:
         """Return the values of a page, (H, W, C)."""
         if self._stack is not None:
-            return _channels_last(self._stack[page], self._pages[0].axes)
+            return _channels_last(self._stack[page], self._pages[0].axes.removeprefix('Z'))
         selected = self._pages[page]
         ends = map(sum, zip(selected.dataoffsets, selected.databytecounts, strict=True))
         if max(ends, default=0) > len(self._data):
             raise ValueError('truncated: the file ends before the last of its strips or tiles')
         values = self._uncopied(selected)
-        return _channels_last(selected.asarray() if values is None else values, selected.axes)
+        values = _channels_last(selected.asarray() if values is None else values, selected.axes)
+        return self._with_colors(values, selected)
+
+    def _with_colors(self, values: np.ndarray, page: Any) -> np.ndarray:
+        """Look up the colors of a palette, 8 bits of the 16 that the file has for each, as Pillow does."""
+        if page.photometric != _PALETTE or page.colormap is None:
+            return values
+        return (page.colormap >> 8).astype(np.uint8).T[values[..., 0]]
 
     def _uncopied(self, page: Any) -> np.ndarray | None:
         """Return the values of an uncompressed page in the memory of the file, read-only; None for others."""

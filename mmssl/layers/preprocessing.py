@@ -64,6 +64,8 @@ class FastNormalization(_Base):
             self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), False)
             self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), False)
         self._non_blocking = non_blocking
+        if value_range == 'window':
+            raise ValueError("value_range='window' is for the loader transform, which reads the files")
         self.value_range = check_value_range(value_range)
 
     def cast_data(self, data: Any) -> Any:

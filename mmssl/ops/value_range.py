@@ -9,21 +9,21 @@ from torch import Tensor
 # of an image whose range is its own: the percentiles that nnU-Net clips CT at (Isensee et al., 2021)
 IMAGE_PERCENTILES = (0.5, 99.5)
 _FORMS = (
-    "(low, high), one such pair for each channel, 'image' for percentiles of each image, or 'raw' for values "
-    'that the data preprocessor scales'
+    "(low, high), one such pair for each channel, 'image' for percentiles of each image, 'window' for that "
+    "of a DICOM file, or 'raw' for values that the data preprocessor scales"
 )
 
 
 def check_value_range(value: Any) -> Any:
-    """Return a range of values as None, 'image', 'raw', or (1 or C, 2) float64.
+    """Return a range of values as None, 'image', 'window', 'raw', or (1 or C, 2) float64.
 
     Args:
-        value: None, 'image', 'raw', (low, high), or such a pair for each channel.
+        value: None, 'image', 'window', 'raw', (low, high), or such a pair for each channel.
 
     Raises:
         ValueError: It is none of them, or a low value is not below its high value.
     """
-    if value is None or (isinstance(value, str) and value in ('image', 'raw')):
+    if value is None or (isinstance(value, str) and value in ('image', 'window', 'raw')):
         return value
     try:
         pairs = np.asarray(value, np.float64)
