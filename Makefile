@@ -75,7 +75,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	fi; \
 	rm -f $(STAMP); \
 	touch $(UNFINISHED); \
-	$(PY) -m pip install -e '.[all]' -c constraints.txt; \
+	$(PY) -m pip install -e '.[all,test]' -c constraints.txt; \
 	mv $(UNFINISHED) $(STAMP)
 
 clean:

@@ -58,7 +58,7 @@ def log_of(clone):
     return lines
 
 
-INSTALL = '-m pip install -e .[all] -c constraints.txt'
+INSTALL = '-m pip install -e .[all,test] -c constraints.txt'
 
 
 def test_first_target_makes_the_environment_and_the_next_reuses_it(clone):

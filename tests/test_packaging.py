@@ -99,7 +99,14 @@ def test_metadata_asks_for_no_toolbox_unless_an_extra_does(wheel):
         assert any(entry.endswith('LICENSE') for entry in archive.namelist())
     required = [line.partition(': ')[2] for line in lines if line.startswith('Requires-Dist')]
     plain = [line for line in required if 'extra ==' not in line]
-    assert sorted(plain) == ['numpy>=1.26', 'pillow', 'scipy>=1.11', 'torch>=2.6', 'tqdm']
+    assert sorted(plain) == [
+        'numpy>=1.26',
+        'pillow',
+        'safetensors>=0.4',
+        'scipy>=1.11',
+        'torch>=2.6',
+        'tqdm',
+    ]
     assert 'Requires-Python: <3.13,>=3.10' in lines
     assert {'onedl', 'det', 'seg', 'openmmlab', 'demo', 'lmdb', 'bench', 'test', 'all'} <= {
         line.partition(': ')[2] for line in lines if line.startswith('Provides-Extra')

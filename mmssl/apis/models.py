@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmssl.config.catalogue import SYSTEMS, Entry, find_entry, list_models
+from mmssl.config.packaged import find_packaged
 from mmssl.hints import nearest_path
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ def find_weights(pretrained: bool | str | os.PathLike | None, entry: Entry) -> s
         ValueError: ``pretrained=True`` without published weights.
         FileNotFoundError: There is no such file.
     """
+    from mmssl.checkpoint.packaged import packaged_file
+
     if pretrained is None or pretrained is False:
         return None
     if pretrained is True:
@@ -132,7 +135,8 @@ def find_weights(pretrained: bool | str | os.PathLike | None, entry: Entry) -> s
                 f'no weights are published for {entry.name}: train it (mmssl train) or convert a release '
                 "(mmssl convert), and give the file: pretrained='epoch_300.pth'"
             )
-        return _download(entry.weights)
+        packaged = find_packaged(entry.name)
+        return packaged_file(packaged) if packaged else _download(entry.weights)
     path = os.path.expanduser(os.fspath(pretrained))
     if os.path.isdir(path):
         raise FileNotFoundError(f'checkpoint {path} is a directory; name a file in it')

@@ -11,6 +11,7 @@ from mmssl.commands.arguments import (
     checkpoint_files,
     make_parent,
 )
+from mmssl.commands.default_models import find_weights
 from mmssl.commands.picture_arguments import add_bands, reading_and_pictures
 
 HELP = 'draw the attention of the class token of a vision transformer over images'
@@ -43,6 +44,7 @@ def run(args: argparse.Namespace) -> None:
         FileNotFoundError: The config, the checkpoint or an image does not exist.
         ValueError: The backbone has no class token or no attention, or the checkpoint does not fit.
     """
+    find_weights(args)
     check_files([*checkpoint_files(args.checkpoint), *args.images])
     check_output_suffix(args.out)
     import torch

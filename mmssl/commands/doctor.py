@@ -15,7 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--mim',
         action='store_true',
-        help="let onedl-mim find this package: list its files first in the wheel's RECORD",
+        help="let onedl-mim find this package and its weights: list its files first in the wheel's RECORD, "
+        'and copy the weights to the cache of `mim download`',
     )
 
 
@@ -35,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
 
         record = mim.put_package_first()
         print(f'{record}: the files of mmssl come first' if record else 'mim finds mmssl already')
+        for path in mim.copy_weights():
+            print(f'{path}: copied from the package')
         return 0
     from mmssl.hosts import doctor
 

@@ -18,6 +18,7 @@ from mmssl.commands.arguments import (
     process_of,
     progress_hidden,
 )
+from mmssl.commands.default_models import find_weights
 
 HELP = 'write the features of images to a Parquet file or array; continues where it stopped'
 
@@ -76,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
         ValueError: An argument is out of range, or the weights do not fit.
     """
     check_minimums(args, batch_size=1, workers=0, image_size=1)
+    find_weights(args)
     check_files(checkpoint_files(args.checkpoint))
     rank, world_size, device = process_of(args.launcher, args.device)
     from mmssl.apis.embedding import embed

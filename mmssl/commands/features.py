@@ -14,6 +14,7 @@ from mmssl.commands.arguments import (
     add_workers,
     check_minimums,
 )
+from mmssl.commands.default_models import find_weights
 
 if TYPE_CHECKING:
     import torch
@@ -80,6 +81,7 @@ def check_model_arguments(args: argparse.Namespace) -> None:
         IsADirectoryError: The output is a folder.
     """
     check_minimums(args, batch_size=1, workers=0, image_size=1)
+    find_weights(args)
     if args.checkpoint != RANDOM and not os.path.isfile(args.checkpoint):
         raise FileNotFoundError(
             f'no checkpoint {args.checkpoint!r}; give a file, or {RANDOM!r} for random weights'

@@ -7,7 +7,8 @@ import textwrap
 from collections.abc import Iterable
 from typing import Any
 
-from mmssl.commands.table import command_module
+from mmssl.commands.default_models import with_default_model
+from mmssl.commands.table import DEFAULT_MODELS, command_module
 from mmssl.hints import nearest
 
 MAX_COLUMNS = 110
@@ -88,12 +89,24 @@ class HelpFormatter(argparse.HelpFormatter):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Parser that reports a wrong argument in one line, with the nearest right one."""
+    """Parser that reports a wrong argument in one line, with the nearest right one.
 
-    def __init__(self, **kwargs: Any):
+    Args:
+        default_model: Model of the package for arguments that name none; None if one must be named.
+        **kwargs: Passed on to ``argparse.ArgumentParser``.
+    """
+
+    def __init__(self, default_model: str | None = None, **kwargs: Any):
         kwargs.setdefault('formatter_class', HelpFormatter)
         super().__init__(**kwargs)
         self._positionals.title = 'arguments'
+        self.default_model = default_model
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Parse as argparse does; CONFIG and CHECKPOINT may be left out if there is a default model."""
+        if args is not None and self.default_model:
+            args = with_default_model(args, self.default_model)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str):
         """Print the error and exit with status 2."""
@@ -129,7 +142,10 @@ def command_parser(name: str) -> CommandParser:
     """Create the parser of a command."""
     module = command_module(name)
     description = getattr(module, 'DESCRIPTION', None) or sentence(module.HELP)
-    parser = CommandParser(prog=f'mmssl {name}', description=description)
+    model = DEFAULT_MODELS.get(name)
+    if model:
+        description += f' Without CONFIG and CHECKPOINT: {model}, a small model in the package.'
+    parser = CommandParser(model, prog=f'mmssl {name}', description=description)
     module.add_arguments(parser)
     return parser
 

@@ -9,6 +9,7 @@ from mmssl.commands.arguments import (
     check_output_suffix,
     make_parent,
 )
+from mmssl.commands.default_models import find_weights
 from mmssl.commands.picture_arguments import add_bands, reading_and_pictures
 
 HELP = 'draw input, masked input and reconstruction of images by a masked autoencoder'
@@ -34,6 +35,7 @@ def run(args: argparse.Namespace) -> None:
         FileNotFoundError: The config, the checkpoint or an image does not exist.
         ValueError: The config is not a masked autoencoder, or the checkpoint has no decoder.
     """
+    find_weights(args)
     check_files([args.checkpoint, *args.images])
     check_output_suffix(args.out)
     import torch

@@ -12,7 +12,7 @@ from mmssl.commands.arguments import (
     option_name,
 )
 
-MODELS = 'vit_b, vit_l, vit_h, vit_t (MobileSAM), or a config with a mmssl.SAM'
+MODELS = 'sam-mini (in the package), vit_b, vit_l, vit_h, vit_t (MobileSAM), or a config with a mmssl.SAM'
 NO_MASKS = '; no mask passed the filters: lower --pred-iou-thresh or --stability-score-thresh'
 
 
@@ -61,13 +61,15 @@ GENERATOR_SETTINGS = {
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the model, its weights and where it runs."""
     parser.add_argument(
-        '--model', required=True, metavar='KIND', help=f'{MODELS} (a path, or its name below configs/)'
+        '--model',
+        metavar='KIND',
+        help=f'{MODELS} (a path, or its name below configs/); default: sam-mini, a small one',
     )
     parser.add_argument(
         '--checkpoint',
-        required=True,
         metavar='FILE',
-        help=f'weights: a released file, or one that a training run wrote; {RANDOM!r} for random weights',
+        help='weights: a released file, or one that a training run wrote; auto downloads the released file '
+        f'of KIND; {RANDOM!r} for random weights',
     )
     add_device(parser)
     parser.add_argument(

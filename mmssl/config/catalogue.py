@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from mmssl.config.packaged import packaged_weights
 from mmssl.config.paths import mim_root
 from mmssl.hints import nearest, nearest_path
 
@@ -27,7 +28,10 @@ class Metadata(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A config with its name, its file, the system of its model, and the URL of published weights, if any."""
+    """A config with its name, its file, the system of its model, and its published weights, if any.
+
+    The weights are a URL, or the path of a file in the package: ``'mmssl/weights/NAME'``.
+    """
 
     name: str
     path: Path
@@ -181,8 +185,8 @@ def find_entry(name: str | os.PathLike) -> Entry:
     """Find a config by name or path.
 
     Args:
-        name: Name in a metafile, name of a shipped config file with or without ``.py``, its path below
-            ``configs``, or the path of any config.
+        name: Name in a metafile, name of weights in the package, name of a shipped config file with or
+            without ``.py``, its path below ``configs``, or the path of any config.
 
     Raises:
         FileNotFoundError: A path that does not exist.
@@ -195,6 +199,9 @@ def find_entry(name: str | os.PathLike) -> Entry:
         return shipped[0] if shipped else Entry(path.stem, path, 'selfsup', None)
     plain = text.removeprefix('mmssl::').removeprefix('configs/').removesuffix('.py')
     known = entries()
+    packaged = packaged_weights().get(plain)
+    if packaged is not None:
+        return find_entry(packaged.config)
     for candidates in (
         [entry for entry in known if entry.name == plain],
         [entry for entry in known if entry.path.with_suffix('').as_posix().endswith(f'/configs/{plain}')],

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmssl.config.error_text import explain
+from mmssl.config.packaged import find_packaged
 from mmssl.config.paths import config_root
 from mmssl.hints import nearest, nearest_path
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def find_config(name: str) -> Path:
-    """Find a config by path, or by its name below the shipped configs (``mmssl::`` and ``.py`` are optional).
+    """Find a config by path, or by its name below the shipped configs (``mmssl::`` and ``.py`` are optional),
+    or by the name of weights in the package.
 
     Raises:
         FileNotFoundError: There is neither; the message names the nearest one.
@@ -24,6 +26,9 @@ def find_config(name: str) -> Path:
     for candidate in (Path(name), config_root() / below, config_root() / f'{below}.py'):
         if candidate.is_file():
             return candidate
+    packaged = find_packaged(name)
+    if packaged is not None:
+        return config_root() / f'{packaged.config}.py'
     shipped = [path.relative_to(config_root()).as_posix() for path in config_root().rglob('*.py')]
     same_stem = [path for path in shipped if Path(path).stem == Path(name).stem]
     hint = f'; did you mean {same_stem[0]!r}?' if same_stem else nearest(below, shipped) or nearest_path(name)

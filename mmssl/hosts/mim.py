@@ -7,10 +7,14 @@ site-packages. The order of RECORD has no meaning (PEP 627), so the package's ow
 """
 
 import importlib.metadata
+import os
+import shutil
 from pathlib import Path
 
 DISTRIBUTION = 'mmssl'
 PACKAGE = Path(__file__).resolve().parents[1]
+# where `mim download` keeps checkpoints; a file that is there is not downloaded
+CACHE = Path('~/.cache/mim')
 
 
 def mim_root() -> Path:
@@ -84,3 +88,28 @@ def put_package_first(name: str = DISTRIBUTION) -> Path | None:
         return None
     write_text(record, ''.join(ordered))
     return record
+
+
+def copy_weights(folder: Path = CACHE) -> list[Path]:
+    """Copy the weights in the package to the folder where ``mim download`` looks before it downloads.
+
+    The metafiles give paths in the package as weights, which mim cannot fetch by itself.
+
+    Returns:
+        The files that were not there yet.
+
+    Raises:
+        OSError: A file cannot be written.
+    """
+    folder = folder.expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    copied = []
+    for source in sorted((PACKAGE / 'weights').glob('*.safetensors')):
+        target = folder / source.name
+        if target.exists() and target.read_bytes() == source.read_bytes():
+            continue
+        partial = target.with_name(f'.{target.name}.{os.getpid()}')
+        shutil.copy(source, partial)
+        os.replace(partial, target)
+        copied.append(target)
+    return copied
