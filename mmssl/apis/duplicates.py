@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mmssl.apis.duplicates_parts import Found, Parts
+from mmssl.apis.duplicates_parts import Found, Parts, rows_of_block
 from mmssl.apis.feature_images import read_picture, write_list, write_sheet
 from mmssl.apis.neighbours import MODEL_KEYS
 from mmssl.checkpoint import write_json
@@ -94,6 +94,7 @@ def find_duplicates(
                 first.features,
                 None if other is None else second.features,
                 threshold,
+                block_rows=rows_of_block(len(first.paths), world_size),
                 progress=advance,
                 share=(rank, world_size),
             )

@@ -11,6 +11,12 @@ from typing import Any, NamedTuple
 
 from mmssl.checkpoint import write_json
 from mmssl.evaluation.duplicates import Pair
+from mmssl.evaluation.neighbours import BLOCK_ROWS
+
+
+def rows_of_block(rows: int, world_size: int) -> int:
+    """Return the size of the blocks of rows that processes take in turn: at least four for each."""
+    return BLOCK_ROWS if world_size == 1 else max(1, min(BLOCK_ROWS, -(-rows // (4 * world_size))))
 
 
 class Found(NamedTuple):

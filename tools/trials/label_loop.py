@@ -32,12 +32,14 @@ def first_model(args: argparse.Namespace, folder: Path) -> str:
     weights = work_dir / f'iter_{iters}.pth'
     if not weights.is_file():
         cfg = load_config(CONFIG)
-        light = cfg.train_dataloader.dataset.datasets[1]
-        light.data_root = args.data
-        cfg.train_dataloader.update(dataset=light, num_workers=0, persistent_workers=False)
-        cfg.update(load_from=args.backbone, val_cfg=None, val_dataloader=None, val_evaluator=None)
-        cfg.update(test_cfg=None, test_dataloader=None, test_evaluator=None)
-        cfg.train_cfg.update(max_iters=iters)
+        cfg.train_dataloader.dataset = cfg.train_dataloader.dataset.datasets[1]
+        cfg.train_dataloader.dataset.data_root = args.data
+        cfg.train_dataloader.num_workers = 0
+        cfg.train_dataloader.persistent_workers = False
+        cfg.load_from = args.backbone
+        for name in ('cfg', 'dataloader', 'evaluator'):
+            cfg[f'val_{name}'] = cfg[f'test_{name}'] = None
+        cfg.train_cfg = dict(cfg.train_cfg, max_iters=iters, val_interval=None)
         cfg.train_cfg.pop('val_interval')
         cfg.param_scheduler[1].end = iters
         cfg.default_hooks.checkpoint.interval = iters
