@@ -10,7 +10,9 @@
 _base_ = '../dino/dino_vit-mini-p8_1xb64-amp-coslr-12e_tiny-imagenet.py'
 model = dict(
     type='mmssl.DINOv2',
-    backbone=dict(type='mmssl.DINOv2ViT'),
+    backbone=dict(
+        type='mmssl.DINOv2ViT', init_cfg=dict(type='Xavier', layer='Linear', distribution='uniform')
+    ),
     head=dict(type='mmssl.DINOHead'),
     warmup_teacher_temp_epochs=0,
 )

@@ -1,6 +1,7 @@
 """``mmssl convert FAMILY SRC DST [--reverse]``: weights of other releases in mmssl's names, or back."""
 
 import argparse
+import copy
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -9,6 +10,8 @@ from mmssl.commands.arguments import add_progress, progress_hidden
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+    from mmssl.convert.keymap import Family
 
 HELP = "convert the weights of another release to mmssl's names, or back"
 
@@ -65,16 +68,13 @@ def run(args: argparse.Namespace) -> int:
         FileExistsError: DST exists.
         ValueError: There is no such family, the weights do not belong to it, or a prefix matches nothing.
     """
-    from mmssl.checkpoint.keys import add_prefix, strip_prefix
+    from mmssl.checkpoint.keys import add_prefix
     from mmssl.checkpoint.weight_files import write_weights
     from mmssl.convert import get_family, keymap
 
-    family = get_family(args.family)  # before a large file is read
+    get_family(args.family)  # before a large file is read
     _check_files(args)
-    content = _read(args)
-    weights = strip_prefix(keymap.unwrap(content, () if args.reverse else family.parts), '')
-    dropped = _drop(weights, args.drop)
-    converted, layout = keymap.convert(family, weights, args.reverse, args.prefix, args.grid)
+    family, converted, layout, dropped = _convert(args, _read(args))
     if args.reverse:
         converted = add_prefix(converted, family.file_prefix)
     nested = args.reverse and not args.dst.endswith('.safetensors')
@@ -94,6 +94,35 @@ def run(args: argparse.Namespace) -> int:
         + f', from {source} to {target}: {args.dst}'
     )
     return 0
+
+
+def _convert(args: argparse.Namespace, content: dict) -> tuple['Family', dict, str, int]:
+    """Return the family, the renamed weights, their layout and the number of dropped keys.
+
+    'timm-vit' also takes the same architectures in the names of Hugging Face or of their release.
+
+    Raises:
+        ValueError: The weights do not belong to the family, or a prefix matches nothing.
+    """
+    from mmssl.checkpoint.keys import strip_prefix
+    from mmssl.convert import get_family, keymap
+    from mmssl.convert.released import FAMILIES
+
+    any_release = args.family == 'timm-vit' and not args.reverse
+    reason = None
+    for name in FAMILIES if any_release else (args.family,):
+        family = get_family(name)
+        try:
+            unwrapped = keymap.unwrap(content, () if args.reverse else family.parts)
+            weights = copy.copy(strip_prefix(unwrapped, ''))  # with what it says about position tables
+            dropped = _drop(weights, args.drop)
+            converted, layout = keymap.convert(family, weights, args.reverse, args.prefix, args.grid)
+        except ValueError as error:
+            reason = reason or error
+        else:
+            return family, converted, layout, dropped
+    assert reason is not None
+    raise reason
 
 
 def _check_files(args: argparse.Namespace) -> None:

@@ -15,7 +15,8 @@ class MethodHook(Hook):
     """Connect a self-supervised method to its run before training.
 
     A model with ``set_schedule`` gets the number of optimizer steps in an epoch and in the whole run, and one
-    with ``attach`` gets the optimizer, around whose steps it acts. The runners of mmssl add this hook
+    with ``attach`` gets the optimizer, around whose steps it acts. In a run that is not resumed, schedules
+    begin at step 0, also where ``load_from`` names a finished run. The runners of mmssl add this hook
     themselves; with mmengine's own add ``dict(type='mmssl.MethodHook')`` to ``custom_hooks``.
     """
 
@@ -24,6 +25,8 @@ class MethodHook(Hook):
     def before_train(self, runner) -> None:
         """Set the schedule, and attach the model to the optimizer."""
         model = bare_model(runner.model)
+        if runner.iter == 0 and hasattr(model, 'restart_schedule'):
+            model.restart_schedule()
         accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
         if hasattr(model, 'set_schedule'):
             length = len(runner.train_dataloader)

@@ -15,6 +15,8 @@ from mmssl.layers.modes import evaluating
 from mmssl.registry import HOOKS
 
 RESULTS = 'feature_quality.json'
+# key in the message hub: whether the run began with trained weights
+TRAINED_START = 'feature_quality/trained_start'
 
 
 @HOOKS.register_module()
@@ -27,9 +29,11 @@ class FeatureQualityHook(Hook):
     in the last block, which falls to 0 where every head looks at a single patch. Results go to the message
     hub and the visualizer as ``quality/rankme`` and so on, and to ``<work_dir>/feature_quality.json``.
 
-    Every measurement is compared with the one at the start, which is that of the released weights in a run
-    that goes on from them. A warning with the numbers follows where RankMe or the standard deviation is less
-    than ``collapse`` times as large (the features collapse), or RankMe less than ``worse`` times.
+    Every measurement is compared with the one at the start. A warning with the numbers follows where RankMe
+    or the standard deviation is less than ``collapse`` times as large: the features collapse. In a run that
+    goes on from trained weights (``load_from``, or a backbone with an ``init_cfg`` of type 'Pretrained') one
+    follows too where RankMe is less than ``worse`` times as large: the features have become worse. RankMe of
+    random weights says nothing about their quality, and falls in good runs.
 
     Args:
         interval: Iterations between measurements; there is always one before and one after training.
@@ -37,7 +41,7 @@ class FeatureQualityHook(Hook):
         views: Draws of the pipeline for each image; with two or more, LiDAR is measured too.
         pool: 'avg' or 'cls', as for :class:`~mmssl.engine.knn_hook.KNNHook`.
         collapse: Fraction of the start below which the features count as collapsed.
-        worse: Fraction of RankMe's start below which a warning says that the features have become worse.
+        worse: Fraction of the RankMe of trained weights below which the features count as worse.
         batch_size: Images in a forward pass.
         seed: Seed of the draw.
 
@@ -88,6 +92,8 @@ class FeatureQualityHook(Hook):
         if not is_main_process():
             return
         self._batch = self._draw(runner.train_dataloader.dataset)
+        if runner.iter == 0:  # kept in the checkpoint, for a resumed run
+            runner.message_hub.update_info(TRAINED_START, starts_from_trained_weights(runner))
         path = Path(runner.work_dir) / RESULTS
         if runner.iter and path.is_file():  # a resumed run extends the list
             entries = json.loads(path.read_text(encoding='utf-8'))
@@ -146,7 +152,8 @@ class FeatureQualityHook(Hook):
         self._history = [entry for entry in self._history if entry['iter'] != iteration]
         self._history.append(dict(iter=iteration, **result))
         write_text(Path(runner.work_dir) / RESULTS, json.dumps(self._history, indent=2) + '\n')
-        message = compare_with_start(self._history[0], result, self.collapse, self.worse)
+        worse = self.worse if runner.message_hub.get_info(TRAINED_START) else 0.0
+        message = compare_with_start(self._history[0], result, self.collapse, worse)
         if message:
             runner.logger.warning(f'after {iteration} iterations {message}')
 
@@ -166,6 +173,17 @@ class FeatureQualityHook(Hook):
         with evaluating(model):
             inputs = model.data_preprocessor(dict(inputs=images, data_samples=None), False)['inputs']
             return attention_entropy(class_attention(backbone, inputs))
+
+
+def starts_from_trained_weights(runner) -> bool:
+    """Whether a run begins with the weights of a checkpoint, all of them or those of its backbone."""
+    if runner.cfg.get('load_from'):
+        return True
+    backbone = getattr(bare_model(runner.model), 'backbone', None)
+    parts = [] if backbone is None else backbone.modules()
+    settings = [getattr(part, 'init_cfg', None) or [] for part in parts]
+    listed = [cfg for each in settings for cfg in (each if isinstance(each, (list, tuple)) else [each])]
+    return any(cfg.get('type') == 'Pretrained' for cfg in listed)
 
 
 def compare_with_start(start: dict, now: dict, collapse: float, worse: float) -> str:

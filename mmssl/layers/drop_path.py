@@ -78,3 +78,17 @@ class DropPath(nn.Module):
     def extra_repr(self) -> str:
         """Show the rate."""
         return f'drop_prob={self._drop_prob:.3g}'
+
+
+def drop_path_rows(branch: Tensor, module: DropPath, images: int, image: Tensor) -> Tensor:
+    """Drop a branch (T, C) of rows of several images: all rows of an image, or none.
+
+    Args:
+        branch: (T, C).
+        module: Stochastic depth of the branch.
+        images: Number of images.
+        image: (T,), image of each row.
+    """
+    if not module.active:
+        return branch
+    return branch * draw_survivors(images, module.rate, branch).index_select(0, image).unsqueeze(1)

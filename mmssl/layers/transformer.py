@@ -4,7 +4,7 @@ import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmssl.layers.drop_path import DropPath, drop_path
+from mmssl.layers.drop_path import DropPath, drop_path, drop_path_rows
 from mmssl.layers.feed_forward import FeedForward, LayerScale, feed_forward, layer_scale
 from mmssl.layers.rope import rotate
 from mmssl.ops.attention import attention
@@ -50,7 +50,9 @@ class Attention(nn.Module):
         self.proj = nn.Linear(embed_dims, embed_dims)
         self.gamma1 = layer_scale(embed_dims, layer_scale_init_value)
 
-    def forward(self, x: Tensor, first_query: int = 0, rope: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, first_query: int = 0, rope: Tensor | None = None, rows: Tensor | None = None
+    ) -> Tensor:
         """Attend from ``x[:, first_query:]`` to all of ``x``.
 
         Args:
@@ -58,13 +60,18 @@ class Attention(nn.Module):
             first_query: Index of the first query. Earlier tokens are only keys and values, and their own
                 output is not computed.
             rope: (2, N, C / heads), rotations of the last N tokens, see :mod:`mmssl.layers.rope`.
+            rows: (T,), indices of the queries, among all B * (L - first_query), whose output is computed;
+                None for all.
 
         Returns:
-            (B, L - first_query, C).
+            (B, L - first_query, C), or (T, C).
         """
         query, key, value = self.project(x, first_query, rope)
         out = attention(query, key, value, dropout_p=self.attn_drop_rate if self.training else 0.0)
-        out = self.gamma1(self.proj(out.transpose(1, 2).flatten(2)))
+        out = out.transpose(1, 2).flatten(2)
+        if rows is not None:
+            out = out.flatten(0, 1).index_select(0, rows)
+        out = self.gamma1(self.proj(out))
         return F.dropout(out, self.drop_rate, self.training) if self.drop_rate else out
 
     def project(
@@ -137,19 +144,33 @@ class TransformerBlock(nn.Module):
         self.ln2 = nn.LayerNorm(embed_dims, eps=eps)
         self.ffn = feed_forward(ffn_type, embed_dims, feedforward_channels, drop_rate, layer_scale_init_value)
 
-    def forward(self, x: Tensor, first_query: int = 0, rope: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, first_query: int = 0, rope: Tensor | None = None, rows: Tensor | None = None
+    ) -> Tensor:
         """Transform tokens.
 
         Args:
             x: (B, L, C).
             first_query: Index of the first token to transform; earlier ones are only attended to.
             rope: (2, N, C / heads), rotations of the last N tokens, see :mod:`mmssl.layers.rope`.
+            rows: (T,), indices of the tokens to transform, among all B * L; None for all. Not with
+                ``first_query``.
 
         Returns:
-            (B, L - first_query, C).
+            (B, L - first_query, C), or (T, C).
         """
+        if rows is not None:
+            return self._transform_rows(x, rope, rows)
         x = x[:, first_query:] + self.drop_path(self.attn(self.ln1(x), first_query, rope))
         return x + self.drop_path(self.ffn(self.ln2(x)))
+
+    def _transform_rows(self, x: Tensor, rope: Tensor | None, rows: Tensor) -> Tensor:
+        """Transform some tokens only; all rows of an image share its stochastic depth."""
+        images, image = x.shape[0], rows // x.shape[1]
+        attended = self.attn(self.ln1(x), 0, rope, rows)
+        x = x.flatten(0, 1).index_select(0, rows)
+        x = x + drop_path_rows(attended, self.drop_path, images, image)
+        return x + drop_path_rows(self.ffn(self.ln2(x)), self.drop_path, images, image)
 
 
 def init_linear_xavier(module: nn.Module) -> None:

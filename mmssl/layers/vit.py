@@ -186,6 +186,12 @@ class ViT(BaseViT):
             tokens = torch.cat([leading, registers, patches], dim=1)
         return tokens
 
+    def run_layer(self, layer: nn.Module, tokens: Tensor, *args) -> Tensor:
+        """Apply a layer to tokens (B, L, C); with ``with_cp`` its activations are not kept."""
+        if self.with_cp and tokens.requires_grad:
+            return checkpoint(layer, tokens, *args, use_reentrant=False)
+        return layer(tokens, *args)
+
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Encode images.
 
@@ -199,11 +205,7 @@ class ViT(BaseViT):
         rope = None if self.rope is None else self.rope(grid, tokens.device)
         outs = []
         for index, layer in enumerate(self.layers):
-            args = (tokens,) if rope is None else (tokens, 0, rope)
-            if self.with_cp and tokens.requires_grad:
-                tokens = checkpoint(layer, *args, use_reentrant=False)
-            else:
-                tokens = layer(*args)
+            tokens = self.run_layer(layer, tokens) if rope is None else self.run_layer(layer, tokens, 0, rope)
             if index == self.num_layers - 1 and self.final_norm:
                 tokens = self.ln1(tokens)
             if index in self.out_indices:

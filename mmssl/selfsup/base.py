@@ -184,6 +184,13 @@ class ScheduledSupervisor(SelfSupervisor):
             if isinstance(module, MomentumEncoder):
                 module.max_steps = max_iterations
 
+    def restart_schedule(self) -> None:
+        """Begin the schedules at step 0, in a run that starts from the weights of a finished one."""
+        self.clock.steps = 0
+        self.clock.followed = -1
+        for teacher, _ in self.momentum_pairs():
+            teacher.steps = 0
+
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Call ``before_update`` and ``after_update`` around every step of ``optimizer``.
 

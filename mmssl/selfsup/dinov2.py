@@ -5,15 +5,13 @@ KoLeo, which spreads the features of a batch. The teacher, a moving average of t
 """
 
 import random
-from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmssl.layers.distributed import mean_over_ranks
-from mmssl.layers.masking import blockwise_mask
+from mmssl.layers.masked_patches import MaskedPatches, draw_masked_patches, no_patches
 from mmssl.layers.momentum import MomentumEncoder
 from mmssl.layers.patch import patch_grid
 from mmssl.losses.dino import GLOBAL_CROPS, DINOLoss, cross_entropy_of_pairs, promote_to_float32
@@ -25,59 +23,6 @@ from mmssl.selfsup.base import ScheduledSupervisor
 from mmssl.selfsup.dino import DINOViT
 from mmssl.selfsup.small import ARCH, Small
 from mmssl.selfsup.views import concatenate_by_size
-
-
-class MaskedPatches(NamedTuple):
-    """Masked patches of the global crops of a batch.
-
-    Attributes:
-        image: (M,), crop of each masked patch, among 2 * B.
-        patch: (M,), its index among the N patches of the crop.
-    """
-
-    image: Tensor
-    patch: Tensor
-
-    def mask(self, crops: int, num_patches: int) -> Tensor:
-        """Return (2 * B, N), True for masked patches."""
-        mask = torch.zeros(crops * num_patches, dtype=torch.bool, device=self.image.device)
-        return mask.index_fill_(0, self.image * num_patches + self.patch, True).view(crops, num_patches)
-
-    def select(self, tokens: Tensor) -> Tensor:
-        """Return the tokens of the masked patches, (M, C), from those of all patches (2 * B, N, C)."""
-        return tokens.flatten(0, 1).index_select(0, self.image * tokens.shape[1] + self.patch)
-
-
-def draw_masked_patches(
-    crops: int,
-    grid: tuple[int, int],
-    mask_prob: float = 0.5,
-    mask_ratio: tuple[float, float] = (0.1, 0.5),
-    rng: random.Random | None = None,
-) -> MaskedPatches:
-    """Draw block masks for a part of the crops (section 4, 'Patch-level objective').
-
-    Args:
-        crops: Number of global crops, 2 * B.
-        grid: (rows, columns) of patches.
-        mask_prob: Fraction of the crops that are masked.
-        mask_ratio: Smallest and largest fraction of masked patches; the masked crops share this range in
-            equal steps.
-        rng: Source of random numbers; the module ``random`` if None.
-    """
-    source: random.Random = rng or random  # type: ignore[assignment]
-    num_masked = round(crops * mask_prob)
-    bounds = np.linspace(*mask_ratio, num_masked + 1)
-    chosen = source.sample(range(crops), num_masked)
-    images, patches = [], []
-    for crop, low, high in zip(chosen, bounds[:-1], bounds[1:], strict=True):
-        count = max(1, int(source.uniform(low, high) * grid[0] * grid[1]))
-        mask = blockwise_mask(grid, count, min(4, count), source)
-        index = np.flatnonzero(mask)
-        images.append(np.full(len(index), crop))
-        patches.append(index)
-    empty = np.zeros(0, np.int64)
-    return MaskedPatches(*(torch.from_numpy(np.concatenate([empty, *each])) for each in (images, patches)))
 
 
 @MODELS.register_module()
@@ -93,15 +38,19 @@ class DINOv2ViT(DINOViT):
         super().__init__(*args, **kwargs)
         self.mask_token = nn.Parameter(torch.zeros(1, self.embed_dims))
 
-    def encode(self, x: Tensor, masked: MaskedPatches | None = None) -> tuple[Tensor, Tensor]:
+    def encode(
+        self, x: Tensor, masked: MaskedPatches | None = None, selected: MaskedPatches | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Encode images, masked or whole.
 
         Args:
             x: (B, 3, H, W), normalised.
             masked: Patches that are replaced by the mask token.
+            selected: M patches whose tokens are returned; the last layer then computes only them and the
+                class tokens. All if None.
 
         Returns:
-            Class token (B, C) and patch tokens (B, N, C), after the last norm.
+            Class token (B, C) and patch tokens (B, N, C), or (M, C) of those selected, after the last norm.
         """
         patches, grid = self.patch_embed(x)
         if masked is not None:
@@ -109,10 +58,17 @@ class DINOv2ViT(DINOViT):
             patches = torch.where(is_masked, self.mask_token.to(patches.dtype), patches)
         tokens = self.prepend_tokens(patches, grid)
         rope = None if self.rope is None else self.rope(grid, tokens.device)
-        for layer in self.layers:
-            tokens = layer(tokens) if rope is None else layer(tokens, 0, rope)
+        rows = None
+        if selected is not None:
+            first = torch.arange(len(x), device=x.device) * tokens.shape[1]  # the class tokens
+            rows = torch.cat([first, first[selected.image] + self.num_extra_tokens + selected.patch])
+        for layer in self.layers[:-1]:
+            tokens = self.run_layer(layer, tokens, 0, rope)
+        tokens = self.run_layer(self.layers[-1], tokens, 0, rope, rows)
         tokens = self.ln1(tokens) if self.final_norm else tokens
-        return tokens[:, 0], tokens[:, self.num_extra_tokens :]
+        if selected is None:
+            return tokens[:, 0], tokens[:, self.num_extra_tokens :]
+        return tokens[: len(x)], tokens[len(x) :]
 
 
 def gram_loss(features: Tensor, reference: Tensor) -> Tensor:
@@ -154,7 +110,8 @@ class DINOv2(ScheduledSupervisor):
         patch_weight: Weight of the loss of masked patches.
         koleo_weight: Weight of KoLeo; 0 leaves it out.
         gram_weight: Weight of :func:`gram_loss` between the student's patches and those of the Gram teacher,
-            a copy of the teacher that :meth:`set_gram_teacher` makes; 0 leaves it out.
+            a copy of the teacher at the start of the run, also where ``load_from`` names one without Gram
+            anchoring, or when :meth:`set_gram_teacher` is called; 0 leaves it out.
         **kwargs: Passed on to :class:`~mmssl.selfsup.base.ScheduledSupervisor`.
     """
 
@@ -212,6 +169,7 @@ class DINOv2(ScheduledSupervisor):
         self.gram_teacher: MomentumEncoder | None = None
         if gram_weight:
             self.set_gram_teacher()
+            self.register_load_state_dict_post_hook(_copy_missing_gram_teacher)
 
     @property
     def student(self) -> nn.ModuleList:
@@ -227,6 +185,12 @@ class DINOv2(ScheduledSupervisor):
     def set_gram_teacher(self) -> None:
         """Make the Gram teacher a copy of the teacher as it is now (DINOv3, section 4.2)."""
         self.gram_teacher = MomentumEncoder(self.teacher.module[0])
+
+    def init_weights(self) -> None:
+        """Draw the initial weights; the teachers are copies of the student."""
+        super().init_weights()
+        if self.gram_teacher is not None:
+            self.gram_teacher.copy_from(self.teacher.module[0])
 
     def momentum_pairs(self) -> list[tuple[MomentumEncoder, nn.Module]]:
         """Return the teacher and the student."""
@@ -259,13 +223,14 @@ class DINOv2(ScheduledSupervisor):
         masked = MaskedPatches(*(index.to(global_crops.device, non_blocking=True) for index in masked))
 
         cls_targets, patch_targets = self._targets(global_crops, masked)
-        cls_tokens, patches = self.backbone.encode(global_crops, masked)
-        local_tokens = [self.backbone.encode(crops)[0] for crops in local_crops]
+        selected = masked if self.gram_teacher is None else None  # Gram anchoring needs all patches
+        cls_tokens, patches = self.backbone.encode(global_crops, masked, selected)
+        local_tokens = [self.backbone.encode(crops, None, no_patches(crops))[0] for crops in local_crops]
         logits = promote_to_float32(self.head(torch.cat([cls_tokens, *local_tokens])))
         log_probs = F.log_softmax(logits / self.dino_loss.student_temp, dim=-1)
         losses = dict(loss_cls=cross_entropy_of_pairs(log_probs, cls_targets, self.num_crops))
         patch_head = self.head if self.patch_head is None else self.patch_head
-        patch_logits = patch_head(masked.select(patches))
+        patch_logits = patch_head(patches if selected else masked.select(patches))
         losses['loss_patch'] = self.patch_weight * masked_patch_loss(
             patch_logits, patch_targets, masked.image, len(global_crops), self.dino_loss.student_temp
         )
@@ -284,9 +249,9 @@ class DINOv2(ScheduledSupervisor):
     def _targets(self, global_crops: Tensor, masked: MaskedPatches) -> tuple[Tensor, Tensor]:
         """Balanced outputs of the teacher: (2 * B, K) of the class tokens, (M, K) of the masked patches."""
         backbone, *heads = self.teacher.module
-        cls_tokens, patches = backbone.encode(global_crops)
+        cls_tokens, patches = backbone.encode(global_crops, None, masked)
         cls_logits = promote_to_float32(heads[0](cls_tokens))
-        patch_logits = promote_to_float32(heads[-1](masked.select(patches)))
+        patch_logits = promote_to_float32(heads[-1](patches))
         temperature = self.dino_loss.temperature(self.clock.epoch)
         if self.centering == 'sinkhorn':
             return sinkhorn(cls_logits, temperature), sinkhorn(patch_logits, temperature)
@@ -310,6 +275,13 @@ class DINOv2(ScheduledSupervisor):
     def after_update(self) -> None:
         """Move the teacher."""
         self.update_teachers()
+
+
+def _copy_missing_gram_teacher(model: DINOv2, incompatible_keys) -> None:
+    """After loading a run without Gram anchoring, begin with its teacher."""
+    missing = [key for key in incompatible_keys.missing_keys if key.startswith('gram_teacher.module.')]
+    if model.gram_teacher is not None and len(missing) == len(list(model.gram_teacher.module.parameters())):
+        model.gram_teacher.copy_from(model.teacher.module[0])
 
 
 VIT = dict(arch=ARCH, img_size=32, patch_size=8)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmssl.convert.timm_names import backbone_config
 from mmssl.layers.base_vit import BaseViT
 from mmssl.layers.input_channels import input_channels
 from mmssl.layers.memory_format import memory_format_of
@@ -98,8 +99,10 @@ class Distillation(SelfSupervisor):
 
     Args:
         backbone: The student: config, or built.
-        teacher: Config, built, or a list of them. The weights of a config come from its ``init_cfg``, such as
-            ``dict(type='Pretrained', checkpoint='timm://NAME')``; a built teacher keeps those it has.
+        teacher: Config, built, name of a released backbone in timm such as
+            'timm://vit_small_patch14_dinov2.lvd142m', or a list of them. The weights of a config come from
+            its ``init_cfg``, such as ``dict(type='Pretrained', checkpoint=FILE)``; a built teacher keeps
+            those it has.
         weights: Weight of each teacher; all 1 when None.
         criterion: 'cosine' (1 - cosine similarity), or 'smooth_l1'. The teachers' features are
             layer-normalised without weights in both.
@@ -119,7 +122,7 @@ class Distillation(SelfSupervisor):
     def __init__(  # noqa: PLR0913 - settings of a config
         self,
         backbone: dict | nn.Module,
-        teacher: dict | nn.Module | Sequence,
+        teacher: dict | str | nn.Module | Sequence,
         weights: Sequence[float] | None = None,
         criterion: str = 'cosine',
         dense_weight: float = 1.0,
@@ -138,6 +141,7 @@ class Distillation(SelfSupervisor):
         self.global_weight = global_weight
         self.level = level
         self.teacher_channels = teacher_channels
+        teachers = [_released(part) if isinstance(part, str) else part for part in teachers]
         self._from_config = [isinstance(part, dict) for part in teachers]
         self.teachers = nn.ModuleList(_build_part(part) for part in teachers)
         self.teachers.requires_grad_(False).eval()
@@ -249,6 +253,16 @@ class Distillation(SelfSupervisor):
             if self.criterion == 'cosine':
                 return (1 - F.cosine_similarity(prediction, target, dim=-1)).mean()
             return F.smooth_l1_loss(prediction, target)
+
+
+def _released(name: str) -> dict:
+    """Config of a released backbone with its weights; see :func:`mmssl.apis.get_backbone` for the names.
+
+    Raises:
+        UserError: The name is unknown.
+    """
+    name = name.removeprefix('timm://')
+    return dict(backbone_config(name), init_cfg=dict(type='Pretrained', checkpoint=f'timm://{name}'))
 
 
 def _check_settings(

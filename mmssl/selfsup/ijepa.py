@@ -112,8 +112,11 @@ class IJEPAViT(ViT):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **{**kwargs, 'with_cls_token': False})
-        if self.pos_embed is None:
-            raise ValueError('IJEPAViT has a fixed position table; leave out use_abs_pos_emb')
+        if self.pos_embed is None or self.rope is not None or self.register_tokens is not None:
+            raise ValueError(
+                'IJEPAViT has a fixed position table, and neither rotary positions nor registers: leave out '
+                'use_abs_pos_emb, rope_cfg and num_registers'
+            )
         self.pos_embed.requires_grad_(False)
 
     def encode(self, images: Tensor, index: Tensor | None = None) -> Tensor:
@@ -122,7 +125,7 @@ class IJEPAViT(ViT):
         if index is not None:
             tokens = gather_tokens(tokens, index)
         for layer in self.layers:
-            tokens = layer(tokens)
+            tokens = self.run_layer(layer, tokens)
         return self.ln1(tokens) if self.final_norm else tokens
 
 

@@ -7,15 +7,15 @@ training.
 """
 
 import torch
-from mmengine.model import BaseModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmssl.layers.masking import block_masking, grid_masking, num_visible, random_masking
-from mmssl.layers.patch import gather_tokens, pair, patch_grid, patchify, unpatchify
+from mmssl.layers.patch import gather_tokens, patch_grid, patchify, unpatchify
 from mmssl.layers.vit import ViT
 from mmssl.registry import MODELS, build
 from mmssl.selfsup.base import SelfSupervisor
 from mmssl.selfsup.mae_decoder import DECODER_SIZES, MAEDecoder, Masking
+from mmssl.selfsup.mae_targets import MAEHead
 from mmssl.selfsup.small import ARCH, Small, single_view
 
 MASK_SAMPLINGS = ('random', 'block', 'grid')
@@ -32,6 +32,8 @@ class MAEViT(ViT):
         mask_ratio: Fraction of masked patches, in (0, 1).
         mask_sampling: 'random'; or 'block', large rectangles, or 'grid', all but every second patch of every
             second row (section 4, 'Mask sampling strategy').
+        encode_mask_tokens: Encode mask tokens in place of the masked patches too, which the paper found
+            slower and worse (table 1c).
         **kwargs: Passed on to :class:`~mmssl.layers.vit.ViT`. The position table is fixed.
     """
 
@@ -42,8 +44,10 @@ class MAEViT(ViT):
         patch_size: int | tuple[int, int] = 16,
         mask_ratio: float = 0.75,
         mask_sampling: str = 'random',
+        encode_mask_tokens: bool = False,
         **kwargs,
     ):
+        self.encode_mask_tokens = encode_mask_tokens
         super().__init__(arch=arch, img_size=img_size, patch_size=patch_size, **kwargs)
         if self.pos_embed is None or self.rope is not None or self.register_tokens is not None:
             raise ValueError(
@@ -60,6 +64,8 @@ class MAEViT(ViT):
         if mask_sampling == 'grid':
             grid_masking(1, self.patch_resolution, mask_ratio)  # checks the ratio
         self.pos_embed.requires_grad_(False)
+        if encode_mask_tokens:
+            self.mask_token = nn.Parameter(0.02 * torch.randn(1, 1, self.embed_dims))
 
     def draw_masking(self, x: Tensor, noise: Tensor | None = None) -> Masking:
         """Draw the masked patches of images (B, 3, H, W); ``noise`` (B, N) in [0, 1) is the draw.
@@ -81,16 +87,20 @@ class MAEViT(ViT):
             masking: Which of them are visible.
 
         Returns:
-            (B, 1 + K, C): class token, then the visible patches in the order of ``masking.visible``.
+            (B, 1 + K, C): class token, then the visible patches in the order of ``masking.visible``. With
+            ``encode_mask_tokens`` (B, 1 + N, C), the masked patches last.
         """
         positions = self.positions(masking.grid)
         tokens = self.patch_embed.project_patches(gather_tokens(patches, masking.visible))
-        tokens = tokens + gather_tokens(positions[:, self.num_pos_extra_tokens :], masking.visible)
+        of_patches = positions[:, self.num_pos_extra_tokens :]
+        tokens = tokens + gather_tokens(of_patches, masking.visible)
+        if self.encode_mask_tokens:
+            tokens = torch.cat([tokens, self.mask_token + gather_tokens(of_patches, masking.masked)], dim=1)
         if self.cls_token is not None:
             cls_tokens = (self.cls_token + positions[:, :1]).expand(len(tokens), -1, -1)
             tokens = torch.cat([cls_tokens, tokens], dim=1)
         for layer in self.layers:
-            tokens = layer(tokens)
+            tokens = self.run_layer(layer, tokens)
         return self.ln1(tokens) if self.final_norm else tokens
 
     def forward(self, x: Tensor, mask: bool | None = None, noise: Tensor | None = None):
@@ -114,66 +124,6 @@ class MAEViT(ViT):
 
 
 @MODELS.register_module()
-class MAEHead(BaseModule):
-    """Reconstruction target and loss (section 3, 'Reconstruction target').
-
-    Args:
-        norm_pix: Normalise the pixels of every target patch by its own mean and (unbiased) variance.
-        patch_size: Side of a patch in pixels, or (height, width).
-        in_channels: Channels of the images.
-        loss: ``dict(type='PixelReconstructionLoss', criterion='L2' or 'L1')``, for configs written for
-            mmpretrain.
-    """
-
-    def __init__(
-        self,
-        norm_pix: bool = False,
-        patch_size: int | tuple[int, int] = 16,
-        in_channels: int = 3,
-        loss: dict | None = None,
-    ):
-        super().__init__()
-        settings = {'type': 'PixelReconstructionLoss', 'criterion': 'L2', **(loss or {})}
-        self.criterion = settings.pop('criterion')
-        if settings != {'type': 'PixelReconstructionLoss'} or self.criterion not in ('L1', 'L2'):
-            raise ValueError("MAE's loss is dict(type='PixelReconstructionLoss', criterion='L2') (or 'L1')")
-        self.norm_pix = norm_pix
-        self.patch_size = pair(patch_size)
-        self.in_channels = in_channels
-
-    def target(self, patches: Tensor) -> Tensor:
-        """Return what the decoder should predict for patches (..., P)."""
-        if not self.norm_pix:
-            return patches
-        variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
-        return (patches - mean) / (variance + 1e-6).sqrt()
-
-    def loss(self, pred: Tensor, patches: Tensor) -> Tensor:
-        """Compute the mean error over the masked patches.
-
-        Args:
-            pred: (B, M, P), prediction of the masked patches.
-            patches: (B, M, P), their pixels in the same order.
-
-        Returns:
-            scalar, float32 or wider.
-        """
-        error = pred.to(patches.dtype) - self.target(patches)
-        return error.square().mean() if self.criterion == 'L2' else error.abs().mean()
-
-    def paste(self, pred: Tensor, patches: Tensor, mask: Tensor) -> Tensor:
-        """Replace the masked patches (B, N, P) by their predictions.
-
-        With ``norm_pix`` a prediction is scaled back by the mean and variance of the patch it predicts, which
-        only the input knows.
-        """
-        if self.norm_pix:
-            variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
-            pred = pred * (variance + 1e-6).sqrt() + mean
-        return torch.where(mask[..., None] > 0, pred.to(patches.dtype), patches)
-
-
-@MODELS.register_module()
 class MAE(SelfSupervisor):
     """Masked autoencoder: ``MAE(backbone=mmssl.MAEViT, neck=mmssl.MAEDecoder, head=mmssl.MAEHead)``.
 
@@ -192,6 +142,8 @@ class MAE(SelfSupervisor):
         neck, head = _with_defaults_of(encoder, neck, head)
         super().__init__(backbone=encoder, neck=build(neck, MODELS), head=build(head, MODELS), **kwargs)
         _check_parts(self.backbone, self.neck, self.head)
+        if encoder.encode_mask_tokens:
+            self.neck.mask_token.requires_grad_(False)
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Features of images (B, 3, H, W): the output of the plain backbone."""
@@ -223,6 +175,8 @@ class MAE(SelfSupervisor):
             ``dict(loss=scalar)``.
         """
         patches = patchify(inputs, self.head.patch_size)
+        if self.head.pca is not None:
+            self.head.pca.fit(patches)
         masking = self.backbone.draw_masking(inputs, noise)
         latent = self.forward_encoder(patches, masking)
         pred = self.forward_decoder(latent, masking)
@@ -265,6 +219,8 @@ def _with_defaults_of(encoder: MAEViT, neck, head) -> tuple:
         neck = {**sizes, **neck}
     if isinstance(head, dict):
         head = {'patch_size': stem.patch_size, 'in_channels': stem.projection.in_channels, **head}
+        if isinstance(neck, dict) and head.get('pca_components'):
+            neck = {'predict_feature_dim': head['pca_components'], **neck}
     return neck, head
 
 
@@ -278,6 +234,13 @@ def _check_parts(encoder: MAEViT, decoder: MAEDecoder, head: MAEHead) -> None:
     channels = encoder.patch_embed.projection.in_channels
     height, width = decoder.patch_size
     predicted = decoder.decoder_pred.out_features // (height * width)
+    if head.pca is not None:
+        if decoder.decoder_pred.out_features != head.target_dim:
+            raise ValueError(
+                f'neck predicts {decoder.decoder_pred.out_features} values of a patch, and head has '
+                f'pca_components={head.target_dim}; set predict_feature_dim={head.target_dim} of the neck'
+            )
+        predicted = channels
     if {predicted, head.in_channels} - {channels}:
         raise ValueError(
             f'backbone has in_channels={channels}, neck in_chans={predicted} and head '

@@ -20,9 +20,13 @@ SHAPES = [
     ('vit_large_patch14_dinov2', 518),
     ('vit_giant_patch14_dinov2', 518),
     ('vit_small_patch14_reg4_dinov2', 518),
+    ('vit_base_patch14_reg4_dinov2', 518),
+    ('vit_large_patch14_reg4_dinov2', 518),
     ('vit_giant_patch14_reg4_dinov2', 518),
     ('vit_small_patch16_dinov3', 256),
     ('vit_small_plus_patch16_dinov3', 256),
+    ('vit_base_patch16_dinov3', 256),
+    ('vit_large_patch16_dinov3', 256),
     ('vit_tiny_patch16_dinov3_qkvb', 256),
     ('vit_huge_plus_patch16_dinov3', 256),
     ('vit_7b_patch16_dinov3', 256),
@@ -102,6 +106,34 @@ def test_features_equal_timms_and_weights_go_there_and_back(name, sizes):
     assert not back
 
 
+# every shape with two layers and two heads, as wide as its own, and with its own feed-forward network
+@pytest.mark.parametrize('grid', [(5, 7), (40, 3)], ids=['rectangle', 'larger than the table'])
+@pytest.mark.parametrize('name', [name for name, _ in SHAPES if 'dinov' in name])
+def test_narrow_shapes_equal_timms(name, grid):
+    arch = backbone_config(name)['arch']
+    sizes = dict(embed_dim=2 * arch['embed_dims'] // arch['num_heads'], num_heads=2, depth=2)
+    options = dict(dynamic_img_size=True) if 'dinov3' not in name else {}
+    theirs = seeded(timm.create_model(name, num_classes=0, **sizes, **options))
+    arch = dict(
+        embed_dims=sizes['embed_dim'],
+        num_layers=2,
+        num_heads=2,
+        feedforward_channels=theirs.blocks[0].mlp.fc2.in_features,
+    )
+    ours = get_backbone(name, theirs.state_dict(), arch=arch)
+    patch = ours.patch_embed.patch_size[0]
+    x = torch.randn(1, 3, grid[0] * patch, grid[1] * patch, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = theirs.forward_features(x)[:, theirs.num_prefix_tokens :]
+        features = ours(x)[-1].flatten(2).transpose(1, 2)
+    torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-5)
+    back = to_official('timm-vit', ours.state_dict(), prefix='')
+    weights = theirs.state_dict()
+    assert back.keys() == weights.keys()
+    for key, value in weights.items():
+        torch.testing.assert_close(back[key], value)
+
+
 def test_a_classifiers_head_is_left_out():
     theirs = seeded(timm.create_model('vit_tiny_patch16_224', num_classes=5))
     ours = get_backbone('vit_tiny_patch16_224', theirs.state_dict())
@@ -121,6 +153,18 @@ def test_a_table_of_another_size_sets_the_size_of_the_images():
         torch.testing.assert_close(ours(x)[-1].flatten(2).transpose(1, 2), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize('size', ['tiny', 'small', 'base', 'large'])
+def test_shapes_of_convnext_equal_timms(size):
+    with torch.device('meta'):
+        weights = timm.create_model(f'convnext_{size}', num_classes=0).state_dict()
+        backbone = get_backbone(f'convnext_{size}.dinov3_lvd1689m')
+        renamed = from_official('convnext', weights, prefix='')
+    own = backbone.state_dict()
+    assert {key: value.shape for key, value in renamed.items()} == {
+        key: value.shape for key, value in own.items()
+    }
+
+
 def test_convnext_equals_timms():
     theirs = seeded(timm.create_model('convnext_tiny', num_classes=0, drop_path_rate=0.0))
     ours = get_backbone('convnext_tiny.dinov3_lvd1689m', theirs.state_dict())
@@ -135,6 +179,12 @@ def test_convnext_equals_timms():
 HF_SIZES = dict(hidden_size=384, num_hidden_layers=2, num_attention_heads=6)
 HF_MODELS = [
     ('Dinov2', dict(image_size=518, patch_size=14), 'vit_small_patch14_dinov2', 1),
+    (
+        'Dinov2',
+        dict(image_size=518, patch_size=14, use_swiglu_ffn=True),
+        'vit_giant_patch14_dinov2',
+        1,
+    ),
     ('Dinov2WithRegisters', dict(image_size=518, patch_size=14), 'vit_small_patch14_reg4_dinov2', 5),
     (
         'DINOv3ViT',
@@ -166,7 +216,10 @@ def test_features_equal_hugging_faces_and_weights_go_there_and_back(
     theirs = seeded(model_class(getattr(transformers, f'{family}Config')(**HF_SIZES, **settings)))
     theirs.save_pretrained(tmp_path)
     config = backbone_config(name)
-    overrides = dict(arch={**config['arch'], 'num_layers': 2})
+    hidden = (int(4 * 384 * 2 / 3) + 7) // 8 * 8 if 'giant' in name else 1536
+    overrides = dict(
+        arch=dict(embed_dims=384, num_layers=2, num_heads=6, feedforward_channels=hidden),
+    )
     if 'dinov3' in name:
         overrides['qkv_bias'] = 'qv_bias'
     ours = get_backbone(name, checkpoint=tmp_path / 'model.safetensors', **overrides)

@@ -5,9 +5,10 @@ import torch
 from safetensors.torch import load_file as load_safetensors
 from safetensors.torch import save_file as save_safetensors
 
+from mmssl.apis import get_backbone
 from mmssl.checkpoint import load_weights
 from mmssl.cli import main
-from mmssl.convert import from_official
+from mmssl.convert import from_official, to_official
 
 timm = pytest.importorskip('timm')
 ViT = pytest.importorskip('mmssl.layers.vit').ViT
@@ -46,6 +47,25 @@ def test_round_trip_through_both_file_formats(warm_cli, net, source, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ['back.safetensors', 'new', 'timm.pth']
     done = warm_cli('convert', 'timm-vit', back, tmp_path / 'again.safetensors')
     assert done.returncode == 0 and set(load_safetensors(tmp_path / 'again.safetensors')) == set(weights)
+
+
+@pytest.mark.parametrize('family', ['dinov2', 'dinov3', 'ijepa', 'hf-vit', 'convnext'])
+def test_timm_vit_takes_the_names_of_every_release(warm_cli, family, tmp_path):
+    arch = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
+    settings = dict(arch=arch, img_size=28, patch_size=14)
+    if family == 'convnext':
+        backbone = get_backbone('convnext_tiny', arch=dict(depths=[1, 1, 1, 1], channels=[4, 8, 12, 16]))
+    else:
+        name = {'ijepa': 'vit_huge_patch14_gap_224', 'dinov3': 'vit_small_patch16_dinov3_qkvb'}
+        backbone = get_backbone(name.get(family, 'vit_small_patch14_reg4_dinov2'), **settings)
+    torch.save(to_official(family, backbone.state_dict(), prefix=''), tmp_path / 'released.pth')
+    done = warm_cli('convert', 'timm-vit', tmp_path / 'released.pth', tmp_path / 'ours.pth')
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f'{family} (')
+    weights = torch.load(tmp_path / 'ours.pth', weights_only=True)['state_dict']
+    state = {f'backbone.{key}': value for key, value in backbone.state_dict().items()}
+    assert weights.keys() == state.keys()
+    assert all(torch.equal(value, state[key]) for key, value in weights.items())
 
 
 def test_encoder_out_of_a_checkpoint_with_a_decoder(warm_cli, net, tmp_path):

@@ -1,5 +1,7 @@
 """The hook that connects a method to its run: lengths of epoch and run, and the optimizer."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.model import BaseModel
@@ -8,6 +10,8 @@ from torch import nn
 
 from mmssl.engine.method_hook import MethodHook
 from mmssl.engine.runner import Runner
+from mmssl.layers.momentum import MomentumEncoder
+from mmssl.selfsup.base import ScheduledSupervisor
 
 
 class Model(BaseModel):
@@ -72,6 +76,32 @@ def test_a_hook_of_the_config_is_not_doubled(tmp_path):
     model = Model()
     runner = run(tmp_path, dict(by_epoch=True, max_epochs=1), model, hooks=[MethodHook()])
     assert sum(isinstance(hook, MethodHook) for hook in runner.hooks) == 1 and model.calls.count((5, 5)) == 1
+
+
+@pytest.mark.parametrize(('iteration', 'steps'), [(0, 0), (3, 7)])
+def test_schedules_begin_at_step_0_unless_the_run_is_resumed(iteration, steps):
+    class Method(ScheduledSupervisor):
+        def loss(self, inputs, data_samples=None):
+            """Compute nothing."""
+
+    model = Method(nn.Conv2d(3, 2, 1))
+    model.teacher = MomentumEncoder(model.backbone, 0.9, 1.0)
+    model.momentum_pairs = lambda: [(model.teacher, model.backbone)]
+    model.clock.steps = model.clock.followed = model.teacher.steps = 7  # of the checkpoint
+    optimizer = torch.optim.SGD(model.backbone.parameters(), lr=0.1)
+    MethodHook().before_train(
+        SimpleNamespace(
+            model=model,
+            iter=iteration,
+            max_iters=14,
+            train_dataloader=[0, 1],
+            train_loop=None,
+            optim_wrapper=SimpleNamespace(optimizer=optimizer),
+        )
+    )
+    assert (model.clock.steps, model.teacher.steps) == (steps, steps)
+    assert model.clock.followed == (7 if steps else -1)
+    assert model.teacher.current_momentum() == pytest.approx(0.95 if steps else 0.9)
 
 
 def test_models_of_the_toolboxes_are_left_unchanged(tmp_path):

@@ -9,9 +9,10 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MessageHub
 from mmengine.runner import Runner, loops
 
-from mmssl.engine.quality_hook import FeatureQualityHook, compare_with_start
+from mmssl.engine.quality_hook import FeatureQualityHook, compare_with_start, starts_from_trained_weights
 from mmssl.evaluation.quality import feature_std, lidar, rank_me, uniformity
 from mmssl.selfsup.base import SelfSupervisor
 
@@ -170,3 +171,34 @@ def test_features_that_stay_are_not_reported_and_random_states_stay(tmp_path):
     resumed.after_train_iter(runner, 0)
     entries = json.loads((tmp_path / 'feature_quality.json').read_text())
     assert entries[:2] == [first, second] and {**entries[2], 'iter': 0} == first
+
+
+@pytest.mark.parametrize('trained', [False, True])
+def test_a_lower_rank_counts_where_the_start_was_trained(trained, tmp_path):
+    model = NoCentring(Projection(), data_preprocessor=dict(mean=[120.0] * 3, std=[60.0] * 3))
+    runner = mock.Mock(model=model, work_dir=str(tmp_path), iter=0, cfg={}, message_hub=MessageHub('x'))
+    if trained:
+        model.backbone.linear.init_cfg = dict(type='Pretrained', checkpoint='x.pth')
+    runner.train_dataloader.dataset = NoiseImages()
+    hook = FeatureQualityHook(interval=1, images=16)
+    hook.before_train(runner)
+    hook._history[0]['rankme'] *= 1.5  # as if training had lowered it since
+    hook.after_train_iter(runner, 0)
+    assert runner.logger.warning.call_count == trained
+    # the checkpoint tells a resumed run, whose config may have changed
+    runner.iter, runner.cfg = 1, dict(load_from='y.pth')
+    resumed = FeatureQualityHook(interval=1, images=16)
+    resumed.before_train(runner)
+    resumed._history[0]['rankme'] *= 1.5
+    resumed.after_train_iter(runner, 0)
+    assert runner.logger.warning.call_count == 2 * trained
+
+
+def test_what_a_run_starts_from():
+    model = types.SimpleNamespace(backbone=Projection(), teacher=Projection())
+    model.teacher.init_cfg = [dict(type='Pretrained', checkpoint='x.pth')]
+    runner = types.SimpleNamespace(cfg={}, model=model)
+    assert not starts_from_trained_weights(runner)
+    model.backbone.init_cfg = [dict(type='Xavier'), dict(type='Pretrained', checkpoint='x.pth')]
+    assert starts_from_trained_weights(runner)
+    assert starts_from_trained_weights(types.SimpleNamespace(cfg=dict(load_from='x.pth'), model=None))

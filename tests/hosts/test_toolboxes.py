@@ -259,6 +259,50 @@ def test_a_backbone_moves_out_of_an_algorithms_checkpoint(folder, host):
         wrong.init_weights()
 
 
+def sam_model(backbone):
+    """A promptable segmenter around our backbone; the backbone itself."""
+    from mmssl.registry import MODELS
+
+    encoder = dict(type='mmssl.SAMBackbone', backbone=backbone, in_channels=32, img_size=48, out_chans=32)
+    decoder = dict(transformer=dict(num_heads=4, mlp_dim=64))
+    return MODELS.build(dict(type='mmssl.SAM', image_encoder=encoder, mask_decoder=decoder))
+
+
+def test_a_frozen_start_gives_equal_features_in_all_toolboxes_and_in_sam(tmp_path):
+    timm = pytest.importorskip('timm')
+    torch.manual_seed(0)
+    released = timm.models.vision_transformer.VisionTransformer(
+        img_size=48,
+        patch_size=8,
+        embed_dim=32,
+        depth=2,
+        num_heads=4,
+        mlp_ratio=2,
+        num_classes=0,
+        init_values=1e-5,
+        reg_tokens=4,
+        no_embed_class=True,
+    )
+    for parameter in released.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    torch.save(released.state_dict(), tmp_path / 'released.pth')
+    backbone = dict(type='mmssl.ViT', **SIZES, layer_scale_init_value=1e-5, num_registers=4, frozen_stages=2)
+    backbone['init_cfg'] = dict(type='Pretrained', checkpoint=str(tmp_path / 'released.pth'))
+    images, other_grid = torch.randn(2, 3, 48, 48), torch.randn(1, 3, 64, 40)
+    expected = released.eval().forward_features(images)[:, 5:].transpose(1, 2).unflatten(2, (6, 6))
+    first = None
+    for host in ('mmpretrain', 'mmseg', 'mmdet', 'sam'):
+        model = sam_model(backbone) if host == 'sam' else host_model(host, dict(backbone))
+        model.init_weights()
+        model.train()
+        part = model.image_encoder.backbone if host == 'sam' else model.backbone
+        features = part(images)[-1], part(other_grid)[-1]
+        assert not any(feature.requires_grad for feature in features), host
+        torch.testing.assert_close(features[0], expected, rtol=1e-5, atol=1e-5)
+        first = first or features
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(features, first, strict=True)), host
+
+
 def short(host, folder):
     """Arguments of a run of three iterations on the demo data: (config, data, options)."""
     if host != 'mmpretrain':

@@ -10,7 +10,14 @@ import torch.nn.functional as F
 from runs import check_exact_resume
 from torch import nn
 
-from mmssl.selfsup.dinov2 import DINOv2, MaskedPatches, draw_masked_patches, gram_loss
+from mmssl.selfsup.dinov2 import (
+    DINOv2,
+    DINOv2ViT,
+    MaskedPatches,
+    draw_masked_patches,
+    gram_loss,
+    no_patches,
+)
 
 ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=24)
 TEMPERATURE = 0.0625  # of the teacher; lightly rounds others to float32
@@ -279,6 +286,23 @@ def test_gram_loss_by_hand_and_in_the_method():
     assert not any(parameter.requires_grad for parameter in model.gram_teacher.parameters())
 
 
+def test_gram_anchoring_begins_with_the_teacher():
+    model = dinov2(gram_weight=1.0)
+    key = 'layers.1.ffn.layers.1.weight'
+    model.init_weights()
+    state = model.state_dict()
+    assert torch.equal(state[f'gram_teacher.module.{key}'], state[f'teacher.module.0.{key}'])
+    finished = dinov2().state_dict()  # of a run without it
+    model.load_state_dict(finished, strict=False)
+    state = model.state_dict()
+    assert torch.equal(state[f'gram_teacher.module.{key}'], finished[f'teacher.module.0.{key}'])
+    again = dinov2(gram_weight=1.0)
+    again.load_state_dict({**state, f'gram_teacher.module.{key}': 2 * state[f'gram_teacher.module.{key}']})
+    assert torch.equal(
+        again.state_dict()[f'gram_teacher.module.{key}'], 2 * finished[f'teacher.module.0.{key}']
+    )
+
+
 def test_wrong_settings_are_refused():
     with pytest.raises(ValueError, match="centering='mean'"):
         dinov2(centering='mean')
@@ -288,3 +312,42 @@ def test_wrong_settings_are_refused():
 
 def test_resume_is_exact(tmp_path):
     check_exact_resume('dinov2', tmp_path, 5)
+
+
+def stochastic_vit(**settings):
+    torch.manual_seed(0)
+    backbone = DINOv2ViT(ARCH, img_size=16, patch_size=4, drop_path_rate=0.5, num_registers=2, **settings)
+    for parameter in backbone.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return backbone.double().train()
+
+
+@pytest.mark.parametrize('settings', [{}, dict(use_abs_pos_emb=False, rope_cfg={})], ids=['table', 'rotary'])
+def test_selected_patches_are_those_of_the_whole_encoding(settings):
+    backbone, x, masked, gradients = stochastic_vit(**settings), views(batch=8)[0], masks(), []
+    for selected in (None, masked):
+        torch.manual_seed(1)  # draws of stochastic depth and of rotary positions
+        cls_tokens, patches = backbone.encode(x, masked, selected)
+        patches = masked.select(patches) if selected is None else patches
+        weights = torch.arange(patches.numel()).view_as(patches) % 7
+        loss = cls_tokens.square().sum() + (weights * patches).sum()
+        gradients.append([cls_tokens, patches, *torch.autograd.grad(loss, list(backbone.parameters()))])
+    for whole, part in zip(*gradients, strict=True):
+        torch.testing.assert_close(part, whole, atol=1e-10, rtol=1e-10)
+    cls_tokens, patches = backbone.eval().encode(x, None, no_patches(x))
+    assert patches.shape == (0, 16)
+    torch.testing.assert_close(cls_tokens, backbone.encode(x)[0], atol=1e-12, rtol=1e-12)
+
+
+def test_activation_checkpointing_changes_no_gradient():
+    gradients, calls = [], []
+    for with_cp in (False, True):
+        model = dinov2()
+        model.backbone.with_cp = with_cp
+        layer = model.backbone.layers[1]
+        layer.register_forward_pre_hook(lambda *_, key=with_cp: calls.append(key))
+        sum(model.loss(views(), masked=masks()).values()).backward()
+        gradients.append([parameter.grad for parameter in model.student.parameters()])
+    assert calls.count(True) == 2 * calls.count(False)  # once more in the backward pass
+    for plain, checkpointed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, checkpointed)

@@ -1,11 +1,17 @@
 """Distillation: the loss by formula, backbones of the toolboxes, teachers that stay as they are."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.config import ConfigDict
+from safetensors.torch import save_file
 from torch import nn
 
+from mmssl.checkpoint.download import cache_path
+from mmssl.checkpoint.hub import hub_url
+from mmssl.errors import UserError
 from mmssl.registry import MODELS
 from mmssl.selfsup.distillation import Distillation, align, features_of
 
@@ -158,6 +164,24 @@ def test_weights_of_a_teacher_come_from_its_init_cfg(tmp_path):
     model.init_weights()
     for key, value in teacher.state_dict().items():
         assert torch.equal(model.teachers[0].state_dict()[key], value), key
+
+
+def test_a_teacher_is_named_as_in_timm(tmp_path, monkeypatch):
+    timm = pytest.importorskip('timm')
+    monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path))
+    released = timm.create_model('vit_tiny_patch16_224', num_classes=0).eval()
+    name = 'vit_tiny_patch16_224.tag'
+    path = Path(cache_path(hub_url(f'timm://{name}'), f'hub/{name}'))  # as if it had been downloaded
+    path.parent.mkdir(parents=True)
+    save_file(released.state_dict(), path)
+    model = Distillation(STUDENT, [TEACHER, f'timm://{name}'])
+    model.init_weights()
+    x = images(1, 224)
+    with torch.no_grad():
+        expected = released.forward_features(x)[:, 1:].transpose(1, 2).unflatten(2, (14, 14))
+    torch.testing.assert_close(model.targets(x)[1].dense, expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(UserError, match="no backbone is named 'vit_huger'"):
+        Distillation(STUDENT, 'timm://vit_huger')
 
 
 def test_a_teacher_without_weights_is_reported(monkeypatch):
