@@ -8,7 +8,7 @@ from sources import PACKAGE, imports, modules, tree
 
 # from the ground up; a folder imports from its own floor or from floors below it
 FLOORS = (
-    {'errors', 'hints', 'registry', 'hosts', 'config', 'checkpoint', 'convert'},
+    {'errors', 'hints', 'registry', 'hosts', 'config', 'checkpoint', 'convert', 'weights'},
     {'ops'},
     {'layers', 'losses', 'mmcv_ext'},
     {'selfsup', 'detection', 'segmentation', 'promptable'},

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmssl.config.catalogue import SYSTEMS, Entry, find_entry, list_models
-from mmssl.config.packaged import find_packaged
 from mmssl.hints import nearest_path
+from mmssl.weights import find_packaged
 
 if TYPE_CHECKING:
     from mmengine.config import Config

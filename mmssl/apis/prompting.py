@@ -213,7 +213,7 @@ def _settings_of(name: str) -> 'PictureSettings':
 
 def _automatic_settings(config: Any, checkpoint: Any) -> dict[str, Any]:
     """Return the settings of automatic masks that suit weights in the package; none for others."""
-    from mmssl.config.packaged import find_packaged
+    from mmssl.weights import find_packaged
 
     packaged = find_packaged(str(config)) if checkpoint in (None, True, 'auto') else None
     return packaged.automatic if packaged else {}
@@ -223,9 +223,9 @@ def _find_model(config: Any, checkpoint: Any) -> tuple[str, str | None]:
     """Return the name or path that :func:`mmssl.apis.sam.load_sam` takes, and the checkpoint or None."""
     from mmssl.apis.models import Entry, find_entry, find_weights
     from mmssl.checkpoint.packaged import AUTO, automatic_file
-    from mmssl.config.packaged import find_packaged
     from mmssl.hints import nearest
     from mmssl.promptable.build import KINDS
+    from mmssl.weights import find_packaged
 
     if not isinstance(config, (str, os.PathLike)):
         raise TypeError(

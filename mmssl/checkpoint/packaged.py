@@ -3,9 +3,9 @@
 import hashlib
 
 from mmssl.checkpoint.download import cache_path, download
-from mmssl.config.packaged import FOLDER, PackagedWeights, find_packaged, packaged_weights
 from mmssl.errors import CheckpointError
 from mmssl.hints import nearest
+from mmssl.weights import FOLDER, PackagedWeights, find_packaged, packaged_weights
 
 # in place of a checkpoint: the file that belongs to the name of the model
 AUTO = 'auto'

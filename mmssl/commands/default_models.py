@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 
 from mmssl.config import RANDOM
-from mmssl.config.packaged import find_packaged
 from mmssl.config.paths import config_root
+from mmssl.weights import find_packaged
 
 # in place of a checkpoint; the same as mmssl.checkpoint.packaged.AUTO, whose import takes a second
 AUTO = 'auto'

@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from mmssl.config.packaged import packaged_weights
 from mmssl.config.paths import mim_root
 from mmssl.hints import nearest, nearest_path
+from mmssl.weights import packaged_weights
 
 SYSTEMS = ('selfsup', 'detection', 'segmentation', 'promptable')
 _SYSTEM_OF_SCOPE = {'mmdet': 'detection', 'mmseg': 'segmentation'}

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmssl.config.error_text import explain
-from mmssl.config.packaged import find_packaged
 from mmssl.config.paths import config_root
 from mmssl.hints import nearest, nearest_path
+from mmssl.weights import find_packaged
 
 if TYPE_CHECKING:
     from mmengine.config import Config

@@ -1,16 +1,15 @@
-"""Small models that come with the package: ``mmssl/weights/index.json`` by name.
+"""Small models that come with the package, by name.
 
-It says of each file which config it belongs to, its SHA-256, and how it was trained and measured;
-``mmssl/weights/README.md`` has the model cards.
+``index.json`` says of each file which config it belongs to, its SHA-256, and how it was trained and measured;
+``README.md`` has the model cards.
 """
 
 import functools
 import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmssl.config.paths import PACKAGE
-
-FOLDER = PACKAGE / 'weights'
+FOLDER = Path(__file__).resolve().parent
 
 
 class PackagedWeights(NamedTuple):
