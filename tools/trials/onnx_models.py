@@ -82,10 +82,10 @@ def row(name: str, config: str, fp16: bool, **settings) -> str:
         try:
             result = export_model(config_path(config), out=f'{folder}/model.onnx', fp16=fp16, **settings)
         except UserError as error:
-            return f'| {" | ".join(cells)} | failed: {error} | | | |'
+            return f'| {" | ".join(cells)} | failed: {error} | | |'
     agreement = result.agreement
     differences = ', '.join(f'{key} {value:.1e}' for key, value in agreement.differences.items())
-    cells += [str(agreement.images), str(agreement.objects or ''), str(agreement.ties or ''), differences]
+    cells += [str(agreement.images), str(agreement.objects or ''), differences]
     return f'| {" | ".join(cells)} |'
 
 
@@ -101,11 +101,12 @@ real images, written by
 Weights are random unless the row says "trained", with classification layers scaled so that the scores
 differ; MobileNetV2 has weights of ImageNet. The reference is `test_step` of mmdet's detectors, and the logits
 of the classifier and the segmentors, of which the difference is relative to the largest one if that is above
-1. Objects have the same label in both, scores within 1e-4, and boxes within 1e-4 of the longest edge. Ties
-are other boxes with the same score, of which each may suppress the other.
+1. Objects have the same label in both, scores within 1e-4, and boxes within 1e-4 of the longest edge; both
+sort equal scores by their indices. Not counted as objects, if they have no partner, are those whose score is
+within 1e-4 of `score_thr`, or of the lowest in a list that `max_per_img` ends.
 
-| kind | config | weights | images | objects | ties | largest difference |
-|---|---|---|---|---|---|---|
+| kind | config | weights | images | objects | largest difference |
+|---|---|---|---|---|---|
 """
 
 

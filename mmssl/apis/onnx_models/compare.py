@@ -9,12 +9,8 @@ import torch
 from torch import Tensor
 
 from mmssl.apis.onnx_models.runtime import paste_mask
+from mmssl.apis.onnx_models.ties import ties_by_index
 from mmssl.errors import UserError
-
-# difference between equal scores in float32
-SAME_SCORE = 1e-6
-# share of the objects of an image
-MAX_TIES = 0.25
 
 
 class Tolerance(NamedTuple):
@@ -48,18 +44,15 @@ class Agreement(NamedTuple):
     Attributes:
         images: Number of images.
         objects: Number of objects that both return; 0 for models that predict none.
-        ties: Number of pairs of other boxes with the same score, of which each may suppress the other.
         differences: Largest difference by its name, such as 'logits', 'scores', 'boxes'.
     """
 
     images: int
     objects: int
-    ties: int
     differences: dict[str, float]
 
     def __str__(self) -> str:
         counted = f'{self.images} images' + (f' with {self.objects} objects' if self.objects else '')
-        counted += f', {self.ties} ties' if self.ties else ''
         listed = ', '.join(f'{name} {value:.2g}' for name, value in self.differences.items())
         return f'{counted}: largest difference from PyTorch: {listed or "none"}'
 
@@ -89,11 +82,8 @@ class Comparison:
         settings = model.test_cfg.rcnn if task in ('detect', 'instance') else {}
         self.max_objects = settings.get('max_per_img', -1)
         self.score_threshold = settings.get('score_thr', 0.0)
-        # only R-FCN rounds regions to pixels of the map, which makes scores of several regions equal
-        self.has_ties = type(getattr(model, 'roi_head', None)).__name__ == 'RFCNRoIHead'
         self.images = 0
         self.objects = 0
-        self.ties = 0
         self.differences: dict[str, float] = {}
 
     def add(self, samples: Sequence[Mapping[str, Any]], name: str) -> None:
@@ -118,7 +108,7 @@ class Comparison:
 
     def result(self) -> Agreement:
         """Return the largest differences of all batches."""
-        return Agreement(self.images, self.objects, self.ties, dict(self.differences))
+        return Agreement(self.images, self.objects, dict(self.differences))
 
     def _batch(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, list]:
         return {
@@ -139,7 +129,8 @@ class Comparison:
         for sample in batch['data_samples']:
             shape = sample.metainfo['img_shape'][:2]
             sample.set_metainfo({'ori_shape': shape, 'scale_factor': (1.0, 1.0)})
-        results = [sample.pred_instances for sample in self.model.test_step(batch)]
+        with ties_by_index():
+            results = [sample.pred_instances for sample in self.model.test_step(batch)]
         names = ('bboxes', 'scores', 'labels', *(['masks'] if self.task == 'instance' else []))
         return [{name: result[name].numpy() for name in names} for result in results]
 
@@ -169,18 +160,14 @@ class Comparison:
     def _compare_image(self, result: dict, reference: dict, name: str) -> None:
         partners = _partners(result, reference, self.tolerance)
         has_partner = partners >= 0
-        is_tie = _ties(result, reference, partners)
-        if not self.has_ties or is_tie.sum() > MAX_TIES * len(partners):  # no chance
-            is_tie[:] = False
         # the last digits of a score decide at the threshold, and about the last place of a full list
         lowest = self.score_threshold + self.tolerance.score
         if len(partners) == self.max_objects:
             lowest = max(lowest, reference['scores'].min(initial=1) + self.tolerance.score)
-        is_missing = ~(has_partner | is_tie | (reference['scores'] <= lowest))
+        is_missing = ~(has_partner | (reference['scores'] <= lowest))
         count, matched = len(partners), int(has_partner.sum())
         allowed = self.tolerance.missing * count
         self.objects += matched
-        self.ties += int(is_tie.sum())
         if is_missing.sum() > allowed or abs(len(result['scores']) - count) > max(1, allowed):
             raise UserError(
                 f'{name}: the graph returns {matched} of the {count} objects of PyTorch, within '
@@ -227,24 +214,3 @@ def _partners(result: dict, reference: dict, tolerance: Tolerance) -> np.ndarray
             partners[index] = best
             is_free[best] = False
     return partners
-
-
-def _ties(result: dict, reference: dict, partners: np.ndarray) -> np.ndarray:
-    """Return for each object without a partner whether an overlapping one of equal score is in its place.
-
-    R-FCN rounds regions to pixels of the map, which gives several of them one and the same score; which of
-    them suppresses the others is chance.
-    """
-    is_tie = np.zeros(len(partners), bool)
-    is_free = np.ones(len(result['scores']), bool)
-    is_free[partners[partners >= 0]] = False
-    for index in np.flatnonzero(partners < 0):
-        box = reference['bboxes'][index]
-        fits = is_free & (result['labels'] == reference['labels'][index])
-        fits &= np.abs(result['scores'] - reference['scores'][index]) <= SAME_SCORE
-        corners = np.maximum(result['bboxes'][:, :2], box[:2]), np.minimum(result['bboxes'][:, 2:], box[2:])
-        fits &= (corners[0] < corners[1]).all(1)
-        if fits.any():
-            is_tie[index] = True
-            is_free[np.flatnonzero(fits)[0]] = False
-    return is_tie

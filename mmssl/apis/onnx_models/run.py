@@ -193,7 +193,7 @@ class _Export:
             raise UserError(
                 f'{type(self.model).__name__} cannot be exported at {sizes}: {type(reason).__name__}: {first}'
             ) from reason
-        comparison.images = comparison.objects = comparison.ties = 0
+        comparison.images = comparison.objects = 0
         for sample, name in zip(samples, names, strict=True):
             comparison.add([sample], name)
         return comparison.result()
