@@ -4,7 +4,7 @@ import math
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,9 +14,34 @@ from mmssl.data.label_formats import LabelSet, read_labels
 from mmssl.data.label_formats.coco import coco_content
 from mmssl.errors import LabelError, UserError
 from mmssl.evaluation.average_precision import evaluate_coco
+from mmssl.evaluation.bootstrap import bootstrap_intervals
 
 # folder of the predictions on the labelled images, inside the output folder
 CALIBRATION_FOLDER = '.calibration'
+
+
+class MeasuredThreshold(NamedTuple):
+    """Threshold of a class, and the boxes of the labelled images from there on.
+
+    Attributes:
+        threshold: The threshold; infinity if the share is reached at none.
+        boxes: Number of boxes of the labelled images with this score or a higher one.
+        right: Number of those that are right.
+        interval: 95 % interval of the share of right boxes, by the bootstrap over images; None without boxes.
+    """
+
+    threshold: float
+    boxes: int
+    right: int
+    interval: tuple[float, float] | None
+
+    def __str__(self) -> str:
+        if not self.boxes:
+            return 'none'
+        text = f'{self.threshold:.3f} ({self.right} of {self.boxes} labelled boxes'
+        if self.interval:
+            text += ', {:.0%} to {:.0%}'.format(*self.interval)
+        return f'{text})'
 
 
 def calibration_truth(predictor: Predictor, data: str, precision: float) -> LabelSet:
@@ -47,7 +72,7 @@ def calibration_jobs(truth: LabelSet, out: Path) -> list[Job]:
     return plan([image.path for image in truth.images], out / CALIBRATION_FOLDER)[1]
 
 
-def calibrate(truth: LabelSet, jobs: list[Job], precision: float) -> dict[str, float]:
+def calibrate(truth: LabelSet, jobs: list[Job], precision: float) -> dict[str, MeasuredThreshold]:
     """Return the threshold of each class above which boxes are right in a given share of the cases.
 
     A box is right if its class is, and if it covers an object that no better box covers, with an IoU of at
@@ -59,7 +84,7 @@ def calibrate(truth: LabelSet, jobs: list[Job], precision: float) -> dict[str, f
         precision: The share.
 
     Returns:
-        Thresholds by class; infinity for a class that reaches the share at no threshold.
+        Thresholds by class.
 
     Raises:
         UserError: An image could not be read.
@@ -73,10 +98,25 @@ def calibrate(truth: LabelSet, jobs: list[Job], precision: float) -> dict[str, f
         images.append(replace(image, objects=prediction.objects))
     annotations = coco_content(replace(truth, images=images))['annotations']
     evaluation = evaluate_coco(coco_content(truth), annotations, 'bbox')
-    return {
-        name: smooth_threshold_of(*_matches(evaluation, index), precision)
-        for index, name in enumerate(truth.classes)
-    }
+    return {name: _measured(evaluation, index, precision) for index, name in enumerate(truth.classes)}
+
+
+def _measured(evaluation: Any, category: int, precision: float) -> MeasuredThreshold:
+    scores, right, images = class_outcomes(evaluation, category)
+    threshold = smooth_threshold_of(scores, right, precision)
+    written = scores >= threshold
+    num_images = len(evaluation.params.imgIds)
+    boxes = np.bincount(images[written], minlength=num_images)
+    right_boxes = np.bincount(images[written & right], minlength=num_images)
+
+    def shares(counts: np.ndarray) -> dict[str, np.ndarray]:
+        total = counts @ boxes
+        return dict(share=np.where(total > 0, counts @ right_boxes / np.maximum(total, 1), np.nan))
+
+    interval = bootstrap_intervals(shares, num_images)['share'] if written.any() else None
+    return MeasuredThreshold(
+        threshold, int(boxes.sum()), int(right_boxes.sum()), tuple(interval) if interval else None
+    )
 
 
 def smooth_threshold_of(scores: np.ndarray, right: np.ndarray, precision: float) -> float:
@@ -98,10 +138,24 @@ def smooth_threshold_of(scores: np.ndarray, right: np.ndarray, precision: float)
     measured = threshold_of(scores, right, precision)
     if precision >= 1 or not math.isfinite(measured):
         return measured
+    return max(measured, curve_threshold_of(scores, right, precision))
+
+
+def curve_threshold_of(scores: np.ndarray, right: np.ndarray, precision: float) -> float:
+    """Return the lowest score from which on the mean probability of the logistic curve is a given share.
+
+    Args:
+        scores: (N,) scores of the boxes.
+        right: (N,) bool, whether each is right.
+        precision: The share, below 1.
+
+    Returns:
+        The threshold; infinity if there is none.
+    """
     order = np.argsort(-scores, kind='stable')
     shares = np.cumsum(_probabilities(scores, right)[order]) / np.arange(1, len(order) + 1)
     (reached,) = np.nonzero(shares >= precision)
-    return max(measured, float(scores[order][reached[-1]])) if len(reached) else math.inf
+    return float(scores[order][reached[-1]]) if len(reached) else math.inf
 
 
 def _probabilities(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -153,12 +207,16 @@ def _truth(data: str, classes: list[str]) -> LabelSet:
     return replace(labels, classes=classes, images=images)
 
 
-def _matches(evaluation: Any, category: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scores of the boxes of a category, and which of them are right, without crowds."""
+def class_outcomes(evaluation: Any, category: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the scores of the boxes of a category without crowds, which are right, and their images."""
     params = evaluation.params
     start = category * len(params.areaRng) * len(params.imgIds)
-    entries = [entry for entry in evaluation.evalImgs[start : start + len(params.imgIds)] if entry]
-    scores = np.concatenate([np.zeros(0), *(entry['dtScores'] for entry in entries)])
-    right = np.concatenate([np.zeros(0, bool), *(np.asarray(entry['dtMatches'][0]) > 0 for entry in entries)])
-    ignored = np.concatenate([np.zeros(0, bool), *(entry['dtIgnore'][0] > 0 for entry in entries)])
-    return scores[~ignored], right[~ignored]
+    entries = list(enumerate(evaluation.evalImgs[start : start + len(params.imgIds)]))
+    known = [(image, entry) for image, entry in entries if entry]
+    scores = np.concatenate([np.zeros(0), *(entry['dtScores'] for _, entry in known)])
+    matches = (np.asarray(entry['dtMatches'][0]) > 0 for _, entry in known)
+    right = np.concatenate([np.zeros(0, bool), *matches])
+    ignored = np.concatenate([np.zeros(0, bool), *(entry['dtIgnore'][0] > 0 for _, entry in known)])
+    owners = [np.full(len(entry['dtScores']), image) for image, entry in known]
+    images = np.concatenate([np.zeros(0, np.int64), *owners])
+    return scores[~ignored], right[~ignored], images[~ignored]

@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmssl.apis.output_folder import check_settings, file_identity, locked, save_settings, waiting
-from mmssl.apis.predict_calibration import calibrate, calibration_jobs, calibration_truth
+from mmssl.apis.predict_calibration import (
+    MeasuredThreshold,
+    calibrate,
+    calibration_jobs,
+    calibration_truth,
+)
 from mmssl.apis.predict_files import Job, plan, read_failure, read_image_labels, save_image_root
 from mmssl.apis.predict_models import (
     IGNORE_INDEX,
@@ -18,7 +23,7 @@ from mmssl.apis.predict_models import (
     objects_of_maps,
 )
 from mmssl.apis.predict_options import RunOptions
-from mmssl.data.label_formats import WRITABLE, LabelSet, write_labels
+from mmssl.data.label_formats import WRITABLE, LabelSet, check_class_names, write_labels
 from mmssl.errors import UserError
 from mmssl.hints import nearest
 
@@ -38,6 +43,7 @@ class Predictions(NamedTuple):
         losses: What the format cannot hold, a sentence each.
         thresholds: The thresholds, those of ``calibrate`` if it was given.
         pending: Number of images that other processes have not finished; the last one writes the labels.
+        calibration: What ``calibrate`` has measured, by class; None without it.
     """
 
     labels: LabelSet
@@ -47,6 +53,7 @@ class Predictions(NamedTuple):
     losses: list[str]
     thresholds: Thresholds
     pending: int = 0
+    calibration: dict[str, MeasuredThreshold] | None = None
 
 
 def predict(
@@ -107,6 +114,7 @@ def predict(
     thresholds = thresholds.keeping(run.keep_uncertain)
     thresholds.check(predictor.task, predictor.classes)
     _check_format(predictor.task, format)
+    check_class_names(predictor.classes, format)
     truth = calibration_truth(predictor, run.calibrate, run.precision) if run.calibrate else None
     root, jobs = plan(images, out, run.every)
     _check_out(out, root, format)
@@ -125,8 +133,10 @@ def predict(
             if pending:
                 empty = LabelSet(root, 'coco', predictor.classes, [])
                 return Predictions(empty, predicted, skipped, unreadable, [], thresholds, pending)
-            if truth:
-                thresholds = thresholds.measured(calibrate(truth, measured, run.precision))
+            calibration = calibrate(truth, measured, run.precision) if truth else None
+            if calibration:
+                found = {name: each.threshold for name, each in calibration.items()}
+                thresholds = thresholds.measured(found)
             labels = _collect(predictor, root, jobs, thresholds)
             if predictor.task == 'semantic' and format != 'png':
                 labels = objects_of_maps(labels)
@@ -134,7 +144,7 @@ def predict(
             losses = write_labels(labels, out, format)
             save_image_root(out, root)
     reasons = [reason for reason in failures.values() if reason]
-    return Predictions(labels, predicted, skipped, reasons, losses, thresholds)
+    return Predictions(labels, predicted, skipped, reasons, losses, thresholds, 0, calibration)
 
 
 def _is_done(job: Job, recipe: Recipe) -> bool:

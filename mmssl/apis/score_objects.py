@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from mmssl.data.label_formats import ImageLabels, LabelSet, ObjectLabel, read_labels
-from mmssl.data.label_formats.coco import box_corners, coco_content, is_coco
-from mmssl.data.label_formats.files import LabelFolder, read_json
+from mmssl.apis.score_results import read_results
+from mmssl.data.label_formats import LabelSet, read_labels
+from mmssl.data.label_formats.coco import coco_content
+from mmssl.data.label_formats.files import read_json
 from mmssl.data.label_formats.matching import match_images, part_of
-from mmssl.data.label_formats.shapes import as_rle, object_rle, rle_box
+from mmssl.data.label_formats.shapes import object_rle
 from mmssl.errors import LabelError
 from mmssl.evaluation.average_precision import (
     class_matches,
@@ -98,7 +99,7 @@ def _predictions(prediction, truth: LabelSet, task: str) -> tuple[LabelSet, list
         if isinstance(content, list) and all(
             isinstance(each, dict) and 'image_id' in each for each in content
         ):
-            return _read_results(content, truth, str(prediction)), []
+            return read_results(content, truth, str(prediction)), []
     sizes = {os.path.splitext(image.name)[0]: (image.width, image.height) for image in truth.images}
     labels = read_labels(prediction, sizes=sizes)
     notes = [f'prediction: {note}' for note in labels.notes]
@@ -108,59 +109,6 @@ def _predictions(prediction, truth: LabelSet, task: str) -> tuple[LabelSet, list
     if task == 'instance' and objects and not labels.num_masks:
         raise LabelError('holds boxes only; the task instance compares outlines or masks', prediction)
     return labels, notes
-
-
-def _read_results(content: list[dict], truth: LabelSet, path: str) -> LabelSet:
-    """Return COCO's list of results, whose numbers are those of the truth's COCO file."""
-    names, categories = _numbers(truth, path)
-    by_name = {image.name: image for image in truth.images}
-    by_file = {os.path.basename(image.name): image for image in truth.images}
-    images: dict[str, ImageLabels] = {}
-    for each in content:
-        number, category = each['image_id'], each.get('category_id')
-        if number not in names or category not in categories:
-            what = f'image_id {number}' if number not in names else f'category_id {category}'
-            raise LabelError(f'{what} is not in the truth {truth.root}', path)
-        file_name = names[number]
-        source = by_name.get(file_name) or by_file[os.path.basename(file_name)]
-        image = images.setdefault(
-            source.name, ImageLabels(source.name, '', source.width, source.height, source=path)
-        )
-        image.objects.append(_read_result(each, truth.classes.index(categories[category]), image))
-    return LabelSet(path, 'results', truth.classes, list(images.values()))
-
-
-def _read_result(each: dict, label: int, image: ImageLabels) -> ObjectLabel:
-    segmentation = each.get('segmentation')
-    rle = as_rle(segmentation, (image.height, image.width), image) if isinstance(segmentation, dict) else None
-    polygons = segmentation if isinstance(segmentation, list) else []
-    if not each.get('bbox') and rle is None:
-        raise LabelError(f'a result of {image.name} has neither bbox nor segmentation', image.source)
-    box = box_corners(each['bbox'], image) if each.get('bbox') else rle_box(rle or {})
-    return ObjectLabel(label, box, polygons, rle, score=each.get('score'))
-
-
-def _numbers(truth: LabelSet, path: str) -> tuple[dict[int, str], dict[int, str]]:
-    """Return the names of the images and classes by their numbers in the truth's COCO files."""
-    if truth.format != 'coco':
-        raise LabelError(
-            f"is a list of results, whose numbers mean images of a COCO file, but {truth.root} is not COCO's",
-            path,
-        )
-    names: dict[int, str] = {}
-    categories: dict[int, str] = {}
-    folder = LabelFolder(truth.root)
-    for source in truth.sources:
-        content = read_json(os.path.join(folder.root, source))
-        if not is_coco(content):
-            continue
-        for image in content['images']:
-            if names.setdefault(image['id'], image['file_name']) != image['file_name']:
-                raise LabelError(
-                    f'image id {image["id"]} is in several files of {truth.root}; give the file instead', path
-                )
-        categories.update({each['id']: str(each['name']).strip() for each in content['categories']})
-    return names, categories
 
 
 def _add_masks(content: dict, labels: LabelSet) -> None:

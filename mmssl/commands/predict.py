@@ -137,8 +137,8 @@ def run(args: argparse.Namespace) -> int:
     if done.pending:
         print(f'{args.out}: {done.pending} images are left to other processes')
         return int(bool(done.unreadable))
-    if args.calibrate:
-        values = ', '.join(f'{name} {value:.3f}' for name, value in done.thresholds.per_class.items())
+    if done.calibration:
+        values = ', '.join(f'{name} {measured}' for name, measured in done.calibration.items())
         print(f'boxes are right in {args.precision:.0%} above: {values}')
     for loss in done.losses:
         print(f'note: {loss}')

@@ -15,6 +15,7 @@ from PIL import Image
 from mmssl.apis import DetectionInferencer, SegmentationInferencer, export_model, get_model
 from mmssl.apis.onnx_models import compare
 from mmssl.apis.onnx_models.runtime import paste_mask
+from mmssl.apis.onnx_models.ties import ties_by_index
 from mmssl.checkpoint import save_file
 from mmssl.cli import main
 from mmssl.config.load import load_config
@@ -282,6 +283,19 @@ def test_a_graph_that_disagrees_is_not_left(exported, images, tmp_path, monkeypa
     with pytest.raises(UserError, match=r'the logits of the graph differ from PyTorch by 0\.01'):
         export_model(cfg, weights, tmp_path / 'out.onnx', images=images)
     assert not list(tmp_path.iterdir())
+
+
+def test_equal_scores_are_sorted_by_index():
+    from mmcv.ops import batched_nms
+
+    boxes = torch.tensor([0.0, 0.0, 10.0, 10.0]) + torch.arange(3000.0)[:, None] * torch.tensor([0, 4, 0, 4])
+    scores = torch.full((3000,), 0.5)
+    with ties_by_index():
+        for order in (scores.sort(0, True)[1], torch.sort(scores, descending=True)[1]):
+            assert torch.equal(order, torch.arange(3000))
+        settings = dict(type='nms', iou_threshold=0.4)
+        remaining = batched_nms(boxes, scores, torch.zeros(3000), settings)[1]
+        assert torch.equal(remaining, torch.arange(0, 3000, 2))  # IoU of neighbours is 6 / 14
 
 
 def test_objects_that_differ_are_found():

@@ -17,7 +17,14 @@ from mmssl.data.label_formats.describe import class_counts, describe
 from mmssl.data.label_formats.find import FORMATS, read_labels
 from mmssl.data.label_formats.records import TASKS, ImageLabels, LabelSet, ObjectLabel
 from mmssl.data.label_formats.split import Split, split_labels
-from mmssl.data.label_formats.write import WRITABLE, class_palette, losses, write_class_table, write_labels
+from mmssl.data.label_formats.write import (
+    WRITABLE,
+    check_class_names,
+    class_palette,
+    losses,
+    write_class_table,
+    write_labels,
+)
 
 __all__ = [
     'FORMATS',
@@ -27,6 +34,7 @@ __all__ = [
     'LabelSet',
     'ObjectLabel',
     'Split',
+    'check_class_names',
     'class_counts',
     'class_palette',
     'describe',

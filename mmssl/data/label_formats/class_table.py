@@ -41,16 +41,18 @@ class TableRow:
         name: Its name.
         color: (R, G, B) in the label maps, if the table gives colours.
         value: Value in the label maps, if the table gives values.
+        ignored: Whether pixels are ignored, if the table says so; None goes by the name.
     """
 
     name: str
     color: Color | None = None
     value: int | None = None
+    ignored: bool | None = None
 
     @property
     def is_ignored(self) -> bool:
-        """Whether the name says that pixels have no class."""
-        return self.name.lower() in IGNORED_NAMES
+        """Whether its pixels have no class, as the table or the name says."""
+        return self.name.lower() in IGNORED_NAMES if self.ignored is None else self.ignored
 
 
 def find_table(folder: LabelFolder) -> tuple[str, list[TableRow]] | None:
@@ -117,7 +119,10 @@ def _checked(rows: list[TableRow], path: str) -> list[TableRow]:
 
 
 def _column_rows(text: str) -> list[TableRow]:
-    """Return the rows of a CSV table with the columns name, r, g and b; none of other texts."""
+    """Return the rows of a CSV table with the columns name, r, g and b, and ignored (0 or 1) if there is one.
+
+    Other texts have none.
+    """
     lines = list(csv.reader(io.StringIO(text), skipinitialspace=True))
     header = [field.strip().lower() for field in lines[0]] if lines else []
     if not {'name', 'r', 'g', 'b'} <= set(header):
@@ -129,7 +134,8 @@ def _column_rows(text: str) -> list[TableRow]:
             red, green, blue = (int(fields[index]) for index in channels)
         except (IndexError, ValueError):
             return []
-        rows.append(TableRow(fields[name].strip(), color=(red, green, blue)))
+        ignored = fields[header.index('ignored')].strip() == '1' if 'ignored' in header else None
+        rows.append(TableRow(fields[name].strip(), color=(red, green, blue), ignored=ignored))
     return rows
 
 

@@ -68,7 +68,7 @@ def _check_entries(content: dict, file: str) -> None:
                 raise LabelError(f'{key} holds {entry!r:.60}, which is no entry; correct it', file)
             for name in ids:
                 value = entry.get(name)
-                number = _whole_number(value)
+                number = whole_number(value)
                 if number is not None:
                     entry[name] = number
                 else:
@@ -81,7 +81,7 @@ def _check_entries(content: dict, file: str) -> None:
                 raise LabelError(f'the image {nameless[0]!r:.60} has no file_name', file)
 
 
-def _whole_number(value: Any) -> int | None:
+def whole_number(value: Any) -> int | None:
     """Return an id that may be a text, or a float as pandas writes it; None for others."""
     if isinstance(value, bool):
         return None

@@ -20,6 +20,8 @@ from mmssl.errors import LabelError
 # corners of the polygon that stands for a circle
 CIRCLE_CORNERS = 64
 VERSION = '5.5.0'
+# what stands before the classes in labelme's own lists
+HEAD = ('__ignore__', '_background_')
 
 
 def is_labelme(content: Any) -> bool:
@@ -37,9 +39,7 @@ def read(folder: LabelFolder, files: list[str], need_images: bool = True) -> Lab
         LabelError: A shape cannot be read.
     """
     class_file = folder.named(*CLASS_FILES)
-    names = read_names(class_file) if class_file else None
-    if names is not None:  # labelme's own file of labels begins with these
-        names = [name for name in names if name not in ('__ignore__', '_background_')]
+    names = _without_head(read_names(class_file), folder, files) if class_file else None
     builder = LabelSetBuilder(folder, 'labelme', names, need_images)
     builder.sources.append(f'{len(files)} labelme file{"s" if len(files) > 1 else ""}')
     for file in files:
@@ -49,10 +49,23 @@ def read(folder: LabelFolder, files: list[str], need_images: bool = True) -> Lab
         with entries_of(file):
             size = (int(content.get('imageWidth') or 0), int(content.get('imageHeight') or 0))
             name = str(content['imagePath'] or os.path.splitext(os.path.basename(file))[0])
-            image = builder.add_image(name, file, size, folder.split_of(file), os.path.dirname(file))
+            near, split = os.path.dirname(file), folder.split_of(file)
+            if builder.find_image(name, near, split) is None:  # paths are relative to the file
+                name = os.path.normpath(os.path.join(folder.below(near), name.replace('\\', '/')))
+            image = builder.add_image(name, file, size, split, near)
             if image is not None:
                 _read_shapes(builder, image, content['shapes'])
     return builder.build()
+
+
+def _without_head(names: list[str], folder: LabelFolder, files: list[str]) -> list[str]:
+    """Return the classes of a file of labelme, which begins with names that no shape has."""
+    contents = [content for content in map(folder.json, files) if is_labelme(content)]
+    shapes = [shape for content in contents for shape in content['shapes'] if isinstance(shape, dict)]
+    used = {shape.get('label') for shape in shapes}
+    while names and names[0] in HEAD and names[0] not in used:
+        names = names[1:]
+    return names
 
 
 def _read_shapes(builder: LabelSetBuilder, image: ImageLabels, shapes: Sequence[dict]) -> None:

@@ -99,8 +99,9 @@ def _add_image(
     near = os.path.dirname(file)
     stated = (root.findtext('filename') or '').strip()
     other = None
+    missing = stated or stem
     if is_image(stated) and os.path.splitext(stated)[0].casefold() == stem.casefold():
-        name = f'{folder}/{stated}' if folder else stated
+        name = missing = f'{folder}/{stated}' if folder else stated
     elif stated:
         other = builder.find_image(stated, near, split)
     own = builder.find_image(name, near, split)
@@ -115,7 +116,7 @@ def _add_image(
     width, height = (
         (int(number_of(size, name, file)) for name in ('width', 'height')) if size is not None else (0, 0)
     )
-    return builder.add_image(path or stated or stem, file, (width, height), split or None, near)
+    return builder.add_image(path or missing, file, (width, height), split or None, near)
 
 
 def _add_object(builder: LabelSetBuilder, image: ImageLabels, element: Element) -> None:

@@ -4,7 +4,7 @@ import csv
 import io
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mmssl.checkpoint import write_json, write_text
@@ -48,20 +48,36 @@ def write_labels(labels: LabelSet, out: str | os.PathLike, format: str, images: 
 
     Raises:
         ValueError: There is no such format.
-        LabelError: Two images would have the same file of labels.
+        LabelError: Two images would have the same file of labels, or the format cannot hold the name of a
+            class.
     """
     for name, value, choices in (('format', format, WRITABLE), ('images', images, IMAGES)):
         if value not in choices:
             hint = nearest(value, choices) or f'; one of {", ".join(choices)}'
             raise ValueError(f'{name} {value!r} cannot be written{hint}')
+    check_class_names(labels.classes, format)
+    _check_names(labels)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    _check_names(labels)
     if images != 'none':
         for image in labels.images:
             _put_image(image, out / _IMAGE_FOLDERS.get(format, 'images') / image.name, images)
     _WRITERS[format](labels, out, images != 'none')
     return losses(labels, format)
+
+
+def check_class_names(classes: Sequence[str], format: str) -> None:
+    """Raise LabelError if a class has a name that would not be read again as it is.
+
+    Names have one line, without spaces around it. ``classes.txt`` has comments, which begin with '# '.
+    """
+    for name in classes:
+        if not name or name != ' '.join(name.splitlines()).strip():
+            raise LabelError(
+                f'the class {name!r} is empty, or has spaces around it or several lines; rename it', format
+            )
+        if format in ('voc', 'labelme') and (name == '#' or name.startswith('# ')):
+            raise LabelError(f'the class {name!r} would be a comment in classes.txt; rename it', format)
 
 
 def losses(labels: LabelSet, format: str) -> list[str]:
@@ -81,10 +97,6 @@ def losses(labels: LabelSet, format: str) -> list[str]:
             notes.append(f'yolo holds no crowds: {crowds} are not written')
     if format == 'png' and objects:
         notes.append('png holds classes, not objects: masks are joined, larger ones below smaller ones')
-    if format == 'png':
-        void = [name for name in labels.classes if name.lower() in IGNORED_NAMES]
-        if void:
-            notes.append(f'png ignores the pixels of a class of the name {void[0]!r}; rename the class')
     if format not in ('label-studio', 'cvat') and any(image.label is not None for image in labels.images):
         notes.append(f'{format} holds no classes of whole images')
     return notes
@@ -170,13 +182,22 @@ def _write_png(labels: LabelSet, out: Path, with_images: bool) -> None:
 
 
 def write_class_table(classes: list[str], out: str | os.PathLike) -> None:
-    """Write ``classes.csv``, the names and colours of the label maps of :func:`class_palette`."""
-    ignored = next((name for name in IGNORED_NAMES if name not in classes), IGNORED_NAMES[0])
-    rows = [*zip(classes, class_palette(len(classes)), strict=False), (ignored, IGNORED_COLOR)]
+    """Write ``classes.csv``, the names and colours of the label maps of :func:`class_palette`.
+
+    If a class has a name by which pixels are ignored, such as void, a column says that its pixels are not.
+    """
+    ignored = IGNORED_NAMES[0]
+    while ignored in classes:
+        ignored = f'_{ignored}_'
+    rows: list[tuple] = [
+        (name, *color) for name, color in zip(classes, class_palette(len(classes)), strict=False)
+    ]
+    rows = [('name', 'r', 'g', 'b'), *rows, (ignored, *IGNORED_COLOR)]
+    if any(name.lower() in IGNORED_NAMES for name in classes):
+        flags = ['ignored', *[0] * len(classes), 1]
+        rows = [(*row, flag) for row, flag in zip(rows, flags, strict=True)]
     text = io.StringIO()
-    csv.writer(text, lineterminator='\n').writerows(
-        [('name', 'r', 'g', 'b'), *((name, *color) for name, color in rows)]
-    )
+    csv.writer(text, lineterminator='\n').writerows(rows)
     _write(Path(out) / 'classes.csv', text.getvalue())
 
 

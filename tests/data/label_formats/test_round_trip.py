@@ -18,6 +18,7 @@ from mmssl.data.label_formats import (
     write_labels,
 )
 from mmssl.data.label_formats.shapes import encode
+from mmssl.errors import LabelError
 
 BOXES = ('coco', 'yolo', 'voc', 'labelme', 'cvat', 'label-studio')
 SEVERAL = ('coco', 'labelme', 'cvat', 'label-studio')
@@ -49,7 +50,21 @@ ODD_NAMES = {
     'endings of label maps': ['a.png', 'a_mask.png', 'b.png', 'b_image.png', 'b..png'],
     'punctuation': ['a,b;c.png', 'q"uo\'te.png', '日本&<x>.png', '100%+#?=.png', ' a.png', 'b .png'],
 }
-ODD_CLASSES = ['a,b', 'q"x"', "it's", '日本 語', 'a/b', 'no', '1.0', 'a 1 2 3', '#x', 'Ärger']
+ODD_CLASSES = [
+    '_background_',
+    'a,b',
+    'q"x"',
+    "it's",
+    '日本 語',
+    'a/b',
+    'no',
+    '1.0',
+    'a 1 2 3',
+    '#x',
+    'Ärger',
+    'Void',
+]
+ODD_CLASSES += ['void']
 
 
 @pytest.mark.parametrize('names', ODD_NAMES.values(), ids=ODD_NAMES)
@@ -75,6 +90,32 @@ def test_odd_names_of_images_and_classes_come_back(tmp_path, names, format, imag
         return
     assert result.classes == ODD_CLASSES
     assert comparable(result) == comparable(labels)
+
+
+@pytest.mark.parametrize('format', [*BOXES, 'png'])
+@pytest.mark.parametrize('name', ['# b', '#', ' a', 'a\nb'])
+def test_names_of_classes_that_would_be_read_as_others_are_refused(tmp_path, format, name):
+    labels = label_set(tmp_path / 'source', 'boxes')
+    labels.classes = [name, *labels.classes[1:]]
+    is_comment = format in ('voc', 'labelme') and name.startswith('#')
+    if is_comment or not name.startswith('#'):
+        with pytest.raises(LabelError, match='rename it'):
+            write_labels(labels, tmp_path / 'out', format)
+        assert not (tmp_path / 'out').exists()
+    elif format != 'png':
+        write_labels(labels, tmp_path / 'out', format, 'link')
+        result = read_labels(tmp_path / 'out')
+        assert result.classes == labels.classes and comparable(result) == comparable(labels)
+
+
+def test_a_background_may_be_a_class(tmp_path):
+    labels = label_set(tmp_path / 'source', 'masks')
+    labels.classes = ['background', 'void', *labels.classes[2:]]
+    write_labels(labels, tmp_path / 'out', 'png', 'link')
+    result = read_labels(tmp_path / 'out')
+    assert result.classes == ['_background_', *labels.classes]
+    for image, other in zip(labels.images, result.images, strict=True):
+        np.testing.assert_array_equal(label_map_of(labels, image), label_map_of(result, other))
 
 
 @pytest.mark.parametrize('format', BOXES)

@@ -1,0 +1,119 @@
+"""COCO's list of results: predictions that name images and classes by the numbers of the truth's file."""
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from mmssl.data.label_formats import ImageLabels, LabelSet, ObjectLabel
+from mmssl.data.label_formats.coco import box_corners, is_coco, whole_number
+from mmssl.data.label_formats.files import LabelFolder, read_json
+from mmssl.data.label_formats.shapes import as_rle, rle_box
+from mmssl.errors import LabelError
+
+
+def read_results(content: Sequence[dict], truth: LabelSet, path: str) -> LabelSet:
+    """Return the predictions of a list of results.
+
+    Args:
+        content: The list.
+        truth: The truth, read from COCO files.
+        path: File of the list, for messages.
+
+    Raises:
+        LabelError: The truth is not COCO's, or an entry names an image or a class that is not in it.
+    """
+    names, categories = _numbers(truth, path)
+    find = _ImagesByName(truth)
+    images: dict[str, ImageLabels] = {}
+    sources: dict[int, ImageLabels] = {}
+    for each in content:
+        number, category = whole_number(each['image_id']), whole_number(each.get('category_id'))
+        if number is None or category is None or number not in names or category not in categories:
+            key = 'category_id' if number in names else 'image_id'
+            raise LabelError(f'{key} {each.get(key)!r:.60} is not in the truth {truth.root}', path)
+        if number not in sources:
+            sources[number] = find(names[number], path)
+        source = sources[number]
+        image = images.setdefault(
+            source.name, ImageLabels(source.name, '', source.width, source.height, source=path)
+        )
+        image.objects.append(_read_result(each, truth.classes.index(categories[category]), image))
+    return LabelSet(path, 'results', truth.classes, list(images.values()))
+
+
+class _ImagesByName:
+    """The images of the truth by the names in its files, which may have other folders and endings.
+
+    Args:
+        truth: The truth.
+    """
+
+    def __init__(self, truth: LabelSet):
+        self.root = truth.root
+        self.count = len(truth)
+        self.by_stem: dict[str, list[ImageLabels]] = defaultdict(list)
+        for image in truth.images:
+            self.by_stem[_parts(image.name)[0]].append(image)
+
+    def __call__(self, name: str, path: str) -> ImageLabels:
+        """Return the image whose path has the longest end in common with a name."""
+        parts = _parts(name)
+        candidates = self.by_stem.get(parts[0], [])
+        if not candidates:
+            raise LabelError(
+                f'has results of {name}, which is none of the {self.count} images to score of {self.root}',
+                path,
+            )
+        lengths = [_common(parts, _parts(image.name)) for image in candidates]
+        best = [image for image, length in zip(candidates, lengths, strict=True) if length == max(lengths)]
+        if len(best) > 1:  # of c/1.jpg and a/c/1.jpg, the one without more folders
+            fewest = min(len(_parts(image.name)) for image in best)
+            best = [image for image in best if len(_parts(image.name)) == fewest]
+        if len(best) > 1:
+            raise LabelError(f'has results of {name}, which may be {best[0].name} or {best[1].name}', path)
+        return best[0]
+
+
+def _common(parts: Sequence[str], others: Sequence[str]) -> int:
+    """Return how many parts are equal from the start."""
+    pairs = enumerate(zip(parts, others, strict=False))
+    return next((index for index, (one, other) in pairs if one != other), min(len(parts), len(others)))
+
+
+def _parts(name: str) -> list[str]:
+    """Return the parts of a path from the file name to the folders, in lower case and without the ending."""
+    return list(PurePosixPath(os.path.splitext(name.replace('\\', '/').casefold())[0]).parts)[::-1]
+
+
+def _read_result(each: dict, label: int, image: ImageLabels) -> ObjectLabel:
+    segmentation = each.get('segmentation')
+    rle = as_rle(segmentation, (image.height, image.width), image) if isinstance(segmentation, dict) else None
+    polygons = segmentation if isinstance(segmentation, list) else []
+    if not each.get('bbox') and rle is None:
+        raise LabelError(f'a result of {image.name} has neither bbox nor segmentation', image.source)
+    box = box_corners(each['bbox'], image) if each.get('bbox') else rle_box(rle or {})
+    return ObjectLabel(label, box, polygons, rle, score=each.get('score'))
+
+
+def _numbers(truth: LabelSet, path: str) -> tuple[dict[int, str], dict[int, str]]:
+    """Return the names of the images and classes by their numbers in the truth's COCO files."""
+    if truth.format != 'coco':
+        raise LabelError(
+            f"is a list of results, whose numbers mean images of a COCO file, but {truth.root} is not COCO's",
+            path,
+        )
+    names: dict[int, str] = {}
+    categories: dict[int, str] = {}
+    folder = LabelFolder(truth.root)
+    for source in truth.sources:
+        content = read_json(os.path.join(folder.root, source))
+        if not is_coco(content):
+            continue
+        for image in content['images']:
+            if names.setdefault(image['id'], image['file_name']) != image['file_name']:
+                raise LabelError(
+                    f'image id {image["id"]} is in several files of {truth.root}; give the file instead', path
+                )
+        categories.update({each['id']: str(each['name']).strip() for each in content['categories']})
+    return names, categories
