@@ -57,9 +57,13 @@ def sam_start(
         raise UserError(f'--size {size} must be divisible by {PATCH_SIZE}, the side of a patch')
     if size is not None and size != native:
         encoder['img_size'] = size
-    images = image_settings(pretraining, encoder.get('in_channels', 3), statistics)
+    # in_channels of mmssl.SAMBackbone are those of the maps of its backbone
+    if 'backbone' in encoder:
+        encoder['backbone'] = dict(encoder['backbone'])
+    reader = encoder.get('backbone', encoder)
+    images = image_settings(pretraining, reader.get('in_channels', 3), statistics)
     if images is not None:
-        encoder['in_channels'] = images.channels
+        reader['in_channels'] = images.channels
         settings = {**settings, 'pixel_mean': images.mean, 'pixel_std': images.std}
     return Backbone(
         {**settings, 'image_encoder': encoder},
