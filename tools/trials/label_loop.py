@@ -42,10 +42,10 @@ def first_model(args: argparse.Namespace, folder: Path) -> str:
         cfg.train_cfg = dict(cfg.train_cfg, max_iters=iters, val_interval=None)
         cfg.train_cfg.pop('val_interval')
         cfg.param_scheduler[1].end = iters
-        cfg.default_hooks.checkpoint.interval = iters
+        cfg.default_hooks.checkpoint.interval = 50
         config = folder / 'start.py'
         cfg.dump(config)
-        train(training_arguments(str(config), work_dir=str(work_dir)))
+        train(training_arguments(str(config), work_dir=str(work_dir), resume='auto'))
     return str(weights)
 
 
@@ -119,7 +119,7 @@ def held_out(checkpoint: str, data: Path, args: argparse.Namespace) -> dict[str,
         data / 'coco_mini/annotations/instances_val2017.json', images=[data / 'coco_mini/val2017']
     )
     model = load_sam(CONFIG, checkpoint)
-    results = simulate_clicks(model, labels.images, args.min_iou, args.max_clicks)
+    results = simulate_clicks(model, labels.images[: args.held_out], args.min_iou, args.max_clicks)
     return dict(clicks=float(results.clicks.mean()), box_iou=float(100 * results.box_ious.mean()))
 
 
@@ -173,13 +173,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('data', help='folder of coco_mini and coco_light')
     parser.add_argument('backbone', help='MobileNetV2 trained on ImageNet, in the names of mmpretrain')
-    parser.add_argument('--start-iters', type=int, default=500, help='steps before the first round')
+    parser.add_argument('--start-iters', type=int, default=200, help='steps before the first round')
     parser.add_argument('--number', type=int, default=16, help='images of a round (default: %(default)s)')
-    parser.add_argument('--iters', type=int, default=300, help='steps of a round (default: %(default)s)')
+    parser.add_argument('--iters', type=int, default=100, help='steps of a round (default: %(default)s)')
     parser.add_argument('--min-iou', type=float, default=0.5, help='IoU of a right mask')
-    parser.add_argument('--max-clicks', type=int, default=8, help='clicks after which a mask is given up')
+    parser.add_argument('--max-clicks', type=int, default=6, help='clicks after which a mask is given up')
     parser.add_argument('--precision', type=float, default=0.5, help='share of right pre-filled masks')
     parser.add_argument('--work-dir', default='work_dirs/label_loop', help='the trial goes on from there')
+    parser.add_argument('--held-out', type=int, default=40, help='validation images (default: %(default)s)')
     parser.add_argument('--picture', help='PNG file of the curve')
     parser.add_argument('--output', help='Markdown file to write')
     args = parser.parse_args()
