@@ -109,7 +109,8 @@ class MAEDecoder(BaseModule):
         """Append mask tokens to the latent tokens and add positions.
 
         Args:
-            latent: (B, 1 + K, embed_dim), class token first.
+            latent: (B, 1 + K, embed_dim), class token first; or (B, 1 + K + M, embed_dim) of an encoder that
+                has mask tokens itself, to which no further ones are appended.
             masking: Which patches are visible and which are masked.
 
         Returns:
@@ -117,6 +118,11 @@ class MAEDecoder(BaseModule):
         """
         positions = resize_pos_embed(self.decoder_pos_embed, self.grid, masking.grid)
         tokens = self.decoder_embed(latent)
+        num_visible, num_masked = masking.visible.shape[1], masking.masked.shape[1]
+        if latent.shape[1] == 1 + num_visible + num_masked:
+            order = torch.cat([masking.visible, masking.masked], dim=1)
+            patches = tokens[:, 1:] + gather_tokens(positions[:, 1:], order)
+            return torch.cat([tokens[:, :1] + positions[:, :1], patches], dim=1)
         visible = tokens[:, 1:] + gather_tokens(positions[:, 1:], masking.visible)
         masked = self.mask_token + gather_tokens(positions[:, 1:], masking.masked)
         return torch.cat([tokens[:, :1] + positions[:, :1], visible, masked], dim=1)
@@ -135,7 +141,7 @@ class MAEDecoder(BaseModule):
         else for the masked ones only.
         """
         tokens = self.embed(latent, masking)
-        num_unmasked = latent.shape[1]
+        num_unmasked = 1 + masking.visible.shape[1]
         for block in self.decoder_blocks[:-1]:
             tokens = block(tokens)
         tokens = self.decoder_blocks[-1](tokens, num_unmasked)
