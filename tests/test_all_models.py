@@ -154,6 +154,11 @@ OTHERS = {
         lambda model, images: model([images]),
         (2, 5, 64, 64),
     ),
+    'DenseASPPHead': Small(
+        dict(in_channels=3, num_classes=5, dilations=(1, 2), growth=4, loss_decode=SEG_LOSS),
+        lambda model, images: model([images]),
+        (2, 5, 32, 32),
+    ),
     'GlobalConvHead': Small(
         dict(in_channels=[3, 3], strides=(4, 8), num_classes=5, kernel_size=5, loss_decode=SEG_LOSS),
         lambda model, images: model([images, images[..., ::2, ::2]]),

@@ -1,8 +1,8 @@
-"""``mmssl visualize``: detections, score maps, sampling points of a detector, and training curves."""
+"""``mmssl visualize``: detections, score maps, sampling points, receptive fields, and training curves."""
 
 import argparse
 
-from mmssl.commands import curves
+from mmssl.commands import curves, receptive_field
 from mmssl.commands.arguments import (
     add_cfg_options,
     add_trust,
@@ -21,6 +21,7 @@ FIGURES = {
     'detections': 'boxes with their classes and scores over images',
     'scores': "the k x k position-sensitive score maps of a class (R-FCN's)",
     'sampling': 'the points that a deformable convolution samples',
+    'receptive-field': 'the pixels that change the central output of a backbone, by the gradient',
     'curves': 'training curves of several runs in one figure',
 }
 
@@ -32,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         subparser = subparsers.add_parser(name, help=text, description=f'Draw {text}.')
         if name == 'curves':
             curves.add_arguments(subparser)
+        elif name == 'receptive-field':
+            receptive_field.add_arguments(subparser)
         else:
             _add_detector_arguments(subparser, name)
 
@@ -103,6 +106,8 @@ def run(args: argparse.Namespace) -> None:
     """
     if args.what == 'curves':
         return curves.run(args)
+    if args.what == 'receptive-field':
+        return receptive_field.run(args)
     check_files([*checkpoint_files(args.checkpoint), *args.images])
     check_output_suffix(args.out)
     if args.what != 'detections' and len(args.images) > 1:

@@ -1,6 +1,7 @@
-"""Semantic segmentation for mmseg: GCN, hybrid dilated convolution and dense upsampling convolution."""
+"""Semantic segmentation for mmseg: GCN, hybrid and densely connected dilations, dense upsampling."""
 
 from mmssl.segmentation import loss_patches, preprocessing
+from mmssl.segmentation.dense_aspp import DenseASPPHead
 from mmssl.segmentation.dilated import DUCHead, HDCResNet, dilation_coverage, hdc_max_gap
 from mmssl.segmentation.global_conv import BoundaryRefine, GCNResNet, GlobalConvBlock, GlobalConvHead
 from mmssl.segmentation.segmentor import EncoderDecoder
@@ -10,6 +11,7 @@ loss_patches.apply()
 __all__ = [
     'BoundaryRefine',
     'DUCHead',
+    'DenseASPPHead',
     'EncoderDecoder',
     'GCNResNet',
     'GlobalConvBlock',

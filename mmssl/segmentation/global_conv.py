@@ -5,7 +5,8 @@ Classifying a pixel needs a kernel as large as the object. A k x k kernel is fac
 A residual block then refines the boundaries.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 from mmssl.layers.unused_arguments import refuse_unused
 from mmssl.ops.switch import always, fast_form, tracing
 from mmssl.registry import MODELS
+from mmssl.segmentation.large_kernels import StackedConvBlock, TrivialConvBlock
 
 # from this ratio of input to output channels and this kernel size on, one matrix product is faster than the
 # two first convolutions
@@ -158,6 +160,9 @@ class GlobalConvHead(BaseDecodeHead):
         in_channels: Channels of the levels, finest first.
         num_classes: K.
         kernel_size: k of the global convolutions, or a list with a k for each level.
+        convolution: 'global', or what the paper compares it with: 'trivial', k x k, or 'stack', (k - 1) / 2
+            convolutions of 3 x 3.
+        hidden_channels: Channels within a stack; those of the level if None.
         boundary_refine: Use the boundary refinements, nine for four levels.
         upsample: 'deconv', learned and initialised as bilinear interpolation as in the paper, or 'bilinear'.
         strides: Strides of the levels in the image; levels of equal stride are added without upsampling, as
@@ -173,11 +178,13 @@ class GlobalConvHead(BaseDecodeHead):
 
     # mmseg's GCHead is another method, the global context block
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  called by configs
         self,
         in_channels: Sequence[int],
         num_classes: int,
         kernel_size: int | Sequence[int] = 15,
+        convolution: str = 'global',
+        hidden_channels: int | None = None,
         boundary_refine: bool = True,
         upsample: str = 'deconv',
         strides: Sequence[int] = (4, 8, 16, 32),
@@ -186,6 +193,7 @@ class GlobalConvHead(BaseDecodeHead):
     ):
         levels = len(in_channels)
         kernels = [kernel_size] * levels if isinstance(kernel_size, int) else list(kernel_size)
+        block = _block(convolution, hidden_channels)
         if upsample not in ('deconv', 'bilinear'):
             raise ValueError(f"upsample={upsample!r} of GlobalConvHead; 'deconv' or 'bilinear'")
         if not len(kernels) == len(strides) == levels:
@@ -216,7 +224,7 @@ class GlobalConvHead(BaseDecodeHead):
         learned = upsample == 'deconv'
         refine = BoundaryRefine if boundary_refine else lambda channels: nn.Identity()
         self.gcn = nn.ModuleList(
-            GlobalConvBlock(width, scores, k) for width, k in zip(in_channels, kernels, strict=True)
+            block(width, scores, k) for width, k in zip(in_channels, kernels, strict=True)
         )
         self.refine_level = nn.ModuleList(refine(scores) for _ in range(levels))
         self.up = nn.ModuleList(
@@ -258,6 +266,20 @@ class GlobalConvHead(BaseDecodeHead):
         for up, refine in zip(self.last_up, self.refine_last, strict=True):
             out = refine(up(out))
         return out
+
+
+def _block(convolution: str, hidden_channels: int | None) -> Callable[[int, int, int], nn.Module]:
+    """Return what makes a block of (in_channels, out_channels, kernel_size)."""
+    blocks = {'global': GlobalConvBlock, 'trivial': TrivialConvBlock, 'stack': StackedConvBlock}
+    if convolution not in blocks:
+        raise ValueError(f'convolution={convolution!r} of GlobalConvHead; one of {", ".join(blocks)}')
+    if convolution == 'stack':
+        return partial(StackedConvBlock, hidden_channels=hidden_channels)
+    if hidden_channels is not None:
+        raise ValueError(
+            f"hidden_channels={hidden_channels} of GlobalConvHead is for convolution='stack'; leave it out"
+        )
+    return blocks[convolution]
 
 
 @MODELS.register_module()

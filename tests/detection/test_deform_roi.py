@@ -81,3 +81,21 @@ def test_a_hundredth_of_the_learning_rate():
     }
     assert rates[id(extractor.offset_fc.weight)] == rates[id(extractor.offset_fc.bias)] == 0.00004
     assert rates[id(extractor.conv_new.weight)] == 0.004
+
+
+def test_modulated_pooling_weighs_the_bins():
+    torch.manual_seed(0)
+    extractor = DeformRoIExtractor(4, [8], roi_feat_size=3, modulated_channels=16)
+    extractor.init_weights()
+    level = maps()[1]
+    plain = pool(level, ROIS, None, 8)
+    assert torch.allclose(extractor([level], ROIS), plain / 2, atol=1e-6)  # sigmoid(0)
+    first, second, last = (extractor.modulation_fc[index] for index in (0, 2, 4))
+    torch.nn.init.normal_(last.weight, std=0.3)
+    hidden = torch.relu(torch.relu(first(plain.flatten(1))) @ second.weight.T + second.bias)
+    predicted = (hidden @ last.weight.T).view(4, 3, 3, 3)
+    expected = pool(level, ROIS, predicted[:, :2], 8) * torch.sigmoid(predicted[:, 2:])
+    out = extractor([level], ROIS)
+    assert torch.allclose(out, expected, atol=1e-5)
+    out.sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in extractor.parameters())
