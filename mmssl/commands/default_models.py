@@ -13,14 +13,16 @@ DEFAULT_SAM = 'sam-mini'
 _SUFFIXES = ('.py', '.pth', '.pt', '.safetensors', '.bin', '.ckpt')
 
 
-def with_default_model(arguments: Sequence[str], name: str) -> list[str]:
+def with_default_model(arguments: Sequence[str], name: str, takes_images: bool = True) -> list[str]:
     """Put a model of the package before the arguments of a command, unless they name a model.
 
     Args:
         arguments: What was typed after the command, which takes CONFIG and CHECKPOINT first.
         name: Model of the package.
+        takes_images: Whether images follow; without, the first word can only be a config.
     """
-    if any(_is_model(argument) for argument in arguments):
+    begins_with_word = bool(arguments) and not arguments[0].startswith('-')
+    if (begins_with_word and not takes_images) or any(_is_model(argument) for argument in arguments):
         return list(arguments)
     return [name, AUTO, *arguments]
 

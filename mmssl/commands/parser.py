@@ -105,7 +105,8 @@ class CommandParser(argparse.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None):
         """Parse as argparse does; CONFIG and CHECKPOINT may be left out if there is a default model."""
         if args is not None and self.default_model:
-            args = with_default_model(args, self.default_model)
+            takes_images = any(action.dest == 'images' for action in self._actions)
+            args = with_default_model(args, self.default_model, takes_images)
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str):
