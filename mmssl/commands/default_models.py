@@ -21,6 +21,8 @@ def with_default_model(arguments: Sequence[str], name: str, takes_images: bool =
         name: Model of the package.
         takes_images: Whether images follow; without, the first word can only be a config.
     """
+    if find_packaged(name) is None:
+        return list(arguments)
     begins_with_word = bool(arguments) and not arguments[0].startswith('-')
     if (begins_with_word and not takes_images) or any(_is_model(argument) for argument in arguments):
         return list(arguments)
