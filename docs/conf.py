@@ -50,6 +50,7 @@ ELSEWHERE = {
     'code-of-conduct': 'CODE_OF_CONDUCT.md',
     'contributing': 'CONTRIBUTING.md',
     'security': 'SECURITY.md',
+    'weights': 'mmssl/weights/README.md',
     'zh-CN': 'README_zh-CN.md',
 }
 ELSEWHERE.update(

@@ -58,6 +58,19 @@ def test_what_is_not_installed_from_a_wheel_is_told(monkeypatch, capsys):
     )
 
 
+def test_weights_are_where_mim_download_looks(tmp_path):
+    copied = mim.copy_weights(tmp_path)
+    assert [path.name for path in copied] == sorted(
+        path.name for path in (mim.PACKAGE / 'weights').glob('*.safetensors')
+    )
+    assert copied and all(
+        path.read_bytes() == (mim.PACKAGE / 'weights' / path.name).read_bytes() for path in copied
+    )
+    assert mim.copy_weights(tmp_path) == [] and not list(tmp_path.glob('.*'))
+    copied[0].write_bytes(b'damaged')
+    assert mim.copy_weights(tmp_path) == copied[:1]
+
+
 def test_metafiles_are_complete(repo_root):
     names, configs = Counter(), Counter()
     for path in sorted((repo_root / 'configs').rglob('metafile.yml')):
@@ -81,7 +94,8 @@ def test_metafiles_are_complete(repo_root):
             assert 'Results' in entry and (entry['Results'] is None or entry['Results'][0]['Metrics']), entry[
                 'Name'
             ]
-            assert str(entry.get('Weights', 'https://')).startswith('https://'), entry['Name']
+            weights = entry.get('Weights', 'https://')
+            assert weights.startswith('https://') or (repo_root / weights).is_file(), entry['Name']
     assert max(names.values()) == max(configs.values()) == 1
     without = {'smoke', 'tutorial', '_base_'}
     assert set(configs) >= {
