@@ -1,9 +1,11 @@
 """``mmssl loop``: rounds of choosing, pre-filling, correcting and training, which can stop anywhere."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmssl.commands.arguments import add_device, add_trust, check_minimums
+from mmssl.commands.default_models import find_sam
 from mmssl.commands.sam_arguments import MODELS, add_generator_arguments, generator_settings
 
 if TYPE_CHECKING:
@@ -14,7 +16,8 @@ SETTINGS = (
     'images', 'model', 'checkpoint', 'features', 'number', 'how', 'classes', 'calibrate', 'precision',
     'min_iou', 'max_clicks', 'iters', 'cfg_options',
 )  # fmt: skip
-NEEDED = ('images', 'model', 'checkpoint')
+# as mmssl.apis.loop_state has it, whose import takes a second
+STATE_FILE = 'state.json'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,8 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('folder', metavar='DIR', help='folder of the loop, with its state and its rounds')
     group = parser.add_argument_group('settings, for the first call')
     group.add_argument('--images', metavar='DIR', help='folder of images, searched with its subfolders')
-    group.add_argument('--model', metavar='KIND', help=f'{MODELS} (a path, or its name below configs/)')
-    group.add_argument('--checkpoint', metavar='FILE', help='weights of the first round')
+    group.add_argument(
+        '--model',
+        metavar='KIND',
+        help=f'{MODELS} (a path, or its name below configs/); default: sam-mini, a small one',
+    )
+    group.add_argument(
+        '--checkpoint',
+        metavar='FILE',
+        help='weights of the first round; auto downloads the released file of KIND',
+    )
     group.add_argument(
         '--features', metavar='FILE', help='features of the images, which choose them (default: by chance)'
     )
@@ -67,21 +78,17 @@ def run(args: argparse.Namespace) -> int:
         OSError: Another process runs the loop.
     """
     check_minimums(args, number=2, max_clicks=1, iters=1)
+    if not (Path(args.folder) / STATE_FILE).exists():
+        if not args.images:
+            raise ValueError(f'{args.folder} is a new loop, which needs --images DIR')
+        find_sam(args, automatic=True)
     settings = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}
     generator = generator_settings(args)
     if generator:
         settings['generator'] = generator
-    from pathlib import Path
-
     from mmssl.apis.loading import pick_device
     from mmssl.apis.loop import run_loop
-    from mmssl.apis.loop_state import STATE_FILE
 
-    missing = [name for name in NEEDED if name not in settings]
-    if missing and not (Path(args.folder) / STATE_FILE).exists():
-        raise ValueError(
-            f'{args.folder} is a new loop, which needs {", ".join(f"--{name}" for name in missing)}'
-        )
     state = run_loop(args.folder, str(pick_device(args.device)), args.trust_checkpoint, print, **settings)
     print(format_rounds(state))
     return 0

@@ -168,7 +168,7 @@ def test_changes_are_counted_one_to_one():
 def test_a_new_loop_needs_settings_and_an_old_one_keeps_them(case, tmp_path, capsys):
     folder, _ = case
     assert main(['loop', str(tmp_path / 'new')]) == 1
-    assert 'is a new loop, which needs --images, --model, --checkpoint' in capsys.readouterr().err
+    assert 'is a new loop, which needs --images DIR' in capsys.readouterr().err
     assert not (tmp_path / 'new').exists()
     settings = settings_of(folder)
     arguments = [f'--{name}={settings[name]}' for name in ('images', 'model', 'checkpoint', 'number')]

@@ -93,15 +93,21 @@ def main() -> None:
     parser.add_argument('--work-dir', default='work_dirs/select_images', help='folder of the features')
     parser.add_argument('--output', help='Markdown file to write')
     args = parser.parse_args()
-    start, rows, results = time.time(), [], {}
+    start, rows = time.time(), []
     folder = Path(args.work_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    saved = folder / 'results.json'
+    results = json.loads(saved.read_text()) if saved.is_file() else {}
     data = str(Path(args.data).resolve())
     for model in args.model:
         train, val = (features_of(data, split, model, folder) for split in ('train', 'val'))
         for number in args.labels:
-            values = accuracies(train, val, number, args)
-            results[f'{model[0]}, {number}'] = {how: each.tolist() for how, each in values.items()}
+            key = f'{model[0]}, {number} labels, {args.seeds} seeds, k={args.k}'
+            if key not in results:
+                measured = accuracies(train, val, number, args)
+                results[key] = {how: each.tolist() for how, each in measured.items()}
+                saved.write_text(json.dumps(results))
+            values = {how: np.array(results[key][how]) for how in args.ways}
             gains = [interval(values[how] - values['random']) for how in args.ways if how != 'random']
             rows.append([model[0], number, *(interval(values[how]) for how in args.ways), *gains])
             print(rows[-1], f'{time.time() - start:.0f} s', flush=True)
@@ -119,7 +125,6 @@ def main() -> None:
     print('\n'.join(lines))
     if args.output:
         Path(args.output).write_text('\n'.join(lines) + '\n', encoding='utf-8')
-    (folder / 'results.json').write_text(json.dumps(results))
 
 
 if __name__ == '__main__':
