@@ -88,7 +88,7 @@ def embed(
     description = {
         **describe_model(config, checkpoint, run),
         'batch_size': run.batch_size,
-        'images': f'{len(paths)} images ({_digest_of_files(paths)})',
+        'images': f'{len(paths)} images ({digest_of_files(paths)})',
     }
     if read_description(out) == description:
         return Embedded(len(paths), 0, 0, [])
@@ -163,7 +163,7 @@ def _digest_of_content(path: str) -> str:
     return digest.hexdigest()
 
 
-def _digest_of_files(paths: Sequence[str]) -> str:
+def digest_of_files(paths: Sequence[str]) -> str:
     """Return a digest of the names, sizes and times of files; of an archive, of its own."""
     from mmssl.data.archives import split_archive
 

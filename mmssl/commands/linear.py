@@ -2,7 +2,6 @@
 
 import argparse
 import hashlib
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,7 +76,8 @@ def run(args: argparse.Namespace) -> int:
     num_classes = len(train.classes)
     train = train.take(args.max_train, args.seed).take_labels(args.labels, args.seed)
     val = val.take(args.max_val, args.seed)
-    digest = _digest(model, settings, [args.pool, image_size], (train, val))
+    options = [args.pool, image_size, reading_of(args)]
+    digest = _digest(model, settings, options, (train, val))
     cache = Path(args.work_dir) / 'features' / f'{digest}.pth'
     cached = _read_cache(cache)
     if cached is None:
@@ -130,27 +130,19 @@ def _digest(model: 'nn.Module', settings: dict, options: list, datasets: 'tuple[
     """Hash all that the features depend on: weights, settings, images (paths, sizes, times), options."""
     import torch
 
+    from mmssl.apis.embedding import digest_of_files
+
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     digest.update(repr(settings).encode())
     for images in datasets:
-        for index in images.indices.tolist():
-            info = images.folder.get_data_info(index)
-            digest.update(f'{info["img_path"]}\0{info["gt_label"]}\0{_stamp(info["img_path"])}\n'.encode())
-        digest.update(b'\n')
-    digest.update(json.dumps(options).encode())
+        infos = [images.folder.get_data_info(index) for index in images.indices.tolist()]
+        digest.update(digest_of_files([info['img_path'] for info in infos]).encode())
+        digest.update(repr([(info['gt_label'], info.get('page')) for info in infos]).encode())
+    digest.update(repr(options).encode())
     return digest.hexdigest()[:32]
-
-
-def _stamp(path: str) -> str:
-    """Return size and time of a file, or of the archive that contains it."""
-    for candidate in (Path(path), *Path(path).parents):
-        if candidate.exists():
-            status = candidate.stat()
-            return f'{status.st_size} {status.st_mtime_ns}'
-    return ''
 
 
 def _read_cache(path: Path) -> 'tuple[Tensor, ...] | None':

@@ -174,16 +174,37 @@ def _shards_of(folder: str) -> str | None:
     return None if suffix == '.parquet' and not has_images(folder) else suffix
 
 
-def open_archive(path: str) -> Archive:
-    """Return the archive at ``path``, opened at most once per process."""
-    archive = _opened.get(path)
+def open_archive(path: str, check: bool = False) -> Archive:
+    """Return the archive at ``path``, opened at most once per process.
+
+    Args:
+        path: The archive.
+        check: Open it again if its files have changed since, as where the images of a data set are listed.
+    """
+    archive, opened_files = _opened.get(path, (None, None))
+    files = _files_of(path) if check or archive is None else opened_files
     # an LMDB environment must not be used after a fork; a zip may, see ZipArchive
-    if isinstance(archive, LmdbArchive) and archive.process != os.getpid():
-        archive.close()
+    forked = isinstance(archive, LmdbArchive) and archive.process != os.getpid()
+    if forked or files != opened_files:
+        if isinstance(archive, LmdbArchive):
+            archive.close()
         archive = None
     if archive is None:
-        archive = _opened[path] = _kind_of(path)(path)
+        archive = _kind_of(path)(path)
+        _opened[path] = archive, files
     return archive
+
+
+def _files_of(path: str) -> list[tuple]:
+    """Return what changes when a file of an archive does: size, time and inode, or the version of a URL."""
+    if is_url(path):
+        from mmssl.data.remote import files_below, version_of
+
+        names = [path] if is_file(path) else [f'{path}/{name}' for name in files_below(path)]
+        return [(name, version_of(name)) for name in names]
+    names = [path] if os.path.isfile(path) else sorted(os.path.join(path, name) for name in os.listdir(path))
+    states = [(name, os.stat(name)) for name in names if os.path.isfile(name)]
+    return [(name, state.st_size, state.st_mtime_ns, state.st_ino) for name, state in states]
 
 
 def _kind_of(path: str) -> type:

@@ -162,8 +162,9 @@ def _find_in_archive(
         suffixes: As in :func:`find_images`.
         optional: The folder that may be missing, see :func:`stands_for_train`.
     """
-    all_names = [name for name in open_archive(archive).names() if not _is_hidden(name)]
-    if getattr(open_archive(archive), 'holds_only_images', False):
+    opened = open_archive(archive, check=True)
+    all_names = [name for name in opened.names() if not _is_hidden(name)]
+    if getattr(opened, 'holds_only_images', False):
         suffixes = ('',)
     images = sorted(name for name in all_names if name.lower().endswith(tuple(suffixes)))
     other_suffixes = _other_suffixes(all_names, suffixes)

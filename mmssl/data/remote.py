@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import posixpath
+import secrets
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,25 +18,38 @@ from mmssl.errors import RemoteError
 
 _ATTEMPTS = 4
 _FIRST_WAIT = 0.5
-# what the file systems say of a file's version
+# what the file systems say of a file's version beside its size, which is that of many other images
 _VERSION_FIELDS = (
-    'size',
     'ETag',
     'etag',
     'mtime',
     'LastModified',
+    'Last-Modified',
     'last_modified',
+    'modify',
+    'modificationTime',
+    'last_write_time',
+    'server_modified',
     'updated',
     'created',
     'generation',
     'VersionId',
     'checksum',
+    'Content-MD5',
+    'Digest',
+    'md5Hash',
+    'content_hash',
+    'sha',
+    'blob_id',
+    'CRC',
+    'date_time',
 )
 _versions: dict[str, tuple[int, str]] = {}
 
 
 def is_file(url: str) -> bool:
-    """Return True if a URL is that of a file."""
+    """Return True if a URL is that of a file, whose version is then asked for again."""
+    _versions.pop(url, None)
     return bool(_call(url, lambda system, path: system.isfile(path)))
 
 
@@ -75,7 +89,10 @@ def files_below(url: str) -> list[str]:
 
 def urls_like(pattern: str) -> list[str]:
     """Return the URLs that match a pattern, sorted."""
-    return _call(pattern, lambda system, path: sorted(map(system.unstrip_protocol, system.glob(path))))
+    urls = _call(pattern, lambda system, path: sorted(map(system.unstrip_protocol, system.glob(path))))
+    for url in urls:
+        _versions.pop(url, None)
+    return urls
 
 
 def size_of(url: str) -> int:
@@ -206,14 +223,16 @@ def _note_version(url: str, info: dict) -> tuple[int, str] | None:
     """Note the version of a file; None if its size is unknown."""
     if info.get('size') is None:
         return None
-    fields = ' '.join(str(info.get(field)) for field in _VERSION_FIELDS)
-    version = int(info['size']), hashlib.sha256(fields.encode()).hexdigest()[:16]
+    fields = [str(info[field]) for field in _VERSION_FIELDS if info.get(field) is not None]
+    # a file of which only the size is known may have changed whenever its source is opened
+    known = ' '.join(fields) or secrets.token_hex(8)
+    version = int(info['size']), hashlib.sha256(f'{info["size"]} {known}'.encode()).hexdigest()[:16]
     _versions[url] = version
     return version
 
 
 def _version(url: str) -> tuple[int, str]:
-    """Return size and version of a file, asked for once in each process."""
+    """Return size and version of a file, asked for once after its source was opened."""
     known = _versions.get(url)
     if known is not None:
         return known

@@ -7,7 +7,7 @@ from mmcv.cnn import fuse_conv_bn
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmssl.layers.module_state import Snapshot, has_hooks
+from mmssl.layers.module_state import ModuleState, has_hooks
 from mmssl.ops.switch import inference
 
 
@@ -15,8 +15,8 @@ class FoldedBackbone:
     """Callable that runs a copy of a backbone with folded batch norms where the result is the same.
 
     The copy serves calls without gradients while all batch norms are in evaluation mode and no module has
-    hooks; other calls run the backbone itself. It is made again after a weight or a statistic has changed its
-    value, however it was written, and is not part of any state dict.
+    hooks; other calls run the backbone itself. It is made again after a weight, a statistic or a setting has
+    changed, however it was written, and is not part of any state dict.
 
     Args:
         backbone: Backbone whose children are registered in the order in which they are called, as in
@@ -29,10 +29,7 @@ class FoldedBackbone:
     def __init__(self, backbone: nn.Module):
         self.backbone = backbone
         self.copy: nn.Module | None = None
-        self.copied = Snapshot([])
-
-    def _tensors(self) -> list[Tensor]:
-        return [*self.backbone.parameters(), *self.backbone.buffers()]
+        self._state: ModuleState | None = None
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the backbone's output for images (B, C, H, W)."""
@@ -41,14 +38,16 @@ class FoldedBackbone:
         if not norms or training or not inference([images]) or has_hooks(self.backbone):
             self.copy = None
             return self.backbone(images)
-        if self.copy is None or not self.copied.matches(self._tensors()):
+        folded, state = self.copy, self._state
+        if folded is None or state is None or not state.matches(self.backbone):
             with torch.inference_mode(False):
-                self.copy = fuse_conv_bn(copy.deepcopy(self.backbone))
-                self.copied = Snapshot(self._tensors())
-        return self.copy(images)
+                state = ModuleState(self.backbone)
+                folded = fuse_conv_bn(copy.deepcopy(self.backbone))
+            self.copy, self._state = folded, state
+        return folded(images)
 
     def __deepcopy__(self, memo: dict) -> 'FoldedBackbone':
         return FoldedBackbone(copy.deepcopy(self.backbone, memo))
 
     def __getstate__(self) -> dict:
-        return {'backbone': self.backbone, 'copy': None, 'copied': Snapshot([])}
+        return {'backbone': self.backbone, 'copy': None, '_state': None}

@@ -1,5 +1,6 @@
 """What the results of a module depend on, as values that caches compare: weights, settings and hooks."""
 
+import hashlib
 from collections.abc import Iterable
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor, nn
 
 from mmssl.ops.switch import cpu
 
-SETTINGS = (bool, int, float, str, type(None))
+SETTINGS = frozenset((bool, int, float, str, type(None)))
 
 
 class Snapshot:
@@ -40,26 +41,58 @@ def _layout(tensor: Tensor) -> tuple:
     return tensor.dtype, tensor.device, tensor.shape
 
 
-def settings_of(module: nn.Module) -> str:
-    """Classes, names of hooks, numbers and strings of a module and of all modules inside, no private ones."""
-    lines = []
-    for name, part in module.named_modules():
-        values = {key: value for key, value in vars(part).items() if key[0] != '_' and _is_setting(value)}
-        hooks = [*part._forward_pre_hooks.values(), *part._forward_hooks.values()]
-        functions = [type(part), *hooks, *([part.forward] if 'forward' in vars(part) else [])]
-        lines.append(f'{name} {[_name(function) for function in functions]} {sorted(values.items())}')
-    return '\n'.join(lines)
+class ModuleState:
+    """Copies of the weights, buffers and settings of a module, to find out whether one has changed since.
+
+    Args:
+        module: The module; hooks are not compared, see :func:`has_hooks`.
+    """
+
+    def __init__(self, module: nn.Module):
+        self.settings = settings_of(module)
+        self.tensors = Snapshot(tensors_of(module).values())
+
+    def matches(self, module: nn.Module) -> bool:
+        """True if the module computes what it did, in training or evaluation mode as then."""
+        return settings_of(module) == self.settings and self.tensors.matches(tensors_of(module).values())
 
 
-def _name(function) -> str:
-    named = function if hasattr(function, '__qualname__') else type(function)
-    return f'{named.__module__}.{named.__qualname__}'
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """All weights and buffers, also those that are in no state dict."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def settings_of(module: nn.Module) -> list[tuple[str, str, dict]]:
+    """Name, class, and numbers and strings of a module and of all modules inside, private ones left out."""
+    return [
+        (
+            name,
+            f'{type(part).__module__}.{type(part).__qualname__}',
+            {key: value for key, value in vars(part).items() if key[0] != '_' and _is_setting(value)},
+        )
+        for name, part in module.named_modules()
+    ]
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Hexadecimal digest of the weights, buffers and settings of a module, the same in every process."""
+    settings = [(name, kind, sorted(values.items())) for name, kind, values in settings_of(module)]
+    digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
+    for name, value in sorted(tensors_of(module).items()):
+        digest.update(f'{name} {tuple(value.shape)} {value.dtype}'.encode())
+        digest.update(bytes_of(value))
+    return digest.hexdigest()
+
+
+def bytes_of(tensor: Tensor) -> bytes:
+    """The bytes of the values of a tensor."""
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def _is_setting(value) -> bool:
     if isinstance(value, (tuple, list)):
         return all(_is_setting(entry) for entry in value)
-    return isinstance(value, SETTINGS)
+    return type(value) in SETTINGS
 
 
 def has_hooks(module: nn.Module) -> bool:

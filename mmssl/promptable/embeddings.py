@@ -2,35 +2,22 @@
 
 import hashlib
 import os
+import uuid
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from mmssl.layers.module_state import Snapshot, settings_of
+from mmssl.layers.module_state import ModuleState, bytes_of, fingerprint, has_hooks
 from mmssl.ops.precision import autocast_dtype
-
-
-def fingerprint(module: nn.Module) -> str:
-    """Hexadecimal digest of what the results of a module depend on, see :mod:`mmssl.layers.module_state`."""
-    digest = hashlib.blake2b(settings_of(module).encode(), digest_size=8)
-    for name, value in sorted(_tensors(module).items()):
-        digest.update(f'{name} {tuple(value.shape)} {value.dtype}'.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    """All weights and buffers, also those that are in no state dict."""
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
 class EmbeddingCache:
     """Store embeddings in files named after all that they depend on, so that none can be stale.
 
-    These are the pixels, normalised and padded, the weights, buffers, settings and names of hooks of the
-    encoder, and autocast. A copy of the weights is held and compared, which is faster than to compute the
-    name of the folder for each image.
+    These are the pixels, normalised and padded, the weights, buffers and settings of the encoder, and
+    autocast. A copy of the weights is held and compared, which is faster than to compute the name of the
+    folder for each image. An encoder with hooks, which may do anything, is run each time.
 
     Each augmented form of an image has its own file: use few augmentations, or the folder grows with every
     epoch. A file that cannot be read is rewritten.
@@ -45,15 +32,13 @@ class EmbeddingCache:
         self.dtype = dtype
         self.hits = 0
         self.misses = 0
-        self._encoder_folder: Path | None = None
-        self._settings = ''
-        self._weights = Snapshot([])
+        self._known: tuple[ModuleState, Path] | None = None
 
     def _path(self, folder: Path, image: Tensor) -> Path:
         autocast = autocast_dtype(image.device.type)
         about = f'{tuple(image.shape)} {image.dtype} {self.dtype} {autocast}'
         digest = hashlib.blake2b(about.encode(), digest_size=16)
-        digest.update(image.detach().to(torch.float32).cpu().contiguous().numpy().tobytes())
+        digest.update(bytes_of(image.to(torch.float32)))
         return folder / f'{digest.hexdigest()}.pt'
 
     def _read(self, path: Path) -> Tensor | None:
@@ -66,18 +51,18 @@ class EmbeddingCache:
         return value if isinstance(value, Tensor) and value.ndim == 3 and value.dtype == self.dtype else None
 
     def _folder_of(self, encoder: nn.Module) -> Path:
-        settings, weights = settings_of(encoder), list(_tensors(encoder).values())
-        known = settings == self._settings and self._weights.matches(weights)
-        if self._encoder_folder is None or not known:
-            self._encoder_folder = self.folder / fingerprint(encoder)
-            self._settings = settings
-            self._weights = Snapshot(weights)
-            self._encoder_folder.mkdir(parents=True, exist_ok=True)
-        return self._encoder_folder
+        known = self._known
+        if known is None or not known[0].matches(encoder):
+            known = ModuleState(encoder), self.folder / fingerprint(encoder)
+            known[1].mkdir(parents=True, exist_ok=True)
+            self._known = known
+        return known[1]
 
     @torch.no_grad()
     def __call__(self, encoder: nn.Module, images: Tensor) -> Tensor:
         """Return embeddings (B, C, h, w) of images (B, 3, H, W), encoding only those without a file."""
+        if has_hooks(encoder):
+            return encoder(images).to(images.dtype)
         folder = self._folder_of(encoder)
         paths = [self._path(folder, image) for image in images]
         embeddings = [self._read(path) for path in paths]
@@ -88,7 +73,7 @@ class EmbeddingCache:
             for index, encoded in zip(missing, encoder(images[missing]), strict=True):
                 embedding = encoded.to('cpu', self.dtype)
                 embeddings[index] = embedding
-                partial = paths[index].with_suffix(f'.{os.getpid()}.part')
+                partial = paths[index].with_suffix(f'.{uuid.uuid4().hex}.part')
                 torch.save(embedding.clone(), partial)
                 os.replace(partial, paths[index])
         return torch.stack(embeddings).to(images.device, images.dtype)

@@ -10,10 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from mmssl.errors import UserError
+from mmssl.layers.module_state import ModuleState, bytes_of, fingerprint, has_hooks
 from mmssl.ops.precision import autocast_dtype
-
-# types of attributes that change what a network computes, such as its out_indices
-_SETTINGS = (bool, int, float, str, tuple, list)
 
 
 class TeacherCache:
@@ -26,8 +24,8 @@ class TeacherCache:
 
     Args:
         folder: Folder of the files, which is made. Several processes may share it.
-        network: The frozen network. Its weights and settings are digested at the first use, and again after
-            ``load_state_dict``; they must not be changed otherwise.
+        network: The frozen network. A copy of its weights is held and compared. With hooks, which may do
+            anything, it is run each time.
         encode: Function of the network and images (B, C, H, W) that returns a tuple of tensors (B, ...) or
             None.
 
@@ -48,11 +46,12 @@ class TeacherCache:
             raise UserError(f'teacher_cache={str(folder)!r} cannot be made: {error.strerror}') from error
         self.network = network
         self.encode = encode
-        self._digest: bytes | None = None
-        network.register_load_state_dict_post_hook(self._forget)
+        self._known: tuple[ModuleState, str] | None = None
 
     def __call__(self, images: Tensor) -> tuple[Tensor | None, ...]:
         """Return the features of images (B, C, H, W), of which only those without a file are encoded."""
+        if has_hooks(self.network):
+            return tuple(self.encode(self.network, images))
         paths = self._paths(images)
         rows = [self._read(path, images.device) for path in paths]
         missing = [index for index, row in enumerate(rows) if row is None]
@@ -67,23 +66,21 @@ class TeacherCache:
             None if parts[0] is None else torch.stack(parts) for parts in zip(*features, strict=True)
         )
 
-    def _forget(self, network: nn.Module, keys: object) -> None:
-        self._digest = None
-
     def _paths(self, images: Tensor) -> list[Path]:
-        if self._digest is None:
-            self._digest = digest_of(self.network)
+        known = self._known
+        if known is None or not known[0].matches(self.network):
+            self._known = known = ModuleState(self.network), fingerprint(self.network)
         dtype = autocast_dtype(images.device.type) or images.dtype
-        setting = f'{tuple(images.shape[1:])} {images.dtype} {dtype}'.encode() + self._digest
+        setting = f'{tuple(images.shape[1:])} {images.dtype} {dtype} {known[1]}'.encode()
         names = [
-            hashlib.blake2b(_bytes(image) + setting, digest_size=20).hexdigest() for image in images.cpu()
+            hashlib.blake2b(bytes_of(image) + setting, digest_size=20).hexdigest() for image in images.cpu()
         ]
         return [self.folder / name[:2] / f'{name}.pth' for name in names]
 
     def _read(self, path: Path, device: torch.device) -> tuple[Tensor | None, ...] | None:
         try:
             return tuple(torch.load(path, map_location=device, weights_only=True))
-        except FileNotFoundError:
+        except Exception:  # missing, truncated or overwritten: whatever the reason, it is computed again
             return None
 
     def _write(self, path: Path, row: tuple[Tensor | None, ...]) -> None:
@@ -91,19 +88,3 @@ class TeacherCache:
         unfinished = path.with_suffix(f'.{uuid.uuid4().hex}')
         torch.save(row, unfinished)
         os.replace(unfinished, path)  # whole files only, whoever is killed
-
-
-def digest_of(network: nn.Module) -> bytes:
-    """Return a digest of all parameters, buffers and plain settings, each with its name."""
-    digest = hashlib.blake2b(digest_size=20)
-    for name, value in network.state_dict().items():
-        digest.update(f'{name} {tuple(value.shape)} {value.dtype}'.encode())
-        digest.update(_bytes(value.cpu()))
-    for name, module in network.named_modules():
-        settings = {key: value for key, value in vars(module).items() if isinstance(value, _SETTINGS)}
-        digest.update(f'{name} {type(module).__name__} {sorted(settings.items())}'.encode())
-    return digest.digest()
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()

@@ -95,6 +95,31 @@ def test_bytes_are_fetched_once_and_again_when_the_file_changes(folder, requests
     assert len(requests) == 15
 
 
+@pytest.mark.parametrize('known', ['created', 'Last-Modified', None])
+@pytest.mark.parametrize('name', ['images', 'tar', 'all.zip', 'images/*/*.bmp'])
+def test_files_of_the_same_size_are_not_mixed_up(tmp_path, monkeypatch, name, known):
+    note = remote._note_version
+
+    def note_what_is_known(url, info):
+        time = info.get('created')
+        return note(url, {'size': info['size'], **({known: time} if known else {})})
+
+    monkeypatch.setattr(remote, '_note_version', note_what_is_known)
+    for seed in range(2):
+        root = tmp_path / str(seed)
+        path = root / 'images/cat/0.bmp'
+        path.parent.mkdir(parents=True)
+        pixels = np.random.default_rng(seed).integers(0, 255, (12, 10, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+        pack(str(root / 'images'), str(root / 'tar'), 'tar', 5)
+        pack(str(root / 'images'), str(root / 'all.zip'), 'zip')
+        FILES.put(str(root), '/same', recursive=True)
+        try:
+            assert [content for content, _ in contents(f'memory://same/{name}')] == [path.read_bytes()]
+        finally:
+            FILES.rm('/same', recursive=True)
+
+
 def test_one_request_an_image_of_a_zip_and_a_shard(folder, requests):
     for name in ('all.zip', 'tar'):
         archive = open_archive(f'memory://data/{name}')

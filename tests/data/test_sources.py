@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import tarfile
 
@@ -68,6 +69,21 @@ def test_an_archive_equals_the_folder_with_0_and_2_workers(folder, expected, tmp
     out = packed(folder, tmp_path, to)
     assert ImageFolder(str(out)).CLASSES == ('cat', 'dog')
     assert same(expected[0], batches(out, 0)) and same(expected[2], batches(out, 2))
+
+
+@pytest.mark.parametrize('to', FORMATS)
+def test_an_archive_that_is_packed_again_is_read_again(folder, tmp_path, to):
+    images = tmp_path / 'images'
+    shutil.copytree(folder, images)
+    for change in (lambda pixels: pixels, np.flipud):
+        for path in images.rglob('*.png'):
+            Image.fromarray(change(np.asarray(Image.open(path)))).save(path)
+        shutil.rmtree(tmp_path / f'packed_{to}', ignore_errors=True)
+        (tmp_path / f'packed_{to}').unlink(missing_ok=True)
+        out = packed(images, tmp_path, to)
+        dataset = ImageFolder(str(out))
+        info = dataset.get_data_info(0)['img_path']
+        assert read_bytes(info) == (images / 'cat/00.v1.png').read_bytes()
 
 
 @pytest.mark.parametrize('to', ['tar', 'parquet', 'lmdb', 'zip'])

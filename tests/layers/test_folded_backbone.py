@@ -79,3 +79,25 @@ def test_it_follows_weights_that_change_unseen_and_hooks(net):
             write()
             torch.testing.assert_close(folded(IMAGES), net(IMAGES), atol=1e-10, rtol=1e-10)
             assert not torch.allclose(before[-1], net(IMAGES)[-1])
+
+
+SETTINGS = {
+    'eps': lambda net: setattr(net.bn1, 'eps', 1.0),
+    'activation': lambda net: setattr(net.layer2[0], 'relu', torch.nn.GELU()),
+    'dilation': lambda net: (
+        setattr(net.layer4[0].conv2, 'dilation', (2, 2)),
+        setattr(net.layer4[0].conv2, 'padding', (2, 2)),
+    ),
+    'levels': lambda net: setattr(net, 'out_indices', (1, 3)),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('change', SETTINGS.values(), ids=SETTINGS)
+def test_it_follows_settings_that_are_no_weights(net, change):
+    folded = FoldedBackbone(net)
+    before = folded(IMAGES)
+    change(net)
+    expected = net(IMAGES)
+    assert expected[0].shape != before[0].shape or not torch.allclose(expected[1], before[1])
+    torch.testing.assert_close(folded(IMAGES), expected, atol=1e-10, rtol=1e-10)

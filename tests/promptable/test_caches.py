@@ -1,5 +1,6 @@
 """Caches give what they would compute anew, however images, weights or settings were changed."""
 
+import concurrent.futures
 import copy
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from mmssl.layers.module_state import Snapshot
+from mmssl.ops.switch import plain_forms
 from mmssl.promptable import SamPredictor, build_sam
 from mmssl.promptable.embeddings import EmbeddingCache
 
@@ -160,3 +162,56 @@ def test_a_snapshot_compares_values_types_and_shapes():
     assert not snapshot.matches([tensor, tensor])
     tensor.data[0] = 9
     assert not snapshot.matches([tensor])
+
+
+def double(module):
+    """Give a module a ``forward`` of its own, as adapters and hooks of other libraries do."""
+    plain = module.forward
+    module.forward = lambda *args, **kwargs: 2 * plain(*args, **kwargs)
+
+
+def adapt(block):
+    class Adapted(type(block)):
+        def forward(self, *args, **kwargs):
+            queries, keys = super().forward(*args, **kwargs)
+            return 1.5 * queries, keys
+
+    block.__class__ = Adapted
+
+
+CHANGES = {
+    'adapter': lambda decoder: adapt(decoder.transformer.layers[0]),
+    'own forward': lambda decoder: double(decoder.transformer.layers[0].cross_attn_token_to_image.k_proj),
+    'attention': lambda decoder: double(decoder.transformer.final_attn_token_to_image),
+    'activation': lambda decoder: setattr(decoder.output_upscaling[2], 'approximate', 'tanh'),
+}
+
+
+@pytest.mark.parametrize('change', CHANGES.values(), ids=CHANGES)
+def test_layers_of_the_decoder_that_are_changed_are_used(change):
+    model = small_sam()
+    predictor = SamPredictor(model)
+    predictor.set_image(image())
+    before = predictor.predict(**POINT)[2]
+    change(model.mask_decoder)
+    got = predictor.predict(**POINT)[2]
+    with plain_forms():
+        expected = predictor.predict(**POINT)[2]
+    assert np.abs(expected - before).max() > 1e-4
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_two_hooks_of_one_name_do_not_share_embeddings(tmp_path):
+    cache, pixels = EmbeddingCache(tmp_path, torch.float32), torch.rand(1, 3, 64, 64)
+    for factor in (2, 3):
+        encoder = small_sam().image_encoder
+        encoder.register_forward_hook(lambda *call, factor=factor: call[-1] * factor)
+        torch.testing.assert_close(cache(encoder, pixels), encoder(pixels))
+
+
+def test_threads_share_a_folder_of_embeddings(tmp_path):
+    encoder, pixels = small_sam().image_encoder, torch.rand(1, 3, 64, 64)
+    caches = [EmbeddingCache(tmp_path, torch.float32) for _ in range(8)]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        embeddings = list(pool.map(lambda cache: cache(encoder, pixels), caches))
+    assert all(torch.equal(each, embeddings[0]) for each in embeddings)

@@ -74,6 +74,36 @@ def test_other_weights_or_precision_are_seen(tmp_path):
         assert torch.equal(cache(images())[1], features_of(network, images()).pooled)
 
 
+def write(network, folder):
+    for parameter in network.parameters():
+        parameter.data.mul_(1.5)
+
+
+def hook(network, folder):
+    network.layers[0].register_forward_hook(lambda *call: call[-1] * 2)
+
+
+def setting(network, folder):
+    network.out_indices = [0]
+
+
+def truncate(network, folder):
+    for path in folder.rglob('*.pth'):
+        path.write_bytes(path.read_bytes()[:100])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('change', [write, hook, setting, truncate])
+def test_a_teacher_that_changes_unseen_and_damaged_files_are_encoded_again(tmp_path, change):
+    network = teacher()
+    cache = TeacherCache(tmp_path, network, features_of)
+    before = cache(images())[1]
+    change(network, tmp_path)
+    expected = features_of(network, images()).pooled
+    assert change is truncate or not torch.allclose(expected, before, atol=1e-4)
+    assert torch.allclose(cache(images())[1], expected, atol=1e-6)
+
+
 def test_losses_are_those_without_a_cache(tmp_path):
     losses = []
     for settings in ({}, dict(teacher_cache=str(tmp_path)), dict(teacher_cache=str(tmp_path))):

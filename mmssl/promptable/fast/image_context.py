@@ -6,12 +6,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from mmssl.layers.module_state import Snapshot
+from mmssl.layers.module_state import Snapshot, has_hooks
 from mmssl.ops.precision import autocast_dtype
 from mmssl.ops.switch import inference
 from mmssl.promptable.attention import Attention
 from mmssl.promptable.common import LayerNorm2d
-from mmssl.promptable.two_way import TwoWayTransformer
+from mmssl.promptable.two_way import TwoWayAttentionBlock, TwoWayTransformer
 
 
 class ImageContext(NamedTuple):
@@ -47,8 +47,8 @@ _contexts: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 def has_stock_layers(decoder: nn.Module) -> bool:
     """True if every layer whose weights the fast forms read is as the plain form built it.
 
-    Layers that were exchanged (low-rank updates, quantisation), parametrised or given hooks run in the
-    plain form.
+    Layers that were exchanged (adapters, low-rank updates, quantisation), parametrised, or given hooks or a
+    ``forward`` of their own run in the plain form.
     """
     transformer = decoder.transformer
     if type(transformer) is not TwoWayTransformer:
@@ -59,16 +59,23 @@ def has_stock_layers(decoder: nn.Module) -> bool:
         for layer in attentions
         for linear in (layer.q_proj, layer.k_proj, layer.v_proj, layer.out_proj)
     ]
-    upscaling = list(decoder.output_upscaling)
-    expected = [nn.ConvTranspose2d, LayerNorm2d, nn.GELU, nn.ConvTranspose2d, nn.GELU]
     return (
         all(type(layer) is Attention for layer in attentions)
         and all(type(linear) is nn.Linear for linear in linears)
-        and [type(layer) for layer in upscaling] == expected
-        and not any(
-            module._forward_hooks or module._forward_pre_hooks
-            for module in [transformer, *transformer.layers, *attentions, *linears, *upscaling]
-        )
+        and all(type(block) is TwoWayAttentionBlock for block in transformer.layers)
+        and _upscales_as_built(decoder.output_upscaling)
+        and not has_hooks(transformer)
+    )
+
+
+def _upscales_as_built(upscaling: nn.Module) -> bool:
+    expected = [nn.ConvTranspose2d, LayerNorm2d, nn.GELU, nn.ConvTranspose2d, nn.GELU]
+    layers = list(upscaling.children())
+    return (
+        [type(layer) for layer in layers] == expected
+        and all(layer.approximate == 'none' for layer in layers[2::2])
+        and all(layer.kernel_size == layer.stride == (2, 2) for layer in layers[::3])
+        and not has_hooks(upscaling)
     )
 
 
