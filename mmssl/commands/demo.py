@@ -1,44 +1,22 @@
-"""``mmssl demo``: a local page for prompting with clicks and for reconstructions."""
+"""``mmssl demo``: local pages to segment by clicks, to view reconstructions, and to label a folder."""
 
 import argparse
-import os
+import contextlib
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mmssl.commands.arguments import (
-    add_cfg_options,
-    add_device,
-    add_trust,
-    check_minimums,
-)
+from mmssl.commands.arguments import add_cfg_options, add_device, add_trust
+from mmssl.commands.demo_checks import check_arguments
+from mmssl.commands.demo_model import NO_MODEL_FOR_LABELS, choose_model
 from mmssl.commands.picture_arguments import add_picture_arguments, picture_settings
 from mmssl.commands.sam_arguments import MODELS, add_generator_arguments, generator_settings
 
 if TYPE_CHECKING:
     from mmssl.demo_page.app import PageSettings
-    from mmssl.demo_page.guard import Limits
+    from mmssl.demo_page.label_desk import LabelDesk
 
-HELP = 'open a local page: click on images for masks, and view reconstructions'
-RELEASED = {
-    'vit_b': 'sam_vit_b_01ec64.pth',
-    'vit_l': 'sam_vit_l_0b3195.pth',
-    'vit_h': 'sam_vit_h_4b8939.pth',
-    'vit_t': 'mobile_sam.pt',
-}
-# the small model that the page finds by itself
-SMALL_MODEL = 'sam_mobilenetv2_1xb4-amp-1400i_coco-minis-256'
-DOWNLOAD = (
-    'For the released models download a file of '
-    '[Segment Anything](https://github.com/facebookresearch/segment-anything#model-checkpoints), such as '
-    '`sam_vit_b_01ec64.pth`, and start the page with '
-    '`mmssl demo --model vit_b --checkpoint sam_vit_b_01ec64.pth`.'
-)
-NO_WEIGHTS = (
-    f'**There are no weights yet.** {DOWNLOAD} Or train the small model of this project on images of COCO, '
-    'about '
-    f'22 minutes on one core: `mmssl train sam/{SMALL_MODEL}.py --data DIR`; the page finds it by itself.'
-)
+HELP = 'open a local page: click on images for masks, view reconstructions, or label a folder of images'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--checkpoint',
         metavar='FILE',
-        help='its weights; without --model and --checkpoint the page looks for '
-        f'work_dirs/{SMALL_MODEL}, or says what to download',
+        help='its weights; auto downloads the released file of KIND. Without --model and --checkpoint: '
+        'sam-mini, a small model in the package',
     )
     parser.add_argument(
         '--detector', nargs=2, metavar=('CONFIG', 'CHECKPOINT'), help='detector that names the masks'
@@ -59,6 +37,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=('CONFIG', 'CHECKPOINT'),
         help='masked autoencoder of configs/mae, decoder included',
     )
+    add_label_arguments(parser)
+    add_server_arguments(parser)
+    add_device(parser)
+    parser.add_argument('--cache-dir', metavar='DIR', help='cache the embeddings of images here')
+    add_cfg_options(parser, 'the config of --model')
+    add_trust(parser)
+    add_picture_arguments(parser)
+    add_generator_arguments(parser)
+
+
+def add_label_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the labelling page."""
+    group = parser.add_argument_group('labelling page')
+    group.add_argument('--data', metavar='DIR', help='label the images of this folder and its subfolders')
+    group.add_argument(
+        '--out', metavar='DIR', help='folder for annotations.json, a COCO file; labelling goes on where it is'
+    )
+    group.add_argument(
+        '--order', metavar='TXT', help='label only the images of this list of mmssl select, in its order'
+    )
+    group.add_argument('--classes', metavar='NAME,...', help='classes to choose from; more can be typed')
+    group.add_argument(
+        '--prefill',
+        metavar='JSON|DIR',
+        help='suggest the masks of a COCO file, or of a folder of mmssl annotate, to accept or discard',
+    )
+
+
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add address, password and limits."""
     parser.add_argument(
         '--host',
         default='127.0.0.1',
@@ -66,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--auth', metavar='USER:PASSWORD', help='ask visitors for this name and password')
     parser.add_argument('--port', type=int, help='port (default: the first free one from 7860 on)')
+    parser.add_argument('--no-browser', action='store_true', help='do not open a browser')
     parser.add_argument(
         '--max-upload', type=int, default=32, metavar='MB', help='largest file to accept (default: 32)'
     )
@@ -76,54 +85,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='MILLION',
         help='largest image to accept, in million pixels (default: 40)',
     )
-    add_device(parser)
-    parser.add_argument('--cache-dir', metavar='DIR', help='cache the embeddings of images here')
-    parser.add_argument('--no-browser', action='store_true', help='do not open a browser')
-    add_cfg_options(parser, 'the config of --model')
-    add_trust(parser)
-    add_picture_arguments(parser)
-    add_generator_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve the page until it is interrupted.
 
     Raises:
-        ImportError: Gradio is missing.
+        ImportError: A package of the page is missing.
         FileNotFoundError: A file does not exist.
         ValueError: A model and a file do not fit, or a setting is out of range.
-        OSError: The port is in use.
+        OSError: The port is in use, or another page writes labels to the folder.
     """
-    generator = check_arguments(args)
-    notice = _choose_model(args)
-    # before the import: by default Gradio reports its use and keeps the uploads of all users in one folder
-    os.environ.update(GRADIO_ANALYTICS_ENABLED='False', HF_HUB_OFFLINE=os.environ.get('HF_HUB_OFFLINE', '1'))
-    gradio = import_gradio()
-    settings = _load_models(args, generator, notice)
-    from mmssl.demo_page.app import build
-
-    with tempfile.TemporaryDirectory(prefix='mmssl-demo-') as folder:
-        os.environ['GRADIO_TEMP_DIR'] = folder
-        settings.samples = sample_images(Path(folder))
-        page = build(settings)
-        url = start_server(page, gradio, args)
-        print(f'{url}  (Ctrl-C ends it)', flush=True)
-        page.block_thread()
+    check_arguments(args)
+    notice = choose_model(args)
+    generator = {'points_per_side': 16, **generator_settings(args)}
+    if args.data and not args.model:
+        raise ValueError(NO_MODEL_FOR_LABELS)
+    import_server()
+    with contextlib.ExitStack() as stack:
+        desk = _open_desk(args, stack) if args.data else None
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='mmssl-demo-')))
+        settings = _load_models(args, generator, folder)
+        settings.notice = notice
+        _serve(settings, desk, args)
     return 0
 
 
-def _choose_model(args: argparse.Namespace) -> str:
-    """Use the small model if no model was given and it has been trained; return the notice for the page."""
-    if args.model:
-        return ''
-    trained = find_small_model(Path('work_dirs'))
-    if trained is None:
-        return NO_WEIGHTS
-    args.model, args.checkpoint = trained
-    return f'With the small model that was trained here, `{args.checkpoint}`. {DOWNLOAD}'
+def _open_desk(args: argparse.Namespace, stack: contextlib.ExitStack) -> 'LabelDesk':
+    """Open the labels, which are locked against other pages until the stack ends."""
+    from mmssl.apis.output_folder import locked
+    from mmssl.demo_page.label_desk import LabelDesk
+    from mmssl.demo_page.label_images import images_to_label
+    from mmssl.demo_page.labels import LabelStore
+    from mmssl.demo_page.suggestions import DEFAULT_CLASS, Suggestions
+
+    classes = [name for name in (args.classes or '').split(',') if name.strip()]
+    names = images_to_label(args.data, args.order)
+    suggestions = Suggestions(args.prefill, names, classes[0].strip() if classes else DEFAULT_CLASS)
+    stack.enter_context(locked(Path(args.out), 'demo'))
+    desk = LabelDesk(args.data, names, LabelStore(args.out, classes), suggestions)
+    finished = sum(map(desk.store.is_finished, names))
+    print(f'{args.data}: {len(names)} images to label, {finished} of them finished', flush=True)
+    return desk
 
 
-def _load_models(args: argparse.Namespace, generator: dict, notice: str) -> 'PageSettings':
+def _load_models(args: argparse.Namespace, generator: dict, folder: Path) -> 'PageSettings':
     from mmssl.apis.loading import load_mae, pick_device
     from mmssl.apis.sam import load_sam
     from mmssl.demo_page.app import PageSettings
@@ -131,7 +137,7 @@ def _load_models(args: argparse.Namespace, generator: dict, notice: str) -> 'Pag
 
     device = pick_device(args.device)
     settings = PageSettings(
-        notice=notice,
+        folder=folder,
         generator=generator,
         max_pixels=int(args.max_pixels * 1e6),
         cache_dir=args.cache_dir,
@@ -141,150 +147,52 @@ def _load_models(args: argparse.Namespace, generator: dict, notice: str) -> 'Pag
         print(f'loading {args.model} with {args.checkpoint}', flush=True)
         model = load_sam(args.model, args.checkpoint, args.cfg_options, args.trust_checkpoint)
         settings.model = model.to(device)
+        settings.model_name = args.model_name
     if args.mae:
         config, checkpoint = args.mae
         settings.mae = load_mae(config, checkpoint, trust=args.trust_checkpoint)
+        settings.mae_name = Path(config).stem
     if args.detector:
         config, checkpoint = args.detector
         settings.detect = load_detector(config, checkpoint, str(device), args.trust_checkpoint)
     return settings
 
 
-def start_server(page: Any, gradio: Any, args: argparse.Namespace, limits: 'Limits | None' = None) -> str:
-    """Serve the page from a thread.
+def _serve(settings: 'PageSettings', desk: 'LabelDesk | None', args: argparse.Namespace) -> None:
+    from mmssl.demo_page.app import build
+    from mmssl.demo_page.guard import Limits
+    from mmssl.demo_page.label_app import build_labelling
+    from mmssl.demo_page.samples import write_samples
+    from mmssl.demo_page.server import PageServer
 
-    Args:
-        page: The page.
-        gradio: Gradio.
-        args: Arguments of the command.
-        limits: Limits of what visitors send; those of ``--max-upload`` if None.
+    if desk is None:
+        settings.samples = write_samples(settings.folder / 'samples')
+        app = build(settings)
+    else:
+        app = build_labelling(settings, desk)
+    megabytes = args.max_upload * 2**20
+    limits = Limits(file_bytes=megabytes, total_bytes=16 * megabytes)
+    server = PageServer(app, args.host, args.port, args.auth, limits)
+    try:
+        print(f'{server.url}  (Ctrl-C ends it)', flush=True)
+        if not args.no_browser:
+            import webbrowser
 
-    Returns:
-        The URL.
-    """
-    from starlette.middleware import Middleware
-
-    from mmssl.demo_page.app import STYLE
-    from mmssl.demo_page.guard import AllowedHosts, Limits, RequestGuard, close_silent_connections
-    from mmssl.demo_page.visitors import MAX_VISITORS, all_uploads
-
-    theme = gradio.themes.Soft(font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace'])
-    page.queue(default_concurrency_limit=4, max_size=32)
-    limits = limits or Limits(file_bytes=args.max_upload * 2**20, total_bytes=16 * args.max_upload * 2**20)
-    guard = Middleware(
-        RequestGuard, hosts=AllowedHosts(args.host), limits=limits, uploads=lambda: all_uploads(page)
-    )
-    _, url, _ = page.launch(
-        server_name=args.host,
-        server_port=args.port,
-        share=False,
-        quiet=True,
-        prevent_thread_lock=True,
-        inbrowser=not args.no_browser,
-        max_file_size=args.max_upload * 2**20,
-        footer_links=[],
-        theme=theme,
-        css=STYLE,
-        show_error=False,
-        enable_monitoring=False,
-        ssr_mode=False,
-        auth=tuple(args.auth.split(':', 1)) if args.auth else None,
-        app_kwargs=dict(middleware=[guard]),
-        state_session_capacity=MAX_VISITORS,
-    )
-    close_silent_connections(page.server, limits.header_seconds, limits.unread_seconds)
-    return url
+            webbrowser.open(server.url)
+        server.wait()
+    finally:
+        server.close()
 
 
-def check_arguments(args: argparse.Namespace) -> dict:
-    """Check the arguments before anything is loaded, and return the settings of the automatic masks.
-
-    Raises:
-        FileNotFoundError: A checkpoint does not exist.
-        ValueError: A value is out of range, or one of a pair of options is missing.
-    """
-    from mmssl.apis.sam import check_checkpoint
-    from mmssl.hints import nearest_path
-
-    picture_settings(args)
-    if bool(args.model) != bool(args.checkpoint):
-        present, missing = ('--model', '--checkpoint') if args.model else ('--checkpoint', '--model')
-        model = args.model or 'vit_b'
-        file = args.checkpoint or RELEASED.get(args.model, 'FILE')
-        raise ValueError(f'{present} needs {missing}: mmssl demo --model {model} --checkpoint {file}')
-    if args.checkpoint:
-        check_checkpoint(args.checkpoint)
-    for option, pair in (('--detector', args.detector), ('--mae', args.mae)):
-        if pair and not os.path.isfile(pair[1]):
-            raise FileNotFoundError(
-                f'{option} {pair[0]} {pair[1]}: the checkpoint does not exist{nearest_path(pair[1])}'
-            )
-    check_minimums(args, max_upload=1, max_pixels=1e-6)
-    _check_access(args.host, args.auth)
-    if args.port is not None and not 0 < args.port < 65536:
-        raise ValueError(f'--port {args.port} must be from 1 to 65535')
-    settings = generator_settings(args)
-    if 'tile' in settings:
-        raise ValueError('--tile is of mmssl segment and mmssl annotate; the page segments whole images only')
-    return {'points_per_side': 16, **settings}
-
-
-def _check_access(host: str, auth: str | None) -> None:
-    from mmssl.demo_page.guard import is_loopback
-
-    if auth is not None:
-        user, _, password = auth.partition(':')
-        if not user or not password:
-            raise ValueError('--auth must be USER:PASSWORD, both of at least one character')
-    elif not is_loopback(host):
-        raise ValueError(
-            f'--host {host} admits everybody who reaches this machine: add --auth USER:PASSWORD, or keep '
-            ' 127.0.0.1 and forward its port (ssh -L 7860:127.0.0.1:7860)'
-        )
-
-
-def import_gradio() -> Any:
-    """Import Gradio.
+def import_server() -> None:
+    """Import what serves the page.
 
     Raises:
         ImportError: It is missing; the message has the command that installs it.
     """
     try:
-        import gradio
+        import pycocotools  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"the page needs Gradio: pip install 'mmssl[page]' ({error})") from error
-    return gradio
-
-
-def find_small_model(work_dirs: Path) -> tuple[str, str] | None:
-    """Return config and newest weights of the small model in ``work_dirs``; None if it was not trained."""
-    folder = work_dirs / SMALL_MODEL
-    newest = sorted(folder.glob('iter_*.pth'), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in (folder / 'sam.pth', *folder.glob('best_*.pth'), *newest):
-        if path.is_file():
-            return f'sam/{SMALL_MODEL}.py', str(path)
-    return None
-
-
-def sample_images(folder: Path) -> list[Path]:
-    """Write photographs of scikit-image (public domain or free to use) to try the page with.
-
-    Returns:
-        The files; none if scikit-image is not installed.
-    """
-    try:
-        from mmssl.data.demo import load_photos
-
-        photos = load_photos()
-    except ImportError:
-        return []
-    from PIL import Image
-
-    folder = folder / 'samples'
-    folder.mkdir()
-    paths = []
-    for name, pixels in photos.items():
-        path = folder / f'{name}.jpg'
-        Image.fromarray(pixels).convert('RGB').save(path, quality=95)
-        paths.append(path)
-    return paths
+        raise ImportError(f"the page needs {error.name}: pip install 'mmssl[page]'") from error

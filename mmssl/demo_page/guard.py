@@ -81,7 +81,9 @@ def _ip(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
-class _RefusedError(Exception):
+class RefusedError(Exception):
+    """A request is refused, with an HTTP status and a reason."""
+
     def __init__(self, status: int, reason: str):
         super().__init__(reason)
         self.status = status
@@ -134,7 +136,7 @@ class RequestGuard:
             if scope['type'] == 'http':
                 receive = self._limited(receive, headers, uploading)
             await self.app(scope, receive, watched_send)
-        except _RefusedError as refused:
+        except RefusedError as refused:
             if started:
                 raise
             await _refuse(scope['type'], send, refused)
@@ -144,22 +146,22 @@ class RequestGuard:
     def _check_sender(self, headers: dict[str, str]) -> None:
         host = headers.get('host', '')
         if host not in self.hosts:
-            raise _RefusedError(
+            raise RefusedError(
                 403, f'Host {host!r} is not this page; open it by the address that mmssl demo printed'
             )
         origin = headers.get('origin')
         # browsers send the page that makes the request; only this one may
         if origin is not None and origin.partition('://')[2].lower() != host.lower():
-            raise _RefusedError(
+            raise RefusedError(
                 403, f'requests from {origin!r} are refused; only the page itself may send them'
             )
 
     def _check_room(self) -> None:
         if self._receiving >= self.limits.uploads_at_once:
-            raise _RefusedError(429, f'{self._receiving} uploads are being received; try again in a moment')
+            raise RefusedError(429, f'{self._receiving} uploads are being received; try again in a moment')
         sizes = [os.path.getsize(path) for path in list(self.uploads()) if os.path.exists(path)]
         if len(sizes) >= self.limits.files or sum(sizes) >= self.limits.total_bytes:
-            raise _RefusedError(
+            raise RefusedError(
                 507,
                 f'the page keeps {len(sizes)} uploads ({sum(sizes) >> 20} MB), as many as it may; try later',
             )
@@ -168,7 +170,7 @@ class RequestGuard:
         """Return ``receive`` with limits of size and time for the body."""
         limit = self.limits.file_bytes + _FORM_BYTES if uploading else _JSON_BYTES
         length = headers.get('content-length', '0')
-        too_large = _RefusedError(413, f'the request is larger than {limit} bytes')
+        too_large = RefusedError(413, f'the request is larger than {limit} bytes')
         if not length.isdigit() or int(length) > limit:
             raise too_large
         deadline = asyncio.get_running_loop().time() + self.limits.body_seconds
@@ -182,7 +184,7 @@ class RequestGuard:
             try:
                 message = await asyncio.wait_for(receive(), max(left, 0.001))
             except asyncio.TimeoutError:
-                raise _RefusedError(
+                raise RefusedError(
                     408, f'the request took more than {self.limits.body_seconds:g} s'
                 ) from None
             received += len(message.get('body', b''))
@@ -198,7 +200,7 @@ def _is_upload(scope: dict) -> bool:
     return scope['method'] == 'POST' and scope['path'].rstrip('/').endswith('/upload')
 
 
-async def _refuse(protocol: str, send: Callable, refused: _RefusedError) -> None:
+async def _refuse(protocol: str, send: Callable, refused: RefusedError) -> None:
     if protocol == 'websocket':
         await send({'type': 'websocket.close', 'code': 1008})
         return

@@ -1,20 +1,20 @@
 """Masks of the page as files: an image of indices, and COCO annotations."""
 
+import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from PIL import Image
 
-
-def index_image(records: Sequence[dict], image_size: tuple[int, int]) -> 'Image.Image':
+def index_image(records: Sequence[dict], image_size: tuple[int, int]) -> bytes:
     """Draw masks as 16-bit indices from 1 on, large ones below small ones; a single mask in black and white.
 
     Args:
         records: Records of the masks.
         image_size: (H, W).
+
+    Returns:
+        A PNG.
     """
     from PIL import Image
     from pycocotools import mask as coco
@@ -22,9 +22,10 @@ def index_image(records: Sequence[dict], image_size: tuple[int, int]) -> 'Image.
     indices = np.zeros(image_size, dtype=np.uint16)
     for index in sorted(range(len(records)), key=lambda index: -records[index]['area']):
         indices[coco.decode(records[index]['segmentation']).astype(bool)] = index + 1
-    if len(records) == 1:
-        return Image.fromarray((indices > 0).astype(np.uint8) * 255)
-    return Image.fromarray(indices)
+    pixels = (indices > 0).astype(np.uint8) * 255 if len(records) == 1 else indices
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, 'png')
+    return file.getvalue()
 
 
 def coco_content_of(records: Sequence[dict], name: str, image_size: tuple[int, int]) -> dict:

@@ -1,5 +1,6 @@
 """State of a visitor of the page: an image, encoded once, its prompts and their masks."""
 
+import copy
 import threading
 import time
 from collections.abc import Callable
@@ -10,12 +11,14 @@ import numpy as np
 
 from mmssl.demo_page.detector import Detect, box_ious
 from mmssl.demo_page.mask_files import coco_content_of, index_image
+from mmssl.demo_page.overlay import jpeg_of
 
 if TYPE_CHECKING:
     from mmssl.data.pictures import PictureSettings
 
-MODES = ('object', 'background', 'box')
-MASK_COLOR = (30, 144, 255)
+MODES = ('object', 'background')
+# sides of a box in pixels
+MIN_SIDE = 1
 
 
 class Busy:
@@ -32,12 +35,11 @@ class Busy:
 
 
 class Prompts(NamedTuple):
-    """Points (N, 2), labels (N,), the last complete box (4,), and the first corner of an incomplete one."""
+    """Points (N, 2), labels (N,) and the last box (4,) or None."""
 
     points: np.ndarray
     labels: np.ndarray
     box: np.ndarray | None
-    corner: tuple[float, float] | None
 
 
 def check_size(
@@ -72,6 +74,7 @@ class Session:
 
     Attributes:
         image: (H, W, 3) uint8, RGB; None before the first image.
+        jpeg: The image as it is sent to the browser.
         note: What happened last, in words.
         masks: (N, H, W) bool, the masks of the prompts, best first.
         scores: Their predicted IoU.
@@ -97,7 +100,16 @@ class Session:
         self.name = ''
         self.note = ''
         self.image: np.ndarray | None = None
+        self.jpeg = b''
         self.clear()
+
+    def copy(self) -> 'Session':
+        """Return a session with the same image and prompts, which is changed independently."""
+        twin = copy.copy(self)
+        twin.predictor = copy.copy(self.predictor)
+        twin.actions = list(self.actions)
+        twin.records = [dict(record) for record in self.records]
+        return twin
 
     def open(self, path: str | Path, name: str | None = None, max_pixels: int | None = None) -> None:
         """Read an image and encode it.
@@ -118,6 +130,7 @@ class Session:
         _, seconds = self.busy(self.predictor.set_image, image)
         self.name = Path(name or path).name
         self.image = image
+        self.jpeg = jpeg_of(image)
         self.clear()
         self.note = f'{self.name}: {image.shape[1]} x {image.shape[0]} pixels, encoded in {seconds:.1f} s'
 
@@ -129,7 +142,8 @@ class Session:
 
     def clear(self) -> None:
         """Forget prompts and masks, but not the image."""
-        self.actions: list[tuple[str, float, float]] = []
+        # ('object' or 'background', (x, y)), or ('box', (x1, y1, x2, y2))
+        self.actions: list[tuple[str, tuple[float, ...]]] = []
         self.everything = False
         self._forget_masks()
 
@@ -141,51 +155,65 @@ class Session:
 
     @property
     def prompts(self) -> Prompts:
-        """The prompts that the clicks so far add up to."""
-        points = [(x, y, int(mode == 'object')) for mode, x, y in self.actions if mode != 'box']
-        corners = [(x, y) for mode, x, y in self.actions if mode == 'box']
-        corner = corners.pop() if len(corners) % 2 else None
-        box = None
-        if corners:
-            (x1, y1), (x2, y2) = corners[-2:]
-            box = np.array([min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)], dtype=float)
+        """The prompts that the clicks and boxes so far add up to."""
+        points = [(*coords, mode == 'object') for mode, coords in self.actions if mode != 'box']
+        boxes = [coords for mode, coords in self.actions if mode == 'box']
         table = np.array(points, dtype=float).reshape(-1, 3)
-        return Prompts(table[:, :2], table[:, 2].astype(int), box, corner)
+        box = np.array(boxes[-1]) if boxes else None
+        return Prompts(table[:, :2], table[:, 2].astype(int), box)
 
     def click(self, x: float, y: float, mode: str) -> None:
-        """Add a point, or a corner of a box, at a pixel, and segment.
+        """Add a point at a pixel and segment.
+
+        Args:
+            x: Column, from 0 up to the width.
+            y: Row, from 0 up to the height.
+            mode: 'object' or 'background'.
 
         Raises:
-            ValueError: There is no image, the click is outside of it, or the box has no area.
+            ValueError: There is no image, or the click is outside of it.
         """
-        height, width = self.require_image().shape[:2]
+        self._check_inside(x, y)
         if mode not in MODES:
             raise ValueError(f'mode {mode!r}; one of {", ".join(MODES)}')
+        self._act(mode, (float(x), float(y)))
+
+    def draw_box(self, x1: float, y1: float, x2: float, y2: float) -> None:
+        """Add a box by two opposite corners, in place of an earlier one, and segment.
+
+        Raises:
+            ValueError: There is no image, a corner is outside of it, or the box has no area.
+        """
+        self._check_inside(x1, y1)
+        self._check_inside(x2, y2)
+        if min(abs(x1 - x2), abs(y1 - y2)) < MIN_SIDE:
+            raise ValueError('a box without area; draw it from one corner to the opposite one')
+        self._act('box', (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)))
+
+    def _check_inside(self, x: float, y: float) -> None:
+        height, width = self.require_image().shape[:2]
         if not (0 <= x < width and 0 <= y < height):
             raise ValueError(f'({x:g}, {y:g}) is outside of the image of {width} x {height} pixels')
+
+    def _act(self, mode: str, coords: tuple[float, ...]) -> None:
         if self.everything:
             self.clear()
-        corner = self.prompts.corner
-        if mode == 'box' and corner is not None and (corner[0] == x or corner[1] == y):
-            raise ValueError('a box without area; click its opposite corner')
-        self.actions.append((mode, float(x), float(y)))
+        self.actions.append((mode, coords))
         self._segment()
 
     def undo(self) -> None:
-        """Take the last click back."""
+        """Take the last click or box back."""
         self.require_image()
         if self.everything:
             self.clear()
+            self.note = ''
         elif self.actions:
             self.actions.pop()
             self._segment()
 
     def _segment(self) -> None:
-        points, labels, box, corner = self.prompts
+        points, labels, box = self.prompts
         self._forget_masks()
-        if corner is not None and not len(points) and box is None:
-            self.note = 'now the opposite corner of the box'
-            return
         if box is None and not labels.any():
             self.note = 'click on the object first' if len(points) else ''
             return
@@ -201,8 +229,6 @@ class Session:
         self.masks = masks[order].astype(bool)
         self.scores = [float(score) for score in scores[order]]
         self.note = f'{_count(len(self.masks))} in {1000 * seconds:.0f} ms'
-        if corner is not None:
-            self.note += '; now the opposite corner of the box'
 
     def choose(self, index: int) -> None:
         """Show another mask, by its index in the order of scores."""
@@ -268,63 +294,21 @@ class Session:
             self.records = [dict(encode(mask), predicted_iou=self.scores[self.chosen])]
         return self.records
 
-    def draw(self) -> np.ndarray:
-        """Draw masks and prompts over the image.
-
-        Returns:
-            (H, W, 3) uint8.
-        """
-        from mmssl.visualization.promptable import draw_prompts, overlay_masks, overlay_rles
-
-        image = self.require_image()
-        if self.everything:
-            return self._draw_names(overlay_rles(image, [record['segmentation'] for record in self.records]))
-        if len(self.masks):
-            image = overlay_masks(image, self.masks[self.chosen][None], [MASK_COLOR])
-        points, labels, box, corner = self.prompts
-        image = draw_prompts(image, points, labels, None if box is None else box[None])
-        if corner is not None:
-            x, y = corner
-            radius = max(image.shape[:2]) / 60
-            marker = np.array([[x - radius, y - radius, x + radius, y + radius]])
-            image = draw_prompts(image, boxes=marker)
-        return self._draw_names(image)
-
-    def _draw_names(self, image: np.ndarray) -> np.ndarray:
-        from mmssl.visualization.promptable import draw_texts
-
-        named = [record for record in self.records if 'label' in record]
-        if not named:
-            return image
-        centers = [
-            (left + width / 2, top + height / 2)
-            for left, top, width, height in (record['bbox'] for record in named)
-        ]
-        return draw_texts(image, centers, [record['label'] for record in named])
-
-    def save_masks(self, folder: str | Path) -> Path:
-        """Write NAME_masks.png, see :func:`mmssl.demo_page.mask_files.index_image`.
+    def masks_png(self) -> bytes:
+        """Return the file NAME_masks.png, see :func:`mmssl.demo_page.mask_files.index_image`.
 
         Raises:
             ValueError: There are no masks.
         """
-        records = self._require_masks()
-        path = Path(folder) / f'{Path(self.name).stem}_masks.png'
-        index_image(records, self.require_image().shape[:2]).save(path)
-        return path
+        return index_image(self._require_masks(), self.require_image().shape[:2])
 
-    def save_coco(self, folder: str | Path) -> Path:
-        """Write NAME_coco.json: the masks as run lengths with scores, and classes if they were named.
+    def coco_content(self) -> dict:
+        """Return the content of NAME_coco.json: run lengths with scores, and classes if they were named.
 
         Raises:
             ValueError: There are no masks.
         """
-        from mmssl.data.annotations import write_json
-
-        records = self._require_masks()
-        path = Path(folder) / f'{Path(self.name).stem}_coco.json'
-        write_json(path, coco_content_of(records, self.name, self.require_image().shape[:2]))
-        return path
+        return coco_content_of(self._require_masks(), self.name, self.require_image().shape[:2])
 
     def require_image(self) -> np.ndarray:
         """Return the image.
@@ -333,7 +317,7 @@ class Session:
             ValueError: There is none yet.
         """
         if self.image is None:
-            raise ValueError('no image yet: choose one')
+            raise ValueError('no image yet: open one')
         return self.image
 
     def _require_masks(self) -> list[dict]:

@@ -1,81 +1,147 @@
-"""What visitors leave behind: their files and their memory."""
+"""The visitors of the page: what each of them has open, and what they leave behind."""
 
 import contextlib
 import ctypes
 import gc
 import os
+import secrets
 import shutil
 import tempfile
-from pathlib import Path
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 # seconds after which the images of a visitor who does nothing are forgotten
 IDLE_SECONDS = 3600
 # visitors whose images are kept; the one who has been idle for the longest time is forgotten for a new one
 MAX_VISITORS = 32
+_LONGEST_NAME = 100
 
 
-def remove_upload(path: str) -> None:
-    """Remove an upload that has been read; other files than those of this page are left alone."""
-    if _is_temporary(path):
-        with contextlib.suppress(OSError):
-            os.remove(path)
+class UnknownVisitorError(Exception):
+    """The visitor has left, or was forgotten after some time."""
 
 
-def take_upload(path: str) -> str:
-    """Move an upload to a folder of its own, since equal files of two visitors have the same path.
-
-    Returns:
-        The new path.
-    """
-    if not _is_temporary(path):
-        return path
-    folder = tempfile.mkdtemp(prefix='upload-', dir=os.environ['GRADIO_TEMP_DIR'])
-    return shutil.move(path, folder)
+class _Visitor:
+    def __init__(self, session: Any, now: float):
+        self.session = session
+        self.last_used = now
+        self.lock = threading.Lock()
 
 
-def all_uploads(page: Any) -> list[str]:
-    """Return the paths of all uploads, some of which may have been removed.
+class Visitors:
+    """Sessions by visitor.
 
     Args:
-        page: ``gradio.Blocks``.
+        start: Creates the session of a new visitor, from the visitor's id.
+        finish: Called with the id of a visitor who has left or was forgotten.
+        limit: Largest number of visitors.
+        idle_seconds: Time after which a visitor who does nothing is forgotten.
+        clock: Returns the time in seconds.
     """
-    taken = Path(os.environ['GRADIO_TEMP_DIR']).glob('upload-*/*')
-    return [*page.upload_file_set, *map(str, taken)]
+
+    def __init__(
+        self,
+        start: Callable[[str], Any],
+        finish: Callable[[str], None] | None = None,
+        limit: int = MAX_VISITORS,
+        idle_seconds: float = IDLE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._start = start
+        self._finish = finish
+        self._limit = limit
+        self._idle_seconds = idle_seconds
+        self._clock = clock
+        self._visitors: dict[str, _Visitor] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._visitors)
+
+    def __contains__(self, visitor: str) -> bool:
+        return visitor in self._visitors
+
+    def enter(self) -> str:
+        """Admit a new visitor and return an id that nobody can guess."""
+        visitor = secrets.token_urlsafe(18)
+        session = self._start(visitor)
+        with self._lock:
+            oldest = sorted(self._visitors, key=lambda name: self._visitors[name].last_used)
+            too_many = oldest[: max(0, len(oldest) + 1 - self._limit)]
+            self._visitors[visitor] = _Visitor(session, self._clock())
+        for name in too_many:
+            self.leave(name)
+        return visitor
+
+    @contextlib.contextmanager
+    def session(self, visitor: str) -> Iterator[Any]:
+        """Lend the session of a visitor, to one request at a time.
+
+        Raises:
+            UnknownVisitorError: There is no such visitor.
+        """
+        known = self._visitors.get(visitor)
+        if known is None:
+            raise UnknownVisitorError(visitor)
+        with known.lock:
+            known.last_used = self._clock()
+            yield known.session
+            known.last_used = self._clock()
+
+    def leave(self, visitor: str) -> None:
+        """Forget a visitor, with the images."""
+        with self._lock:
+            known = self._visitors.pop(visitor, None)
+        if known is None:
+            return
+        with known.lock:  # a request in progress still has the session
+            known.session = None
+        if self._finish is not None:
+            self._finish(visitor)
+        release_memory()
+
+    def forget_idle(self) -> None:
+        """Forget the visitors who have done nothing for too long."""
+        earliest = self._clock() - self._idle_seconds
+        for name in [name for name, known in list(self._visitors.items()) if known.last_used < earliest]:
+            self.leave(name)
 
 
-def _is_temporary(path: str) -> bool:
-    """Return True for an upload, and False for a sample and any other file."""
-    folder = os.environ.get('GRADIO_TEMP_DIR')
-    if not folder:
-        return False
-    file = Path(path).resolve()
-    return file.is_relative_to(Path(folder).resolve()) and file.parent.name != 'samples'
-
-
-def forget_visitor(page: Any, session_hash: str | None) -> None:
-    """Drop the state of a visitor who has left, with the files in it.
+@contextlib.contextmanager
+def upload_path(folder: Path, name: str) -> Iterator[Path]:
+    """Give a path for an upload, in a folder of its own that is removed afterwards.
 
     Args:
-        page: ``gradio.Blocks``.
-        session_hash: The visitor.
+        folder: Folder of all uploads.
+        name: Name of the file as the visitor knows it.
     """
-    holder = page.state_holder
-    session = holder.session_data.pop(session_hash, None)
-    holder.time_last_used.pop(session_hash, None)
-    if session is None:
-        return
-    for value in session.state_data.values():
-        forget_value(value)
-    session.state_data.clear()
-    del session
-    release_memory()
+    own = tempfile.mkdtemp(prefix='upload-', dir=folder)
+    try:
+        yield Path(own) / file_name(name)
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
 
 
-def forget_value(value: Any) -> None:
-    """Remove the file that a state names."""
-    if isinstance(value, str) and Path(value).parent.name.startswith('upload-'):
-        remove_upload(value)
+def file_name(name: str) -> str:
+    """Return a name without folders and control characters, which keeps its suffix."""
+    last = PurePosixPath(name.replace('\\', '/')).name
+    printable = ''.join(character for character in last if character.isprintable())
+    if printable.strip('. ') == '':
+        return 'image'
+    stem, suffix = os.path.splitext(printable)
+    suffix = suffix[:16]
+    longest = _LONGEST_NAME - len(suffix)
+    while len(stem.encode()) > longest:
+        stem = stem[:-1]
+    return stem + suffix
+
+
+def all_uploads(folder: Path) -> list[str]:
+    """Return the paths of the uploads that are there."""
+    return [str(path) for path in folder.glob('upload-*/*')]
 
 
 def release_memory() -> None:

@@ -1,13 +1,8 @@
-"""The page of ``mmssl demo`` in Chromium: files, clicks, boxes, downloads, wrong files, two visitors."""
+"""The page of ``mmssl demo`` in Chromium: clicks, boxes, files, wrong files, two visitors, layout."""
 
 import json
-import os
 import re
-import shutil
-import signal
 import socket
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 
@@ -15,17 +10,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip('gradio', reason="the page needs Gradio: pip install 'mmssl[page]'")
-playwright = pytest.importorskip('playwright.sync_api', reason='driving a browser needs playwright')
+pytest.importorskip('uvicorn', reason="the page needs uvicorn: pip install 'mmssl[page]'")
+pytest.importorskip('playwright.sync_api', reason='driving a browser needs playwright')
 pytest.importorskip('mmpretrain')
-CHROMIUM = next(
-    (path for path in map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome')) if path), None
-)
+from page_browser import click, drag, status
+from page_process import CHROMIUM, SMALL, PageProcess
+
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason='no Chromium on this machine: apt-get install chromium'),
 ]
-WAIT = 60_000
+NO_FILTERS = ('--pred-iou-thresh', '0', '--stability-score-thresh', '0', '--box-nms-thresh', '1')
+PHONE = dict(viewport=dict(width=390, height=844), device_scale_factor=2, has_touch=True)
 
 
 @pytest.fixture(scope='module')
@@ -48,93 +44,11 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def server(checkpoint, repo_root):
-    """Address of a page with a small model, in a process of its own."""
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        '-m',
-        'mmssl.cli',
-        'demo',
-        '--model',
-        'smoke/sam.py',
-        '--checkpoint',
-        'random',
-        '--mae',
-        'smoke/mae.py',
-        str(checkpoint),
-        '--port',
-        str(port),
-        '--no-browser',
-        '--max-upload',
-        '1',
-        '--max-pixels',
-        '0.2',
-        '--points-per-side',
-        '4',
-        '--pred-iou-thresh',
-        '0',
-        '--stability-score-thresh',
-        '0',
-        '--box-nms-thresh',
-        '1',
-    ]
-    process = subprocess.Popen(
-        command,
-        cwd=repo_root,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(repo_root), 'no_proxy': '127.0.0.1'},
-    )
-    seen = []
-    for line in process.stdout:
-        seen.append(line)
-        found = re.match(r'(http://\S+)', line)
-        if found:
-            break
-    else:
-        pytest.fail(''.join(seen))
-    yield found[1]
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) in (0, 130, -signal.SIGINT)
-
-
-@pytest.fixture(scope='module')
-def browser():
-    with playwright.sync_playwright() as starter:
-        browser = starter.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox'])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(server, browser):
-    """Open the page as another visitor; what it asks of other machines fails the test."""
-    contexts, outside = [], []
-
-    def visit():
-        context = browser.new_context(viewport=dict(width=1280, height=1000))
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(WAIT)
-        page.on(
-            'request',
-            lambda request: (
-                outside.append(request.url)
-                if not request.url.startswith((server, 'data:', 'blob:', server.replace('http', 'ws')))
-                else None
-            ),
-        )
-        page.goto(server)
-        page.wait_for_selector('#file')
-        return page
-
-    yield visit
-    for context in contexts:
-        context.close()
-    assert not outside
+    """A page with a small model, in a process of its own."""
+    limits = ('--max-upload', '1', '--max-pixels', '0.3', '--points-per-side', '4')
+    process = PageProcess(repo_root, *SMALL, '--mae', 'smoke/mae.py', checkpoint, *limits, *NO_FILTERS)
+    yield process.url
+    process.stop()
 
 
 @pytest.fixture
@@ -146,119 +60,180 @@ def photos(tmp_path):
     return paths
 
 
-def note(page, text: str) -> str:
-    """The line below the picture, once it holds a text."""
-    page.wait_for_function(
-        'text => document.querySelector("#note .prose, #note.prose").innerText.includes(text)', arg=text
-    )
-    return page.inner_text('#note .prose, #note.prose')
+def upload(page, path):
+    page.set_input_files('#file', str(path))
 
 
-def upload(page, path) -> None:
-    page.set_input_files('#file input[type=file]', str(path))
+def choose(page, text):
+    page.locator('#modes label', has_text=text).click()
 
 
-def click(page, x: float, y: float) -> None:
-    """Click at these shares of the picture."""
-    image = page.locator('#canvas img')
-    box = image.bounding_box()
-    image.click(position=dict(x=x * box['width'], y=y * box['height']))
-
-
-def choose(page, text: str) -> None:
-    page.locator('#mode label', has_text=text).click()
-
-
-def download(page, selector: str, folder):
+def download(page, name, folder):
     with page.expect_download() as waiting:
-        page.locator(f'{selector} a').first.click()
+        page.get_by_role('link', name=name).click()
     path = folder / waiting.value.suggested_filename
     waiting.value.save_as(path)
     return path
 
 
-def test_click_box_all_masks_and_download(visit, photos, tmp_path):
+def box_of(page, selector):
+    box = page.locator(selector).bounding_box()
+    return tuple(round(box[key]) for key in ('x', 'y', 'width', 'height'))
+
+
+def test_the_first_view_is_an_example_with_its_mask(visit, server):
+    page = visit(server)
+    before = {name: box_of(page, name) for name in ('#frame', '#undo', '#save-coco')}
+    status(page, 'An example')
+    page.wait_for_selector('#picture image.mask')
+    assert page.locator('#masks input').count() == 3
+    first = page.locator('#masks label').first
+    assert first.inner_text().startswith('Best') and first.locator('input').is_checked()
+    assert '-' not in page.inner_text('#masks')
+    assert re.search(r'Model: sam, \d+\.\d million parameters, on the CPU', page.inner_text('.model'))
+    assert 'This model is small' in page.inner_text('.notice')
+    assert {name: box_of(page, name) for name in before} == before, 'nothing moves when the example comes'
+
+
+@pytest.mark.parametrize(
+    'options', [{}, PHONE, dict(PHONE, color_scheme='dark')], ids=['wide', 'phone', 'dark']
+)
+def test_nothing_is_cut_off_or_moves(visit, server, photos, options):
+    page = visit(server, **options)
+    status(page, 'An example')
+    width = page.viewport_size['width']
+    assert page.evaluate('document.documentElement.scrollWidth') <= width
+    before = {name: box_of(page, name) for name in ('#frame', '#undo', '#save-coco')}
+    upload(page, photos[1])
+    status(page, 'second.png')
+    assert {name: box_of(page, name) for name in before} == before
+    sizes = {
+        box_of(page, f'#{name}')[2:] for name in ('undo', 'clear', 'everything', 'save-png', 'save-coco')
+    }
+    ((button_width, button_height),) = sizes
+    assert button_height >= 44 and button_width >= 120
+    x, _, frame_width, _ = box_of(page, '#frame')
+    assert x >= 0 and x + frame_width <= width
+    dark = page.evaluate('getComputedStyle(document.body).backgroundColor')
+    assert (sum(map(int, re.findall(r'\d+', dark)[:3])) < 200) == (options.get('color_scheme') == 'dark')
+
+
+def test_click_box_all_masks_and_download(visit, server, photos, tmp_path):
     coco = pytest.importorskip('pycocotools.mask')
-    page = visit()
+    page = visit(server)
+    status(page, 'An example')
     upload(page, photos[0])
-    assert note(page, 'encoded').startswith('first.jpg: 160 x 120 pixels')
+    assert status(page, 'encoded').startswith('first.jpg: 160 x 120 pixels')
+    assert page.locator('#picture image.mask').count() == 0
     click(page, 0.5, 0.5)
-    assert note(page, ' ms').startswith('3 masks in')
-    assert page.locator('#masks label').count() == 3
-    choose(page, 'corner of a box')
-    click(page, 0.2, 0.2)
-    note(page, 'now the opposite corner')
-    click(page, 0.8, 0.7)
-    note(page, '1 mask in')
+    assert status(page, ' ms').startswith('3 masks in')
+    click(page, 0.1, 0.1, button='right')
+    status(page, '1 mask in')
+    assert page.locator('#picture .marker.background').count() == 1
+    page.keyboard.press('z')
+    status(page, '3 masks in')
+    page.locator('#masks label').nth(2).click()
+    page.wait_for_selector('#masks label:nth-of-type(3) input:checked', state='attached')
+    choose(page, 'a box')
+    drag(page, (0.2, 0.2), (0.8, 0.7))
+    status(page, '1 mask in')
+    rectangle = page.locator('#picture .box-marker')
+    assert float(rectangle.get_attribute('width')) == pytest.approx(0.6 * 160, abs=1.5)
     page.click('#undo')
-    note(page, '3 masks in')
+    status(page, '3 masks in')
+    click(page, 0.2, 0.2)
+    click(page, 0.8, 0.7)
+    status(page, '1 mask in')
+    assert float(rectangle.get_attribute('width')) == pytest.approx(0.6 * 160, abs=1.5), 'by two corners'
     page.click('#everything')
-    found = int(re.match(r'(\d+) masks in', note(page, ' s'))[1])
-    page.click('#save')
-    page.wait_for_selector('#coco a')
-    content = json.loads(download(page, '#coco', tmp_path).read_text())
+    found = int(re.match(r'(\d+) masks in', status(page, ' s'))[1])
+    content = json.loads(download(page, 'Save COCO', tmp_path).read_text())
     assert content['images'][0]['file_name'] == 'first.jpg' and len(content['annotations']) == found > 3
     assert coco.decode(content['annotations'][0]['segmentation']).shape == (120, 160)
-    numbers = np.asarray(Image.open(download(page, '#png', tmp_path)))
-    assert numbers.shape == (120, 160) and numbers.max() <= found
+    path = download(page, 'Save PNG', tmp_path)
+    numbers = np.asarray(Image.open(path))
+    assert path.name == 'first_masks.png' and numbers.shape == (120, 160) and numbers.max() <= found
     page.click('#clear')
-    note(page, 'cleared')
+    status(page, 'cleared')
+    assert page.locator('#save-coco').get_attribute('aria-disabled') == 'true'
 
 
-def test_files_that_are_refused_are_named_and_change_nothing(visit, photos, tmp_path):
+def test_the_keyboard_is_enough(visit, server):
+    page = visit(server)
+    status(page, 'An example')
+    page.locator('#picture').focus()
+    page.keyboard.press('Escape')
+    status(page, 'cleared')
+    page.keyboard.press('ArrowLeft')
+    page.keyboard.press('Shift+ArrowUp')
+    assert page.locator('#picture .cross').count() == 2
+    page.keyboard.press(' ')
+    status(page, '3 masks in')
+    page.keyboard.press('m')
+    page.wait_for_selector('#masks label:nth-of-type(2) input:checked', state='attached')
+    page.keyboard.press('x')
+    page.keyboard.press('ArrowLeft')
+    page.keyboard.press(' ')
+    status(page, '1 mask in')
+    whole = page.locator('#picture').get_attribute('viewBox')
+    page.keyboard.press('+')
+    assert page.locator('#picture').get_attribute('viewBox') != whole
+    page.keyboard.press('0')
+    assert page.locator('#picture').get_attribute('viewBox') == whole
+
+
+def test_files_that_are_refused_are_named_and_change_nothing(visit, server, photos, tmp_path):
     wrong, large, long = tmp_path / 'letter.jpg', tmp_path / 'wide.png', tmp_path / 'heavy.png'
     wrong.write_text('Dear Sir or Madam')
-    Image.new('L', (700, 400)).save(large)
+    Image.new('L', (700, 500)).save(large)
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (600, 800, 3), dtype=np.uint8)).save(long)
-    page = visit()
+    page = visit(server)
+    status(page, 'An example')
     upload(page, photos[0])
-    note(page, 'encoded')
+    status(page, 'encoded')
     for path, message in (
         (wrong, r'letter\.jpg'),
-        (large, 'wide.png has 700x400 pixels'),
-        (long, 'exceed the maximum allowed size'),
+        (large, 'wide.png has 700x500 pixels'),
+        (long, 'the request is larger than'),
     ):
-        page.locator('#file button[aria-label*="lear"]').first.click()
         upload(page, path)
-        toast = page.locator('.toast-body', has_text=re.compile(message, re.IGNORECASE))
-        toast.first.wait_for()
-        assert str(tmp_path) not in toast.first.inner_text() and '/tmp' not in toast.first.inner_text()
+        problem = page.locator('#problem', has_text=re.compile(message, re.IGNORECASE))
+        problem.wait_for()
+        assert str(tmp_path) not in problem.inner_text() and '/tmp' not in problem.inner_text()
     click(page, 0.4, 0.4)
-    note(page, '3 masks in')
+    status(page, '3 masks in')
 
 
-def test_two_visitors_at_once(visit, photos, tmp_path):
-    pages = [visit(), visit()]
+def test_two_visitors_at_once(visit, server, photos, tmp_path):
+    pages = [visit(server), visit(server)]
     for page, path in zip(pages, photos, strict=True):
+        status(page, 'An example')
         upload(page, path)
     for page, path in zip(pages, photos, strict=True):
-        assert note(page, 'encoded').startswith(path.name)
+        assert status(page, 'encoded').startswith(path.name)
     for page in pages:
         click(page, 0.3, 0.6)
-    for page in pages:
-        note(page, '3 masks in')
-        page.click('#save')
     for page, path in zip(pages, photos, strict=True):
-        page.wait_for_selector('#coco a')
-        content = json.loads(download(page, '#coco', tmp_path).read_text())
+        status(page, '3 masks in')
+        content = json.loads(download(page, 'Save COCO', tmp_path).read_text())
         assert content['images'][0]['file_name'] == path.name
         assert (content['images'][0]['width'], content['images'][0]['height']) == Image.open(path).size
 
 
-def test_reconstruction_follows_the_slider(visit, photos):
-    page = visit()
-    page.get_by_role('tab', name='Reconstruct').click()
-    page.set_input_files('#mae-file input[type=file]', str(photos[0]))
-    picture = page.locator('#reconstruction img')
-    picture.wait_for()
+def test_reconstruction_follows_the_slider(visit, server, photos):
+    page = visit(server + 'reconstruct')
+    status(page, '75 % of the patches masked')
+    upload(page, photos[0])
+    status(page, 'first.jpg: 75 % of the patches masked')
+    picture = page.locator('#reconstruction')
     before = picture.get_attribute('src')
-    page.locator('#ratio input[type=range]').focus()
+    page.locator('#ratio').focus()
     page.keyboard.press('ArrowLeft')
-    page.locator('#ratio input[type=range]').dispatch_event('pointerup')
-    page.wait_for_function(
-        'before => document.querySelector("#reconstruction img").src !== before', arg=before
-    )
-    assert picture.get_attribute('src') != before
+    status(page, 'first.jpg: 70 %')
+    after = picture.get_attribute('src')
+    assert after != before
+    page.get_by_role('button', name='Other patches').click()
+    page.wait_for_function('before => document.getElementById("reconstruction").src !== before', arg=after)
 
 
 def test_files_of_the_machine_are_not_served(server, repo_root, checkpoint):
@@ -270,10 +245,10 @@ def test_files_of_the_machine_are_not_served(server, repo_root, checkpoint):
         '../setup.cfg',
         '..%2fsetup.cfg',
     ):
-        for route in ('gradio_api/file=', 'file=', 'file/', 'static/'):
+        for route in ('', 'api/', 'file/', 'static/', 'api/segment/picture?visitor='):
             with pytest.raises(urllib.error.HTTPError) as refused:
                 opener.open(f'{server}{route}{path}')
-            assert refused.value.code in (403, 404, 405)
+            assert refused.value.code in (403, 404, 405, 410)
 
 
 def test_other_machines_do_not_reach_it(server):

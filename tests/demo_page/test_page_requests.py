@@ -1,122 +1,101 @@
 """The page refuses foreign sites, too many or too large uploads and slow clients, and forgets visitors."""
 
+import base64
 import http.client
 import json
-import os
 import socket
 import time
 import types
-import urllib.parse
-from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 
-from mmssl.commands.demo import check_arguments, start_server
+pytest.importorskip('uvicorn', reason="the page needs uvicorn: pip install 'mmssl[page]'")
+from page_client import Client, small_sam, write_photo
+
+from mmssl.commands.demo_checks import check_arguments
 from mmssl.commands.parser import command_parser
 from mmssl.demo_page.app import PageSettings, build
 from mmssl.demo_page.guard import AllowedHosts, Limits, is_loopback
-from mmssl.promptable import build_sam
-
-gradio = pytest.importorskip('gradio', reason="the page needs Gradio: pip install 'mmssl[page]'")
-
-SIZES = dict(
-    image_encoder=dict(
-        img_size=64, embed_dim=32, depth=2, num_heads=2, global_attn_indexes=(1,), window_size=3, out_chans=32
-    ),
-    mask_decoder=dict(transformer=dict(num_heads=4, mlp_dim=64), iou_head_hidden_dim=32),
-)
-BOUNDARY = 'limit-of-parts'
+from mmssl.demo_page.server import PageServer
+from mmssl.demo_page.visitors import UnknownVisitorError, Visitors, all_uploads, file_name
 
 
-class Client:
-    """Requests to a page."""
-
-    def __init__(self, url, page):
-        parts = urllib.parse.urlsplit(url)
-        self.address = (parts.hostname, parts.port)
-        self.host = parts.netloc
-        self.page = page
-
-    def request(self, method, path, body=None, **headers):
-        connection = http.client.HTTPConnection(*self.address, timeout=30)
-        try:
-            connection.request(
-                method, path, body, {name.replace('_', '-'): headers[name] for name in headers}
-            )
-            response = connection.getresponse()
-            return response.status, response.read().decode(errors='replace')
-        finally:
-            connection.close()
-
-    def upload(self, data, name='a.png', **headers):
-        form = (
-            f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n'
-            f'Content-Type: image/png\r\n\r\n'
-        ).encode()
-        body = form + data + f'\r\n--{BOUNDARY}--\r\n'.encode()
-        content_type = f'multipart/form-data; boundary={BOUNDARY}'
-        return self.request('POST', '/gradio_api/upload', body, Content_Type=content_type, **headers)
+@pytest.fixture(scope='module')
+def model():
+    return small_sam()
 
 
 @pytest.fixture
-def start(tmp_path, monkeypatch):
-    monkeypatch.setenv('GRADIO_TEMP_DIR', str(tmp_path / 'uploads'))
-    monkeypatch.setenv('GRADIO_ANALYTICS_ENABLED', 'False')
-    monkeypatch.setenv('no_proxy', '127.0.0.1,localhost')
-    os.makedirs(tmp_path / 'uploads')
-    pages = []
+def start(tmp_path, model):
+    servers = []
 
-    def start(*options, **limits):
-        torch.manual_seed(0)
-        page = build(PageSettings(model=build_sam(SIZES).eval()))
-        args = command_parser('demo').parse_args(['--no-browser', *options])
-        url = start_server(page, gradio, args, Limits(**limits) if limits else None)
-        pages.append(page)
-        return Client(url, page)
+    def start(auth=None, **limits):
+        folder = tmp_path / 'uploads'
+        folder.mkdir(exist_ok=True)
+        app = build(PageSettings(folder, model=model, model_name='tiny'))
+        server = PageServer(app, auth=auth, limits=Limits(**limits))
+        servers.append(server)
+        client = Client(server.url)
+        client.folder, client.visitors = folder, app.state.visitors
+        return client
 
     yield start
-    for page in pages:
-        page.close()
+    for server in servers:
+        server.close()
 
 
 @pytest.fixture
 def photo(tmp_path):
-    path = tmp_path / 'photo.png'
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)).save(path)
-    return path.read_bytes()
+    return write_photo(tmp_path / 'photo.png').read_bytes()
 
 
 def test_foreign_names_and_sites_are_refused(start, photo):
     client = start()
     assert client.request('GET', '/')[0] == 200
     status, text = client.request('GET', '/', Host='evil.example')
-    assert status == 403 and 'evil.example' in text and 'mmssl demo' in text
+    assert status == 403 and b'evil.example' in text and b'mmssl demo' in text
     assert client.request('GET', '/', Host=f'evil.example:{client.address[1]}')[0] == 403
-    assert client.request('GET', '/config', Host='192.0.2.1')[0] == 403
+    assert client.request('GET', '/static/page.css', Host='192.0.2.1')[0] == 403
     assert client.request('GET', '/', Host=f'localhost:{client.address[1]}')[0] == 200
+    client.enter('segment')
     for origin in ('http://evil.example', 'null', 'http://127.0.0.1:1', 'http://localhost'):
         status, text = client.upload(photo, Origin=origin)
         assert status == 403 and 'only the page itself' in text
-    assert not client.page.upload_file_set
+        assert client.request('POST', '/api/segment/visit', b'{}', Origin=origin)[0] == 403
+    assert len(client.visitors) == 1
     assert client.upload(photo, Origin=f'http://{client.host}')[0] == 200
     assert client.upload(photo)[0] == 200  # not a browser
 
 
+def test_pages_run_no_script_and_no_style_but_their_own(start):
+    client = start()
+    connection = http.client.HTTPConnection(*client.address, timeout=30)
+    connection.request('GET', '/')
+    response = connection.getresponse()
+    policy, page = response.getheader('content-security-policy'), response.read().decode()
+    connection.close()
+    assert "default-src 'none'" in policy and "script-src 'self'" in policy and 'unsafe' not in policy
+    assert 'style=' not in page and 'onclick' not in page and page.count('http') == 1
+    assert 'tiny, 0.1 million parameters, on the CPU' in page and 'This model is small' in page
+    assert client.request('GET', '/static/../session.py')[0] == 404
+    assert client.request('GET', '/static/%2e%2e/session.py')[0] == 404
+
+
 def test_uploads_are_limited_in_size_number_and_sum(start, photo):
-    client = start(file_bytes=200_000, total_bytes=300_000, files=3, header_seconds=20)
+    client = start(file_bytes=200_000, total_bytes=300_000, files=3)
+    client.enter('segment')
     assert client.upload(bytes(300_000))[0] == 413
-    assert client.upload(os.urandom(190_000), '1.png')[0] == 200
-    assert client.upload(os.urandom(190_000), '2.png')[0] == 200
+    for index in range(2):  # as if they were being read
+        folder = client.folder / f'upload-{index}'
+        folder.mkdir()
+        (folder / 'a.png').write_bytes(bytes(190_000))
     status, text = client.upload(photo)
     assert status == 507 and '2 uploads' in text
-    for path in client.page.upload_file_set:
-        os.remove(path)
-    for index in range(3):
-        assert client.upload(photo + bytes([index]))[0] == 200
-    assert client.upload(photo + b'x')[0] == 507
+    for index in range(2):
+        (client.folder / f'upload-{index}/a.png').write_bytes(b'')
+    assert client.upload(photo)[0] == 200
+    (client.folder / 'upload-1/b.png').write_bytes(b'')
+    assert client.upload(photo)[0] == 507
 
 
 def test_slow_clients_are_closed(start):
@@ -124,13 +103,15 @@ def test_slow_clients_are_closed(start):
     with socket.create_connection(client.address, timeout=20) as silent:
         silent.sendall(b'GET / HTTP/1.1\r\nHost: ')
         assert silent.recv(100) == b''
+    client.enter('segment')
     with socket.create_connection(client.address, timeout=20) as slow:
         slow.sendall(
-            f'POST /gradio_api/upload HTTP/1.1\r\nHost: {client.host}\r\nContent-Length: 1000\r\n'
-            f'Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n\r\n--'.encode()
+            f'POST /api/segment/upload HTTP/1.1\r\nHost: {client.host}\r\nContent-Length: 1000\r\n'
+            f'X-Visitor: {client.visitor}\r\nX-File-Name: a.png\r\n\r\n--'.encode()
         )
         assert b' 408 ' in slow.recv(1000).partition(b'\r\n')[0]
-    asking = f'GET /theme.css HTTP/1.1\r\nHost: {client.host}\r\n'.encode()
+    assert not all_uploads(client.folder)
+    asking = f'GET /static/server.js HTTP/1.1\r\nHost: {client.host}\r\n'.encode()
     for rest in (b'GET / HTTP/1.1\r\nHost: ', b'\r\n', b''):
         with socket.create_connection(client.address, timeout=20) as again:
             again.sendall(asking + b'\r\n')
@@ -153,7 +134,7 @@ def test_a_client_that_reads_nothing_is_closed(start):
         unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         unread.settimeout(20)
         unread.connect(client.address)
-        request = f'GET /config HTTP/1.1\r\nHost: {client.host}\r\n\r\n'.encode()
+        request = f'GET / HTTP/1.1\r\nHost: {client.host}\r\n\r\n'.encode()
         # answers that do not fit into the buffers of both sides
         with pytest.raises(ConnectionError):
             for _ in range(2000):
@@ -164,33 +145,76 @@ def test_a_client_that_reads_nothing_is_closed(start):
 
 def test_an_upload_is_removed_and_a_visitor_is_forgotten(start, photo):
     client = start()
-    (path,) = json.loads(client.upload(photo)[1])
-    function = next(index for index, fn in client.page.fns.items() if 'upload' in str(fn.name))
-    file = dict(path=path, meta={'_type': 'gradio.FileData'}, orig_name='a.png')
-    body = json.dumps(dict(data=[file, None], fn_index=function, session_hash='visitor'))
-    beat = http.client.HTTPConnection(*client.address, timeout=30)
-    beat.request('GET', '/gradio_api/heartbeat/visitor')
-    response = beat.getresponse()
-    assert client.request('POST', '/gradio_api/queue/join', body, Content_Type='application/json')[0] == 200
-    status, events = client.request('GET', '/gradio_api/queue/data?session_hash=visitor')
-    assert status == 200 and '"success":true' in events.replace(' ', ''), events
-    assert not Path(path).exists()
-    sessions = client.page.state_holder.session_data
-    assert any(value is not None for value in sessions['visitor'].state_data.values())
-    response.close()
-    beat.close()
-    deadline = time.monotonic() + 30
-    while 'visitor' in sessions and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert 'visitor' not in sessions
+    client.enter('segment')
+    other = Client(f'http://{client.host}/')
+    other.enter('segment')
+    status, state = client.upload(photo, '../../etc/Bär photo.png')
+    assert status == 200 and json.loads(state)['image'] == dict(name='Bär photo.png', width=64, height=48)
+    assert not all_uploads(client.folder) and not list(client.folder.iterdir())
+    assert client.get('segment/picture')[0] == 200
+    assert 'no image yet' in other.get('segment/picture')[1].decode(), 'each visitor has a separate image'
+    assert client.request('POST', '/api/leave', client.visitor)[0] == 204
+    assert client.visitor not in client.visitors and other.visitor in client.visitors
+    assert client.get('segment/picture') == (410, b'this visit has ended; reload the page')
+    assert client.upload(photo)[0] == 410 and not all_uploads(client.folder)
+    assert client.request('GET', '/api/segment/picture')[0] == 410
+
+
+def test_requests_that_are_no_requests_of_the_page(start, photo):
+    client = start()
+    client.enter('segment')
+    client.upload(photo)
+    assert client.post('segment/click', x=1, mode='object') == 'y=None; a number is needed'
+    assert 'a number is needed' in client.post('segment/click', x=True, y=[2], mode='object')
+    assert 'a text is needed' in client.post('segment/click', x=1, y=1, mode=3)
+    assert 'is outside of the image' in client.post('segment/click', x=1e9, y=1, mode='object')
+    assert 'there is no sample' in client.post('segment/sample', name='/etc/passwd')
+    assert client.request('POST', '/api/segment/click', b'[1', X_Visitor=client.visitor)[0] == 400
+    assert client.request('POST', '/api/segment/click', b'[1]', X_Visitor=client.visitor)[0] == 400
+    status, text = client.upload(b'Dear Sir or Madam', 'letter.jpg')
+    assert status == 400 and text.startswith('letter.jpg') and str(client.folder) not in text
+
+
+def test_visitors_who_do_nothing_are_forgotten():
+    now, gone = [0.0], []
+    visitors = Visitors(lambda visitor: object(), gone.append, limit=2, idle_seconds=10, clock=lambda: now[0])
+    first, second = visitors.enter(), visitors.enter()
+    now[0] = 5
+    with visitors.session(first):
+        pass
+    third = visitors.enter()
+    assert gone == [second], 'the one who has been idle for the longest time makes room'
+    now[0] = 15.5
+    with visitors.session(third):
+        pass
+    visitors.forget_idle()
+    assert gone == [second, first] and third in visitors
+    with pytest.raises(UnknownVisitorError), visitors.session(first):
+        pass
+
+
+def test_names_of_uploads_stay_in_their_folder():
+    assert file_name('../../etc/passwd') == 'passwd' and file_name('C:\\photos\\a.tif') == 'a.tif'
+    assert file_name('..') == file_name('') == file_name('\0\n') == 'image'
+    assert file_name('a\0b\n.png') == 'ab.png'
+    assert len(file_name('ä' * 300 + '.jpeg').encode()) <= 120 and file_name('ä' * 300 + '.jpeg').endswith(
+        '.jpeg'
+    )
 
 
 def test_a_password_is_asked_for(start):
-    client = start('--auth', 'me:secret:word')
-    assert client.request('GET', '/config')[0] == 401
-    form = dict(Content_Type='application/x-www-form-urlencoded')
-    assert client.request('POST', '/login', 'username=me&password=wrong', **form)[0] == 400
-    assert client.request('POST', '/login', 'username=me&password=secret:word', **form)[0] == 200
+    client = start('me:secret:word')
+
+    def sent(text):
+        return 'Basic ' + base64.b64encode(text.encode()).decode()
+
+    assert client.request('GET', '/')[0] == 401
+    assert client.request('POST', '/api/segment/visit', b'{}')[0] == 401
+    begin = time.monotonic()
+    for wrong in (sent('me:wrong'), 'Basic ?', 'Bearer x'):
+        assert client.request('GET', '/', Authorization=wrong)[0] == 401
+    assert time.monotonic() - begin > 2, 'trying many passwords takes long'
+    assert client.request('GET', '/', Authorization=sent('me:secret:word'))[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -200,11 +224,21 @@ def test_a_password_is_asked_for(start):
         (['--host', '::'], 'add --auth'),
         (['--host', '0.0.0.0', '--auth', 'me'], 'must be USER:PASSWORD'),
         (['--auth', ':secret'], 'must be USER:PASSWORD'),
+        (['--data', 'photos'], '--data photos needs --out'),
+        (['--out', 'labels'], '--out labels needs --data'),
+        (['--order', 'list.txt'], '--order is of the labelling page: add --data DIR --out DIR'),
+        (['--port', '0'], '--port 0 must be from 1 to 65535'),
     ],
 )
-def test_other_machines_need_a_password(options, message):
+def test_arguments_that_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         check_arguments(command_parser('demo').parse_args(options))
+
+
+def test_a_port_in_use_is_named(start):
+    client = start()
+    with pytest.raises(OSError, match=f'--port {client.address[1]} cannot be used .*; name another'):
+        PageServer(build(PageSettings(client.folder)), port=client.address[1])
 
 
 def test_allowed_hosts():

@@ -99,7 +99,7 @@ def test_no_code_of_ours_executes_data_or_listens(repo_root):
         ]
         imported += [node.module or '' for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
         listening = {name for name in imported if name.startswith(LISTENING)}
-        assert listening <= ({'gradio'} if where.startswith(PAGE) else set()), where
+        assert listening <= ({'uvicorn'} if where.startswith(PAGE) else set()), where
     for path in (repo_root / 'tools').glob('*.sh'):
         assert 'eval' not in path.read_text(encoding='utf-8').split()
 
