@@ -9,9 +9,10 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from mmssl.data.archives import LmdbArchive, ZipArchive, read_bytes
-from mmssl.data.listed import ImageList, list_images
+from mmssl.data.listed import ImageList, class_folders, list_images
 from mmssl.data.parquet import ParquetTable
 from mmssl.data.shards import TarShards, read_index, scan_tar, write_index
 from mmssl.data.suffixes import IMAGE_SUFFIXES
@@ -24,6 +25,8 @@ _SHARDED = ('tar', 'parquet')
 # images of a transaction, and of a row group, which is read as a whole for one image
 _BATCH = 256
 _ROW_GROUP = 16
+# folders above those of the classes
+_PARTS = {'train', 'val', 'test'}
 
 
 def pack(
@@ -71,7 +74,7 @@ def pack(
         raise ValueError(f'shard_size={shard_size} must be at least 1')
     if os.path.lexists(out) and world_size == 1:
         raise FileExistsError(f'{out} exists; remove it, or pack into another folder')
-    images = list_images(source, '', IMAGE_SUFFIXES)
+    images = _packed(list_images(source, '', IMAGE_SUFFIXES))
     partial = f'{out.rstrip("/")}.partial'
     write, open_packed = _FORMATS[to]
     count = len(images.names)
@@ -79,21 +82,63 @@ def pack(
         return _check_packed(images, out, open_packed)
     if rank and to not in _SHARDED:
         return 0
-    shards = [*enumerate(_shards(images, shard_size))][rank::world_size]
+    all_shards = [*enumerate(_shards(images, shard_size))]
+    shards = all_shards[rank::world_size]
+    if to in _SHARDED:
+        _remove_further(partial, to, len(all_shards))
     with tqdm(total=2 * count, desc='packing', unit='image', disable=not progress or rank > 0) as bar:
         if shards:  # without any, another process may have renamed the folder already
             write(images, partial, shards, bar.update)
         with _alone(partial, world_size):
             if os.path.lexists(out):
                 return _check_packed(images, out, open_packed)
-            if to in _SHARDED and not all(
-                _is_packed(images, partial, to, *shard) for shard in enumerate(_shards(images, shard_size))
-            ):
+            if to in _SHARDED and not all(_is_packed(images, partial, to, *shard) for shard in all_shards):
                 return 0
             _verify(images, open_packed(partial), bar.update)
             os.replace(partial, out)
             Path(f'{partial}.lock').unlink(missing_ok=True)
     return count
+
+
+class PackedImages(NamedTuple):
+    """Images to pack.
+
+    Attributes:
+        root: The folder above all images.
+        sources: Their paths below it.
+        names: Their names in the archive, with the class as a folder.
+        labels: The class of each; None if there are images without one.
+    """
+
+    root: str
+    sources: list[str]
+    names: list[str]
+    labels: list[str] | None
+
+
+def _packed(images: ImageList) -> PackedImages:
+    """Return the names that images get in an archive: classes of a table become folders.
+
+    Raises:
+        ValueError: The name of a class cannot be a folder.
+    """
+    has_parts = {name.split('/', 1)[0] for name in images.names} <= _PARTS
+    classes = images.classes
+    names = images.names
+    if classes == class_folders(names):
+        if has_parts:
+            classes = class_folders([name.split('/', 1)[1] for name in names])
+    else:
+        bad = next((name for name in classes if not name or '/' in name or name in ('.', '..')), None)
+        if bad is not None:
+            raise ValueError(f'the class {bad!r} cannot be the name of a folder in the archive; rename it')
+        places = [name.split('/', 1) if has_parts else ('', name) for name in names]
+        names = [
+            '/'.join(filter(None, (part, label, rest)))
+            for (part, rest), label in zip(places, classes, strict=True)
+        ]
+    labels = [label for label in classes if label is not None]
+    return PackedImages(images.root, images.names, names, labels if len(labels) == len(names) else None)
 
 
 @contextlib.contextmanager
@@ -110,7 +155,7 @@ def _alone(partial: str, world_size: int) -> Iterator[None]:
         yield
 
 
-def _check_packed(images: ImageList, out: str, open_packed: Callable) -> int:
+def _check_packed(images: PackedImages, out: str, open_packed: Callable) -> int:
     """Return the number of images of a complete archive.
 
     Raises:
@@ -125,23 +170,34 @@ def _check_packed(images: ImageList, out: str, open_packed: Callable) -> int:
     return len(names)
 
 
-def _is_packed(images: ImageList, folder: str, to: str, number: int, indices: range) -> bool:
+def _remove_further(folder: str, to: str, count: int) -> None:
+    """Remove the shards after the last one, which an interrupted run of other settings may have left."""
+    for path in Path(folder).glob(f'*.{to}*'):
+        number = path.name.partition('.')[0]
+        if not number.isdigit() or int(number) >= count:
+            path.unlink(missing_ok=True)
+
+
+def _is_packed(images: PackedImages, folder: str, to: str, number: int, indices: range) -> bool:
     """Return True if a shard holds its images."""
     shard = f'{folder}/{number:05}.{to}'
     if not os.path.exists(shard):
         return False
     if to == 'parquet':
-        names = ParquetTable(shard).names()
+        try:
+            names = ParquetTable(shard).names()
+        except OSError:  # damaged
+            return False
     else:
         names = [member.name for member in read_index(shard) or ()]
     return names == [images.names[index] for index in indices]
 
 
-def _source(images: ImageList, index: int) -> bytes:
-    return read_bytes(f'{images.root}/{images.names[index]}')
+def _source(images: PackedImages, index: int) -> bytes:
+    return read_bytes(f'{images.root}/{images.sources[index]}')
 
 
-def _verify(images: ImageList, packed, advance: Advance) -> None:
+def _verify(images: PackedImages, packed, advance: Advance) -> None:
     """Compare each packed image with its source."""
     for index, name in enumerate(images.names):
         try:
@@ -158,12 +214,12 @@ def _verify(images: ImageList, packed, advance: Advance) -> None:
         packed.close()
 
 
-def _shards(images: ImageList, size: int) -> list[range]:
+def _shards(images: PackedImages, size: int) -> list[range]:
     count = len(images.names)
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def _write_tars(images: ImageList, folder: str, shards: Shards, advance: Advance) -> None:
+def _write_tars(images: PackedImages, folder: str, shards: Shards, advance: Advance) -> None:
     os.makedirs(folder, exist_ok=True)
     for number, indices in shards:
         if not _is_packed(images, folder, 'tar', number, indices):
@@ -172,7 +228,7 @@ def _write_tars(images: ImageList, folder: str, shards: Shards, advance: Advance
             advance()
 
 
-def _write_tar(images: ImageList, shard: str, indices: range) -> None:
+def _write_tar(images: PackedImages, shard: str, indices: range) -> None:
     checksums = {}
     with tarfile.open(f'{shard}.tmp', 'w', format=tarfile.PAX_FORMAT) as archive:
         for index in indices:
@@ -186,7 +242,7 @@ def _write_tar(images: ImageList, shard: str, indices: range) -> None:
     write_index(shard, members)
 
 
-def _write_parquets(images: ImageList, folder: str, shards: Shards, advance: Advance) -> None:
+def _write_parquets(images: PackedImages, folder: str, shards: Shards, advance: Advance) -> None:
     os.makedirs(folder, exist_ok=True)
     for number, indices in shards:
         if not _is_packed(images, folder, 'parquet', number, indices):
@@ -195,17 +251,16 @@ def _write_parquets(images: ImageList, folder: str, shards: Shards, advance: Adv
             advance()
 
 
-def _write_parquet(images: ImageList, shard: str, indices: range) -> None:
+def _write_parquet(images: PackedImages, shard: str, indices: range) -> None:
     import pyarrow
     from pyarrow.parquet import ParquetWriter
 
     image = pyarrow.struct([('bytes', pyarrow.binary()), ('path', pyarrow.string())])
     fields = [('image', image)]
     features: dict[str, dict] = {'image': {'_type': 'Image'}}
-    names = [name for name in images.classes if name is not None]
-    has_labels = len(names) == len(images.names)
-    classes = sorted(set(names))
-    if has_labels:
+    labels = images.labels
+    classes = sorted(set(labels or ()))
+    if labels:
         fields.append(('label', pyarrow.int64()))
         features['label'] = {'names': classes, '_type': 'ClassLabel'}
     metadata = {'huggingface': json.dumps({'info': {'features': features}})}
@@ -216,13 +271,13 @@ def _write_parquet(images: ImageList, shard: str, indices: range) -> None:
             rows: dict[str, list] = {
                 'image': [{'bytes': _source(images, index), 'path': images.names[index]} for index in group]
             }
-            if has_labels:
-                rows['label'] = [classes.index(names[index]) for index in group]
+            if labels:
+                rows['label'] = [classes.index(labels[index]) for index in group]
             writer.write_table(pyarrow.table(rows, schema=schema))
     os.replace(f'{shard}.tmp', shard)
 
 
-def _write_zip(images: ImageList, path: str, shards: Shards, advance: Advance) -> None:
+def _write_zip(images: PackedImages, path: str, shards: Shards, advance: Advance) -> None:
     """Write a zip, after the entries that an interrupted run has left."""
     entries = complete_entries(path, images.names)
     with zipfile.ZipFile(path, 'a', zipfile.ZIP_STORED) as archive:
@@ -233,7 +288,7 @@ def _write_zip(images: ImageList, path: str, shards: Shards, advance: Advance) -
             advance()
 
 
-def _write_lmdb(images: ImageList, path: str, shards: Shards, advance: Advance) -> None:
+def _write_lmdb(images: PackedImages, path: str, shards: Shards, advance: Advance) -> None:
     try:
         import lmdb
     except ImportError:
@@ -241,6 +296,7 @@ def _write_lmdb(images: ImageList, path: str, shards: Shards, advance: Advance) 
     os.makedirs(path, exist_ok=True)
     # the size of the address space, not of the file
     with lmdb.open(path, map_size=1 << 40, lock=False) as environment:
+        _remove_others(images, environment)
         for indices in _shards(images, _BATCH):
             _write_transaction(images, environment, indices)
             for _ in indices:
@@ -248,7 +304,16 @@ def _write_lmdb(images: ImageList, path: str, shards: Shards, advance: Advance) 
     Path(path, 'lock.mdb').unlink(missing_ok=True)
 
 
-def _write_transaction(images: ImageList, environment, indices: Sequence[int]) -> None:
+def _remove_others(images: PackedImages, environment) -> None:
+    """Remove images that an interrupted run of another source may have left."""
+    names = {name.encode() for name in images.names}
+    with environment.begin(write=True) as transaction:
+        others = [key for key in transaction.cursor().iternext(values=False) if key not in names]
+        for key in others:
+            transaction.delete(key)
+
+
+def _write_transaction(images: PackedImages, environment, indices: Sequence[int]) -> None:
     with environment.begin(write=True) as transaction:
         for index in indices:
             key = images.names[index].encode()

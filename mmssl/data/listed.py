@@ -7,11 +7,15 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from mmssl.data.archives import Archive, open_archive, split_archive
 from mmssl.data.find_images import find_images, stands_for_train
 from mmssl.data.random_access import is_file, open_stream
+from mmssl.data.shards import TarShards
 from mmssl.data.url_paths import common_folder, is_url, join_path
 from mmssl.hints import nearest_path
 
+# of the name of a class
+_MAX_CLASS_BYTES = 1000
 _LISTS = ('.txt', '.lst')
 _TABLES = {'.csv': ',', '.tsv': '\t'}
 _PATH_COLUMNS = ('path', 'file', 'filename', 'image', 'img_path')
@@ -113,7 +117,29 @@ def _part(root: str, prefix: str, suffixes: Sequence[str]) -> ImageList:
     if root.lower().endswith(tuple(suffixes)) and is_file(root):
         return ImageList(os.path.dirname(root) or '.', [os.path.basename(root)], [None])
     folder, names = find_images(root, prefix, suffixes)
-    return ImageList(folder, names, class_folders(names))
+    classes = class_folders(names)
+    place = None if any(classes) else split_archive(folder)
+    if place is not None:
+        classes = sidecar_classes(open_archive(place[0]), place[1], names) or classes
+    return ImageList(folder, names, classes)
+
+
+def sidecar_classes(archive: Archive, folder: str, names: Sequence[str]) -> list[str | None] | None:
+    """Return the classes of images in tar shards by their ``.cls`` files; None unless each image has one.
+
+    Args:
+        archive: The archive.
+        folder: A folder in it, or ''.
+        names: Paths of the images below the folder.
+    """
+    known = set(archive.names()) if isinstance(archive, TarShards) else set()
+    places = [os.path.split(join_path(folder, name)) for name in names]
+    sidecars = [join_path(head, f'{base.partition(".")[0]}.cls') for head, base in places]
+    if not known.issuperset(sidecars):
+        return None
+    values = [archive.read(name, _MAX_CLASS_BYTES).decode().strip() for name in sidecars]
+    digits = max(map(len, values)) if all(value.isdigit() for value in values) else 0
+    return [value.zfill(digits) for value in values]
 
 
 def _join(parts: Sequence[ImageList]) -> ImageList:
@@ -128,16 +154,21 @@ def _join(parts: Sequence[ImageList]) -> ImageList:
 def _read_table(path: str, delimiter: str | None) -> ImageList:
     folder = os.path.dirname(path)
     with io.TextIOWrapper(open_stream(path), encoding='utf-8-sig', newline='') as file:
-        if delimiter is None:
-            rows = [[line.strip('\r\n')] for line in file]
-        else:
-            rows = list(csv.reader(file, delimiter=delimiter))
+        lines = file.readlines()
+    if delimiter is None:
+        rows = [[line.strip('\r\n')] for line in lines]
+    else:
+        if lines and delimiter not in lines[0] and ';' in lines[0]:  # of spreadsheets in some languages
+            delimiter = ';'
+        rows = list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
     rows = [row for row in rows if row and row[0].strip()]
     path_column, label_column, rows = _columns(path, rows, delimiter is not None)
     paths = [join_path(folder, row[path_column]) for row in rows]
     if not paths:
         raise ValueError(f'{path} is a file, neither a folder of images nor a list: it lists no images')
-    labels = None if label_column is None else [row[label_column] for row in rows]
+    labels = None if label_column is None else [row[label_column].strip() for row in rows]
+    if labels and not all(labels):
+        raise ValueError(f'{path}: {paths[labels.index("")]} has no label; give it one, or leave out its row')
     return _below_common_root(paths, labels)
 
 
