@@ -46,10 +46,10 @@ def write_photographs(data_root: Path, folder: Path, count: int) -> dict:
         picture.save(folder / image['file_name'])
         image.update(width=picture.width, height=picture.height)
     ids = {image['id'] for image in images}
-    large = [each for each in masks if each['image_id'] in ids and each['area'] > 20**2]
+    large = [each for each in masks if each['image_id'] in ids and each['area'] > 64**2]
     for each in large:
         each['segmentation'] = [[value / 4 for value in part] for part in each['segmentation']]
-        each.update(bbox=[value / 4 for value in each['bbox']], area=each['area'] / 16)
+        each.update(bbox=[int(value / 4) for value in each['bbox']], area=each['area'] / 16)
     return dict(content, images=images, annotations=large)
 
 

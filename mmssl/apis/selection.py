@@ -22,7 +22,7 @@ MAX_TILES = 400
 def select(
     features: str | os.PathLike,
     number: int,
-    how: str = 'diverse',
+    how: str = 'typical',
     like: Sequence[str | os.PathLike] = (),
     exclude: str | os.PathLike | Sequence[str | os.PathLike] = (),
     out: str | os.PathLike | None = None,

@@ -64,10 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--how',
         nargs='+',
-        default=['diverse'],
+        default=['typical'],
         metavar='WAY',
         help='diverse: cover all images; typical: the densest of each cluster; outliers: far from all '
-        'others; like IMAGE ...: similar to these (default: diverse)',
+        'others; like IMAGE ...: similar to these (default: typical)',
     )
     parser.add_argument(
         '--exclude',

@@ -1,7 +1,7 @@
 """Time and memory of selections, duplicates and search over a file of features.
 
     python tools/benchmarks/features.py
-    python tools/benchmarks/features.py --rows 1000000
+    python tools/benchmarks/features.py --rows 1000000 --only read search 'select 100 diverse'
 
 The features are synthetic: 100 clusters of directions. Each operation runs once in a process of its own, for
 a quarter of the rows and for all of them, so that the growth of both can be seen. Time is without the reading
@@ -79,13 +79,17 @@ def main() -> None:
     parser = parser_of(__doc__, 'features', rounds=1, threads=2)
     parser.add_argument('--rows', type=int, default=20_000, help='images (default: %(default)s)')
     parser.add_argument('--size', type=int, default=384, help='numbers of a feature (default: %(default)s)')
+    parser.add_argument(
+        '--only', nargs='+', choices=[*operations()], help='operations to measure (default: all)'
+    )
     parser.add_argument('--child', nargs=3, help='operation, file and threads of a child process')
     args = parser.parse_args()
     if args.child:
         child(args.child[0], args.child[1], int(args.child[2]))
         return
     sizes = [args.rows // 4, args.rows]
-    results: Results = {name: {} for name in operations() if name != 'import'}
+    names = args.only or [name for name in operations() if name != 'import']
+    results: Results = {name: {} for name in names}
     with tempfile.TemporaryDirectory() as folder:
         for rows in sizes:
             path = Path(folder) / f'{rows}.parquet'
@@ -96,7 +100,7 @@ def main() -> None:
                 result[f'{rows:,} rows, s'] = seconds
                 result[f'{rows:,} rows, MiB'] = peak - base
             path.unlink()
-    columns = list(results['read'])
+    columns = list(results[names[0]])
     rows_of_table: list[list[object]] = [
         [
             name,

@@ -1,6 +1,6 @@
 """Clicks per mask over the rounds of ``mmssl loop``, with a perfect person, on two small parts of COCO.
 
-    python tools/trials/label_loop.py DIR MOBILENETV2 --output docs/results/label_loop.md
+    python tools/trials/label_loop.py DIR MOBILENETV2
 
 DIR holds coco_mini and coco_light, MOBILENETV2 is a backbone in mmpretrain's names. A small Segment Anything
 is trained on coco_light; the loop labels the images of coco_mini, which it has not seen. The person corrects

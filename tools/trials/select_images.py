@@ -1,7 +1,6 @@
 """k-NN accuracy of Tiny ImageNet from few labels: images chosen by ``mmssl select`` against random ones.
 
-    python tools/trials/select_images.py tiny_imagenet_20c.zip --model NAME CONFIG CHECKPOINT \
-        --output docs/trials/select_images.md
+    python tools/trials/select_images.py tiny_imagenet_20c.zip --model NAME CONFIG CHECKPOINT
 
 Each seed draws four fifths of the training images as the pool, so that the ways of choosing, which are
 deterministic, vary too. All ways choose from the same pool; all validation images are classified by the

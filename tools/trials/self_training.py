@@ -1,6 +1,6 @@
 """AP50 on BCCD from 20 labelled images, before and after self-training with ``mmssl finetune --pseudo``.
 
-    python tools/trials/self_training.py bccd CHECKPOINT --seeds 0 1 2 --output docs/trials/self_training.md
+    python tools/trials/self_training.py bccd CHECKPOINT --seeds 0 1 2
 
 For each seed 20 training images are drawn. A detector is trained on them, predicts the other training images,
 and a second one is trained on both, from the same checkpoint and for as many steps. Thresholds are calibrated
