@@ -142,7 +142,21 @@ CONFIGS = [
     'configs/vitdet/mask-rcnn_vit-base-p16-mae_64xb1-184375i_coco-1024.py',
     'configs/vitdet/faster-rcnn_vit-base-p16-mae_64xb1-184375i_coco-1024.py',
     'configs/rfcn/rfcn_vit-base-p16-mae_8xb2-90000i_coco.py',
+    'configs/rfcn/rfcn_swin-tiny-moby_8xb2-90000i_coco.py',
+    'configs/rfcn/rfcn_cspnext-s_8xb2-90000i_coco.py',
 ]
+# backbones of the same type in small, and the channels of their two maps
+SMALL_VIT = dict(
+    arch=dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=48), img_size=64, init_cfg=None
+)
+SMALL_SWIN = dict(
+    arch=dict(embed_dims=4, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1]), window_size=2, init_cfg=None
+)
+SMALL = {
+    'rfcn_vit': (dict(SMALL_VIT, out_indices=(0, 1)), 32, 32),
+    'rfcn_swin': (SMALL_SWIN, 16, 32),
+    'rfcn_cspnext': (dict(widen_factor=0.0625, init_cfg=None), 32, 64),
+}
 
 
 @pytest.mark.parametrize('config', CONFIGS)
@@ -153,19 +167,15 @@ def test_the_config_trains_and_predicts_in_a_small_form(config, repo_root):
 
     cfg = load_config(str(repo_root / config))
     model = Config(dict(model=cfg.model)).model
-    indices = (0, 1) if 'rfcn' in config else (1,)
-    model.backbone.update(
-        arch=dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=48),
-        img_size=64,
-        init_cfg=None,
-    )
-    if 'rfcn' in config:
-        model.backbone.update(out_indices=indices)
-        model.rpn_head.in_channels = model.roi_head.bbox_head.in_channels = 32
+    small = next((each for name, each in SMALL.items() if f'/{name}' in config), None)
+    if small:
+        settings, *channels = small
+        model.backbone.update(settings)
+        model.rpn_head.in_channels, model.roi_head.bbox_head.in_channels = channels
         model.roi_head.bbox_head.hidden_channels = 16
         model.rpn_head.anchor_generator.scales = [2]
     else:
-        model.backbone.update(global_indices=(1,), window_size=3)
+        model.backbone.update(SMALL_VIT, global_indices=(1,), window_size=3)
         model.neck.in_channels = 32
     model = build(model, MODELS).train()
     boxes = torch.tensor([[4.0, 6.0, 40.0, 50.0]])
@@ -183,7 +193,7 @@ def test_the_config_trains_and_predicts_in_a_small_form(config, repo_root):
         sum(value) if isinstance(value, list) else value for name, value in losses.items() if 'loss' in name
     )
     total.backward()
-    gradient = model.backbone.layers[0].attn.qkv.weight.grad
+    gradient = next(model.backbone.parameters()).grad
     assert torch.isfinite(total) and gradient is not None and gradient.abs().sum() > 0
     with torch.no_grad():
         (prediction,) = model.eval().predict(x, [sample])
