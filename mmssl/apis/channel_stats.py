@@ -126,7 +126,9 @@ def stats(
 def measure(
     source: ValueSource, clip: float = 0.1, workers: int = 0, progress: bool = False
 ) -> DataStatistics:
-    """Measure the channels of images; equal for any number of workers.
+    """Measure the channels of images; equal for any number of workers and processes.
+
+    In a process group of torch each process reads its share of the images, and all return the same.
 
     Args:
         source: The images.
@@ -183,29 +185,58 @@ def _range(counts: ChannelCounts, low: np.ndarray, high: np.ndarray, whole: bool
 
 
 def _reduce(make, count: int, workers: int, progress: bool, title: str, bad: list | None = None) -> Any:
-    """Merge the results of all chunks in their order."""
+    """Merge the results of all chunks in their order, those of other processes included."""
+    from mmengine.dist import get_dist_info
     from torch.utils.data import DataLoader
     from tqdm import tqdm
 
+    rank, world_size = get_dist_info()
     chunks = _Chunks(make, count)
+    # consecutive chunks, so that the order is that of one process
+    ends = [index * len(chunks) // world_size for index in (rank, rank + 1)]
+    chunks.ranges = chunks.ranges[slice(*ends)]
     loader = DataLoader(chunks, batch_size=None, num_workers=workers)
-    merged = None
-    with tqdm(total=count, desc=title, unit='image', disable=not progress) as bar:
+    merged: Any = None
+    own_bad: list[tuple[str, str]] = []
+    with tqdm(total=count, desc=title, unit='image', disable=not progress or rank > 0) as bar:
         for size, result, reasons in loader:
-            if bad is not None:
-                bad += reasons
-            if result is not None and merged is not None and _channels(result) != _channels(merged):
-                raise _other_channels(_channels(merged), _channels(result))
-            if merged is None:
-                merged = result
-            elif result is not None:
-                merged.merge(result)
+            own_bad += reasons
+            merged = _merged(merged, result)
             bar.update(size)
+    if world_size > 1:
+        merged, own_bad = _gather(merged, own_bad, world_size)
+    if bad is not None:
+        bad += own_bad
     if merged is None:
         raise BadImageError(
             f'none of {count} images can be read; {bad[0][0]}: {bad[0][1]}' if bad else 'no image'
         )
     return merged
+
+
+def _merged(first: Any, second: Any) -> Any:
+    """Add the result of the images that follow; None is that of no image."""
+    if first is None or second is None:
+        return second if first is None else first
+    if _channels(second) != _channels(first):
+        raise _other_channels(_channels(first), _channels(second))
+    first.merge(second)
+    return first
+
+
+def _gather(result: Any, bad: list, world_size: int) -> tuple[Any, list]:
+    """Return the results of all processes, in their order."""
+    import torch
+
+    parts: list[Any] = [None] * world_size
+    try:
+        torch.distributed.all_gather_object(parts, (result, bad))
+    except RuntimeError as error:
+        raise OSError(f'another process has ended; start all of them again ({error})') from None
+    merged = None
+    for part, _ in parts:
+        merged = _merged(merged, part)
+    return merged, [reason for _, reasons in parts for reason in reasons]
 
 
 def _other_channels(first: int, second: int) -> BadImageError:

@@ -2,17 +2,21 @@
 
 import argparse
 import contextlib
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmssl.commands.arguments import (
     add_cfg_options,
     add_data,
+    add_launcher,
     add_progress,
     add_workers,
     check_minimums,
     make_parent,
+    process_of,
     progress_hidden,
 )
 
@@ -52,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--channel-axis', type=int, choices=(0, -1), help='where the channels of NumPy arrays are'
     )
     add_workers(parser)
+    add_launcher(parser)
     add_progress(parser)
     add_cfg_options(parser)
 
@@ -75,7 +80,10 @@ def run(args: argparse.Namespace) -> int:
 
     with contextlib.redirect_stdout(sys.stderr):  # the toolboxes print while they are imported and read
         source = _source(args)
-    statistics = measure(source, args.clip, args.workers, not progress_hidden(args))
+    with _processes(args) as rank:
+        statistics = measure(source, args.clip, args.workers, not progress_hidden(args))
+    if rank:
+        return int(bool(statistics.bad))
     if args.out:
         from mmssl.checkpoint import write_text
 
@@ -85,6 +93,28 @@ def run(args: argparse.Namespace) -> int:
     if args.out and not args.json:
         print(f'\n{args.out}: value_range, mean and std for the _base_ of a config')
     return int(bool(statistics.bad))
+
+
+@contextlib.contextmanager
+def _processes(args: argparse.Namespace) -> Iterator[int]:
+    """Connect the processes of a launcher, and yield the rank of this one."""
+    rank, world_size, _ = process_of(args.launcher, 'cpu')
+    if world_size == 1:
+        yield rank
+        return
+    import torch
+
+    from mmssl.engine.launch import leave_process_group
+
+    if 'MASTER_ADDR' not in os.environ:
+        raise ValueError(
+            f'--launcher {args.launcher}: the {world_size} processes need MASTER_ADDR, the name of the first '
+            'machine: export MASTER_ADDR=$(scontrol show hostnames | head -n 1)'
+        )
+    os.environ.setdefault('MASTER_PORT', '29500')
+    torch.distributed.init_process_group('gloo', rank=rank, world_size=world_size)
+    yield rank
+    leave_process_group()
 
 
 def _source(args: argparse.Namespace) -> 'ValueSource':

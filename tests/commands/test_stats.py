@@ -1,9 +1,12 @@
 """``mmssl stats``: equal to NumPy in float64, on any number of processes; settings that a config takes."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from PIL import Image
 
@@ -70,6 +73,27 @@ def test_statistics_equal_numpy_on_one_and_three_processes(tmp_path, dtype):
             np.testing.assert_allclose(statistics.scaled_mean[channel], scaled.mean(), **close)
             np.testing.assert_allclose(statistics.scaled_std[channel], scaled.std(), **close)
     assert (alone.mean == together.mean).all() and (alone.std == together.std).all()  # bit for bit
+
+
+def command_of_rank(rank, folder, count):
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(count), LOCAL_RANK=str(rank))
+    group = torch.distributed.init_process_group
+    torch.distributed.init_process_group = lambda *arguments, **options: None  # that of the test stays
+    out = f'{folder}/{rank}.py'
+    try:
+        return main(['stats', f'{folder}/images', '--workers', '0', '--out', out]), Path(out).exists()
+    finally:
+        torch.distributed.init_process_group = group
+
+
+def test_ranks_write_what_one_process_does(tmp_path, two_ranks, monkeypatch):
+    monkeypatch.setenv('MASTER_ADDR', 'localhost')
+    (tmp_path / 'images').mkdir()
+    write(tmp_path / 'images', 'float32')
+    (tmp_path / 'images/000.tif').write_bytes(b'no image')
+    assert main(['stats', f'{tmp_path}/images', '--workers', '0', '--out', f'{tmp_path}/one.py']) == 1
+    assert two_ranks(command_of_rank, tmp_path, 3, count=3) == [(1, True), (1, False), (1, False)]
+    assert (tmp_path / '0.py').read_text() == (tmp_path / 'one.py').read_text()
 
 
 def test_far_from_zero_the_variance_keeps_its_digits(tmp_path):
