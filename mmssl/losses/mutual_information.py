@@ -82,7 +82,13 @@ def pair_scores(features: Tensor, vectors: Tensor, gather: bool = False) -> Pair
             for x in (vectors.transpose(1, 2), features)
         ]
         scores = F.linear(*rows).view(batch, num_vectors, -1, num_features)
-    images = torch.arange(scores.shape[2], device=vectors.device)
+    return pairs_of_scores(scores, first)
+
+
+def pairs_of_scores(scores: Tensor, first: int = 0) -> PairScores:
+    """Return the pairs that scores (N, V, K, L) are of; image ``first`` of the K is the first of the N."""
+    batch = len(scores)
+    images = torch.arange(scores.shape[2], device=scores.device)
     own_images = images[first : first + batch]
     same_image = (images == own_images[:, None])[:, None, :, None]
     return PairScores(scores, same_image, scores[:, :, first : first + batch].diagonal(dim1=0, dim2=2))
@@ -106,11 +112,16 @@ def fenchel_dual_loss(
     if measure not in DIVERGENCES:
         hint = 'call donsker_varadhan_loss' if measure == 'DV' else f'one of {", ".join(DIVERGENCES)}'
         raise ValueError(f'measure={measure!r} is no divergence of fenchel_dual_loss; {hint}')
+    return fenchel_dual_of_scores(pair_scores(features, vectors, gather), measure)
+
+
+def fenchel_dual_of_scores(pairs: PairScores, measure: str = 'JSD', gather: bool = False) -> Tensor:
+    """As :func:`fenchel_dual_loss`, from scores; ``gather`` has no effect."""
     positive, negative = DIVERGENCES[measure]
-    scores, same_image, positives = pair_scores(features, vectors, gather)
+    scores, same_image, positives = pairs
     # positive pairs are masked before the exponential too, where they may be infinite
     negatives = negative(scores.masked_fill(same_image, 0)).mean(dim=(1, 3), keepdim=True)
-    num_pairs = len(vectors) * (scores.shape[2] - 1)
+    num_pairs = len(scores) * (scores.shape[2] - 1)
     return negatives.masked_fill(same_image, 0).sum() / num_pairs - positive(positives).mean()
 
 
@@ -128,7 +139,12 @@ def infonce_loss(features: Tensor, vectors: Tensor, gather: bool = False) -> Ten
     Returns:
         scalar: The mean over all positive pairs.
     """
-    scores, same_image, positives = pair_scores(features, vectors, gather)
+    return infonce_of_scores(pair_scores(features, vectors, gather))
+
+
+def infonce_of_scores(pairs: PairScores, gather: bool = False) -> Tensor:
+    """As :func:`infonce_loss`, from scores; ``gather`` has no effect."""
+    scores, same_image, positives = pairs
     negatives = scores.masked_fill(same_image, -math.inf).logsumexp(dim=(2, 3))
     return softplus(negatives.T.unsqueeze(1) - positives).mean()
 
@@ -147,7 +163,12 @@ def donsker_varadhan_loss(features: Tensor, vectors: Tensor, gather: bool = Fals
     Returns:
         scalar: log mean exp(score) over negative pairs minus the mean score over positive pairs.
     """
-    scores, same_image, positives = pair_scores(features, vectors, gather)
+    return donsker_varadhan_of_scores(pair_scores(features, vectors, gather), gather)
+
+
+def donsker_varadhan_of_scores(pairs: PairScores, gather: bool = False) -> Tensor:
+    """As :func:`donsker_varadhan_loss`, from scores; with ``gather`` over those of all processes."""
+    scores, same_image, positives = pairs
     negatives = scores.masked_fill(same_image, -math.inf).logsumexp(dim=(0, 1, 2, 3))
     count = positives.numel() * (scores.shape[2] - 1)
     if gather:

@@ -13,18 +13,24 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmssl.layers.distributed import gather_with_gradient, world
 from mmssl.layers.unused_arguments import refuse_unused
 from mmssl.losses.mutual_information import (
     DIVERGENCES,
     donsker_varadhan_loss,
+    donsker_varadhan_of_scores,
     fenchel_dual_loss,
+    fenchel_dual_of_scores,
     infonce_loss,
+    infonce_of_scores,
     pair_scores,
+    pairs_of_scores,
     softplus,
 )
 from mmssl.registry import MODELS, build
 from mmssl.selfsup.base import SelfSupervisor
 from mmssl.selfsup.infomax_nets import InfoMaxEncoder, InfoMaxNet, PriorDiscriminator
+from mmssl.selfsup.infomax_tasks import ConcatNet, CoordinateNet, occlude
 from mmssl.selfsup.small import Small
 
 __all__ = [
@@ -42,13 +48,13 @@ __all__ = [
 
 
 def estimator_loss(name: str) -> Callable[..., Tensor]:
-    """Return the loss of an estimator of mutual information, a function of (features, vectors, gather=...).
+    """Return the loss of an estimator of mutual information, a function of (pairs, gather=...).
 
     Raises:
         ValueError: The name is unknown.
     """
-    losses = {'InfoNCE': infonce_loss, 'DV': donsker_varadhan_loss}
-    losses.update({measure: partial(fenchel_dual_loss, measure=measure) for measure in DIVERGENCES})
+    losses = {'InfoNCE': infonce_of_scores, 'DV': donsker_varadhan_of_scores}
+    losses.update({measure: partial(fenchel_dual_of_scores, measure=measure) for measure in DIVERGENCES})
     if name not in losses:
         raise ValueError(f'estimator={name!r} is unknown; one of {", ".join(map(repr, losses))}')
     return losses[name]
@@ -73,9 +79,33 @@ class MutualInformation(BaseModule):
 
     def forward(self, features: Tensor, vectors: Tensor) -> Tensor:
         """Compute a scalar from features (B, C, h, w) or (B, C) and vectors (B, D)."""
-        features = self.feature_net(features)
-        vectors = self.vector_net(vectors)
-        return estimator_loss(self.estimator)(features, vectors, gather=self.gather)
+        pairs = pair_scores(self.feature_net(features), self.vector_net(vectors), self.gather)
+        return estimator_loss(self.estimator)(pairs, gather=self.gather)
+
+
+class ConcatMutualInformation(BaseModule):
+    """As :class:`MutualInformation`, with the concatenate-and-convolve discriminator.
+
+    Args:
+        net: Scores of pairs, :class:`~mmssl.selfsup.infomax_tasks.ConcatNet`.
+        estimator: As in :class:`MutualInformation`.
+        gather: As in :class:`MutualInformation`.
+    """
+
+    def __init__(self, net: nn.Module, estimator: str, gather: bool):
+        super().__init__()
+        self.net = net
+        self.estimator = estimator
+        self.gather = gather
+
+    def forward(self, features: Tensor, vectors: Tensor) -> Tensor:
+        """Compute a scalar from features (B, C, h, w) and vectors (B, D)."""
+        features = features.flatten(2)
+        if self.gather:
+            features = gather_with_gradient(features)
+        first = world()[0] * len(vectors) if self.gather else 0
+        pairs = pairs_of_scores(self.net(features, vectors), first)
+        return estimator_loss(self.estimator)(pairs, gather=self.gather)
 
 
 @MODELS.register_module()
@@ -92,6 +122,13 @@ class DeepInfoMax(SelfSupervisor):
         gamma: Weight of the prior term for the encoder. The discriminator learns from its own, unweighted
             term.
         estimator: 'JSD', 'InfoNCE', 'DV', or another measure of :func:`~mmssl.losses.fenchel_dual_loss`.
+        discriminator: Scores of the local term: 'dot', of embeddings, or 'concat', a network of 1x1
+            convolutions on features and vectors that are concatenated (appendix A.2), whose memory grows
+            with the square of the batch.
+        occlusion: Side of a square that is set to the mean where the vector is computed, in pixels; the
+            features are those of the whole image (section 4.4). None for no occlusion.
+        coordinates: Weight of a term that predicts the place of a feature from it and the vector (section
+            4.4), see :class:`~mmssl.selfsup.infomax_tasks.CoordinateNet`; 0 for none.
         local_index: Which output of the backbone is the map of the local objective.
         local_channels: Channels of that map.
         global_index: Which output of the backbone is the map of the global objective.
@@ -112,6 +149,9 @@ class DeepInfoMax(SelfSupervisor):
         beta: float = 1.0,
         gamma: float = 0.1,
         estimator: str = 'JSD',
+        discriminator: str = 'dot',
+        occlusion: int | None = None,
+        coordinates: float = 0.0,
         local_index: int = 1,
         local_channels: int = 128,
         global_index: int = 2,
@@ -131,6 +171,10 @@ class DeepInfoMax(SelfSupervisor):
             )
         if prior_loss not in ('non-saturating', 'minimax'):
             raise ValueError(f"prior_loss={prior_loss!r} is not one of 'non-saturating', 'minimax'")
+        if discriminator not in ('dot', 'concat'):
+            raise ValueError(f"discriminator={discriminator!r} is not one of 'dot', 'concat'")
+        if coordinates < 0:
+            raise ValueError(f'coordinates={coordinates} must not be negative')
         estimator_loss(estimator)  # refuses an unknown name
         self.alpha = alpha
         self.beta = beta
@@ -145,10 +189,17 @@ class DeepInfoMax(SelfSupervisor):
             vector_net = InfoMaxNet(width, units, layer_norm)
             return MutualInformation(feature_net, vector_net, estimator, gather)
 
-        self.local_mi = mutual_information(local_channels, layer_norm=True) if beta else None
+        if beta and discriminator == 'concat':
+            net = ConcatNet(local_channels, width)
+            self.local_mi: nn.Module | None = ConcatMutualInformation(net, estimator, gather)
+        else:
+            self.local_mi = mutual_information(local_channels, layer_norm=True) if beta else None
+        self.coordinates = coordinates
+        self.coordinate_net = CoordinateNet(local_channels, width) if coordinates else None
+        self.occlusion = occlusion
         self.global_mi = mutual_information(global_channels, layer_norm=False) if alpha else None
-        discriminator = {'type': 'mmssl.PriorDiscriminator', 'in_channels': width, **(prior or {})}
-        self.prior = build(discriminator, MODELS) if gamma else None
+        settings = {'type': 'mmssl.PriorDiscriminator', 'in_channels': width, **(prior or {})}
+        self.prior = build(settings, MODELS) if gamma else None
 
     def loss(
         self, inputs: Tensor | list[Tensor], data_samples: list | None = None, prior: Tensor | None = None
@@ -165,8 +216,11 @@ class DeepInfoMax(SelfSupervisor):
         """
         (image,) = self.views([inputs] if isinstance(inputs, Tensor) else inputs, 1)
         features = self.backbone(image)
-        vectors = self.neck(features[-1])
+        occluded = features if self.occlusion is None else self.backbone(occlude(image, self.occlusion))
+        vectors = self.neck(occluded[-1])
         loss = 0.0
+        if self.coordinate_net is not None:
+            loss = loss + self.coordinates * self.coordinate_net(features[self.local_index], vectors)
         if self.local_mi is not None:
             loss = loss + self.beta * self.local_mi(features[self.local_index], vectors)
         if self.global_mi is not None:
