@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from mmssl.config.literals import literals
 from mmssl.data.reader_settings import reader_settings
@@ -103,7 +103,7 @@ def _from_statistics(path: str, channels: int) -> ImageSettings:
     return ImageSettings(len(mean), reading, list(mean), list(std))
 
 
-def _are_numbers(values: Any) -> bool:
+def _are_numbers(values: Any) -> TypeGuard[Sequence[float]]:
     return (
         isinstance(values, Sequence)
         and len(values) > 0
