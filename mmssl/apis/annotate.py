@@ -176,7 +176,7 @@ def _digest(content: bytes) -> str:
 
 def _jobs(images: str | os.PathLike, out: Path, names: Sequence[str] | None) -> list[Job]:
     if names is None:
-        return annotations.plan(images, out)
+        return annotations.plan(Path(images), out)
     root = Path(images)
     return [Job(root / name, name, (out / name).with_suffix('.json')) for name in names]
 

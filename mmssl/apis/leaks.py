@@ -1,14 +1,21 @@
 """Images that training and validation share: leakage, which makes the measured accuracy too high."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from mmssl.apis.duplicates import Duplicates, Fingerprints, progress_line
 from mmssl.apis.feature_images import rows_of_paths
 from mmssl.data.url_paths import absolute_path
-from mmssl.evaluation.duplicates import SIMILARITY, Pair, candidate_pairs, confirm, matching_pairs
+from mmssl.evaluation.duplicates import (
+    SIMILARITY,
+    Fingerprint,
+    Pair,
+    candidate_pairs,
+    confirm,
+    matching_pairs,
+)
 from mmssl.evaluation.feature_files import FeatureSet, read_features
 
 
@@ -45,8 +52,7 @@ def find_leaks(
     train_prints, val_prints = Fingerprints(train, unreadable), Fingerprints(val, unreadable)
     with progress_line(len(train) if features else len(train) + len(val), progress) as advance:
         if features is None:
-            prints = [_all(part, advance) for part in (train_prints, val_prints)]
-            pairs = sorted(matching_pairs(*prints))
+            pairs = sorted(matching_pairs(_all(train_prints, advance), _all(val_prints, advance)))
         else:
             content = read_features(features)
             ours, theirs = (_rows(content, paths, features) for paths in (train, val))
@@ -56,13 +62,13 @@ def find_leaks(
     return Duplicates(named, _first_images(pairs, train), list(unreadable.values()))
 
 
-def _all(prints: Fingerprints, advance) -> list:
-    def each() -> Iterator:
-        for row in range(len(prints.paths)):
-            yield prints(row)
-            advance(1)
-
-    return list(each())
+def _all(prints: Fingerprints, advance: Callable[[int], object]) -> list[Fingerprint | None]:
+    """Return the fingerprints of all images; None for those that cannot be read."""
+    found = []
+    for row in range(len(prints.paths)):
+        found.append(prints(row))
+        advance(1)
+    return found
 
 
 def _rows(content: FeatureSet, paths: Sequence[str], source: str | os.PathLike) -> np.ndarray:
