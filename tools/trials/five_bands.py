@@ -6,11 +6,11 @@
 DATA holds imagenette and tiny_imagenet_20c.zip; the images are made of them, see five_bands_data.py. The
 design was fixed before the first result:
 
-- `moco` and `mae` are pre-trained for 20 epochs on the 1,600 training images of 64x64 without labels, with
+- `moco` and `mae` are pre-trained for 12 epochs on the 1,600 training images of 64x64 without labels, with
   five bands, `moco-rgb` and `mae-rgb` with the first three only. k-NN of the 400 validation images by the
   1,600; four classes, 25 % is chance. Ranges, means and deviations are those of `mmssl stats`.
 - `semantic` and `detect` fine-tune the weights of `moco` by `mmssl finetune` on 48 images of 128x128, GCN and
-  R-FCN, 250 steps, 80 images for validation; against random weights of the same network, in two seeds.
+  R-FCN, 120 steps, 80 images for validation; against random weights of the same network, in two seeds.
 
 Each step runs `mmssl` as it is; `data` first, and the rest in any order and in several calls. The tables are
 written again after each step.
@@ -25,8 +25,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-EPOCHS = 20
-ITERS = 250
+EPOCHS = 12
+ITERS = 120
 WORKERS = ['train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False']
 MOCO = """
 _base_ = ['mmssl::tutorial/pretrain_moco-v2_resnet18-narrow_1xb64-coslr-40e_pool.py', {measured!r}]
