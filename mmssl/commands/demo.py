@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,8 +61,9 @@ def add_label_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--classes', metavar='NAME,...', help='classes to choose from; more can be typed')
     group.add_argument(
         '--prefill',
+        nargs='+',
         metavar='JSON|DIR',
-        help='suggest the masks of a COCO file, or of a folder of mmssl annotate, to accept or discard',
+        help='suggest the masks of COCO files, or of folders of mmssl annotate, to accept or discard',
     )
 
 
@@ -121,7 +123,7 @@ def _open_desk(args: argparse.Namespace, stack: contextlib.ExitStack) -> 'LabelD
 
     classes = [name for name in (args.classes or '').split(',') if name.strip()]
     names = images_to_label(args.data, args.order)
-    suggestions = Suggestions(args.prefill, names, classes[0].strip() if classes else DEFAULT_CLASS)
+    suggestions = Suggestions(args.prefill or [], names, classes[0].strip() if classes else DEFAULT_CLASS)
     stack.enter_context(locked(Path(args.out), 'demo'))
     desk = LabelDesk(args.data, names, LabelStore(args.out, classes), suggestions)
     finished = sum(map(desk.store.is_finished, names))
@@ -173,13 +175,16 @@ def _serve(settings: 'PageSettings', desk: 'LabelDesk | None', args: argparse.Na
     megabytes = args.max_upload * 2**20
     limits = Limits(file_bytes=megabytes, total_bytes=16 * megabytes)
     server = PageServer(app, args.host, args.port, args.auth, limits)
+    # docker stop and service managers; temporary files are removed as after Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         print(f'{server.url}  (Ctrl-C ends it)', flush=True)
         if not args.no_browser:
             import webbrowser
 
             webbrowser.open(server.url)
-        server.wait()
+        with contextlib.suppress(KeyboardInterrupt):
+            server.wait()
     finally:
         server.close()
 

@@ -33,7 +33,7 @@ class LabelDesk:
         self.folder = Path(folder)
         self.names = list(names)
         self.store = store
-        self.suggestions = suggestions or Suggestions(None, self.names)
+        self.suggestions = suggestions or Suggestions([], self.names)
         self.leases = leases or Leases()
         self.unreadable: dict[str, str] = {}
 

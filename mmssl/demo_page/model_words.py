@@ -24,5 +24,5 @@ def small_note(model: Any) -> str:
         return ''
     return (
         'This model is small: outlines are coarse and some masks are wrong. For finer ones, start the page '
-        'with a released model of Segment Anything.'
+        'with a released model.'
     )

@@ -15,6 +15,7 @@ PORTS_TO_TRY = 100
 START_SECONDS = 60
 # time for requests in progress when the server ends
 GRACE_SECONDS = 2
+CLOSE_SECONDS = 10
 WILDCARDS = ('0.0.0.0', '::')
 
 
@@ -80,8 +81,9 @@ class PageServer:
     def close(self) -> None:
         """End the server; connections that are open are closed."""
         self.server.should_exit = True
-        self.thread.join(10)
-        self.socket.close()
+        self.thread.join(CLOSE_SECONDS)
+        if not self.thread.is_alive():  # or it closes the socket by itself
+            self.socket.close()
 
 
 def _bind(host: str, port: int | None) -> socket.socket:

@@ -50,7 +50,7 @@ def describe(session: Session) -> dict[str, Any]:
         ],
         chosen=session.chosen,
         names=_names(session),
-        count=len(session.records) if session.everything else min(1, len(session.masks)),
+        count=len(session.records) or int(len(session.masks) and session.masks[session.chosen].any()),
     )
 
 
@@ -62,9 +62,12 @@ def mask_words(index: int, score: float, area: float) -> dict[str, str]:
         score: Predicted IoU, which the model does not bound.
         area: Fraction of the image.
     """
+    rank = RANKS[min(index, len(RANKS) - 1)]
     quality = next((words for least, words in RELIABLE if score >= least), UNSURE)
+    if not area:
+        return dict(rank=rank, area='nothing found', quality='')
     percent = f'{100 * area:.0f} %' if area >= 0.01 else 'under 1 %'
-    return dict(rank=RANKS[min(index, len(RANKS) - 1)], area=f'{percent} of the image', quality=quality)
+    return dict(rank=rank, area=f'{percent} of the image', quality=quality)
 
 
 def data_url(png: bytes) -> str:

@@ -15,8 +15,7 @@ class Suggestions:
     """Masks by image.
 
     Args:
-        path: COCO file, or folder with a file of SA-1B for each image, as ``mmssl annotate`` writes it; None
-            for none.
+        paths: COCO files, and folders with a file of SA-1B for each image, as ``mmssl annotate`` writes them.
         names: Paths of the images to label below their folder. A COCO file may name them by their last part
             if no other image has the same.
         default: Class of masks without one.
@@ -26,18 +25,17 @@ class Suggestions:
         LabelError: It is neither of the two.
     """
 
-    def __init__(self, path: str | Path | None, names: Sequence[str], default: str = DEFAULT_CLASS):
+    def __init__(self, paths: Sequence[str | Path], names: Sequence[str], default: str = DEFAULT_CLASS):
         self.default = default
-        self._folder: Path | None = None
-        self._masks: dict[str, list[dict]] = {}
-        if path is None:
-            return
-        if not Path(path).exists():
-            raise FileNotFoundError(f'--prefill {path} does not exist')
-        if Path(path).is_dir():
-            self._folder = Path(path)
-        else:
-            self._masks = self._read_coco(Path(path), names)
+        self._folders: list[tuple[int, Path]] = []
+        self._masks: dict[str, list[dict]] = defaultdict(list)
+        for index, path in enumerate(map(Path, paths)):
+            if not path.exists():
+                raise FileNotFoundError(f'--prefill {path} does not exist')
+            if path.is_dir():
+                self._folders.append((index, path))
+            else:
+                self._read_coco(path, index, names)
 
     def of(self, name: str) -> list[dict]:
         """Return the masks of an image, large ones first.
@@ -48,18 +46,18 @@ class Suggestions:
         Raises:
             LabelError: The file of the image is not one of SA-1B.
         """
-        masks = self._masks.get(name, [])
-        if self._folder is not None:
-            file = self._folder / PurePosixPath(name).with_suffix('.json')
+        masks = list(self._masks.get(name, ()))
+        for index, folder in self._folders:
+            file = folder / PurePosixPath(name).with_suffix('.json')
             if not file.is_file():
-                return []
+                continue
             content = _read(file)
             if not isinstance(content.get('annotations'), list):
                 raise LabelError('is no file of mmssl annotate', str(file))
-            masks = [self._suggestion(each, self.default) for each in content['annotations']]
+            masks += [self._suggestion(each, self.default, index) for each in content['annotations']]
         return sorted(masks, key=lambda mask: -mask['area'])
 
-    def _read_coco(self, path: Path, names: Sequence[str]) -> dict[str, list[dict]]:
+    def _read_coco(self, path: Path, index: int, names: Sequence[str]) -> None:
         from mmssl.data.coco_masks import prepare_masks
 
         content = _read(path)
@@ -77,21 +75,21 @@ class Suggestions:
             alike = by_last_part[PurePosixPath(name).name]
             images[image['id']] = name if name in known else alike[0] if len(alike) == 1 else None
         classes = {each.get('id'): str(each.get('name')) for each in content.get('categories') or []}
-        masks: dict[str, list[dict]] = defaultdict(list)
+        used = False
         for annotation in content['annotations']:
             target = images[annotation['image_id']]
             if target is not None and annotation.get('segmentation'):
                 label = classes.get(annotation.get('category_id'), self.default)
-                masks[target].append(self._suggestion(annotation, label))
-        if content['annotations'] and not masks:
+                self._masks[target].append(self._suggestion(annotation, label, index))
+                used = True
+        if content['annotations'] and not used:
             first = content['images'][0]['file_name'] if content['images'] else 'none'
             raise LabelError(f'--prefill: none of its images, such as {first}, is to be labelled', str(path))
-        return dict(masks)
 
-    def _suggestion(self, annotation: dict, label: str) -> dict[str, Any]:
+    def _suggestion(self, annotation: dict, label: str, index: int) -> dict[str, Any]:
         score = annotation.get('score', annotation.get('predicted_iou'))
         return {
-            'key': str(annotation.get('id')),
+            'key': f'{index}-{annotation.get("id")}' if index else str(annotation.get('id')),
             'segmentation': annotation['segmentation'],
             'area': float(annotation.get('area') or 0),
             'class': label,

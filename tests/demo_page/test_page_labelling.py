@@ -70,7 +70,7 @@ def start(tmp_path, model, photos):
     def start(visitors=1, order=None, prefill=None, classes=(), leases=None):
         names = images_to_label(photos, order)
         desk = LabelDesk(
-            photos, names, LabelStore(tmp_path / 'labels', classes), Suggestions(prefill, names), leases
+            photos, names, LabelStore(tmp_path / 'labels', classes), Suggestions(prefill or [], names), leases
         )
         folder = tmp_path / 'uploads'
         folder.mkdir(exist_ok=True)
@@ -253,7 +253,7 @@ def test_suggestions_are_accepted_or_discarded(start, tmp_path):
     prefill.write_text(
         json.dumps(dict(images=images, annotations=annotations, categories=[dict(id=3, name='cat')]))
     )
-    (client,) = start(prefill=prefill)
+    (client,) = start(prefill=[prefill])
     state = client.enter('label')
     assert [(each['key'], each['score']) for each in state['suggestions']] == [
         ('2', None),
@@ -273,7 +273,7 @@ def test_suggestions_are_accepted_or_discarded(start, tmp_path):
         8,
     ]
     assert client.post('label/discard-suggestion', key='1') == 'there is no such suggestion any more'
-    (again,) = start(prefill=prefill)
+    (again,) = start(prefill=[prefill])
     state = again.enter('label')
     assert [each['key'] for each in state['suggestions']] == ['2', '3'], (
         'what is accepted is not suggested again'
@@ -294,14 +294,16 @@ def test_suggestions_of_annotate(tmp_path):
     )
     (tmp_path / 'more').mkdir()
     (tmp_path / 'more/c.json').write_text(json.dumps(content))
-    suggestions = Suggestions(tmp_path, ['a.png', 'more/c.png'], 'cell')
+    suggestions = Suggestions([tmp_path], ['a.png', 'more/c.png'], 'cell')
     assert suggestions.of('a.png') == []
     (mask,) = suggestions.of('more/c.png')
     assert (mask['key'], mask['class'], mask['score']) == ('5', 'cell', 0.8)
+    twice = Suggestions([tmp_path, tmp_path], ['more/c.png']).of('more/c.png')
+    assert [mask['key'] for mask in twice] == ['5', '1-5']
     for text in ('[]', '{}', '{"images": [{"id": 1}], "annotations": []}', 'x'):
         (tmp_path / 'wrong.json').write_text(text)
         with pytest.raises(LabelError, match=r'wrong\.json'):
-            Suggestions(tmp_path / 'wrong.json', ['a.png'])
+            Suggestions([tmp_path / 'wrong.json'], ['a.png'])
 
 
 def test_annotations_of_other_images_stay(tmp_path):

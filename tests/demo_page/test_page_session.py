@@ -79,6 +79,7 @@ def test_words_for_masks():
         rank='Second', area='under 1 % of the image', quality='looks fair'
     )
     assert mask_words(2, -0.2, 1) == dict(rank='Third', area='100 % of the image', quality='unsure')
+    assert mask_words(0, 0.9, 0) == dict(rank='Best', area='nothing found', quality='')
 
 
 def test_the_overlay_shows_masks_where_they_are(session):

@@ -92,6 +92,9 @@ export class Picture {
   }
 
   wholeImage() {
+    if (!this.size) {
+      return;
+    }
     this.setView(0, 0, this.size.width, this.size.height);
   }
 

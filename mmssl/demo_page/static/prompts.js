@@ -67,6 +67,7 @@ function small(text) {
 export function connectZoom(picture) {
   document.getElementById('zoom-in').addEventListener('click', () => picture.zoomIn());
   document.getElementById('zoom-out').addEventListener('click', () => picture.zoomOut());
+  document.getElementById('whole')?.addEventListener('click', () => picture.wholeImage());
 }
 
 /** The keys that zoom, for connectKeys(). */
@@ -75,7 +76,7 @@ export function zoomKeys(picture) {
     '+': () => picture.zoomIn(),
     '=': () => picture.zoomIn(),
     '-': () => picture.zoomOut(),
-    0: () => picture.size && picture.wholeImage(),
+    0: () => picture.wholeImage(),
   };
 }
 
