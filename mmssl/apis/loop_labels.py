@@ -12,7 +12,9 @@ from mmssl.data.label_formats import LabelSet, read_labels
 from mmssl.data.label_formats.coco import coco_content
 from mmssl.errors import UserError
 
-PREFILLED, CORRECTED = 'prefilled.json', 'corrected.json'
+PREFILLED = 'prefilled.json'
+# what a labelling tool writes, and what mmssl demo does
+CORRECTED = (Path('corrected.json'), Path('corrected/annotations.json'))
 LABELS_FOLDER = 'labels'
 
 
@@ -44,11 +46,13 @@ def read_corrected(
     Raises:
         LabelError: The file is damaged or not consistent.
     """
-    file = round_folder(folder, each.number) / CORRECTED
-    if not file.is_file():
+    path = round_folder(folder, each.number)
+    file = next((path / name for name in CORRECTED if (path / name).is_file()), None)
+    if file is None:
         report(
-            f'round {each.number}: correct the masks of {file.with_name(PREFILLED)}, write them to {file}, '
-            'and run this again'
+            f'round {each.number}: correct the masks, and run this again: mmssl demo --data {images} --order '
+            f'{path}/images.txt --prefill {path / PREFILLED} --out {path / CORRECTED[1].parent}; or with '
+            f'another tool, which writes {path / CORRECTED[0]}'
         )
         return None
     labels = read_labels(file, images=[images])
@@ -82,9 +86,7 @@ def write_labels(folder: Path, state: LoopState, images: str) -> None:
     for each in state.rounds:
         part = read_corrected(folder, each, images)
         if part is None:
-            raise UserError(
-                f'{round_folder(folder, each.number) / CORRECTED} is gone or incomplete; restore it'
-            )
+            raise UserError(f'{round_folder(folder, each.number) / CORRECTED[0]} is gone; restore it')
         parts.append(part)
     classes = list(dict.fromkeys(name for part in parts for name in part.classes))
     for split in ('train', 'val'):

@@ -16,11 +16,13 @@ def read_masks(jobs: Sequence[Job], root: str | os.PathLike, classes: Sequence[s
     The confidence of a mask is its predicted IoU, from 0 to 1, times the probability of its class.
 
     Args:
-        jobs: The images; those without a file are left out.
+        jobs: The images; those without a file are left out, and so are masks with ``"kept": false``.
         root: Folder that their names are below.
         classes: Names of the classes, if there are more than the masks have.
     """
     contents = [(job, json.loads(job.file.read_bytes())) for job in jobs if is_done(job.file)]
+    for _, content in contents:  # those that a person has marked
+        content['annotations'] = [each for each in content['annotations'] if each.get('kept', True)]
     named = {
         record['category']
         for _, content in contents

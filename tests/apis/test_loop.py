@@ -176,14 +176,18 @@ def test_a_new_loop_needs_settings_and_an_old_one_keeps_them(case, tmp_path, cap
     loop = tmp_path / 'loop'
     assert main(['loop', str(loop), '--device', 'cpu', *arguments, *sides]) == 0
     out = capsys.readouterr().out
-    assert 'round 1: 2 images chosen' in out and f'write them to {loop}/round-1/corrected.json' in out
+    assert (
+        'round 1: 2 images chosen' in out
+        and f'--order {loop}/round-1/images.txt --prefill {loop}/round-1/prefilled.json' in out
+    )
     listed = (loop / 'round-1/images.txt').read_text().splitlines()
     assert len(listed) == 2 and all(os.path.isfile(path) for path in listed)
     assert main(['loop', str(loop), '--number', '4']) == 1
     assert 'was started with number=2, not 4' in capsys.readouterr().err
     half = json.loads((loop / 'round-1/prefilled.json').read_text())
     half = of_images(half, [half['images'][0]['file_name']])
-    (loop / 'round-1/corrected.json').write_text(json.dumps(half))
+    (loop / 'round-1/corrected').mkdir()
+    (loop / 'round-1/corrected/annotations.json').write_text(json.dumps(half))
     assert main(['loop', str(loop), '--device', 'cpu']) == 0
     assert '1 of 2 images are not in' in capsys.readouterr().out
     (loop / STATE_FILE).write_text('{"version": 1, "set')

@@ -86,7 +86,7 @@ def correct(loop: Path, number: int, truth: dict, images: Path, min_iou: float) 
         accepted = best_matches(by_name[image.name], image, min_iou)
         objects = [accepted.get(index, each) for index, each in enumerate(image.objects)]
         corrected.append(replace(image, objects=objects))
-    write_json(folder / CORRECTED, coco_content(replace(labels, images=corrected), with_scores=False))
+    write_json(folder / CORRECTED[0], coco_content(replace(labels, images=corrected), with_scores=False))
 
 
 def best_matches(shown, truth, min_iou: float) -> dict:
