@@ -7,9 +7,11 @@ import numpy as np
 
 from mmssl.data.array_file import ArrayFile
 
+_EXTENDED_JPEG = '1.2.840.10008.1.2.4.51'  # 8 or 12 bits
+_BYTE_BITS = 8
 # decoders of imagecodecs by transfer syntax, for which pydicom needs further packages
 _DECODERS = {
-    '1.2.840.10008.1.2.4.51': 'jpeg_decode',
+    _EXTENDED_JPEG: 'jpeg_decode',
     '1.2.840.10008.1.2.4.57': 'ljpeg_decode',
     '1.2.840.10008.1.2.4.70': 'ljpeg_decode',
     '1.2.840.10008.1.2.4.80': 'jpegls_decode',
@@ -55,8 +57,9 @@ class DicomFile(ArrayFile):
         from pydicom.encaps import get_frame
         from pydicom.pixels import pixel_array
 
-        decode = _DECODERS.get(str(self._dataset.file_meta.TransferSyntaxUID))
-        if decode is None:
+        syntax = str(self._dataset.file_meta.TransferSyntaxUID)
+        decode = _DECODERS.get(syntax)
+        if decode is None or (syntax == _EXTENDED_JPEG and self._dataset.BitsStored <= _BYTE_BITS):
             return pixel_array(self._dataset, index=page, raw=True)
         import imagecodecs
 

@@ -88,6 +88,24 @@ def test_lossless_jpeg_of_dicom_needs_no_other_package(tmp_path, syntax, signed)
     assert (np.stack(decoded(tmp_path / 'a.dcm'))[..., 0] == frames).all()
 
 
+def test_jpeg_of_12_bits_and_of_8_in_color(tmp_path):
+    import imagecodecs
+    from pydicom.encaps import encapsulate
+
+    gray = np.add.outer(np.arange(48), np.arange(64)).astype(np.uint16) * 30
+    color = np.stack([gray >> 5, 200 - (gray >> 5), gray >> 6], 2).astype(np.uint8)
+    for values, bits, space in ((gray, 12, 'MONOCHROME2'), (color, 8, 'YBR_FULL_422')):
+        path = write_dicom(tmp_path / 'a.dcm', values[None], color=values.ndim == 3)
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEGExtended12Bit
+        dataset.BitsStored, dataset.HighBit, dataset.PhotometricInterpretation = bits, bits - 1, space
+        dataset.PixelData = encapsulate([imagecodecs.jpeg_encode(values)])
+        dataset['PixelData'].is_undefined_length = True
+        dataset.save_as(path)
+        image = decoded(path)[0].astype(int).reshape(values.shape)
+        assert np.abs(image - values).max() <= 12 if bits == 8 else np.abs(image - values).max() <= 2
+
+
 @pytest.mark.parametrize('space', ['MONOCHROME1', 'MONOCHROME2'])
 @pytest.mark.parametrize('function', ['LINEAR', 'LINEAR_EXACT'])
 def test_windows_of_dicom_are_those_of_pydicom(tmp_path, space, function):
