@@ -15,7 +15,7 @@ from mmssl.hosts import (  # noqa: F401  list their patches
     channel_patches,
     checkpoint_patches,
     file_patches,
-    roi_patches,
+    operator_patches,
     sample_patches,
     unpickling_patches,
 )
