@@ -132,10 +132,10 @@ def _packed(images: ImageList) -> PackedImages:
         bad = next((name for name in classes if not name or '/' in name or name in ('.', '..')), None)
         if bad is not None:
             raise ValueError(f'the class {bad!r} cannot be the name of a folder in the archive; rename it')
-        places = [name.split('/', 1) if has_parts else ('', name) for name in names]
+        pairs = [name.split('/', 1) if has_parts else ('', name) for name in names]
         names = [
             '/'.join(filter(None, (part, label, rest)))
-            for (part, rest), label in zip(places, classes, strict=True)
+            for (part, rest), label in zip(pairs, classes, strict=True)
         ]
     labels = [label for label in classes if label is not None]
     return PackedImages(images.root, images.names, names, labels if len(labels) == len(names) else None)

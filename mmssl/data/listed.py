@@ -118,9 +118,9 @@ def _part(root: str, prefix: str, suffixes: Sequence[str]) -> ImageList:
         return ImageList(os.path.dirname(root) or '.', [os.path.basename(root)], [None])
     folder, names = find_images(root, prefix, suffixes)
     classes = class_folders(names)
-    place = None if any(classes) else split_archive(folder)
-    if place is not None:
-        classes = sidecar_classes(open_archive(place[0]), place[1], names) or classes
+    archive_path = None if any(classes) else split_archive(folder)
+    if archive_path is not None:
+        classes = sidecar_classes(open_archive(archive_path[0]), archive_path[1], names) or classes
     return ImageList(folder, names, classes)
 
 
@@ -133,8 +133,8 @@ def sidecar_classes(archive: Archive, folder: str, names: Sequence[str]) -> list
         names: Paths of the images below the folder.
     """
     known = set(archive.names()) if isinstance(archive, TarShards) else set()
-    places = [os.path.split(join_path(folder, name)) for name in names]
-    sidecars = [join_path(head, f'{base.partition(".")[0]}.cls') for head, base in places]
+    paths = [os.path.split(join_path(folder, name)) for name in names]
+    sidecars = [join_path(head, f'{base.partition(".")[0]}.cls') for head, base in paths]
     if not known.issuperset(sidecars):
         return None
     values = [archive.read(name, _MAX_CLASS_BYTES).decode().strip() for name in sidecars]

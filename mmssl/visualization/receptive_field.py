@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmssl.visualization.heat import overlay_heat
 
 # two standard deviations of a Gaussian, as in the paper
-SHARE = 0.0455
+MIN_GRADIENT = 0.0455
 
 
 class ReceptiveField(NamedTuple):
@@ -57,7 +57,7 @@ def receptive_field(
     gradient /= gradient.max().clamp(min=torch.finfo(gradient.dtype).tiny)
     rows, columns = (torch.nonzero(reached.any(axis)).flatten() for axis in (1, 0))
     reach = (int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1)
-    return ReceptiveField(reach, gradient.numpy(), float((gradient > SHARE).sum()) ** 0.5)
+    return ReceptiveField(reach, gradient.numpy(), float((gradient > MIN_GRADIENT).sum()) ** 0.5)
 
 
 def _gradient(backbone: nn.Module, images: Tensor, level: int) -> Tensor:
