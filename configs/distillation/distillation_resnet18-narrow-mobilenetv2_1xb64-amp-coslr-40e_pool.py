@@ -8,7 +8,7 @@
 #
 # TEACHER is a MobileNetV2 in mmpretrain's names, trained on ImageNet with its labels. DIR is any folder of
 # images; that of the tutorial is made by tools/pool_images.py.
-# Expected: see docs/results/transfer.md, measured here.
+# Expected: no figure; not measured here yet.
 _base_ = '../tutorial/pretrain_moco-v2_resnet18-narrow_1xb64-coslr-40e_pool.py'
 model = dict(
     _delete_=True,

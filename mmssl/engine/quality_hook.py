@@ -29,8 +29,9 @@ class FeatureQualityHook(Hook):
     in the last block, which falls to 0 where every head looks at a single patch. Results go to the message
     hub and the visualizer as ``quality/rankme`` and so on, and to ``<work_dir>/feature_quality.json``.
 
-    Every measurement is compared with the one at the start. A warning with the numbers follows where RankMe
-    or the standard deviation is less than ``collapse`` times as large: the features collapse. In a run that
+    Every measurement is compared with the one at the start. A warning with the numbers follows where the
+    standard deviation is less than ``spread`` times or RankMe less than ``collapse`` times as large: the
+    features collapse. In a run that
     goes on from trained weights (``load_from``, or a backbone with an ``init_cfg`` of type 'Pretrained') one
     follows too where RankMe is less than ``worse`` times as large: the features have become worse. RankMe of
     random weights says nothing about their quality, and falls in good runs.
@@ -40,7 +41,8 @@ class FeatureQualityHook(Hook):
         images: Number of images; RankMe is at most that.
         views: Draws of the pipeline for each image; with two or more, LiDAR is measured too.
         pool: 'avg' or 'cls', as for :class:`~mmssl.engine.knn_hook.KNNHook`.
-        collapse: Fraction of the start below which the features count as collapsed.
+        collapse: Fraction of RankMe's start below which the features count as collapsed.
+        spread: Fraction of the standard deviation's start below which they do so too.
         worse: Fraction of the RankMe of trained weights below which the features count as worse.
         batch_size: Images in a forward pass.
         seed: Seed of the draw.
@@ -56,6 +58,7 @@ class FeatureQualityHook(Hook):
         views: int = 1,
         pool: str | None = None,
         collapse: float = 0.3,
+        spread: float = 0.7,
         worse: float = 0.8,
         batch_size: int = 64,
         seed: int = 0,
@@ -70,6 +73,8 @@ class FeatureQualityHook(Hook):
                 raise ValueError(f'{name}={value!r} must be a whole number, at least {minimum}')
         if not 0 <= collapse <= worse <= 1:
             raise ValueError(f'collapse={collapse!r} and worse={worse!r} must be in [0, 1], in this order')
+        if not 0 <= spread <= 1:
+            raise ValueError(f'spread={spread!r} must be in [0, 1]')
         if pool not in (None, 'avg', 'cls'):
             raise ValueError(f"pool={pool!r} is not one of 'avg', 'cls'")
         self.interval = interval
@@ -77,6 +82,7 @@ class FeatureQualityHook(Hook):
         self.views = views
         self.pool = pool
         self.collapse = collapse
+        self.spread = spread
         self.worse = worse
         self.batch_size = batch_size
         self.seed = seed
@@ -153,7 +159,8 @@ class FeatureQualityHook(Hook):
         self._history.append(dict(iter=iteration, **result))
         write_text(Path(runner.work_dir) / RESULTS, json.dumps(self._history, indent=2) + '\n')
         worse = self.worse if runner.message_hub.get_info(TRAINED_START) else 0.0
-        message = compare_with_start(self._history[0], result, self.collapse, worse)
+        limits = dict(collapse=self.collapse, spread=self.spread, worse=worse)
+        message = compare_with_start(self._history[0], result, **limits)
         if message:
             runner.logger.warning(f'after {iteration} iterations {message}')
 
@@ -186,20 +193,21 @@ def starts_from_trained_weights(runner) -> bool:
     return any(cfg.get('type') == 'Pretrained' for cfg in listed)
 
 
-def compare_with_start(start: dict, now: dict, collapse: float, worse: float) -> str:
+def compare_with_start(start: dict, now: dict, collapse: float, spread: float, worse: float) -> str:
     """Say what is wrong with features, compared with those at the start; empty if nothing is.
 
     Args:
         start: RankMe ('rankme') and standard deviation ('std') at the start.
         now: The same of the present features.
-        collapse: Fraction of the start below which they count as collapsed.
+        collapse: Fraction of RankMe's start below which they count as collapsed.
+        spread: Fraction of the standard deviation's start below which they do so too.
         worse: Fraction of RankMe's start below which they count as worse.
     """
     numbers = (
         f'RankMe is {now["rankme"]:.4g} ({start["rankme"]:.4g} at the start), the standard deviation '
         f'{now["std"]:.4g} ({start["std"]:.4g})'
     )
-    if any(now[name] < collapse * start[name] for name in ('rankme', 'std')):
+    if now['rankme'] < collapse * start['rankme'] or now['std'] < spread * start['std']:
         return (
             f'the features collapse: {numbers}; lower the learning rate, and check what keeps outputs apart: '
             'centring, temperature, negatives, momentum'

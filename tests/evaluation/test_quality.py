@@ -69,6 +69,7 @@ def test_lidar_counts_the_directions_in_which_images_differ():
         (lambda: lidar(torch.ones(3, 1, 2)), 'Q >= 2'),
         (lambda: FeatureQualityHook(images=1), 'images=1 must be'),
         (lambda: FeatureQualityHook(collapse=0.9), 'in this order'),
+        (lambda: FeatureQualityHook(spread=2.0), 'spread=2.0 must be in'),
         (lambda: FeatureQualityHook(pool='patch'), "pool='patch'"),
     ],
 )
@@ -79,11 +80,13 @@ def test_what_has_no_value_is_refused(call, message):
 
 def test_comparison_with_the_start():
     start = dict(rankme=10.0, std=0.1)
-    assert compare_with_start(start, dict(rankme=9.0, std=0.05), 0.3, 0.8) == ''
-    worse = compare_with_start(start, dict(rankme=7.0, std=0.1), 0.3, 0.8)
+    limits = dict(collapse=0.3, spread=0.7, worse=0.8)
+    assert compare_with_start(start, dict(rankme=9.0, std=0.08), **limits) == ''
+    worse = compare_with_start(start, dict(rankme=7.0, std=0.1), **limits)
     assert worse.startswith('the features are worse') and '7 (10 at the start)' in worse
-    for now in (dict(rankme=9.0, std=0.02), dict(rankme=2.0, std=0.1)):
-        assert compare_with_start(start, now, 0.3, 0.8).startswith('the features collapse')
+    assert compare_with_start(start, dict(rankme=7.0, std=0.1), **{**limits, 'worse': 0.0}) == ''
+    for now in (dict(rankme=9.0, std=0.06), dict(rankme=2.0, std=0.1)):
+        assert compare_with_start(start, now, **limits).startswith('the features collapse')
 
 
 class Projection(torch.nn.Module):

@@ -1,4 +1,4 @@
-"""Small trainings: distillation against contrast, a start against random weights, features before and after.
+r"""Small trainings: distillation against contrast, a start against random weights, features before and after.
 
     OMP_NUM_THREADS=1 python tools/trials/learning.py distil-pool moco-pool --seeds 0 1 \
         --data DATA --work-dir work_dirs/learning --output learning.md
@@ -89,6 +89,8 @@ def settings_of(row: Row, seed: int, folders: list[Path], work_dir: Path):
     cfg = load_config(str(ROOT / 'configs' / row.config))
     use_data(cfg, find(row.data, folders))
     set_training_length(cfg, row.epochs)
+    if row.scores == ('knn/top1',):
+        cfg.custom_hooks = [*cfg.custom_hooks, dict(type='mmssl.FeatureQualityHook', interval=100)]
     if row.data == 'pool':
         cfg.custom_hooks = [*cfg.custom_hooks, {**KNN, 'data': find(KNN['data'], folders)}]
     options = {key: find(value, folders) for key, value in row.files}
@@ -120,7 +122,7 @@ def train(name: str, seed: int, data: Path, work_dir: Path) -> dict:
     runner.train()
     result = dict(row=name, seed=seed, cpu=time.process_time() - cpu, wall=time.monotonic() - wall)
     result |= dict(steps=runner.iter, scores={})
-    for score in row.scores:
+    for score in (*row.scores, 'quality/rankme', 'quality/std'):
         if score in runner.message_hub.log_scalars:
             values = runner.message_hub.get_scalar(score).data[0].tolist()
             result['scores'][score] = [values[0], values[-1]]
