@@ -3,8 +3,8 @@
 python tools/page_pictures.py [--out docs/images] [-- --model KIND --checkpoint FILE]
 
 starts the page with the arguments after ``--`` (the small model of the package without any), takes its
-first view at 1280 and 390 pixels, light and dark, then the labelling page with two labelled objects of a
-photograph of scikit-image, and writes PNG files with a palette, so that they are small.
+first view at 1280 and 390 pixels, light and dark, then the labelling page with a labelled object of a
+photograph of scikit-learn, and writes PNG files with a palette, so that they are small.
 """
 
 import argparse
@@ -27,10 +27,10 @@ SCHEMES = {'': 'light', '_dark': 'dark'}
 COLORS = 256
 # photographs of the labelling page; on the first one boxes (left, top, right, bottom) as fractions of the
 # image, and the keys of their classes
-PHOTOS = ('coffee', 'flower', 'rocket')
-CLASSES = 'cup,spoon,saucer'
-LABELS = (((0.275, 0.04, 0.70, 0.77), '1'), ((0.54, 0.56, 0.68, 0.82), '2'))
-LAST_BOX = (0.125, 0.16, 0.80, 0.98)
+PHOTOS = ('flower', 'coffee', 'rocket')
+CLASSES = 'flower,cup,rocket'
+LABELS = (((0.26, 0.20, 0.71, 0.86), '1'),)
+LAST_BOX = (0.45, 0.87, 0.75, 0.998)
 
 
 def start_page(arguments: list[str]) -> tuple[subprocess.Popen, str]:
@@ -102,7 +102,7 @@ def first_views(browser, arguments: list[str], out: Path) -> None:
 
 
 def labelling(browser, arguments: list[str], out: Path) -> None:
-    """Take the labelling page with two objects and a mask that is not accepted yet."""
+    """Take the labelling page with an object and a mask that is not accepted yet."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         samples = write_samples(folder / 'photos')
@@ -120,7 +120,6 @@ def labelling(browser, arguments: list[str], out: Path) -> None:
                 page.keyboard.press('Enter')
                 page.wait_for_selector('#masks:not(:has(input))')
             draw_box(page, LAST_BOX)
-            page.keyboard.press('3')
             save(page.screenshot(), out / 'demo_page_label.png')
             page.context.close()
         finally:
