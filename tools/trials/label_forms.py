@@ -39,7 +39,7 @@ BCCD's boxes and CamVid's label maps in three forms each, by
 
 Each form is trained by `mmssl finetune` in a process of its own ({iters} steps, images of at most {size}
 pixels, seed 0) and validated. "Weights" is a digest of the values of all weights after the last step,
-"losses" one of the loss of every step in full digits.
+"losses" one of the loss of every step in full digits; the metrics of each class are compared, too.
 
 | data | form | training, validation images | losses | last loss | weights | metric |
 |---|---|---|---|---|---|---|
@@ -183,6 +183,13 @@ def row(data: str, form: str, task: str, work_dir: Path) -> list[str]:
     return [*cells, digest(weights), listed]
 
 
+def line(cells: list[str]) -> str:
+    """Return a line of the table, without the metrics of each class, which are compared like the others."""
+    *others, metrics = cells
+    means = [each for each in metrics.split(', ') if '.' not in each.partition(' ')[0]]
+    return f'| {" | ".join([*others, ", ".join(means)])} |\n'
+
+
 OTHER = ('step', 'time', 'data_time')
 
 
@@ -194,9 +201,9 @@ def main() -> None:
     parser.add_argument('bccd', type=Path)
     parser.add_argument('camvid', type=Path)
     parser.add_argument('--checkpoint', required=True)
-    parser.add_argument('--iters', type=int, default=60)
-    parser.add_argument('--size', type=int, default=160)
-    parser.add_argument('--every', type=int, default=4, help='take one of so many images of CamVid')
+    parser.add_argument('--iters', type=int, default=30)
+    parser.add_argument('--size', type=int, default=128)
+    parser.add_argument('--every', type=int, default=12, help='take one of so many images of CamVid')
     parser.add_argument('--output', help='file to write')
     args = parser.parse_args()
     rows = []
@@ -211,7 +218,7 @@ def main() -> None:
                 work_dir = folder / f'{data}-{form}'
                 train(task, source, work_dir, args)
                 rows.append(row(data, form, task, work_dir))
-                print(f'| {" | ".join(rows[-1])} |', flush=True)
+                print(line(rows[-1]), end='', flush=True)
                 shutil.rmtree(work_dir)
     differing = {
         data for data in ('BCCD', 'CamVid') if len({tuple(each[2:]) for each in rows if each[0] == data}) > 1
@@ -222,7 +229,7 @@ def main() -> None:
     print(verdict)
     if args.output:
         command = 'python tools/trials/label_forms.py BCCD CAMVID --checkpoint CHECKPOINT'
-        table = ''.join(f'| {" | ".join(each)} |\n' for each in rows)
+        table = ''.join(map(line, rows))
         header = HEADER.format(command=command, iters=args.iters, size=args.size)
         Path(args.output).write_text(header + table + verdict, encoding='utf-8')
 
