@@ -87,6 +87,8 @@ class Visitors:
         if known is None:
             raise UnknownVisitorError(visitor)
         with known.lock:
+            if known.session is None:  # left while this request was waiting
+                raise UnknownVisitorError(visitor)
             known.last_used = self._clock()
             yield known.session
             known.last_used = self._clock()
