@@ -151,6 +151,7 @@ def sa1b_content(name: str, size: tuple[int, int], records: Sequence[Mapping]) -
         that the records have.
     """
     identity = image_id(name)
+    keys: tuple[str, ...]
     keys = ('bbox', 'area', 'segmentation', 'predicted_iou', 'stability_score', 'point_coords', 'crop_box')
     keys += ('point_labels', 'box', 'category', 'category_score')
     return dict(

@@ -6,11 +6,11 @@
 DATA holds imagenette and tiny_imagenet_20c.zip; the images are made of them, see five_bands_data.py. The
 design was fixed before the first result:
 
-- `moco` and `mae` are pre-trained for 12 epochs on the 1,600 training images of 64x64 without labels, with
+- `moco` and `mae` are pre-trained for 30 epochs on the 1,600 training images of 64x64 without labels, with
   five bands, `moco-rgb` and `mae-rgb` with the first three only. k-NN of the 400 validation images by the
   1,600; four classes, 25 % is chance. Ranges, means and deviations are those of `mmssl stats`.
 - `semantic` and `detect` fine-tune the weights of `moco` by `mmssl finetune` on 48 images of 128x128, GCN and
-  R-FCN, 120 steps, 80 images for validation; against random weights of the same network, in two seeds.
+  R-FCN, 300 steps, 80 images for validation; against random weights of the same network, in two seeds.
 
 Each step runs `mmssl` as it is; `data` first, and the rest in any order and in several calls. The tables are
 written again after each step.
@@ -25,8 +25,6 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-EPOCHS = 12
-ITERS = 120
 WORKERS = ['train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False']
 MOCO = """
 _base_ = ['mmssl::tutorial/pretrain_moco-v2_resnet18-narrow_1xb64-coslr-40e_pool.py', {measured!r}]
@@ -73,7 +71,7 @@ def make_data(data: Path, work: Path) -> None:
     mmssl('stats', work / 'sheets/train', '--out', work / 'measured.py')
 
 
-def pretrain(name: str, work: Path) -> dict:
+def pretrain(name: str, work: Path, epochs: int) -> dict:
     """Pre-train on five bands, or on three, and measure k-NN before and after."""
     method, _, rgb = name.partition('-')
     config = write_config(method, 3 if rgb else 5, work)
@@ -81,11 +79,11 @@ def pretrain(name: str, work: Path) -> dict:
     started = time.monotonic()
     # MoCo's config has one folder, MAE's the part `train` of a folder
     images = work / 'sheets/train' if method == 'moco' else work / 'sheets'
-    options = ['--work-dir', run, '--epochs', EPOCHS, '--cfg-options', *WORKERS]
+    options = ['--work-dir', run, '--epochs', epochs, '--cfg-options', *WORKERS]
     mmssl('train', config, '--data', images, *options)
     seconds = time.monotonic() - started
     result: dict = dict(seconds=seconds)
-    for key, checkpoint in (('random', 'random'), ('trained', run / f'epoch_{EPOCHS}.pth')):
+    for key, checkpoint in (('random', 'random'), ('trained', run / f'epoch_{epochs}.pth')):
         file = run / f'knn-{key}.json'
         options = ['--image-size', 64, '--workers', 0, '--out', file]
         mmssl('knn', config, checkpoint, '--data', work / 'sheets', *options)
@@ -114,14 +112,14 @@ def write_config(method: str, channels: int, work: Path) -> Path:
     return path
 
 
-def finetune(task: str, work: Path) -> dict:
+def finetune(task: str, work: Path, epochs: int, iters: int) -> dict:
     """Fine-tune from the pre-trained and from random weights."""
     folder, _ = FINETUNE[task]
     run = work / task
     started = time.monotonic()
     mmssl(
-        *('finetune', work / f'moco/epoch_{EPOCHS}.pth', '--task', task, '--data', work / 'fields' / folder),
-        *('--compare', 'random', '--seeds', '0,1', '--iters', ITERS, '--work-dir', run),
+        *('finetune', work / f'moco/epoch_{epochs}.pth', '--task', task, '--data', work / 'fields' / folder),
+        *('--compare', 'random', '--seeds', '0,1', '--iters', iters, '--work-dir', run),
         *('--cfg-options', *WORKERS),
         *('val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False'),
     )
@@ -177,6 +175,8 @@ def main() -> None:
     parser.add_argument(
         '--output', type=Path, help='the page; its tables are written below its first heading'
     )
+    parser.add_argument('--epochs', type=int, default=30, help='of pre-training')
+    parser.add_argument('--iters', type=int, default=300, help='steps of fine-tuning')
     args = parser.parse_args()
     work = args.work_dir.absolute()
     work.mkdir(parents=True, exist_ok=True)
@@ -184,7 +184,10 @@ def main() -> None:
         if step == 'data':
             make_data(args.data.absolute(), work)
             continue
-        result = finetune(step, work) if step in FINETUNE else pretrain(step, work)
+        if step in FINETUNE:
+            result = finetune(step, work, args.epochs, args.iters)
+        else:
+            result = pretrain(step, work, args.epochs)
         (work / f'{step}.json').write_text(json.dumps(result))
         done = {name: work / f'{name}.json' for name in STEPS[1:]}
         text = page({name: json.loads(file.read_text()) for name, file in done.items() if file.exists()})
