@@ -3,7 +3,7 @@
 import pytest
 from page_process import CHROMIUM
 
-WAIT = 60_000
+WAIT = 120_000
 DESKTOP = dict(width=1280, height=900)
 
 

@@ -49,9 +49,9 @@ class PageProcess:
     def kill(self):
         """End it without a chance to save anything."""
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=120)
 
     def stop(self):
         """End it as Ctrl-C does."""
         self.process.send_signal(signal.SIGINT)
-        assert self.process.wait(timeout=30) == 0
+        assert self.process.wait(timeout=120) == 0
