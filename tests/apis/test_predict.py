@@ -25,9 +25,11 @@ from mmssl.apis.predict_files import plan
 from mmssl.apis.predict_models import Predictor, Recipe, Thresholds
 from mmssl.checkpoint import save_file
 from mmssl.cli import main
+from mmssl.config.load import find_config
 from mmssl.data.label_formats import read_labels, write_labels
 from mmssl.data.label_formats.convert import label_map_of
 from mmssl.errors import LabelError, UserError
+from mmssl.registry import MODELS, build
 
 FORMATS = ('coco', 'yolo', 'voc', 'labelme', 'cvat', 'label-studio')
 
@@ -100,6 +102,33 @@ def test_thresholds_of_classes(work, detected, found, tmp_path):
     done = predict('smoke/rfcn', work / 'rfcn.pth', work / 'images', tmp_path / 'out', 'coco', thresholds)
     assert done.skipped == 3 and not done.predicted
     assert done.labels.num_objects == ((scores >= middle) & (names != names[0])).sum() > 0
+
+
+def test_masks_of_a_detector_followed_by_segment_anything(work, found, tmp_path):
+    encoder = dict(
+        type='mmssl.SAMImageEncoder',
+        img_size=64,
+        embed_dim=32,
+        depth=1,
+        num_heads=2,
+        global_attn_indexes=(0,),
+    )
+    sam = dict(type='mmssl.SAM', image_encoder=encoder)
+    torch.manual_seed(0)
+    save_file(build(sam, MODELS).state_dict(), tmp_path / 'sam.pth')
+    (tmp_path / 'cells-sam.py').write_text(
+        "default_scope = 'mmdet'\n"
+        f'_base_ = {str(find_config("smoke/rfcn"))!r}\n'
+        "model = dict(_delete_=True, type='mmssl.PromptedInstanceSegmentor', detector=_base_.model, "
+        f'sam={sam!r}, sam_checkpoint={str(tmp_path / "sam.pth")!r})\n'
+    )
+    done = predict(
+        tmp_path / 'cells-sam.py', work / 'rfcn.pth', work / 'images/a/one.jpg', tmp_path / 'out',
+        threshold=0.0, device='cpu',
+    )  # fmt: skip
+    (image,) = done.labels.images
+    assert [each.score for each in image.objects] == found['a/one.jpg']['scores'].tolist()
+    assert all(each.rle['size'] == [480, 640] for each in image.objects)
 
 
 def test_the_threshold_of_a_precision():
