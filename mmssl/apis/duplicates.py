@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mmssl.apis.duplicates_parts import Found, Parts, rows_of_block
+from mmssl.apis.duplicates_parts import Parts, RankResult, rows_of_block
 from mmssl.apis.feature_images import read_picture, write_list, write_sheet
 from mmssl.apis.neighbours import MODEL_KEYS
 from mmssl.checkpoint import write_json
@@ -78,7 +78,7 @@ def find_duplicates(
         >>> from mmssl.apis import find_duplicates
         >>> find_duplicates('train.parquet', 'val.parquet').pairs
     """
-    rank, world_size = _share_of(**processes)
+    rank, world_size = _rank_and_size(**processes)
     if not -1 <= threshold <= 1:
         raise ValueError(f'threshold={threshold} must be a cosine similarity, from -1 to 1')
     first = read_features(features)
@@ -88,7 +88,7 @@ def find_duplicates(
     first_prints = Fingerprints(first.paths, unreadable)
     second_prints = first_prints if other is None else Fingerprints(second.paths, unreadable)
 
-    def compare() -> Found:
+    def compare() -> RankResult:
         with progress_line(len(first.paths), progress and rank == 0) as advance:
             candidates = candidate_pairs(
                 first.features,
@@ -96,15 +96,15 @@ def find_duplicates(
                 threshold,
                 block_rows=rows_of_block(len(first.paths), world_size),
                 progress=advance,
-                share=(rank, world_size),
+                turn=(rank, world_size),
             )
             pairs = sorted(confirm(candidates, first_prints, second_prints))
         pixels = {row: each.pixels for row, each in first_prints.cache.items()}
         rows = {row for pair in pairs for row in (pair[:2] if other is None else pair[:1])}
-        return Found(pairs, {row: pixels[row] for row in rows}, unreadable)
+        return RankResult(pairs, {row: pixels[row] for row in rows}, unreadable)
 
-    def write(found: Found) -> Duplicates:
-        result = _named(found, first, second, other is None)
+    def write(result_of_rank: RankResult) -> Duplicates:
+        result = _named(result_of_rank, first, second, other is None)
         if sheet is not None:
             draw_pairs(sheet, result)
         if drop is not None:
@@ -119,29 +119,29 @@ def find_duplicates(
         raise ValueError(f'{world_size} processes need a file to merge into: give out')
     key = [first.paths, second.paths, first.description, second.description, threshold]
     parts = Parts(out, key, world_size)
-    found = parts.read(rank) or compare()
-    parts.write(rank, found)
+    result_of_rank = parts.read(rank) or compare()
+    parts.write(rank, result_of_rank)
     with parts.alone():
         merged = parts.merge()
         if merged is None:
-            return _named(found, first, second, other is None)._replace(complete=False)
+            return _named(result_of_rank, first, second, other is None)._replace(complete=False)
         result = write(merged)
         parts.remove()
     return result
 
 
-def _share_of(rank: int = 0, world_size: int = 1) -> tuple[int, int]:
+def _rank_and_size(rank: int = 0, world_size: int = 1) -> tuple[int, int]:
     return rank, world_size
 
 
-def _named(found: Found, first: FeatureSet, second: FeatureSet, is_one_file: bool) -> Duplicates:
+def _named(result: RankResult, first: FeatureSet, second: FeatureSet, is_single: bool) -> Duplicates:
     """Return the pairs with the paths of their rows."""
-    if is_one_file:
-        dropped = rows_to_drop(found.pairs, lambda row: found.pixels[row])
+    if is_single:
+        dropped = rows_to_drop(result.pairs, lambda row: result.pixels[row])
     else:
-        dropped = sorted({pair.first for pair in found.pairs})
-    pairs = [(first.paths[pair.first], second.paths[pair.second], pair.similarity) for pair in found.pairs]
-    return Duplicates(pairs, [first.paths[row] for row in dropped], list(found.unreadable.values()))
+        dropped = sorted({pair.first for pair in result.pairs})
+    pairs = [(first.paths[pair.first], second.paths[pair.second], pair.similarity) for pair in result.pairs]
+    return Duplicates(pairs, [first.paths[row] for row in dropped], list(result.unreadable.values()))
 
 
 class Fingerprints:

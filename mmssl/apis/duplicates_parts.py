@@ -19,7 +19,7 @@ def rows_of_block(rows: int, world_size: int) -> int:
     return BLOCK_ROWS if world_size == 1 else max(1, min(BLOCK_ROWS, -(-rows // (4 * world_size))))
 
 
-class Found(NamedTuple):
+class RankResult(NamedTuple):
     """What a process has found.
 
     Attributes:
@@ -47,7 +47,7 @@ class Parts:
         self.key = hashlib.blake2b(repr(key).encode(), digest_size=8).hexdigest()
         self.world_size = world_size
 
-    def read(self, rank: int) -> Found | None:
+    def read(self, rank: int) -> RankResult | None:
         """Return what a process has found; None if it has not finished."""
         try:
             content = json.loads(self._file(rank).read_bytes())
@@ -56,14 +56,14 @@ class Parts:
         if content['key'] != self.key:
             return None
         pixels = {int(row): count for row, count in content['pixels'].items()}
-        return Found([Pair(*pair) for pair in content['pairs']], pixels, content['unreadable'])
+        return RankResult([Pair(*pair) for pair in content['pairs']], pixels, content['unreadable'])
 
-    def write(self, rank: int, found: Found) -> None:
+    def write(self, rank: int, result: RankResult) -> None:
         """Write what a process has found."""
-        content = dict(key=self.key, pairs=found.pairs, pixels=found.pixels, unreadable=found.unreadable)
+        content = dict(key=self.key, pairs=result.pairs, pixels=result.pixels, unreadable=result.unreadable)
         write_json(self._file(rank), content, indent=None)
 
-    def merge(self) -> Found | None:
+    def merge(self) -> RankResult | None:
         """Return what all processes have found; None if one of them has not finished."""
         parts = [self.read(rank) for rank in range(self.world_size)]
         finished = [part for part in parts if part is not None]
@@ -72,7 +72,7 @@ class Parts:
         pairs = sorted(pair for part in finished for pair in part.pairs)
         pixels = {row: count for part in finished for row, count in part.pixels.items()}
         unreadable = {path: reason for part in finished for path, reason in part.unreadable.items()}
-        return Found(pairs, pixels, unreadable)
+        return RankResult(pairs, pixels, unreadable)
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:

@@ -64,11 +64,11 @@ def find_leaks(
 
 def _all(prints: Fingerprints, advance: Callable[[int], object]) -> list[Fingerprint | None]:
     """Return the fingerprints of all images; None for those that cannot be read."""
-    found = []
+    prints_of_images = []
     for row in range(len(prints.paths)):
-        found.append(prints(row))
+        prints_of_images.append(prints(row))
         advance(1)
-    return found
+    return prints_of_images
 
 
 def _rows(content: FeatureSet, paths: Sequence[str], source: str | os.PathLike) -> np.ndarray:

@@ -138,13 +138,13 @@ def learn_classes(
     for image in labelled.images:
         objects = [each for each in image.objects if each.has_mask and not each.crowd]
         masks = [object_mask(each, image).astype(bool) for each in objects]
-        seen = [index for index, mask in enumerate(masks) if mask.any()]
-        if not seen or not image.path:
+        visible = [index for index, mask in enumerate(masks) if mask.any()]
+        if not visible or not image.path:
             continue
         predictor.set_image(read_rgb(image.path, pictures))
-        features.append(features_of(predictor, [masks[index] for index in seen]))
-        labels += [objects[index].label for index in seen]
-        digest.update(repr((image.path, [objects[index] for index in seen])).encode())
+        features.append(features_of(predictor, [masks[index] for index in visible]))
+        labels += [objects[index].label for index in visible]
+        digest.update(repr((image.path, [objects[index] for index in visible])).encode())
     if not labels:
         raise LabelError('has no mask to learn classes from; give examples with outlines or masks', examples)
     return MaskClasses(

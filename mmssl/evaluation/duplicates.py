@@ -117,7 +117,7 @@ def candidate_pairs(
     threshold: float = SIMILARITY,
     block_rows: int = BLOCK_ROWS,
     progress: Callable[[int], object] = lambda rows: None,
-    share: tuple[int, int] = (0, 1),
+    turn: tuple[int, int] = (0, 1),
 ) -> Iterator[Pair]:
     """Yield the pairs of rows whose cosine similarity reaches a threshold, block by block.
 
@@ -130,11 +130,11 @@ def candidate_pairs(
         threshold: Smallest similarity.
         block_rows: Rows of a block.
         progress: Called with the number of rows done.
-        share: (K, N) takes the K-th of N blocks of rows of ``features``, counted from 0, and so on.
+        turn: (K, N) takes the K-th of N blocks of rows of ``features``, counted from 0, and so on.
     """
     second_features = features if others is None else others
     for start, block in blocks(features, block_rows):
-        if start // block_rows % share[1] != share[0]:
+        if start // block_rows % turn[1] != turn[0]:
             continue
         skipped = start if others is None else 0
         for offset, other in blocks(second_features[skipped:], block_rows):

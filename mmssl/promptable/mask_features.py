@@ -27,13 +27,13 @@ def mask_features(embedding: Tensor, masks: Tensor, input_size: Sequence[int], i
     Raises:
         ValueError: A mask is empty.
     """
-    cells = embedding.shape[-1]
+    side = embedding.shape[-1]
     height, width = input_size
     features = []
     for chunk in masks.split(CHUNK):
         resized = F.interpolate(chunk[:, None].float(), (height, width), mode='area')
         padded = F.pad(resized, (0, img_size - width, 0, img_size - height))
-        weights = F.adaptive_avg_pool2d(padded, cells).flatten(1)
+        weights = F.adaptive_avg_pool2d(padded, side).flatten(1)
         total = weights.sum(1, keepdim=True)
         if not bool((total > 0).all()):
             raise ValueError('a mask without a pixel has no feature; leave empty masks out')

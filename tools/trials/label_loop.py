@@ -1,12 +1,11 @@
 """Clicks per mask over the rounds of ``mmssl loop``, with a perfect person, on two small parts of COCO.
 
-    python tools/trials/label_loop.py DIR MOBILENETV2
+    python tools/trials/label_loop.py DIR --model CONFIG --checkpoint FILE
 
-DIR holds coco_mini and coco_light, MOBILENETV2 is a backbone in mmpretrain's names. A small Segment Anything
-is trained on coco_light; the loop labels the images of coco_mini, which it has not seen. The person corrects
-pre-filled masks to the labelled ones and accepts those with an IoU of at least ``--min-iou``. Clicks are
-those of the simulated user of the evaluation; each round's weights are also measured on the validation images
-of coco_mini, which no round trains on.
+DIR holds coco_mini and coco_light. The loop labels the validation images of coco_mini, on which the model has
+not been trained. The person corrects pre-filled masks to the labelled ones and accepts those with an IoU of
+at least ``--min-iou``. Clicks are those of the simulated user of the evaluation; each round's weights are
+also measured on validation images of coco_light, which no round trains on.
 """
 
 import argparse
@@ -19,40 +18,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)] * (str(ROOT) not in sys.path)
-CONFIG = str(ROOT / 'configs/sam/sam_mobilenetv2_1xb4-amp-1400i_coco-minis-256.py')
-GENERATOR = dict(points_per_side=12, pred_iou_thresh=0.25, stability_score_thresh=0.6, box_nms_thresh=0.5)
-
-
-def first_model(args: argparse.Namespace, folder: Path) -> str:
-    """Train the model of the first round on coco_light, unless it is there; return its weights."""
-    from mmssl.apis.training import train, training_arguments
-    from mmssl.config.load import load_config
-
-    work_dir, iters = folder / 'start', args.start_iters
-    weights = work_dir / f'iter_{iters}.pth'
-    if not weights.is_file():
-        cfg = load_config(CONFIG)
-        cfg.train_dataloader.dataset = cfg.train_dataloader.dataset.datasets[1]
-        cfg.train_dataloader.dataset.data_root = args.data
-        cfg.train_dataloader.num_workers = 0
-        cfg.train_dataloader.persistent_workers = False
-        cfg.load_from = args.backbone
-        for name in ('cfg', 'dataloader', 'evaluator'):
-            cfg[f'val_{name}'] = cfg[f'test_{name}'] = None
-        cfg.train_cfg = dict(cfg.train_cfg, max_iters=iters, val_interval=None)
-        cfg.train_cfg.pop('val_interval')
-        cfg.param_scheduler[1].end = iters
-        cfg.default_hooks.checkpoint.interval = 50
-        config = folder / 'start.py'
-        cfg.dump(config)
-        train(training_arguments(str(config), work_dir=str(work_dir), resume='auto'))
-    return str(weights)
+GENERATOR = dict(points_per_side=8, pred_iou_thresh=0.25, stability_score_thresh=0.6, box_nms_thresh=0.5)
 
 
 def link_images(data: Path, folder: Path) -> tuple[Path, dict]:
     """Link the images to label; return their folder and the labels, without crowds."""
-    source = data / 'coco_mini/train2017'
-    content = json.loads((data / 'coco_mini/annotations/instances_train2017.json').read_text())
+    source = data / 'coco_mini/val2017'
+    content = json.loads((data / 'coco_mini/annotations/instances_val2017.json').read_text())
     (folder / 'images').mkdir(exist_ok=True)
     for image in content['images']:
         target = folder / 'images' / image['file_name']
@@ -110,15 +82,15 @@ def best_matches(shown, truth, min_iou: float) -> dict:
 
 
 def held_out(checkpoint: str, data: Path, args: argparse.Namespace) -> dict[str, float]:
-    """Return clicks per mask, and IoU of masks from boxes, on the validation images of coco_mini."""
+    """Return clicks per mask, and IoU of masks from boxes, on images of coco_light."""
     from mmssl.apis.loop_measure import simulate_clicks
     from mmssl.apis.sam import load_sam
     from mmssl.data.label_formats import read_labels
 
     labels = read_labels(
-        data / 'coco_mini/annotations/instances_val2017.json', images=[data / 'coco_mini/val2017']
+        data / 'coco_light/instances_val2017.json', images=[data / 'coco_light/images/val2017']
     )
-    model = load_sam(CONFIG, checkpoint)
+    model = load_sam(args.model, checkpoint)
     results = simulate_clicks(model, labels.images[: args.held_out], args.min_iou, args.max_clicks)
     return dict(clicks=float(results.clicks.mean()), box_iou=float(100 * results.box_ious.mean()))
 
@@ -128,23 +100,30 @@ def run_rounds(args: argparse.Namespace, folder: Path, data: Path) -> list[list]
     from mmssl.apis.loop import run_loop
 
     images, truth = link_images(data, folder)
-    start = first_model(args, folder)
     loop = folder / 'loop'
     settings = dict(
-        images=str(images), model=CONFIG, checkpoint=start, number=args.number, min_iou=args.min_iou,
-        max_clicks=args.max_clicks, iters=args.iters, precision=args.precision, generator=GENERATOR,
+        images=str(images), model=args.model, checkpoint=args.checkpoint, number=args.number,
+        min_iou=args.min_iou, max_clicks=args.max_clicks, iters=args.iters,
+        precision=args.precision, generator=GENERATOR,
         cfg_options=['train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False',
                      'val_cfg=None', 'val_dataloader=None', 'val_evaluator=None'],
     )  # fmt: skip
     while True:
         state = run_loop(loop, report=lambda text: print(text, flush=True), **settings)
-        if state.rounds[-1].stage == 'done':
+        finished = [each for each in state.rounds if each.stage == 'done']
+        if len(finished) == len(state.rounds) or len(finished) == args.rounds:
             break
         correct(loop, state.rounds[-1].number, truth, images, args.min_iou)
-    weights = [state.rounds[0].checkpoint, *(str(each.next_checkpoint) for each in state.rounds)]
-    quality = [held_out(checkpoint, data, args) for checkpoint in weights]
+    weights = [state.rounds[0].checkpoint, *(str(each.next_checkpoint) for each in finished)]
+    saved = folder / 'held_out.json'
+    known = json.loads(saved.read_text()) if saved.is_file() else {}
+    for checkpoint in weights:
+        if checkpoint not in known:
+            known[checkpoint] = held_out(checkpoint, data, args)
+            saved.write_text(json.dumps(known))
+    quality = [known[checkpoint] for checkpoint in weights]
     rows = []
-    for each, before, after in zip(state.rounds, quality, quality[1:], strict=False):
+    for each, before, after in zip(finished, quality, quality[1:], strict=False):
         masks = sum(each.changed[name] for name in ('accepted', 'edited', 'added'))
         rows.append(
             [each.number, len(each.images), masks, each.shown['masks'], each.changed['accepted'],
@@ -172,22 +151,22 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('data', help='folder of coco_mini and coco_light')
-    parser.add_argument('backbone', help='MobileNetV2 trained on ImageNet, in the names of mmpretrain')
-    parser.add_argument('--start-iters', type=int, default=200, help='steps before the first round')
-    parser.add_argument('--number', type=int, default=16, help='images of a round (default: %(default)s)')
-    parser.add_argument('--iters', type=int, default=100, help='steps of a round (default: %(default)s)')
+    parser.add_argument('--model', required=True, help='config of a small Segment Anything')
+    parser.add_argument('--checkpoint', required=True, help='its weights')
+    parser.add_argument('--number', type=int, default=20, help='images of a round (default: %(default)s)')
+    parser.add_argument('--rounds', type=int, help='rounds after which to stop (default: when none is left)')
+    parser.add_argument('--iters', type=int, default=60, help='steps of a round (default: %(default)s)')
     parser.add_argument('--min-iou', type=float, default=0.5, help='IoU of a right mask')
     parser.add_argument('--max-clicks', type=int, default=6, help='clicks after which a mask is given up')
     parser.add_argument('--precision', type=float, default=0.5, help='share of right pre-filled masks')
     parser.add_argument('--work-dir', default='work_dirs/label_loop', help='the trial goes on from there')
-    parser.add_argument('--held-out', type=int, default=40, help='validation images (default: %(default)s)')
+    parser.add_argument('--held-out', type=int, default=20, help='validation images (default: %(default)s)')
     parser.add_argument('--picture', help='PNG file of the curve')
     parser.add_argument('--output', help='Markdown file to write')
     args = parser.parse_args()
     start, folder = time.time(), Path(args.work_dir).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     args.data = str(Path(args.data).resolve())
-    args.backbone = str(Path(args.backbone).resolve())
     rows = run_rounds(args, folder, Path(args.data))
     header = ['round', 'images', 'masks', 'pre-filled', 'accepted', 'deleted', 'clicks per mask',
               'held-out clicks, before', 'after', 'held-out box IoU, before', 'after']  # fmt: skip
@@ -198,8 +177,8 @@ def main() -> None:
     ]  # fmt: skip
     lines = ['# The label loop with a perfect person', '', *(__doc__.split('\n')[2:-1]), '']
     lines += [
-        f'{args.start_iters} steps of 4 images before the first round, {args.iters} of 2 in each round; '
-        f'masks count as right from an IoU of {args.min_iou}, {args.max_clicks} clicks at most; '
+        f'{args.iters} steps of 2 images in each round; masks count as right from an IoU of '
+        f'{args.min_iou}, {args.max_clicks} clicks at most; '
         f'{time.time() - start:.0f} s.',
         '',
         *('| ' + ' | '.join(map(str, row)) + ' |' for row in [header, ['---'] * len(header), *cells]),
