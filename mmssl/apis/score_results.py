@@ -1,8 +1,8 @@
 """COCO's list of results: predictions that name images and classes by the numbers of the truth's file."""
 
 import os
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 from mmssl.data.label_formats import ImageLabels, LabelSet, ObjectLabel
@@ -24,7 +24,8 @@ def read_results(content: Sequence[dict], truth: LabelSet, path: str) -> LabelSe
         LabelError: The truth is not COCO's, or an entry names an image or a class that is not in it.
     """
     names, categories = _numbers(truth, path)
-    find = _ImagesByName(truth)
+    find = _ImagesByName(truth, names.values())
+    numbers = Counter(names.values())
     images: dict[str, ImageLabels] = {}
     sources: dict[int, ImageLabels] = {}
     for each in content:
@@ -33,6 +34,12 @@ def read_results(content: Sequence[dict], truth: LabelSet, path: str) -> LabelSe
             key = 'category_id' if number in names else 'image_id'
             raise LabelError(f'{key} {each.get(key)!r:.60} is not in the truth {truth.root}', path)
         if number not in sources:
+            if numbers[names[number]] > 1:
+                raise LabelError(
+                    f'has results of {names[number]}, a name of several images of {truth.root}; give the '
+                    'COCO file that they are of as the truth',
+                    path,
+                )
             sources[number] = find(names[number], path)
         source = sources[number]
         image = images.setdefault(
@@ -46,33 +53,55 @@ class _ImagesByName:
     """The images of the truth by the names in its files, which may have other folders and endings.
 
     Args:
-        truth: The truth.
+        truth: The truth, which may be a part of its files.
+        names: All names in its files, of which several may be alike but for their folders.
     """
 
-    def __init__(self, truth: LabelSet):
-        self.root = truth.root
-        self.count = len(truth)
-        self.by_stem: dict[str, list[ImageLabels]] = defaultdict(list)
+    def __init__(self, truth: LabelSet, names: Iterable[str]):
+        self.truth = truth
+        by_stem: dict[str, list[ImageLabels]] = defaultdict(list)
         for image in truth.images:
-            self.by_stem[_parts(image.name)[0]].append(image)
+            by_stem[_parts(image.name)[0]].append(image)
+        self.choices = {name: _closest(name, by_stem[_parts(name)[0]]) for name in names}
+        # of the names that choose an image, it belongs to the one with the longest end in common
+        self.lengths: dict[str, list[int]] = defaultdict(list)
+        for name, images in self.choices.items():
+            if len(images) == 1:
+                self.lengths[images[0].name].append(_common(_parts(name), _parts(images[0].name)))
 
     def __call__(self, name: str, path: str) -> ImageLabels:
-        """Return the image whose path has the longest end in common with a name."""
-        parts = _parts(name)
-        candidates = self.by_stem.get(parts[0], [])
-        if not candidates:
+        """Return the image whose path has the longest end in common with a name.
+
+        Raises:
+            LabelError: There is none, or there are several.
+        """
+        images = self.choices[name]
+        if len(images) > 1:
             raise LabelError(
-                f'has results of {name}, which is none of the {self.count} images to score of {self.root}',
+                f'has results of {name}, which may be {images[0].name} or {images[1].name}', path
+            )
+        lengths = self.lengths[images[0].name] if images else []
+        length = _common(_parts(name), _parts(images[0].name)) if images else 0
+        if not images or length < max(lengths):
+            raise LabelError(
+                f'has results of {name}, which is none of the {len(self.truth)} images to score of '
+                f'{self.truth.root}',
                 path,
             )
-        lengths = [_common(parts, _parts(image.name)) for image in candidates]
-        best = [image for image, length in zip(candidates, lengths, strict=True) if length == max(lengths)]
-        if len(best) > 1:  # of c/1.jpg and a/c/1.jpg, the one without more folders
-            fewest = min(len(_parts(image.name)) for image in best)
-            best = [image for image in best if len(_parts(image.name)) == fewest]
-        if len(best) > 1:
-            raise LabelError(f'has results of {name}, which may be {best[0].name} or {best[1].name}', path)
-        return best[0]
+        if lengths.count(length) > 1:
+            raise LabelError(
+                f'has results of {name}, which is not the only name of {images[0].name} in {self.truth.root}',
+                path,
+            )
+        return images[0]
+
+
+def _closest(name: str, images: Sequence[ImageLabels]) -> list[ImageLabels]:
+    """Return the images with the longest end in common with a name; of equal ones, those in fewer folders."""
+    parts = _parts(name)
+    ranks = [(-_common(parts, own), len(own)) for own in (_parts(image.name) for image in images)]
+    best = min(ranks, default=None)
+    return [image for image, rank in zip(images, ranks, strict=True) if rank == best]
 
 
 def _common(parts: Sequence[str], others: Sequence[str]) -> int:

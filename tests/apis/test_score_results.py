@@ -80,15 +80,31 @@ def test_results_that_name_nothing(tmp_path, change, reason):
         score(tmp_path / 'truth', file, 'detect', resamples=2)
 
 
-def test_results_of_another_part(tmp_path):
-    file = write(tmp_path, [], ['val/1.png', 'val/2.png'])
+@pytest.mark.parametrize('other', ['train/2.png', 'train/1.png'])
+def test_results_of_another_part(tmp_path, other):
+    file = write(tmp_path, [], [other, 'val/1.png'])
     content = json.loads((tmp_path / 'truth/labels.json').read_text())
     (tmp_path / 'truth/labels.json').unlink()
     for split, image in zip(('train', 'val'), content['images'], strict=True):
         boxes = [each for each in content['annotations'] if each['image_id'] == image['id']]
         part = {**content, 'images': [image], 'annotations': boxes}
         (tmp_path / f'truth/instances_{split}.json').write_text(json.dumps(part))
-    with pytest.raises(LabelError, match='has results of val/1.png, which is none of the 1 images to score'):
+    with pytest.raises(LabelError, match=f'has results of {other}, which is none of the 1 images to score'):
+        score(tmp_path / 'truth', file, 'detect', resamples=2, split='val')
+
+
+def test_results_of_a_name_in_two_parts(tmp_path):
+    file = write(tmp_path, [], ['1.png', '2.png'])
+    content = json.loads((tmp_path / 'truth/labels.json').read_text())
+    (tmp_path / 'truth/labels.json').unlink()
+    for split, image in zip(('train', 'val'), content['images'], strict=True):
+        Image.new('RGB', (60, 30)).save(
+            (tmp_path / f'truth/{split}').mkdir() or tmp_path / f'truth/{split}/1.png'
+        )
+        boxes = [each for each in content['annotations'] if each['image_id'] == image['id']]
+        part = {**content, 'images': [{**image, 'file_name': '1.png'}], 'annotations': boxes}
+        (tmp_path / f'truth/instances_{split}.json').write_text(json.dumps(part))
+    with pytest.raises(LabelError, match=r'has results of 1.png, a name of several images'):
         score(tmp_path / 'truth', file, 'detect', resamples=2, split='val')
 
 
