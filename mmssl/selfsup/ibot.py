@@ -92,7 +92,8 @@ class IBOT(DINO):
         self.begin_forward()
         global_crops, *local_crops = self._crops(inputs)
         if masked is None:
-            grid = patch_grid(*global_crops.shape[2:], self.backbone.patch_embed.patch_size)
+            height, width = global_crops.shape[2:]
+            grid = patch_grid(height, width, self.backbone.patch_embed.patch_size)
             masked = draw_masked_patches(len(global_crops), grid, **self.masking)
         masked = MaskedPatches(*(index.to(global_crops.device, non_blocking=True) for index in masked))
 
