@@ -191,7 +191,7 @@ def _copy(model: nn.Module, state_dict: Mapping, source: str) -> MatchReport:
         for key, *pair in re.findall(pattern, failures)
     ]
     if failures and len(shapes) < failures.count('\n\t'):
-        raise MismatchError(f'{source}: {failures}')
+        raise MismatchError(f'{source}: {" ".join(failures.split())}')  # one line
     missing, unexpected = outcomes[-1]
     unset = set(missing) | {key for key, *_ in shapes}
     return MatchReport(

@@ -192,6 +192,14 @@ def test_what_is_no_weight_is_refused(change, message):
         load_weights(nn.BatchNorm1d(4), change(norm.state_dict()))
 
 
+@pytest.mark.parametrize('change', [lambda value: value.to('meta'), lambda value: value.numpy()])
+def test_values_that_are_no_tensors_in_memory_are_refused_in_one_line(change):
+    weights = {key: change(value) for key, value in net(1).state_dict().items()}
+    with pytest.raises(ValueError, match='0.weight') as refusal:
+        load_weights(net(2), weights)
+    assert '\n' not in str(refusal.value)
+
+
 def test_negative_variances_are_named(capfd):
     norm = nn.BatchNorm1d(4)
     norm.running_var[2] = -1e-3
