@@ -294,7 +294,7 @@ class _Loop:
         return 'measure'
 
     def measure(self) -> str:
-        """Measure the gain on the validation images of all rounds, and keep the better weights."""
+        """Measure the gain on the validation images; the new weights are used unless they need more clicks."""
         trained = str(self.path / 'train/sam.pth')
         labels = read_labels(self.folder / LABELS_FOLDER / 'val.json', images=[self.options.images])
         quality = []
@@ -303,10 +303,7 @@ class _Loop:
             count = max(len(results.clicks), 1)
             quality.append(dict(clicks=results.clicks.sum() / count, box_iou=results.box_ious.sum() / count))
         self.round.before, self.round.after = quality
-        is_better = (quality[1]['clicks'], -quality[1]['box_iou']) <= (
-            quality[0]['clicks'],
-            -quality[0]['box_iou'],
-        )
+        is_better = quality[1]['clicks'] <= quality[0]['clicks']
         self.round.next_checkpoint = trained if is_better else self.round.checkpoint
         self.report(
             f'round {self.round.number}: {quality[0]["clicks"]:.2f} clicks per mask before training, '

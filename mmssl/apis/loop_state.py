@@ -33,7 +33,7 @@ class Round:
             :func:`mmssl.apis.loop_measure.clicks_per_mask`.
         before: 'clicks' per mask and 'box_iou' on the validation images of all rounds, before training.
         after: The same after training.
-        next_checkpoint: Weights for the next round: the better ones.
+        next_checkpoint: Weights for the next round: the new ones, unless they need more clicks.
     """
 
     number: int
