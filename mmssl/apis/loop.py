@@ -294,7 +294,7 @@ class _Loop:
         return 'measure'
 
     def measure(self) -> str:
-        """Measure the gain on the validation images; the new weights are used unless they need more clicks."""
+        """Measure the gain on validation images; the new weights are used unless they need more clicks."""
         trained = str(self.path / 'train/sam.pth')
         labels = read_labels(self.folder / LABELS_FOLDER / 'val.json', images=[self.options.images])
         quality = []
