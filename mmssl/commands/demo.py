@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mmssl.commands.arguments import add_cfg_options, add_device, add_trust
 from mmssl.commands.demo_checks import check_arguments
-from mmssl.commands.demo_model import NO_MODEL_FOR_LABELS, choose_model
+from mmssl.commands.demo_model import NO_MODEL_FOR_LABELS, choose_mae, choose_model
 from mmssl.commands.picture_arguments import add_picture_arguments, picture_settings
 from mmssl.commands.sam_arguments import MODELS, add_generator_arguments, generator_settings
 
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--mae',
         nargs=2,
         metavar=('CONFIG', 'CHECKPOINT'),
-        help='masked autoencoder of configs/mae, decoder included',
+        help='masked autoencoder of configs/mae, decoder included (default: mae-mini, in the package)',
     )
     add_label_arguments(parser)
     add_server_arguments(parser)
@@ -100,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
     """
     check_arguments(args)
     notice = choose_model(args)
+    choose_mae(args)
     generator = {'points_per_side': 16, **generator_settings(args)}
     if args.data and not args.model:
         raise ValueError(NO_MODEL_FOR_LABELS)
@@ -153,7 +154,7 @@ def _load_models(args: argparse.Namespace, generator: dict, folder: Path) -> 'Pa
     if args.mae:
         config, checkpoint = args.mae
         settings.mae = load_mae(config, checkpoint, trust=args.trust_checkpoint)
-        settings.mae_name = Path(config).stem
+        settings.mae_name = args.mae_name
     if args.detector:
         config, checkpoint = args.detector
         settings.detect = load_detector(config, checkpoint, str(device), args.trust_checkpoint)

@@ -4,8 +4,10 @@ import argparse
 from pathlib import Path
 
 from mmssl.commands.default_models import DEFAULT_SAM, find_sam
+from mmssl.commands.table import DEFAULT_MODELS
 from mmssl.weights import find_packaged
 
+DEFAULT_MAE = DEFAULT_MODELS['reconstruct']
 # found in work_dirs by itself where the package has no weights
 SMALL_MODEL = 'sam_mobilenetv2_1xb4-amp-1400i_coco-minis-256'
 DOWNLOAD = (
@@ -51,6 +53,23 @@ def choose_model(args: argparse.Namespace) -> str:
         'This is the small model that was trained here: outlines are coarse and some masks are wrong. For '
         f'finer ones, {DOWNLOAD}.'
     )
+
+
+def choose_mae(args: argparse.Namespace) -> None:
+    """Fill in ``--mae`` with the small model of the package if none is given, but not for the labelling page.
+
+    Args:
+        args: Parsed arguments, to which ``mae_name`` is added, the name that the page shows.
+
+    Raises:
+        CheckpointError: The file in the package is damaged.
+    """
+    from mmssl.checkpoint.packaged import packaged_file
+
+    args.mae_name = Path(args.mae[0]).stem if args.mae else DEFAULT_MAE
+    entry = find_packaged(DEFAULT_MAE)
+    if entry is not None and not args.mae and not args.data:
+        args.mae = (entry.config, packaged_file(entry))
 
 
 def find_small_model(work_dirs: Path) -> tuple[str, str] | None:

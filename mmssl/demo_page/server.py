@@ -65,25 +65,30 @@ class PageServer:
         config.load()
         self.server = uvicorn.Server(config)
         close_silent_connections(self.server, limits.header_seconds, limits.unread_seconds)
-        self.thread = threading.Thread(target=self.server.run, args=([self.socket],), daemon=True)
-        self.thread.start()
+        self._ended = threading.Event()
+        threading.Thread(target=self._run, daemon=True).start()
         deadline = time.monotonic() + START_SECONDS
         while not self.server.started:
-            if not self.thread.is_alive() or time.monotonic() > deadline:
+            if self._ended.is_set() or time.monotonic() > deadline:
                 raise OSError(f'the server at {self.url} did not start')
             time.sleep(0.01)
 
+    def _run(self) -> None:
+        try:
+            self.server.run([self.socket])
+        finally:
+            self._ended.set()
+
     def wait(self) -> None:
         """Wait until the server ends."""
-        while self.thread.is_alive():
-            self.thread.join(1)
+        # Thread.join() would take a thread that runs for ended after a KeyboardInterrupt (Python 3.11)
+        while not self._ended.wait(1):
+            pass
 
     def close(self) -> None:
         """End the server; connections that are open are closed."""
         self.server.should_exit = True
-        self.thread.join(CLOSE_SECONDS)
-        if not self.thread.is_alive():  # or it closes the socket by itself
-            self.socket.close()
+        self._ended.wait(CLOSE_SECONDS)
 
 
 def _bind(host: str, port: int | None) -> socket.socket:

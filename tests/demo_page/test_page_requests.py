@@ -6,6 +6,7 @@ import json
 import socket
 import time
 import types
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ pytest.importorskip('uvicorn', reason="the page needs uvicorn: pip install 'mmss
 from page_client import Client, small_sam, write_photo
 
 from mmssl.commands.demo_checks import check_arguments
+from mmssl.commands.demo_model import choose_mae, choose_model
 from mmssl.commands.parser import command_parser
 from mmssl.demo_page.app import PageSettings, build
 from mmssl.demo_page.guard import AllowedHosts, Limits, is_loopback
@@ -233,6 +235,20 @@ def test_a_password_is_asked_for(start):
 def test_arguments_that_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         check_arguments(command_parser('demo').parse_args(options))
+
+
+def test_models_of_the_package_are_used_where_none_is_given(capsys):
+    args = command_parser('demo').parse_args([])
+    assert choose_model(args) == '' and 'sam-mini' in capsys.readouterr().out
+    choose_mae(args)
+    assert (args.model_name, args.mae_name) == ('sam-mini', 'mae-mini')
+    assert all(Path(path).is_file() for path in (args.checkpoint, args.mae[1]))
+    args = command_parser('demo').parse_args(
+        ['--data', 'photos', '--model', 'a/b.py', '--checkpoint', 'random']
+    )
+    assert choose_model(args) == '' and args.model_name == 'b'
+    choose_mae(args)
+    assert args.mae is None
 
 
 def test_a_port_in_use_is_named(start):
