@@ -135,8 +135,8 @@ def predict(
                 return Predictions(empty, predicted, skipped, unreadable, [], thresholds, pending)
             calibration = calibrate(truth, measured, run.precision) if truth else None
             if calibration:
-                found = {name: each.threshold for name, each in calibration.items()}
-                thresholds = thresholds.measured(found)
+                per_class = {name: each.threshold for name, each in calibration.items()}
+                thresholds = thresholds.measured(per_class)
             labels = _collect(predictor, root, jobs, thresholds)
             if predictor.task == 'semantic' and format != 'png':
                 labels = objects_of_maps(labels)

@@ -107,7 +107,7 @@ def _closest(name: str, images: Sequence[ImageLabels]) -> list[ImageLabels]:
 def _common(parts: Sequence[str], others: Sequence[str]) -> int:
     """Return how many parts are equal from the start."""
     pairs = enumerate(zip(parts, others, strict=False))
-    return next((index for index, (one, other) in pairs if one != other), min(len(parts), len(others)))
+    return next((index for index, (first, second) in pairs if first != second), min(len(parts), len(others)))
 
 
 def _parts(name: str) -> list[str]:
