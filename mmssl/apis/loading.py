@@ -128,8 +128,9 @@ def load_backbone(model: 'nn.Module', checkpoint: str, trust: bool = False) -> N
         ValueError: The file leaves part of the backbone at its random initialization.
     """
     from mmssl.checkpoint import load_file, load_weights, weights_of
+    from mmssl.checkpoint.packaged import in_float32
 
-    weights = dict(weights_of(load_file(checkpoint, trust=trust), checkpoint))
+    weights = in_float32(weights_of(load_file(checkpoint, trust=trust), checkpoint), checkpoint)
     backbone = getattr(model, 'backbone', None)
     names = {name for name, _ in backbone.named_parameters()} if backbone is not None else set()
     if names and any(name in weights for name in names):
@@ -183,6 +184,7 @@ def load_mae(config: str, checkpoint: str, options: Sequence[str] = (), trust: b
     from mmengine.registry import init_default_scope
 
     from mmssl.checkpoint import load_file, load_weights, strip_module, weights_of
+    from mmssl.checkpoint.packaged import in_float32
     from mmssl.config.load import load_config
     from mmssl.registry import MODELS, build
 
@@ -195,6 +197,7 @@ def load_mae(config: str, checkpoint: str, options: Sequence[str] = (), trust: b
             'configs/mae'
         )
     weights = strip_module(weights_of(load_file(checkpoint, trust=trust), checkpoint))
+    weights = in_float32(weights, checkpoint)
     _check_decoder(weights, checkpoint)
     report = load_weights(model, weights)
     if report.missing or report.mismatched:

@@ -32,6 +32,7 @@ def load_sam(name: str, checkpoint: str, options: Sequence[str] = (), trust: boo
     import torch
 
     from mmssl.checkpoint import load_file, strip_module, strip_prefix, weights_of
+    from mmssl.checkpoint.packaged import in_float32
     from mmssl.promptable.build import KINDS, build_sam
 
     check_checkpoint(checkpoint)
@@ -44,6 +45,7 @@ def load_sam(name: str, checkpoint: str, options: Sequence[str] = (), trust: boo
         model = _build_from_config(name, options)
     if checkpoint != RANDOM:
         weights = strip_module(weights_of(load_file(checkpoint, trust=trust), checkpoint))
+        weights = in_float32(weights, checkpoint)
         if any(key.startswith('sam.image_encoder.') for key in weights):  # of a PromptedInstanceSegmentor
             weights = strip_prefix(weights, 'sam.')
         has_lora = any(key.endswith('.lora_a') for key in weights)

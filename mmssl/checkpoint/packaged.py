@@ -1,6 +1,9 @@
 """Weights by the name of their model: files in the package, and released files, which are downloaded."""
 
 import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from mmssl.checkpoint.download import cache_path, download
 from mmssl.errors import CheckpointError
@@ -73,3 +76,15 @@ def automatic_file(model: str) -> str:
         )
     url, sha256 = RELEASED[model]
     return download(url, cache_path(url), sha256, alternative='--model sam-mini, which is in the package')
+
+
+def in_float32(weights: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
+    """Return weights of a file in the package in float32, so that loading need not report the cast.
+
+    Args:
+        weights: Tensors by name; those of other files are returned as they are.
+        checkpoint: The file.
+    """
+    if Path(checkpoint).parent != FOLDER:
+        return dict(weights)
+    return {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
