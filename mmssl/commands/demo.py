@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mmssl.commands.arguments import add_cfg_options, add_device, add_trust
 from mmssl.commands.demo_checks import check_arguments
-from mmssl.commands.demo_model import NO_MODEL_FOR_LABELS, choose_mae, choose_model
+from mmssl.commands.demo_model import choose_mae, choose_model
 from mmssl.commands.picture_arguments import add_picture_arguments, picture_settings
 from mmssl.commands.sam_arguments import MODELS, add_generator_arguments, generator_settings
 
@@ -99,17 +99,14 @@ def run(args: argparse.Namespace) -> int:
         OSError: The port is in use, or another page writes labels to the folder.
     """
     check_arguments(args)
-    notice = choose_model(args)
+    choose_model(args)
     choose_mae(args)
     generator = {'points_per_side': 16, **generator_settings(args)}
-    if args.data and not args.model:
-        raise ValueError(NO_MODEL_FOR_LABELS)
     import_server()
     with contextlib.ExitStack() as stack:
         desk = _open_desk(args, stack) if args.data else None
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='mmssl-demo-')))
         settings = _load_models(args, generator, folder)
-        settings.notice = notice
         _serve(settings, desk, args)
     return 0
 
@@ -139,18 +136,17 @@ def _load_models(args: argparse.Namespace, generator: dict, folder: Path) -> 'Pa
     from mmssl.demo_page.detector import load_detector
 
     device = pick_device(args.device)
+    print(f'loading {args.model} with {args.checkpoint}', flush=True)
+    model = load_sam(args.model, args.checkpoint, args.cfg_options, args.trust_checkpoint)
     settings = PageSettings(
         folder=folder,
+        model=model.to(device),
+        model_name=args.model_name,
         generator=generator,
         max_pixels=int(args.max_pixels * 1e6),
         cache_dir=args.cache_dir,
         pictures=picture_settings(args),
     )
-    if args.model:
-        print(f'loading {args.model} with {args.checkpoint}', flush=True)
-        model = load_sam(args.model, args.checkpoint, args.cfg_options, args.trust_checkpoint)
-        settings.model = model.to(device)
-        settings.model_name = args.model_name
     if args.mae:
         config, checkpoint = args.mae
         settings.mae = load_mae(config, checkpoint, trust=args.trust_checkpoint)

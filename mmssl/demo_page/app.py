@@ -39,9 +39,8 @@ class PageSettings:
 
     Attributes:
         folder: Folder for uploads.
-        model: A :class:`mmssl.promptable.Sam`; None without weights, which ``notice`` explains.
+        model: A :class:`mmssl.promptable.Sam`; None for a page without one.
         model_name: Its name.
-        notice: Text at the top.
         generator: Arguments of ``SamAutomaticMaskGenerator``.
         detect: Detector that names the masks; None for none.
         mae: A masked autoencoder; None for none.
@@ -55,7 +54,6 @@ class PageSettings:
     folder: Path
     model: Any = None
     model_name: str = ''
-    notice: str = ''
     generator: dict | None = None
     detect: Detect | None = None
     mae: Any = None
@@ -105,7 +103,7 @@ def build(settings: PageSettings) -> Starlette:
     segment = SegmentApi(Visit.require_session, settings.detect, settings.samples, settings.max_pixels)
     routes = [static_route(), api.leave('/api/leave')]
     sample_names = json.dumps(list(settings.samples))
-    notice = settings.notice or (small_note(settings.model) if has_model else '')
+    notice = small_note(settings.model) if has_model else ''
     values = dict(
         model=model_line(settings.model, settings.model_name) if has_model else NO_MODEL,
         notice=notice,

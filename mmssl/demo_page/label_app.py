@@ -27,7 +27,7 @@ def build_labelling(settings: PageSettings, desk: LabelDesk) -> Starlette:
 
     visitors = Visitors(start, desk.leases.release)
     api = Api(visitors, settings.folder)
-    notice = settings.notice or small_note(settings.model)
+    notice = small_note(settings.model)
     values = dict(
         model=model_line(settings.model, settings.model_name),
         notice=notice,
