@@ -58,7 +58,7 @@ class FeatureQualityHook(Hook):
         views: int = 1,
         pool: str | None = None,
         collapse: float = 0.3,
-        spread: float = 0.7,
+        spread: float = 0.8,
         worse: float = 0.8,
         batch_size: int = 64,
         seed: int = 0,

@@ -6,7 +6,7 @@ r"""What FeatureQualityHook says of DINO on its recipe, with a rate a hundred ti
 Trains the mini config on real images, with smaller batches, the rate scaled alike, and a schedule of one
 epoch by default. The recipe must pass without a warning, the runs at the high rate and without centring must
 not. With the centre's momentum at 1 the centre stays at 0, which is DINO without centring; the head has no
-batch norm there, which would keep its outputs apart. The limits were set on the runs of seed 0.
+batch norm there, which would keep its outputs apart. The limits were set on the runs of seeds 0 and 1.
 """
 
 import argparse
