@@ -37,7 +37,7 @@ def test_segment_by_a_box_and_everything(photo, tmp_path, capsys):
     truth = np.zeros((96, 128), bool)
     truth[24:72, 40:96] = True
     assert (mask & truth).sum() / (mask | truth).sum() > 0.6
-    auto = ['segment', str(photo), '--auto', '--points-per-side', '4', '--out', str(tmp_path / 'auto')]
+    auto = ['segment', str(photo), '--auto', '--points-per-side', '3', '--out', str(tmp_path / 'auto')]
     assert main(auto) == 0
     one_notice(capsys, 'sam-mini')
     assert json.loads((tmp_path / 'auto/annotations.json').read_text())['annotations']
