@@ -38,15 +38,30 @@ def photos(data_root, tmp_path):
     return names
 
 
+@pytest.fixture
+def start_page(repo_root):
+    """Start pages; those that a failed test has left are killed."""
+    pages = []
+
+    def start(*options, port=None):
+        pages.append(PageProcess(repo_root, *options, port=port))
+        return pages[-1]
+
+    yield start
+    for page in pages:
+        if page.process.poll() is None:
+            page.kill()
+
+
 def annotations(path):
     return json.loads(path.read_text())['annotations'] if path.exists() else []
 
 
-def test_twenty_images_with_a_server_that_is_killed(visit, photos, tmp_path, repo_root):
+def test_twenty_images_with_a_server_that_is_killed(visit, photos, tmp_path, start_page):
     labels = tmp_path / 'labels'
     options = [*SMALL, '--data', tmp_path / 'photos', '--out', labels, '--order', tmp_path / 'order.txt']
     options += ['--classes', 'cat,dog', '--value-range', '0,4095']
-    server = PageProcess(repo_root, *options)
+    server = start_page(*options)
     page = visit(server.url)
     accepted = 0
     for index, name in enumerate(photos):
@@ -72,7 +87,7 @@ def test_twenty_images_with_a_server_that_is_killed(visit, photos, tmp_path, rep
             assert (len(finished), len(open_)) == (KILLED_AT, 1), 'all that was accepted is there'
             page.keyboard.press('n')
             page.locator('#problem', has_text='The server does not answer').wait_for()
-            server = PageProcess(repo_root, *options, port=server.port)
+            server = start_page(*options, port=server.port)
             page.keyboard.press('n')  # the page enters again, at the image that is not finished
             status(page, '1 objects so far')
             assert page.inner_text('#title') == name
@@ -93,11 +108,9 @@ def test_twenty_images_with_a_server_that_is_killed(visit, photos, tmp_path, rep
     assert read.classes == ['cat', 'dog'] and len(read.images) == COUNT
 
 
-def test_two_people_do_not_overwrite_each_other(visit, photos, tmp_path, repo_root):
+def test_two_people_do_not_overwrite_each_other(visit, photos, tmp_path, start_page):
     labels = tmp_path / 'labels'
-    server = PageProcess(
-        repo_root, *SMALL, '--data', tmp_path / 'photos', '--out', labels, '--value-range', '0,4095'
-    )
+    server = start_page(*SMALL, '--data', tmp_path / 'photos', '--out', labels, '--value-range', '0,4095')
     pages = [visit(server.url), visit(server.url, viewport=dict(width=390, height=844))]
     names = sorted(photos)
     for page, name in zip(pages, names, strict=False):
