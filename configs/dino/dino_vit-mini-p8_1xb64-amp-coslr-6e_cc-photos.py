@@ -1,5 +1,5 @@
-# DINO (https://arxiv.org/abs/2104.14294): dino-mini, the small one in the package, trained on crops of photographs
-# that may be redistributed.
+# DINO (https://arxiv.org/abs/2104.14294): dino-mini, the small one in the package, trained on crops of
+# photographs that may be redistributed.
 #
 #   python tools/weights/cc_photos.py --coco DIR --bccd DIR --out data/cc-photos
 #   python tools/train.py configs/dino/dino_vit-mini-p8_1xb64-amp-coslr-6e_cc-photos.py

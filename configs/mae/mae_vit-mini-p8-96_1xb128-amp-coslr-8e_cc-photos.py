@@ -1,6 +1,6 @@
-# MAE (https://arxiv.org/abs/2111.06377): mae-mini, the small one in the package, trained on crops of photographs
-# that may be redistributed. Six layers of 128 channels, 96 x 96 pixels; pixels are predicted as they are, so that
-# pictures show what the model knows of colours, too.
+# MAE (https://arxiv.org/abs/2111.06377): mae-mini, the small one in the package, trained on crops of
+# photographs that may be redistributed. Six layers of 128 channels, 96 x 96 pixels; pixels are predicted as
+# they are, so that pictures show what the model knows of colours, too.
 #
 #   python tools/weights/cc_photos.py --coco DIR --bccd DIR --out data/cc-photos
 #   python tools/train.py configs/mae/mae_vit-mini-p8-96_1xb128-amp-coslr-8e_cc-photos.py

@@ -2,8 +2,8 @@
 
     python tools/trials/notebooks.py [NAME...]
 
-With nbclient and ipykernel they run as Jupyter runs them; without, their cells are executed in order, and lines
-that begin with ``!`` as shell commands.
+With nbclient and ipykernel they run as Jupyter runs them; without, their cells are executed in order, and
+lines that begin with ``!`` as shell commands.
 """
 
 import argparse
