@@ -140,8 +140,8 @@ def test_every_type_is_registered(name):
             registry = root.HOOKS if where == 'hook' else REGISTRIES.get(where)
             if key == 'model' and where not in ('model', 'init_cfg'):
                 continue  # built below
-            if where == 'clip_grad':
-                continue  # a way of clipping, not a part
+            if where in ('clip_grad', 'nms'):
+                continue  # a way of clipping, or of suppressing boxes, not a part
             assert registry is not None, f'{key}: the test knows no registry for {where}=dict(type={kind!r})'
             with registry.switch_scope_and_registry(cfg.default_scope) as scoped:
                 if scoped.get(kind) is None:

@@ -1,6 +1,7 @@
 """Checks of the requests to the page: who may ask, how much may be sent, and how slowly."""
 
 import asyncio
+import contextlib
 import ipaddress
 import os
 import socket
@@ -12,6 +13,9 @@ LOCAL_NAMES = ('localhost', '127.0.0.1', '::1')
 # what a form adds to the file that it sends
 _FORM_BYTES = 1 << 16
 _JSON_BYTES = 1 << 20
+# of the body of a refused request
+_DISCARDED_BYTES = 1 << 18
+_DISCARD_SECONDS = 1.0
 
 
 @dataclass
@@ -118,7 +122,7 @@ class RequestGuard:
         if scope['type'] not in ('http', 'websocket'):
             await self.app(scope, receive, send)
             return
-        started = False
+        started, client_receive = False, receive
 
         async def watched_send(message: dict) -> None:
             nonlocal started
@@ -139,6 +143,8 @@ class RequestGuard:
         except RefusedError as refused:
             if started:
                 raise
+            if scope['type'] == 'http':
+                await _discard_body(client_receive)
             await _refuse(scope['type'], send, refused)
         finally:
             self._receiving -= uploading
@@ -198,6 +204,20 @@ class RequestGuard:
 
 def _is_upload(scope: dict) -> bool:
     return scope['method'] == 'POST' and scope['path'].rstrip('/').endswith('/upload')
+
+
+async def _discard_body(receive: Callable) -> None:
+    """Read a small body that nobody wants: a connection that is closed over unread bytes loses its answer."""
+
+    async def read() -> None:
+        size, more = 0, True
+        while more and size < _DISCARDED_BYTES:
+            message = await receive()
+            size += len(message.get('body', b''))
+            more = message.get('more_body', False)
+
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(read(), _DISCARD_SECONDS)
 
 
 async def _refuse(protocol: str, send: Callable, refused: RefusedError) -> None:

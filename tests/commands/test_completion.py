@@ -44,7 +44,7 @@ CASES = {
     'mmssl train own': {'own_config.py'},
     'mmssl train smoke/mae.py --data pho': {'photos'},
     'mmssl print-config smoke/mae.py --diff smoke/r': SMOKE_R,
-    'mmssl visualize ': {'detections', 'scores', 'sampling', 'curves'},
+    'mmssl visualize ': {'detections', 'scores', 'sampling', 'curves', 'receptive-field'},
     'mmssl visualize curves --ke': {'--keys'},
     'mmssl visualize detections smoke/r': SMOKE_R,
     'mmssl check-data smoke/gcn.py --split ': {'train', 'val', 'test'},

@@ -26,7 +26,7 @@ class Colours(SamAutomaticMaskGenerator):
 
     def __init__(self, max_side, output_mode='coco_rle', rough=False):
         self.max_side, self.output_mode, self.crop_nms_thresh, self.rough = max_side, output_mode, 0.7, rough
-        self.predictor = SimpleNamespace(transform=SimpleNamespace(target_length=max_side))
+        self.predictor = SimpleNamespace(transform=SimpleNamespace(target_length=max_side), channels=3)
         self.recorded = []
 
     def masks(self, image):

@@ -18,8 +18,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-import torch
 from PIL import Image
+
+from mmssl.checkpoint import load_file
 
 BCCD_CLASSES = ('Platelets', 'RBC', 'WBC')
 SPLITS = ('train', 'val', 'test')
@@ -173,7 +174,7 @@ def row(data: str, form: str, task: str, work_dir: Path) -> list[str]:
     entries = [json.loads(line) for line in lines]
     losses = [entry['loss'] for entry in entries if 'loss' in entry]
     metrics = next(entry for entry in reversed(entries) if METRICS[task] in entry)
-    state = torch.load(next(work_dir.glob('iter_*.pth')), weights_only=False)['state_dict']
+    state = load_file(next(work_dir.glob('iter_*.pth')))['state_dict']
     weights = b''.join(state[name].numpy().tobytes() for name in sorted(state))
     counts = [str(len((work_dir / f'{part}.txt').read_text().split('\n')) - 1) for part in ('train', 'val')]
     listed = ', '.join(
