@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 import textwrap
+import warnings
 
 from mmssl import __version__
 from mmssl.commands.parser import CommandParser, command_parser, terminal_width
@@ -40,6 +41,8 @@ def main(argv: list[str] | None = None, command: str | None = None) -> int:
         print(f'mmssl: error: no command {command!r}{hint}', file=sys.stderr)
         return 2
     args = command_parser(command).parse_args(argv)
+    # printed by mmdet, and wrong: pycocotools computes the metrics
+    warnings.filterwarnings('ignore', 'faster_coco_eval is not installed')
     try:
         with _fast_products(command):
             return int(command_module(command).run(args) or 0)
