@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from mmssl.data.bands import BANDS, BandChanges, BandJitter
 from mmssl.data.photometric import refuse_color_changes
@@ -112,8 +113,12 @@ def test_changes_of_colors_are_refused_before_an_image_is_read(reading):
         LoadViews(preset='moco-v2', **reading)
 
 
-def test_three_channels_of_eight_bits_may_change_colors():
-    LoadViews(preset='moco-v2', channels=3)
+def test_three_channels_of_eight_bits_may_change_colors(tmp_path):
+    Image.fromarray(np.full((32, 32, 3), (200, 90, 10), np.uint8)).save(tmp_path / 'a.png')
+    np.random.seed(0)
+    views = LoadViews(preset='moco-v2', channels=3)(dict(img_path=str(tmp_path / 'a.png')))['img']
+    assert [view.shape for view in views] == [(224, 224, 3)] * 2
+    assert not np.array_equal(views[0][0, 0], views[1][0, 0]), 'colors of both views were changed'
 
 
 def test_changes_of_channels_need_scaled_values():
