@@ -134,7 +134,7 @@ class ImageReader:
         if value_range is not None:
             values = fill_missing(values, value_range, file.no_data)
         if values.shape[2] == 3:  # BGR to the toolboxes, whose data preprocessors reverse them again
-            values = (
+            values = (  # torch resizes bytes where they are, and takes no negative strides
                 np.ascontiguousarray(values[..., ::-1]) if values.dtype == np.uint8 else values[..., ::-1]
             )
             value_range = value_range[::-1] if value_range is not None else None
